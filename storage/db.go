@@ -1,0 +1,169 @@
+// Package storage owns everything that Tramo keeps in Postgres: tenants and their quota, uploads and
+// their states, where an upload's bytes are, the timeline, and the leases that let one replica at a
+// time write an upload. It knows nothing of S3 and nothing of HTTP.
+//
+// All tenant data goes through one door, [DB.InTenant]. Two things keep tenants apart there, each
+// without the other: Postgres row-level security, and the tenant that every statement names.
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tramo/tramo/tenant"
+)
+
+// Sentinel errors that callers branch on.
+var (
+	// ErrNotFound says that the row does not exist for this tenant; another tenant's row is the same.
+	ErrNotFound = errors.New("not found")
+	// ErrQuotaExceeded says that the tenant has no room for an upload of this size.
+	ErrQuotaExceeded = errors.New("quota exceeded")
+	// ErrDuplicateClientID says that this user already has an upload under the same client id.
+	ErrDuplicateClientID = errors.New("client id already in use")
+	// ErrFenced says that the writer's lease is no longer its own: somebody else may be writing.
+	ErrFenced = errors.New("lease lost")
+	// ErrWrongStatus says that a transition does not start from the status that the upload is in.
+	ErrWrongStatus = errors.New("upload is in another status")
+)
+
+// Config says how to reach Postgres.
+type Config struct {
+	// URL is a libpq connection URL. LISTEN connections use it too, so it must not lead through a
+	// pooler in transaction mode.
+	URL string
+	// MaxConns bounds the pool; 0 means 20, or what the URL's pool_max_conns says.
+	MaxConns int32
+}
+
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	if c.URL == "" {
+		return errors.New("a Postgres URL such as postgres://tramo_api@db.internal:5432/tramo is needed")
+	}
+	if _, err := pgxpool.ParseConfig(c.URL); err != nil {
+		// pgx prints the URL with its password replaced.
+		return fmt.Errorf("not a Postgres URL: %w", err)
+	}
+	return nil
+}
+
+// A DB is a pool of connections to Tramo's database. It is safe for concurrent use.
+type DB struct {
+	pool *pgxpool.Pool
+}
+
+// Open connects to the database. The caller closes it.
+func Open(ctx context.Context, c Config) (*DB, error) {
+	pc, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("parse database URL: %w", err)
+	}
+	switch {
+	case c.MaxConns > 0:
+		pc.MaxConns = c.MaxConns
+	case pc.MaxConns < 20:
+		pc.MaxConns = 20
+	}
+	if pc.ConnConfig.ConnectTimeout == 0 {
+		pc.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("connect to database: %w", err)
+	}
+	return &DB{pool: pool}, nil
+}
+
+// Close waits for connections in use and closes them all.
+func (db *DB) Close() { db.pool.Close() }
+
+// Pool lends the pool to River, which brings its own queries. Tenant data never goes this way.
+func (db *DB) Pool() *pgxpool.Pool { return db.pool }
+
+// Ping reports whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	if err := db.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("ping database: %w", err)
+	}
+	return nil
+}
+
+// RequireTenantIsolation returns an error unless row-level security binds this connection's role: a
+// superuser, a role with BYPASSRLS and a member of the owner would all read every tenant.
+func (db *DB) RequireTenantIsolation(ctx context.Context) error {
+	var role string
+	var free bool
+	err := db.pool.QueryRow(ctx, `
+		select rolname, rolsuper or rolbypassrls or pg_has_role(rolname, 'tramo_owner', 'member')
+		from pg_roles where rolname = current_user`).Scan(&role, &free)
+	if err != nil {
+		return fmt.Errorf("check the database role: %w", err)
+	}
+	if free {
+		return fmt.Errorf("database role %q is not bound by row-level security; connect as tramo_api", role)
+	}
+	return nil
+}
+
+// RequireOperator returns an error unless this connection's role sees every tenant, as the worker pool
+// and the operator's commands need it.
+func (db *DB) RequireOperator(ctx context.Context) error {
+	var role string
+	var free bool
+	err := db.pool.QueryRow(ctx, `
+		select rolname, rolsuper or rolbypassrls from pg_roles where rolname = current_user`).Scan(&role, &free)
+	if err != nil {
+		return fmt.Errorf("check the database role: %w", err)
+	}
+	if !free {
+		return fmt.Errorf("database role %q sees one tenant at a time; connect as tramo_worker", role)
+	}
+	return nil
+}
+
+// A Tx is a transaction that acts for one tenant. Its methods name that tenant in every statement.
+type Tx struct {
+	pgx.Tx
+	Tenant uuid.UUID
+}
+
+// InTenant runs fn in a transaction scoped to the tenant in ctx and commits unless fn fails. Without a
+// tenant it returns [tenant.ErrNoIdentity]. S3 is never called from fn.
+func (db *DB) InTenant(ctx context.Context, fn func(Tx) error) error {
+	return db.inTenant(ctx, "", fn)
+}
+
+// inTenant is InTenant with settings, statements that end in a semicolon, after the scope is set. The
+// scope travels with BEGIN, in one round trip.
+func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) error {
+	id, err := tenant.From(ctx)
+	if err != nil {
+		return err
+	}
+	begin := "begin; " + settings + "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
+	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
+		return fn(Tx{Tx: tx, Tenant: id.Tenant})
+	})
+}
+
+// isUniqueViolation reports whether err is a violation of the unique index or constraint named.
+func isUniqueViolation(err error, name string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == "23505" && pgErr.ConstraintName == name
+}
+
+// notFound turns pgx's "no rows" into [ErrNotFound].
+func notFound(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrNotFound
+	}
+	return err
+}

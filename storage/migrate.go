@@ -1,0 +1,123 @@
+package storage
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// migrationLock is the advisory lock under which one process at a time migrates: "tramo" in ASCII.
+const migrationLock = 0x7472616d6f
+
+// Passwords for the roles that log in. An empty one leaves the role as it is, which on a new role
+// means that no password opens it.
+type Passwords struct {
+	API    string
+	Worker string
+}
+
+// Migrate brings the schema, River's tables and the roles up to date. It is safe to run from many
+// processes at once and beside the previous release. The URL's role must be allowed to create roles.
+func Migrate(ctx context.Context, c Config, p Passwords) error {
+	lock, err := pgx.Connect(ctx, c.URL)
+	if err != nil {
+		return fmt.Errorf("connect to database: %w", err)
+	}
+	defer lock.Close(context.WithoutCancel(ctx)) //nolint:errcheck // closing is what releases the lock
+	if _, err := lock.Exec(ctx, `select pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
+		return fmt.Errorf("wait for other migrations: %w", err)
+	}
+	if err := migrateTramo(ctx, c.URL); err != nil {
+		return err
+	}
+	if err := migrateRiver(ctx, c.URL); err != nil {
+		return err
+	}
+	return setPasswords(ctx, lock, p)
+}
+
+func migrateTramo(ctx context.Context, url string) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("parse database URL: %w", err)
+	}
+	db := stdlib.OpenDB(*config)
+	defer db.Close() //nolint:errcheck // nothing was left to flush
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files)
+	if err != nil {
+		return fmt.Errorf("read migrations: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate the schema: %w", err)
+	}
+	return nil
+}
+
+// riverGrants gives the API's role what InsertManyFastTx needs and nothing more: it cannot read jobs,
+// and so not the arguments of another tenant's.
+const riverGrants = `
+grant insert on river_job to tramo_api;
+grant usage on sequence river_job_id_seq to tramo_api, tramo_worker;
+grant select, insert, update, delete on river_job, river_leader, river_queue, river_notification to tramo_worker;
+grant usage on sequence river_notification_id_seq to tramo_worker`
+
+func migrateRiver(ctx context.Context, url string) error {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("parse database URL: %w", err)
+	}
+	config.MaxConns = 1
+	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `set role tramo_owner`)
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("connect to database: %w", err)
+	}
+	defer pool.Close()
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool), nil)
+	if err != nil {
+		return fmt.Errorf("read the queue's migrations: %w", err)
+	}
+	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+		return fmt.Errorf("migrate the queue: %w", err)
+	}
+	if _, err := pool.Exec(ctx, riverGrants); err != nil {
+		return fmt.Errorf("grant the queue: %w", err)
+	}
+	return nil
+}
+
+func setPasswords(ctx context.Context, c *pgx.Conn, p Passwords) error {
+	for role, password := range map[string]string{"tramo_api": p.API, "tramo_worker": p.Worker} {
+		if password == "" {
+			continue
+		}
+		// A utility statement takes no parameters, so the server quotes the literal for us first.
+		var alter string
+		err := c.QueryRow(ctx, `select format('alter role %I password %L', $1::text, $2::text)`, role, password).Scan(&alter)
+		if err != nil {
+			return fmt.Errorf("set the password of %s: %w", role, err)
+		}
+		if _, err := c.Exec(ctx, alter); err != nil {
+			return fmt.Errorf("set the password of %s: %w", role, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Facts are what a picture tells of itself. A nil field is unknown.
+type Facts struct {
+	TakenAt      *time.Time `db:"taken_at"`    // only when the camera named its zone, or GPS the time
+	TakenLocal   *time.Time `db:"taken_local"` // the camera's wall clock, in UTC for want of a zone
+	TakenZone    *string    `db:"taken_zone"`  // how TakenAt was derived: offset or gps
+	Latitude     *float64   `db:"latitude"`    // degrees, WGS 84
+	Longitude    *float64   `db:"longitude"`
+	AltitudeM    *float64   `db:"altitude_m"`    // metres above sea level
+	DirectionDeg *float64   `db:"direction_deg"` // degrees clockwise from north
+	CameraMake   *string    `db:"camera_make"`
+	CameraModel  *string    `db:"camera_model"`
+	Lens         *string    `db:"lens"`
+	Software     *string    `db:"software"`
+	Orientation  *int16     `db:"orientation"` // EXIF 2.32, tag 274: 1 to 8
+	WidthPx      *int32     `db:"width_px"`    // upright
+	HeightPx     *int32     `db:"height_px"`
+}
+
+// A Derivative is a picture drawn from an upload.
+type Derivative struct {
+	UploadID    uuid.UUID `db:"upload_id"`
+	Size        int       `db:"size"` // pixels of the box it was drawn for
+	WidthPx     int       `db:"width_px"`
+	HeightPx    int       `db:"height_px"`
+	Bytes       int64     `db:"bytes"`
+	ContentType string    `db:"content_type"`
+	ObjectKey   string    `db:"object_key"`
+}
+
+// Results are what processing found out about an upload.
+type Results struct {
+	DetectedType string
+	Facts        Facts
+	Derivatives  []Derivative
+}
+
+// Complete ends the upload well, with its results. Running it twice changes nothing; an upload that has
+// ended otherwise is left as it is, with [ErrWrongStatus].
+func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
+	f := r.Facts
+	tag, err := tx.Exec(ctx, `
+		update uploads set status = 'completed', completed_at = now(), updated_at = now(), detected_type = $3,
+			taken_at = $4, taken_local = $5, taken_zone = $6, latitude = $7, longitude = $8, altitude_m = $9,
+			direction_deg = $10, camera_make = $11, camera_model = $12, lens = $13, software = $14,
+			orientation = $15, width_px = $16, height_px = $17
+		where tenant_id = $1 and id = $2 and status = 'processing'`,
+		tx.Tenant, id, r.DetectedType, f.TakenAt, f.TakenLocal, f.TakenZone, f.Latitude, f.Longitude, f.AltitudeM,
+		f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx)
+	if err != nil {
+		return fmt.Errorf("mark completed: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrWrongStatus
+	}
+	for _, d := range r.Derivatives {
+		if err := tx.putDerivative(ctx, id, d); err != nil {
+			return err
+		}
+	}
+	return tx.Append(ctx, id, "completed", map[string]any{"derivatives": len(r.Derivatives)})
+}
+
+func (tx Tx) putDerivative(ctx context.Context, id uuid.UUID, d Derivative) error {
+	_, err := tx.Exec(ctx, `
+		insert into derivatives (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
+		values ($1, $2, $3, $4, $5, $6, $7, $8)
+		on conflict (tenant_id, upload_id, size) do update set width_px = excluded.width_px,
+			height_px = excluded.height_px, bytes = excluded.bytes, content_type = excluded.content_type,
+			object_key = excluded.object_key`,
+		tx.Tenant, id, d.Size, d.WidthPx, d.HeightPx, d.Bytes, d.ContentType, d.ObjectKey)
+	if err != nil {
+		return fmt.Errorf("record derivative %d: %w", d.Size, err)
+	}
+	return nil
+}
+
+// Derivatives returns the pictures of the uploads named, smallest first.
+func (tx Tx) Derivatives(ctx context.Context, ids ...uuid.UUID) ([]Derivative, error) {
+	rows, err := tx.Query(ctx, `
+		select upload_id, size, width_px, height_px, bytes, content_type, object_key from derivatives
+		where tenant_id = $1 and upload_id = any($2) order by upload_id, size`, tx.Tenant, ids)
+	if err != nil {
+		return nil, fmt.Errorf("list derivatives: %w", err)
+	}
+	ds, err := pgx.CollectRows(rows, pgx.RowToStructByName[Derivative])
+	if err != nil {
+		return nil, fmt.Errorf("list derivatives: %w", err)
+	}
+	return ds, nil
+}

@@ -1,0 +1,69 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// DefaultQuota is what a tenant may keep unless told otherwise, in bytes (50 GiB).
+const DefaultQuota = 50 << 30
+
+// CreateTenant adds a tenant with a quota in bytes and returns its id; created is false when a tenant
+// of that name was there before, whose quota then stays. It needs an operator's role.
+func (db *DB) CreateTenant(ctx context.Context, name string, quota int64) (id uuid.UUID, created bool, err error) {
+	id, err = uuid.NewV7()
+	if err != nil {
+		return uuid.Nil, false, err
+	}
+	tag, err := db.pool.Exec(ctx, `
+		insert into tenants (id, name, quota_bytes) values ($1, $2, $3)
+		on conflict (name) do nothing`, id, name, quota)
+	if err != nil {
+		return uuid.Nil, false, fmt.Errorf("create tenant: %w", err)
+	}
+	if tag.RowsAffected() == 1 {
+		return id, true, nil
+	}
+	id, err = db.TenantByName(ctx, name)
+	return id, false, err
+}
+
+// TenantByName returns the id of the tenant named, or [ErrNotFound]. It needs an operator's role.
+func (db *DB) TenantByName(ctx context.Context, name string) (uuid.UUID, error) {
+	var id uuid.UUID
+	err := db.pool.QueryRow(ctx, `select id from tenants where name = $1`, name).Scan(&id)
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("find tenant by name: %w", notFound(err))
+	}
+	return id, nil
+}
+
+// Room returns how many bytes the tenant's quota has left; exists is false for a tenant that a token names
+// but that never was.
+func (tx Tx) Room(ctx context.Context) (room int64, exists bool, err error) {
+	err = tx.QueryRow(ctx, `select quota_bytes - charged_bytes from tenants where id = $1`, tx.Tenant).Scan(&room)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("read quota: %w", err)
+	}
+	return room, true, nil
+}
+
+// refund gives bytes back to the tenant's quota.
+func (tx Tx) refund(ctx context.Context, bytes int64) error {
+	if bytes == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `
+		update tenants set charged_bytes = charged_bytes - $2 where id = $1`, tx.Tenant, bytes)
+	if err != nil {
+		return fmt.Errorf("refund quota: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,288 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// A Status is a state in the life of an upload, in the client's own words:
+// pending → uploading → uploaded → processing → completed, or one of the other ends.
+type Status string
+
+// The states of an upload.
+const (
+	Pending    Status = "pending"    // created, no byte received
+	Uploading  Status = "uploading"  // some bytes are safe
+	Uploaded   Status = "uploaded"   // the whole object is safe, its processing is enqueued
+	Processing Status = "processing" // a worker has begun
+	Completed  Status = "completed"  // scanned and clean, pictures and facts are there
+	Failed     Status = "failed"     // an end, with a reason
+	Expired    Status = "expired"    // an end: never finished in time
+	Cancelled  Status = "cancelled"  // an end: the client took it back
+)
+
+// Receiving reports whether an upload in this state still takes bytes.
+func (s Status) Receiving() bool { return s == Pending || s == Uploading }
+
+// A Failure says why an upload failed: Reason for machines, Detail for a person.
+type Failure struct {
+	Reason string // one of the Reason constants
+	Detail string
+}
+
+// Why an upload can fail.
+const (
+	ReasonInfected         = "infected"
+	ReasonUnscannable      = "unscannable"
+	ReasonUnreadable       = "unreadable"
+	ReasonTypeNotAllowed   = "type_not_allowed"
+	ReasonTypeMismatch     = "type_mismatch"
+	ReasonChecksumMismatch = "checksum_mismatch"
+	ReasonDeadLettered     = "dead_lettered"
+)
+
+// An Upload is one row of the life of an upload, with the offset of its contents.
+type Upload struct {
+	ID             uuid.UUID         `db:"id"`
+	UserID         string            `db:"user_id"`
+	ClientID       *string           `db:"client_id"`
+	Project        string            `db:"project"`
+	Batch          *string           `db:"batch"`
+	Filename       *string           `db:"filename"`
+	DeclaredType   *string           `db:"declared_type"`
+	DeclaredSHA256 []byte            `db:"declared_sha256"`
+	Metadata       map[string]string `db:"metadata"`
+	Size           int64             `db:"size"`
+	Received       int64             `db:"received"`
+	Status         Status            `db:"status"`
+	FailureReason  *string           `db:"failure_reason"`
+	FailureDetail  *string           `db:"failure_detail"`
+	DetectedType   *string           `db:"detected_type"`
+	SHA256         []byte            `db:"sha256"`
+	ObjectKey      *string           `db:"object_key"`
+	CreatedAt      time.Time         `db:"created_at"`
+	UpdatedAt      time.Time         `db:"updated_at"`
+	UploadedAt     *time.Time        `db:"uploaded_at"`
+	CompletedAt    *time.Time        `db:"completed_at"`
+	Facts
+}
+
+const selectUpload = `
+	select u.id, u.user_id, u.client_id, u.project, u.batch, u.filename, u.declared_type, u.declared_sha256,
+	       u.metadata, u.size, c.received, u.status, u.failure_reason, u.failure_detail, u.detected_type,
+	       u.sha256, u.object_key, u.created_at, u.updated_at, u.uploaded_at, u.completed_at,
+	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
+	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px
+	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id`
+
+// A NewUpload is what is known of an upload when it is created.
+type NewUpload struct {
+	ID             uuid.UUID
+	UserID         string
+	ClientID       string // "" for none
+	Project        string
+	Batch          string // "" for none
+	Filename       string // "" for none
+	DeclaredType   string // "" for none
+	DeclaredSHA256 []byte // nil for none
+	Metadata       map[string]string
+	Size           int64 // bytes
+}
+
+// CreateUpload charges the tenant's quota and inserts the upload, in one statement, so that concurrent
+// creations never overshoot. It returns [ErrQuotaExceeded], or [ErrDuplicateClientID], after which the
+// transaction is of no more use.
+func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
+	tag, err := tx.Exec(ctx, `
+		with charged as (
+			update tenants set charged_bytes = charged_bytes + $11
+			where id = $1 and charged_bytes + $11 <= quota_bytes
+			returning id
+		), created as (
+			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type,
+			                     declared_sha256, metadata, size, charged_bytes)
+			select id, $2, $3, nullif($4, ''), $5, nullif($6, ''), nullif($7, ''), nullif($8, ''), $9, $10, $11, $11
+			from charged
+			returning tenant_id, id
+		)
+		insert into contents (tenant_id, upload_id) select tenant_id, id from created`,
+		tx.Tenant, n.ID, n.UserID, n.ClientID, n.Project, n.Batch, n.Filename, n.DeclaredType,
+		n.DeclaredSHA256, n.Metadata, n.Size)
+	if isUniqueViolation(err, "uploads_client_id") {
+		return ErrDuplicateClientID
+	}
+	if err != nil {
+		return fmt.Errorf("create upload: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrQuotaExceeded
+	}
+	return tx.Append(ctx, n.ID, "created", map[string]any{"size": n.Size})
+}
+
+// Upload returns the upload, or [ErrNotFound].
+func (tx Tx) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
+	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.id = $2`, id)
+}
+
+// UploadByClientID returns the user's upload under the client's own id, or [ErrNotFound]. Uploads that have
+// ended badly have given the id back.
+func (tx Tx) UploadByClientID(ctx context.Context, user, clientID string) (Upload, error) {
+	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.user_id = $2 and u.client_id = $3
+		and u.status not in ('failed', 'expired', 'cancelled')`, user, clientID)
+}
+
+func (tx Tx) oneUpload(ctx context.Context, where string, args ...any) (Upload, error) {
+	rows, err := tx.Query(ctx, selectUpload+" "+where, append([]any{tx.Tenant}, args...)...)
+	if err != nil {
+		return Upload{}, fmt.Errorf("read upload: %w", err)
+	}
+	u, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
+	if err != nil {
+		return Upload{}, fmt.Errorf("read upload: %w", notFound(err))
+	}
+	return u, nil
+}
+
+// A Page asks for uploads, newest first, that are older than Before (the zero id: from the newest).
+// Empty filters match all.
+type Page struct {
+	Before  uuid.UUID
+	Limit   int
+	Project string
+	Batch   string
+	Status  Status
+}
+
+// Uploads returns one page. Ids are UUIDv7 (RFC 9562, section 5.7), so their order is that of creation.
+func (tx Tx) Uploads(ctx context.Context, p Page) ([]Upload, error) {
+	before := p.Before
+	if before == uuid.Nil {
+		before = uuid.Max
+	}
+	rows, err := tx.Query(ctx, selectUpload+`
+		where u.tenant_id = $1 and u.id < $2
+		  and ($3 = '' or u.project = $3) and ($4 = '' or u.batch = $4) and ($5 = '' or u.status = $5)
+		order by u.id desc limit $6`,
+		tx.Tenant, before, p.Project, p.Batch, string(p.Status), p.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("list uploads: %w", err)
+	}
+	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+	if err != nil {
+		return nil, fmt.Errorf("list uploads: %w", err)
+	}
+	return us, nil
+}
+
+// MarkUploaded records that the whole object is safe under the key and settles the quota with what was
+// really stored. It returns false when that was recorded before.
+func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 []byte) (bool, error) {
+	var size, charged int64
+	err := tx.QueryRow(ctx, `
+		update uploads set status = 'uploaded', object_key = $3, sha256 = $4, uploaded_at = now(), updated_at = now()
+		where tenant_id = $1 and id = $2 and status in ('pending', 'uploading')
+		returning size, charged_bytes`, tx.Tenant, id, key, sha256).Scan(&size, &charged)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("mark uploaded: %w", err)
+	}
+	if err := tx.refund(ctx, charged-size); err != nil {
+		return false, err
+	}
+	return true, tx.Append(ctx, id, "uploaded", map[string]any{"size": size})
+}
+
+// MarkProcessing records that a worker has begun. Processing an upload again is no change.
+func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID) error {
+	tag, err := tx.Exec(ctx, `
+		update uploads set status = 'processing', updated_at = now()
+		where tenant_id = $1 and id = $2 and status in ('uploaded', 'processing')`, tx.Tenant, id)
+	if err != nil {
+		return fmt.Errorf("mark processing: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrWrongStatus
+	}
+	return nil
+}
+
+// Fail ends the upload with a reason. An upload that has ended before is left as it is, with
+// [ErrWrongStatus].
+func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
+	tag, err := tx.Exec(ctx, `
+		update uploads set status = 'failed', failure_reason = $3, failure_detail = $4, updated_at = now()
+		where tenant_id = $1 and id = $2 and status in ('pending', 'uploading', 'uploaded', 'processing')`,
+		tx.Tenant, id, f.Reason, f.Detail)
+	if err != nil {
+		return fmt.Errorf("mark failed: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrWrongStatus
+	}
+	return tx.Append(ctx, id, "failed", map[string]any{"reason": f.Reason, "detail": f.Detail})
+}
+
+// Cancel ends an upload that still takes bytes and refunds its quota. For any other it returns
+// [ErrWrongStatus].
+func (tx Tx) Cancel(ctx context.Context, id uuid.UUID) error {
+	if err := tx.uncharge(ctx, id); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `
+		update uploads set status = 'cancelled', updated_at = now() where tenant_id = $1 and id = $2`, tx.Tenant, id)
+	if err != nil {
+		return fmt.Errorf("cancel: %w", err)
+	}
+	return tx.Append(ctx, id, "cancelled", nil)
+}
+
+// Reject fails an upload that still takes bytes, none of which are kept, and refunds its quota. For any
+// other it returns [ErrWrongStatus].
+func (tx Tx) Reject(ctx context.Context, id uuid.UUID, f Failure) error {
+	if err := tx.uncharge(ctx, id); err != nil {
+		return err
+	}
+	return tx.Fail(ctx, id, f)
+}
+
+// uncharge refunds, once, an upload that still takes bytes.
+func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
+	var charged int64
+	// RETURNING would tell the new value, so the old one is read, and its row locked, first.
+	err := tx.QueryRow(ctx, `
+		with old as (
+			select charged_bytes from uploads
+			where tenant_id = $1 and id = $2 and status in ('pending', 'uploading') for update
+		)
+		update uploads set charged_bytes = 0 from old where tenant_id = $1 and id = $2
+		returning old.charged_bytes`, tx.Tenant, id).Scan(&charged)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrWrongStatus
+	}
+	if err != nil {
+		return fmt.Errorf("uncharge: %w", err)
+	}
+	return tx.refund(ctx, charged)
+}
+
+// Append adds an entry to the upload's timeline.
+func (tx Tx) Append(ctx context.Context, id uuid.UUID, event string, detail map[string]any) error {
+	if detail == nil {
+		detail = map[string]any{}
+	}
+	_, err := tx.Exec(ctx, `
+		insert into timeline (tenant_id, upload_id, event, detail) values ($1, $2, $3, $4)`,
+		tx.Tenant, id, event, detail)
+	if err != nil {
+		return fmt.Errorf("append to timeline: %w", err)
+	}
+	return nil
+}
