@@ -1,0 +1,161 @@
+// Package object owns what Tramo keeps in S3: the keys, the objects and their tags, presigned links, and
+// the multipart store that tusd drives ([Store]). Where an upload's bytes are is decided by the rows in
+// package storage; what S3 holds beyond them does not count.
+package object
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+)
+
+// ErrNoObject says that S3 has nothing under the key.
+var ErrNoObject = errors.New("no such object")
+
+// LinkLife is how long a presigned link works.
+const LinkLife = 15 * time.Minute
+
+// BucketConfig says where objects go. Credentials and region come from the AWS SDK's own chain.
+type BucketConfig struct {
+	Endpoint string // "" for AWS itself
+	Name     string
+}
+
+// ValidateName reports what is wrong with the bucket's name.
+func (c BucketConfig) ValidateName() error {
+	if c.Name == "" {
+		return errors.New("the name of an S3 bucket is needed")
+	}
+	return nil
+}
+
+// ValidateEndpoint reports what is wrong with the endpoint.
+func (c BucketConfig) ValidateEndpoint() error {
+	if c.Endpoint == "" {
+		return nil
+	}
+	if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return fmt.Errorf("%q is not a URL such as https://s3.sa-east-1.amazonaws.com", c.Endpoint)
+	}
+	return nil
+}
+
+// A Bucket reads and writes whole objects. It is safe for concurrent use.
+type Bucket struct {
+	s3   *s3.Client
+	sign *s3.PresignClient
+	name string
+}
+
+// OpenBucket makes a client; it sends nothing.
+func OpenBucket(ctx context.Context, c BucketConfig) (*Bucket, error) {
+	conf, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMaxAttempts(4))
+	if err != nil {
+		return nil, fmt.Errorf("read the AWS configuration: %w", err)
+	}
+	if conf.Region == "" {
+		conf.Region = "us-east-1"
+	}
+	client := s3.NewFromConfig(conf, func(o *s3.Options) {
+		if c.Endpoint != "" {
+			o.BaseEndpoint = aws.String(c.Endpoint)
+			o.UsePathStyle = true // other servers than AWS seldom have a host name a bucket
+		}
+	})
+	return &Bucket{s3: client, sign: s3.NewPresignClient(client), name: c.Name}, nil
+}
+
+// Ping reports whether the bucket is there and may be used.
+func (b *Bucket) Ping(ctx context.Context) error {
+	if _, err := b.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name}); err != nil {
+		return fmt.Errorf("reach bucket %s: %w", b.name, err)
+	}
+	return nil
+}
+
+// Put stores an object of size bytes. body must be seekable for a request to be repeated.
+func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.ReadSeeker, size int64) error {
+	_, err := b.s3.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &b.name, Key: &key, Body: body, ContentLength: &size, ContentType: &contentType,
+	})
+	if err != nil {
+		return fmt.Errorf("put object: %w", err)
+	}
+	return nil
+}
+
+// Get opens an object; the caller closes it. An absent one is [ErrNoObject].
+func (b *Bucket) Get(ctx context.Context, key string) (io.ReadCloser, int64, error) {
+	out, err := b.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key})
+	if isAbsent(err) {
+		return nil, 0, ErrNoObject
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("get object: %w", err)
+	}
+	return out.Body, aws.ToInt64(out.ContentLength), nil
+}
+
+// Size returns an object's size in bytes. An absent one is [ErrNoObject].
+func (b *Bucket) Size(ctx context.Context, key string) (int64, error) {
+	out, err := b.s3.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.name, Key: &key})
+	if isAbsent(err) {
+		return 0, ErrNoObject
+	}
+	if err != nil {
+		return 0, fmt.Errorf("head object: %w", err)
+	}
+	return aws.ToInt64(out.ContentLength), nil
+}
+
+// Delete removes an object; removing an absent one is no error.
+func (b *Bucket) Delete(ctx context.Context, key string) error {
+	if _, err := b.s3.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.name, Key: &key}); err != nil {
+		return fmt.Errorf("delete object: %w", err)
+	}
+	return nil
+}
+
+// Tag sets one tag on an object and removes all others.
+func (b *Bucket) Tag(ctx context.Context, key, name, value string) error {
+	_, err := b.s3.PutObjectTagging(ctx, &s3.PutObjectTaggingInput{
+		Bucket: &b.name, Key: &key, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &name, Value: &value}}},
+	})
+	if err != nil {
+		return fmt.Errorf("tag object: %w", err)
+	}
+	return nil
+}
+
+// Link returns a URL at which anyone can read the object for [LinkLife]. Make one only for an object whose
+// row was read in the caller's tenant and that has been scanned.
+func (b *Bucket) Link(ctx context.Context, key string) (string, error) {
+	out, err := b.sign.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key}, s3.WithPresignExpires(LinkLife))
+	if err != nil {
+		return "", fmt.Errorf("sign link: %w", err)
+	}
+	return out.URL, nil
+}
+
+// isAbsent reports whether S3 said that the object or the multipart upload does not exist.
+func isAbsent(err error) bool {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		switch api.ErrorCode() {
+		case "NoSuchKey", "NotFound", "NoSuchUpload":
+			return true
+		}
+	}
+	var status interface{ HTTPStatusCode() int }
+	return errors.As(err, &status) && status.HTTPStatusCode() == http.StatusNotFound
+}

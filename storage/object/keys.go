@@ -1,0 +1,44 @@
+package object
+
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/google/uuid"
+)
+
+// DefaultProject is the project of an upload that names none.
+const DefaultProject = "default"
+
+// ProjectPattern is what a project's name may be: it becomes a part of object keys.
+const ProjectPattern = `^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`
+
+var project = regexp.MustCompile(ProjectPattern)
+
+// ValidProject reports whether the name matches [ProjectPattern].
+func ValidProject(name string) bool { return project.MatchString(name) }
+
+// Keys makes the keys of one upload's objects. It is the one place where keys are made, and each begins
+// with the tenant's prefix.
+type Keys struct {
+	Tenant  uuid.UUID
+	Project string
+	Upload  uuid.UUID
+}
+
+func (k Keys) under(name string) string {
+	return fmt.Sprintf("tenants/%s/projects/%s/uploads/%s/%s", k.Tenant, k.Project, k.Upload, name)
+}
+
+// Original is the key of the upload itself. It carries the fence of the lease under which it is written,
+// so that a late write of a holder that has lost its lease cannot replace an object that counts.
+func (k Keys) Original(fence int64) string { return k.under(fmt.Sprintf("original-%d", fence)) }
+
+// Tail is the key of bytes that fill no part yet. No two writes share one: under a fence the offset only
+// grows, and a write that fails ends its lease.
+func (k Keys) Tail(fence, offset int64) string {
+	return k.under(fmt.Sprintf("tail-%d-%d", fence, offset))
+}
+
+// Thumbnail is the key of the picture drawn for a box of size pixels.
+func (k Keys) Thumbnail(size int) string { return k.under(fmt.Sprintf("thumbnails/%d.webp", size)) }
