@@ -1,0 +1,250 @@
+// Package hooks decides what happens when an upload starts, finishes or is taken back: who may, what it
+// costs, and what is recorded with it in one transaction. It knows nothing of HTTP.
+package hooks
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"mime"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Why an upload is refused. A [Refusal] wraps one of them.
+var (
+	ErrForbidden        = errors.New("role may not upload")
+	ErrEmpty            = errors.New("upload has no content")
+	ErrTooLarge         = errors.New("upload is too large")
+	ErrTypeNotAllowed   = errors.New("type is not allowed")
+	ErrBadMetadata      = errors.New("metadata is not valid")
+	ErrNoRoom           = errors.New("tenant's quota is used up")
+	ErrClientIDTaken    = errors.New("client id names another upload")
+	ErrNoTenant         = errors.New("tenant does not exist")
+	ErrChecksumMismatch = errors.New("content has another checksum than declared")
+)
+
+// A Refusal is an answer to a client that must do something else. Detail says what, to a person.
+type Refusal struct {
+	Cause  error
+	Detail string
+}
+
+func (r *Refusal) Error() string { return r.Cause.Error() + ": " + r.Detail }
+
+// Unwrap returns the cause.
+func (r *Refusal) Unwrap() error { return r.Cause }
+
+func refuse(cause error, format string, args ...any) error {
+	return &Refusal{Cause: cause, Detail: fmt.Sprintf(format, args...)}
+}
+
+// The metadata keys that Tramo understands. Others are kept, and given back by HEAD.
+const (
+	metaFilename = "filename"
+	metaFiletype = "filetype"
+	metaProject  = "project"
+	metaBatch    = "batch"
+	metaClientID = "client_id"
+	metaSHA256   = "sha256"
+)
+
+// Limits on metadata, in bytes.
+const (
+	maxFilename = 255
+	maxBatch    = 128
+	maxClientID = 128
+	maxMetadata = 8 << 10 // all keys and values together
+)
+
+// Policy is what may be uploaded.
+type Policy struct {
+	MaxSize int64 // bytes
+	Types   processing.TypePolicy
+}
+
+// Validate reports what is wrong with p.
+func (p Policy) Validate() error {
+	if p.MaxSize <= 0 {
+		return errors.New("the largest upload must have at least one byte")
+	}
+	return nil
+}
+
+// Admission lets uploads begin.
+type Admission struct {
+	DB     *storage.DB
+	Policy Policy
+	Log    *slog.Logger
+}
+
+// An Admitted upload has its rows, and its room in the tenant's quota.
+type Admitted struct {
+	ID       uuid.UUID
+	Existing bool // the client had created it before and never learnt of it
+}
+
+// Admit creates an upload of size bytes for the user in ctx, or returns a [*Refusal]. A user that creates
+// the same again under the same client_id gets the same upload.
+func (a *Admission) Admit(ctx context.Context, size int64, metadata map[string]string) (Admitted, error) {
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return Admitted{}, err
+	}
+	n, err := a.Policy.examine(who, size, metadata)
+	if err != nil {
+		return Admitted{}, err
+	}
+	if n.ID, err = uuid.NewV7(); err != nil {
+		return Admitted{}, fmt.Errorf("make upload id: %w", err)
+	}
+	err = a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+	switch {
+	case errors.Is(err, storage.ErrDuplicateClientID):
+		return a.findExisting(ctx, n)
+	case errors.Is(err, storage.ErrQuotaExceeded):
+		return Admitted{}, a.explainNoRoom(ctx, size)
+	case err != nil:
+		return Admitted{}, err
+	}
+	a.Log.InfoContext(ctx, "upload created", slog.String("tenant_id", who.Tenant.String()),
+		slog.String("upload_id", n.ID.String()), slog.Int64("size", size))
+	return Admitted{ID: n.ID}, nil
+}
+
+// findExisting answers a client that lost the answer to its creation.
+func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admitted, error) {
+	var old storage.Upload
+	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		old, err = tx.UploadByClientID(ctx, n.UserID, n.ClientID)
+		return err
+	})
+	if err != nil {
+		return Admitted{}, err
+	}
+	name := ""
+	if old.Filename != nil {
+		name = *old.Filename
+	}
+	if old.Size != n.Size || name != n.Filename {
+		return Admitted{}, refuse(ErrClientIDTaken,
+			"Another upload of yours has this client_id with a different size or name. Use a new client_id for each file.")
+	}
+	return Admitted{ID: old.ID, Existing: true}, nil
+}
+
+// explainNoRoom tells a full tenant from one that is not there.
+func (a *Admission) explainNoRoom(ctx context.Context, size int64) error {
+	var room int64
+	var exists bool
+	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		room, exists, err = tx.Room(ctx)
+		return err
+	})
+	switch {
+	case err != nil:
+		return err
+	case !exists:
+		return refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
+	}
+	return refuse(ErrNoRoom, "This file has %s and your company has %s left. Ask your administrator for more room.",
+		humanize.IBytes(uint64(size)), humanize.IBytes(uint64(max(room, 0))))
+}
+
+// examine turns what a client says of an upload into what is recorded of it.
+func (p Policy) examine(who tenant.Identity, size int64, meta map[string]string) (storage.NewUpload, error) {
+	n := storage.NewUpload{
+		UserID:   who.User,
+		ClientID: meta[metaClientID],
+		Project:  meta[metaProject],
+		Batch:    meta[metaBatch],
+		Filename: baseName(meta[metaFilename]),
+		Metadata: meta,
+		Size:     size,
+	}
+	switch {
+	case !who.Role.CanUpload():
+		return n, refuse(ErrForbidden, "The role %s can look at uploads but not send any.", who.Role)
+	case size == 0:
+		return n, refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
+	case size > p.MaxSize:
+		return n, refuse(ErrTooLarge, "The file has %s; the most is %s.",
+			humanize.IBytes(uint64(size)), humanize.IBytes(uint64(p.MaxSize)))
+	}
+	if err := checkMetadata(&n, meta); err != nil {
+		return n, err
+	}
+	declared, err := p.declaredType(meta[metaFiletype])
+	n.DeclaredType = declared
+	return n, err
+}
+
+func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
+	total := 0
+	for k, v := range meta {
+		total += len(k) + len(v)
+		// Postgres text and jsonb hold neither.
+		if !utf8.ValidString(k) || !utf8.ValidString(v) || strings.ContainsRune(k+v, 0) {
+			return refuse(ErrBadMetadata, "The metadata %q is not valid UTF-8 text without NUL characters.", strings.ToValidUTF8(k, "?"))
+		}
+	}
+	if n.Project == "" {
+		n.Project = object.DefaultProject
+	}
+	switch {
+	case total > maxMetadata:
+		return refuse(ErrBadMetadata, "The metadata has %d bytes; the most is %d.", total, maxMetadata)
+	case len(n.Filename) > maxFilename:
+		return refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxFilename)
+	case len(n.Batch) > maxBatch:
+		return refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), maxBatch)
+	case len(n.ClientID) > maxClientID:
+		return refuse(ErrBadMetadata, "client_id has %d bytes; the most is %d.", len(n.ClientID), maxClientID)
+	case !object.ValidProject(n.Project):
+		return refuse(ErrBadMetadata, "project must match %s.", object.ProjectPattern)
+	}
+	if s := meta[metaSHA256]; s != "" {
+		sum, err := hex.DecodeString(s)
+		if err != nil || len(sum) != 32 {
+			return refuse(ErrBadMetadata, "sha256 must be the SHA-256 of the file as 64 hexadecimal digits.")
+		}
+		n.DeclaredSHA256 = sum
+	}
+	return nil
+}
+
+// declaredType returns the media type without its parameters; what content really is, the worker finds out.
+func (p Policy) declaredType(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	t, _, err := mime.ParseMediaType(s)
+	if err != nil || !strings.Contains(t, "/") {
+		return "", refuse(ErrBadMetadata, "filetype %q is not a media type such as image/jpeg; leave it out when it is not known.", s)
+	}
+	if t != octetStream && !p.Types.Allows(t) {
+		return "", refuse(ErrTypeNotAllowed, "Files of type %s are not accepted here.", t)
+	}
+	return t, nil
+}
+
+const octetStream = "application/octet-stream" // a client's way to say that it does not know
+
+// baseName drops the directories that some clients send along.
+func baseName(name string) string {
+	if name = path.Base(strings.ReplaceAll(name, `\`, "/")); name == "." || name == "/" || name == ".." {
+		return ""
+	}
+	return name
+}

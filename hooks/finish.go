@@ -1,0 +1,94 @@
+package hooks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+// A Finisher makes "complete" true. It implements [object.Finisher] and [object.Canceller].
+type Finisher struct {
+	DB      *storage.DB
+	Queue   *processing.Queue
+	Bucket  *object.Bucket
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+// Finish records, in one transaction, that the upload's object is whole, settles its quota, enqueues its
+// processing and writes its timeline. Only after it returns nil does the client hear success. It changes
+// nothing when told the same again. Content that does not match the checksum its client declared is
+// deleted, the upload failed, and [ErrChecksumMismatch] returned.
+func (f *Finisher) Finish(ctx context.Context, upload uuid.UUID, key string, sum []byte) error {
+	var mismatch, first bool
+	err := f.DB.InTenant(ctx, func(tx storage.Tx) error {
+		u, err := tx.Upload(ctx, upload)
+		if err != nil {
+			return err
+		}
+		if u.DeclaredSHA256 != nil && !bytes.Equal(u.DeclaredSHA256, sum) {
+			mismatch = true
+			return tx.Reject(ctx, upload, storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: mismatchDetail})
+		}
+		if first, err = tx.MarkUploaded(ctx, upload, key, sum); err != nil || !first {
+			return err
+		}
+		return f.Queue.Enqueue(ctx, tx, upload)
+	})
+	switch {
+	case mismatch && (err == nil || errors.Is(err, storage.ErrWrongStatus)):
+		return f.discard(ctx, upload, key)
+	case err != nil:
+		return err
+	}
+	if first {
+		f.Metrics.became(storage.Uploaded)
+		f.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", upload.String()), tenantAttr(ctx))
+	}
+	return nil
+}
+
+const mismatchDetail = "What arrived is not what the sender announced (SHA-256). Nothing was kept; send the file again."
+
+// discard deletes what a checksum has shown to be wrong. The row says failed already.
+func (f *Finisher) discard(ctx context.Context, upload uuid.UUID, key string) error {
+	f.Metrics.became(storage.Failed)
+	if err := f.Bucket.Delete(ctx, key); err != nil {
+		f.Log.WarnContext(ctx, "rejected object not deleted", slog.String("upload_id", upload.String()), slog.Any("err", err))
+	}
+	return &Refusal{Cause: ErrChecksumMismatch, Detail: mismatchDetail}
+}
+
+// Cancel takes an unfinished upload back and refunds its quota. One that has all its bytes is past
+// cancelling: [storage.ErrWrongStatus].
+func (f *Finisher) Cancel(ctx context.Context, upload uuid.UUID) error {
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return err
+	}
+	if !who.Role.CanUpload() {
+		return refuse(ErrForbidden, "The role %s can look at uploads but not cancel any.", who.Role)
+	}
+	if err := f.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, upload) }); err != nil {
+		return err
+	}
+	f.Metrics.became(storage.Cancelled)
+	f.Log.InfoContext(ctx, "upload cancelled", slog.String("upload_id", upload.String()), tenantAttr(ctx))
+	return nil
+}
+
+func tenantAttr(ctx context.Context) slog.Attr {
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return slog.Attr{}
+	}
+	return slog.String("tenant_id", who.Tenant.String())
+}

@@ -1,0 +1,76 @@
+package processing
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// Metrics time the steps and count outcomes.
+type Metrics struct {
+	steps    *prometheus.HistogramVec
+	outcomes *prometheus.CounterVec
+}
+
+// NewMetrics registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	f := promauto.With(r)
+	return &Metrics{
+		steps: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tramo_processing_step_duration_seconds",
+			Help:    "Steps of processing: scan (with the download), examine, store.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
+		}, []string{"step"}),
+		outcomes: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "tramo_processing_outcomes_total",
+			Help: "Uploads that this process brought to an end.",
+		}, []string{"status"}),
+	}
+}
+
+// time starts a step's clock and returns what stops it.
+func (m *Metrics) time(step string) func() {
+	start := time.Now()
+	return func() { m.steps.WithLabelValues(step).Observe(time.Since(start).Seconds()) }
+}
+
+// Depth tells, at each scrape, how many jobs are in which state and how many uploads are on their way. It
+// needs a role that sees every tenant.
+type Depth struct {
+	DB  *storage.DB
+	Log *slog.Logger
+}
+
+var (
+	jobsDesc    = prometheus.NewDesc("tramo_jobs", "Jobs by state, over all tenants; discarded ones are dead letters.", []string{"state"}, nil)
+	uploadsDesc = prometheus.NewDesc("tramo_uploads", "Uploads that have not ended, by status, over all tenants.", []string{"status"}, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (*Depth) Describe(ch chan<- *prometheus.Desc) {
+	ch <- jobsDesc
+	ch <- uploadsDesc
+}
+
+// Collect implements [prometheus.Collector].
+func (d *Depth) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	b, err := d.DB.Backlog(ctx)
+	if err != nil {
+		d.Log.WarnContext(ctx, "counting for metrics failed", slog.Any("err", err))
+		ch <- prometheus.NewInvalidMetric(jobsDesc, err)
+		return
+	}
+	for state, n := range b.Jobs {
+		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n), state)
+	}
+	for status, n := range b.Uploads {
+		ch <- prometheus.MustNewConstMetric(uploadsDesc, prometheus.GaugeValue, float64(n), string(status))
+	}
+}

@@ -1,0 +1,56 @@
+package processing
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// MaxAttempts is how often a job is tried before it becomes a dead letter: discarded, and kept.
+const MaxAttempts = 3
+
+// Args name the upload that a job processes. They carry ids, never bytes or links.
+type Args struct {
+	TenantID uuid.UUID `json:"tenant_id"`
+	UploadID uuid.UUID `json:"upload_id"`
+}
+
+// Kind implements [river.JobArgs].
+func (Args) Kind() string { return "process_upload" }
+
+// InsertOpts implements [river.JobArgsWithInsertOpts].
+func (Args) InsertOpts() river.InsertOpts { return river.InsertOpts{MaxAttempts: MaxAttempts} }
+
+// A Queue takes processing jobs; it works none. Its database role needs INSERT on river_job and nothing
+// more.
+type Queue struct {
+	client *river.Client[pgx.Tx]
+}
+
+// NewQueue makes a queue on db.
+func NewQueue(db *storage.DB, log *slog.Logger) (*Queue, error) {
+	client, err := river.NewClient(riverpgxv5.New(db.Pool()), &river.Config{Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("open the job queue: %w", err)
+	}
+	return &Queue{client: client}, nil
+}
+
+// Enqueue adds the upload's processing job in the transaction that makes the upload uploaded.
+func (q *Queue) Enqueue(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
+	// The fast insert returns no row, and so needs no right to read other tenants' jobs.
+	_, err := q.client.InsertManyFastTx(ctx, tx.Tx, []river.InsertManyParams{
+		{Args: Args{TenantID: tx.Tenant, UploadID: upload}},
+	})
+	if err != nil {
+		return fmt.Errorf("enqueue processing of upload %s: %w", upload, err)
+	}
+	return nil
+}

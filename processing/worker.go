@@ -1,0 +1,168 @@
+package processing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// How the pool works its queue.
+const (
+	jobTimeout    = 5 * time.Minute  // longer than a scan and an examination may take together
+	rescueAfter   = 6 * time.Minute  // a job that has run for longer lost its worker
+	busyWait      = 15 * time.Second // before a job that met a silent dependency is tried again
+	fetchCooldown = 20 * time.Millisecond
+	pollInterval  = 250 * time.Millisecond // covers a lost notification
+	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops
+	keepDead      = 90 * 24 * time.Hour    // how long dead letters are kept
+	firstRetry    = 5 * time.Second        // later ones wait six times as long each
+)
+
+// A Pool works jobs until it is told to stop.
+type Pool struct {
+	db       *storage.DB
+	pipeline *Pipeline
+	workers  int
+	metrics  *Metrics
+	log      *slog.Logger
+}
+
+// NewPool makes a pool that runs up to workers jobs at a time.
+func NewPool(db *storage.DB, p *Pipeline, workers int, m *Metrics, log *slog.Logger) *Pool {
+	return &Pool{db: db, pipeline: p, workers: workers, metrics: m, log: log}
+}
+
+// Run works jobs until ctx is done, then lets running ones finish for a while; those that do not are worked
+// again by another worker.
+func (p *Pool) Run(ctx context.Context) error {
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &worker{pool: p})
+	client, err := river.NewClient(riverpgxv5.New(p.db.Pool()), &river.Config{
+		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.workers}},
+		Workers:                     workers,
+		Logger:                      p.log,
+		JobTimeout:                  jobTimeout,
+		RescueStuckJobsAfter:        rescueAfter,
+		FetchCooldown:               fetchCooldown,
+		FetchPollInterval:           pollInterval,
+		DiscardedJobRetentionPeriod: keepDead,
+		RetryPolicy:                 retryPolicy{},
+		SoftStopTimeout:             stopTime,
+	})
+	if err != nil {
+		return fmt.Errorf("open the job queue: %w", err)
+	}
+	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("start the worker pool: %w", err)
+	}
+	p.log.InfoContext(ctx, "working", slog.Int("workers", p.workers))
+	<-ctx.Done()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime+5*time.Second)
+	defer cancel()
+	if err := client.Stop(last); err != nil {
+		return fmt.Errorf("stop the worker pool: %w", err)
+	}
+	return nil
+}
+
+// retryPolicy spaces the attempts so that a short fault of a dependency is outlived.
+type retryPolicy struct{}
+
+// NextRetry implements [river.ClientRetryPolicy].
+func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
+	return time.Now().Add(time.Duration(float64(firstRetry) * math.Pow(6, float64(job.Attempt-1))))
+}
+
+// worker is River's view of the pipeline.
+type worker struct {
+	river.WorkerDefaults[Args]
+	pool *Pool
+}
+
+// Work implements [river.Worker]. It may be called again for an upload that was processed before, by a
+// worker that died or froze; that changes nothing.
+func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
+	ctx = tenant.With(ctx, tenant.Identity{Tenant: job.Args.TenantID, User: "worker", Role: tenant.Admin})
+	log := w.pool.log.With(slog.String("tenant_id", job.Args.TenantID.String()),
+		slog.String("upload_id", job.Args.UploadID.String()), slog.Int64("job_id", job.ID))
+	out, err := w.pool.pipeline.process(ctx, job.Args.UploadID)
+	switch {
+	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound):
+		log.InfoContext(ctx, "upload needs no processing", slog.Any("err", err))
+		return nil
+	case errors.Is(err, errBusy):
+		log.WarnContext(ctx, "a dependency does not answer; the job waits", slog.Any("err", err))
+		return river.JobSnooze(busyWait)
+	case err != nil && job.Attempt >= job.MaxAttempts:
+		log.ErrorContext(ctx, "upload is a dead letter", slog.Any("err", err))
+		return errors.Join(err, w.bury(ctx, job))
+	case err != nil:
+		log.WarnContext(ctx, "processing failed and is tried again", slog.Int("attempt", job.Attempt), slog.Any("err", err))
+		return err
+	}
+	if err := w.settle(ctx, job, out); err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "upload processed", slog.String("status", string(out.status())))
+	return nil
+}
+
+// settle writes the outcome and the job's completion in one transaction, unless another attempt of the job
+// has taken over: River does not fence attempts.
+func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome) error {
+	err := w.pool.db.InTenant(ctx, func(tx storage.Tx) error {
+		if err := ownAttempt(ctx, tx, job.JobRow); err != nil {
+			return err
+		}
+		if err := out.record(ctx, tx, job.Args.UploadID); err != nil && !errors.Is(err, storage.ErrWrongStatus) {
+			return err
+		}
+		_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx.Tx, job)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("record outcome: %w", err)
+	}
+	w.pool.metrics.outcomes.WithLabelValues(string(out.status())).Inc()
+	return nil
+}
+
+// deadLetterDetail is what the sender of an upload reads whose processing failed for good.
+const deadLetterDetail = "The file is safe, but it could not be processed. Your administrator has been told."
+
+// bury records on the upload that its job is about to become a dead letter.
+func (w *worker) bury(ctx context.Context, job *river.Job[Args]) error {
+	err := w.pool.db.InTenant(ctx, func(tx storage.Tx) error {
+		if err := ownAttempt(ctx, tx, job.JobRow); err != nil {
+			return err
+		}
+		return tx.Fail(ctx, job.Args.UploadID, storage.Failure{Reason: storage.ReasonDeadLettered, Detail: deadLetterDetail})
+	})
+	if err == nil {
+		w.pool.metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
+	}
+	return err
+}
+
+// ownAttempt locks the job's row, if this attempt is still the one that runs.
+func ownAttempt(ctx context.Context, tx storage.Tx, job *rivertype.JobRow) error {
+	var one int
+	err := tx.QueryRow(ctx, `
+		select 1 from river_job where id = $1 and state = 'running' and attempt = $2 for update`,
+		job.ID, job.Attempt).Scan(&one)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("attempt %d of job %d has been overtaken", job.Attempt, job.ID)
+	}
+	return err
+}
