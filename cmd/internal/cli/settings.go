@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/telemetry"
+)
+
+// Database is the setting of every command that reaches Postgres.
+type Database struct {
+	DatabaseURL string `placeholder:"URL" help:"Postgres, such as postgres://tramo_api:PASSWORD@db:5432/tramo. The server connects as tramo_api, which row-level security binds; worker, tenant and token as tramo_worker; migrate as a role that may create roles."`
+}
+
+// Config returns the setting as package storage takes it.
+func (d Database) Config(m *Mistakes) storage.Config {
+	c := storage.Config{URL: d.DatabaseURL}
+	m.Check("TRAMO_DATABASE_URL", c.Validate())
+	return c
+}
+
+// S3 is where objects are kept.
+type S3 struct {
+	S3Endpoint string `name:"s3-endpoint" env:"TRAMO_S3_ENDPOINT" placeholder:"URL" help:"S3 endpoint of another server than AWS. Credentials and region come from the AWS SDK's own variables and files."`
+	S3Bucket   string `name:"s3-bucket" env:"TRAMO_S3_BUCKET" placeholder:"NAME" help:"Bucket that keeps the uploads."`
+}
+
+// Config returns the settings as package object takes them.
+func (s S3) Config(m *Mistakes) object.BucketConfig {
+	c := object.BucketConfig{Endpoint: s.S3Endpoint, Name: s.S3Bucket}
+	m.Check("TRAMO_S3_BUCKET", c.ValidateName())
+	m.Check("TRAMO_S3_ENDPOINT", c.ValidateEndpoint())
+	return c
+}
+
+// Log says how to log.
+type Log struct {
+	LogFormat string `default:"json" enum:"json,text" help:"json, or text for a terminal."`
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
+}
+
+// Logger makes the logger, which writes to standard error.
+func (l Log) Logger(m *Mistakes) *slog.Logger {
+	log, err := telemetry.NewLogger(os.Stderr, l.LogFormat, l.LogLevel)
+	m.Check("TRAMO_LOG_FORMAT, TRAMO_LOG_LEVEL", err)
+	return log
+}
+
+// Types is the list of what may be uploaded.
+type Types struct {
+	AllowedTypes string `default:"${types}" help:"Media types that are accepted, with commas between them; image/* takes all of a kind."`
+}
+
+// Policy parses the list.
+func (t Types) Policy(m *Mistakes) processing.TypePolicy {
+	p, err := processing.ParseTypeList(t.AllowedTypes)
+	m.Check("TRAMO_ALLOWED_TYPES", err)
+	return p
+}
+
+// CheckAddress reports whether s is an address to listen on.
+func CheckAddress(s string) error {
+	if _, _, err := net.SplitHostPort(s); err != nil {
+		return fmt.Errorf("%q is not an address such as 127.0.0.1:8080 or :8080", s)
+	}
+	return nil
+}

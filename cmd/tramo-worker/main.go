@@ -1,0 +1,92 @@
+// Command tramo-worker processes uploads: it scans them, draws their thumbnails and reads their EXIF. It is
+// the only binary that links libvips, and uses it only in child processes of itself.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/vips"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/telemetry"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "examine" {
+		examine()
+		return
+	}
+	cli.Main(new(grammar), "tramo-worker", "Processes uploads: virus scan, thumbnails, EXIF. Each flag can be set by the variable named beside it.")
+}
+
+// examine is the life of the child that decodes one stranger's file, without credentials.
+func examine() {
+	if err := processing.ServeChild(os.Args[2:], os.Stdin, os.Stdout, vips.Render); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+type grammar struct {
+	cli.Database
+	cli.S3
+	cli.Log
+	cli.Types
+	Clamd     string `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
+	OpsListen string `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
+	Workers   int    `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
+	TempDir   string `placeholder:"DIR" help:"Where downloads are kept while they are processed: Workers times the largest upload. Default: the system's."`
+}
+
+// Run implements the command.
+func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
+	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.Policy(m), g.Logger(m)
+	scanner, err := processing.NewScanner(g.Clamd, processing.ScanTimeouts{})
+	m.Check("TRAMO_CLAMD", err)
+	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
+	if err := m.Err(); err != nil {
+		return err
+	}
+	db, err := storage.Open(ctx, database)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.RequireOperator(ctx); err != nil {
+		return err
+	}
+	bucket, err := object.OpenBucket(ctx, s3)
+	if err != nil {
+		return err
+	}
+	registry := telemetry.NewRegistry()
+	registry.MustRegister(&processing.Depth{DB: db, Log: log})
+	metrics := processing.NewMetrics(registry)
+	pool := processing.NewPool(db, &processing.Pipeline{
+		DB: db, Bucket: bucket, Scanner: scanner, Examiner: new(processing.Examiner), Types: types,
+		TempDir: g.TempDir, Metrics: metrics, Log: log,
+	}, g.workers(), metrics, log)
+	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, Checks: []telemetry.Check{
+		{Name: "postgres", Ask: db.Ping},
+		{Name: "s3", Ask: bucket.Ping},
+		{Name: "clamd", Ask: scanner.Ping},
+	}}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return ops.Run(ctx) })
+	group.Go(func() error { return pool.Run(ctx) })
+	return group.Wait()
+}
+
+func (g *grammar) workers() int {
+	if g.Workers > 0 {
+		return g.Workers
+	}
+	return runtime.GOMAXPROCS(0)
+}

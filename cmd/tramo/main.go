@@ -1,0 +1,117 @@
+// Command tramo serves uploads and looks after the installation.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+type grammar struct {
+	Serve   serveCommand   `cmd:"" help:"Serve the tus protocol, the JSON API and the page."`
+	Migrate migrateCommand `cmd:"" help:"Bring the database up to date: schema, job queue and roles. Safe to run from many processes at once."`
+	Tenant  tenantCommand  `cmd:"" help:"Look after tenants."`
+	Token   tokenCommand   `cmd:"" help:"Print a token for a user of a tenant, signed with TRAMO_JWT_SECRET."`
+}
+
+func main() {
+	cli.Main(new(grammar), "tramo", "A resumable-upload server: tus in, S3 and Postgres behind. Each flag can be set by the variable named beside it.")
+}
+
+type migrateCommand struct {
+	cli.Database
+	APIPassword    string `name:"api-password" placeholder:"PASSWORD" help:"Set the password of the role tramo_api."`
+	WorkerPassword string `placeholder:"PASSWORD" help:"Set the password of the role tramo_worker."`
+}
+
+// Run implements the command.
+func (c *migrateCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	conf := c.Config(m)
+	if err := m.Err(); err != nil {
+		return err
+	}
+	return storage.Migrate(ctx, conf, storage.Passwords{API: c.APIPassword, Worker: c.WorkerPassword})
+}
+
+type tenantCommand struct {
+	Add tenantAddCommand `cmd:"" help:"Add a tenant and print its id."`
+}
+
+type tenantAddCommand struct {
+	cli.Database
+	Name      string    `arg:"" help:"The tenant's name, unique in the installation."`
+	Quota     cli.Bytes `default:"50GiB" env:"" help:"What the tenant may keep."`
+	IfMissing bool      `env:"" help:"Succeed, and print the id, when the tenant is there already."`
+}
+
+// Run implements the command.
+func (c *tenantAddCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	db, err := openAsOperator(ctx, c.Database, m)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	id, created, err := db.CreateTenant(ctx, c.Name, int64(c.Quota))
+	if err != nil {
+		return err
+	}
+	if !created && !c.IfMissing {
+		return fmt.Errorf("tenant %q exists already, with id %s", c.Name, id)
+	}
+	fmt.Fprintln(os.Stdout, id)
+	return nil
+}
+
+type tokenCommand struct {
+	cli.Database
+	JWTSecret string        `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"The secret that the server verifies tokens with."`
+	Tenant    string        `required:"" env:"" placeholder:"NAME" help:"The tenant's name."`
+	User      string        `required:"" env:"" placeholder:"ID" help:"Who the token is for."`
+	Role      string        `required:"" env:"" placeholder:"ROLE" help:"constructora, inversionista, empleado or admin."`
+	TTL       time.Duration `name:"ttl" default:"1h" env:"" help:"How long the token is good."`
+}
+
+// Run implements the command.
+func (c *tokenCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	m.Check("TRAMO_JWT_SECRET", server.AuthConfig{Secret: c.JWTSecret}.Validate())
+	role, err := tenant.ParseRole(c.Role)
+	m.Check("--role", err)
+	db, err := openAsOperator(ctx, c.Database, m)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	id, err := db.TenantByName(ctx, c.Tenant)
+	if err != nil {
+		return fmt.Errorf("tenant %q: %w; tramo tenant add makes one", c.Tenant, err)
+	}
+	token, err := server.Sign(c.JWTSecret, tenant.Identity{Tenant: id, User: c.User, Role: role}, c.TTL, time.Now())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stdout, token)
+	return nil
+}
+
+// openAsOperator connects with a role that sees every tenant.
+func openAsOperator(ctx context.Context, d cli.Database, m *cli.Mistakes) (*storage.DB, error) {
+	conf := d.Config(m)
+	if err := m.Err(); err != nil {
+		return nil, err
+	}
+	db, err := storage.Open(ctx, conf)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.RequireOperator(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}

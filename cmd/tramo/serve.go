@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/telemetry"
+)
+
+type serveCommand struct {
+	cli.Database
+	cli.S3
+	cli.Log
+	cli.Types
+	Listen        string        `default:"127.0.0.1:8080" help:"Address for clients."`
+	OpsListen     string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
+	PublicURL     string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
+	JWTSecret     string        `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"Secret that verifies HS256 tokens, 32 bytes or more. Either this or a JWKS URL."`
+	JWKSURL       string        `name:"jwks-url" env:"TRAMO_JWKS_URL" placeholder:"URL" help:"Where keys that verify RS256, ES256 and EdDSA tokens are published."`
+	MaxUploadSize cli.Bytes     `default:"100MiB" help:"The largest upload."`
+	PartSize      cli.Bytes     `default:"8MiB" help:"Size of a part in S3; 5MiB or more. A running upload holds at most one part in memory."`
+	LeaseTTL      time.Duration `name:"lease-ttl" env:"TRAMO_LEASE_TTL" default:"5s" help:"After how long another replica may take over the uploads of one that died."`
+}
+
+// configs are the settings as the packages take them.
+type configs struct {
+	database storage.Config
+	bucket   object.BucketConfig
+	store    object.Config
+	auth     server.AuthConfig
+	server   server.Config
+	policy   hooks.Policy
+	log      *slog.Logger
+}
+
+// configs reports all mistakes at once.
+func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
+	k := configs{
+		database: c.Database.Config(m),
+		bucket:   c.S3.Config(m),
+		store:    object.Config{PartSize: int64(c.PartSize)},
+		auth:     server.AuthConfig{Secret: c.JWTSecret, JWKSURL: c.JWKSURL},
+		server:   server.DefaultConfig(),
+		policy:   hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
+		log:      c.Logger(m),
+	}
+	k.server.Listen, k.server.PublicURL = c.Listen, c.PublicURL
+	m.Check("TRAMO_PART_SIZE", k.store.Validate(k.policy.MaxSize))
+	m.Check("TRAMO_JWT_SECRET, TRAMO_JWKS_URL", k.auth.Validate())
+	m.Check("TRAMO_PUBLIC_URL", k.server.Validate())
+	m.Check("TRAMO_MAX_UPLOAD_SIZE", k.policy.Validate())
+	m.Check("TRAMO_LEASE_TTL", storage.ValidateLeaseTTL(c.LeaseTTL))
+	m.Check("TRAMO_LISTEN", cli.CheckAddress(c.Listen))
+	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(c.OpsListen))
+	return k, m.Err()
+}
+
+// Run implements the command.
+func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	k, err := c.configs(m)
+	if err != nil {
+		return err
+	}
+	db, err := storage.Open(ctx, k.database)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.RequireTenantIsolation(ctx); err != nil {
+		return err
+	}
+	bucket, err := object.OpenBucket(ctx, k.bucket)
+	if err != nil {
+		return err
+	}
+	registry := telemetry.NewRegistry()
+	replica, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	leases := storage.NewLeases(db, replica, c.LeaseTTL, k.log)
+	parts, err := assemble(ctx, k, db, bucket, registry, leases)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(k.server, parts)
+	if err != nil {
+		return err
+	}
+	ops := &telemetry.Ops{Listen: c.OpsListen, Registry: registry, Log: k.log, Checks: []telemetry.Check{
+		{Name: "postgres", Ask: db.Ping},
+		{Name: "s3", Ask: bucket.Ping},
+	}}
+	return run(ctx, s, ops, leases)
+}
+
+// assemble builds what the server puts on the network, one part upon another.
+func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Bucket,
+	registry *prometheus.Registry, leases *storage.Leases,
+) (server.Parts, error) {
+	verifier, err := server.NewVerifier(ctx, k.auth)
+	if err != nil {
+		return server.Parts{}, err
+	}
+	queue, err := processing.NewQueue(db, k.log)
+	if err != nil {
+		return server.Parts{}, err
+	}
+	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log}
+	return server.Parts{
+		DB:        db,
+		Bucket:    bucket,
+		Store:     object.NewStore(db, bucket, finisher, finisher, k.store, object.NewMetrics(registry), k.log),
+		Locker:    object.Locker{Leases: leases, Log: k.log},
+		Admission: &hooks.Admission{DB: db, Policy: k.policy, Log: k.log},
+		Verifier:  verifier,
+		Metrics:   server.NewMetrics(registry),
+		Log:       k.log,
+	}, nil
+}
+
+// run serves until ctx is done. Leases outlive the requests that hold them.
+func run(ctx context.Context, s *server.Server, ops *telemetry.Ops, leases *storage.Leases) error {
+	leasing, stopLeasing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLeasing()
+	leased := make(chan error, 1)
+	go func() { leased <- leases.Run(leasing) }()
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Run(ctx) })
+	g.Go(func() error { return ops.Run(ctx) })
+	err := g.Wait()
+
+	stopLeasing()
+	<-leased
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if e := leases.Close(last); err == nil {
+		err = e
+	}
+	return err
+}

@@ -1,0 +1,155 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+// A problem is an error as a client sees it (RFC 9457). Type is stable and documented in docs/problems.md;
+// Detail tells a person what to do next. It never shows an internal cause.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+}
+
+const problemType = "application/problem+json"
+
+// Errors of this package that have a place in the table.
+var (
+	errUnauthorized = errors.New("no valid token")
+	errBadRequest   = errors.New("request is not valid")
+	errNotFound     = errors.New("no such resource")
+	errInternal     = errors.New("internal error")
+	errUnavailable  = errors.New("a dependency does not answer")
+)
+
+func problemOf(name string, status int, title, detail string) problem {
+	return problem{Type: "/problems/" + name, Title: title, Status: status, Detail: detail}
+}
+
+const (
+	retryDetail  = "Nothing is lost. Try again in a moment."
+	resumeDetail = "Ask for the offset with HEAD and go on from there."
+)
+
+// problems is the one place where an error gets its status. The first cause that matches decides; a
+// [hooks.Refusal] brings its own detail.
+var problems = []struct {
+	cause   error
+	problem problem
+}{
+	{errUnauthorized, problemOf("unauthorized", 401, "Not signed in", "Send a valid token as Authorization: Bearer TOKEN. Tokens run out: sign in again to get a new one.")},
+	{errBadRequest, problemOf("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.")},
+	{errNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
+	{errUnavailable, problemOf("unavailable", 503, "Temporarily unavailable", retryDetail)},
+
+	{hooks.ErrForbidden, problemOf("forbidden", 403, "Not allowed", "Your role may not do this.")},
+	{hooks.ErrEmpty, problemOf("empty", 422, "File is empty", "Choose a file that has content.")},
+	{hooks.ErrTooLarge, problemOf("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
+	{hooks.ErrTypeNotAllowed, problemOf("type-not-allowed", 415, "Type is not accepted", "Send a file of an accepted type.")},
+	{hooks.ErrBadMetadata, problemOf("bad-metadata", 400, "Metadata is not valid", "Correct the Upload-Metadata header.")},
+	{hooks.ErrNoRoom, problemOf("quota-exceeded", 413, "No room left", "Your company's quota is used up. Ask your administrator.")},
+	{hooks.ErrClientIDTaken, problemOf("client-id-taken", 409, "client_id is in use", "Use a new client_id for each file.")},
+	{hooks.ErrNoTenant, problemOf("no-tenant", 403, "No such tenant", "Ask your administrator for a new token.")},
+	{hooks.ErrChecksumMismatch, problemOf("checksum-mismatch", 422, "Content is not what was announced", "Send the file again.")},
+	{storage.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
+
+	{object.ErrGone, problemOf("gone", 410, "Upload has ended", "This upload takes no more bytes. Create a new one.")},
+	{object.ErrLost, problemOf("lost", 410, "Upload can not go on", "Stored bytes are gone. Create a new upload and send the file from its beginning.")},
+	{object.ErrBusy, problemOf("busy", 423, "Upload is being finished", retryDetail)},
+	{object.ErrComplete, problemOf("complete", 409, "Upload is complete", "A complete upload can not be cancelled.")},
+
+	{handler.ErrUnsupportedVersion, problemOf("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0.")},
+	{handler.ErrMaxSizeExceeded, problemOf("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
+	{handler.ErrSizeExceeded, problemOf("beyond-length", 413, "More bytes than announced", "The body goes beyond Upload-Length. "+resumeDetail)},
+	{handler.ErrInvalidContentType, problemOf("content-type", 415, "Wrong content type", "PATCH takes Content-Type: application/offset+octet-stream.")},
+	{handler.ErrInvalidUploadLength, problemOf("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length.")},
+	{handler.ErrInvalidOffset, problemOf("upload-offset", 400, "Upload-Offset is missing or not valid", "Send the offset that HEAD tells as Upload-Offset.")},
+	{handler.ErrMismatchOffset, problemOf("offset-mismatch", 409, "Upload-Offset is not the upload's offset", resumeDetail)},
+	{handler.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
+	{handler.ErrFileLocked, problemOf("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{handler.ErrLockTimeout, problemOf("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{handler.ErrUploadInterrupted, problemOf("busy", 423, "Another request took over", resumeDetail)},
+	{handler.ErrNotImplemented, problemOf("not-implemented", 501, "Not implemented", "OPTIONS tells what this server can do, as Tus-Extension.")},
+	{handler.ErrServerShutdown, problemOf("unavailable", 503, "Server is restarting", resumeDetail)},
+	{handler.ErrReadTimeout, problemOf("cut-off", 408, "Connection was silent for too long", resumeDetail)},
+	{handler.ErrConnectionReset, problemOf("cut-off", 408, "Connection was cut off", resumeDetail)},
+	{handler.ErrUnexpectedEOF, problemOf("cut-off", 408, "Connection was cut off", resumeDetail)},
+}
+
+// refuse makes an error for a request that a person must correct.
+func refuse(format string, args ...any) error {
+	return &hooks.Refusal{Cause: errBadRequest, Detail: fmt.Sprintf(format, args...)}
+}
+
+var internalProblem = problemOf("internal", 500, "Something went wrong here", retryDetail)
+
+// asProblem translates err for a client. known is false for an error that the table does not have, which
+// is then worth a log entry.
+func asProblem(err error) (p problem, known bool) {
+	for _, row := range problems {
+		if !errors.Is(err, row.cause) {
+			continue
+		}
+		p = row.problem
+		var r *hooks.Refusal
+		if errors.As(err, &r) {
+			p.Detail = r.Detail
+		}
+		return p, true
+	}
+	return internalProblem, false
+}
+
+// handleError is echo's error handler: every error of every route but tus leaves here.
+func (s *Server) handleError(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	var he *echo.HTTPError
+	if errors.As(err, &he) && he.Code < http.StatusInternalServerError {
+		err = errBadRequest
+		if he.Code == http.StatusNotFound || he.Code == http.StatusMethodNotAllowed {
+			err = errNotFound
+		}
+	}
+	p, known := asProblem(err)
+	if !known {
+		s.Log.ErrorContext(c.Request().Context(), "request failed", slog.String("route", c.Path()), slog.Any("err", err))
+	}
+	writeProblem(c.Response(), c.Request().Method, p)
+}
+
+// writeProblem sends p. Trouble on a HEAD that will pass is told as 423: on a 5xx tus-js-client forgets the
+// upload's address and begins again from byte 0.
+func writeProblem(w http.ResponseWriter, method string, p problem) {
+	if method == http.MethodHead && p.Status >= http.StatusInternalServerError {
+		p.Status = http.StatusLocked
+	}
+	h := w.Header()
+	h.Del("Content-Length")
+	h.Set("Content-Type", problemType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	switch p.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="tramo"`) // RFC 6750, section 3
+	case http.StatusLocked, http.StatusServiceUnavailable:
+		h.Set("Retry-After", "1")
+	}
+	w.WriteHeader(p.Status)
+	if method != http.MethodHead {
+		_ = json.NewEncoder(w).Encode(p) // the client has gone: there is nobody left to tell
+	}
+}

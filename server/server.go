@@ -1,0 +1,134 @@
+// Package server is HTTP and nothing else: authentication, the tus mount, the JSON API, the page, and
+// errors as problems. What an upload costs and when it is complete is decided in package hooks.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/web"
+)
+
+// Config shapes a Server.
+type Config struct {
+	Listen         string        // host:port
+	PublicURL      string        // where clients reach this server; "" takes each request's Host
+	NetworkTimeout time.Duration // how long a request body may be silent
+	LockTimeout    time.Duration // how long a request waits for an upload that another one writes
+	ShutdownTime   time.Duration // how long running requests may take to save what they have
+}
+
+// DefaultConfig is what is used for what is not said.
+func DefaultConfig() Config {
+	return Config{
+		Listen:         "127.0.0.1:8080",
+		NetworkTimeout: time.Minute,
+		LockTimeout:    15 * time.Second,
+		ShutdownTime:   30 * time.Second,
+	}
+}
+
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	if c.PublicURL == "" {
+		return nil
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/") != "" {
+		return fmt.Errorf("%q is not a URL without a path, such as https://uploads.example.com", c.PublicURL)
+	}
+	return nil
+}
+
+// Parts are what a Server puts on the network.
+type Parts struct {
+	DB        *storage.DB
+	Bucket    *object.Bucket
+	Store     *object.Store
+	Locker    handler.Locker
+	Admission *hooks.Admission
+	Verifier  *Verifier
+	Metrics   *Metrics
+	Log       *slog.Logger
+}
+
+// A Server serves Tramo's API and page.
+type Server struct {
+	Config
+	Parts
+	echo *echo.Echo
+}
+
+// New wires the routes.
+func New(c Config, p Parts) (*Server, error) {
+	s := &Server{Config: c, Parts: p, echo: echo.New()}
+	tus, err := s.newTus()
+	if err != nil {
+		return nil, err
+	}
+	e := s.echo
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = s.handleError
+	e.Use(s.Metrics.observe)
+
+	api := e.Group("/api", s.authenticate)
+	api.GET("/uploads", s.listUploads)
+	api.GET("/uploads/:id", s.getUpload)
+	for _, path := range []string{"/uploads", "/uploads/", "/uploads/:id"} {
+		api.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete, http.MethodOptions},
+			path, echo.WrapHandler(tus))
+	}
+	api.Any("/*", func(echo.Context) error { return errNotFound })
+	e.GET("/*", echo.WrapHandler(web.Handler()))
+	return s, nil
+}
+
+// ServeHTTP implements [http.Handler].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// Run serves until ctx is done. Then running uploads are told to save what has arrived and let go, and
+// clients to come back.
+func (s *Server) Run(ctx context.Context) error {
+	l, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	base, stopUploads := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopUploads(nil)
+	hs := &http.Server{
+		Handler:           s,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		// No ReadTimeout and no WriteTimeout: an upload takes as long as its network needs. tusd bounds
+		// the silence between two reads.
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- hs.Serve(l) }()
+	s.Log.InfoContext(ctx, "serving", slog.String("address", l.Addr().String()))
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	stopUploads(handler.ErrServerShutdown)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTime)
+	defer cancel()
+	if err := hs.Shutdown(last); err != nil {
+		return fmt.Errorf("finish running requests: %w", errors.Join(err, hs.Close()))
+	}
+	return nil
+}

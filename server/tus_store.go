@@ -1,0 +1,72 @@
+package server
+
+import (
+	"context"
+	"io"
+
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage/object"
+)
+
+// tusd sends the text of an error that it does not know to the client and forgets the error. What stands
+// in this file notes each error of our parts on its way through tusd, so that the answer can be made from
+// the error itself.
+
+type causeKey struct{}
+
+// note keeps the first error that a request meets for its [problemWriter].
+func note(ctx context.Context, err error) error {
+	if w, ok := ctx.Value(causeKey{}).(*problemWriter); ok && w.cause == nil {
+		w.cause = err
+	}
+	return err
+}
+
+type notingStore struct{ store *object.Store }
+
+func (s notingStore) NewUpload(ctx context.Context, info handler.FileInfo) (handler.Upload, error) {
+	u, err := s.store.NewUpload(ctx, info)
+	return notingUpload{u}, note(ctx, err)
+}
+
+func (s notingStore) GetUpload(ctx context.Context, id string) (handler.Upload, error) {
+	u, err := s.store.GetUpload(ctx, id)
+	return notingUpload{u}, note(ctx, err)
+}
+
+func (s notingStore) AsTerminatableUpload(u handler.Upload) handler.TerminatableUpload {
+	return notingTermination{s.store.AsTerminatableUpload(u.(notingUpload).Upload)}
+}
+
+type notingUpload struct{ handler.Upload }
+
+func (u notingUpload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (int64, error) {
+	n, err := u.Upload.WriteChunk(ctx, offset, src)
+	return n, note(ctx, err)
+}
+
+func (u notingUpload) FinishUpload(ctx context.Context) error {
+	return note(ctx, u.Upload.FinishUpload(ctx))
+}
+
+type notingTermination struct{ handler.TerminatableUpload }
+
+func (t notingTermination) Terminate(ctx context.Context) error {
+	return note(ctx, t.TerminatableUpload.Terminate(ctx))
+}
+
+type notingLocker struct{ handler.Locker }
+
+func (l notingLocker) NewLock(id string) (handler.Lock, error) {
+	lock, err := l.Locker.NewLock(id)
+	return notingLock{lock}, err
+}
+
+type notingLock struct{ lock handler.Lock }
+
+func (l notingLock) Lock(ctx context.Context, letGo func()) error {
+	return note(ctx, l.lock.Lock(ctx, letGo))
+}
+
+func (l notingLock) Unlock() error { return l.lock.Unlock() }

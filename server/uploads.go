@@ -1,0 +1,237 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// uploadJSON is an upload as GET tells it. Offsets and sizes are bytes, times RFC 3339.
+type uploadJSON struct {
+	ID          uuid.UUID        `json:"id"`
+	Status      storage.Status   `json:"status"`
+	Offset      int64            `json:"offset"`
+	Size        int64            `json:"size"`
+	Filename    *string          `json:"filename"`
+	Type        *string          `json:"type"` // what the content is; as declared until that is known
+	Project     string           `json:"project"`
+	Batch       *string          `json:"batch"`
+	ClientID    *string          `json:"client_id"`
+	CreatedAt   time.Time        `json:"created_at"`
+	UpdatedAt   time.Time        `json:"updated_at"`
+	UploadedAt  *time.Time       `json:"uploaded_at"`
+	CompletedAt *time.Time       `json:"completed_at"`
+	SHA256      *string          `json:"sha256"`
+	Failure     *failureJSON     `json:"failure"`
+	Derivatives []derivativeJSON `json:"derivatives"`
+	EXIF        *exifJSON        `json:"exif"`
+}
+
+type failureJSON struct {
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
+}
+
+type derivativeJSON struct {
+	Size   int    `json:"size"` // pixels of the box it was drawn for
+	Width  int    `json:"width"`
+	Height int    `json:"height"`
+	Bytes  int64  `json:"bytes"`
+	Type   string `json:"type"`
+	URL    string `json:"url"` // works for 15 minutes
+}
+
+type exifJSON struct {
+	TakenAt     *time.Time  `json:"taken_at"`    // null when the camera named no zone
+	TakenLocal  *string     `json:"taken_local"` // the camera's wall clock
+	TakenZone   *string     `json:"taken_zone"`  // how taken_at was derived: offset or gps
+	GPS         *gpsJSON    `json:"gps"`
+	Camera      *cameraJSON `json:"camera"`
+	Orientation *int16      `json:"orientation"`
+	Width       *int32      `json:"width"`
+	Height      *int32      `json:"height"`
+}
+
+type gpsJSON struct {
+	Latitude  float64  `json:"latitude"`
+	Longitude float64  `json:"longitude"`
+	Altitude  *float64 `json:"altitude"`  // metres above sea level
+	Direction *float64 `json:"direction"` // degrees clockwise from north
+}
+
+type cameraJSON struct {
+	Make     *string `json:"make"`
+	Model    *string `json:"model"`
+	Lens     *string `json:"lens"`
+	Software *string `json:"software"`
+}
+
+// getUpload tells an upload's state. It takes no lease and so never disturbs a running PATCH.
+func (s *Server) getUpload(c echo.Context) error {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil {
+		return errNotFound
+	}
+	ctx := c.Request().Context()
+	var u storage.Upload
+	var ds []storage.Derivative
+	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if u, err = tx.Upload(ctx, id); err != nil {
+			return err
+		}
+		ds, err = tx.Derivatives(ctx, id)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	answer, err := s.describe(ctx, u, ds)
+	if err != nil {
+		return err
+	}
+	c.Response().Header().Set("Cache-Control", "no-store")
+	return c.JSON(http.StatusOK, answer)
+}
+
+// Bounds of the limit parameter.
+const (
+	defaultLimit = 50
+	maxLimit     = 500
+)
+
+// listUploads tells one page of uploads, newest first. The cursor of the next page is the last one's id.
+func (s *Server) listUploads(c echo.Context) error {
+	page, err := parsePage(c)
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
+	items := []uploadJSON{}
+	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
+		us, err := tx.Uploads(ctx, page)
+		if err != nil {
+			return err
+		}
+		items, err = s.describeAll(ctx, tx, us)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var next *uuid.UUID
+	if len(items) == page.Limit {
+		next = &items[len(items)-1].ID
+	}
+	c.Response().Header().Set("Cache-Control", "no-store")
+	return c.JSON(http.StatusOK, map[string]any{"items": items, "next": next})
+}
+
+func parsePage(c echo.Context) (storage.Page, error) {
+	p := storage.Page{
+		Limit:   defaultLimit,
+		Project: c.QueryParam("project"),
+		Batch:   c.QueryParam("batch"),
+		Status:  storage.Status(c.QueryParam("status")),
+	}
+	if s := c.QueryParam("limit"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 || n > maxLimit {
+			return p, refuse("limit must be a number from 1 to %d.", maxLimit)
+		}
+		p.Limit = n
+	}
+	if s := c.QueryParam("cursor"); s != "" {
+		id, err := uuid.Parse(s)
+		if err != nil {
+			return p, refuse("cursor must be what the page before told as next.")
+		}
+		p.Before = id
+	}
+	return p, nil
+}
+
+func (s *Server) describeAll(ctx context.Context, tx storage.Tx, us []storage.Upload) ([]uploadJSON, error) {
+	ids := make([]uuid.UUID, len(us))
+	for i, u := range us {
+		ids[i] = u.ID
+	}
+	ds, err := tx.Derivatives(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	byUpload := make(map[uuid.UUID][]storage.Derivative, len(us))
+	for _, d := range ds {
+		byUpload[d.UploadID] = append(byUpload[d.UploadID], d)
+	}
+	items := make([]uploadJSON, len(us))
+	for i, u := range us {
+		if items[i], err = s.describe(ctx, u, byUpload[u.ID]); err != nil {
+			return nil, err
+		}
+	}
+	return items, nil
+}
+
+func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.Derivative) (uploadJSON, error) {
+	j := uploadJSON{
+		ID: u.ID, Status: u.Status, Offset: u.Received, Size: u.Size, Filename: u.Filename, Type: u.DetectedType,
+		Project: u.Project, Batch: u.Batch, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
+		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, Derivatives: []derivativeJSON{}, EXIF: describeFacts(u.Facts),
+	}
+	if j.Type == nil {
+		j.Type = u.DeclaredType
+	}
+	if u.SHA256 != nil {
+		sum := hex.EncodeToString(u.SHA256)
+		j.SHA256 = &sum
+	}
+	if u.FailureReason != nil {
+		j.Failure = &failureJSON{Reason: *u.FailureReason}
+		if u.FailureDetail != nil {
+			j.Failure.Detail = *u.FailureDetail
+		}
+	}
+	if u.Status != storage.Completed {
+		return j, nil // nothing is linked before it is scanned and clean
+	}
+	for _, d := range ds {
+		url, err := s.Bucket.Link(ctx, d.ObjectKey)
+		if err != nil {
+			return uploadJSON{}, err
+		}
+		j.Derivatives = append(j.Derivatives, derivativeJSON{
+			Size: d.Size, Width: d.WidthPx, Height: d.HeightPx, Bytes: d.Bytes, Type: d.ContentType, URL: url,
+		})
+	}
+	return j, nil
+}
+
+// wallClock is a time of day that no zone is known for.
+const wallClock = "2006-01-02T15:04:05"
+
+func describeFacts(f storage.Facts) *exifJSON {
+	if f == (storage.Facts{}) {
+		return nil
+	}
+	j := &exifJSON{
+		TakenAt: f.TakenAt, TakenZone: f.TakenZone, Orientation: f.Orientation, Width: f.WidthPx, Height: f.HeightPx,
+	}
+	if f.TakenLocal != nil {
+		local := f.TakenLocal.Format(wallClock)
+		j.TakenLocal = &local
+	}
+	if f.Latitude != nil && f.Longitude != nil {
+		j.GPS = &gpsJSON{Latitude: *f.Latitude, Longitude: *f.Longitude, Altitude: f.AltitudeM, Direction: f.DirectionDeg}
+	}
+	if f.CameraMake != nil || f.CameraModel != nil || f.Lens != nil || f.Software != nil {
+		j.Camera = &cameraJSON{Make: f.CameraMake, Model: f.CameraModel, Lens: f.Lens, Software: f.Software}
+	}
+	return j
+}

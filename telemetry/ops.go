@@ -1,0 +1,96 @@
+package telemetry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// NewRegistry makes a registry with the metrics of the process and of the Go runtime.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// A Check asks one dependency whether it works. It must return once ctx is done.
+type Check struct {
+	Name string
+	Ask  func(ctx context.Context) error
+}
+
+// Ops is the operations listener: /livez, /readyz and /metrics, on an address that clients cannot reach.
+type Ops struct {
+	Listen   string // host:port
+	Checks   []Check
+	Registry *prometheus.Registry
+	Log      *slog.Logger
+	// CheckTime bounds one round of checks; 0 means five seconds.
+	CheckTime time.Duration
+}
+
+// Run serves until ctx is done.
+func (o *Ops) Run(ctx context.Context) error {
+	l, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for operations: %w", err)
+	}
+	s := &http.Server{Handler: o.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve operations: %w", err)
+	}
+	return nil
+}
+
+// Handler answers the three paths.
+func (o *Ops) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", o.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
+	return mux
+}
+
+// readyz answers 200 when every dependency works and 503 otherwise, and says of each what it found.
+func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
+	limit := o.CheckTime
+	if limit == 0 {
+		limit = 5 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	defer cancel()
+	found := make([]string, len(o.Checks))
+	var wg sync.WaitGroup
+	for i, c := range o.Checks {
+		wg.Go(func() {
+			found[i] = "ok"
+			if err := c.Ask(ctx); err != nil {
+				found[i] = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	status := http.StatusOK
+	answer := make(map[string]string, len(o.Checks))
+	for i, c := range o.Checks {
+		answer[c.Name] = found[i]
+		if found[i] != "ok" {
+			status = http.StatusServiceUnavailable
+			o.Log.WarnContext(ctx, "not ready", slog.String("dependency", c.Name), slog.String("err", found[i]))
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer) // whoever asked has gone
+}

@@ -1,0 +1,28 @@
+// Package telemetry is what an operator sees: logs, and the operations listener with liveness, readiness
+// and metrics. It imports nothing of ours; each package brings its own metrics.
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// LogFormats are the values that [NewLogger] takes.
+const LogFormats = "json or text"
+
+// NewLogger makes a logger that writes to w, as JSON lines or as text.
+func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q is not debug, info, warn or error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	}
+	return nil, fmt.Errorf("log format %q is not %s", format, LogFormats)
+}
