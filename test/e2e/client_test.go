@@ -1,0 +1,242 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 60 * time.Second
+
+// A user sends requests with its own token.
+type user struct {
+	t     *testing.T
+	token string
+}
+
+// newTenant makes a tenant for this test alone and returns one of its field crew.
+func newTenant(t *testing.T, quota string) (string, user) {
+	t.Helper()
+	t.Cleanup(func() { tramo.explain(t) })
+	name := fmt.Sprintf("%s %d", t.Name(), time.Now().UnixNano())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := tramo.run(ctx, "tramo", "tenant", "add", name, "--quota", quota); err != nil {
+		t.Fatal(err)
+	}
+	return name, userOf(t, name, "crew", "empleado")
+}
+
+func newUser(t *testing.T) user {
+	t.Helper()
+	_, u := newTenant(t, "50GiB")
+	return u
+}
+
+func userOf(t *testing.T, tenant, id, role string) user {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	token, err := tramo.run(ctx, "tramo", "token", "--tenant", tenant, "--user", id, "--role", role)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user{t: t, token: strings.TrimSpace(token)}
+}
+
+// An answer is a response read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+type problem struct {
+	Type, Title, Detail string
+	Status              int
+}
+
+// problem reads the answer as one, which it must be.
+func (a answer) problem(t *testing.T) problem {
+	t.Helper()
+	if ct := a.header.Get("Content-Type"); ct != "application/problem+json" {
+		t.Errorf("Content-Type is %q, not a problem document; body %q", ct, a.body)
+	}
+	var p problem
+	if err := json.Unmarshal(a.body, &p); err != nil {
+		t.Fatalf("read problem %q: %v", a.body, err)
+	}
+	if p.Status != a.status || !strings.HasPrefix(p.Type, "/problems/") || p.Title == "" || p.Detail == "" {
+		t.Errorf("problem %+v is not complete or says another status than %d", p, a.status)
+	}
+	return p
+}
+
+// do sends one request. Headers come in pairs; the tus version and the token are added unless given.
+func (u user) do(method, url string, body io.Reader, headers ...string) answer {
+	u.t.Helper()
+	a, err := u.try(u.t.Context(), method, url, body, headers...)
+	if err != nil {
+		u.t.Fatalf("%s %s: %v", method, url, err)
+	}
+	return a
+}
+
+func (u user) try(ctx context.Context, method, url string, body io.Reader, headers ...string) (answer, error) {
+	r, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return answer{}, err
+	}
+	r.Header.Set("Tus-Resumable", "1.0.0")
+	if u.token != "" {
+		r.Header.Set("Authorization", "Bearer "+u.token)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		if headers[i+1] == "" {
+			r.Header.Del(headers[i])
+			continue
+		}
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer res.Body.Close() //nolint:errcheck // read to its end
+	data, err := io.ReadAll(res.Body)
+	return answer{status: res.StatusCode, header: res.Header, body: data}, err
+}
+
+// metadata encodes pairs as Upload-Metadata.
+func metadata(pairs ...string) string {
+	var b strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(pairs[i] + " " + base64.StdEncoding.EncodeToString([]byte(pairs[i+1])))
+	}
+	return b.String()
+}
+
+// create begins an upload at a replica and returns its address.
+func (u user) create(at replica, size int, meta ...string) string {
+	u.t.Helper()
+	a := u.do("POST", at.url+"/api/uploads", nil, "Upload-Length", strconv.Itoa(size), "Upload-Metadata", metadata(meta...))
+	if a.status != http.StatusCreated {
+		u.t.Fatalf("create: %d %s", a.status, a.body)
+	}
+	return a.header.Get("Location")
+}
+
+// patch sends bytes at an offset.
+func (u user) patch(url string, offset int, data []byte) answer {
+	u.t.Helper()
+	return u.do("PATCH", url, bytes.NewReader(data), "Upload-Offset", strconv.Itoa(offset), "Content-Type", "application/offset+octet-stream")
+}
+
+// offset asks by HEAD.
+func (u user) offset(url string) int {
+	u.t.Helper()
+	a := u.do("HEAD", url, nil)
+	if a.status != http.StatusOK {
+		u.t.Fatalf("HEAD: %d", a.status)
+	}
+	n, err := strconv.Atoi(a.header.Get("Upload-Offset"))
+	if err != nil {
+		u.t.Fatalf("Upload-Offset: %v", err)
+	}
+	return n
+}
+
+// send uploads data in one request and returns its address.
+func (u user) send(at replica, data []byte, meta ...string) string {
+	u.t.Helper()
+	a := u.do("POST", at.url+"/api/uploads", bytes.NewReader(data), "Upload-Length", strconv.Itoa(len(data)),
+		"Upload-Metadata", metadata(meta...), "Content-Type", "application/offset+octet-stream")
+	if a.status != http.StatusCreated {
+		u.t.Fatalf("create with upload: %d %s", a.status, a.body)
+	}
+	return a.header.Get("Location")
+}
+
+// upload is what GET tells.
+type upload struct {
+	ID          string
+	Status      string
+	Offset      int
+	Size        int
+	Filename    string
+	Type        string
+	Project     string
+	SHA256      string
+	Failure     *struct{ Reason, Detail string }
+	Derivatives []struct {
+		Size, Width, Height, Bytes int
+		Type, URL                  string
+	}
+	EXIF *struct {
+		TakenAt     string `json:"taken_at"`
+		TakenLocal  string `json:"taken_local"`
+		GPS         *struct{ Latitude, Longitude, Altitude float64 }
+		Camera      *struct{ Make, Model string }
+		Width       int
+		Height      int
+		Orientation int
+	}
+}
+
+func (u user) get(url string) upload {
+	u.t.Helper()
+	a := u.do("GET", url, nil)
+	if a.status != http.StatusOK {
+		u.t.Fatalf("GET: %d %s", a.status, a.body)
+	}
+	var up upload
+	if err := json.Unmarshal(a.body, &up); err != nil {
+		u.t.Fatalf("GET: %v", err)
+	}
+	return up
+}
+
+// await polls until the upload has ended and returns it with every status seen on the way, in order.
+func (u user) await(url string) (upload, []string) {
+	u.t.Helper()
+	ctx, cancel := context.WithTimeout(u.t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var seen []string
+	for {
+		up := u.get(url)
+		if len(seen) == 0 || seen[len(seen)-1] != up.Status {
+			seen = append(seen, up.Status)
+		}
+		switch up.Status {
+		case "completed", "failed", "cancelled", "expired":
+			return up, seen
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			u.t.Fatalf("upload did not end; seen %v; worker said:\n%s", seen, tramo.worker.process.Output())
+		}
+	}
+}
+
+// idOf is the last element of an upload's address.
+func idOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
+
+// eicar is the test file that every scanner knows.
+func eicar() []byte { return []byte(stack.EICAR()) }

@@ -1,0 +1,171 @@
+// Package e2e tests Tramo from outside: real binaries, a real Postgres, S3 server and clamd, real clients. It
+// imports nothing of ours but test/stack.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// An installation is what an operator would run: one database, one bucket, one clamd, two replicas of the
+// server, one worker. Tests share it and keep out of each other's way with tenants of their own.
+type installation struct {
+	postgres *stack.Postgres
+	s3       *stack.S3
+	clamd    *stack.Clamd
+	bin      *stack.Binaries
+	secret   string
+	replicas []replica
+	worker   replica
+}
+
+// A replica is one running binary.
+type replica struct {
+	process *stack.Process
+	url     string // for clients; "" for a worker
+	ops     string // of the operations listener
+}
+
+var tramo installation
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	defer func() { err = errors.Join(err, tramo.stop()) }()
+	if err := tramo.start(ctx); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+func (in *installation) start(ctx context.Context) (err error) {
+	if in.bin, err = stack.Build(ctx, "tramo", "tramo-worker"); err != nil {
+		return err
+	}
+	if in.postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{}); err != nil {
+		return err
+	}
+	if in.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
+		return err
+	}
+	if in.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{}); err != nil {
+		return err
+	}
+	if err := in.postgres.CreateDatabase(ctx, "tramo", "template1"); err != nil {
+		return err
+	}
+	in.secret = "a secret that only this test run knows of"
+	if _, err := in.run(ctx, "tramo", "migrate"); err != nil {
+		return err
+	}
+	for range 2 {
+		r, err := in.serve(ctx)
+		if err != nil {
+			return err
+		}
+		in.replicas = append(in.replicas, r)
+	}
+	in.worker, err = in.work(ctx)
+	return err
+}
+
+func (in *installation) stop() error {
+	var errs []error
+	for _, r := range append(in.replicas, in.worker) {
+		if r.process != nil {
+			errs = append(errs, r.process.Stop())
+		}
+	}
+	if in.clamd != nil {
+		errs = append(errs, in.clamd.Stop())
+	}
+	if in.s3 != nil {
+		errs = append(errs, in.s3.Stop())
+	}
+	if in.postgres != nil {
+		errs = append(errs, in.postgres.Stop())
+	}
+	if in.bin != nil {
+		errs = append(errs, in.bin.Remove())
+	}
+	return errors.Join(errs...)
+}
+
+// env is a binary's environment; later variables win.
+func (in *installation) env(role string, extra ...string) []string {
+	env := stack.CleanEnv(in.s3.Env()...)
+	env = append(env,
+		"TRAMO_DATABASE_URL="+in.postgres.URL(role, "tramo"),
+		"TRAMO_S3_ENDPOINT="+in.s3.Endpoint(),
+		"TRAMO_S3_BUCKET="+in.s3.Bucket(),
+		"TRAMO_CLAMD="+in.clamd.Address(),
+		"TRAMO_JWT_SECRET="+in.secret,
+		"TRAMO_LOG_FORMAT=text",
+	)
+	return append(env, extra...)
+}
+
+// run runs a command to its end with an operator's rights and returns what it printed.
+func (in *installation) run(ctx context.Context, name string, args ...string) (string, error) {
+	return stack.Run(ctx, stack.ProcessConfig{Path: in.bin.Path(name), Args: args, Env: in.env("postgres")})
+}
+
+// serve starts a replica of the server.
+func (in *installation) serve(ctx context.Context, extra ...string) (replica, error) {
+	listen, ops := freeAddress(), freeAddress()
+	env := in.env("tramo_api", append([]string{"TRAMO_LISTEN=" + listen, "TRAMO_OPS_LISTEN=" + ops}, extra...)...)
+	p, err := stack.Start(stack.ProcessConfig{Path: in.bin.Path("tramo"), Args: []string{"serve"}, Env: env})
+	if err != nil {
+		return replica{}, err
+	}
+	r := replica{process: p, url: "http://" + listen, ops: "http://" + ops}
+	return r, p.WaitForURL(ctx, r.ops+"/readyz")
+}
+
+// work starts a worker.
+func (in *installation) work(ctx context.Context, extra ...string) (replica, error) {
+	ops := freeAddress()
+	env := in.env("tramo_worker", append([]string{"TRAMO_OPS_LISTEN=" + ops}, extra...)...)
+	p, err := stack.Start(stack.ProcessConfig{Path: in.bin.Path("tramo-worker"), Env: env})
+	if err != nil {
+		return replica{}, err
+	}
+	r := replica{process: p, ops: "http://" + ops}
+	return r, p.WaitForURL(ctx, r.ops+"/readyz")
+}
+
+// explain shows what the binaries said last, if the test has failed.
+func (in *installation) explain(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
+	for _, r := range append(in.replicas, in.worker) {
+		out := r.process.Output()
+		t.Logf("%s said:\n%s", r.ops, out[max(0, len(out)-4000):])
+	}
+}
+
+func freeAddress() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err) // loopback has no free port
+	}
+	defer l.Close() //nolint:errcheck // nothing is lost with it
+	return l.Addr().String()
+}
