@@ -93,6 +93,9 @@ type Admission struct {
 type Admitted struct {
 	ID       uuid.UUID
 	Existing bool // the client had created it before and never learnt of it
+	// Offset of an existing upload; 0 for one that has all its bytes but is not finished, since nobody may
+	// take that for complete.
+	Offset int64
 }
 
 // Admit creates an upload of size bytes for the user in ctx, or returns a [*Refusal]. A user that creates
@@ -141,7 +144,11 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 		return Admitted{}, refuse(ErrClientIDTaken,
 			"Another upload of yours has this client_id with a different size or name. Use a new client_id for each file.")
 	}
-	return Admitted{ID: old.ID, Existing: true}, nil
+	offset := old.Received
+	if offset == old.Size && old.Status.Receiving() {
+		offset = 0
+	}
+	return Admitted{ID: old.ID, Existing: true, Offset: offset}, nil
 }
 
 // explainNoRoom tells a full tenant from one that is not there.

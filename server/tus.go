@@ -7,6 +7,7 @@ import (
 	"io"
 	stdslog "log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/tus/tusd/v2/pkg/handler"
@@ -120,13 +121,16 @@ func (s *Server) admit(e handler.HookEvent) (handler.HTTPResponse, handler.FileI
 		return handler.HTTPResponse{}, handler.FileInfoChanges{}, note(e.Context, err)
 	}
 	if a.Existing {
-		// An error is tusd's way to answer at once. The client gets the address of the upload it has, and
-		// finds its offset by HEAD.
+		// An error is tusd's way to answer at once. The client gets the address and the offset of the upload
+		// it has; content that it sent along is not read.
 		return handler.HTTPResponse{}, handler.FileInfoChanges{}, handler.Error{
 			ErrorCode: "EXISTING_UPLOAD",
 			HTTPResponse: handler.HTTPResponse{
 				StatusCode: http.StatusCreated,
-				Header:     handler.HTTPHeader{"Location": s.locate(e.HTTPRequest, a.ID.String())},
+				Header: handler.HTTPHeader{
+					"Location":      s.locate(e.HTTPRequest, a.ID.String()),
+					"Upload-Offset": strconv.FormatInt(a.Offset, 10),
+				},
 			},
 		}
 	}
