@@ -1,0 +1,145 @@
+// The words of the page. Spanish unless the browser says otherwise.
+
+const es = {
+  title: 'Subir archivos',
+  heading: 'Sube tus fotos y documentos',
+  choose: 'Elegir fotos o documentos',
+  dropHint: 'o suéltalos en cualquier parte de la página',
+  dropNow: 'Suelta para subir',
+  project: 'Obra o proyecto (opcional)',
+  projectHint: 'Letras, números, punto, guion o guion bajo; hasta 64.',
+  access: 'Código de acceso',
+  accessHelp: 'Pega el código que te dio tu empresa. Lo que elijas queda en espera hasta entonces.',
+  accessRefused: 'El código no es válido o ya venció. Pega uno nuevo.',
+  accessGo: 'Continuar',
+  progress: 'Progreso total',
+  pauseAll: 'Pausar todo',
+  resumeAll: 'Reanudar todo',
+  retryAll: 'Reintentar',
+  uploads: 'Archivos de ahora',
+  recent: 'Subidos hace poco',
+  offline: 'Sin conexión. Lo enviado no se pierde; seguimos solos cuando vuelva.',
+  safeCount: '{done} de {all} a salvo',
+  bytesCount: '{sent} de {all}',
+  left: 'faltan {time}',
+  failedCount: '{n} con error',
+  allSafe: 'Todo está a salvo. Ya puedes borrar estos archivos del teléfono.',
+  restSafe: 'Lo demás está a salvo. Revisa los que tienen error.',
+  checking: 'Todo llegó. Lo estamos revisando.',
+  queued: 'En espera',
+  waitingAccess: 'Espera el código de acceso',
+  uploading: 'Enviando',
+  retrying: 'Reintentando',
+  paused: 'En pausa',
+  pausedNetwork: 'Espera conexión',
+  uploaded: 'Recibido',
+  processing: 'En revisión',
+  completed: 'A salvo',
+  failed: 'Error',
+  cancelled: 'Cancelado',
+  unfinished: 'Sin terminar: elige el archivo otra vez para seguir',
+  expired: 'Venció antes de terminar',
+  infected: 'Contiene un virus',
+  unreadable: 'El archivo está dañado',
+  type_mismatch: 'El contenido no corresponde a su tipo',
+  type_not_allowed: 'Este tipo de archivo no se acepta',
+  checksum_mismatch: 'No llegó igual a como salió',
+  dead_lettered: 'No se pudo revisar',
+  refused: 'El servidor no lo aceptó ({status})',
+  unreadableHere: 'Ya no se puede leer en este aparato. Elígelo otra vez.',
+  pause: 'Pausar {name}',
+  resume: 'Reanudar {name}',
+  cancel: 'Cancelar {name}',
+  retry: 'Reintentar {name}',
+  fileProgress: 'Progreso de {name}',
+  added: '{n} archivos agregados',
+  addedOne: '1 archivo agregado',
+  alreadyHere: '{n} ya estaban en la lista',
+  alreadyHereOne: '1 ya estaba en la lista',
+  backOnline: 'Hay conexión. Seguimos enviando.',
+}
+
+export type Key = keyof typeof es
+
+const en: Record<Key, string> = {
+  title: 'Upload files',
+  heading: 'Upload your photos and documents',
+  choose: 'Choose photos or documents',
+  dropHint: 'or drop them anywhere on the page',
+  dropNow: 'Drop to upload',
+  project: 'Site or project (optional)',
+  projectHint: 'Letters, digits, dot, hyphen or underscore; up to 64.',
+  access: 'Access code',
+  accessHelp: 'Paste the code your company gave you. Anything you choose waits until then.',
+  accessRefused: 'The code is not valid or has expired. Paste a new one.',
+  accessGo: 'Continue',
+  progress: 'Overall progress',
+  pauseAll: 'Pause all',
+  resumeAll: 'Resume all',
+  retryAll: 'Retry',
+  uploads: 'Files now',
+  recent: 'Uploaded recently',
+  offline: 'No connection. What was sent is kept; we go on by ourselves when it is back.',
+  safeCount: '{done} of {all} safe',
+  bytesCount: '{sent} of {all}',
+  left: '{time} left',
+  failedCount: '{n} failed',
+  allSafe: 'Everything is safe. You can delete these files from the phone.',
+  restSafe: 'The rest is safe. See the ones with an error.',
+  checking: 'Everything arrived. It is being checked.',
+  queued: 'Waiting',
+  waitingAccess: 'Waiting for the access code',
+  uploading: 'Sending',
+  retrying: 'Retrying',
+  paused: 'Paused',
+  pausedNetwork: 'Waiting for a connection',
+  uploaded: 'Received',
+  processing: 'Being checked',
+  completed: 'Safe',
+  failed: 'Error',
+  cancelled: 'Cancelled',
+  unfinished: 'Not finished: choose the file again to go on',
+  expired: 'It expired before it was finished',
+  infected: 'It contains a virus',
+  unreadable: 'The file is damaged',
+  type_mismatch: 'The content does not match its type',
+  type_not_allowed: 'This type of file is not accepted',
+  checksum_mismatch: 'It did not arrive as it was sent',
+  dead_lettered: 'It could not be checked',
+  refused: 'The server did not accept it ({status})',
+  unreadableHere: 'It can no longer be read on this device. Choose it again.',
+  pause: 'Pause {name}',
+  resume: 'Resume {name}',
+  cancel: 'Cancel {name}',
+  retry: 'Retry {name}',
+  fileProgress: 'Progress of {name}',
+  added: '{n} files added',
+  addedOne: '1 file added',
+  alreadyHere: '{n} were in the list already',
+  alreadyHereOne: '1 was in the list already',
+  backOnline: 'The connection is back. Sending goes on.',
+}
+
+/** No language at all means Spanish; any language but Spanish means English. */
+export function pickLanguage(language: string | undefined): 'es' | 'en' {
+  return !language || /^es\b/i.test(language) ? 'es' : 'en'
+}
+
+export const language = pickLanguage(typeof navigator === 'undefined' ? undefined : navigator.language)
+
+/** For numbers: the browser's own Spanish or English (12,5 in Spain; 12.5 in Mexico). */
+export const locale =
+  typeof navigator !== 'undefined' && navigator.language?.startsWith(language) ? navigator.language : language
+
+const words: Record<Key, string> = language === 'es' ? es : en
+
+export function t(key: Key, values: Record<string, string | number> = {}): string {
+  return words[key].replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole))
+}
+
+/** Translates the static page: every element that carries data-i18n. */
+export function translatePage(root: Document): void {
+  root.documentElement.lang = language
+  root.title = `${t('title')} · Tramo`
+  for (const el of root.querySelectorAll<HTMLElement>('[data-i18n]')) el.textContent = t(el.dataset['i18n'] as Key)
+}

@@ -1,0 +1,137 @@
+// One line of the list: a chosen file and what is known of it.
+
+import { thumbnailOf, type FailureReason, type UploadState } from './api'
+import { Speed } from './speed'
+
+export type Status =
+  | 'queued'
+  | 'uploading'
+  | 'paused'
+  | 'uploaded'
+  | 'processing'
+  | 'completed'
+  | 'failed'
+  | 'cancelled'
+
+export type Failure =
+  | { kind: 'server'; reason: FailureReason | 'expired'; detail: string }
+  | { kind: 'refused'; status: number; detail: string }
+  | { kind: 'unreadableHere' }
+
+export interface Item {
+  readonly key: number
+  readonly fingerprint: string
+  readonly file: File
+  readonly project: string
+  status: Status
+  /** Bytes sent so far, as the browser counts them. */
+  sent: number
+  /** Who paused it; the network resumes what the network paused. */
+  pausedBy: 'person' | 'network' | null
+  retrying: boolean
+  /** Progress is being counted as speed. */
+  counting: boolean
+  failure: Failure | null
+  /** The server's id, once the last byte was acknowledged. */
+  id: string | null
+  thumbnail: string | null
+  readonly speed: Speed
+}
+
+export function newItem(key: number, file: File, project: string, fingerprint: string): Item {
+  return {
+    key,
+    fingerprint,
+    file,
+    project,
+    status: 'queued',
+    sent: 0,
+    pausedBy: null,
+    retrying: false,
+    counting: false,
+    failure: null,
+    id: null,
+    thumbnail: null,
+    speed: new Speed(),
+  }
+}
+
+/** What the server says, taken over into the item. */
+export function applyState(item: Item, state: UploadState): void {
+  item.thumbnail = thumbnailOf(state)
+  switch (state.status) {
+    case 'processing':
+    case 'completed':
+    case 'cancelled':
+      item.status = state.status
+      break
+    case 'failed':
+    case 'expired':
+      item.status = 'failed'
+      item.failure = {
+        kind: 'server',
+        reason: state.status === 'expired' ? 'expired' : (state.failure?.reason ?? 'dead_lettered'),
+        detail: state.failure?.detail ?? '',
+      }
+      break
+    default:
+      item.status = 'uploaded'
+  }
+}
+
+/** Sending it again can help: what the server examined and refused stays refused. */
+export function canRetry(item: Item): boolean {
+  return item.status === 'failed' && item.failure?.kind === 'refused'
+}
+
+export interface Totals {
+  count: number
+  safe: number
+  failed: number
+  retryable: number
+  /** Still has bytes to send. */
+  sending: number
+  /** Of those, sends now. */
+  moving: number
+  /** Sent, and not yet settled. */
+  checking: number
+  pausable: number
+  resumable: number
+  sentBytes: number
+  allBytes: number
+}
+
+/** Sums over the list. Cancelled items count for nothing; failed ones do not hold the bytes back. */
+export function totals(items: Iterable<Item>): Totals {
+  const sum: Totals = {
+    count: 0,
+    safe: 0,
+    failed: 0,
+    retryable: 0,
+    sending: 0,
+    moving: 0,
+    checking: 0,
+    pausable: 0,
+    resumable: 0,
+    sentBytes: 0,
+    allBytes: 0,
+  }
+  for (const item of items) {
+    if (item.status === 'cancelled') continue
+    sum.count++
+    if (item.status === 'failed') {
+      sum.failed++
+      if (canRetry(item)) sum.retryable++
+      continue
+    }
+    sum.allBytes += item.file.size
+    sum.sentBytes += Math.min(item.sent, item.file.size)
+    if (item.status === 'completed') sum.safe++
+    else if (item.status === 'uploaded' || item.status === 'processing') sum.checking++
+    else sum.sending++
+    if (item.status === 'queued' || item.status === 'uploading') sum.pausable++
+    if (item.status === 'uploading') sum.moving++
+    if (item.status === 'paused') sum.resumable++
+  }
+  return sum
+}

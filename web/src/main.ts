@@ -1,0 +1,104 @@
+// Wires the page together; nothing else here knows all its parts.
+
+import { Api } from './api'
+import { watchDrops, watchInput } from './choose'
+import { accessForm, projectInput } from './forms'
+import { t, translatePage } from './i18n'
+import { ClientIds } from './ids'
+import { totals } from './item'
+import { Recent } from './recent'
+import { need, Rows } from './rows'
+import './style.css'
+import { Summary } from './summary'
+import { Token } from './token'
+import { Uploads } from './uploads'
+
+translatePage(document)
+
+const token = new Token()
+const api = new Api(() => token.get())
+const template = need<HTMLTemplateElement>(document, '#row')
+const now = need<HTMLElement>(document, '#now')
+const offline = need<HTMLElement>(document, '#offline')
+const live = need<HTMLElement>(document, '#live')
+const projectBox = need<HTMLInputElement>(document, '#project')
+
+const say = (text: string): void => {
+  live.textContent = text
+}
+
+const uploads: Uploads = new Uploads(api, token, new ClientIds(storage()), (item) => {
+  rows.touch(item)
+  if (item.id) recent.drop(item.id)
+})
+const summary = new Summary(need(document, '#summary'), uploads, say)
+const rows: Rows = new Rows(
+  need(now, 'ul'),
+  template,
+  () => uploads,
+  () => token.get() !== null,
+  () => {
+    now.hidden = uploads.items.size === 0
+    summary.update()
+  },
+)
+const recent: Recent = new Recent(need(document, '#recent'), template, api, token, (id) => uploads.has(id))
+const project = projectInput(projectBox)
+accessForm(need(document, '#access'), token)
+
+function chosen(files: File[]): void {
+  const slug = project()
+  if (slug === null) {
+    projectBox.focus()
+    say(t('projectHint'))
+    return
+  }
+  const { added, already } = uploads.add(files, slug)
+  const parts: string[] = []
+  if (added > 0) parts.push(added === 1 ? t('addedOne') : t('added', { n: added }))
+  if (already > 0) parts.push(already === 1 ? t('alreadyHereOne') : t('alreadyHere', { n: already }))
+  say(parts.join('. '))
+}
+
+const files = need<HTMLInputElement>(document, '#files')
+watchInput(files, chosen)
+watchDrops(document, chosen)
+
+function followNetwork(): void {
+  offline.hidden = navigator.onLine
+}
+window.addEventListener('offline', () => {
+  followNetwork()
+  uploads.offline()
+})
+window.addEventListener('online', () => {
+  followNetwork()
+  uploads.online()
+  say(t('backOnline'))
+})
+followNetwork()
+
+document.addEventListener('visibilitychange', () => {
+  const visible = document.visibilityState === 'visible'
+  uploads.visible(visible)
+  recent.visible(visible)
+})
+
+window.addEventListener('beforeunload', (e) => {
+  if (totals(uploads.items.values()).sending > 0) e.preventDefault()
+})
+
+// Speed and time left fall when nothing moves, and no event says so.
+setInterval(() => {
+  if (document.visibilityState === 'visible') summary.update()
+}, 1000)
+
+void recent.load()
+
+function storage(): Storage | null {
+  try {
+    return localStorage
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,49 @@
+// The state of an upload as a person reads it.
+
+import type { UploadState } from './api'
+import { t, type Key } from './i18n'
+import type { Failure, Item } from './item'
+
+export function failureText(failure: Failure): string {
+  if (failure.kind === 'unreadableHere') return t('unreadableHere')
+  if (failure.kind === 'refused') return failure.detail || t('refused', { status: failure.status })
+  const known: Key = failure.reason
+  return failure.detail ? `${t(known)}. ${failure.detail}` : t(known)
+}
+
+export function stateText(item: Item, hasToken: boolean): string {
+  switch (item.status) {
+    case 'queued':
+      return t(hasToken ? 'queued' : 'waitingAccess')
+    case 'uploading':
+      return t(item.retrying ? 'retrying' : 'uploading')
+    case 'paused':
+      return t(item.pausedBy === 'network' ? 'pausedNetwork' : 'paused')
+    case 'failed':
+      return item.failure ? failureText(item.failure) : t('failed')
+    default:
+      return t(item.status)
+  }
+}
+
+export function serverStateText(state: UploadState): string {
+  switch (state.status) {
+    case 'pending':
+    case 'uploading':
+      return t('unfinished')
+    case 'failed':
+      return state.failure
+        ? failureText({ kind: 'server', reason: state.failure.reason, detail: state.failure.detail })
+        : t('failed')
+    default:
+      return t(state.status)
+  }
+}
+
+/** Which of the page's neutral pictures stands for a type. */
+export function iconFor(type: string, name: string): 'photo' | 'video' | 'pdf' | 'document' {
+  if (type.startsWith('image/') || /\.(jpe?g|png|heic|heif|webp|gif|avif)$/i.test(name)) return 'photo'
+  if (type.startsWith('video/')) return 'video'
+  if (type === 'application/pdf' || /\.pdf$/i.test(name)) return 'pdf'
+  return 'document'
+}
