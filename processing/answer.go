@@ -1,0 +1,107 @@
+package processing
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// What the parent takes from a child at most, in bytes: it may have been taken over by what it decoded.
+const (
+	childHeaderLimit = 64 << 10
+	childCauseLimit  = 1 << 10
+
+	maxPictureSide = 16_383 // pixels, of a WebP (RFC 9649, 2.6)
+)
+
+var (
+	errBadAnswer  = errors.New("the child's answer makes no sense")
+	errLongAnswer = errors.New("the child's answer is too long")
+)
+
+// readAnswer reads and checks a child's whole answer of at most limit bytes.
+func readAnswer(r io.Reader, request ExamineRequest, limit int64) (childAnswer, []Picture, error) {
+	limited := &io.LimitedReader{R: r, N: limit + 1}
+	in := bufio.NewReaderSize(limited, childHeaderLimit)
+	line, err := in.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return childAnswer{}, nil, errLongAnswer
+	}
+	if err != nil {
+		return childAnswer{}, nil, fmt.Errorf("%w: no first line: %w", errBadAnswer, err)
+	}
+	var answer childAnswer
+	if err := json.Unmarshal(line, &answer); err != nil {
+		return childAnswer{}, nil, fmt.Errorf("%w: %w", errBadAnswer, err)
+	}
+	if err := answer.check(request, limit); err != nil {
+		return childAnswer{}, nil, err
+	}
+	pictures := make([]Picture, 0, len(answer.Pictures))
+	for _, announced := range answer.Pictures {
+		webp := make([]byte, announced.Length)
+		if _, err := io.ReadFull(in, webp); err != nil {
+			return childAnswer{}, nil, fmt.Errorf("%w: read the picture of %d pixels: %w", errBadAnswer, announced.Size, err)
+		}
+		if string(webp[:4]) != "RIFF" || string(webp[8:12]) != "WEBP" {
+			return childAnswer{}, nil, fmt.Errorf("%w: the picture of %d pixels is no WebP", errBadAnswer, announced.Size)
+		}
+		pictures = append(pictures, Picture{announced.Size, announced.Width, announced.Height, webp})
+	}
+	if _, err := in.ReadByte(); err == nil {
+		return childAnswer{}, nil, fmt.Errorf("%w: more than it announced", errLongAnswer)
+	} else if !errors.Is(err, io.EOF) {
+		return childAnswer{}, nil, fmt.Errorf("%w: %w", errBadAnswer, err)
+	}
+	return answer, pictures, nil
+}
+
+// check makes an answer harmless: plausible facts, the sizes that were asked for, lengths within limit.
+func (a *childAnswer) check(request ExamineRequest, limit int64) error {
+	a.Facts = a.Facts.plausible()
+	a.Cause = strings.ToValidUTF8(a.Cause[:min(len(a.Cause), childCauseLimit)], "")
+	const maxDimension = 1 << 20
+	if a.Width < 0 || a.Height < 0 || a.Width > maxDimension || a.Height > maxDimension {
+		return fmt.Errorf("%w: a picture of %d by %d", errBadAnswer, a.Width, a.Height)
+	}
+	if len(a.Pictures) > len(request.Sizes) {
+		return fmt.Errorf("%w: %d pictures, %d were asked for", errBadAnswer, len(a.Pictures), len(request.Sizes))
+	}
+	var total int64
+	for _, picture := range a.Pictures {
+		if !slices.Contains(request.Sizes, picture.Size) || min(picture.Width, picture.Height) < 1 ||
+			max(picture.Width, picture.Height) > min(picture.Size, maxPictureSide) || picture.Length < 12 {
+			return fmt.Errorf("%w: picture %+v", errBadAnswer, picture)
+		}
+		if total += int64(picture.Length); picture.Length > int(limit) || total > limit {
+			return errLongAnswer
+		}
+	}
+	return nil
+}
+
+// examined turns an answer into what the caller of Examine gets.
+func (a *childAnswer) examined(pictures []Picture) (Examined, error) {
+	found := Examined{Facts: a.Facts, Width: a.Width, Height: a.Height, Pictures: pictures, Truncated: a.Truncated}
+	if a.Reason == "" {
+		return found, nil
+	}
+	unreadable := func(sentence string) error { return &UnreadableError{Sentence: sentence, Cause: a.Cause} }
+	switch {
+	case a.Reason == reasonOutOfMemory:
+		return found, &LimitError{Limit: LimitMemory, Cause: a.Cause}
+	case a.Reason == reasonUnsupported:
+		return found, fmt.Errorf("%w: %s", ErrUnsupported, a.Cause)
+	case a.Truncated:
+		return found, unreadable("The picture is cut off; send it again from the phone.")
+	case a.Reason == reasonTooManyPixels:
+		return found, unreadable("The picture has too many pixels; make it smaller and send it again.")
+	case a.Reason == reasonNotAPicture:
+		return found, unreadable("The file says that it is a picture, but it is not; check that it opens, and send it again.")
+	}
+	return found, unreadable("The picture is damaged; check that it opens on the phone, and send it again.")
+}

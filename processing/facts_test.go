@@ -1,0 +1,158 @@
+package processing
+
+import (
+	"bytes"
+	"encoding/json"
+	"image"
+	"image/jpeg"
+	"image/png"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// tagged returns a picture into which exiftool has written the given tags.
+func tagged(t testing.TB, name string, tags ...string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	picture := image.NewRGBA(image.Rect(0, 0, 64, 48))
+	var err error
+	if filepath.Ext(name) == ".png" {
+		err = png.Encode(&out, picture)
+	} else {
+		err = jpeg.Encode(&out, picture, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if len(tags) > 0 {
+		said, err := exec.Command("exiftool", append(append([]string{"-q", "-overwrite_original"}, tags...), path)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("exiftool: %v\n%s", err, said)
+		}
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+var place = []string{
+	"-GPSLatitude=34.603722", "-GPSLatitudeRef=S", "-GPSLongitude=58.381592", "-GPSLongitudeRef=W",
+	"-GPSAltitude=25.5", "-GPSAltitudeRef=Above Sea Level", "-GPSImgDirection=271.5", "-GPSImgDirectionRef=T",
+}
+
+func TestReadFacts(t *testing.T) {
+	t.Parallel()
+	tags := append([]string{
+		"-DateTimeOriginal=2026:05:04 17:45:10", "-OffsetTimeOriginal=-03:00", "-Make= Probe \x07Works", "-Model=P1",
+		"-LensModel=26mm f/1.8", "-Software=" + strings.Repeat("é", 300), "-Orientation#=6",
+	}, place...)
+	for _, c := range []struct{ name, contentType string }{{"a.jpg", "image/jpeg"}, {"a.jpg", "IMAGE/JPG; q=1"}, {"a.png", "image/png"}} {
+		facts, err := ReadFacts(bytes.NewReader(tagged(t, c.name, tags...)), c.contentType)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if facts.Latitude == nil || math.Abs(*facts.Latitude+34.603722) > 1e-5 || math.Abs(*facts.Longitude+58.381592) > 1e-5 {
+			t.Errorf("%s: place %v, %v", c.contentType, facts.Latitude, facts.Longitude)
+		}
+		if facts.Altitude == nil || *facts.Altitude != 25.5 || facts.Direction == nil || *facts.Direction != 271.5 {
+			t.Errorf("%s: altitude %v, direction %v", c.contentType, facts.Altitude, facts.Direction)
+		}
+		if facts.TakenAt == nil || facts.TakenAt.Format("2006-01-02T15:04:05Z07:00") != "2026-05-04T17:45:10-03:00" || facts.TakenZone != ZoneFromOffset {
+			t.Errorf("%s: taken at %v by %q", c.contentType, facts.TakenAt, facts.TakenZone)
+		}
+		if facts.CameraMake != "Probe Works" || facts.CameraModel != "P1" || facts.Lens != "26mm f/1.8" || utf8.RuneCountInString(facts.Software) != 200 {
+			t.Errorf("%s: %q %q %q %q", c.contentType, facts.CameraMake, facts.CameraModel, facts.Lens, facts.Software)
+		}
+		if facts.Orientation != 6 || facts.Width != 64 || facts.Height != 48 {
+			t.Errorf("%s: orientation %d, %d by %d", c.contentType, facts.Orientation, facts.Width, facts.Height)
+		}
+	}
+}
+
+func TestTakenZone(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name            string
+		tags            []string
+		at, zone, local string
+	}{
+		{"no zone", []string{"-DateTimeOriginal=2026:05:04 17:45:10"}, "", "", "2026-05-04T17:45:10"},
+		{"the satellites' time", []string{"-DateTimeOriginal=2026:05:04 22:45:10", "-GPSDateStamp=2026:05:05", "-GPSTimeStamp=01:44:02"}, "2026-05-04T22:45:10-03:00", ZoneFromGPS, "2026-05-04T22:45:10"},
+		{"satellites of an hour nobody lives by", []string{"-DateTimeOriginal=2026:05:04 17:45:10", "-GPSDateStamp=2026:05:04", "-GPSTimeStamp=20:38:00"}, "", "", "2026-05-04T17:45:10"},
+		{"satellites only", []string{"-GPSDateStamp=2026:05:04", "-GPSTimeStamp=20:38:00"}, "2026-05-04T20:38:00Z", ZoneFromGPS, ""},
+		{"modified only", []string{"-ModifyDate=2026:05:04 17:45:10", "-OffsetTime=+05:45"}, "2026-05-04T17:45:10+05:45", ZoneFromOffset, "2026-05-04T17:45:10"},
+		{"a clock never set", []string{"-DateTimeOriginal#=0000:00:00 00:00:00"}, "", "", ""},
+		{"nothing", nil, "", "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			facts, err := ReadFacts(bytes.NewReader(tagged(t, "a.jpg", c.tags...)), "image/jpeg")
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := ""
+			if facts.TakenAt != nil {
+				at = facts.TakenAt.Format("2006-01-02T15:04:05Z07:00")
+			}
+			if at != c.at || facts.TakenZone != c.zone || facts.TakenLocal != c.local {
+				t.Errorf("at %q by %q, local %q; want %q by %q, %q", at, facts.TakenZone, facts.TakenLocal, c.at, c.zone, c.local)
+			}
+		})
+	}
+}
+
+func TestNoPlace(t *testing.T) {
+	t.Parallel()
+	for name, tags := range map[string][]string{
+		"zero":          {"-GPSLatitude=0", "-GPSLatitudeRef=N", "-GPSLongitude=0", "-GPSLongitudeRef=E", "-GPSAltitude=7"},
+		"no hemisphere": {"-GPSLatitude=34.6", "-GPSLongitude=58.3"},
+		"out of range":  {"-GPSLatitude=134.6", "-GPSLatitudeRef=N", "-GPSLongitude=58.3", "-GPSLongitudeRef=E"},
+	} {
+		facts, err := ReadFacts(bytes.NewReader(tagged(t, "a.jpg", tags...)), "image/jpeg")
+		if err != nil || facts.Latitude != nil || facts.Longitude != nil || facts.Altitude != nil {
+			t.Errorf("%s: %v %v %v, %v", name, facts.Latitude, facts.Longitude, facts.Altitude, err)
+		}
+	}
+}
+
+func TestReadFactsOfOtherTypes(t *testing.T) {
+	t.Parallel()
+	for _, contentType := range []string{"application/pdf", "image/gif", "", "text/plain"} {
+		if facts, err := ReadFacts(strings.NewReader("whatever"), contentType); err != nil || facts != (Facts{}) {
+			t.Errorf("%s: %+v, %v", contentType, facts, err)
+		}
+	}
+}
+
+// Whatever a stranger writes, the facts are plausible and can be kept as JSON, and reading them ends.
+func FuzzReadFacts(f *testing.F) {
+	types := []string{"image/jpeg", "image/png", "image/webp", "image/tiff", "image/heic", "image/avif", "image/x-adobe-dng"}
+	sample := tagged(f, "a.jpg", append([]string{"-DateTimeOriginal=2026:05:04 17:45:10", "-OffsetTimeOriginal=-03:00", "-Orientation#=3"}, place...)...)
+	f.Add(sample, byte(0))
+	f.Add(tagged(f, "a.png", place...), byte(1))
+	f.Add(sample[30:400], byte(3))
+	f.Add([]byte("RIFF\x20\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x08\x00\x00\x00\x3f\x00\x00\x2f\x00\x00EXIF\x04\x00\x00\x00MM\x00*"), byte(2))
+	f.Add([]byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic\x00\x00\x00\x0cmeta\x00\x00\x00\x00"), byte(4))
+	f.Fuzz(func(t *testing.T, content []byte, kind byte) {
+		facts, _ := ReadFacts(bytes.NewReader(content), types[int(kind)%len(types)])
+		kept, err := json.Marshal(facts)
+		if err != nil {
+			t.Fatalf("%+v: %v", facts, err)
+		}
+		var again Facts
+		if err := json.Unmarshal(kept, &again); err != nil || !utf8.Valid(kept) || bytes.Contains(kept, []byte(`\u0000`)) {
+			t.Fatalf("%s: %v", kept, err)
+		}
+	})
+}

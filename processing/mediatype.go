@@ -1,0 +1,199 @@
+package processing
+
+import (
+	"encoding/binary"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/gabriel-vasile/mimetype"
+)
+
+// DefaultTypes is the list of media types accepted unless a deployment says otherwise: what phones,
+// scanners and offices on a building site send.
+const DefaultTypes = "image/jpeg,image/png,image/webp,image/heic,image/heif,image/avif,image/tiff,image/gif," +
+	"image/x-adobe-dng,image/vnd.dwg,application/pdf,video/mp4,video/quicktime,text/plain,text/csv,application/zip," +
+	"application/vnd.openxmlformats-officedocument.wordprocessingml.document," +
+	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet," +
+	"application/vnd.openxmlformats-officedocument.presentationml.presentation," +
+	"application/msword,application/vnd.ms-excel,application/vnd.oasis.opendocument.text"
+
+// UnknownType is what DetectType says of bytes that it does not know.
+const UnknownType = "application/octet-stream"
+
+// DetectType names the media type of a file by its first bytes (4 KiB are enough), without
+// parameters. It never fails: what it does not know is UnknownType.
+func DetectType(head []byte) string {
+	if isDWG(head) {
+		return "image/vnd.dwg"
+	}
+	if known := isoMediaType(head); known != "" {
+		return known
+	}
+	detected := canonicalType(mimetype.Detect(head).String())
+	if detected == "image/tiff" && isDNG(head) {
+		return "image/x-adobe-dng"
+	}
+	return detected
+}
+
+// isDWG knows every AutoCAD drawing since release 14 by its version, AC1014 to AC1032.
+func isDWG(head []byte) bool {
+	return len(head) >= 6 && string(head[:4]) == "AC10" && isDigit(head[4]) && isDigit(head[5])
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// isoMediaType tells HEIF and AVIF from video by their brands (ISO/IEC 23008-12, annex B;
+// ISO/IEC 14496-12, 4.3), or returns "". Sony and Canon write major brands that are mistaken for
+// MP4 elsewhere.
+func isoMediaType(head []byte) string {
+	if len(head) < 16 || string(head[4:8]) != "ftyp" {
+		return ""
+	}
+	major := string(head[8:12])
+	if major == "qt  " {
+		return "video/quicktime"
+	}
+	if known := heifBrand(major); known != "" {
+		return known
+	}
+	size := min(binary.BigEndian.Uint32(head), uint32(len(head)), 512)
+	generic := slices.Contains([]string{"mif1", "msf1", "miaf", "MiHE", "MiHB", "MiPr", "jpeg", "jpgs"}, major)
+	for at := uint32(16); at+4 <= size; at += 4 {
+		brand := string(head[at : at+4])
+		if known := heifBrand(brand); known != "" && generic {
+			return known
+		}
+	}
+	if generic {
+		return "image/heif"
+	}
+	return ""
+}
+
+func heifBrand(brand string) string {
+	switch brand {
+	case "heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs":
+		return "image/heic"
+	case "avif", "avis":
+		return "image/avif"
+	}
+	return ""
+}
+
+// isDNG looks for the tag DNGVersion (Adobe DNG 1.7, chapter 4) in a TIFF's first directory.
+func isDNG(head []byte) bool {
+	const dngVersion, entrySize = 0xC612, 12
+	if len(head) < 8 {
+		return false
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if head[0] == 'M' {
+		order = binary.BigEndian
+	}
+	at := int64(order.Uint32(head[4:]))
+	if at+2 > int64(len(head)) {
+		return false
+	}
+	entries := head[at+2:]
+	for range order.Uint16(head[at:]) {
+		if len(entries) < entrySize {
+			return false
+		}
+		if order.Uint16(entries) == dngVersion {
+			return true
+		}
+		entries = entries[entrySize:]
+	}
+	return false
+}
+
+// spellings maps what browsers and phones write to the name used here.
+var spellings = map[string]string{
+	"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png",
+	"image/heic-sequence": "image/heic", "image/heif-sequence": "image/heif", "image/dng": "image/x-adobe-dng",
+	"image/x-dwg": "image/vnd.dwg", "application/acad": "image/vnd.dwg", "application/x-acad": "image/vnd.dwg",
+	"application/autocad_dwg": "image/vnd.dwg", "application/dwg": "image/vnd.dwg", "application/x-dwg": "image/vnd.dwg",
+	"application/x-autocad": "image/vnd.dwg", "application/vnd.dwg": "image/vnd.dwg", "drawing/dwg": "image/vnd.dwg",
+	"application/x-zip-compressed": "application/zip", "application/x-zip": "application/zip", "application/x-pdf": "application/pdf",
+	"binary/octet-stream": UnknownType,
+}
+
+// canonicalType returns a media type in lower case, without parameters, in one spelling.
+func canonicalType(mediaType string) string {
+	mediaType, _, _ = strings.Cut(mediaType, ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	if known, ok := spellings[mediaType]; ok {
+		return known
+	}
+	return mediaType
+}
+
+// TypePolicy says which media types are accepted. Its zero value accepts none.
+type TypePolicy struct {
+	// Allowed holds media types, and wildcards such as "image/*" or "*/*".
+	Allowed []string
+}
+
+// typePattern is RFC 6838, 4.2, and a wildcard.
+var typePattern = regexp.MustCompile(`^(\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*))$`)
+
+// ParseTypeList reads a list of media types separated by commas, such as DefaultTypes.
+func ParseTypeList(list string) (TypePolicy, error) {
+	var policy TypePolicy
+	for entry := range strings.SplitSeq(list, ",") {
+		entry = canonicalType(entry)
+		if entry == "" {
+			continue
+		}
+		if !typePattern.MatchString(entry) {
+			return TypePolicy{}, fmt.Errorf("%q is not a media type such as image/jpeg or image/*", entry)
+		}
+		policy.Allowed = append(policy.Allowed, entry)
+	}
+	if len(policy.Allowed) == 0 {
+		return TypePolicy{}, fmt.Errorf("the list of media types %q names none", list)
+	}
+	return policy, nil
+}
+
+// Allows reports whether a media type, in any spelling and with any parameters, is accepted.
+func (p TypePolicy) Allows(mediaType string) bool {
+	mediaType = canonicalType(mediaType)
+	family, _, ok := strings.Cut(mediaType, "/")
+	return ok && slices.ContainsFunc(p.Allowed, func(allowed string) bool {
+		allowed = canonicalType(allowed)
+		return allowed == mediaType || allowed == family+"/*" || allowed == "*/*"
+	})
+}
+
+// Mismatch reports whether a file is not the kind of thing that its sender said it is. Families are
+// compared, not types: phones call a HEIC a JPEG, and no harm is done. A sender that says
+// nothing is never wrong.
+func Mismatch(declared, detected string) bool {
+	declared, detected = canonicalType(declared), canonicalType(detected)
+	switch {
+	case declared == "" || declared == UnknownType || declared == detected:
+		return false
+	case declared == "application/pdf":
+		return true // every PDF is known by its first bytes
+	case detected == "" || detected == UnknownType:
+		return strings.HasPrefix(declared, "image/") || strings.HasPrefix(declared, "video/")
+	}
+	return typeFamily(declared) != typeFamily(detected)
+}
+
+// typeFamily puts together what nobody tells apart reliably: a CSV is text and, to Windows, Excel; an
+// MP4 may hold only sound.
+func typeFamily(mediaType string) string {
+	family, _, _ := strings.Cut(mediaType, "/")
+	switch family {
+	case "text":
+		return "application"
+	case "audio":
+		return "video"
+	}
+	return family
+}

@@ -1,0 +1,288 @@
+package processing
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+const eicar = `X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*`
+
+// startClamd runs a clamd of its own, whose database knows only EICAR, and returns its address.
+func startClamd(t *testing.T, settings string) string {
+	t.Helper()
+	directory, err := os.MkdirTemp("", "clam") // short: a socket's path has at most 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(directory) })
+	files := map[string]string{
+		"own.hdb": "44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n",
+		"clamd.conf": "Foreground yes\nDatabaseDirectory " + directory + "\nLocalSocket " + directory + "/s\nScanImageFuzzyHash no\n" +
+			"AlertEncrypted yes\nAlertExceedsMax yes\n" + settings,
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said, toSay, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clamd := exec.Command("clamd", "--config-file="+directory+"/clamd.conf")
+	clamd.Stdout, clamd.Stderr = toSay, toSay
+	clamd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := clamd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = toSay.Close()
+	t.Cleanup(func() {
+		_ = clamd.Process.Kill()
+		_ = clamd.Wait()
+		_ = said.Close()
+	})
+	scanner := newTestScanner(t, "unix:"+directory+"/s", ScanTimeouts{})
+	ready := time.NewTicker(50 * time.Millisecond)
+	defer ready.Stop()
+	for range 600 {
+		if scanner.Ping(t.Context()) == nil {
+			go func() { _, _ = io.Copy(io.Discard, said) }()
+			return "unix:" + directory + "/s"
+		}
+		<-ready.C
+	}
+	t.Fatal("clamd does not answer after 30 s")
+	return ""
+}
+
+func newTestScanner(t *testing.T, address string, timeouts ScanTimeouts) *Scanner {
+	t.Helper()
+	scanner, err := NewScanner(address, timeouts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return scanner
+}
+
+const generous = "StreamMaxLength 200M\nMaxFileSize 200M\nMaxScanSize 400M\n"
+
+func TestScanWithClamd(t *testing.T) {
+	t.Parallel()
+	scanner := newTestScanner(t, startClamd(t, generous), ScanTimeouts{})
+	version, err := scanner.Version(t.Context())
+	if err != nil || !strings.HasPrefix(version, "ClamAV ") {
+		t.Errorf("version %q, %v", version, err)
+	}
+	for _, c := range []struct {
+		name     string
+		content  io.Reader
+		infected bool
+		bytes    int64
+	}{
+		{"clean", strings.NewReader("hormigón"), false, 9},
+		{"eicar", strings.NewReader(eicar), true, 68},
+		{"empty", strings.NewReader(""), false, 0},
+		{"byte by byte", iotest.OneByteReader(strings.NewReader(eicar)), true, 68},
+		{"data with the end", iotest.DataErrReader(strings.NewReader(eicar)), true, 68},
+		{"exactly two chunks", bytes.NewReader(make([]byte, 2*scanChunk)), false, 2 * scanChunk},
+		{"100 MiB", io.LimitReader(zeros{}, 100<<20), false, 100 << 20},
+	} {
+		verdict, err := scanner.Scan(t.Context(), c.content)
+		if err != nil || verdict.Infected != c.infected || verdict.Clean == c.infected || verdict.Bytes != c.bytes {
+			t.Errorf("%s: %+v, %v", c.name, verdict, err)
+		}
+		if c.infected && !strings.HasPrefix(verdict.Signature, "Eicar-Test-HDB") {
+			t.Errorf("%s: signature %q", c.name, verdict.Signature)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// A reader that breaks after the clean half of a file gives no verdict, whatever its error is called.
+func TestScanOfABrokenReader(t *testing.T) {
+	t.Parallel()
+	scanner := newTestScanner(t, startClamd(t, generous), ScanTimeouts{})
+	for _, broken := range []error{errors.New("reset"), io.ErrUnexpectedEOF, fmt.Errorf("wrapped: %w", io.EOF)} {
+		for _, sent := range []int64{0, 100, scanChunk, 3*scanChunk + 1} {
+			r := io.MultiReader(io.LimitReader(zeros{}, sent), iotest.ErrReader(broken))
+			if verdict, err := scanner.Scan(t.Context(), r); !errors.Is(err, broken) || verdict != (Verdict{}) {
+				t.Errorf("%v after %d bytes: %+v, %v", broken, sent, verdict, err)
+			}
+		}
+	}
+}
+
+// Over clamd's limits there is no clean verdict: over the stream's an error, over a file's Unscannable.
+func TestScanOverClamdsLimits(t *testing.T) {
+	t.Parallel()
+	scanner := newTestScanner(t, startClamd(t, "StreamMaxLength 2M\nMaxFileSize 1M\nMaxScanSize 1M\n"), ScanTimeouts{})
+	if verdict, err := scanner.Scan(t.Context(), io.LimitReader(zeros{}, 50<<20)); err == nil || verdict != (Verdict{}) {
+		t.Errorf("over StreamMaxLength: %+v, %v", verdict, err)
+	}
+	verdict, err := scanner.Scan(t.Context(), io.LimitReader(zeros{}, 3<<19))
+	if err != nil || !verdict.Unscannable || verdict.Clean || verdict.Infected || !strings.HasPrefix(verdict.Signature, "Heuristics.Limits.Exceeded") {
+		t.Errorf("over MaxFileSize: %+v, %v", verdict, err)
+	}
+}
+
+// listen answers each connection with serve and returns the address.
+func listen(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return "tcp://" + listener.Addr().String()
+}
+
+// takeStream reads an INSTREAM command to its terminating zero and reports whether it came.
+func takeStream(conn net.Conn) bool {
+	if _, err := io.ReadFull(conn, make([]byte, len("zINSTREAM\x00"))); err != nil {
+		return false
+	}
+	for {
+		var length uint32
+		if err := binary.Read(conn, binary.BigEndian, &length); err != nil {
+			return false
+		}
+		if length == 0 {
+			return true
+		}
+		if _, err := io.CopyN(io.Discard, conn, int64(length)); err != nil {
+			return false
+		}
+	}
+}
+
+func TestOnlyTheExactReplyIsClean(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]Verdict{
+		"stream: OK\x00":                                        {Clean: true, Bytes: 5},
+		"stream: Win.Test.EICAR_HDB-1 FOUND\x00":                {Infected: true, Signature: "Win.Test.EICAR_HDB-1", Bytes: 5},
+		"stream: Heuristics.Encrypted.Zip FOUND\x00":            {Unscannable: true, Signature: "Heuristics.Encrypted.Zip", Bytes: 5},
+		"stream: Heuristics.Limits.Exceeded.MaxFiles FOUND\x00": {Unscannable: true, Signature: "Heuristics.Limits.Exceeded.MaxFiles", Bytes: 5},
+		"stream: Heuristics.Phishing.Email FOUND\x00":           {Infected: true, Signature: "Heuristics.Phishing.Email", Bytes: 5},
+		"":                           {},
+		"stream: OK":                 {},
+		"stream: OK\n\x00":           {},
+		"OK\x00":                     {},
+		"stream: ok\x00":             {},
+		"stream:  FOUND\x00":         {},
+		"stream: TIMED OUT\x00":      {},
+		"COMMAND READ TIMED OUT\x00": {},
+		"stream: Can't allocate memory ERROR\x00": {},
+		"INSTREAM size limit exceeded. ERROR\x00": {},
+		"UNKNOWN COMMAND\x00":                     {},
+		strings.Repeat("x", 100_000):              {},
+	} {
+		address := listen(t, func(conn net.Conn) {
+			if takeStream(conn) {
+				_, _ = io.WriteString(conn, said)
+			}
+		})
+		got, err := newTestScanner(t, address, ScanTimeouts{}).Scan(t.Context(), strings.NewReader("bytes"))
+		wantError := !want.Clean && !want.Infected && !want.Unscannable
+		if (err != nil) != wantError {
+			t.Errorf("%.40q: %v", said, err)
+		}
+		if !wantError && got != want || wantError && (got.Clean || got.Infected || got.Unscannable) {
+			t.Errorf("%.40q: %+v, want %+v", said, got, want)
+		}
+	}
+}
+
+// clamd may speak before it has everything: a virus is believed, "OK" is not.
+func TestEarlyAnswers(t *testing.T) {
+	t.Parallel()
+	for said, infected := range map[string]bool{
+		"stream: OK\x00": false, "INSTREAM size limit exceeded. ERROR\x00": false, "": false, "stream: Early FOUND\x00": true,
+	} {
+		address := listen(t, func(conn net.Conn) {
+			_, _ = io.ReadFull(conn, make([]byte, 100))
+			_, _ = io.WriteString(conn, said)
+			_ = conn.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, conn)
+		})
+		verdict, err := newTestScanner(t, address, ScanTimeouts{}).Scan(t.Context(), zeros{})
+		if verdict.Infected != infected || verdict.Clean || (err == nil) != infected {
+			t.Errorf("%q: %+v, %v", said, verdict, err)
+		}
+	}
+}
+
+// A clamd that takes nothing, or says nothing, is given up; so is one whose caller no longer waits.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	deaf := listen(t, func(conn net.Conn) { <-t.Context().Done() })
+	mute := listen(t, func(conn net.Conn) {
+		takeStream(conn)
+		<-t.Context().Done()
+	})
+	short := ScanTimeouts{Dial: 100 * time.Millisecond, Idle: 100 * time.Millisecond, Reply: 100 * time.Millisecond}
+	if _, err := newTestScanner(t, deaf, short).Scan(t.Context(), zeros{}); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("deaf: %v", err)
+	}
+	if _, err := newTestScanner(t, mute, short).Scan(t.Context(), strings.NewReader("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("mute: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for name, address := range map[string]string{"deaf": deaf, "mute": mute} {
+		if _, err := newTestScanner(t, address, ScanTimeouts{}).Scan(ctx, strings.NewReader("x")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s, cancelled: %v", name, err)
+		}
+		if err := newTestScanner(t, address, ScanTimeouts{}).Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s, ping cancelled: %v", name, err)
+		}
+	}
+}
+
+func TestScannerAddresses(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"", "/run/clamd", "unix:", "unix:relative", "tcp://", "tcp://host", "http://host:1"} {
+		if _, err := NewScanner(address, ScanTimeouts{}); err == nil {
+			t.Errorf("%q was accepted", address)
+		}
+	}
+	for _, address := range []string{"unix:/run/clamd.ctl", "unix:///run/clamd.ctl", "tcp://clamd:3310", "tcp://[::1]:3310"} {
+		if _, err := NewScanner(address, ScanTimeouts{}); err != nil {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	nobody := newTestScanner(t, "unix:"+t.TempDir()+"/nobody", ScanTimeouts{})
+	if _, err := nobody.Scan(t.Context(), strings.NewReader("x")); err == nil {
+		t.Error("a verdict without a clamd")
+	}
+}

@@ -1,0 +1,44 @@
+package vips
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Fault is why a picture was not drawn. It says so in one word as well, for a caller that cannot
+// import this package.
+type Fault struct{ reason, text string }
+
+func (f *Fault) Error() string { return f.text }
+
+// Reason is "not-a-picture", "too-many-pixels", "unsupported", "unreadable" or "out-of-memory".
+func (f *Fault) Reason() string { return f.reason }
+
+// What Render returns, wrapped with the cause. All but ErrOutOfMemory will be the same next time.
+var (
+	ErrNotAPicture   = &Fault{"not-a-picture", "the file is not a picture in a format that can be drawn"}
+	ErrTooManyPixels = &Fault{"too-many-pixels", "the picture has too many pixels"}
+	ErrUnsupported   = &Fault{"unsupported", "the picture uses a feature that cannot be drawn"}
+	ErrUnreadable    = &Fault{"unreadable", "the picture cannot be read"}
+	ErrOutOfMemory   = &Fault{"out-of-memory", "the picture needs more memory than there is"}
+)
+
+// classify reads libvips' words, because libvips has no error codes.
+func classify(cause error) error {
+	text := strings.TrimSpace(cause.Error())
+	lower := strings.ToLower(text)
+	fault := ErrUnreadable
+	switch {
+	case strings.Contains(lower, "out of memory"), strings.Contains(lower, "insufficient memory"),
+		strings.Contains(lower, "cannot allocate"), strings.Contains(lower, "memory allocation"),
+		// libheif's name for an allocation that failed: it has every conversion that is asked of it.
+		strings.Contains(lower, "unsupported color conversion"):
+		fault = ErrOutOfMemory
+	case strings.Contains(lower, "unsupported"), strings.Contains(lower, "not supported"),
+		strings.Contains(lower, "operation is blocked"),
+		// libheif before 1.19 on what iOS 18 writes.
+		strings.Contains(lower, "metadata not correctly assigned"):
+		fault = ErrUnsupported
+	}
+	return fmt.Errorf("%w: %s", fault, strings.ReplaceAll(text, "\n", "; "))
+}
