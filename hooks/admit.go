@@ -182,7 +182,7 @@ func (p Policy) examine(who tenant.Identity, size int64, meta map[string]string)
 	}
 	switch {
 	case !who.Role.CanUpload():
-		return n, refuse(ErrForbidden, "The role %s can look at uploads but not send any.", who.Role)
+		return n, ErrForbidden
 	case size == 0:
 		return n, refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
 	case size > p.MaxSize:

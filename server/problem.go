@@ -55,7 +55,7 @@ var problems = []struct {
 	{errNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 	{errUnavailable, problemOf("unavailable", 503, "Temporarily unavailable", retryDetail)},
 
-	{hooks.ErrForbidden, problemOf("forbidden", 403, "Not allowed", "Your role may not do this.")},
+	{hooks.ErrForbidden, problemOf("forbidden", 403, "Not allowed", "Your role can look at uploads but not send, resume or cancel any.")},
 	{hooks.ErrEmpty, problemOf("empty", 422, "File is empty", "Choose a file that has content.")},
 	{hooks.ErrTooLarge, problemOf("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
 	{hooks.ErrTypeNotAllowed, problemOf("type-not-allowed", 415, "Type is not accepted", "Send a file of an accepted type.")},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 // UploadsPath is where uploads live: tus writes them, GET reads their state.
@@ -75,9 +76,16 @@ func tusMethods(tusd *handler.UnroutedHandler) http.Handler {
 	})
 }
 
-// checkTusRequest refuses what tusd lets pass: a HEAD of another protocol version, and metadata that it
-// would silently drop.
+// checkTusRequest refuses what tusd lets pass: a role that may not write (even its HEAD would interrupt
+// somebody's PATCH), a HEAD of another protocol version, and metadata that it would silently drop.
 func checkTusRequest(r *http.Request) error {
+	who, err := tenant.From(r.Context())
+	if err != nil {
+		return err
+	}
+	if !who.Role.CanUpload() && r.Method != http.MethodOptions {
+		return hooks.ErrForbidden
+	}
 	if v := r.Header.Get("Tus-Resumable"); r.Method == http.MethodHead && v != "" && v != "1.0.0" {
 		return handler.ErrUnsupportedVersion
 	}

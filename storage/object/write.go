@@ -14,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
@@ -99,11 +100,22 @@ func (w *writer) fill(ctx context.Context, src io.Reader) (ended bool, err error
 		}
 	}
 	room := min(w.store.size-int64(w.buf.Len()), w.row.Size-w.content.Received)
-	n, err := io.CopyN(w.buf, src, room)
-	w.store.metrics.received.Add(float64(n))
+	_, err = io.CopyN(w.buf, counted{src, w.store.metrics.received}, room)
 	// A reader that fails has been cut off. tusd remembers why and answers with it; what came before
 	// counts.
 	return err != nil, nil
+}
+
+// counted counts what is read while it is read: a PATCH can last for hours.
+type counted struct {
+	io.Reader
+	bytes prometheus.Counter
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.bytes.Add(float64(n))
+	return n, err
 }
 
 func (w *writer) readTail(ctx context.Context) error {

@@ -240,3 +240,34 @@ func idOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 
 // eicar is the test file that every scanner knows.
 func eicar() []byte { return []byte(stack.EICAR()) }
+
+// metric reads one sample, without labels or with them as Prometheus prints them, from a replica's /metrics.
+func (r replica) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	for line := range strings.Lines(string(fetch(t, r.ops+"/metrics"))) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// awaitMetric waits until a sample is at least want.
+func (r replica) awaitMetric(t *testing.T, name string, want float64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for r.metric(t, name) < want {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s is %v, not %v", name, r.metric(t, name), want)
+		}
+	}
+}

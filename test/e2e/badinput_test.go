@@ -1,0 +1,276 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+const (
+	octets  = "application/offset+octet-stream"
+	maxSize = 100 << 20 // TRAMO_MAX_UPLOAD_SIZE, by default
+)
+
+// Whatever is wrong with a request, the answer has the right status and a problem document that says what
+// to do, and the server lives on.
+func TestBadRequests(t *testing.T) {
+	t.Parallel()
+	tenant, u := newTenant(t, "50GiB")
+	r := tramo.replicas[0]
+	uploads := r.url + "/api/uploads"
+	mine := u.create(r, 10, "filename", "a.txt")
+	unknown := uploads + "/01890a5d-ac96-774b-bcce-b302099a8057"
+	investor := userOf(t, tenant, "ana", "inversionista")
+
+	for name, c := range map[string]struct {
+		as      user
+		method  string
+		url     string
+		headers []string
+		body    string
+		status  int
+		problem string
+	}{
+		"wrong tus version":        {u, "POST", uploads, []string{"Tus-Resumable", "0.2.2", "Upload-Length", "5"}, "", 412, "tus-version"},
+		"no tus version":           {u, "POST", uploads, []string{"Tus-Resumable", "", "Upload-Length", "5"}, "", 412, "tus-version"},
+		"no length":                {u, "POST", uploads, nil, "", 400, "upload-length"},
+		"garbage length":           {u, "POST", uploads, []string{"Upload-Length", "many"}, "", 400, "upload-length"},
+		"negative length":          {u, "POST", uploads, []string{"Upload-Length", "-1"}, "", 400, "upload-length"},
+		"length beyond 64 bits":    {u, "POST", uploads, []string{"Upload-Length", "99999999999999999999"}, "", 400, "upload-length"},
+		"too large":                {u, "POST", uploads, []string{"Upload-Length", fmt.Sprint(maxSize + 1)}, "", 413, "too-large"},
+		"empty":                    {u, "POST", uploads, []string{"Upload-Length", "0"}, "", 422, "empty"},
+		"metadata not base64":      {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", "filename ???"}, "", 400, "bad-metadata"},
+		"metadata without key":     {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", "filename YQ==,"}, "", 400, "bad-metadata"},
+		"metadata key twice":       {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", "a YQ==,a Yg=="}, "", 400, "bad-metadata"},
+		"metadata with NUL":        {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", metadata("filename", "a\x00b")}, "", 400, "bad-metadata"},
+		"metadata not UTF-8":       {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", metadata("filename", "a\xff")}, "", 400, "bad-metadata"},
+		"name too long":            {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", metadata("filename", strings.Repeat("a", 300))}, "", 400, "bad-metadata"},
+		"project is a path":        {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", metadata("project", "../b")}, "", 400, "bad-metadata"},
+		"sha256 is none":           {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", metadata("sha256", "abc")}, "", 400, "bad-metadata"},
+		"filetype is none":         {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", metadata("filetype", "photo")}, "", 400, "bad-metadata"},
+		"type not allowed":         {u, "POST", uploads, []string{"Upload-Length", "5", "Upload-Metadata", metadata("filetype", "text/html")}, "", 415, "type-not-allowed"},
+		"investor uploads":         {investor, "POST", uploads, []string{"Upload-Length", "5"}, "", 403, "forbidden"},
+		"investor cancels":         {investor, "DELETE", mine, nil, "", 403, "forbidden"},
+		"investor writes":          {investor, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "0"}, "x", 403, "forbidden"},
+		"unknown id":               {u, "PATCH", unknown, []string{"Content-Type", octets, "Upload-Offset", "0"}, "x", 404, "not-found"},
+		"id is none":               {u, "PATCH", uploads + "/nonsense", []string{"Content-Type", octets, "Upload-Offset", "0"}, "x", 404, "not-found"},
+		"cancel unknown id":        {u, "DELETE", unknown, nil, "", 404, "not-found"},
+		"read unknown id":          {u, "GET", unknown, nil, "", 404, "not-found"},
+		"read nonsense":            {u, "GET", uploads + "/nonsense", nil, "", 404, "not-found"},
+		"no content type":          {u, "PATCH", mine, []string{"Upload-Offset", "0"}, "x", 415, "content-type"},
+		"no offset":                {u, "PATCH", mine, []string{"Content-Type", octets}, "x", 400, "upload-offset"},
+		"garbage offset":           {u, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "x"}, "x", 400, "upload-offset"},
+		"offset ahead":             {u, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "5"}, "x", 409, "offset-mismatch"},
+		"more than announced":      {u, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "0"}, "elevenbytes", 413, "beyond-length"},
+		"deferred length":          {u, "POST", uploads, []string{"Upload-Defer-Length", "1"}, "", 501, "not-implemented"},
+		"limit":                    {u, "GET", uploads + "?limit=0", nil, "", 400, "bad-request"},
+		"cursor":                   {u, "GET", uploads + "?cursor=x", nil, "", 400, "bad-request"},
+		"unknown route":            {u, "GET", r.url + "/api/nothing", nil, "", 404, "not-found"},
+		"method that no route has": {u, "PUT", mine, nil, "", 404, "not-found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := c.as.do(c.method, c.url, strings.NewReader(c.body), c.headers...)
+			p := a.problem(t)
+			if a.status != c.status || p.Type != "/problems/"+c.problem {
+				t.Errorf("%d %+v, want %d %s", a.status, p, c.status, c.problem)
+			}
+			if c.status == 412 && a.header.Get("Tus-Version") != "1.0.0" {
+				t.Error("412 does not tell Tus-Version")
+			}
+		})
+	}
+	if got := u.offset(mine); got != 0 {
+		t.Errorf("offset %d after requests that were refused", got)
+	}
+	u.patch(mine, 0, []byte("ten bytes!"))
+	if got := u.offset(mine); got != 10 {
+		t.Errorf("offset %d", got)
+	}
+}
+
+// HEAD answers have no body; their status is right all the same.
+func TestBadHeads(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r := tramo.replicas[0]
+	mine := u.create(r, 10)
+	for name, c := range map[string]struct {
+		url     string
+		headers []string
+		status  int
+	}{
+		"unknown id":        {r.url + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057", nil, 404},
+		"id is none":        {r.url + "/api/uploads/nonsense", nil, 404},
+		"wrong tus version": {mine, []string{"Tus-Resumable", "0.1"}, 412},
+		"no token":          {mine, []string{"Authorization", ""}, 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := u.do("HEAD", c.url, nil, c.headers...)
+			if a.status != c.status || a.header.Get("Upload-Offset") != "" {
+				t.Errorf("%d, Upload-Offset %q", a.status, a.header.Get("Upload-Offset"))
+			}
+		})
+	}
+}
+
+// What tus 1.0.0 asks of a server's answers.
+func TestProtocolAnswers(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r := tramo.replicas[0]
+	a := u.do("OPTIONS", r.url+"/api/uploads", nil)
+	want := map[string]string{
+		"Tus-Resumable": "1.0.0", "Tus-Version": "1.0.0", "Tus-Max-Size": fmt.Sprint(maxSize),
+		"Tus-Extension": "creation,creation-with-upload,termination",
+	}
+	for h, v := range want {
+		if got := a.header.Get(h); got != v {
+			t.Errorf("OPTIONS: %s is %q, want %q", h, got, v)
+		}
+	}
+	meta := metadata("filename", "a.txt", "own-key", "ñandú")
+	created := u.do("POST", r.url+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", meta)
+	url := created.header.Get("Location")
+	head := u.do("HEAD", url, nil)
+	if head.header.Get("Cache-Control") != "no-store" || head.header.Get("Upload-Length") != "5" || head.header.Get("Tus-Resumable") != "1.0.0" {
+		t.Errorf("HEAD: %v", head.header)
+	}
+	if got := strings.Split(head.header.Get("Upload-Metadata"), ","); len(got) != 2 || !strings.Contains(meta, got[0]) || !strings.Contains(meta, got[1]) {
+		t.Errorf("HEAD tells metadata %q, sent %q", got, meta)
+	}
+	// Clients that cannot send PATCH may override POST.
+	over := u.do("POST", url, strings.NewReader("hello"), "X-HTTP-Method-Override", "PATCH", "Upload-Offset", "0", "Content-Type", octets)
+	if over.status != http.StatusNoContent || over.header.Get("Upload-Offset") != "5" {
+		t.Errorf("overridden method: %d %s", over.status, over.body)
+	}
+	// A complete upload tells its size as offset, and is past cancelling.
+	if got := u.offset(url); got != 5 {
+		t.Errorf("offset %d", got)
+	}
+	if a := u.do("DELETE", url, nil); a.status != http.StatusConflict || a.problem(t).Type != "/problems/complete" {
+		t.Errorf("cancel a complete upload: %d %s", a.status, a.body)
+	}
+}
+
+// No token, or one that is not good, is 401 with a problem document on every route, tus included, and says
+// nothing of what is there.
+func TestEveryRouteWantsAToken(t *testing.T) {
+	t.Parallel()
+	tenant, u := newTenant(t, "50GiB")
+	r := tramo.replicas[0]
+	mine := u.create(r, 10)
+	expired, err := tramo.run(t.Context(), "tramo", "token", "--tenant", tenant, "--user", "a", "--role", "empleado", "--ttl=-1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(u.token, ".")
+	for name, token := range map[string]string{
+		"none": "", "garbage": "Bearer x", "other scheme": "Basic YTpi", "expired": "Bearer " + strings.TrimSpace(expired),
+		"unsigned":         "Bearer eyJhbGciOiJub25lIn0." + parts[1] + ".",
+		"forged signature": "Bearer " + parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])),
+	} {
+		for _, route := range []struct{ method, url string }{
+			{"GET", r.url + "/api/uploads"}, {"POST", r.url + "/api/uploads"}, {"OPTIONS", r.url + "/api/uploads"},
+			{"GET", mine}, {"HEAD", mine}, {"PATCH", mine}, {"DELETE", mine}, {"POST", mine}, {"GET", r.url + "/api/nothing"},
+		} {
+			a := u.do(route.method, route.url, nil, "Authorization", token)
+			if a.status != http.StatusUnauthorized || a.header.Get("WWW-Authenticate") == "" {
+				t.Errorf("%s token, %s %s: %d", name, route.method, route.url, a.status)
+			}
+			if route.method != "HEAD" {
+				a.problem(t)
+			}
+		}
+	}
+}
+
+// Another tenant's upload does not exist: every verb answers as for an id that never was, and the owner's
+// upload is as it was.
+func TestAnotherTenantsUploadDoesNotExist(t *testing.T) {
+	t.Parallel()
+	owner, stranger := newUser(t), newUser(t)
+	r := tramo.replicas[0]
+	url := owner.create(r, 10, "filename", "secret.txt")
+	owner.patch(url, 0, []byte("half."))
+	unknown := r.url + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057"
+	for _, method := range []string{"GET", "HEAD", "PATCH", "DELETE"} {
+		headers := []string{"Content-Type", octets, "Upload-Offset", "5"}
+		theirs := stranger.do(method, url, bytes.NewReader([]byte("x")), headers...)
+		nobodys := stranger.do(method, unknown, bytes.NewReader([]byte("x")), headers...)
+		if theirs.status != http.StatusNotFound || theirs.status != nobodys.status || !bytes.Equal(theirs.body, nobodys.body) {
+			t.Errorf("%s: %d %s, for an unknown id %d %s", method, theirs.status, theirs.body, nobodys.status, nobodys.body)
+		}
+	}
+	a := stranger.do("GET", r.url+"/api/uploads", nil)
+	var page struct{ Items []upload }
+	if err := json.Unmarshal(a.body, &page); err != nil || len(page.Items) != 0 {
+		t.Errorf("a stranger's list: %s %v", a.body, err)
+	}
+	if got := owner.offset(url); got != 5 {
+		t.Errorf("the owner's offset is %d", got)
+	}
+}
+
+// Files that are not what they should be end failed, with a reason for machines and a sentence for a
+// person; the worker lives on and processes the next.
+func TestBadFiles(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r := tramo.replicas[0]
+	photo := stack.Photo(stack.PhotoConfig{Width: 1200, Height: 900, Seed: 4})
+	wrongSum := strings.Repeat("0", 64)
+	for name, c := range map[string]struct {
+		data   []byte
+		meta   []string
+		reason string
+	}{
+		"virus":              {eicar(), []string{"filename", "eicar.com"}, "infected"},
+		"virus as a photo":   {eicar(), []string{"filename", "a.jpg", "filetype", "image/jpeg"}, "infected"},
+		"truncated":          {photo[:len(photo)/2], []string{"filename", "a.jpg", "filetype", "image/jpeg"}, "unreadable"},
+		"PNG cut in header":  {stack.PNG(100, 100)[:30], []string{"filetype", "image/png"}, "unreadable"},
+		"text as a photo":    {[]byte("no photo at all, but a text"), []string{"filetype", "image/jpeg"}, "type_mismatch"},
+		"photo as PDF":       {photo, []string{"filetype", "application/pdf"}, "type_mismatch"},
+		"page undeclared":    {[]byte("<!DOCTYPE html><html><script>alert(1)</script></html>"), nil, "type_not_allowed"},
+		"program undeclared": {append([]byte("\x7fELF\x02\x01\x01\x00"), make([]byte, 100)...), nil, "type_not_allowed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			up, _ := u.await(u.send(r, c.data, c.meta...))
+			if up.Status != "failed" || up.Failure == nil || up.Failure.Reason != c.reason || len(up.Failure.Detail) < 20 {
+				t.Errorf("%s, %+v", up.Status, up.Failure)
+			}
+			if len(up.Derivatives) != 0 {
+				t.Errorf("derivatives %+v", up.Derivatives)
+			}
+		})
+	}
+	t.Run("checksum", func(t *testing.T) {
+		url := u.create(r, 5, "sha256", wrongSum)
+		a := u.patch(url, 0, []byte("hello"))
+		if p := a.problem(t); a.status != http.StatusUnprocessableEntity || p.Type != "/problems/checksum-mismatch" {
+			t.Errorf("%d %+v", a.status, p)
+		}
+		if a := u.do("HEAD", url, nil); a.status != http.StatusGone {
+			t.Errorf("HEAD afterwards: %d", a.status)
+		}
+		up := u.get(url)
+		if up.Status != "failed" || up.Failure.Reason != "checksum_mismatch" || len(objectsOf(t, up.ID)) != 0 {
+			t.Errorf("%+v, %v", up, objectsOf(t, up.ID))
+		}
+	})
+	t.Run("a good one afterwards", func(t *testing.T) {
+		if up, _ := u.await(u.send(r, photo, "filetype", "image/jpeg", "sha256", sumOf(photo))); up.Status != "completed" {
+			t.Errorf("%s, %+v", up.Status, up.Failure)
+		}
+	})
+	t.Run("what has no picture", func(t *testing.T) {
+		up, _ := u.await(u.send(r, []byte("fecha;hora\n1;2\n"), "filename", "a.csv", "filetype", "text/csv"))
+		if up.Status != "completed" || len(up.Derivatives) != 0 {
+			t.Errorf("%s, %+v", up.Status, up.Failure)
+		}
+	})
+}

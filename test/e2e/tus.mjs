@@ -1,0 +1,30 @@
+// Uploads one file with an unmodified tus-js-client, as a phone would.
+// Usage: node tus.mjs WEB_DIR ENDPOINT FILE, token and metadata in TRAMO_TEST_TOKEN and TRAMO_TEST_METADATA.
+// Prints {"url", "attempts", "offsets"}: how often a request body was begun, and the offsets it began at.
+import { createReadStream, statSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { join } from 'node:path'
+
+const [webDir, endpoint, file] = process.argv.slice(2)
+const tus = createRequire(join(webDir, 'package.json'))('tus-js-client')
+const offsets = []
+
+const upload = new tus.Upload(createReadStream(file), {
+  endpoint,
+  uploadSize: statSync(file).size,
+  retryDelays: [0, 100, 200, 400, 800, 1600, 3200],
+  headers: { Authorization: `Bearer ${process.env.TRAMO_TEST_TOKEN}` },
+  metadata: JSON.parse(process.env.TRAMO_TEST_METADATA),
+  chunkSize: Number(process.env.TRAMO_TEST_CHUNK ?? Infinity),
+  onBeforeRequest(request) {
+    if (request.getMethod() === 'PATCH') offsets.push(Number(request.getHeader('Upload-Offset')))
+  },
+  onError(error) {
+    console.error(String(error))
+    process.exit(1)
+  },
+  onSuccess() {
+    console.log(JSON.stringify({ url: upload.url, attempts: offsets.length, offsets }))
+  },
+})
+upload.start()
