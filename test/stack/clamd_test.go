@@ -1,0 +1,62 @@
+package stack_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+func TestClamdKnowsEICAR(t *testing.T) {
+	t.Parallel()
+	if got := scan(t, shared.clamd, []byte(stack.EICAR())); !strings.HasSuffix(got, "FOUND") {
+		t.Errorf("clamd says %q of the EICAR file, want FOUND", got)
+	}
+}
+
+// Debian's limits end at 25 MB, beyond which clamd either hangs up or says OK unread.
+func TestClamdReadsALargeStream(t *testing.T) {
+	t.Parallel()
+	if got := scan(t, shared.clamd, make([]byte, 101<<20)); got != "stream: OK" {
+		t.Errorf("clamd says %q of 101 MiB of zeros, want stream: OK", got)
+	}
+}
+
+func TestClamdRestarts(t *testing.T) {
+	t.Parallel()
+	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Log: t.Output()})
+	must(t, err)
+	clamd.Kill()
+	must(t, clamd.Restart(t.Context()))
+	if got := scan(t, clamd, []byte("harmless")); got != "stream: OK" {
+		t.Errorf("clamd says %q, want stream: OK", got)
+	}
+	must(t, clamd.Stop())
+	must(t, clamd.Stop())
+}
+
+func scan(t *testing.T, clamd *stack.Clamd, data []byte) string {
+	t.Helper()
+	conn, err := net.Dial("unix", strings.TrimPrefix(clamd.Address(), "unix:"))
+	must(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "zINSTREAM\x00")
+	must(t, err)
+	for len(data) > 0 {
+		n := min(64<<10, len(data))
+		_, err := conn.Write(binary.BigEndian.AppendUint32(nil, uint32(n)))
+		must(t, err)
+		_, err = conn.Write(data[:n])
+		must(t, err)
+		data = data[n:]
+	}
+	_, err = conn.Write([]byte{0, 0, 0, 0})
+	must(t, err)
+	answer, err := io.ReadAll(conn)
+	must(t, err)
+	return string(bytes.TrimRight(answer, "\x00"))
+}

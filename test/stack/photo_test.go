@@ -1,0 +1,69 @@
+package stack_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"image"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+func TestPhotoCostsWhatAPhonesPhotoDoes(t *testing.T) {
+	t.Parallel()
+	photo := stack.Photo(stack.PhotoConfig{Seed: 7})
+	if n := len(photo); n < 2<<20 || n > 6<<20 {
+		t.Errorf("12 megapixels cost %d bytes, want 2 to 6 MiB", n)
+	}
+	cfg, format, err := image.DecodeConfig(bytes.NewReader(photo))
+	must(t, err)
+	if format != "jpeg" || cfg.Width != 4000 || cfg.Height != 3000 {
+		t.Errorf("got a %s of %dx%d, want a jpeg of 4000x3000", format, cfg.Width, cfg.Height)
+	}
+}
+
+func TestPhotoDependsOnItsSeed(t *testing.T) {
+	t.Parallel()
+	photo := func(seed uint64) []byte {
+		return stack.Photo(stack.PhotoConfig{Width: 401, Height: 301, Seed: seed})
+	}
+	if !bytes.Equal(photo(7), photo(7)) {
+		t.Error("one seed gives two photos")
+	}
+	if bytes.Equal(photo(7), photo(8)) {
+		t.Error("two seeds give one photo")
+	}
+}
+
+func TestTag(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "field.jpg")
+	must(t, os.WriteFile(path, stack.Photo(stack.PhotoConfig{Width: 400, Height: 300}), 0o600))
+	must(t, stack.Tag(t.Context(), path, stack.FieldPhotoTags()...))
+
+	out, err := osexec.CommandContext(t.Context(), "exiftool", "-n", "-json", path).Output()
+	must(t, err)
+	var tags []struct {
+		GPSLatitude, GPSLongitude, GPSAltitude            float64
+		Orientation                                       int
+		Make, Model, DateTimeOriginal, OffsetTimeOriginal string
+	}
+	must(t, json.Unmarshal(out, &tags))
+	got := tags[0]
+	if got.GPSLatitude > -33.44 || got.GPSLongitude > -70.66 || got.GPSAltitude != 570 || got.Orientation != 6 ||
+		got.Model != "SM-A546E" || got.DateTimeOriginal != "2026:03:14 16:20:05" || got.OffsetTimeOriginal != "-03:00" {
+		t.Errorf("tags read back: %+v", got)
+	}
+}
+
+func TestPNG(t *testing.T) {
+	t.Parallel()
+	cfg, format, err := image.DecodeConfig(bytes.NewReader(stack.PNG(64, 48)))
+	must(t, err)
+	if format != "png" || cfg.Width != 64 || cfg.Height != 48 {
+		t.Errorf("got a %s of %dx%d, want a png of 64x48", format, cfg.Width, cfg.Height)
+	}
+}

@@ -1,0 +1,92 @@
+package stack_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+func TestPostgresDatabaseFromTemplate(t *testing.T) {
+	t.Parallel()
+	pg := shared.postgres
+	must(t, pg.CreateDatabase(t.Context(), "template of ours", ""))
+	exec(t, pg.URL("postgres", "template of ours"), "create table kept (n int)")
+	must(t, pg.CreateDatabase(t.Context(), "copy", "template of ours"))
+	exec(t, pg.URL("postgres", "copy"), "insert into kept values (1)")
+}
+
+// Kill Postgres with -9 between two starts on one directory: what was committed is there, at the same address.
+func TestPostgresSurvivesKill(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "cluster")
+	pg, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: dir, Log: t.Output()})
+	must(t, err)
+	exec(t, pg.AdminURL(), "create table kept (n int)")
+	exec(t, pg.AdminURL(), "insert into kept values (1)")
+
+	pg.Kill()
+	must(t, pg.Restart(t.Context()))
+	exec(t, pg.AdminURL(), "insert into kept select n + 1 from kept")
+	pg.Kill()
+
+	again, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: dir, Log: t.Output()})
+	must(t, err)
+	var sum int
+	conn, err := pgx.Connect(t.Context(), again.AdminURL())
+	must(t, err)
+	must(t, conn.QueryRow(t.Context(), "select sum(n) from kept").Scan(&sum))
+	must(t, conn.Close(t.Context()))
+	if sum != 3 {
+		t.Errorf("sum of committed rows = %d, want 3", sum)
+	}
+	must(t, again.Stop())
+	must(t, pg.Stop())
+}
+
+func TestPostgresFitsBelowAClosedDirectory(t *testing.T) {
+	t.Parallel()
+	closed := filepath.Join(t.TempDir(), "closed")
+	must(t, os.Mkdir(closed, 0o700))
+	pg, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: filepath.Join(closed, "cluster"), Durable: true, Log: t.Output()})
+	must(t, err)
+	exec(t, pg.AdminURL(), "create table t (n int)")
+	info, err := os.Stat(filepath.Join(closed, "cluster"))
+	must(t, err)
+	if info.Mode().Perm() != 0o700 {
+		t.Errorf("mode of the cluster's directory = %v, want 0700", info.Mode().Perm())
+	}
+	must(t, pg.Stop())
+}
+
+func TestPostgresRefusesAForeignDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "thesis.txt"), []byte("mine"), 0o600))
+	if _, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: dir}); err == nil {
+		t.Fatal("Postgres set up a cluster among another program's files")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "thesis.txt")); err != nil {
+		t.Error(err)
+	}
+}
+
+func exec(t *testing.T, url, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	must(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	_, err = conn.Exec(t.Context(), sql)
+	must(t, err)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,165 @@
+package stack_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+func TestS3ObjectIsAPlainFile(t *testing.T) {
+	t.Parallel()
+	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/plain.jpg"
+	body := random(3 << 20)
+	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{
+		Bucket: &bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("image/jpeg"),
+		Metadata: map[string]string{"upload": "1"},
+	})
+	must(t, err)
+
+	file, err := os.ReadFile(filepath.Join(shared.s3.Dir(), bucket, filepath.FromSlash(key)))
+	must(t, err)
+	if !bytes.Equal(file, body) {
+		t.Error("the file below Dir differs from what was put")
+	}
+	got, err := client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String("bytes=10-19")})
+	must(t, err)
+	part, err := io.ReadAll(got.Body)
+	must(t, err)
+	if !bytes.Equal(part, body[10:20]) {
+		t.Error("the range differs from what was put")
+	}
+	if aws.ToString(got.ContentType) != "image/jpeg" || got.Metadata["upload"] != "1" {
+		t.Errorf("content type %q, metadata %v: want what was put", aws.ToString(got.ContentType), got.Metadata)
+	}
+}
+
+func TestS3PresignedLink(t *testing.T) {
+	t.Parallel()
+	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/linked"
+	put(t, client, bucket, key, []byte("seen"))
+	link, err := s3.NewPresignClient(client).PresignGetObject(t.Context(),
+		&s3.GetObjectInput{Bucket: &bucket, Key: &key, ResponseContentDisposition: aws.String(`attachment; filename="a b.jpg"`)},
+		s3.WithPresignExpires(time.Minute))
+	must(t, err)
+
+	res := get(t, link.URL)
+	if res.status != http.StatusOK || res.body != "seen" {
+		t.Errorf("the link answers %d %q, want 200 and the object", res.status, res.body)
+	}
+	if got := res.header.Get("Content-Disposition"); got != `attachment; filename="a b.jpg"` {
+		t.Errorf("Content-Disposition = %q", got)
+	}
+	if res := get(t, strings.Replace(link.URL, "linked", "other", 1)); res.status != http.StatusForbidden {
+		t.Errorf("a forged link answers %d, want 403", res.status)
+	}
+}
+
+func TestS3Tags(t *testing.T) {
+	t.Parallel()
+	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/tagged"
+	put(t, client, bucket, key, []byte("x"))
+	_, err := client.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{Bucket: &bucket, Key: &key, Tagging: &types.Tagging{
+		TagSet: []types.Tag{{Key: aws.String("scan"), Value: aws.String("infected")}},
+	}})
+	must(t, err)
+	tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
+	must(t, err)
+	if len(tags.TagSet) != 1 || aws.ToString(tags.TagSet[0].Value) != "infected" {
+		t.Errorf("tags = %v, want scan=infected", tags.TagSet)
+	}
+}
+
+func TestS3Multipart(t *testing.T) {
+	t.Parallel()
+	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/large"
+	body := random(11 << 20)
+	id, parts := upload(t, client, bucket, key, body)
+	_, err := client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+		Bucket: &bucket, Key: &key, UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
+	})
+	must(t, err)
+	file, err := os.ReadFile(filepath.Join(shared.s3.Dir(), bucket, filepath.FromSlash(key)))
+	must(t, err)
+	if !bytes.Equal(file, body) {
+		t.Error("the file below Dir differs from what the parts held")
+	}
+}
+
+func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
+	t.Parallel()
+	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/aborted"
+	id, _ := upload(t, client, bucket, key, random(6<<20))
+	_, err := client.AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: &id})
+	must(t, err)
+
+	must(t, filepath.WalkDir(shared.s3.Dir(), func(path string, _ fs.DirEntry, err error) error {
+		// Others' temporary files come and go meanwhile.
+		if err == nil && (strings.Contains(path, id) || strings.HasSuffix(path, key)) {
+			t.Errorf("%s is left", path)
+		}
+		return nil
+	}))
+	list, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
+	must(t, err)
+	if len(list.Uploads) != 0 {
+		t.Errorf("%d multipart uploads are listed, want none", len(list.Uploads))
+	}
+}
+
+func upload(t *testing.T, client *s3.Client, bucket, key string, body []byte) (id string, parts []types.CompletedPart) {
+	t.Helper()
+	created, err := client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &bucket, Key: &key})
+	must(t, err)
+	const partSize = 5 << 20
+	for n := int32(1); len(body) > 0; n++ {
+		size := min(partSize, len(body))
+		part, err := client.UploadPart(t.Context(), &s3.UploadPartInput{
+			Bucket: &bucket, Key: &key, UploadId: created.UploadId, PartNumber: aws.Int32(n), Body: bytes.NewReader(body[:size]),
+		})
+		must(t, err)
+		parts = append(parts, types.CompletedPart{ETag: part.ETag, PartNumber: aws.Int32(n)})
+		body = body[size:]
+	}
+	return aws.ToString(created.UploadId), parts
+}
+
+func put(t *testing.T, client *s3.Client, bucket, key string, body []byte) {
+	t.Helper()
+	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(body)})
+	must(t, err)
+}
+
+type response struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func get(t *testing.T, url string) response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	must(t, err)
+	res, err := http.DefaultClient.Do(req)
+	must(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	must(t, err)
+	return response{res.StatusCode, res.Header, string(body)}
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
