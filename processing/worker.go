@@ -21,26 +21,39 @@ import (
 const (
 	jobTimeout    = 5 * time.Minute  // longer than a scan and an examination may take together
 	rescueAfter   = 6 * time.Minute  // a job that has run for longer lost its worker
-	busyWait      = 15 * time.Second // before a job that met a silent dependency is tried again
 	fetchCooldown = 20 * time.Millisecond
 	pollInterval  = 250 * time.Millisecond // covers a lost notification
 	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops
 	keepDead      = 90 * 24 * time.Hour    // how long dead letters are kept
-	firstRetry    = 5 * time.Second        // later ones wait six times as long each
 )
+
+// PoolConfig shapes a Pool.
+type PoolConfig struct {
+	Workers    int           // jobs at a time
+	RetryDelay time.Duration // before the second attempt; later ones wait six times as long each
+	BusyDelay  time.Duration // before a job that met a silent dependency is tried again
+}
+
+// Validate reports what is wrong with c.
+func (c PoolConfig) Validate() error {
+	if c.Workers < 1 || c.RetryDelay <= 0 || c.BusyDelay <= 0 {
+		return errors.New("workers and delays must be more than 0")
+	}
+	return nil
+}
 
 // A Pool works jobs until it is told to stop.
 type Pool struct {
+	PoolConfig
 	db       *storage.DB
 	pipeline *Pipeline
-	workers  int
 	metrics  *Metrics
 	log      *slog.Logger
 }
 
-// NewPool makes a pool that runs up to workers jobs at a time.
-func NewPool(db *storage.DB, p *Pipeline, workers int, m *Metrics, log *slog.Logger) *Pool {
-	return &Pool{db: db, pipeline: p, workers: workers, metrics: m, log: log}
+// NewPool makes a pool that takes its jobs from db.
+func NewPool(c PoolConfig, db *storage.DB, p *Pipeline, m *Metrics, log *slog.Logger) *Pool {
+	return &Pool{PoolConfig: c, db: db, pipeline: p, metrics: m, log: log}
 }
 
 // Run works jobs until ctx is done, then lets running ones finish for a while; those that do not are worked
@@ -49,7 +62,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &worker{pool: p})
 	client, err := river.NewClient(riverpgxv5.New(p.db.Pool()), &river.Config{
-		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.workers}},
+		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.Workers}},
 		Workers:                     workers,
 		Logger:                      p.log,
 		JobTimeout:                  jobTimeout,
@@ -57,7 +70,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		FetchCooldown:               fetchCooldown,
 		FetchPollInterval:           pollInterval,
 		DiscardedJobRetentionPeriod: keepDead,
-		RetryPolicy:                 retryPolicy{},
+		RetryPolicy:                 retryPolicy{p.RetryDelay},
 		SoftStopTimeout:             stopTime,
 	})
 	if err != nil {
@@ -66,7 +79,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the worker pool: %w", err)
 	}
-	p.log.InfoContext(ctx, "working", slog.Int("workers", p.workers))
+	p.log.InfoContext(ctx, "working", slog.Int("workers", p.Workers))
 	<-ctx.Done()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime+5*time.Second)
 	defer cancel()
@@ -77,11 +90,11 @@ func (p *Pool) Run(ctx context.Context) error {
 }
 
 // retryPolicy spaces the attempts so that a short fault of a dependency is outlived.
-type retryPolicy struct{}
+type retryPolicy struct{ first time.Duration }
 
 // NextRetry implements [river.ClientRetryPolicy].
-func (retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
-	return time.Now().Add(time.Duration(float64(firstRetry) * math.Pow(6, float64(job.Attempt-1))))
+func (r retryPolicy) NextRetry(job *rivertype.JobRow) time.Time {
+	return time.Now().Add(time.Duration(float64(r.first) * math.Pow(6, float64(job.Attempt-1))))
 }
 
 // worker is River's view of the pipeline.
@@ -103,7 +116,7 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 		return nil
 	case errors.Is(err, errBusy):
 		log.WarnContext(ctx, "a dependency does not answer; the job waits", slog.Any("err", err))
-		return river.JobSnooze(busyWait)
+		return river.JobSnooze(w.pool.BusyDelay)
 	case err != nil && job.Attempt >= job.MaxAttempts:
 		log.ErrorContext(ctx, "upload is a dead letter", slog.Any("err", err))
 		return errors.Join(err, w.bury(ctx, job))

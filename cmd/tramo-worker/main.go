@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,10 +40,12 @@ type grammar struct {
 	cli.S3
 	cli.Log
 	cli.Types
-	Clamd     string `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
-	OpsListen string `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
-	Workers   int    `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
-	TempDir   string `placeholder:"DIR" help:"Where downloads are kept while they are processed: Workers times the largest upload. Default: the system's."`
+	Clamd      string        `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
+	OpsListen  string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
+	Workers    int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
+	RetryDelay time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
+	BusyDelay  time.Duration `default:"15s" help:"How long uploads wait when clamd or S3 does not answer."`
+	TempDir    string        `placeholder:"DIR" help:"Where downloads are kept while they are processed: Workers times the largest upload. Default: the system's."`
 }
 
 // Run implements the command.
@@ -50,6 +53,8 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.Policy(m), g.Logger(m)
 	scanner, err := processing.NewScanner(g.Clamd, processing.ScanTimeouts{})
 	m.Check("TRAMO_CLAMD", err)
+	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
+	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY", pool.Validate())
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
 	if err := m.Err(); err != nil {
 		return err
@@ -69,10 +74,10 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(&processing.Depth{DB: db, Log: log})
 	metrics := processing.NewMetrics(registry)
-	pool := processing.NewPool(db, &processing.Pipeline{
+	workers := processing.NewPool(pool, db, &processing.Pipeline{
 		DB: db, Bucket: bucket, Scanner: scanner, Examiner: new(processing.Examiner), Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
-	}, g.workers(), metrics, log)
+	}, metrics, log)
 	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
@@ -80,13 +85,13 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return ops.Run(ctx) })
-	group.Go(func() error { return pool.Run(ctx) })
+	group.Go(func() error { return workers.Run(ctx) })
 	return group.Wait()
 }
 
 func (g *grammar) workers() int {
-	if g.Workers > 0 {
-		return g.Workers
+	if g.Workers == 0 {
+		return runtime.GOMAXPROCS(0)
 	}
-	return runtime.GOMAXPROCS(0)
+	return g.Workers
 }

@@ -22,6 +22,7 @@ type installation struct {
 	clamd    *stack.Clamd
 	bin      *stack.Binaries
 	secret   string
+	database string
 	replicas []replica
 	worker   replica
 }
@@ -67,7 +68,8 @@ func (in *installation) start(ctx context.Context) (err error) {
 	if in.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{}); err != nil {
 		return err
 	}
-	if err := in.postgres.CreateDatabase(ctx, "tramo", "template1"); err != nil {
+	in.database = "tramo"
+	if err := in.postgres.CreateDatabase(ctx, in.database, "template0"); err != nil {
 		return err
 	}
 	in.secret = "a secret that only this test run knows of"
@@ -111,7 +113,7 @@ func (in *installation) stop() error {
 func (in *installation) env(role string, extra ...string) []string {
 	env := stack.CleanEnv(in.s3.Env()...)
 	env = append(env,
-		"TRAMO_DATABASE_URL="+in.postgres.URL(role, "tramo"),
+		"TRAMO_DATABASE_URL="+in.postgres.URL(role, in.database),
 		"TRAMO_S3_ENDPOINT="+in.s3.Endpoint(),
 		"TRAMO_S3_BUCKET="+in.s3.Bucket(),
 		"TRAMO_CLAMD="+in.clamd.Address(),

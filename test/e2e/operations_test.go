@@ -1,0 +1,325 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// All that is wrong with the configuration is reported at once, each mistake with its variable.
+func TestMisconfiguration(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		binary string
+		args   []string
+		env    []string
+		want   []string
+	}{
+		"server": {"tramo", []string{"serve"}, []string{
+			"TRAMO_MAX_UPLOAD_SIZE=lots", "TRAMO_PART_SIZE=1MiB", "TRAMO_JWT_SECRET=short", "TRAMO_S3_ENDPOINT=here",
+			"TRAMO_PUBLIC_URL=uploads", "TRAMO_LISTEN=8080", "TRAMO_LEASE_TTL=soon", "TRAMO_ALLOWED_TYPES=photos",
+		}, []string{
+			"TRAMO_MAX_UPLOAD_SIZE", "TRAMO_PART_SIZE", "TRAMO_JWT_SECRET", "TRAMO_S3_ENDPOINT", "TRAMO_PUBLIC_URL",
+			"TRAMO_LISTEN", "TRAMO_LEASE_TTL", "TRAMO_ALLOWED_TYPES", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET",
+		}},
+		"worker":  {"tramo-worker", nil, []string{"TRAMO_CLAMD=here"}, []string{"TRAMO_CLAMD", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET"}},
+		"migrate": {"tramo", []string{"migrate"}, nil, []string{"TRAMO_DATABASE_URL"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path(c.binary), Args: c.args, Env: stack.CleanEnv(c.env...)})
+			if err == nil {
+				t.Fatal("it started")
+			}
+			for _, variable := range c.want {
+				if !strings.Contains(err.Error(), variable+":") && !strings.Contains(err.Error(), variable+",") {
+					t.Errorf("%s is not named in:\n%v", variable, err)
+				}
+			}
+			if strings.Contains(err.Error(), "short\n") {
+				t.Errorf("a secret is told: %v", err)
+			}
+		})
+	}
+}
+
+// A server whose database role would see every tenant does not start, nor a worker whose role would not.
+func TestDatabaseRolesAreChecked(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ binary, role, advice string }{
+		"server as superuser": {"tramo", "postgres", "connect as tramo_api"},
+		"server as worker":    {"tramo", "tramo_worker", "connect as tramo_api"},
+		"worker as server":    {"tramo-worker", "tramo_api", "connect as tramo_worker"},
+	} {
+		args := []string{}
+		if c.binary == "tramo" {
+			args = append(args, "serve")
+		}
+		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path(c.binary), Args: args, Env: tramo.env(c.role)})
+		if err == nil || !strings.Contains(err.Error(), c.advice) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Eight processes migrate one empty database at once: all succeed, and once more changes nothing.
+func TestEightMigrationsAtOnce(t *testing.T) {
+	t.Parallel()
+	if err := tramo.postgres.CreateDatabase(t.Context(), "eight", "template0"); err != nil {
+		t.Fatal(err)
+	}
+	env := tramo.env("postgres", "TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", "eight"))
+	migrate := func() error {
+		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path("tramo"), Args: []string{"migrate"}, Env: env})
+		return err
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if err := migrate(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	must(t, migrate())
+}
+
+// Readiness says which dependency is down; liveness does not care.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	proxy, err := stack.NewProxy(tramo.s3.Endpoint())
+	must(t, err)
+	defer proxy.Close()
+	r, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+proxy.URL())
+	must(t, err)
+	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	nobody := user{t: t}
+	if a := nobody.do("GET", r.ops+"/readyz", nil); a.status != http.StatusOK || !strings.Contains(string(a.body), `"postgres":"ok"`) {
+		t.Errorf("ready: %d %s", a.status, a.body)
+	}
+	proxy.Down()
+	a := nobody.do("GET", r.ops+"/readyz", nil)
+	if a.status != http.StatusServiceUnavailable || strings.Contains(string(a.body), `"s3":"ok"`) || !strings.Contains(string(a.body), `"postgres":"ok"`) {
+		t.Errorf("without S3: %d %s", a.status, a.body)
+	}
+	if a := nobody.do("GET", r.ops+"/livez", nil); a.status != http.StatusOK {
+		t.Errorf("live: %d", a.status)
+	}
+	must(t, proxy.Up())
+	must(t, r.process.WaitForURL(t.Context(), r.ops+"/readyz"))
+}
+
+// A server that is told to stop in the middle of a PATCH saves what has arrived, answers, and ends well; the
+// upload goes on elsewhere from exactly there.
+func TestGracefulStopKeepsWhatHasArrived(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r, err := tramo.serve(t.Context())
+	must(t, err)
+	photo := stack.Photo(stack.PhotoConfig{Seed: 11})
+	url := u.create(r, len(photo), "filetype", "image/jpeg")
+	const arrived = 1_500_000
+	body, client := io.Pipe()
+	defer client.Close() //nolint:errcheck // nobody reads it any more
+	ended := make(chan answer, 1)
+	go func() {
+		a, _ := u.try(context.WithoutCancel(t.Context()), "PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets)
+		ended <- a
+	}()
+	if _, err := client.Write(photo[:arrived]); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitMetric(t, "tramo_upload_received_bytes_total", arrived)
+	must(t, r.process.Stop())
+	if a := <-ended; a.status != http.StatusServiceUnavailable {
+		t.Errorf("the PATCH was answered %d %s", a.status, a.body)
+	}
+	other := tramo.replicas[0].url + "/api/uploads/" + idOf(url)
+	if got := u.offset(other); got != arrived {
+		t.Fatalf("offset %d, %d bytes had arrived", got, arrived)
+	}
+	u.patch(other, arrived, photo[arrived:])
+	if up, _ := u.await(other); up.Status != "completed" || up.SHA256 != sumOf(photo) {
+		t.Errorf("%+v", up)
+	}
+}
+
+// Kill -9 the server in the middle of a PATCH: nothing acknowledged is lost, and within the lease's time to
+// live the other replica takes the upload over and finishes it.
+func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r, err := tramo.serve(t.Context())
+	must(t, err)
+	photo := stack.Photo(stack.PhotoConfig{Seed: 12})
+	url := u.create(r, len(photo), "filetype", "image/jpeg")
+	const acknowledged = 1_000_000
+	u.patch(url, 0, photo[:acknowledged])
+	body, client := io.Pipe()
+	defer client.Close() //nolint:errcheck // nobody reads it any more
+	ended := make(chan error, 1)
+	go func() {
+		_, err := u.try(context.WithoutCancel(t.Context()), "PATCH", url, body, "Upload-Offset", "1000000", "Content-Type", octets)
+		ended <- err
+	}()
+	if _, err := client.Write(photo[acknowledged : acknowledged+500_000]); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitMetric(t, "tramo_upload_received_bytes_total", acknowledged+500_000)
+	r.process.Kill()
+	client.CloseWithError(io.ErrUnexpectedEOF) // Go's client would wait for its body
+	if err := <-ended; err == nil {
+		t.Error("a killed server answered")
+	}
+	other := tramo.replicas[0].url + "/api/uploads/" + idOf(url)
+	got := u.offset(other)
+	if got < acknowledged {
+		t.Fatalf("offset %d; %d was acknowledged", got, acknowledged)
+	}
+	if a := u.patch(other, got, photo[got:]); a.status != http.StatusNoContent {
+		t.Fatalf("PATCH: %d %s", a.status, a.body)
+	}
+	if up, _ := u.await(other); up.Status != "completed" || up.SHA256 != sumOf(photo) {
+		t.Errorf("%+v", up)
+	}
+}
+
+// An upload whose object is gone before a worker comes to it is tried three times, becomes a dead letter, and
+// fails with a sentence for a person; no other upload waits for it.
+func TestDeadLetter(t *testing.T) {
+	t.Parallel()
+	in := ownDatabase(t, "deadletter")
+	r, err := in.serve(t.Context())
+	must(t, err)
+	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	u := in.user(t)
+	url := u.send(r, stack.PNG(10, 10), "filetype", "image/png")
+	for _, path := range objectsOf(t, idOf(url)) {
+		must(t, os.Remove(path))
+	}
+	w, err := in.work(t.Context(), "TRAMO_RETRY_DELAY=10ms")
+	must(t, err)
+	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	up, _ := u.await(url)
+	if up.Status != "failed" || up.Failure.Reason != "dead_lettered" || up.Failure.Detail == "" {
+		t.Errorf("%s %+v", up.Status, up.Failure)
+	}
+	w.awaitMetric(t, `tramo_jobs{state="discarded"}`, 1)
+	if n := strings.Count(w.process.Output(), "tried again"); n != 2 {
+		t.Errorf("it was tried again %d times, not 2", n)
+	}
+	if up, _ := u.await(u.send(r, stack.PNG(12, 12), "filetype", "image/png")); up.Status != "completed" {
+		t.Errorf("the next upload: %s %+v", up.Status, up.Failure)
+	}
+}
+
+// While clamd is down nothing is called clean and nothing fails: uploads wait, and are processed once it is
+// back.
+func TestScannerDownMeansWaiting(t *testing.T) {
+	t.Parallel()
+	in := ownDatabase(t, "noclamd")
+	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{})
+	must(t, err)
+	defer clamd.Stop() //nolint:errcheck // the test has spoken
+	w, err := in.work(t.Context(), "TRAMO_CLAMD="+clamd.Address(), "TRAMO_BUSY_DELAY=100ms")
+	must(t, err)
+	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	r, err := in.serve(t.Context())
+	must(t, err)
+	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	u := in.user(t)
+	clamd.Kill()
+	url := u.send(r, stack.PNG(10, 10), "filetype", "image/png")
+	must(t, w.process.WaitForLog(t.Context(), "a dependency does not answer"))
+	if got := u.get(url).Status; got != "processing" && got != "uploaded" {
+		t.Errorf("status %s", got)
+	}
+	must(t, clamd.Restart(t.Context()))
+	if up, _ := u.await(url); up.Status != "completed" {
+		t.Errorf("%s %+v", up.Status, up.Failure)
+	}
+}
+
+// What an operator watches is there, by name.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r := tramo.replicas[0]
+	u.await(u.send(r, stack.PNG(10, 10), "filetype", "image/png"))
+	served := string(fetch(t, r.ops+"/metrics"))
+	for _, name := range []string{
+		`tramo_http_request_duration_seconds_bucket{code="201",method="POST",route="/api/uploads"`,
+		"tramo_upload_received_bytes_total", `tramo_upload_transitions_total{status="uploaded"}`,
+	} {
+		if !strings.Contains(served, name) {
+			t.Errorf("the server does not tell %s", name)
+		}
+	}
+	if lost := r.metric(t, "tramo_upload_offsets_lost_total"); lost != 0 || !strings.Contains(served, "tramo_upload_offsets_lost_total 0") {
+		t.Errorf("offsets lost: %v", lost)
+	}
+	worked := string(fetch(t, tramo.worker.ops+"/metrics"))
+	for _, name := range []string{
+		`tramo_jobs{state="available"}`, `tramo_jobs{state="discarded"}`, `tramo_uploads{status="processing"}`,
+		`tramo_processing_step_duration_seconds_bucket{step="scan"`, `tramo_processing_step_duration_seconds_bucket{step="examine"`,
+		`tramo_processing_outcomes_total{status="completed"}`,
+	} {
+		if !strings.Contains(worked, name) {
+			t.Errorf("the worker does not tell %s", name)
+		}
+	}
+	for _, id := range []string{"tenant_id", "upload_id", "user"} {
+		if strings.Contains(served+worked, id+"=") {
+			t.Errorf("a metric has the label %s", id)
+		}
+	}
+}
+
+// Logs never carry names of files, tokens or places.
+func TestLogsKeepSecrets(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	path := fieldPhoto(t)
+	r, err := tramo.serve(t.Context(), "TRAMO_LOG_LEVEL=debug")
+	must(t, err)
+	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	name := "plano-confidencial-" + filepath.Base(t.TempDir()) + ".jpg"
+	url := u.send(r, read(t, path), "filename", name, "filetype", "image/jpeg")
+	u.await(url)
+	u.do("GET", url, nil, "Authorization", "Bearer "+u.token+"x")
+	said := r.process.Output() + tramo.worker.process.Output()
+	for what, secret := range map[string]string{"file name": name, "token": u.token[len(u.token)-20:], "latitude": "33.44"} {
+		if strings.Contains(said, secret) {
+			t.Errorf("the log tells a %s", what)
+		}
+	}
+}
+
+// ownDatabase is an installation that shares all but the database, for tests of the queue as a whole.
+func ownDatabase(t *testing.T, name string) *installation {
+	t.Helper()
+	in := tramo
+	in.database = name
+	must(t, in.postgres.CreateDatabase(t.Context(), name, "template0"))
+	_, err := in.run(t.Context(), "tramo", "migrate")
+	must(t, err)
+	return &in
+}
+
+// user makes a tenant and one of its crew.
+func (in *installation) user(t *testing.T) user {
+	t.Helper()
+	_, err := in.run(t.Context(), "tramo", "tenant", "add", "acme")
+	must(t, err)
+	token, err := in.run(t.Context(), "tramo", "token", "--tenant", "acme", "--user", "crew", "--role", "empleado")
+	must(t, err)
+	return user{t: t, token: strings.TrimSpace(token)}
+}

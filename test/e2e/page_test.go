@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A person opens the page, chooses a photo, a document and a virus, and sees the first two completed, the
+// photo with its thumbnail, and the third refused with a reason. With TRAMO_TEST_SCREENSHOTS set to a
+// directory, what the person sees is kept there.
+func TestPageInABrowser(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	ctx := browser(t)
+	photo := fieldPhoto(t)
+	document := filepath.Join(t.TempDir(), "acta de obra.csv")
+	virus := filepath.Join(t.TempDir(), "factura.txt")
+	write(t, document, []byte("fecha;avance\n2026-11-21;40 %\n"))
+	write(t, virus, eicar())
+
+	must(t, chromedp.Do(ctx,
+		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
+		chromedp.Navigate(tramo.replicas[0].url+"/#token="+u.token),
+		chromedp.WaitReady("#files"),
+		chromedp.SetUploadFiles("#files", []string{photo, document, virus}),
+		chromedp.WaitVisible(`[data-testid="upload"][data-name="photo.jpg"][data-status="completed"] img[data-testid="thumbnail"]`),
+		chromedp.WaitVisible(`[data-testid="upload"][data-name="acta de obra.csv"][data-status="completed"]`),
+		chromedp.WaitVisible(`[data-testid="upload"][data-name="factura.txt"][data-status="failed"]`),
+	))
+	ask[bool](t, ctx, chromedp.Poll[bool](`(() => {
+		const i = document.querySelector('img[data-testid="thumbnail"]'); return i.complete && i.naturalWidth > 0 })()`))
+	address := ask(t, ctx, chromedp.Location())
+	reason := ask(t, ctx, chromedp.Text(`[data-testid="upload"][data-name="factura.txt"]`))
+	if address != tramo.replicas[0].url+"/" {
+		t.Errorf("the address bar shows %s: a token must not stay there", address)
+	}
+	t.Logf("the virus's row says %q", reason)
+	screenshot(t, ctx, "page-phone.png")
+	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
+	screenshot(t, ctx, "page-desktop.png")
+}
+
+// Without a token the page asks for one and says nothing else.
+func TestPageAsksForAToken(t *testing.T) {
+	t.Parallel()
+	ctx := browser(t)
+	must(t, chromedp.Do(ctx,
+		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
+		chromedp.Navigate(tramo.replicas[0].url+"/"),
+		chromedp.WaitVisible(`form input`),
+	))
+	screenshot(t, ctx, "page-token.png")
+}
+
+// browser starts a Chromium of its own for the test.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path, err := stack.Chromium()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("lang", "es"),
+	)
+	ctx, cancel := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), opts...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	must(t, chromedp.Do(ctx)) // the browser lives as long as this context
+	ctx, cancel = context.WithTimeout(ctx, patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// ask runs an action that tells something.
+func ask[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) T {
+	t.Helper()
+	v, err := chromedp.Run(ctx, a)
+	must(t, err)
+	return v
+}
+
+// screenshot keeps what the browser shows.
+func screenshot(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	dir := os.Getenv("TRAMO_TEST_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	write(t, filepath.Join(dir, name), ask(t, ctx, chromedp.FullScreenshot(100)))
+}
+
+func write(t *testing.T, path string, data []byte) {
+	t.Helper()
+	must(t, os.WriteFile(path, data, 0o600))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
