@@ -56,7 +56,7 @@ func run(m *testing.M) (code int, err error) {
 }
 
 func (in *installation) start(ctx context.Context) (err error) {
-	if in.bin, err = stack.Build(ctx, "tramo", "tramo-worker"); err != nil {
+	if in.bin, err = stack.Build(ctx, "tramo", "tramo-worker", "tramo-dev"); err != nil {
 		return err
 	}
 	if in.postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{}); err != nil {

@@ -1,0 +1,191 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A laptop is a running tramo-dev.
+type laptop struct {
+	process *stack.Process
+	at      replica
+	user    user
+}
+
+var pageLine = regexp.MustCompile(`(http://[^/\s]+)/#token=(\S+)`)
+
+// startDev runs tramo-dev on dir and waits for the page's address.
+func startDev(t *testing.T, dir string, env ...string) laptop {
+	t.Helper()
+	ops := freeAddress()
+	env = append(env, "TRAMO_DEV_DIR="+dir, "TRAMO_LISTEN="+freeAddress(), "TRAMO_OPS_LISTEN="+ops,
+		"TRAMO_DEV_WORKER_OPS_LISTEN="+freeAddress())
+	p, err := stack.Start(stack.ProcessConfig{Path: tramo.bin.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
+	must(t, err)
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("tramo-dev said:\n%s", p.Output())
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, p.WaitForLog(ctx, "/#token="))
+	found := pageLine.FindStringSubmatch(p.Output())
+	return laptop{process: p, at: replica{process: p, url: found[1], ops: "http://" + ops}, user: user{t: t, token: found[2]}}
+}
+
+// One command starts everything and prints an address that works. Kill -9 of it leaves no process behind. The
+// second start, on what the kill left, finds the upload again; objects lie there as plain files; and Ctrl-C
+// ends it all well.
+func TestDevSurvivesBeingKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	photo := read(t, fieldPhoto(t))
+
+	first := startDev(t, dir)
+	url := first.user.send(first.at, photo, "filename", "a.jpg", "filetype", "image/jpeg", "project", "obra")
+	if up, _ := first.user.await(url); up.Status != "completed" || len(up.Derivatives) != 3 || up.EXIF.GPS == nil {
+		t.Fatalf("%+v", up)
+	}
+	family := descendants(t, first.process.Pid())
+	if len(family) < 6 {
+		t.Fatalf("only %d processes below tramo-dev", len(family))
+	}
+	killOne(t, first.process.Pid())
+	awaitGone(t, family)
+
+	second := startDev(t, dir)
+	again := second.at.url + "/api/uploads/" + idOf(url)
+	if up := second.user.get(again); up.Status != "completed" || up.SHA256 != sumOf(photo) {
+		t.Errorf("after the restart: %+v", up)
+	}
+	originals, err := filepath.Glob(filepath.Join(dir, "objects", "*", "tenants", "*", "projects", "obra", "uploads", idOf(url), "original-*"))
+	if err != nil || len(originals) != 1 || sumOf(read(t, originals[0])) != sumOf(photo) {
+		t.Errorf("the object as a plain file: %v %v", originals, err)
+	}
+	family = descendants(t, second.process.Pid())
+	must(t, second.process.Signal(os.Interrupt))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := second.process.Wait(ctx); err != nil {
+		t.Errorf("Ctrl-C: %v", err)
+	}
+	awaitGone(t, family)
+}
+
+// With external addresses given, tramo-dev uses those and starts none of its own.
+func TestDevUsesWhatItIsGiven(t *testing.T) {
+	t.Parallel()
+	must(t, tramo.postgres.CreateDatabase(t.Context(), "given", "template0"))
+	env := append(tramo.s3.Env(),
+		"TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", "given"), "TRAMO_S3_ENDPOINT="+tramo.s3.Endpoint(),
+		"TRAMO_S3_BUCKET="+tramo.s3.Bucket(), "TRAMO_CLAMD="+tramo.clamd.Address())
+	dev := startDev(t, t.TempDir(), env...)
+	url := dev.user.send(dev.at, stack.PNG(20, 20), "filetype", "image/png")
+	if up, _ := dev.user.await(url); up.Status != "completed" {
+		t.Errorf("%+v", up)
+	}
+	if n := len(objectsOf(t, idOf(url))); n == 0 {
+		t.Error("nothing in the bucket that was given")
+	}
+	for _, pid := range descendants(t, dev.process.Pid()) {
+		if name := commandOf(pid); name != "tramo" && name != "tramo-worker" {
+			t.Errorf("it started %s", name)
+		}
+	}
+	must(t, dev.process.Stop())
+}
+
+// A second tramo-dev on the same directory, or on a port in use, says so and touches nothing.
+func TestDevRefusesToStartTwice(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	dev := startDev(t, dir)
+	for name, env := range map[string][]string{
+		"another tramo-dev": {"TRAMO_DEV_DIR=" + dir},
+		"TRAMO_LISTEN":      {"TRAMO_DEV_DIR=" + t.TempDir(), "TRAMO_LISTEN=" + strings.TrimPrefix(dev.at.url, "http://")},
+	} {
+		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := dev.user.do("GET", dev.at.url+"/api/uploads", nil); got.status != 200 {
+		t.Errorf("the first one answers %d", got.status)
+	}
+	must(t, dev.process.Stop())
+}
+
+// descendants are the processes below pid.
+func descendants(t *testing.T, pid int) []int {
+	t.Helper()
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	must(t, err)
+	var all []int
+	for _, file := range children {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, field := range strings.Fields(string(data)) {
+			child, err := strconv.Atoi(field)
+			must(t, err)
+			all = append(append(all, child), descendants(t, child)...)
+		}
+	}
+	return all
+}
+
+func commandOf(pid int) string {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
+}
+
+// killOne ends one process, and not its group, with -9.
+func killOne(t *testing.T, pid int) {
+	t.Helper()
+	p, err := os.FindProcess(pid)
+	must(t, err)
+	must(t, p.Kill())
+}
+
+// awaitGone waits until none of the processes lives any more.
+func awaitGone(t *testing.T, pids []int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for _, pid := range pids {
+		for lives(pid) {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("process %d (%s) lives on", pid, commandOf(pid))
+			}
+		}
+	}
+}
+
+// lives reports whether a process runs; one that has ended and waits for its parent does not.
+func lives(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
