@@ -39,6 +39,12 @@ func init() {
 	os.Exit(0)
 }
 
+// What a misbehaving child keeps, so that the compiler keeps it too.
+var (
+	spun  int
+	hoard [][]byte
+)
+
 // misbehave is a child taken over by the file that it decodes.
 func misbehave(how string) {
 	render := func([]byte, int, []int, int) (processing.Rendered, error) {
@@ -46,10 +52,10 @@ func misbehave(how string) {
 		case "hang":
 			select {}
 		case "spin":
-			for {
+			for turns := 0; ; turns++ {
+				spun = turns
 			}
 		case "hoard":
-			var hoard [][]byte
 			for {
 				hoard = append(hoard, bytes.Repeat([]byte("x"), 16<<20))
 			}

@@ -76,7 +76,7 @@ func (p *Pipeline) process(ctx context.Context, id uuid.UUID) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	defer file.Close() //nolint:errcheck // it has no name any more and is read by nobody else
+	defer file.Close() // it has no name any more and is read by nobody else
 
 	verdict, err := p.download(ctx, u, file)
 	if err != nil {
@@ -136,7 +136,7 @@ func (p *Pipeline) download(ctx context.Context, u storage.Upload, file *os.File
 	case err != nil:
 		return Verdict{}, fmt.Errorf("%w: %w", errBusy, err)
 	}
-	defer body.Close() //nolint:errcheck // read to its end, or given up
+	defer body.Close() // read to its end, or given up
 	if size != u.Size {
 		return Verdict{}, fmt.Errorf("object of upload %s has %d bytes, not %d", u.ID, size, u.Size)
 	}

@@ -122,7 +122,9 @@ func (s *Scanner) stream(conn net.Conn, r io.Reader, replies chan reply) (sent i
 	buffer := make([]byte, 4+scanChunk)
 	for {
 		n, readErr := fill(r, buffer[4:])
-		if readErr != nil && readErr != io.EOF {
+		// Only io.EOF itself ends a file (io.Reader); an error that wraps it is a broken download.
+		ended := readErr == io.EOF //nolint:errorlint // see above
+		if readErr != nil && !ended {
 			return sent, fmt.Errorf("read what is to be scanned: %w", readErr)
 		}
 		if early := takeEarly(replies); early {
@@ -135,7 +137,7 @@ func (s *Scanner) stream(conn net.Conn, r io.Reader, replies chan reply) (sent i
 			}
 			sent += int64(n)
 		}
-		if readErr == io.EOF {
+		if ended {
 			return sent, s.send(conn, make([]byte, 4))
 		}
 	}

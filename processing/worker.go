@@ -19,8 +19,8 @@ import (
 
 // How the pool works its queue.
 const (
-	jobTimeout    = 5 * time.Minute  // longer than a scan and an examination may take together
-	rescueAfter   = 6 * time.Minute  // a job that has run for longer lost its worker
+	jobTimeout    = 5 * time.Minute // longer than a scan and an examination may take together
+	rescueAfter   = 6 * time.Minute // a job that has run for longer lost its worker
 	fetchCooldown = 20 * time.Millisecond
 	pollInterval  = 250 * time.Millisecond // covers a lost notification
 	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops

@@ -31,7 +31,6 @@ var (
 	errUnauthorized = errors.New("no valid token")
 	errBadRequest   = errors.New("request is not valid")
 	errNotFound     = errors.New("no such resource")
-	errInternal     = errors.New("internal error")
 	errUnavailable  = errors.New("a dependency does not answer")
 )
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"time"
@@ -143,11 +144,8 @@ func run(ctx context.Context, s *server.Server, ops *telemetry.Ops, leases *stor
 	err := g.Wait()
 
 	stopLeasing()
-	<-leased
+	err = errors.Join(err, <-leased)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if e := leases.Close(last); err == nil {
-		err = e
-	}
-	return err
+	return errors.Join(err, leases.Close(last))
 }

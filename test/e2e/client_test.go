@@ -113,7 +113,7 @@ func (u user) try(ctx context.Context, method, url string, body io.Reader, heade
 	if err != nil {
 		return answer{}, err
 	}
-	defer res.Body.Close() //nolint:errcheck // read to its end
+	defer res.Body.Close() // read to its end
 	data, err := io.ReadAll(res.Body)
 	return answer{status: res.StatusCode, header: res.Header, body: data}, err
 }

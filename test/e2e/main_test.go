@@ -168,6 +168,6 @@ func freeAddress() string {
 	if err != nil {
 		panic(err) // loopback has no free port
 	}
-	defer l.Close() //nolint:errcheck // nothing is lost with it
+	defer l.Close() // nothing is lost with it
 	return l.Addr().String()
 }

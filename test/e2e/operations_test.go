@@ -128,7 +128,7 @@ func TestGracefulStopKeepsWhatHasArrived(t *testing.T) {
 	url := u.create(r, len(photo), "filetype", "image/jpeg")
 	const arrived = 1_500_000
 	body, client := io.Pipe()
-	defer client.Close() //nolint:errcheck // nobody reads it any more
+	defer client.Close() // nobody reads it any more
 	ended := make(chan answer, 1)
 	go func() {
 		a, _ := u.try(context.WithoutCancel(t.Context()), "PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets)
@@ -164,7 +164,7 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 	const acknowledged = 1_000_000
 	u.patch(url, 0, photo[:acknowledged])
 	body, client := io.Pipe()
-	defer client.Close() //nolint:errcheck // nobody reads it any more
+	defer client.Close() // nobody reads it any more
 	ended := make(chan error, 1)
 	go func() {
 		_, err := u.try(context.WithoutCancel(t.Context()), "PATCH", url, body, "Upload-Offset", "1000000", "Content-Type", octets)
@@ -291,7 +291,7 @@ func TestLogsKeepSecrets(t *testing.T) {
 	r, err := tramo.serve(t.Context(), "TRAMO_LOG_LEVEL=debug")
 	must(t, err)
 	defer r.process.Stop() //nolint:errcheck // the test has spoken
-	name := "plano-confidencial-" + filepath.Base(t.TempDir()) + ".jpg"
+	name := "plano-secreto-" + filepath.Base(t.TempDir()) + ".jpg"
 	url := u.send(r, read(t, path), "filename", name, "filetype", "image/jpeg")
 	u.await(url)
 	u.do("GET", url, nil, "Authorization", "Bearer "+u.token+"x")
