@@ -1,11 +1,16 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"github.com/tramo/tramo/test/stack"
@@ -40,10 +45,71 @@ func TestPageInABrowser(t *testing.T) {
 	if address != tramo.replicas[0].url+"/" {
 		t.Errorf("the address bar shows %s: a token must not stay there", address)
 	}
-	t.Logf("the virus's row says %q", reason)
+	if !strings.Contains(reason, "virus") {
+		t.Errorf("the virus's row says %q", reason)
+	}
 	screenshot(t, ctx, "page-phone.png")
 	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
 	screenshot(t, ctx, "page-desktop.png")
+}
+
+// A person pauses a large file in the middle and resumes it, then closes the page in the middle, opens it
+// again and chooses the file again: it is one upload, and no byte that was safe is sent twice.
+func TestPagePausesAndResumes(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	proxy, err := stack.NewProxy(tramo.s3.Endpoint())
+	must(t, err)
+	defer proxy.Close()
+	must(t, proxy.Latency(500*time.Millisecond)) // a part takes a while, so that a person is fast enough
+	r, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+proxy.URL())
+	must(t, err)
+	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	ctx := browser(t)
+	path := filepath.Join(t.TempDir(), "medidas.csv")
+	line := []byte("fecha;hora;medida;nota\n")
+	data := bytes.Repeat(line, 60<<20/len(line))
+	write(t, path, data)
+	const row = `[data-testid="upload"]`
+
+	must(t, chromedp.Listen(ctx, func(event any) {
+		if _, ok := event.(*page.EventJavascriptDialogOpening); ok { // "leave this page?"
+			go chromedp.Call(ctx, page.HandleJavaScriptDialog, page.HandleJavaScriptDialogParams{Accept: true}) //nolint:errcheck // what follows fails without it
+		}
+	}))
+	must(t, chromedp.Do(ctx,
+		chromedp.EmulateViewport(1280, 800), // the row is in view, as it is for a person who clicks in it
+		chromedp.Navigate(r.url+"/#token="+u.token),
+		chromedp.WaitReady("#files"),
+		chromedp.SetUploadFiles("#files", []string{path}),
+		chromedp.WaitVisible(row+`[data-status="uploading"]`),
+	))
+	r.awaitMetric(t, "tramo_upload_received_bytes_total", 10<<20)
+	must(t, chromedp.Do(ctx,
+		chromedp.Click(row+` [data-action="pause"]`),
+		chromedp.WaitVisible(row+`[data-status="paused"]`),
+		chromedp.Click(row+` [data-action="resume"]`),
+		chromedp.WaitVisible(row+`[data-status="uploading"]`),
+	))
+	r.awaitMetric(t, "tramo_upload_received_bytes_total", 30<<20)
+	must(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
+	must(t, chromedp.Do(ctx,
+		chromedp.Navigate(r.url+"/"),
+		chromedp.WaitReady("#files"),
+		chromedp.SetUploadFiles("#files", []string{path}),
+		chromedp.WaitVisible(row+`[data-status="completed"]`),
+	))
+	var listed struct{ Items []upload }
+	a := u.do("GET", r.url+"/api/uploads", nil)
+	must(t, json.Unmarshal(a.body, &listed))
+	if len(listed.Items) != 1 || listed.Items[0].SHA256 != sumOf(data) {
+		t.Errorf("uploads: %s", a.body)
+	}
+	// What a browser has handed to the network when it is told to stop is sent, but not always received.
+	again := int(r.metric(t, "tramo_upload_received_bytes_total")) - len(data)
+	if again > 0 {
+		t.Errorf("%d bytes were received twice", again)
+	}
 }
 
 // Without a token the page asks for one and says nothing else.
@@ -67,7 +133,7 @@ func browser(t *testing.T) context.Context {
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("lang", "es"),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Env("LANGUAGE=es"),
 	)
 	ctx, cancel := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), opts...)
 	t.Cleanup(cancel)
