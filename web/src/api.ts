@@ -1,5 +1,7 @@
 // The JSON side of the server: reading the state of uploads.
 
+import { problemWords } from './i18n'
+
 export type ServerStatus =
   | 'pending'
   | 'uploading'
@@ -12,6 +14,7 @@ export type ServerStatus =
 
 export type FailureReason =
   | 'infected'
+  | 'unscannable'
   | 'unreadable'
   | 'type_mismatch'
   | 'type_not_allowed'
@@ -63,7 +66,9 @@ export function problemDetail(body: string): string {
   try {
     const problem: unknown = JSON.parse(body)
     if (typeof problem !== 'object' || problem === null) return ''
-    const { detail, title } = problem as { detail?: unknown; title?: unknown }
+    const { type, detail, title } = problem as { type?: unknown; detail?: unknown; title?: unknown }
+    const own = problemWords(type)
+    if (own) return own
     if (typeof detail === 'string' && detail) return detail
     return typeof title === 'string' ? title : ''
   } catch {

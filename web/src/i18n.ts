@@ -39,12 +39,13 @@ const es = {
   cancelled: 'Cancelado',
   unfinished: 'Sin terminar: elige el archivo otra vez para seguir',
   expired: 'Venció antes de terminar',
-  infected: 'Contiene un virus',
-  unreadable: 'El archivo está dañado',
-  type_mismatch: 'El contenido no corresponde a su tipo',
-  type_not_allowed: 'Este tipo de archivo no se acepta',
-  checksum_mismatch: 'No llegó igual a como salió',
-  dead_lettered: 'No se pudo revisar',
+  infected: 'Contiene un virus. Nadie podrá abrirlo aquí.',
+  unscannable: 'No se puede revisar si tiene virus. Envíalo sin contraseña o sin comprimir.',
+  unreadable: 'El archivo está dañado o cortado. Revisa que se abra y envíalo otra vez.',
+  type_mismatch: 'El contenido no corresponde a su tipo. Revisa que se abra y envíalo otra vez.',
+  type_not_allowed: 'Este tipo de archivo no se acepta aquí.',
+  checksum_mismatch: 'No llegó igual a como salió. Envíalo otra vez.',
+  dead_lettered: 'Está guardado, pero no se pudo revisar. Ya avisamos al administrador.',
   refused: 'El servidor no lo aceptó ({status})',
   unreadableHere: 'Ya no se puede leer en este aparato. Elígelo otra vez.',
   pause: 'Pausar {name}',
@@ -101,6 +102,7 @@ const en: Record<Key, string> = {
   unfinished: 'Not finished: choose the file again to go on',
   expired: 'It expired before it was finished',
   infected: 'It contains a virus',
+  unscannable: 'It cannot be checked for viruses',
   unreadable: 'The file is damaged',
   type_mismatch: 'The content does not match its type',
   type_not_allowed: 'This type of file is not accepted',
@@ -135,6 +137,29 @@ const words: Record<Key, string> = language === 'es' ? es : en
 
 export function t(key: Key, values: Record<string, string | number> = {}): string {
   return words[key].replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole))
+}
+
+export function isKey(name: string): name is Key {
+  return Object.hasOwn(words, name)
+}
+
+/** What the server refuses, by its problem's type, where its English will not do. */
+const problems: Record<string, string> = {
+  '/problems/bad-metadata': 'Los datos del archivo no son válidos. Revisa el nombre de la obra.',
+  '/problems/client-id-taken': 'El archivo cambió desde la última vez. Elígelo otra vez.',
+  '/problems/empty': 'El archivo está vacío. Elígelo otra vez, o toma la foto otra vez.',
+  '/problems/forbidden': 'Tu código permite ver archivos, pero no enviarlos.',
+  '/problems/gone': 'Este envío ya terminó. Elige el archivo otra vez.',
+  '/problems/lost': 'Este envío no puede seguir. Elige el archivo otra vez.',
+  '/problems/no-tenant': 'Tu código es de una empresa que no existe aquí. Pide uno nuevo.',
+  '/problems/quota-exceeded': 'Tu empresa ya no tiene espacio. Avisa a tu administrador.',
+  '/problems/too-large': 'El archivo es demasiado grande.',
+  '/problems/type-not-allowed': 'Este tipo de archivo no se acepta aquí.',
+}
+
+/** The page's own words for a problem, or undefined where the server's are to be used. */
+export function problemWords(type: unknown): string | undefined {
+  return language === 'es' && typeof type === 'string' ? problems[type] : undefined
 }
 
 /** Translates the static page: every element that carries data-i18n. */

@@ -1,14 +1,15 @@
 // The state of an upload as a person reads it.
 
 import type { UploadState } from './api'
-import { t, type Key } from './i18n'
+import { isKey, language, t } from './i18n'
 import type { Failure, Item } from './item'
 
 export function failureText(failure: Failure): string {
   if (failure.kind === 'unreadableHere') return t('unreadableHere')
   if (failure.kind === 'refused') return failure.detail || t('refused', { status: failure.status })
-  const known: Key = failure.reason
-  return failure.detail ? `${t(known)}. ${failure.detail}` : t(known)
+  // The server speaks English. A reason newer than this page has no words here.
+  if (language === 'en' && failure.detail) return failure.detail
+  return isKey(failure.reason) ? t(failure.reason) : failure.detail || t('failed')
 }
 
 export function stateText(item: Item, hasToken: boolean): string {
