@@ -1,0 +1,72 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/telemetry"
+)
+
+func TestLoggers(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log, err := telemetry.NewLogger(&out, "json", "warn")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("unheard")
+	log.Warn("heard", slog.Int("size", 5))
+	var line map[string]any
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line["msg"] != "heard" || line["size"] != 5.0 {
+		t.Errorf("%s: %v", out.String(), err)
+	}
+	for _, c := range [][2]string{{"xml", "info"}, {"json", "loud"}} {
+		if _, err := telemetry.NewLogger(&out, c[0], c[1]); err == nil || !strings.Contains(err.Error(), "is not") {
+			t.Errorf("%v: %v", c, err)
+		}
+	}
+}
+
+// Readiness asks all dependencies side by side, says of each what it found, and does not wait for one that
+// hangs.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	ops := telemetry.Ops{
+		Registry:  telemetry.NewRegistry(),
+		Log:       slog.New(slog.DiscardHandler),
+		CheckTime: 50 * time.Millisecond,
+		Checks: []telemetry.Check{
+			{Name: "good", Ask: func(context.Context) error { return nil }},
+			{Name: "bad", Ask: func(context.Context) error { return errors.New("connection refused") }},
+			{Name: "slow", Ask: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
+		},
+	}
+	ask := func(path string) (int, map[string]string) {
+		w := httptest.NewRecorder()
+		ops.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		var found map[string]string
+		_ = json.Unmarshal(w.Body.Bytes(), &found) // only /readyz answers JSON
+		return w.Code, found
+	}
+	status, found := ask("/readyz")
+	if status != http.StatusServiceUnavailable || found["good"] != "ok" || found["bad"] != "connection refused" || found["slow"] == "ok" {
+		t.Errorf("%d %v", status, found)
+	}
+	ops.Checks = ops.Checks[:1]
+	if status, found := ask("/readyz"); status != http.StatusOK || found["good"] != "ok" {
+		t.Errorf("%d %v", status, found)
+	}
+	for _, path := range []string{"/livez", "/metrics"} {
+		if status, _ := ask(path); status != http.StatusOK {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+}
