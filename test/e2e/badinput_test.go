@@ -274,3 +274,28 @@ func TestBadFiles(t *testing.T) {
 		}
 	})
 }
+
+// A large body that is refused is answered early, and its sender reads the answer and not a reset connection.
+func TestLargeBodiesAreRefusedWithAnAnswer(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	body := make([]byte, 30<<20)
+	url := u.create(tramo.replicas[0], len(body))
+	for name, c := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"bad token":    {[]string{"Authorization", "Bearer x", "Upload-Offset", "0"}, http.StatusUnauthorized},
+		"wrong offset": {[]string{"Upload-Offset", "7"}, http.StatusConflict},
+	} {
+		for range 5 {
+			a, err := u.try(t.Context(), "PATCH", url, bytes.NewReader(body), append(c.headers, "Content-Type", octets)...)
+			if err != nil || a.status != c.status {
+				t.Errorf("%s: %d, %v", name, a.status, err)
+			}
+		}
+	}
+	if got := u.offset(url); got != 0 {
+		t.Errorf("offset %d", got)
+	}
+}
