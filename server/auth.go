@@ -19,6 +19,9 @@ import (
 // clockSkew is how far a token issuer's clock may be from ours.
 const clockSkew = 30 * time.Second
 
+// maxSubject is the longest user id, in bytes. OpenID Connect allows as much (Core 1.0, section 2, sub).
+const maxSubject = 255
+
 // MinSecret is the least length of a secret for HS256, in bytes (RFC 7518, section 3.2).
 const MinSecret = 32
 
@@ -92,8 +95,8 @@ func (v *Verifier) Verify(token string) (tenant.Identity, error) {
 	if err != nil {
 		return tenant.Identity{}, fmt.Errorf("claim role: %w", err)
 	}
-	if c.Subject == "" {
-		return tenant.Identity{}, errors.New("claim sub is empty")
+	if c.Subject == "" || len(c.Subject) > maxSubject || strings.ContainsRune(c.Subject, 0) {
+		return tenant.Identity{}, fmt.Errorf("claim sub is empty, longer than %d bytes, or has a NUL", maxSubject)
 	}
 	return tenant.Identity{Tenant: id, User: c.Subject, Role: role}, nil
 }

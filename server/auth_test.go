@@ -87,6 +87,8 @@ func TestTokensThatAreRefused(t *testing.T) {
 		"tenant is the zero": {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["tenant"] = uuid.Nil.String() }},
 		"tenant is a list":   {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["tenant"] = []string{tenantID.String()} }},
 		"no subject":         {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { delete(c, "sub") }},
+		"subject too long":   {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["sub"] = strings.Repeat("a", 256) }},
+		"subject with NUL":   {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["sub"] = "a\x00b" }},
 		"unknown role":       {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["role"] = "root" }},
 	} {
 		t.Run(name, func(t *testing.T) {
