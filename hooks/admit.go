@@ -115,8 +115,16 @@ func (a *Admission) Admit(ctx context.Context, size int64, metadata map[string]s
 	err = a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	switch {
 	case errors.Is(err, storage.ErrDuplicateClientID):
-		return a.findExisting(ctx, n)
+		old, err := a.findExisting(ctx, n)
+		if errors.Is(err, storage.ErrNotFound) {
+			return a.Admit(ctx, size, metadata) // it has ended since, and its client id is free
+		}
+		return old, err
 	case errors.Is(err, storage.ErrQuotaExceeded):
+		// What uses up the room may be this very upload.
+		if old, err := a.findExisting(ctx, n); !errors.Is(err, storage.ErrNotFound) {
+			return old, err
+		}
 		return Admitted{}, a.explainNoRoom(ctx, size)
 	case err != nil:
 		return Admitted{}, err
@@ -171,6 +179,9 @@ func (a *Admission) explainNoRoom(ctx context.Context, size int64) error {
 
 // examine turns what a client says of an upload into what is recorded of it.
 func (p Policy) examine(who tenant.Identity, size int64, meta map[string]string) (storage.NewUpload, error) {
+	if meta == nil {
+		meta = map[string]string{} // null is no JSON object
+	}
 	n := storage.NewUpload{
 		UserID:   who.User,
 		ClientID: meta[metaClientID],
@@ -183,7 +194,7 @@ func (p Policy) examine(who tenant.Identity, size int64, meta map[string]string)
 	switch {
 	case !who.Role.CanUpload():
 		return n, ErrForbidden
-	case size == 0:
+	case size <= 0:
 		return n, refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
 	case size > p.MaxSize:
 		return n, refuse(ErrTooLarge, "The file has %s; the most is %s.",

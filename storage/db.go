@@ -96,14 +96,14 @@ func (db *DB) Ping(ctx context.Context) error {
 	return nil
 }
 
-// RequireTenantIsolation returns an error unless row-level security binds this connection's role: a
-// superuser, a role with BYPASSRLS and a member of the owner would all read every tenant.
+// RequireTenantIsolation returns an error unless row-level security binds this connection's role and every
+// role that it can become: a superuser, a role with BYPASSRLS and the owner would all read every tenant.
 func (db *DB) RequireTenantIsolation(ctx context.Context) error {
 	var role string
 	var free bool
 	err := db.pool.QueryRow(ctx, `
-		select rolname, rolsuper or rolbypassrls or pg_has_role(rolname, 'tramo_owner', 'member')
-		from pg_roles where rolname = current_user`).Scan(&role, &free)
+		select current_user, bool_or(rolsuper or rolbypassrls or rolname = 'tramo_owner')
+		from pg_roles where pg_has_role(current_user, oid, 'member')`).Scan(&role, &free)
 	if err != nil {
 		return fmt.Errorf("check the database role: %w", err)
 	}

@@ -43,11 +43,13 @@ type Leases struct {
 	ttl     time.Duration
 	log     *slog.Logger
 
-	mu     sync.Mutex
-	holder uuid.UUID              // this process's row in lock_holders; the zero id before the first heartbeat
-	alive  time.Time              // when the last heartbeat that succeeded was sent
-	held   map[uuid.UUID]*Lease   // by upload
-	freed  map[uuid.UUID][]waiter // by upload: who waits in this process
+	mu      sync.Mutex
+	holder  uuid.UUID                   // this process's row in lock_holders; the zero id before the first heartbeat
+	changed chan struct{}               // closed when holder changes
+	alive   time.Time                   // when the last heartbeat that succeeded was sent
+	held    map[uuid.UUID]*Lease        // by upload
+	trying  map[uuid.UUID]chan struct{} // by upload: closed when this process's attempt at its row is over
+	freed   map[uuid.UUID][]waiter      // by upload: who waits in this process
 }
 
 // A waiter is told, without blocking, that it is worth asking again.
@@ -68,8 +70,10 @@ type Lease struct {
 func NewLeases(db *DB, replica string, ttl time.Duration, log *slog.Logger) *Leases {
 	return &Leases{
 		db: db, replica: replica, ttl: ttl, log: log,
-		held:  make(map[uuid.UUID]*Lease),
-		freed: make(map[uuid.UUID][]waiter),
+		changed: make(chan struct{}),
+		held:    make(map[uuid.UUID]*Lease),
+		trying:  make(map[uuid.UUID]chan struct{}),
+		freed:   make(map[uuid.UUID][]waiter),
 	}
 }
 
@@ -90,6 +94,7 @@ func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 	wake := ls.wait(upload)
 	defer ls.stopWaiting(upload, wake)
 	for {
+		_, changed := ls.self()
 		lease, err := ls.try(ctx, id.Tenant, upload, letGo)
 		switch {
 		case err == nil:
@@ -103,6 +108,7 @@ func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 		retry.Reset(recheck)
 		select {
 		case <-wake:
+		case <-changed:
 		case <-retry.C:
 		case <-ctx.Done():
 			return nil, ErrLeaseHeld
@@ -112,12 +118,20 @@ func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 
 // try takes the lease, or leaves word that this process waits and tells the holder.
 func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()) (*Lease, error) {
-	me := ls.self()
+	leave, err := ls.enter(ctx, upload)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if ls.askLocally(owner, upload) {
+		return nil, ErrLeaseHeld
+	}
+	me, _ := ls.self()
 	if me == uuid.Nil {
 		return nil, ErrLeaseHeld // not yet, or no longer, a holder: the next heartbeat decides
 	}
 	var fence int64
-	err := ls.db.inTenant(ctx, lazily, func(tx Tx) error {
+	err = ls.db.inTenant(ctx, lazily, func(tx Tx) error {
 		var err error
 		fence, err = tx.takeLock(ctx, upload, me)
 		if !errors.Is(err, ErrLeaseHeld) {
@@ -129,7 +143,6 @@ func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 		return nil, err
 	}
 	if fence == 0 {
-		ls.askLocally(upload)
 		return nil, ErrLeaseHeld
 	}
 	lease := &Lease{leases: ls, upload: upload, tenant: owner, holder: me, fence: fence, letGo: letGo}
@@ -141,31 +154,80 @@ func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 
 // Release gives the lease back and tells the process that waits. Its own process's waiters are told too.
 func (l *Lease) Release(ctx context.Context) error {
-	l.leases.forget(l)
-	defer l.leases.wakeWaiters(l.upload)
-	ctx = tenant.With(ctx, tenant.Identity{Tenant: l.tenant})
-	err := l.leases.db.inTenant(ctx, lazily, func(tx Tx) error { return tx.releaseLock(ctx, l) })
-	if err != nil {
+	ls := l.leases
+	defer ls.wakeWaiters(l.upload)
+	defer ls.forget(l)
+	if err := ls.giveBack(ctx, l.tenant, l.upload, l.holder, l.fence); err != nil {
 		return fmt.Errorf("release lease on upload %s: %w", l.upload, err)
 	}
 	return nil
 }
 
-// takeLock returns the fence of a lock taken, [ErrLeaseHeld] when a living process holds it, or
-// [ErrNotFound] when this tenant has no such upload.
-func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, err error) {
-	err = tx.QueryRow(ctx, `
-		insert into upload_locks as l (tenant_id, upload_id, holder_id, fence)
-		select u.tenant_id, u.id, $3, nextval('fences') from uploads u where u.tenant_id = $1 and u.id = $2
-		on conflict (tenant_id, upload_id) do update
-			set holder_id = excluded.holder_id, fence = excluded.fence, waiter = null
-			where (select h.expires_at <= now() from lock_holders h where h.id = l.holder_id)
-		returning fence`, tx.Tenant, upload, me).Scan(&fence)
-	if err == nil {
-		return fence, nil
+// asked hears that another process wants an upload that it thinks is held here. If nobody here holds it,
+// the answer to a commit got lost: that of a lease taken, whose request had gone by then, or that of a
+// release. The heartbeat would keep such a row alive for ever.
+func (ls *Leases) asked(ctx context.Context, owner, upload uuid.UUID) error {
+	if ls.askLocally(owner, upload) {
+		return nil
 	}
-	if !errors.Is(err, pgx.ErrNoRows) {
+	leave, ok := ls.tryEnter(upload)
+	if !ok {
+		return nil // somebody is about to hold it; who wants it will ask again
+	}
+	defer leave()
+	if ls.askLocally(owner, upload) {
+		return nil
+	}
+	me, _ := ls.self()
+	return ls.giveBack(ctx, owner, upload, me, anyFence)
+}
+
+const anyFence = 0
+
+// giveBack deletes a holder's lock and tells the process that waits for it.
+func (ls *Leases) giveBack(ctx context.Context, owner, upload, holder uuid.UUID, fence int64) error {
+	ctx = tenant.With(ctx, tenant.Identity{Tenant: owner})
+	return ls.db.inTenant(ctx, lazily, func(tx Tx) error {
+		_, err := tx.Exec(ctx, `
+			with gone as (
+				delete from upload_locks
+				where tenant_id = $1 and upload_id = $2 and holder_id = $3 and ($4 = 0 or fence = $4)
+				returning waiter
+			)
+			select pg_notify('tramo_lock_' || replace(waiter::text, '-', ''), 'free ' || $1::text || ' ' || $2::text)
+			from gone where waiter <> $3`, tx.Tenant, upload, holder, fence)
+		return err
+	})
+}
+
+// takeLock returns the fence of a lock taken, [ErrLeaseHeld] when another living process holds it, or
+// [ErrNotFound] when this tenant has no such upload. The caller knows that nobody in this process holds it:
+// if the row says so, the answer to a commit got lost, and the row is free.
+func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, err error) {
+	var both pgx.Batch // in one round trip
+	both.Queue(`
+		insert into upload_locks as l (tenant_id, upload_id, holder_id, fence)
+		select u.tenant_id, u.id, $3, 0 from uploads u where u.tenant_id = $1 and u.id = $2
+		on conflict (tenant_id, upload_id) do update set holder_id = excluded.holder_id, waiter = null
+			where l.holder_id = excluded.holder_id
+				or (select h.expires_at <= now() from lock_holders h where h.id = l.holder_id)`,
+		tx.Tenant, upload, me)
+	// The insert can wait for another's row. A fence drawn before that would be below those handed out meanwhile.
+	both.Queue(`
+		update upload_locks set fence = nextval('fences')
+		where tenant_id = $1 and upload_id = $2 and holder_id = $3 returning fence`,
+		tx.Tenant, upload, me).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&fence)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err := tx.SendBatch(ctx, &both).Close(); err != nil {
 		return 0, fmt.Errorf("take lease: %w", err)
+	}
+	if fence != 0 {
+		return fence, nil
 	}
 	var exists bool
 	err = tx.QueryRow(ctx, `select exists (select from uploads where tenant_id = $1 and id = $2)`,
@@ -185,21 +247,10 @@ func (tx Tx) askForLock(ctx context.Context, upload, me uuid.UUID) error {
 		with asked as (
 			update upload_locks set waiter = $3 where tenant_id = $1 and upload_id = $2 returning holder_id
 		)
-		select pg_notify('tramo_lock_' || replace(holder_id::text, '-', ''), 'want ' || $2::text)
-		from asked where holder_id <> $3`, tx.Tenant, upload, me)
+		select pg_notify('tramo_lock_' || replace(holder_id::text, '-', ''), 'want ' || $1::text || ' ' || $2::text)
+		from asked`, tx.Tenant, upload, me)
 	if err != nil {
 		return fmt.Errorf("ask for lease: %w", err)
 	}
 	return nil
-}
-
-func (tx Tx) releaseLock(ctx context.Context, l *Lease) error {
-	_, err := tx.Exec(ctx, `
-		with gone as (
-			delete from upload_locks where tenant_id = $1 and upload_id = $2 and holder_id = $3 and fence = $4
-			returning waiter
-		)
-		select pg_notify('tramo_lock_' || replace(waiter::text, '-', ''), 'free ' || $2::text)
-		from gone where waiter <> $3`, tx.Tenant, l.upload, l.holder, l.fence)
-	return err
 }

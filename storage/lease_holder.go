@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -15,8 +14,7 @@ import (
 )
 
 // Run keeps this process a holder until ctx is done: it heartbeats, and listens for other replicas that
-// want an upload or have let one go. It then gives up what is still held, so that nobody waits for a time
-// to live.
+// want an upload or have let one go.
 func (ls *Leases) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { ls.heartbeats(ctx); return nil })
@@ -24,9 +22,10 @@ func (ls *Leases) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Close takes this process out of the holders. Call it when no request runs any more.
+// Close takes this process out of the holders, and gives up what it still holds, so that nobody waits for a
+// time to live. Call it after Run has returned, when no request runs any more.
 func (ls *Leases) Close(ctx context.Context) error {
-	me := ls.resign()
+	me := ls.become(uuid.Nil, time.Time{})
 	if me == uuid.Nil {
 		return nil
 	}
@@ -59,7 +58,8 @@ func (ls *Leases) heartbeats(ctx context.Context) {
 func (ls *Leases) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ls.ttl/4)
 	defer cancel()
-	me, sent := ls.self(), time.Now()
+	sent := time.Now()
+	me, _ := ls.self()
 	if me == uuid.Nil {
 		return ls.enlist(ctx, sent)
 	}
@@ -88,22 +88,22 @@ func (ls *Leases) enlist(ctx context.Context, sent time.Time) error {
 	if err != nil {
 		return err
 	}
-	ls.mu.Lock()
-	ls.holder, ls.alive = me, sent
-	ls.mu.Unlock()
+	ls.become(me, sent)
 	return nil
 }
 
+// overdue is asked after each heartbeat that fails, four times a time to live. The third in a row is due
+// three quarters of one after the last success, give or take a moment, and decides.
 func (ls *Leases) overdue() bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	return ls.holder != uuid.Nil && time.Since(ls.alive) > ls.ttl*3/4
+	return ls.holder != uuid.Nil && time.Since(ls.alive) > ls.ttl*5/8
 }
 
 // lose tells every holder in this process to stop: its leases may be another's by now.
 func (ls *Leases) lose() {
+	ls.become(uuid.Nil, time.Time{})
 	ls.mu.Lock()
-	ls.holder = uuid.Nil
 	lost := ls.held
 	ls.held = make(map[uuid.UUID]*Lease)
 	ls.mu.Unlock()
@@ -112,81 +112,133 @@ func (ls *Leases) lose() {
 	}
 }
 
-func (ls *Leases) resign() uuid.UUID {
+// become changes the holder that this process is, and returns the one that it was.
+func (ls *Leases) become(me uuid.UUID, since time.Time) (before uuid.UUID) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	me := ls.holder
-	ls.holder = uuid.Nil
-	return me
+	before, ls.holder, ls.alive = ls.holder, me, since
+	close(ls.changed)
+	ls.changed = make(chan struct{})
+	return before
 }
 
 // listens reconnects for as long as it must; the re-check of waiters covers what it misses meanwhile.
 func (ls *Leases) listens(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := ls.listen(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			ls.log.WarnContext(ctx, "listening for leases was cut off", slog.Any("err", err))
+		me, changed := ls.self()
+		if me != uuid.Nil {
+			ls.listen(ctx, me, changed)
 		}
 		select {
 		case <-ctx.Done():
+		case <-changed:
 		case <-time.After(ls.ttl / 8):
 		}
 	}
 }
 
-// listen hears this process's own channel, on a connection of its own, until the holder changes.
-func (ls *Leases) listen(ctx context.Context) error {
-	me := ls.self()
-	if me == uuid.Nil {
-		return nil
+// listen hears the holder's own channel, on a connection of its own, until the holder changes.
+func (ls *Leases) listen(ctx context.Context, me uuid.UUID, changed <-chan struct{}) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-changed:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	if err := ls.hear(ctx, me); err != nil && ctx.Err() == nil {
+		ls.log.WarnContext(ctx, "listening for leases was cut off", slog.Any("err", err))
 	}
+}
+
+func (ls *Leases) hear(ctx context.Context, me uuid.UUID) error {
 	conn, err := pgx.ConnectConfig(ctx, ls.db.pool.Config().ConnConfig)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is lost with it
+	defer conn.Close(context.WithoutCancel(ctx)) // nothing is lost with it
 	channel := "tramo_lock_" + strings.ReplaceAll(me.String(), "-", "")
 	if _, err := conn.Exec(ctx, "listen "+channel); err != nil {
 		return err
 	}
-	for ls.self() == me {
-		err := ls.hear(ctx, conn)
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
 			return err
 		}
+		if err := ls.heed(ctx, n.Payload); err != nil {
+			ls.log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
+		}
 	}
-	return nil
 }
 
-// hear waits for one notification, at most a time to live, so that a changed holder is noticed.
-func (ls *Leases) hear(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, ls.ttl)
+// heed acts on what another replica says: a word, a tenant and an upload.
+func (ls *Leases) heed(ctx context.Context, payload string) error {
+	ctx, cancel := context.WithTimeout(ctx, ls.ttl/4)
 	defer cancel()
-	n, err := conn.WaitForNotification(ctx)
-	if err != nil {
-		return err
-	}
-	word, id, _ := strings.Cut(n.Payload, " ")
-	upload, err := uuid.Parse(id)
-	if err != nil {
+	said := strings.Fields(payload)
+	if len(said) != 3 {
 		return nil // nobody but replicas of Tramo writes here
 	}
-	switch word {
+	owner, err1 := uuid.Parse(said[1])
+	upload, err2 := uuid.Parse(said[2])
+	if err1 != nil || err2 != nil {
+		return nil
+	}
+	switch said[0] {
 	case "want":
-		ls.askLocally(upload)
+		return ls.asked(ctx, owner, upload)
 	case "free":
 		ls.wakeWaiters(upload)
 	}
 	return nil
 }
 
-func (ls *Leases) self() uuid.UUID {
+// self returns the holder that this process is, and what is closed when that changes.
+func (ls *Leases) self() (uuid.UUID, <-chan struct{}) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	return ls.holder
+	return ls.holder, ls.changed
+}
+
+// enter waits until no other request of this process is taking or giving back the upload's row, so that
+// what this process holds and what the row says can be compared. Call leave when done.
+func (ls *Leases) enter(ctx context.Context, upload uuid.UUID) (leave func(), err error) {
+	for {
+		leave, ok := ls.tryEnter(upload)
+		if ok {
+			return leave, nil
+		}
+		ls.mu.Lock()
+		busy := ls.trying[upload]
+		ls.mu.Unlock()
+		if busy == nil {
+			continue
+		}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ErrLeaseHeld
+		}
+	}
+}
+
+func (ls *Leases) tryEnter(upload uuid.UUID) (leave func(), ok bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.trying[upload] != nil {
+		return nil, false
+	}
+	busy := make(chan struct{})
+	ls.trying[upload] = busy
+	return func() {
+		ls.mu.Lock()
+		delete(ls.trying, upload)
+		ls.mu.Unlock()
+		close(busy)
+	}, true
 }
 
 // keep remembers a lease; false means that the process is no longer the holder that took it.
@@ -208,14 +260,16 @@ func (ls *Leases) forget(l *Lease) {
 	}
 }
 
-// askLocally asks the holder in this process, if there is one, to let go.
-func (ls *Leases) askLocally(upload uuid.UUID) {
+// askLocally asks the holder in this process to let go; false means that there is none for this tenant.
+func (ls *Leases) askLocally(owner, upload uuid.UUID) bool {
 	ls.mu.Lock()
 	l := ls.held[upload]
 	ls.mu.Unlock()
-	if l != nil {
-		l.letGo()
+	if l == nil || l.tenant != owner {
+		return false
 	}
+	l.letGo()
+	return true
 }
 
 func (ls *Leases) wait(upload uuid.UUID) waiter {

@@ -3,10 +3,12 @@ package storage
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -34,7 +36,7 @@ func Migrate(ctx context.Context, c Config, p Passwords) error {
 	if err != nil {
 		return fmt.Errorf("connect to database: %w", err)
 	}
-	defer lock.Close(context.WithoutCancel(ctx)) //nolint:errcheck // closing is what releases the lock
+	defer lock.Close(context.WithoutCancel(ctx)) // closing is what releases the lock
 	if _, err := lock.Exec(ctx, `select pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
 		return fmt.Errorf("wait for other migrations: %w", err)
 	}
@@ -53,7 +55,7 @@ func migrateTramo(ctx context.Context, url string) error {
 		return fmt.Errorf("parse database URL: %w", err)
 	}
 	db := stdlib.OpenDB(*config)
-	defer db.Close() //nolint:errcheck // nothing was left to flush
+	defer db.Close() // nothing was left to flush
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -115,9 +117,21 @@ func setPasswords(ctx context.Context, c *pgx.Conn, p Passwords) error {
 		if err != nil {
 			return fmt.Errorf("set the password of %s: %w", role, err)
 		}
-		if _, err := c.Exec(ctx, alter); err != nil {
+		if err := alterRole(ctx, c, alter); err != nil {
 			return fmt.Errorf("set the password of %s: %w", role, err)
 		}
 	}
 	return nil
+}
+
+// alterRole repeats the statement while others alter the same role: roles belong to the cluster, and the
+// migration lock only to the database. Postgres lets the second one fail instead of wait.
+func alterRole(ctx context.Context, c *pgx.Conn, alter string) error {
+	for {
+		_, err := c.Exec(ctx, alter)
+		var pgErr *pgconn.PgError
+		if !errors.As(err, &pgErr) || pgErr.Message != "tuple concurrently updated" {
+			return err
+		}
+	}
 }

@@ -181,7 +181,8 @@ func (tx Tx) Uploads(ctx context.Context, p Page) ([]Upload, error) {
 }
 
 // MarkUploaded records that the whole object is safe under the key and settles the quota with what was
-// really stored. It returns false when that was recorded before.
+// really stored. It returns false when that was recorded before, and [ErrWrongStatus] for an upload that has
+// ended without it.
 func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 []byte) (bool, error) {
 	var size, charged int64
 	err := tx.QueryRow(ctx, `
@@ -189,7 +190,7 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 		where tenant_id = $1 and id = $2 and status in ('pending', 'uploading')
 		returning size, charged_bytes`, tx.Tenant, id, key, sha256).Scan(&size, &charged)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
+		return false, tx.requireUploaded(ctx, id)
 	}
 	if err != nil {
 		return false, fmt.Errorf("mark uploaded: %w", err)
@@ -198,6 +199,20 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 		return false, err
 	}
 	return true, tx.Append(ctx, id, "uploaded", map[string]any{"size": size})
+}
+
+// requireUploaded returns [ErrWrongStatus] unless the upload was once recorded as uploaded.
+func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
+	var once bool
+	err := tx.QueryRow(ctx, `select uploaded_at is not null from uploads where tenant_id = $1 and id = $2`,
+		tx.Tenant, id).Scan(&once)
+	switch {
+	case err != nil:
+		return fmt.Errorf("mark uploaded: %w", notFound(err))
+	case !once:
+		return ErrWrongStatus
+	}
+	return nil
 }
 
 // MarkProcessing records that a worker has begun. Processing an upload again is no change.
@@ -255,9 +270,15 @@ func (tx Tx) Reject(ctx context.Context, id uuid.UUID, f Failure) error {
 
 // uncharge refunds, once, an upload that still takes bytes.
 func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
+	// The tenant first, as in CreateUpload: a creation under the same client id waits for this upload's row
+	// while it holds the tenant's.
+	_, err := tx.Exec(ctx, `select from tenants where id = $1 for no key update`, tx.Tenant)
+	if err != nil {
+		return fmt.Errorf("uncharge: %w", err)
+	}
 	var charged int64
 	// RETURNING would tell the new value, so the old one is read, and its row locked, first.
-	err := tx.QueryRow(ctx, `
+	err = tx.QueryRow(ctx, `
 		with old as (
 			select charged_bytes from uploads
 			where tenant_id = $1 and id = $2 and status in ('pending', 'uploading') for update

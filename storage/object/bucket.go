@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -147,15 +146,17 @@ func (b *Bucket) Link(ctx context.Context, key string) (string, error) {
 	return out.URL, nil
 }
 
-// isAbsent reports whether S3 said that the object or the multipart upload does not exist.
+// isAbsent reports whether S3 said that the object or the multipart upload does not exist. Any other 404, such
+// as that of a bucket that is not there or of a proxy that leads elsewhere, says nothing of either: believing
+// it would give up bytes that are safe. S3 answers HEAD without a body, for which the SDK says NotFound.
 func isAbsent(err error) bool {
 	var api smithy.APIError
-	if errors.As(err, &api) {
-		switch api.ErrorCode() {
-		case "NoSuchKey", "NotFound", "NoSuchUpload":
-			return true
-		}
+	if !errors.As(err, &api) {
+		return false
 	}
-	var status interface{ HTTPStatusCode() int }
-	return errors.As(err, &status) && status.HTTPStatusCode() == http.StatusNotFound
+	switch api.ErrorCode() {
+	case "NoSuchKey", "NotFound", "NoSuchUpload":
+		return true
+	}
+	return false
 }

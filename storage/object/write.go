@@ -20,8 +20,8 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// keepTime bounds how long bytes that have arrived may take to become durable once their connection is
-// gone.
+// keepTime bounds how long bytes that have arrived may take to become durable, also when their connection is
+// gone, and how long a tail may take to be read back.
 const keepTime = 30 * time.Second
 
 // octetStream is the type under which S3 keeps uploads: the declared one is not to be believed, and a
@@ -41,9 +41,6 @@ func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (i
 	if u.fence == 0 || offset != u.content.Received {
 		return 0, fmt.Errorf("write upload %s at %d: not under the lease that read offset %d", u.row.ID, offset, u.content.Received)
 	}
-	// Bytes that have arrived are kept even if nobody waits for the answer.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
 	w, err := u.newWriter()
 	if err != nil {
 		return 0, err
@@ -54,7 +51,8 @@ func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (i
 		if err != nil {
 			return u.content.Received - offset, err
 		}
-		if err := w.flush(ctx, ended); err != nil {
+		// Bytes that have arrived are kept even if nobody waits for the answer.
+		if err := w.flush(context.WithoutCancel(ctx), ended); err != nil {
 			return u.content.Received - offset, err
 		}
 		if ended || u.content.Received == u.row.Size {
@@ -99,7 +97,9 @@ func (w *writer) fill(ctx context.Context, src io.Reader) (ended bool, err error
 			return false, err
 		}
 	}
-	room := min(w.store.size-int64(w.buf.Len()), w.row.Size-w.content.Received)
+	// A tail fills more than a part if parts were larger when it was kept.
+	full := max(w.store.size, w.tail+1)
+	room := min(full-int64(w.buf.Len()), w.row.Size-w.content.Received)
 	_, err = io.CopyN(w.buf, counted{src, w.store.metrics.received}, room)
 	// A reader that fails has been cut off. tusd remembers why and answers with it; what came before
 	// counts.
@@ -118,10 +118,14 @@ func (c counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// readTail brings the tail back. It ends with the request, or after a time, so that an S3 that does not answer
+// cannot make the lease be kept for ever: nothing has been read from the client yet.
 func (w *writer) readTail(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	defer cancel()
 	body, _, err := w.store.bucket.Get(ctx, *w.content.TailKey)
 	if err == nil {
-		defer body.Close() //nolint:errcheck // read to its end below
+		defer body.Close() // read to its end below
 		w.tail, err = w.buf.ReadFrom(io.LimitReader(body, w.content.TailSize+1))
 	}
 	switch {
@@ -147,7 +151,7 @@ func (w *writer) flush(ctx context.Context, ended bool) error {
 	switch {
 	case whole && w.content.MultipartID == nil:
 		return w.putWhole(ctx)
-	case whole || int64(w.buf.Len()) == w.store.size:
+	case whole || int64(w.buf.Len()) >= w.store.size:
 		return w.putPart(ctx)
 	case ended:
 		return w.putTail(ctx)

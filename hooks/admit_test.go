@@ -1,0 +1,184 @@
+package hooks_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Each refusal has its cause, tells a person what to do, and leaves nothing behind.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := s.newTenant(t, 5000)
+	id, err := tenant.From(ctx)
+	must(t, err)
+	investor := as(ctx, id.Tenant, "inés", tenant.Inversionista)
+	nobody := as(ctx, uuid.New(), "ana", tenant.Admin)
+	long := func(n int) string { return strings.Repeat("x", n) }
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		size int64
+		meta map[string]string
+		want error
+	}{
+		{"unknown tenant", nobody, 10, nil, hooks.ErrNoTenant},
+		{"empty", ctx, 0, nil, hooks.ErrEmpty},
+		{"negative", ctx, -1, nil, hooks.ErrEmpty},
+		{"too large", ctx, maxSize + 1, nil, hooks.ErrTooLarge},
+		{"type", ctx, 10, map[string]string{"filetype": "application/x-msdownload"}, hooks.ErrTypeNotAllowed},
+		{"type with parameters", ctx, 10, map[string]string{"filetype": "Video/MP4; codecs=avc1"}, hooks.ErrTypeNotAllowed},
+		{"no type", ctx, 10, map[string]string{"filetype": "jpeg"}, hooks.ErrBadMetadata},
+		{"garbage type", ctx, 10, map[string]string{"filetype": "image/jpeg; ; ="}, hooks.ErrBadMetadata},
+		{"project with a slash", ctx, 10, map[string]string{"project": "a/b"}, hooks.ErrBadMetadata},
+		{"project that climbs", ctx, 10, map[string]string{"project": ".."}, hooks.ErrBadMetadata},
+		{"project with a line break", ctx, 10, map[string]string{"project": "a\n"}, hooks.ErrBadMetadata},
+		{"long project", ctx, 10, map[string]string{"project": long(65)}, hooks.ErrBadMetadata},
+		{"long file name", ctx, 10, map[string]string{"filename": long(256)}, hooks.ErrBadMetadata},
+		{"long batch", ctx, 10, map[string]string{"batch": long(129)}, hooks.ErrBadMetadata},
+		{"long client id", ctx, 10, map[string]string{"client_id": long(129)}, hooks.ErrBadMetadata},
+		{"much metadata", ctx, 10, map[string]string{"x": long(4096), "y": long(4096)}, hooks.ErrBadMetadata},
+		{"NUL in a value", ctx, 10, map[string]string{"x": "a\x00b"}, hooks.ErrBadMetadata},
+		{"NUL in a key", ctx, 10, map[string]string{"a\x00b": "x"}, hooks.ErrBadMetadata},
+		{"NUL in the file name", ctx, 10, map[string]string{"filename": "a\x00/b.jpg"}, hooks.ErrBadMetadata},
+		{"invalid UTF-8 in a value", ctx, 10, map[string]string{"filename": "\xff.jpg"}, hooks.ErrBadMetadata},
+		{"invalid UTF-8 in a key", ctx, 10, map[string]string{"\xc3\x28": ""}, hooks.ErrBadMetadata},
+		{"sha256 that is short", ctx, 10, map[string]string{"sha256": long(63)}, hooks.ErrBadMetadata},
+		{"sha256 of a wrong length", ctx, 10, map[string]string{"sha256": "abcd"}, hooks.ErrBadMetadata},
+		{"sha256 in Base64", ctx, 10, map[string]string{"sha256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}, hooks.ErrBadMetadata},
+	} {
+		_, err := s.admission.Admit(c.ctx, c.size, c.meta)
+		var r *hooks.Refusal
+		if !errors.Is(err, c.want) || !errors.As(err, &r) || len(r.Detail) < 20 {
+			t.Errorf("%s: got %v, want %v with a detail", c.name, err, c.want)
+		}
+	}
+	_, err = s.admission.Admit(investor, 10, nil)
+	wantErr(t, err, hooks.ErrForbidden)
+	_, err = s.admission.Admit(t.Context(), 10, nil)
+	wantErr(t, err, tenant.ErrNoIdentity)
+	if room := s.room(t, ctx); room != 5000 {
+		t.Errorf("refusals cost %d bytes", 5000-room)
+	}
+	if n := s.count(t, `select count(*) from uploads`); n != 0 {
+		t.Errorf("refusals left %d uploads", n)
+	}
+}
+
+func TestAdmits(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := s.newTenant(t, 1<<20)
+	long := func(n int) string { return strings.Repeat("x", n) }
+	for _, c := range []struct {
+		name  string
+		size  int64
+		meta  map[string]string
+		check func(storage.Upload) bool
+	}{
+		{"nothing said", 1, nil, func(u storage.Upload) bool {
+			return u.Project == "default" && u.Filename == nil && u.DeclaredType == nil && u.ClientID == nil && u.Batch == nil
+		}},
+		{"the largest", maxSize, map[string]string{}, func(u storage.Upload) bool { return u.Size == maxSize }},
+		{"file name with directories", 10, map[string]string{"filename": `C:\fotos\..\obra ñ.jpg`},
+			func(u storage.Upload) bool { return *u.Filename == "obra ñ.jpg" }},
+		{"file name that is none", 10, map[string]string{"filename": "../.."}, func(u storage.Upload) bool { return u.Filename == nil }},
+		{"limits reached", 10, map[string]string{"filename": long(255), "batch": long(128), "client_id": long(128), "project": long(64)},
+			func(u storage.Upload) bool { return len(*u.Filename) == 255 && len(*u.Batch) == 128 }},
+		{"type in another spelling", 10, map[string]string{"filetype": "IMAGE/JPEG; q=1"},
+			func(u storage.Upload) bool { return *u.DeclaredType == "image/jpeg" }},
+		{"type that is not known", 10, map[string]string{"filetype": "application/octet-stream"},
+			func(u storage.Upload) bool { return *u.DeclaredType == "application/octet-stream" }},
+		{"checksum in capitals", 10, map[string]string{"sha256": strings.Repeat("AB", 32)},
+			func(u storage.Upload) bool { return len(u.DeclaredSHA256) == 32 && u.DeclaredSHA256[0] == 0xab }},
+		{"keys of the client's own", 10, map[string]string{"relativePath": "null", "": "", "ñ": "😀\\u0000"},
+			func(u storage.Upload) bool { return u.Metadata["ñ"] == "😀\\u0000" }},
+	} {
+		got, err := s.admission.Admit(ctx, c.size, c.meta)
+		if err != nil || got.Existing {
+			t.Errorf("%s: %+v, %v", c.name, got, err)
+			continue
+		}
+		u := s.upload(t, ctx, got.ID)
+		if !c.check(u) || !maps.Equal(u.Metadata, c.meta) || got.ID.Version() != 7 {
+			t.Errorf("%s: got %+v", c.name, u)
+		}
+	}
+}
+
+// A client that lost the answer to its creation gets the upload that it has, also when its tenant's quota is
+// used up by that very upload, and however often it asks at once.
+func TestSameClientIDSameUpload(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := s.newTenant(t, 100)
+	meta := map[string]string{"client_id": "IMG_1", "filename": "a.jpg"}
+	var mu sync.Mutex
+	ids := map[uuid.UUID]int{}
+	g := new(errgroup.Group)
+	for range 8 {
+		g.Go(func() error {
+			got, err := s.admission.Admit(ctx, 100, meta)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil && !got.Existing {
+				ids[got.ID] += 100
+			}
+			ids[got.ID]++
+			return err
+		})
+	}
+	must(t, g.Wait())
+	if len(ids) != 1 {
+		t.Errorf("one client id named %v", ids)
+	}
+	for _, n := range ids {
+		if n != 108 {
+			t.Errorf("it was created %d times", n/100)
+		}
+	}
+	for name, c := range map[string]struct {
+		size     int64
+		filename string
+	}{"size": {99, "a.jpg"}, "name": {100, "b.jpg"}} {
+		_, err := s.admission.Admit(ctx, c.size, map[string]string{"client_id": "IMG_1", "filename": c.filename})
+		if !errors.Is(err, hooks.ErrClientIDTaken) {
+			t.Errorf("another %s: %v", name, err)
+		}
+	}
+	_, err := s.admission.Admit(ctx, 1, map[string]string{"client_id": "IMG_2"})
+	wantErr(t, err, hooks.ErrNoRoom)
+}
+
+// While its upload is cancelled, a client creates it again under the same id: it gets one or the other, and
+// never an error.
+func TestCreatedAgainWhileCancelled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := s.newTenant(t, 1<<20)
+	meta := map[string]string{"client_id": "IMG_1", "filename": "a.jpg"}
+	for range 40 {
+		got, err := s.admission.Admit(ctx, 10, meta)
+		must(t, err)
+		g := new(errgroup.Group)
+		g.Go(func() error { return s.finisher.Cancel(ctx, got.ID) })
+		for range 3 {
+			g.Go(func() error {
+				_, err := s.admission.Admit(ctx, 10, meta)
+				return err
+			})
+		}
+		must(t, g.Wait())
+	}
+}

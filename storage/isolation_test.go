@@ -1,0 +1,308 @@
+package storage_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// withoutTenant are the tables that hold nothing of a tenant's: processes, jobs (which the server's role
+// cannot read) and versions.
+var withoutTenant = []string{"goose_db_version", "lock_holders", "river_job", "river_leader", "river_migration", "river_notification", "river_queue"}
+
+func column[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) []T {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), sql, args...)
+	must(t, err)
+	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	must(t, err)
+	return values
+}
+
+// tenantTables are all tables but those known to have no tenant, so that a new table is a tenant's unless
+// somebody says otherwise here.
+func tenantTables(t *testing.T, conn *pgx.Conn) []string {
+	t.Helper()
+	all := column[string](t, conn, `select relname::text from pg_class
+		where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace order by 1`)
+	for _, known := range withoutTenant {
+		if !slices.Contains(all, known) {
+			t.Errorf("there is no table %s any more", known)
+		}
+	}
+	return slices.DeleteFunc(all, func(s string) bool { return slices.Contains(withoutTenant, s) })
+}
+
+// tenantColumn is the column that names a row's tenant.
+func tenantColumn(table string) string {
+	if table == "tenants" {
+		return "id"
+	}
+	return "tenant_id"
+}
+
+// Every table with tenant data is behind row-level security in the same way; the catalog says so.
+func TestCatalogKeepsTenantsApart(t *testing.T) {
+	t.Parallel()
+	conn := newDatabase(t).admin(t)
+	tables := tenantTables(t, conn)
+	if len(tables) < 7 {
+		t.Fatalf("only %v have a tenant", tables)
+	}
+	for _, table := range tables {
+		t.Run(table, func(t *testing.T) { checkTable(t, conn, table) })
+	}
+}
+
+func checkTable(t *testing.T, conn *pgx.Conn, table string) {
+	col := tenantColumn(table)
+	type facts struct {
+		Owner          string
+		Enabled, Force bool
+		NotNull        bool
+		Type           string
+	}
+	var f facts
+	must(t, conn.QueryRow(t.Context(), `
+		select pg_get_userbyid(c.relowner), c.relrowsecurity, c.relforcerowsecurity,
+			coalesce(a.attnotnull, false), coalesce(a.atttypid::regtype::text, '')
+		from pg_class c left join pg_attribute a on a.attrelid = c.oid and a.attname = $2
+		where c.oid = $1::text::regclass`, table, col).Scan(&f.Owner, &f.Enabled, &f.Force, &f.NotNull, &f.Type))
+	if want := (facts{"tramo_owner", true, true, true, "uuid"}); f != want {
+		t.Errorf("got %+v, want %+v", f, want)
+	}
+
+	type policy struct{ Cmd, Permissive, Roles, Using, Check string }
+	rows, err := conn.Query(t.Context(), `select cmd, permissive, roles::text, coalesce(qual, ''), coalesce(with_check, '')
+		from pg_policies where schemaname = 'public' and tablename = $1`, table)
+	must(t, err)
+	policies, err := pgx.CollectRows(rows, pgx.RowToStructByPos[policy])
+	must(t, err)
+	expr := fmt.Sprintf("(%s = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)", col)
+	if want := (policy{"ALL", "PERMISSIVE", "{public}", expr, expr}); len(policies) != 1 || policies[0] != want {
+		t.Errorf("policies are %+v, want %+v", policies, want)
+	}
+
+	// tenants.name is the one key over all tenants: names belong to the operator.
+	loose := column[string](t, conn, `
+		select conname || ': ' || pg_get_constraintdef(c.oid) from pg_constraint c
+		where conrelid = $1::text::regclass and contype in ('p', 'u', 'f') and conname <> 'tenants_name_key'
+		and not exists (select from pg_attribute a
+			where a.attrelid = c.conrelid and a.attnum = any(c.conkey) and a.attname = $2)
+		and confrelid <> 'lock_holders'::regclass`, table, col)
+	loose = append(loose, column[string](t, conn, `
+		select i.indexrelid::regclass::text from pg_index i
+		where i.indrelid = $1::text::regclass and i.indisunique and i.indexrelid::regclass::text <> 'tenants_name_key'
+		and not exists (select from pg_attribute a
+			where a.attrelid = i.indrelid and a.attnum = any(i.indkey) and a.attname = $2)`, table, col)...)
+	if len(loose) > 0 {
+		t.Errorf("keys without the tenant: %q", loose)
+	}
+}
+
+// The roles are what row-level security rests on.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	admin := d.admin(t)
+	for _, c := range []struct {
+		role          string
+		login, bypass bool
+	}{
+		{role: "tramo_owner"},
+		{role: "tramo_api", login: true},
+		{role: "tramo_worker", login: true, bypass: true},
+	} {
+		var login, bypass, more bool
+		must(t, admin.QueryRow(t.Context(), `select rolcanlogin, rolbypassrls, rolsuper or rolcreaterole or rolcreatedb
+			or rolreplication from pg_roles where rolname = $1`, c.role).Scan(&login, &bypass, &more))
+		if login != c.login || bypass != c.bypass || more {
+			t.Errorf("%s: login %t, bypasses RLS %t, has more rights %t", c.role, login, bypass, more)
+		}
+		if others := column[string](t, admin, `select roleid::regrole::text from pg_auth_members
+			where member = $1::text::regrole`, c.role); len(others) > 0 {
+			t.Errorf("%s can become %v", c.role, others)
+		}
+	}
+	owners := column[string](t, admin, `select distinct pg_get_userbyid(relowner)::text from pg_class
+		where relnamespace = 'public'::regnamespace and relname not like 'goose%'`)
+	if !slices.Equal(owners, []string{"tramo_owner"}) {
+		t.Errorf("owners are %v", owners)
+	}
+
+	api := connect(t, postgres.URL("tramo_api", d.name))
+	for _, sql := range []string{
+		"select * from river_job", "update river_job set args = '{}'", "delete from river_job",
+		"select * from river_queue", "set role tramo_owner", "set role tramo_worker", "set role postgres",
+		"alter table uploads disable row level security", "drop policy tenant on uploads", "truncate uploads",
+		"create table public.mine (n int)", "delete from uploads", "update timeline set event = 'x'", "delete from timeline",
+		"update tenants set quota_bytes = 1", "insert into tenants (id, name, quota_bytes) values (gen_random_uuid(), 'x', 1)",
+		"insert into derivatives default values", "update goose_db_version set version_id = 0",
+		"create function f() returns int language sql security definer as 'select 1'",
+	} {
+		if _, err := api.Exec(t.Context(), sql); sqlState(err) != "42501" {
+			t.Errorf("tramo_api may %s: %v", sql, err)
+		}
+	}
+}
+
+func TestRequiredRoles(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	// A role that can become the worker's is not bound either: SET ROLE is one statement away.
+	climber := "climber_" + d.name
+	_, err := d.admin(t).Exec(t.Context(), fmt.Sprintf("create role %s login; grant tramo_worker to %[1]s", climber))
+	must(t, err)
+	for _, c := range []struct {
+		role               string
+		isolated, operator bool
+	}{
+		{"tramo_api", true, false},
+		{"tramo_worker", false, true},
+		{"postgres", false, true},
+		{climber, false, false},
+	} {
+		db := d.as(t, c.role)
+		if err := db.RequireTenantIsolation(t.Context()); (err == nil) != c.isolated {
+			t.Errorf("isolation of %s: %v", c.role, err)
+		}
+		if err := db.RequireOperator(t.Context()); (err == nil) != c.operator {
+			t.Errorf("%s as operator: %v", c.role, err)
+		}
+	}
+}
+
+func TestInTenantNeedsATenant(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	for name, ctx := range map[string]context.Context{
+		"no identity": t.Context(),
+		"no tenant":   tenant.With(t.Context(), tenant.Identity{User: "ana", Role: tenant.Admin}),
+	} {
+		err := d.api.InTenant(ctx, func(storage.Tx) error {
+			t.Errorf("%s: a transaction was begun", name)
+			return nil
+		})
+		wantErr(t, err, tenant.ErrNoIdentity)
+	}
+}
+
+// everyRow gives a tenant one row in every table that has a tenant.
+func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
+	t.Helper()
+	ctx := d.newTenant(t, 1000)
+	id := d.create(t, ctx, 100)
+	owner := tenantOf(t, ctx)
+	_, err := d.admin(t).Exec(t.Context(), fmt.Sprintf(`
+		insert into parts values ('%[1]s', '%[2]s', 1, 10, 'etag');
+		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
+		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
+		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me`, owner, id))
+	must(t, err)
+	return ctx, id
+}
+
+// As tenant A, with the tenant B spelled out in every statement, nothing of B can be read, changed,
+// deleted, taken over or forged, in any table.
+func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	admin := d.admin(t)
+	ctxA, _ := d.everyRow(t)
+	ctxB, uploadB := d.everyRow(t)
+	a, b := tenantOf(t, ctxA), tenantOf(t, ctxB)
+	before := map[string]string{}
+	for _, table := range tenantTables(t, admin) {
+		before[table] = dump(t, admin, table)
+		if !strings.Contains(before[table], b.String()) {
+			t.Fatalf("%s has no row of B: extend everyRow", table)
+		}
+		col := tenantColumn(table)
+		// What each statement may end in: row-level security, a missing right, or no row.
+		attack := func(name, sql string, args ...any) {
+			t.Helper()
+			err := d.api.InTenant(ctxA, func(tx storage.Tx) error {
+				tag, err := tx.Exec(ctxA, sql, args...)
+				if err == nil && tag.RowsAffected() > 0 {
+					t.Errorf("%s of %s: %s", name, table, tag)
+				}
+				return err
+			})
+			if s := sqlState(err); err != nil && s != "42501" {
+				t.Errorf("%s of %s: %v", name, table, err)
+			}
+		}
+		attack("read", fmt.Sprintf("select from %s where %s = $1", table, col), b)
+		attack("lock", fmt.Sprintf("select from %s where %s = $1 for update", table, col), b)
+		attack("delete", fmt.Sprintf("delete from %s where %s = $1", table, col), b)
+		attack("theft", fmt.Sprintf("update %s set %s = $1 where %[2]s = $2", table, col), a, b)
+		attack("gift", fmt.Sprintf("update %s set %s = $2 where %[2]s = $1", table, col), a, b)
+		for _, c := range columnsOf(t, admin, table) {
+			attack("change", fmt.Sprintf("update %s set %s = %[2]s where %[3]s = $1", table, c, col), b)
+		}
+		row := column[string](t, admin, fmt.Sprintf("select to_jsonb(x)::text from %s x where %s = $1 limit 1", table, col), b)[0]
+		attack("forgery", fmt.Sprintf(`insert into %s overriding system value
+			select * from jsonb_populate_record(null::%[1]s, $1)`, table), row)
+	}
+	for table := range before {
+		if after := dump(t, admin, table); after != before[table] {
+			t.Errorf("%s changed from\n%s\nto\n%s", table, before[table], after)
+		}
+	}
+
+	// The same through the methods that the server uses.
+	wantErr(t, d.api.InTenant(ctxA, func(tx storage.Tx) error {
+		_, err := tx.Upload(ctxA, uploadB)
+		return err
+	}), storage.ErrNotFound)
+	wantErr(t, d.api.InTenant(ctxA, func(tx storage.Tx) error {
+		_, err := tx.Content(ctxA, uploadB)
+		return err
+	}), storage.ErrNotFound)
+	wantErr(t, d.api.InTenant(ctxA, func(tx storage.Tx) error { return tx.Cancel(ctxA, uploadB) }), storage.ErrWrongStatus)
+	if err := d.api.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, "x", nil) }); sqlState(err) != "23503" {
+		t.Errorf("an entry in B's timeline: %v", err)
+	}
+}
+
+// Both fences stand alone: a statement whose author forgot the tenant sees its own tenant's rows, and none
+// where no scope was set, also on a connection that had one.
+func TestForgottenTenant(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctxA, _ := d.everyRow(t)
+	d.everyRow(t)
+	for _, table := range tenantTables(t, d.admin(t)) {
+		var n int
+		d.must(t, ctxA, func(tx storage.Tx) error {
+			return tx.QueryRow(ctxA, "select count(*) from "+table).Scan(&n)
+		})
+		if n != 1 {
+			t.Errorf("with scope, %s shows %d rows", table, n)
+		}
+		must(t, d.api.Pool().QueryRow(t.Context(), "select count(*) from "+table).Scan(&n))
+		if n != 0 {
+			t.Errorf("without scope, %s shows %d rows", table, n)
+		}
+	}
+}
+
+func dump(t *testing.T, conn *pgx.Conn, table string) string {
+	t.Helper()
+	return strings.Join(column[string](t, conn, fmt.Sprintf("select to_jsonb(x)::text from %s x order by 1", table)), "\n")
+}
+
+// columnsOf are a table's columns that an update may name.
+func columnsOf(t *testing.T, conn *pgx.Conn, table string) []string {
+	t.Helper()
+	return column[string](t, conn, `select attname::text from pg_attribute
+		where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attidentity = ''`, table)
+}

@@ -1,0 +1,231 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// template is migrated once; each test works in a copy of it.
+const template = "tramo_template"
+
+var postgres *stack.Postgres
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{}); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, postgres.Stop()) }()
+	if err := postgres.CreateDatabase(ctx, template, ""); err != nil {
+		return 1, err
+	}
+	if err := storage.Migrate(ctx, storage.Config{URL: postgres.URL("postgres", template)}, storage.Passwords{}); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// A database is a test's own copy of the template, seen by the server's role, which row-level security
+// binds, and by the workers', which it does not.
+type database struct {
+	cluster *stack.Postgres
+	name    string
+	api     *storage.DB
+	worker  *storage.DB
+}
+
+func newDatabase(t *testing.T) *database {
+	t.Helper()
+	d := &database{cluster: postgres, name: "t_" + strings.ReplaceAll(uuid.NewString(), "-", "")}
+	must(t, postgres.CreateDatabase(t.Context(), d.name, template))
+	d.open(t)
+	return d
+}
+
+func (d *database) open(t *testing.T) {
+	t.Helper()
+	d.api, d.worker = d.as(t, "tramo_api"), d.as(t, "tramo_worker")
+}
+
+// as opens the database for a role.
+func (d *database) as(t *testing.T, role string) *storage.DB {
+	t.Helper()
+	db, err := storage.Open(t.Context(), storage.Config{URL: d.cluster.URL(role, d.name)})
+	must(t, err)
+	t.Cleanup(db.Close)
+	return db
+}
+
+// admin opens a connection of the superuser's.
+func (d *database) admin(t *testing.T) *pgx.Conn {
+	t.Helper()
+	return connect(t, d.cluster.URL("postgres", d.name))
+}
+
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// newTenant returns a context that acts for a new tenant.
+func (d *database) newTenant(t *testing.T, quota int64) context.Context {
+	t.Helper()
+	id, created, err := d.worker.CreateTenant(t.Context(), uuid.NewString(), quota)
+	must(t, err)
+	if !created {
+		t.Fatal("the tenant was there before")
+	}
+	return as(t.Context(), id)
+}
+
+func as(ctx context.Context, id uuid.UUID) context.Context {
+	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "ana", Role: tenant.Empleado})
+}
+
+func tenantOf(t *testing.T, ctx context.Context) uuid.UUID {
+	t.Helper()
+	id, err := tenant.From(ctx)
+	must(t, err)
+	return id.Tenant
+}
+
+// anUpload is an upload that nothing is special about.
+func anUpload(size int64) storage.NewUpload {
+	return storage.NewUpload{
+		ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: size,
+	}
+}
+
+// create makes an upload for the tenant in ctx.
+func (d *database) create(t *testing.T, ctx context.Context, size int64) uuid.UUID {
+	t.Helper()
+	n := anUpload(size)
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+	return n.ID
+}
+
+// must runs fn in the tenant of ctx.
+func (d *database) must(t *testing.T, ctx context.Context, fn func(storage.Tx) error) {
+	t.Helper()
+	must(t, d.api.InTenant(ctx, fn))
+}
+
+// upload reads an upload back.
+func (d *database) upload(t *testing.T, ctx context.Context, id uuid.UUID) (u storage.Upload) {
+	t.Helper()
+	d.must(t, ctx, func(tx storage.Tx) (err error) {
+		u, err = tx.Upload(ctx, id)
+		return err
+	})
+	return u
+}
+
+// room is what the tenant's quota has left.
+func (d *database) room(t *testing.T, ctx context.Context) (room int64) {
+	t.Helper()
+	d.must(t, ctx, func(tx storage.Tx) (err error) {
+		room, _, err = tx.Room(ctx)
+		return err
+	})
+	return room
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("got error %v, want %v", got, want)
+	}
+}
+
+// sqlState returns Postgres' code of an error, or "".
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+// eventually waits until ok, which it asks again and again.
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(within)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("after %s still not: %s", within, what)
+		}
+	}
+}
+
+// patience is how long a test waits for what should be a matter of moments, on a busy machine.
+const patience = 20 * time.Second
+
+// await waits for an event.
+func await[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("no %s within %s", what, patience)
+	}
+	panic("unreachable")
+}
+
+// randomly returns a source of randomness. A failing test prints its seed; TRAMO_TEST_SEED replays it.
+func randomly(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		must(t, err)
+	}
+	t.Logf("TRAMO_TEST_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+func logTo(t *testing.T) *slog.Logger {
+	t.Helper()
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}

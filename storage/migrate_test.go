@@ -1,0 +1,122 @@
+package storage_test
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// Eight processes migrate one empty database of a cluster without Tramo's roles, and eight another, all at
+// once: each succeeds, and one more migration of either changes nothing.
+func TestMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	cluster, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{})
+	must(t, err)
+	t.Cleanup(func() { must(t, cluster.Stop()) })
+	g, ctx := errgroup.WithContext(t.Context())
+	names := []string{"one", "two"}
+	for _, name := range names {
+		must(t, cluster.CreateDatabase(t.Context(), name, ""))
+	}
+	secrets := storage.Passwords{API: `it's "quoted" \ $1`, Worker: "wörker"}
+	for _, name := range names {
+		for range 8 {
+			g.Go(func() error {
+				return storage.Migrate(ctx, storage.Config{URL: cluster.URL("postgres", name)}, secrets)
+			})
+		}
+	}
+	must(t, g.Wait())
+
+	for _, name := range names {
+		conn := connect(t, cluster.URL("postgres", name))
+		before := catalog(t, conn)
+		if !strings.Contains(before, "river_job.args") || !strings.Contains(before, "uploads.tenant_id") {
+			t.Errorf("tables are missing from %s", before)
+		}
+		must(t, storage.Migrate(t.Context(), storage.Config{URL: cluster.URL("postgres", name)}, storage.Passwords{}))
+		if after := catalog(t, conn); after != before {
+			t.Errorf("another migration changed the schema from\n%s\nto\n%s", before, after)
+		}
+		checkPassword(t, conn, "tramo_api", secrets.API)
+		checkPassword(t, conn, "tramo_worker", secrets.Worker)
+	}
+}
+
+// catalog is the schema as text: columns, constraints, indexes, policies and grants.
+func catalog(t *testing.T, conn *pgx.Conn) string {
+	t.Helper()
+	var text string
+	must(t, conn.QueryRow(t.Context(), `
+		select string_agg(line, E'\n' order by line) from (
+			select format('%s.%s %s %s', table_name, column_name, data_type, is_nullable) line
+			from information_schema.columns where table_schema = 'public'
+			union all select conrelid::regclass || ' ' || pg_get_constraintdef(oid) from pg_constraint
+				where connamespace = 'public'::regnamespace
+			union all select indexdef from pg_indexes where schemaname = 'public'
+			union all select format('%s %s %s %s', tablename, policyname, qual, with_check) from pg_policies
+			union all select format('%s %s', relname, relacl) from pg_class where relnamespace = 'public'::regnamespace
+			union all select format('version %s', count(*)) from goose_db_version
+			union all select format('river version %s', count(*)) from river_migration
+		) all_of_it`).Scan(&text))
+	return text
+}
+
+// checkPassword computes the verifier that Postgres would keep for the password (RFC 5802, section 3).
+func checkPassword(t *testing.T, conn *pgx.Conn, role, password string) {
+	t.Helper()
+	var verifier string
+	must(t, conn.QueryRow(t.Context(), `select coalesce(rolpassword, '') from pg_authid where rolname = $1`, role).Scan(&verifier))
+	var rounds int
+	var salt64, stored64 string
+	_, err := fmt.Sscanf(strings.NewReplacer("$", " ", ":", " ").Replace(verifier), "SCRAM-SHA-256 %d %s %s", &rounds, &salt64, &stored64)
+	if err != nil {
+		t.Errorf("%s has the verifier %q: %v", role, verifier, err)
+		return
+	}
+	salt, err := base64.StdEncoding.DecodeString(salt64)
+	must(t, err)
+	salted, err := pbkdf2.Key(sha256.New, password, salt, rounds, sha256.Size)
+	must(t, err)
+	mac := hmac.New(sha256.New, salted)
+	mac.Write([]byte("Client Key"))
+	stored := sha256.Sum256(mac.Sum(nil))
+	if got := base64.StdEncoding.EncodeToString(stored[:]); got != stored64 {
+		t.Errorf("%s does not have the password that was set", role)
+	}
+}
+
+// Kill a migration in the middle, by its context: the next one succeeds.
+func TestMigrateAfterAnInterruptedOne(t *testing.T) {
+	t.Parallel()
+	name := uuid.NewString()
+	must(t, postgres.CreateDatabase(t.Context(), name, ""))
+	c := storage.Config{URL: postgres.URL("postgres", name)}
+	watcher := connect(t, c.URL)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- storage.Migrate(ctx, c, storage.Passwords{}) }()
+	eventually(t, patience, "a migration at work", func() bool {
+		var n int
+		must(t, watcher.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory'
+			and database = (select oid from pg_database where datname = current_database())`).Scan(&n))
+		return n > 0
+	})
+	cancel()
+	if err := <-ended; err == nil {
+		t.Log("the migration was faster")
+	}
+	must(t, storage.Migrate(t.Context(), c, storage.Passwords{}))
+}

@@ -1,0 +1,448 @@
+package object_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/google/uuid"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+// Requests to S3 fail at random, before or after S3 has done them, and so does the finisher: no offset that
+// a client has heard ever goes back, each is that of durable bytes, and in the end the object is what was
+// sent and became uploaded once.
+func TestRandomFaults(t *testing.T) {
+	t.Parallel()
+	random := randomly(t)
+	s := newSite(t)
+	replicas := []*replica{s.replica(t), s.replica(t)}
+	for range 6 {
+		size := 1 + random.IntN(3*part)
+		content := noise(size)
+		id := s.create(t, size)
+		s.proxy.chooses(randomFaults(random))
+		f := &flakyClient{site: s, random: random, id: id, content: content}
+		for try := 0; !f.done; try++ {
+			if try == 40 {
+				s.proxy.chooses(nil) // enough: now it must get through
+			}
+			if try == 60 {
+				t.Fatalf("an upload of %d bytes never got through", size)
+			}
+			f.send(t, replicas[random.IntN(2)])
+			// All bytes may be one object already, which the rows do not know yet.
+			if u, _, _ := s.rows(t, id); u.Received < u.Size && random.IntN(4) == 0 {
+				s.checkDurable(t, id, content)
+			}
+		}
+		s.proxy.chooses(nil)
+		s.checkComplete(t, id, content)
+	}
+	for _, r := range replicas {
+		if lost := r.offsetsLost(t); lost != 0 {
+			t.Errorf("%v offsets were lost", lost)
+		}
+	}
+}
+
+// randomFaults lets three requests in ten go wrong.
+func randomFaults(random *rand.Rand) func(string) fault {
+	var mu sync.Mutex
+	return func(string) fault {
+		mu.Lock()
+		defer mu.Unlock()
+		switch random.IntN(40) {
+		case 0, 1, 2, 3, 4:
+			return refuse
+		case 5, 6, 7, 8, 9:
+			return lose
+		case 10:
+			return []fault{hiccup, cutBefore, cutAfter}[random.IntN(3)]
+		}
+		return nil
+	}
+}
+
+// A flakyClient is a client as tus wants it: after an error it asks for the offset and goes on from there.
+type flakyClient struct {
+	site    *site
+	random  *rand.Rand
+	id      uuid.UUID
+	content []byte
+	heard   int64 // the highest offset that it was told
+	done    bool
+}
+
+func (f *flakyClient) send(t *testing.T, r *replica) {
+	t.Helper()
+	if f.random.IntN(4) == 0 {
+		f.site.finish.next(failure(f.random.IntN(2)))
+	}
+	at, err := r.head(f.site.ctx, f.id)
+	if err != nil {
+		return
+	}
+	f.hear(t, at)
+	if f.done {
+		return
+	}
+	to := int(at) + piece(f.random, int(at), len(f.content))
+	now, err := r.patch(f.site.ctx, f.id, at, bytes.NewReader(f.content[at:to]))
+	switch {
+	case err == nil && now != int64(to):
+		t.Errorf("%d bytes were sent from %d, and the offset is %d without an error", to-int(at), at, now)
+	case err == nil:
+		f.hear(t, now)
+	case errors.Is(err, handler.ErrMismatchOffset):
+		t.Errorf("the offset changed between two requests: %v", err)
+	case errors.Is(err, object.ErrLost), errors.Is(err, object.ErrGone):
+		t.Fatalf("bytes that are there were given up: %v", err)
+	}
+}
+
+func (f *flakyClient) hear(t *testing.T, offset int64) {
+	t.Helper()
+	if offset < f.heard {
+		t.Errorf("the offset went back from %d to %d", f.heard, offset)
+	}
+	f.heard = offset
+	if offset == int64(len(f.content)) {
+		f.done = true
+		if f.site.finish.finished(f.id) != 1 {
+			t.Error("a client heard that its upload is complete before it was")
+		}
+	}
+}
+
+// CompleteMultipartUpload is done, but its answer gets lost, once to be tried again and once for good: the
+// upload is finished all the same, at the latest when its client asks for the offset.
+func TestCompletionAnswerLost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	for name, fault := range map[string]fault{"cut": cutAfter, "lost": lose, "not reached": refuse} {
+		content := noise(2*part + 1)
+		id := s.create(t, len(content))
+		s.proxy.next(completeUpload, fault)
+		_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
+		if name == "cut" {
+			must(t, err)
+		} else if err == nil {
+			t.Errorf("%s: it was called complete", name)
+		}
+		offset, err := r.head(s.ctx, id)
+		must(t, err)
+		if offset != int64(len(content)) {
+			t.Errorf("%s: the offset is %d", name, offset)
+		}
+		s.checkComplete(t, id, content)
+	}
+	if lost := r.offsetsLost(t); lost != 0 {
+		t.Errorf("%v offsets were lost", lost)
+	}
+}
+
+// The finisher fails, before or after it has recorded the end: no client sees an offset equal to the size
+// before it has succeeded, and the next request finishes.
+func TestFinisherFails(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	for _, size := range []int{100, part + 1} {
+		for how, settled := range map[failure]bool{failBefore: false, failAfter: true} {
+			content := noise(size)
+			id := s.create(t, size)
+			s.finish.next(how, how)
+			_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
+			wantErr(t, err, errInjected)
+			if !settled {
+				if offset, err := r.head(s.ctx, id); !errors.Is(err, object.ErrBusy) || offset != 0 {
+					t.Errorf("the offset of an upload that is not finished is %d, %v", offset, err)
+				}
+			}
+			s.proxy.spent()
+			offset, err := r.head(s.ctx, id)
+			must(t, err)
+			if offset != int64(size) {
+				t.Errorf("the offset is %d", offset)
+			}
+			s.checkComplete(t, id, content)
+			if spent := s.proxy.spent(); len(spent) > 0 {
+				t.Errorf("finishing what is stored took %v", spent)
+			}
+			s.finish.fail = nil
+		}
+	}
+}
+
+// Someone aborts the multipart upload behind our back: at the next part the upload is gone, not silently
+// corrupt, and counted.
+func TestMultipartUploadAborted(t *testing.T) {
+	t.Parallel()
+	// The last part is small: S3 refuses before it has read the body, and closes, so that the refusal of a large one
+	// can get lost.
+	const size = part + 1000
+	for name, sent := range map[string]int{"before a part": part, "before completion": size} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			r := s.replica(t)
+			content := noise(size)
+			id := s.create(t, size)
+			s.proxy.next(completeUpload, refuse)
+			_, _ = r.patch(s.ctx, id, 0, bytes.NewReader(content[:sent])) // the completion is refused
+			_, c, _ := s.rows(t, id)
+			_, err := shared.s3.Client("").AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{
+				Bucket: aws.String(shared.s3.Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID})
+			must(t, err)
+			if sent == len(content) {
+				_, err = r.head(s.ctx, id)
+			} else {
+				_, err = r.patch(s.ctx, id, int64(sent), bytes.NewReader(content[sent:]))
+			}
+			wantErr(t, err, object.ErrLost)
+			if lost := r.offsetsLost(t); lost != 1 {
+				t.Errorf("%v offsets were lost", lost)
+			}
+			if n := s.finish.finished(id); n != 0 {
+				t.Error("it became uploaded")
+			}
+		})
+	}
+}
+
+// Someone deletes, cuts or lengthens the tail behind our back: the upload is gone, not silently corrupt, and
+// counted.
+func TestTailLost(t *testing.T) {
+	t.Parallel()
+	for name, now := range map[string][]byte{"deleted": nil, "cut": noise(99), "longer": noise(101)} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			r := s.replica(t)
+			content := noise(200)
+			id := s.create(t, len(content))
+			r.send(t, id, content, 0, 100)
+			_, c, _ := s.rows(t, id)
+			client, bucket := shared.s3.Client(""), aws.String(shared.s3.Bucket())
+			_, err := client.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: bucket, Key: c.TailKey})
+			must(t, err)
+			if now != nil {
+				_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: bucket, Key: c.TailKey, Body: bytes.NewReader(now)})
+				must(t, err)
+			}
+			_, err = r.patch(s.ctx, id, 100, bytes.NewReader(content[100:]))
+			wantErr(t, err, object.ErrLost)
+			if lost := r.offsetsLost(t); lost != 1 {
+				t.Errorf("%v offsets were lost", lost)
+			}
+		})
+	}
+}
+
+// S3's address leads elsewhere for a while, to something that answers 404: nothing is lost, and nobody is
+// told so.
+func TestMisroutedIsNotLost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(2*part + 1)
+	id := s.create(t, len(content))
+	r.send(t, id, content, 0, part+100)
+	for _, kind := range []string{getObject, uploadPart, completeUpload} {
+		s.proxy.next(kind, misrouted)
+		at, err := r.head(s.ctx, id)
+		if err == nil {
+			_, err = r.patch(s.ctx, id, at, bytes.NewReader(content[at:]))
+		}
+		if err == nil || errors.Is(err, object.ErrLost) {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	if lost := r.offsetsLost(t); lost != 0 {
+		t.Errorf("%v offsets were lost", lost)
+	}
+	_, err := r.head(s.ctx, id)
+	must(t, err)
+	s.checkComplete(t, id, content)
+}
+
+// S3 does not answer while the tail is read back, and nothing has come from the client yet: when its request
+// is over, or another wants the upload, the lease is not kept for nothing.
+func TestReadingTheTailCanBeGivenUp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	one, two := s.replica(t), s.replica(t)
+	content := noise(200)
+	id := s.create(t, len(content))
+	one.send(t, id, content, 0, 100)
+	g := newGate()
+	defer close(g.released)
+	s.proxy.next(getObject, g.hold)
+	ctx, cancel := context.WithCancel(s.ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := one.patch(ctx, id, 100, bytes.NewReader(content[100:]))
+		ended <- err
+	}()
+	await(t, "read of the tail", g.reached)
+	cancel()
+	if err := await(t, "end of the request", ended); err == nil || errors.Is(err, object.ErrLost) {
+		t.Errorf("got %v", err)
+	}
+	two.send(t, id, content, 100, 200)
+	s.checkComplete(t, id, content)
+}
+
+// A writer's request to S3 hangs, its process freezes and loses its lease, and another takes the upload to
+// its end; then the request gets through after all. Object and offset stay those of the second writer.
+func TestStaleWriter(t *testing.T) {
+	t.Parallel()
+	const before = part + 100 // where there is a tail after a part
+	for _, c := range []struct {
+		name     string
+		kind     string
+		size     int
+		from, to int // what the stale writer sends
+	}{
+		{"whole object", putObject, 1000, 0, 1000},
+		{"tail", putObject, 1000, 0, 500},
+		{"tail upon a tail", putObject, 2 * part, before, before + 100},
+		{"part", uploadPart, 2 * part, 0, 2 * part},
+		{"last part", uploadPart, 2 * part, before, 2 * part},
+		{"beginning of the multipart upload", createUpload, 2 * part, 0, 2 * part},
+		{"completion", completeUpload, 2 * part, before, 2 * part},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			one, two := s.replicaWith(t, object.Config{PartSize: part}, time.Second), s.replica(t)
+			content, wrong := noise(c.size), noise(c.size)
+			id := s.create(t, c.size)
+			if c.from > 0 {
+				one.send(t, id, content, 0, c.from)
+			}
+			g := newGate()
+			s.proxy.next(c.kind, g.hold)
+			// What it sends differs, so that one byte of it in the object would show. At the completion all
+			// bytes are recorded already: they are the right ones.
+			sends := wrong
+			if c.kind == completeUpload {
+				sends = content
+			}
+			ended := make(chan error, 1)
+			go func() {
+				_, err := one.patch(s.ctx, id, int64(c.from), bytes.NewReader(sends[c.from:c.to]))
+				ended <- err
+			}()
+			await(t, "request to S3", g.reached)
+			one.die()
+			at, err := two.head(s.ctx, id)
+			must(t, err)
+			if at != int64(c.size) {
+				half := (int(at) + c.size) / 2
+				two.send(t, id, content, int(at), half)
+				close(g.released)
+				await(t, "late answer of S3", g.sent)
+				two.send(t, id, content, half, c.size)
+			} else {
+				close(g.released)
+			}
+			err = await(t, "end of the stale request", ended)
+			if c.kind != completeUpload && err == nil {
+				t.Error("the stale writer was told that its bytes count")
+			}
+			s.checkComplete(t, id, content)
+			if offset, err := two.head(s.ctx, id); offset != int64(c.size) || err != nil {
+				t.Errorf("the offset is %d, %v", offset, err)
+			}
+		})
+	}
+}
+
+// However far an upload has come, cancelling it leaves nothing in S3 and gives its quota back; once it has
+// all its bytes it cannot be cancelled.
+func TestTerminate(t *testing.T) {
+	t.Parallel()
+	const size = 2*part + 100
+	for _, c := range []struct {
+		name  string
+		bring func(t *testing.T, s *site, r *replica, id uuid.UUID, content []byte)
+		want  error
+	}{
+		{"nothing sent", func(*testing.T, *site, *replica, uuid.UUID, []byte) {}, nil},
+		{"a tail", func(t *testing.T, _ *site, r *replica, id uuid.UUID, content []byte) {
+			r.send(t, id, content, 0, 100)
+		}, nil},
+		{"a part", func(t *testing.T, _ *site, r *replica, id uuid.UUID, content []byte) {
+			r.send(t, id, content, 0, part)
+		}, nil},
+		{"a part and a tail", func(t *testing.T, _ *site, r *replica, id uuid.UUID, content []byte) {
+			r.send(t, id, content, 0, part+100)
+		}, nil},
+		{"a first part that failed", func(_ *testing.T, s *site, r *replica, id uuid.UUID, content []byte) {
+			s.proxy.next(uploadPart, refuse)
+			_, _ = r.patch(s.ctx, id, 0, bytes.NewReader(content[:part])) // fails
+		}, nil},
+		{"a part whose answer was lost", func(_ *testing.T, s *site, r *replica, id uuid.UUID, content []byte) {
+			s.proxy.next(uploadPart, lose)
+			_, _ = r.patch(s.ctx, id, 0, bytes.NewReader(content[:part])) // fails
+		}, nil},
+		{"all bytes, unfinished", func(_ *testing.T, s *site, r *replica, id uuid.UUID, content []byte) {
+			s.proxy.next(completeUpload, refuse)
+			_, _ = r.patch(s.ctx, id, 0, bytes.NewReader(content)) // all but the end
+		}, object.ErrComplete},
+		{"complete", func(t *testing.T, _ *site, r *replica, id uuid.UUID, content []byte) {
+			r.send(t, id, content, 0, size)
+		}, object.ErrComplete},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t)
+			r := s.replica(t)
+			content := noise(size)
+			id := s.create(t, size)
+			c.bring(t, s, r, id, content)
+			if err := r.terminate(s.ctx, id); !errors.Is(err, c.want) {
+				t.Fatalf("got %v, want %v", err, c.want)
+			}
+			if c.want != nil {
+				s.checkComplete(t, id, content)
+				return
+			}
+			if left := s.left(t); len(left) > 0 {
+				t.Errorf("S3 still has %q", left)
+			}
+			must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error {
+				room, _, err := tx.Room(s.ctx)
+				if room != quota {
+					t.Errorf("%d bytes were not refunded", quota-room)
+				}
+				return err
+			}))
+			wantErr(t, r.terminate(s.ctx, id), object.ErrGone)
+		})
+	}
+}
+
+// S3 fails while an upload is cancelled: it is cancelled all the same.
+func TestTerminateWithoutS3(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(2 * part)
+	id := s.create(t, len(content))
+	r.send(t, id, content, 0, part+100)
+	s.proxy.next(abortUpload, refuse)
+	s.proxy.next(deleteObject, refuse)
+	must(t, r.terminate(s.ctx, id))
+	_, err := r.head(s.ctx, id)
+	wantErr(t, err, object.ErrGone)
+}

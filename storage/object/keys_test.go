@@ -1,0 +1,98 @@
+package object_test
+
+import (
+	"path"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage/object"
+)
+
+func TestKeysStayUnderTheTenant(t *testing.T) {
+	t.Parallel()
+	k := object.Keys{Tenant: uuid.New(), Project: "torre-norte", Upload: uuid.New()}
+	seen := map[string]bool{}
+	for _, key := range []string{
+		k.Original(1), k.Original(2), k.Tail(1, 0), k.Tail(1, 1), k.Tail(2, 1), k.Tail(11, 1), k.Tail(1, 11), k.Thumbnail(160), k.Thumbnail(480),
+	} {
+		checkKey(t, k, key)
+		if seen[key] {
+			t.Errorf("two things share the key %s", key)
+		}
+		seen[key] = true
+	}
+}
+
+func checkKey(t *testing.T, k object.Keys, key string) {
+	t.Helper()
+	prefix := "tenants/" + k.Tenant.String() + "/projects/" + k.Project + "/uploads/" + k.Upload.String() + "/"
+	if !strings.HasPrefix(key, prefix) || path.Clean(key) != key {
+		t.Errorf("key %q is not below %q", key, prefix)
+	}
+}
+
+func TestValidProject(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{
+		object.DefaultProject: true, "Torre_2.norte-b": true, "0": true, strings.Repeat("a", 64): true,
+		"": false, ".": false, "..": false, ".a": false, "-a": false, "a/b": false, `a\b`: false, "a b": false, "a\n": false,
+		"a\x00": false, "ñ": false, "a%2fb": false, strings.Repeat("a", 65): false, "a/../../x": false,
+	} {
+		if got := object.ValidProject(name); got != want {
+			t.Errorf("%q: %t", name, got)
+		}
+	}
+}
+
+// Whatever a stranger calls a project: if it is accepted, its keys stay below the tenant's prefix.
+func FuzzValidProject(f *testing.F) {
+	for _, s := range []string{"torre", "..", "a/../b", "a\nb", "a\n", "\xff", "a..b", "A" + strings.Repeat("z", 63), "ａ"} {
+		f.Add(s)
+	}
+	k := object.Keys{Tenant: uuid.New(), Upload: uuid.New()}
+	f.Fuzz(func(t *testing.T, name string) {
+		if !object.ValidProject(name) {
+			return
+		}
+		bad := func(r rune) bool {
+			return r == '/' || r == '\\' || unicode.IsControl(r) || unicode.IsSpace(r) || r > unicode.MaxASCII
+		}
+		if name == "." || name == ".." || strings.ContainsFunc(name, bad) || len(name) > 64 {
+			t.Errorf("%q is accepted", name)
+		}
+		k := k
+		k.Project = name
+		checkKey(t, k, k.Original(1))
+	})
+}
+
+func TestConfigMistakes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		part, largest int64
+		ok            bool
+	}{
+		{object.MinPartSize, 100 << 20, true},
+		{object.DefaultPartSize, 100 << 20, true},
+		{object.MinPartSize - 1, 1, false},
+		{0, 1, false},
+		{-1, 1, false},
+		{object.MinPartSize, object.MinPartSize * object.MaxParts, false},
+		{object.MinPartSize, object.MinPartSize*object.MaxParts - 1, true},
+	} {
+		if err := (object.Config{PartSize: c.part}).Validate(c.largest); (err == nil) != c.ok {
+			t.Errorf("parts of %d for %d bytes: %v", c.part, c.largest, err)
+		}
+	}
+	for endpoint, ok := range map[string]bool{
+		"": true, "https://s3.sa-east-1.amazonaws.com": true, "http://127.0.0.1:9000": true,
+		"127.0.0.1:9000": false, "s3://bucket": false, "http://": false, "::": false,
+	} {
+		if err := (object.BucketConfig{Endpoint: endpoint}).ValidateEndpoint(); (err == nil) != ok {
+			t.Errorf("endpoint %q: %v", endpoint, err)
+		}
+	}
+}

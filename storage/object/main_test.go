@@ -1,0 +1,263 @@
+package object_test
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
+)
+
+const template = "tramo_template" // migrated once; each test works in a copy of it
+
+var shared struct {
+	postgres *stack.Postgres
+	s3       *stack.S3
+}
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	pg, err := stack.StartPostgres(ctx, stack.PostgresConfig{})
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, pg.Stop()) }()
+	if err := pg.CreateDatabase(ctx, template, ""); err != nil {
+		return 1, err
+	}
+	if err := storage.Migrate(ctx, storage.Config{URL: pg.URL("postgres", template)}, storage.Passwords{}); err != nil {
+		return 1, err
+	}
+	server, err := stack.StartS3(ctx, stack.S3Config{})
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, server.Stop()) }()
+	for _, kv := range server.Env() {
+		k, v, _ := strings.Cut(kv, "=")
+		if err := os.Setenv(k, v); err != nil {
+			return 1, err
+		}
+	}
+	shared.postgres, shared.s3 = pg, server
+	return m.Run(), nil
+}
+
+// A site is a test's own database, its tenant, and its way to S3, which can be broken. Its replicas come
+// and go.
+type site struct {
+	name   string // of the database
+	db     *storage.DB
+	ctx    context.Context //nolint:containedctx // acts for the tenant, for as long as the test runs
+	tenant uuid.UUID
+	proxy  *proxy
+	finish *finisher
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{name: "t_" + strings.ReplaceAll(uuid.NewString(), "-", ""), proxy: newProxy(t)}
+	must(t, shared.postgres.CreateDatabase(t.Context(), s.name, template))
+	worker := s.open(t, "tramo_worker")
+	var err error
+	s.tenant, _, err = worker.CreateTenant(t.Context(), "Obras S.A.", quota)
+	must(t, err)
+	s.ctx = tenant.With(t.Context(), tenant.Identity{Tenant: s.tenant, User: "ana", Role: tenant.Empleado})
+	s.db = s.open(t, "tramo_api")
+	s.finish = &finisher{db: s.db, told: map[uuid.UUID]string{}, first: map[uuid.UUID]int{}}
+	return s
+}
+
+const quota = 1 << 40
+
+func (s *site) open(t *testing.T, role string) *storage.DB {
+	t.Helper()
+	db, err := storage.Open(t.Context(), storage.Config{URL: shared.postgres.URL(role, s.name)})
+	must(t, err)
+	t.Cleanup(db.Close)
+	return db
+}
+
+// create makes an upload's rows, as admission does.
+func (s *site) create(t *testing.T, size int) uuid.UUID {
+	t.Helper()
+	id := uuid.Must(uuid.NewV7())
+	must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error {
+		return tx.CreateUpload(s.ctx, storage.NewUpload{
+			ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{"filename": "a.jpg"}, Size: int64(size),
+		})
+	}))
+	return id
+}
+
+// rows are what Postgres knows of an upload.
+func (s *site) rows(t *testing.T, id uuid.UUID) (u storage.Upload, c storage.Content, parts []storage.Part) {
+	t.Helper()
+	must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) (err error) {
+		if u, err = tx.Upload(s.ctx, id); err != nil {
+			return err
+		}
+		if c, err = tx.Content(s.ctx, id); err != nil {
+			return err
+		}
+		parts, err = tx.Parts(s.ctx, id)
+		return err
+	}))
+	return u, c, parts
+}
+
+// checkDurable reads back from S3 what the rows say is there: exactly the first bytes of what was sent.
+func (s *site) checkDurable(t *testing.T, id uuid.UUID, sent []byte) {
+	t.Helper()
+	_, c, parts := s.rows(t, id)
+	if c.Stored {
+		if got := s.object(t, *c.ObjectKey); string(got) != string(sent) {
+			t.Errorf("the object has %d bytes that differ from the %d that were sent", len(got), len(sent))
+		}
+		return
+	}
+	there := s.partsInS3(t, c)
+	at := int64(0)
+	for _, p := range parts {
+		sum := md5.Sum(sent[at : at+p.Size])
+		want := hex.EncodeToString(sum[:])
+		if strings.Trim(p.ETag, `"`) != want || there[p.Number] != want {
+			t.Errorf("part %d at %d is %s in the rows and %s in S3, want %s", p.Number, at, p.ETag, there[p.Number], want)
+		}
+		at += p.Size
+	}
+	if c.TailKey != nil {
+		tail := s.object(t, *c.TailKey)
+		if string(tail) != string(sent[at:c.Received]) || int64(len(tail)) != c.TailSize {
+			t.Errorf("the tail at %d has %d bytes, the row says %d, or they differ", at, len(tail), c.TailSize)
+		}
+		at += c.TailSize
+	}
+	if at != c.Received {
+		t.Errorf("the offset is %d, parts and tail have %d bytes", c.Received, at)
+	}
+}
+
+// partsInS3 are the MD5 sums of the parts that S3 has, by number.
+func (s *site) partsInS3(t *testing.T, c storage.Content) map[int32]string {
+	t.Helper()
+	there := map[int32]string{}
+	if c.MultipartID == nil {
+		return there
+	}
+	out, err := shared.s3.Client("").ListParts(t.Context(), &s3.ListPartsInput{
+		Bucket: aws.String(shared.s3.Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID,
+	})
+	must(t, err)
+	for _, p := range out.Parts {
+		there[*p.PartNumber] = strings.Trim(*p.ETag, `"`)
+	}
+	return there
+}
+
+func (s *site) object(t *testing.T, key string) []byte {
+	t.Helper()
+	out, err := shared.s3.Client("").GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(shared.s3.Bucket()), Key: &key})
+	must(t, err)
+	defer out.Body.Close()
+	b, err := io.ReadAll(out.Body)
+	must(t, err)
+	return b
+}
+
+// left is what S3 has of the tenant's: objects and multipart uploads.
+func (s *site) left(t *testing.T) (left []string) {
+	t.Helper()
+	prefix := aws.String("tenants/" + s.tenant.String() + "/")
+	client, bucket := shared.s3.Client(""), aws.String(shared.s3.Bucket())
+	objects, err := client.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: bucket, Prefix: prefix})
+	must(t, err)
+	for _, o := range objects.Contents {
+		left = append(left, *o.Key)
+	}
+	uploads, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: bucket, Prefix: prefix})
+	must(t, err)
+	for _, u := range uploads.Uploads {
+		left = append(left, "multipart upload of "+*u.Key)
+	}
+	return left
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("got error %v, want %v", got, want)
+	}
+}
+
+// patience is how long a test waits for what should be a matter of moments, on a busy machine.
+const patience = 20 * time.Second
+
+func await[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("no %s within %s", what, patience)
+	}
+	panic("unreachable")
+}
+
+// randomly returns a source of randomness. A failing test prints its seed; TRAMO_TEST_SEED replays it.
+func randomly(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		must(t, err)
+	}
+	t.Logf("TRAMO_TEST_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// noise makes bytes that no two tests share.
+func noise(size int) []byte {
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte([]byte(uuid.NewString())[:32])).Read(b) // never fails
+	return b
+}
+
+func logTo(t *testing.T) *slog.Logger {
+	t.Helper()
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}

@@ -1,0 +1,343 @@
+package object_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/tus/tusd/v2/pkg/handler"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+func sumOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// piece says how much of an upload a client sends next, with a liking for the sizes where things change.
+func piece(random *rand.Rand, at, size int) int {
+	n := []int{
+		0, 1, random.IntN(100), random.IntN(part), random.IntN(3 * part),
+		part - 1, part, part + 1,
+		part - at%part, part - at%part - 1, part - at%part + 1, // to the next boundary of a part, and beside it
+		size - at, size - at - 1,
+	}[random.IntN(13)]
+	return max(0, min(n, size-at))
+}
+
+// However an upload is cut into pieces, and whichever replica gets them, the object is what was sent, byte
+// for byte, and each offset is that of durable bytes.
+func TestAnyPieces(t *testing.T) {
+	t.Parallel()
+	random := randomly(t)
+	s := newSite(t)
+	replicas := []*replica{s.replica(t), s.replica(t)}
+	sizes := []int{1, 2, part - 1, part, part + 1, 2*part - 1, 2 * part, 2*part + 1, 3*part + random.IntN(2*mib), 1 + random.IntN(part)}
+	for _, size := range sizes {
+		content := noise(size)
+		id := s.create(t, size)
+		var cuts []int
+		for at := 0; at < size; {
+			n := piece(random, at, size)
+			if len(cuts) > 12 {
+				n = size - at
+			}
+			cuts = append(cuts, n)
+			r := replicas[random.IntN(2)]
+			r.send(t, id, content, at, at+n)
+			at += n
+			if at < size && random.IntN(3) == 0 {
+				s.checkDurable(t, id, content)
+			}
+		}
+		s.checkComplete(t, id, content)
+		if t.Failed() {
+			t.Fatalf("%d bytes were sent as %v", size, cuts)
+		}
+	}
+	for _, r := range replicas {
+		if lost := r.offsetsLost(t); lost != 0 {
+			t.Errorf("%v offsets were lost", lost)
+		}
+	}
+	for _, key := range s.left(t) {
+		if !bytes.Contains([]byte(key), []byte("/original-")) {
+			t.Errorf("%s is left", key)
+		}
+	}
+}
+
+// What S3 is asked for is what it costs.
+func TestRequestsToS3(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	for _, c := range []struct {
+		name  string
+		sizes []int // of the pieces
+		want  map[string]int
+	}{
+		{"a photo of 3 MB", []int{3_000_000}, map[string]int{putObject: 1}},
+		{"a whole part", []int{part}, map[string]int{putObject: 1}},
+		{"a photo in two pieces", []int{mib, mib}, map[string]int{putObject: 2, getObject: 1, deleteObject: 1}},
+		{"two parts", []int{2 * part}, map[string]int{createUpload: 1, uploadPart: 2, completeUpload: 1}},
+		{"two parts and a bit", []int{2*part + 1}, map[string]int{createUpload: 1, uploadPart: 3, completeUpload: 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			size := 0
+			for _, n := range c.sizes {
+				size += n
+			}
+			content := noise(size)
+			id := s.create(t, size)
+			s.proxy.spent()
+			at := 0
+			for _, n := range c.sizes {
+				r.send(t, id, content, at, at+n)
+				at += n
+			}
+			if _, err := r.head(s.ctx, id); err != nil {
+				t.Error(err)
+			}
+			if got := s.proxy.spent(); !maps.Equal(got, c.want) {
+				t.Errorf("it took %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// A creation that brings its content is opened before it has a lease.
+func TestCreationWithUpload(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(part + 3)
+	id := s.create(t, len(content))
+	ctx := object.WithLeaseSlot(s.ctx)
+	u, err := r.NewUpload(ctx, handler.FileInfo{ID: id.String(), Size: int64(len(content))})
+	must(t, err)
+	if n, err := u.WriteChunk(ctx, 0, bytes.NewReader(content)); n != 0 || err == nil {
+		t.Errorf("%d bytes were written without a lease, %v", n, err)
+	}
+	lock, err := r.locker.NewLock(id.String())
+	must(t, err)
+	must(t, lock.Lock(ctx, func() {}))
+	info, err := u.GetInfo(ctx)
+	must(t, err)
+	_, err = r.write(ctx, u, info, bytes.NewReader(content))
+	must(t, err)
+	must(t, lock.Unlock())
+	s.checkComplete(t, id, content)
+}
+
+// A creation that brings its content comes to its lease only after another request has written: it changes
+// nothing.
+func TestCreationOvertaken(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r, other := s.replica(t), s.replica(t)
+	for _, size := range []int{100, part + 100} {
+		content := noise(2 * size)
+		id := s.create(t, len(content))
+		ctx := object.WithLeaseSlot(s.ctx)
+		u, err := r.NewUpload(ctx, handler.FileInfo{ID: id.String()})
+		must(t, err)
+		other.send(t, id, content, 0, size)
+		lock, err := r.locker.NewLock(id.String())
+		must(t, err)
+		must(t, lock.Lock(ctx, func() {}))
+		n, err := u.WriteChunk(ctx, 0, bytes.NewReader(noise(len(content))))
+		if n != 0 || err == nil {
+			t.Errorf("a stale view wrote %d bytes, %v", n, err)
+		}
+		must(t, lock.Unlock())
+		other.send(t, id, content, size, len(content))
+		s.checkComplete(t, id, content)
+	}
+}
+
+// Nobody writes at another offset than the one that is recorded, and more than was announced is not read.
+func TestOffsetAndSizeHold(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(100)
+	id := s.create(t, 100)
+	r.send(t, id, content, 0, 40)
+	_ = r.under(s.ctx, id, func() {}, func(ctx context.Context) error {
+		u, err := r.GetUpload(ctx, id.String())
+		must(t, err)
+		for _, at := range []int64{0, 39, 41, -1, 100} {
+			if n, err := u.WriteChunk(ctx, at, bytes.NewReader(content)); n != 0 || err == nil {
+				t.Errorf("%d bytes were written at %d, %v", n, at, err)
+			}
+		}
+		long := io.MultiReader(bytes.NewReader(content[40:]), bytes.NewReader(noise(1000)))
+		if n, err := u.WriteChunk(ctx, 40, long); n != 60 || err != nil {
+			t.Errorf("%d bytes were written, %v", n, err)
+		}
+		return u.FinishUpload(ctx)
+	})
+	s.checkComplete(t, id, content)
+}
+
+// Another tenant's upload, an id of nobody's and an id that is none do not exist.
+func TestUnknownUploads(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	id := s.create(t, 10)
+	stranger := tenant.With(t.Context(), tenant.Identity{Tenant: uuid.New(), User: "eva", Role: tenant.Admin})
+	_, err := r.GetUpload(stranger, id.String())
+	wantErr(t, err, handler.ErrNotFound)
+	_, err = r.head(stranger, id)
+	wantErr(t, err, handler.ErrNotFound)
+	_, err = r.head(s.ctx, uuid.New())
+	wantErr(t, err, handler.ErrNotFound)
+	_, err = r.GetUpload(s.ctx, "../"+id.String())
+	wantErr(t, err, handler.ErrNotFound)
+	_, err = r.locker.NewLock("x")
+	wantErr(t, err, handler.ErrNotFound)
+	if _, err := r.GetUpload(t.Context(), id.String()); !errors.Is(err, tenant.ErrNoIdentity) {
+		t.Errorf("without a tenant: %v", err)
+	}
+	if _, err := r.NewUpload(s.ctx, handler.FileInfo{ID: "x"}); err == nil {
+		t.Error("an upload was created under the id x")
+	}
+}
+
+// A client sends slowly to one replica, another replica is asked for the offset: what had arrived is kept,
+// the first lets go, and the sender can go on elsewhere.
+func TestContenderInterruptsAWriter(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	one, two := s.replica(t), s.replica(t)
+	content := noise(part + mib)
+	id := s.create(t, len(content))
+	const arrived = part + 1000
+	pr, pw := io.Pipe()
+	type result struct {
+		now int64
+		err error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		ctx, cancel := context.WithCancel(object.WithLeaseSlot(s.ctx))
+		defer cancel()
+		// tusd closes the body when it is asked to let go.
+		var r result
+		r.err = one.under(ctx, id, func() { _ = pr.Close() }, func(ctx context.Context) error {
+			u, err := one.GetUpload(ctx, id.String())
+			if err != nil {
+				return err
+			}
+			r.now, err = u.WriteChunk(ctx, 0, pr)
+			return err
+		})
+		ended <- r
+	}()
+	_, err := pw.Write(content[:arrived])
+	must(t, err)
+	offset, err := two.head(s.ctx, id)
+	must(t, err)
+	if r := await(t, "end of the interrupted request", ended); r.now != arrived || r.err != nil {
+		t.Errorf("the interrupted request wrote %d bytes, %v", r.now, r.err)
+	}
+	if offset != arrived {
+		t.Errorf("the offset is %d, %d bytes had arrived", offset, arrived)
+	}
+	two.send(t, id, content, arrived, len(content))
+	s.checkComplete(t, id, content)
+}
+
+// The part size of a deployment changes while uploads are under way: they go on, whatever their tail.
+func TestPartSizeChanges(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	small := s.replica(t)
+	large := s.replicaWith(t, object.Config{PartSize: 8 * mib}, time.Minute)
+	for _, tail := range []int{part - 1, part, part + 1, 7 * mib} {
+		content := noise(13 * mib)
+		id := s.create(t, len(content))
+		large.send(t, id, content, 0, tail)
+		done := make(chan error, 1)
+		go func() {
+			_, err := small.patch(s.ctx, id, int64(tail), bytes.NewReader(content[tail:12*mib]))
+			done <- err
+		}()
+		must(t, await(t, fmt.Sprintf("end of a request on a tail of %d bytes", tail), done))
+		large.send(t, id, content, 12*mib, len(content))
+		s.checkComplete(t, id, content)
+	}
+}
+
+// Two replicas are asked at once for an upload that has all its bytes and was never finished: it is
+// finished once, and both say that it is complete.
+func TestFinishAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	replicas := []*replica{s.replica(t), s.replica(t)}
+	content := noise(2 * part)
+	id := s.create(t, len(content))
+	s.finish.next(failBefore)
+	if _, err := replicas[0].patch(s.ctx, id, 0, bytes.NewReader(content)); !errors.Is(err, errInjected) {
+		t.Errorf("got %v", err)
+	}
+	g := new(errgroup.Group)
+	for _, r := range append(replicas, replicas...) {
+		g.Go(func() error {
+			offset, err := r.head(s.ctx, id)
+			if err == nil && offset != int64(len(content)) {
+				err = fmt.Errorf("the offset is %d", offset)
+			}
+			return err
+		})
+	}
+	must(t, g.Wait())
+	s.checkComplete(t, id, content)
+}
+
+// An upload that has ended takes nothing more.
+func TestEndedUploads(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	for name, end := range map[string]func(storage.Tx, uuid.UUID) error{
+		"cancelled": func(tx storage.Tx, id uuid.UUID) error { return tx.Cancel(s.ctx, id) },
+		"expired": func(tx storage.Tx, id uuid.UUID) error {
+			_, err := tx.Exec(s.ctx, `update uploads set status = 'expired' where id = $1`, id)
+			return err
+		},
+		"rejected": func(tx storage.Tx, id uuid.UUID) error {
+			return tx.Reject(s.ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+		},
+	} {
+		id := s.create(t, 10)
+		must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error { return end(tx, id) }))
+		_, err := r.head(s.ctx, id)
+		if !errors.Is(err, object.ErrGone) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	id := s.create(t, 10)
+	r.send(t, id, noise(10), 0, 10)
+	must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error {
+		return tx.Fail(s.ctx, id, storage.Failure{Reason: storage.ReasonInfected})
+	}))
+	if offset, err := r.head(s.ctx, id); offset != 10 || err != nil {
+		t.Errorf("an infected upload is at %d, %v: its client must not send it again", offset, err)
+	}
+}

@@ -1,0 +1,472 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// Many creations at once at the edge of a quota fill it exactly and never go beyond.
+func TestQuotaAtTheEdge(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	const size, fits, tries = 7, 40, 100
+	ctx := d.newTenant(t, size*fits+size-1)
+	var admitted atomic.Int64
+	g := new(errgroup.Group)
+	g.SetLimit(16)
+	for range tries {
+		g.Go(func() error {
+			err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(size)) })
+			switch {
+			case err == nil:
+				admitted.Add(1)
+			case !errors.Is(err, storage.ErrQuotaExceeded):
+				return err
+			}
+			return nil
+		})
+	}
+	must(t, g.Wait())
+	if admitted.Load() != fits {
+		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
+	}
+	if room := d.room(t, ctx); room != size-1 {
+		t.Errorf("%d bytes are left, want %d", room, size-1)
+	}
+	d.create(t, ctx, size-1)
+	if room := d.room(t, ctx); room != 0 {
+		t.Errorf("%d bytes are left, want 0", room)
+	}
+}
+
+// However an upload that takes bytes ends, and however many say so at once, its quota comes back once.
+func TestRefundOnce(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ends := map[string]func(context.Context, storage.Tx, uuid.UUID) error{
+		"cancel": func(ctx context.Context, tx storage.Tx, id uuid.UUID) error { return tx.Cancel(ctx, id) },
+		"reject": func(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
+			return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+		},
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			ctx := d.newTenant(t, 1000)
+			id := d.create(t, ctx, 300)
+			d.create(t, ctx, 500)
+			var ended atomic.Int64
+			g := new(errgroup.Group)
+			for range 8 {
+				g.Go(func() error {
+					err := d.api.InTenant(ctx, func(tx storage.Tx) error { return end(ctx, tx, id) })
+					if err == nil {
+						ended.Add(1)
+					} else if !errors.Is(err, storage.ErrWrongStatus) {
+						return err
+					}
+					return nil
+				})
+			}
+			must(t, g.Wait())
+			if ended.Load() != 1 {
+				t.Errorf("it ended %d times", ended.Load())
+			}
+			if room := d.room(t, ctx); room != 500 {
+				t.Errorf("%d bytes are left, want 500", room)
+			}
+		})
+	}
+}
+
+func TestStoredBytesStayCharged(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.newTenant(t, 1000)
+	id := d.create(t, ctx, 300)
+	d.bring(t, ctx, id, storage.Processing)
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected}) })
+	if room := d.room(t, ctx); room != 700 {
+		t.Errorf("%d bytes are left, want 700: the object is still there", room)
+	}
+}
+
+// Cancel uploads while others are created under the same client ids: none of them deadlocks, and the quota
+// is right in the end.
+func TestCancelAndCreateAgainAtOnce(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.newTenant(t, 1<<40)
+	g := new(errgroup.Group)
+	for i := range 4 {
+		g.Go(func() error {
+			for range 25 {
+				if err := d.replace(ctx, fmt.Sprint(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	must(t, g.Wait())
+	var live int64
+	must(t, d.admin(t).QueryRow(t.Context(), `select coalesce(sum(size), 0) from uploads where status = 'pending'`).Scan(&live))
+	if room := d.room(t, ctx); room != 1<<40-live {
+		t.Errorf("%d bytes are charged, %d bytes are there", 1<<40-room, live)
+	}
+}
+
+// replace makes an upload, and cancels it while it is made again.
+func (d *database) replace(ctx context.Context, clientID string) error {
+	n := anUpload(10)
+	n.ClientID = clientID
+	make := func(n storage.NewUpload) error {
+		err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+		if errors.Is(err, storage.ErrDuplicateClientID) {
+			return nil
+		}
+		return err
+	}
+	if err := make(n); err != nil {
+		return err
+	}
+	g := new(errgroup.Group)
+	g.Go(func() error {
+		err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, n.ID) })
+		if errors.Is(err, storage.ErrWrongStatus) {
+			return nil // the client id belonged to an older one
+		}
+		return err
+	})
+	again := anUpload(10)
+	again.ClientID = clientID
+	g.Go(func() error { return make(again) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, again.ID) })
+	if errors.Is(err, storage.ErrWrongStatus) {
+		return nil
+	}
+	return err
+}
+
+func TestClientID(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx, other := d.newTenant(t, 1000), d.newTenant(t, 1000)
+	under := func(ctx context.Context, user string) (uuid.UUID, error) {
+		n := anUpload(1)
+		n.ClientID, n.UserID = "IMG_1", user
+		return n.ID, d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+	}
+	first, err := under(ctx, "ana")
+	must(t, err)
+	for who, c := range map[string]struct {
+		ctx  context.Context
+		user string
+	}{"another user": {ctx, "luis"}, "another tenant's user": {other, "ana"}} {
+		if _, err := under(c.ctx, c.user); err != nil {
+			t.Errorf("%s has the same id: %v", who, err)
+		}
+	}
+
+	ends := []struct {
+		name string
+		end  func(tx storage.Tx, id uuid.UUID) error
+		free bool
+	}{
+		{"pending", func(storage.Tx, uuid.UUID) error { return nil }, false},
+		{"cancelled", func(tx storage.Tx, id uuid.UUID) error { return tx.Cancel(ctx, id) }, true},
+		{"rejected", func(tx storage.Tx, id uuid.UUID) error {
+			return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+		}, true},
+		{"failed", func(tx storage.Tx, id uuid.UUID) error {
+			return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected})
+		}, true},
+		{"uploaded", func(tx storage.Tx, id uuid.UUID) error {
+			_, err := tx.MarkUploaded(ctx, id, "key", nil)
+			return err
+		}, false},
+	}
+	holder := first
+	for _, c := range ends {
+		d.must(t, ctx, func(tx storage.Tx) error { return c.end(tx, holder) })
+		id, err := under(ctx, "ana")
+		if !c.free {
+			wantErr(t, err, storage.ErrDuplicateClientID)
+			id = holder
+		} else if err != nil {
+			t.Errorf("%s: the id is not free: %v", c.name, err)
+		}
+		d.must(t, ctx, func(tx storage.Tx) error {
+			found, err := tx.UploadByClientID(ctx, "ana", "IMG_1")
+			if found.ID != id {
+				t.Errorf("%s: the id names %s, want %s", c.name, found.ID, id)
+			}
+			return err
+		})
+		holder = id
+	}
+	_, err = under(ctx, "")
+	must(t, err)
+	d.create(t, ctx, 1) // no client id, as often as one likes
+	d.create(t, ctx, 1)
+}
+
+// bring takes an upload to a status by the way that uploads go.
+func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s storage.Status) {
+	t.Helper()
+	d.must(t, ctx, func(tx storage.Tx) error {
+		step := func(do bool, fn func() error) {
+			if do {
+				must(t, fn())
+			}
+		}
+		past := func(ss ...storage.Status) bool { return slices.Contains(ss, s) }
+		step(past(storage.Uploading), func() error {
+			_, err := tx.Exec(ctx, `update uploads set status = 'uploading' where id = $1`, id)
+			return err
+		})
+		step(past(storage.Uploaded, storage.Processing, storage.Completed, storage.Failed), func() error {
+			_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
+			return err
+		})
+		step(past(storage.Processing, storage.Completed, storage.Failed), func() error { return tx.MarkProcessing(ctx, id) })
+		step(past(storage.Failed), func() error { return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected}) })
+		step(past(storage.Cancelled), func() error { return tx.Cancel(ctx, id) })
+		step(past(storage.Expired), func() error {
+			_, err := tx.Exec(ctx, `update uploads set status = 'expired' where id = $1`, id)
+			return err
+		})
+		return nil
+	})
+	if past := s; past == storage.Completed {
+		must(t, d.worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
+	}
+	if got := d.upload(t, ctx, id).Status; got != s {
+		t.Fatalf("the upload is %s, wanted %s", got, s)
+	}
+}
+
+var everyStatus = []storage.Status{
+	storage.Pending, storage.Uploading, storage.Uploaded, storage.Processing,
+	storage.Completed, storage.Failed, storage.Expired, storage.Cancelled,
+}
+
+// Every transition from every status: those that are allowed leave an entry in the timeline; the others
+// change nothing at all.
+func TestTransitions(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.newTenant(t, 1<<20)
+	infected := storage.Failure{Reason: storage.ReasonInfected, Detail: "x"}
+	transitions := []struct {
+		name string
+		do   func(tx storage.Tx, id uuid.UUID) error
+		to   storage.Status
+		from []storage.Status
+		noop []storage.Status // from these it is no error and no change
+	}{
+		{"uploaded", func(tx storage.Tx, id uuid.UUID) error {
+			_, err := tx.MarkUploaded(ctx, id, "key", nil)
+			return err
+		}, storage.Uploaded, []storage.Status{storage.Pending, storage.Uploading}, []storage.Status{storage.Uploaded, storage.Processing, storage.Completed, storage.Failed}},
+		{"processing", func(tx storage.Tx, id uuid.UUID) error { return tx.MarkProcessing(ctx, id) },
+			storage.Processing, []storage.Status{storage.Uploaded}, []storage.Status{storage.Processing}},
+		{"complete", func(tx storage.Tx, id uuid.UUID) error {
+			return tx.Complete(ctx, id, storage.Results{DetectedType: "image/jpeg"})
+		}, storage.Completed, []storage.Status{storage.Processing}, nil},
+		{"fail", func(tx storage.Tx, id uuid.UUID) error { return tx.Fail(ctx, id, infected) },
+			storage.Failed, []storage.Status{storage.Pending, storage.Uploading, storage.Uploaded, storage.Processing}, nil},
+		{"cancel", func(tx storage.Tx, id uuid.UUID) error { return tx.Cancel(ctx, id) },
+			storage.Cancelled, []storage.Status{storage.Pending, storage.Uploading}, nil},
+		{"reject", func(tx storage.Tx, id uuid.UUID) error { return tx.Reject(ctx, id, infected) },
+			storage.Failed, []storage.Status{storage.Pending, storage.Uploading}, nil},
+	}
+	admin := d.admin(t)
+	for _, tr := range transitions {
+		for _, from := range everyStatus {
+			t.Run(fmt.Sprintf("%s/%s", tr.name, from), func(t *testing.T) {
+				id := d.create(t, ctx, 10)
+				d.bring(t, ctx, id, from)
+				entries := func() (n int) {
+					must(t, admin.QueryRow(ctx, `select count(*) from timeline where upload_id = $1`, id).Scan(&n))
+					return n
+				}
+				before, noted := d.upload(t, ctx, id), entries()
+				err := d.worker.InTenant(ctx, func(tx storage.Tx) error { return tr.do(tx, id) })
+				after := d.upload(t, ctx, id)
+				switch {
+				case slices.Contains(tr.from, from):
+					if err != nil || after.Status != tr.to || !after.UpdatedAt.After(before.UpdatedAt) {
+						t.Errorf("got %s, %v", after.Status, err)
+					}
+					if tr.to != storage.Processing && entries() != noted+1 {
+						t.Errorf("the timeline got %d entries", entries()-noted)
+					}
+					return
+				case !slices.Contains(tr.noop, from):
+					wantErr(t, err, storage.ErrWrongStatus)
+				case err != nil:
+					t.Error(err)
+				}
+				if tr.to != from && (after.Status != before.Status || !after.UpdatedAt.Equal(before.UpdatedAt) || entries() != noted) {
+					t.Errorf("a forbidden transition made %+v of %+v", after, before)
+				}
+			})
+		}
+	}
+}
+
+// Content that was thrown away is never called uploaded, whoever says so late.
+func TestRejectedIsNeverUploaded(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.newTenant(t, 1000)
+	id := d.create(t, ctx, 10)
+	d.must(t, ctx, func(tx storage.Tx) error {
+		return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+	})
+	wantErr(t, d.api.InTenant(ctx, func(tx storage.Tx) error {
+		_, err := tx.MarkUploaded(ctx, id, "key", nil)
+		return err
+	}), storage.ErrWrongStatus)
+}
+
+// The page cursor is an id: pages cover all uploads that were there, each once, while new ones arrive.
+func TestPagesWhileUploadsArrive(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx, other := d.newTenant(t, 1<<20), d.newTenant(t, 1<<20)
+	var there []uuid.UUID
+	for range 53 {
+		there = append(there, d.create(t, ctx, 1))
+		d.create(t, other, 1)
+	}
+	slices.Reverse(there)
+	var seen []uuid.UUID
+	page := storage.Page{Limit: 10}
+	for range 100 {
+		var got []storage.Upload
+		d.must(t, ctx, func(tx storage.Tx) (err error) {
+			got, err = tx.Uploads(ctx, page)
+			return err
+		})
+		for _, u := range got {
+			seen = append(seen, u.ID)
+		}
+		if len(got) < page.Limit {
+			break
+		}
+		page.Before = got[len(got)-1].ID
+		d.create(t, ctx, 1)
+	}
+	if !slices.Equal(seen, there) {
+		t.Errorf("pages showed %d uploads, want the %d in order", len(seen), len(there))
+	}
+}
+
+func TestPageFilters(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.newTenant(t, 1<<20)
+	for _, project := range []string{"a", "b"} {
+		for _, batch := range []string{"", "1", "2"} {
+			n := anUpload(1)
+			n.Project, n.Batch = project, batch
+			d.must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+			if batch == "2" {
+				d.bring(t, ctx, n.ID, storage.Cancelled)
+			}
+		}
+	}
+	for _, c := range []struct {
+		page storage.Page
+		want int
+	}{
+		{storage.Page{}, 6},
+		{storage.Page{Project: "a"}, 3},
+		{storage.Page{Batch: "1"}, 2},
+		{storage.Page{Project: "a", Batch: "1"}, 1},
+		{storage.Page{Status: storage.Cancelled}, 2},
+		{storage.Page{Status: storage.Pending, Project: "b"}, 2},
+		{storage.Page{Project: "' or true --"}, 0},
+	} {
+		c.page.Limit = 100
+		d.must(t, ctx, func(tx storage.Tx) error {
+			got, err := tx.Uploads(ctx, c.page)
+			if len(got) != c.want {
+				t.Errorf("%+v shows %d uploads, want %d", c.page, len(got), c.want)
+			}
+			return err
+		})
+	}
+}
+
+func TestCompleteKeepsResults(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.newTenant(t, 1<<20)
+	id := d.create(t, ctx, 10)
+	d.bring(t, ctx, id, storage.Processing)
+	lat, lon, model := -12.05, -77.04, "Pixel 8"
+	r := storage.Results{
+		DetectedType: "image/jpeg",
+		Facts:        storage.Facts{Latitude: &lat, Longitude: &lon, CameraModel: &model},
+		Derivatives: []storage.Derivative{
+			{Size: 480, WidthPx: 480, HeightPx: 360, Bytes: 9, ContentType: "image/webp", ObjectKey: "k480"},
+			{Size: 160, WidthPx: 160, HeightPx: 120, Bytes: 7, ContentType: "image/webp", ObjectKey: "k160"},
+		},
+	}
+	must(t, d.worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, r) }))
+	u := d.upload(t, ctx, id)
+	if u.Latitude == nil || *u.Latitude != lat || *u.CameraModel != model || *u.DetectedType != "image/jpeg" || u.CompletedAt == nil {
+		t.Errorf("got %+v", u)
+	}
+	d.must(t, ctx, func(tx storage.Tx) error {
+		ds, err := tx.Derivatives(ctx, id, uuid.New())
+		if len(ds) != 2 || ds[0].Size != 160 || ds[1].ObjectKey != "k480" || ds[0].UploadID != id {
+			t.Errorf("got %+v", ds)
+		}
+		return err
+	})
+	backlog, err := d.worker.Backlog(t.Context())
+	must(t, err)
+	if backlog.Uploads[storage.Processing] != 0 || len(backlog.Uploads) != 4 || len(backlog.Jobs) != 5 {
+		t.Errorf("backlog is %+v", backlog)
+	}
+}
+
+func TestCreateTenant(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	id, created, err := d.worker.CreateTenant(t.Context(), "Obras S.A.", 5)
+	if !created || err != nil {
+		t.Fatal(created, err)
+	}
+	again, created, err := d.worker.CreateTenant(t.Context(), "Obras S.A.", 7)
+	if created || again != id || err != nil {
+		t.Errorf("again: %s, %t, %v", again, created, err)
+	}
+	if room := d.room(t, as(t.Context(), id)); room != 5 {
+		t.Errorf("the quota became %d", room)
+	}
+	_, err = d.worker.TenantByName(t.Context(), "nobody")
+	wantErr(t, err, storage.ErrNotFound)
+	d.must(t, as(t.Context(), uuid.New()), func(tx storage.Tx) error {
+		_, exists, err := tx.Room(t.Context())
+		if exists {
+			t.Error("a tenant that never was has room")
+		}
+		return err
+	})
+}
