@@ -20,7 +20,7 @@ import (
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 5000)
+	ctx := s.NewTenant(t, 5000)
 	id, err := tenant.From(ctx)
 	must(t, err)
 	investor := as(ctx, id.Tenant, "inés", tenant.Inversionista)
@@ -79,7 +79,7 @@ func TestRefusals(t *testing.T) {
 func TestAdmits(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 1<<20)
+	ctx := s.NewTenant(t, 1<<20)
 	long := func(n int) string { return strings.Repeat("x", n) }
 	for _, c := range []struct {
 		name  string
@@ -122,7 +122,7 @@ func TestAdmits(t *testing.T) {
 func TestSameClientIDSameUpload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 100)
+	ctx := s.NewTenant(t, 100)
 	meta := map[string]string{"client_id": "IMG_1", "filename": "a.jpg"}
 	var mu sync.Mutex
 	ids := map[uuid.UUID]int{}
@@ -166,7 +166,7 @@ func TestSameClientIDSameUpload(t *testing.T) {
 func TestCreatedAgainWhileCancelled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 1<<20)
+	ctx := s.NewTenant(t, 1<<20)
 	meta := map[string]string{"client_id": "IMG_1", "filename": "a.jpg"}
 	for range 40 {
 		got, err := s.admission.Admit(ctx, 10, meta)

@@ -35,7 +35,7 @@ func (s *site) store(t *testing.T, ctx context.Context, id uuid.UUID, content []
 func TestFinishOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 1000)
+	ctx := s.NewTenant(t, 1000)
 	a, err := s.admission.Admit(ctx, 10, nil)
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
@@ -62,7 +62,7 @@ func TestFinishOnce(t *testing.T) {
 func TestFinishIsOneTransaction(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 1000)
+	ctx := s.NewTenant(t, 1000)
 	a, err := s.admission.Admit(ctx, 10, nil)
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
@@ -84,7 +84,7 @@ func TestFinishIsOneTransaction(t *testing.T) {
 func TestFinishOfACancelledUpload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 1000)
+	ctx := s.NewTenant(t, 1000)
 	a, err := s.admission.Admit(ctx, 10, nil)
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
@@ -100,7 +100,7 @@ func TestFinishOfACancelledUpload(t *testing.T) {
 func TestChecksumMismatch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 1000)
+	ctx := s.NewTenant(t, 1000)
 	announced := sha256.Sum256([]byte("0123456789"))
 	meta := map[string]string{"sha256": hex.EncodeToString(announced[:]), "client_id": "IMG_1"}
 	a, err := s.admission.Admit(ctx, 10, meta)
@@ -134,7 +134,7 @@ func TestChecksumMismatch(t *testing.T) {
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.newTenant(t, 1000)
+	ctx := s.NewTenant(t, 1000)
 	a, err := s.admission.Admit(ctx, 10, nil)
 	must(t, err)
 	wantErr(t, s.finisher.Cancel(as(ctx, uuid.New(), "eva", tenant.Admin), a.ID), storage.ErrWrongStatus)

@@ -28,7 +28,7 @@ func ptr[T any](v T) *T { return &v }
 func (d *database) leased(t *testing.T) (context.Context, uuid.UUID, *storage.Lease) {
 	t.Helper()
 	r := newReplica(t, d, calmly)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 100)
 	return ctx, id, r.acquire(t, ctx, id, func() {})
 }
@@ -58,7 +58,7 @@ func TestSaveContentRefuses(t *testing.T) {
 		{"newer fence", lease.Fence() + 1, begun},
 		{"no fence", 0, begun},
 	} {
-		err := d.api.InTenant(ctx, func(tx storage.Tx) error {
+		err := d.API.InTenant(ctx, func(tx storage.Tx) error {
 			if err := tx.AddPart(ctx, id, storage.Part{Number: 1, Size: 10, ETag: "e"}); err != nil {
 				return err
 			}
@@ -82,10 +82,10 @@ func TestSaveContentRefuses(t *testing.T) {
 	stored := more
 	stored.Received, stored.Stored, stored.ObjectKey, stored.TailKey, stored.TailSize = 100, true, ptr("key"), nil, 0
 	d.must(t, ctx, func(tx storage.Tx) error { return tx.SaveContent(ctx, id, lease.Fence(), begun, stored) })
-	wantErr(t, d.api.InTenant(ctx, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.SaveContent(ctx, id, lease.Fence(), stored, stored)
 	}), storage.ErrFenced)
-	wantErr(t, d.api.InTenant(ctx, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.ReservePart(ctx, id, lease.Fence(), "mp", "key")
 		return err
 	}), storage.ErrFenced)
@@ -97,7 +97,7 @@ func TestReservePart(t *testing.T) {
 	d := newDatabase(t)
 	ctx, id, lease := d.leased(t)
 	reserve := func(fence int64, multipart string) (n int32, err error) {
-		err = d.api.InTenant(ctx, func(tx storage.Tx) error {
+		err = d.API.InTenant(ctx, func(tx storage.Tx) error {
 			n, err = tx.ReservePart(ctx, id, fence, multipart, "key")
 			return err
 		})
@@ -149,7 +149,7 @@ func TestContentRoundTrip(t *testing.T) {
 	if got.Received != 7 || string(got.HashState) != "\x00\x01\xff" || *got.MultipartID != "mp" || *got.ObjectKey != "key" {
 		t.Errorf("got %+v", got)
 	}
-	wantErr(t, d.api.InTenant(ctx, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.Content(ctx, uuid.New())
 		return err
 	}), storage.ErrNotFound)

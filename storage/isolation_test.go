@@ -52,7 +52,7 @@ func tenantColumn(table string) string {
 // Every table with tenant data is behind row-level security in the same way; the catalog says so.
 func TestCatalogKeepsTenantsApart(t *testing.T) {
 	t.Parallel()
-	conn := newDatabase(t).admin(t)
+	conn := newDatabase(t).Admin(t)
 	tables := tenantTables(t, conn)
 	if len(tables) < 7 {
 		t.Fatalf("only %v have a tenant", tables)
@@ -112,7 +112,7 @@ func checkTable(t *testing.T, conn *pgx.Conn, table string) {
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	for _, c := range []struct {
 		role          string
 		login, bypass bool
@@ -138,7 +138,7 @@ func TestRoles(t *testing.T) {
 		t.Errorf("owners are %v", owners)
 	}
 
-	api := connect(t, postgres.URL("tramo_api", d.name))
+	api := connect(t, shared.URL("tramo_api", d.Name))
 	for _, sql := range []string{
 		"select * from river_job", "update river_job set args = '{}'", "delete from river_job",
 		"select * from river_queue", "set role tramo_owner", "set role tramo_worker", "set role postgres",
@@ -158,8 +158,8 @@ func TestRequiredRoles(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	// A role that can become the worker's is not bound either: SET ROLE is one statement away.
-	climber := "climber_" + d.name
-	_, err := d.admin(t).Exec(t.Context(), fmt.Sprintf("create role %s login; grant tramo_worker to %[1]s", climber))
+	climber := "climber_" + d.Name
+	_, err := d.Admin(t).Exec(t.Context(), fmt.Sprintf("create role %s login; grant tramo_worker to %[1]s", climber))
 	must(t, err)
 	for _, c := range []struct {
 		role               string
@@ -170,7 +170,7 @@ func TestRequiredRoles(t *testing.T) {
 		{"postgres", false, true},
 		{climber, false, false},
 	} {
-		db := d.as(t, c.role)
+		db := d.As(t, c.role)
 		if err := db.RequireTenantIsolation(t.Context()); (err == nil) != c.isolated {
 			t.Errorf("isolation of %s: %v", c.role, err)
 		}
@@ -187,7 +187,7 @@ func TestInTenantNeedsATenant(t *testing.T) {
 		"no identity": t.Context(),
 		"no tenant":   tenant.With(t.Context(), tenant.Identity{User: "ana", Role: tenant.Admin}),
 	} {
-		err := d.api.InTenant(ctx, func(storage.Tx) error {
+		err := d.API.InTenant(ctx, func(storage.Tx) error {
 			t.Errorf("%s: a transaction was begun", name)
 			return nil
 		})
@@ -198,10 +198,10 @@ func TestInTenantNeedsATenant(t *testing.T) {
 // everyRow gives a tenant one row in every table that has a tenant.
 func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 	t.Helper()
-	ctx := d.newTenant(t, 1000)
+	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 100)
 	owner := tenantOf(t, ctx)
-	_, err := d.admin(t).Exec(t.Context(), fmt.Sprintf(`
+	_, err := d.Admin(t).Exec(t.Context(), fmt.Sprintf(`
 		insert into parts values ('%[1]s', '%[2]s', 1, 10, 'etag');
 		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
@@ -215,7 +215,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	ctxA, _ := d.everyRow(t)
 	ctxB, uploadB := d.everyRow(t)
 	a, b := tenantOf(t, ctxA), tenantOf(t, ctxB)
@@ -229,7 +229,7 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 		// What each statement may end in: row-level security, a missing right, or no row.
 		attack := func(name, sql string, args ...any) {
 			t.Helper()
-			err := d.api.InTenant(ctxA, func(tx storage.Tx) error {
+			err := d.API.InTenant(ctxA, func(tx storage.Tx) error {
 				tag, err := tx.Exec(ctxA, sql, args...)
 				if err == nil && tag.RowsAffected() > 0 {
 					t.Errorf("%s of %s: %s", name, table, tag)
@@ -259,16 +259,16 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 	}
 
 	// The same through the methods that the server uses.
-	wantErr(t, d.api.InTenant(ctxA, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
 		_, err := tx.Upload(ctxA, uploadB)
 		return err
 	}), storage.ErrNotFound)
-	wantErr(t, d.api.InTenant(ctxA, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
 		_, err := tx.Content(ctxA, uploadB)
 		return err
 	}), storage.ErrNotFound)
-	wantErr(t, d.api.InTenant(ctxA, func(tx storage.Tx) error { return tx.Cancel(ctxA, uploadB) }), storage.ErrWrongStatus)
-	if err := d.api.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, "x", nil) }); sqlState(err) != "23503" {
+	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Cancel(ctxA, uploadB) }), storage.ErrWrongStatus)
+	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, "x", nil) }); sqlState(err) != "23503" {
 		t.Errorf("an entry in B's timeline: %v", err)
 	}
 }
@@ -280,7 +280,7 @@ func TestForgottenTenant(t *testing.T) {
 	d := newDatabase(t)
 	ctxA, _ := d.everyRow(t)
 	d.everyRow(t)
-	for _, table := range tenantTables(t, d.admin(t)) {
+	for _, table := range tenantTables(t, d.Admin(t)) {
 		var n int
 		d.must(t, ctxA, func(tx storage.Tx) error {
 			return tx.QueryRow(ctxA, "select count(*) from "+table).Scan(&n)
@@ -288,7 +288,7 @@ func TestForgottenTenant(t *testing.T) {
 		if n != 1 {
 			t.Errorf("with scope, %s shows %d rows", table, n)
 		}
-		must(t, d.api.Pool().QueryRow(t.Context(), "select count(*) from "+table).Scan(&n))
+		must(t, d.API.Pool().QueryRow(t.Context(), "select count(*) from "+table).Scan(&n))
 		if n != 0 {
 			t.Errorf("without scope, %s shows %d rows", table, n)
 		}

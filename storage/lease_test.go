@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/test/stack"
+	"github.com/tramo/tramo/storage/storagetest"
 )
 
 // calmly is a time to live that no test outlives, so that no lease is lost to a busy machine.
@@ -33,7 +33,7 @@ type replica struct {
 func newReplica(t *testing.T, d *database, ttl time.Duration) *replica {
 	t.Helper()
 	r := &replica{name: uuid.NewString()}
-	r.Leases = storage.NewLeases(d.as(t, "tramo_api"), r.name, ttl, logTo(t))
+	r.Leases = storage.NewLeases(d.As(t, "tramo_api"), r.name, ttl, logTo(t))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -45,7 +45,7 @@ func newReplica(t *testing.T, d *database, ttl time.Duration) *replica {
 		}
 	}
 	t.Cleanup(r.die)
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	eventually(t, patience, "enlisted and listening", func() bool {
 		var ready bool
 		must(t, admin.QueryRow(t.Context(), `select exists (select from lock_holders h join pg_stat_activity a
@@ -96,7 +96,7 @@ func (f flag) raise() {
 func TestLeaseExcludes(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 1)
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
@@ -135,17 +135,17 @@ func TestLeaseExcludes(t *testing.T) {
 func TestFenceIsDrawnUnderTheLock(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 1)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	// The row is there, in a transaction that will roll back.
 	tx, err := admin.Begin(t.Context())
 	must(t, err)
 	_, err = tx.Exec(t.Context(), `insert into upload_locks select tenant_id, id, (select id from lock_holders limit 1), 0 from uploads`)
 	must(t, err)
 	early := one.acquiring(t, ctx, id)
-	watcher := d.admin(t)
+	watcher := d.Admin(t)
 	eventually(t, patience, "a request waiting for the row", func() bool {
 		var waiting bool
 		must(t, watcher.QueryRow(t.Context(), `select exists (select from pg_stat_activity
@@ -167,7 +167,7 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 	t.Parallel()
 	random := randomly(t)
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	ids := []uuid.UUID{d.create(t, ctx, 1), d.create(t, ctx, 1)}
 	inside := make([]atomic.Int64, len(ids))
 	replicas := []*replica{newReplica(t, d, calmly), newReplica(t, d, calmly), newReplica(t, d, calmly)}
@@ -212,7 +212,7 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 func TestLeaseHandsOver(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	for name, other := range map[string]*replica{"same process": one, "another process": two} {
 		t.Run(name, func(t *testing.T) {
@@ -242,7 +242,7 @@ func TestLeaseHandsOver(t *testing.T) {
 func TestLeaseIsHeld(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	id := d.create(t, ctx, 1)
 	one.acquire(t, ctx, id, func() {})
@@ -263,7 +263,7 @@ func TestLeaseIsHeld(t *testing.T) {
 func TestLeaseOfAnotherTenant(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx, stranger := d.newTenant(t, 1<<30), d.newTenant(t, 1<<30)
+	ctx, stranger := d.NewTenant(t, 1<<30), d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	id := d.create(t, ctx, 1)
 	disturbed := make(flag, 1)
@@ -299,13 +299,13 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 func TestLeasesNeedNoConnections(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	r := newReplica(t, d, calmly)
 	var leases []*storage.Lease
 	for range 200 {
 		leases = append(leases, r.acquire(t, ctx, d.create(t, ctx, 1), func() {}))
 	}
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	count := func(sql string) (n int) {
 		t.Helper()
 		must(t, admin.QueryRow(t.Context(), sql).Scan(&n))
@@ -329,7 +329,7 @@ func TestLeasesNeedNoConnections(t *testing.T) {
 func TestCloseGivesLeasesUp(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 1)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	lease := one.acquire(t, ctx, id, func() {})
@@ -351,7 +351,7 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 func TestDeadHolderIsFenced(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 100)
 	one, two := newReplica(t, d, 2*time.Second), newReplica(t, d, calmly)
 	old := one.acquire(t, ctx, id, func() {})
@@ -362,10 +362,10 @@ func TestDeadHolderIsFenced(t *testing.T) {
 		t.Errorf("fence %d came after %d", lease.Fence(), old.Fence())
 	}
 	to := storage.Content{Received: 10, TailKey: ptr("tail"), TailSize: 10}
-	wantErr(t, d.api.InTenant(ctx, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.SaveContent(ctx, id, old.Fence(), storage.Content{}, to)
 	}), storage.ErrFenced)
-	wantErr(t, d.api.InTenant(ctx, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.ReservePart(ctx, id, old.Fence(), "mp", "key")
 		return err
 	}), storage.ErrFenced)
@@ -378,7 +378,7 @@ func TestDeadHolderIsFenced(t *testing.T) {
 func TestTakeOverWaitsForAWrite(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 100)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	old := one.acquire(t, ctx, id, func() {})
@@ -390,7 +390,7 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 		}
 		expire(t, d, one)
 		next = two.acquiring(t, ctx, id)
-		admin := d.admin(t)
+		admin := d.Admin(t)
 		eventually(t, patience, "the take-over waiting", func() bool {
 			var waiting bool
 			must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
@@ -408,7 +408,7 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 // expire makes a replica's heartbeat late, as a long pause of the process would.
 func expire(t *testing.T, d *database, r *replica) {
 	t.Helper()
-	tag, err := d.admin(t).Exec(t.Context(), `update lock_holders set expires_at = now() - interval '1 second' where replica = $1`, r.name)
+	tag, err := d.Admin(t).Exec(t.Context(), `update lock_holders set expires_at = now() - interval '1 second' where replica = $1`, r.name)
 	must(t, err)
 	if tag.RowsAffected() != 1 {
 		t.Fatalf("%d rows are the replica's", tag.RowsAffected())
@@ -420,7 +420,7 @@ func expire(t *testing.T, d *database, r *replica) {
 func TestLateHeartbeat(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 1)
 	one, two := newReplica(t, d, 8*time.Second), newReplica(t, d, calmly)
 	lost := make(flag, 1)
@@ -448,12 +448,12 @@ func TestLateHeartbeat(t *testing.T) {
 func TestHeartbeatFails(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 1)
 	r := newReplica(t, d, 4*time.Second)
 	lost := make(flag, 1)
 	r.acquire(t, ctx, id, lost.raise)
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	tx, err := admin.Begin(t.Context())
 	must(t, err)
 	_, err = tx.Exec(t.Context(), `select from lock_holders for update`)
@@ -468,25 +468,15 @@ func TestHeartbeatFails(t *testing.T) {
 	must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
 }
 
-// ownCluster is a database whose server a test may break.
-func ownCluster(t *testing.T) *database {
-	t.Helper()
-	cluster, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{})
-	must(t, err)
-	t.Cleanup(func() { must(t, cluster.Stop()) })
-	d := &database{cluster: cluster, name: "tramo"}
-	must(t, cluster.CreateDatabase(t.Context(), d.name, ""))
-	must(t, storage.Migrate(t.Context(), storage.Config{URL: cluster.URL("postgres", d.name)}, storage.Passwords{}))
-	d.open(t)
-	return d
-}
-
 // Postgres is killed and restarted while leases are held: they are still held, hand-over still works, and a
 // lease whose release Postgres never heard of is not held for ever.
 func TestLeasesOutlivePostgres(t *testing.T) {
 	t.Parallel()
-	d := ownCluster(t)
-	ctx := d.newTenant(t, 1<<30)
+	cluster, err := storagetest.Start(t.Context()) // of its own, which it may break
+	must(t, err)
+	t.Cleanup(func() { must(t, cluster.Stop()) })
+	d := &database{cluster.NewDatabase(t)}
+	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, 20*time.Second), newReplica(t, d, 20*time.Second)
 	kept, local, remote := d.create(t, ctx, 100), d.create(t, ctx, 100), d.create(t, ctx, 100)
 	asked := make(flag, 1)
@@ -494,16 +484,16 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 	unheard := []*storage.Lease{one.acquire(t, ctx, local, func() {}), one.acquire(t, ctx, remote, func() {})}
 
 	// Leases are committed lazily: have them on disk.
-	_, err := d.admin(t).Exec(t.Context(), `checkpoint`)
+	_, err = d.Admin(t).Exec(t.Context(), `checkpoint`)
 	must(t, err)
-	d.cluster.Kill()
+	cluster.Kill()
 	for _, l := range unheard {
 		if err := l.Release(ctx); err == nil {
 			t.Error("a release without Postgres succeeded")
 		}
 	}
-	must(t, d.cluster.Restart(t.Context()))
-	eventually(t, patience, "Postgres answering", func() bool { return d.api.Ping(ctx) == nil && d.worker.Ping(ctx) == nil })
+	must(t, cluster.Restart(t.Context()))
+	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil && d.Worker.Ping(ctx) == nil })
 
 	d.must(t, ctx, func(tx storage.Tx) error {
 		return tx.SaveContent(ctx, kept, lease.Fence(), storage.Content{}, storage.Content{Received: 1, TailKey: ptr("t"), TailSize: 1})
@@ -545,9 +535,9 @@ func persistently(t *testing.T, ctx context.Context, r *replica, id uuid.UUID) *
 func TestAcquireGivenUpDuringCommit(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	_, err := admin.Exec(t.Context(), `
 		create function dawdle() returns trigger language plpgsql as $$ begin
 			perform pg_sleep(60);

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -17,14 +16,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
-	"github.com/tramo/tramo/test/stack"
 )
 
-// template is migrated once; each test works in a copy of it.
-const template = "tramo_template"
-
-var postgres *stack.Postgres
+var shared *storagetest.Cluster
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -38,54 +34,21 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{}); err != nil {
+	if shared, err = storagetest.Start(ctx); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, postgres.Stop()) }()
-	if err := postgres.CreateDatabase(ctx, template, ""); err != nil {
-		return 1, err
-	}
-	if err := storage.Migrate(ctx, storage.Config{URL: postgres.URL("postgres", template)}, storage.Passwords{}); err != nil {
-		return 1, err
-	}
+	defer func() { err = errors.Join(err, shared.Stop()) }()
 	return m.Run(), nil
 }
 
-// A database is a test's own copy of the template, seen by the server's role, which row-level security
-// binds, and by the workers', which it does not.
+// A database is a test's own, with what these tests do in it again and again.
 type database struct {
-	cluster *stack.Postgres
-	name    string
-	api     *storage.DB
-	worker  *storage.DB
+	*storagetest.Database
 }
 
 func newDatabase(t *testing.T) *database {
 	t.Helper()
-	d := &database{cluster: postgres, name: "t_" + strings.ReplaceAll(uuid.NewString(), "-", "")}
-	must(t, postgres.CreateDatabase(t.Context(), d.name, template))
-	d.open(t)
-	return d
-}
-
-func (d *database) open(t *testing.T) {
-	t.Helper()
-	d.api, d.worker = d.as(t, "tramo_api"), d.as(t, "tramo_worker")
-}
-
-// as opens the database for a role.
-func (d *database) as(t *testing.T, role string) *storage.DB {
-	t.Helper()
-	db, err := storage.Open(t.Context(), storage.Config{URL: d.cluster.URL(role, d.name)})
-	must(t, err)
-	t.Cleanup(db.Close)
-	return db
-}
-
-// admin opens a connection of the superuser's.
-func (d *database) admin(t *testing.T) *pgx.Conn {
-	t.Helper()
-	return connect(t, d.cluster.URL("postgres", d.name))
+	return &database{shared.NewDatabase(t)}
 }
 
 func connect(t *testing.T, url string) *pgx.Conn {
@@ -94,17 +57,6 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
-}
-
-// newTenant returns a context that acts for a new tenant.
-func (d *database) newTenant(t *testing.T, quota int64) context.Context {
-	t.Helper()
-	id, created, err := d.worker.CreateTenant(t.Context(), uuid.NewString(), quota)
-	must(t, err)
-	if !created {
-		t.Fatal("the tenant was there before")
-	}
-	return as(t.Context(), id)
 }
 
 func as(ctx context.Context, id uuid.UUID) context.Context {
@@ -136,7 +88,7 @@ func (d *database) create(t *testing.T, ctx context.Context, size int64) uuid.UU
 // must runs fn in the tenant of ctx.
 func (d *database) must(t *testing.T, ctx context.Context, fn func(storage.Tx) error) {
 	t.Helper()
-	must(t, d.api.InTenant(ctx, fn))
+	must(t, d.API.InTenant(ctx, fn))
 }
 
 // upload reads an upload back.

@@ -102,8 +102,8 @@ func checkPassword(t *testing.T, conn *pgx.Conn, role, password string) {
 func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 	t.Parallel()
 	name := uuid.NewString()
-	must(t, postgres.CreateDatabase(t.Context(), name, ""))
-	c := storage.Config{URL: postgres.URL("postgres", name)}
+	must(t, shared.CreateDatabase(t.Context(), name, ""))
+	c := storage.Config{URL: shared.URL("postgres", name)}
 	watcher := connect(t, c.URL)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

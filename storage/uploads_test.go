@@ -19,13 +19,13 @@ func TestQuotaAtTheEdge(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	const size, fits, tries = 7, 40, 100
-	ctx := d.newTenant(t, size*fits+size-1)
+	ctx := d.NewTenant(t, size*fits+size-1)
 	var admitted atomic.Int64
 	g := new(errgroup.Group)
 	g.SetLimit(16)
 	for range tries {
 		g.Go(func() error {
-			err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(size)) })
+			err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(size)) })
 			switch {
 			case err == nil:
 				admitted.Add(1)
@@ -60,14 +60,14 @@ func TestRefundOnce(t *testing.T) {
 	}
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
-			ctx := d.newTenant(t, 1000)
+			ctx := d.NewTenant(t, 1000)
 			id := d.create(t, ctx, 300)
 			d.create(t, ctx, 500)
 			var ended atomic.Int64
 			g := new(errgroup.Group)
 			for range 8 {
 				g.Go(func() error {
-					err := d.api.InTenant(ctx, func(tx storage.Tx) error { return end(ctx, tx, id) })
+					err := d.API.InTenant(ctx, func(tx storage.Tx) error { return end(ctx, tx, id) })
 					if err == nil {
 						ended.Add(1)
 					} else if !errors.Is(err, storage.ErrWrongStatus) {
@@ -90,7 +90,7 @@ func TestRefundOnce(t *testing.T) {
 func TestStoredBytesStayCharged(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1000)
+	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 300)
 	d.bring(t, ctx, id, storage.Processing)
 	d.must(t, ctx, func(tx storage.Tx) error { return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected}) })
@@ -104,7 +104,7 @@ func TestStoredBytesStayCharged(t *testing.T) {
 func TestCancelAndCreateAgainAtOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<40)
+	ctx := d.NewTenant(t, 1<<40)
 	g := new(errgroup.Group)
 	for i := range 4 {
 		g.Go(func() error {
@@ -118,7 +118,7 @@ func TestCancelAndCreateAgainAtOnce(t *testing.T) {
 	}
 	must(t, g.Wait())
 	var live int64
-	must(t, d.admin(t).QueryRow(t.Context(), `select coalesce(sum(size), 0) from uploads where status = 'pending'`).Scan(&live))
+	must(t, d.Admin(t).QueryRow(t.Context(), `select coalesce(sum(size), 0) from uploads where status = 'pending'`).Scan(&live))
 	if room := d.room(t, ctx); room != 1<<40-live {
 		t.Errorf("%d bytes are charged, %d bytes are there", 1<<40-room, live)
 	}
@@ -129,7 +129,7 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 	n := anUpload(10)
 	n.ClientID = clientID
 	make := func(n storage.NewUpload) error {
-		err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+		err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 		if errors.Is(err, storage.ErrDuplicateClientID) {
 			return nil
 		}
@@ -140,7 +140,7 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 	}
 	g := new(errgroup.Group)
 	g.Go(func() error {
-		err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, n.ID) })
+		err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, n.ID) })
 		if errors.Is(err, storage.ErrWrongStatus) {
 			return nil // the client id belonged to an older one
 		}
@@ -152,7 +152,7 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	err := d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, again.ID) })
+	err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, again.ID) })
 	if errors.Is(err, storage.ErrWrongStatus) {
 		return nil
 	}
@@ -162,11 +162,11 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 func TestClientID(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx, other := d.newTenant(t, 1000), d.newTenant(t, 1000)
+	ctx, other := d.NewTenant(t, 1000), d.NewTenant(t, 1000)
 	under := func(ctx context.Context, user string) (uuid.UUID, error) {
 		n := anUpload(1)
 		n.ClientID, n.UserID = "IMG_1", user
-		return n.ID, d.api.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+		return n.ID, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	}
 	first, err := under(ctx, "ana")
 	must(t, err)
@@ -250,7 +250,7 @@ func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s stor
 		return nil
 	})
 	if past := s; past == storage.Completed {
-		must(t, d.worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
+		must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
 	}
 	if got := d.upload(t, ctx, id).Status; got != s {
 		t.Fatalf("the upload is %s, wanted %s", got, s)
@@ -267,7 +267,7 @@ var everyStatus = []storage.Status{
 func TestTransitions(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<20)
+	ctx := d.NewTenant(t, 1<<20)
 	infected := storage.Failure{Reason: storage.ReasonInfected, Detail: "x"}
 	transitions := []struct {
 		name string
@@ -292,7 +292,7 @@ func TestTransitions(t *testing.T) {
 		{"reject", func(tx storage.Tx, id uuid.UUID) error { return tx.Reject(ctx, id, infected) },
 			storage.Failed, []storage.Status{storage.Pending, storage.Uploading}, nil},
 	}
-	admin := d.admin(t)
+	admin := d.Admin(t)
 	for _, tr := range transitions {
 		for _, from := range everyStatus {
 			t.Run(fmt.Sprintf("%s/%s", tr.name, from), func(t *testing.T) {
@@ -303,7 +303,7 @@ func TestTransitions(t *testing.T) {
 					return n
 				}
 				before, noted := d.upload(t, ctx, id), entries()
-				err := d.worker.InTenant(ctx, func(tx storage.Tx) error { return tr.do(tx, id) })
+				err := d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tr.do(tx, id) })
 				after := d.upload(t, ctx, id)
 				switch {
 				case slices.Contains(tr.from, from):
@@ -331,12 +331,12 @@ func TestTransitions(t *testing.T) {
 func TestRejectedIsNeverUploaded(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1000)
+	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 10)
 	d.must(t, ctx, func(tx storage.Tx) error {
 		return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
 	})
-	wantErr(t, d.api.InTenant(ctx, func(tx storage.Tx) error {
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.MarkUploaded(ctx, id, "key", nil)
 		return err
 	}), storage.ErrWrongStatus)
@@ -346,7 +346,7 @@ func TestRejectedIsNeverUploaded(t *testing.T) {
 func TestPagesWhileUploadsArrive(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx, other := d.newTenant(t, 1<<20), d.newTenant(t, 1<<20)
+	ctx, other := d.NewTenant(t, 1<<20), d.NewTenant(t, 1<<20)
 	var there []uuid.UUID
 	for range 53 {
 		there = append(there, d.create(t, ctx, 1))
@@ -378,7 +378,7 @@ func TestPagesWhileUploadsArrive(t *testing.T) {
 func TestPageFilters(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<20)
+	ctx := d.NewTenant(t, 1<<20)
 	for _, project := range []string{"a", "b"} {
 		for _, batch := range []string{"", "1", "2"} {
 			n := anUpload(1)
@@ -415,7 +415,7 @@ func TestPageFilters(t *testing.T) {
 func TestCompleteKeepsResults(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx := d.newTenant(t, 1<<20)
+	ctx := d.NewTenant(t, 1<<20)
 	id := d.create(t, ctx, 10)
 	d.bring(t, ctx, id, storage.Processing)
 	lat, lon, model := -12.05, -77.04, "Pixel 8"
@@ -427,7 +427,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 			{Size: 160, WidthPx: 160, HeightPx: 120, Bytes: 7, ContentType: "image/webp", ObjectKey: "k160"},
 		},
 	}
-	must(t, d.worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, r) }))
+	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, r) }))
 	u := d.upload(t, ctx, id)
 	if u.Latitude == nil || *u.Latitude != lat || *u.CameraModel != model || *u.DetectedType != "image/jpeg" || u.CompletedAt == nil {
 		t.Errorf("got %+v", u)
@@ -439,7 +439,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 		}
 		return err
 	})
-	backlog, err := d.worker.Backlog(t.Context())
+	backlog, err := d.Worker.Backlog(t.Context())
 	must(t, err)
 	if backlog.Uploads[storage.Processing] != 0 || len(backlog.Uploads) != 4 || len(backlog.Jobs) != 5 {
 		t.Errorf("backlog is %+v", backlog)
@@ -449,18 +449,18 @@ func TestCompleteKeepsResults(t *testing.T) {
 func TestCreateTenant(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	id, created, err := d.worker.CreateTenant(t.Context(), "Obras S.A.", 5)
+	id, created, err := d.Worker.CreateTenant(t.Context(), "Obras S.A.", 5)
 	if !created || err != nil {
 		t.Fatal(created, err)
 	}
-	again, created, err := d.worker.CreateTenant(t.Context(), "Obras S.A.", 7)
+	again, created, err := d.Worker.CreateTenant(t.Context(), "Obras S.A.", 7)
 	if created || again != id || err != nil {
 		t.Errorf("again: %s, %t, %v", again, created, err)
 	}
 	if room := d.room(t, as(t.Context(), id)); room != 5 {
 		t.Errorf("the quota became %d", room)
 	}
-	_, err = d.worker.TenantByName(t.Context(), "nobody")
+	_, err = d.Worker.TenantByName(t.Context(), "nobody")
 	wantErr(t, err, storage.ErrNotFound)
 	d.must(t, as(t.Context(), uuid.New()), func(tx storage.Tx) error {
 		_, exists, err := tx.Room(t.Context())

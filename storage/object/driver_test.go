@@ -106,7 +106,7 @@ func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *re
 	t.Helper()
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: s.proxy.url, Name: shared.s3.Bucket()})
 	must(t, err)
-	db := s.open(t, "tramo_api")
+	db := s.As(t, "tramo_api")
 	r := &replica{site: s, registry: prometheus.NewRegistry()}
 	r.Store = object.NewStore(db, bucket, s.finish, s.finish, c, object.NewMetrics(r.registry), logTo(t))
 	leases := storage.NewLeases(db, "test", ttl, logTo(t))

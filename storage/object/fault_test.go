@@ -420,7 +420,7 @@ func TestTerminate(t *testing.T) {
 			if left := s.left(t); len(left) > 0 {
 				t.Errorf("S3 still has %q", left)
 			}
-			must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error {
+			must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
 				room, _, err := tx.Room(s.ctx)
 				if room != quota {
 					t.Errorf("%d bytes were not refunded", quota-room)

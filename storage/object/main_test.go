@@ -20,15 +20,14 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
-const template = "tramo_template" // migrated once; each test works in a copy of it
-
 var shared struct {
-	postgres *stack.Postgres
-	s3       *stack.S3
+	cluster *storagetest.Cluster
+	s3      *stack.S3
 }
 
 func TestMain(m *testing.M) {
@@ -43,37 +42,24 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	pg, err := stack.StartPostgres(ctx, stack.PostgresConfig{})
-	if err != nil {
+	if shared.cluster, err = storagetest.Start(ctx); err != nil {
 		return 1, err
 	}
-	defer func() { err = errors.Join(err, pg.Stop()) }()
-	if err := pg.CreateDatabase(ctx, template, ""); err != nil {
+	defer func() { err = errors.Join(err, shared.cluster.Stop()) }()
+	if shared.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
 		return 1, err
 	}
-	if err := storage.Migrate(ctx, storage.Config{URL: pg.URL("postgres", template)}, storage.Passwords{}); err != nil {
+	defer func() { err = errors.Join(err, shared.s3.Stop()) }()
+	if err := shared.s3.Setenv(); err != nil {
 		return 1, err
 	}
-	server, err := stack.StartS3(ctx, stack.S3Config{})
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, server.Stop()) }()
-	for _, kv := range server.Env() {
-		k, v, _ := strings.Cut(kv, "=")
-		if err := os.Setenv(k, v); err != nil {
-			return 1, err
-		}
-	}
-	shared.postgres, shared.s3 = pg, server
 	return m.Run(), nil
 }
 
 // A site is a test's own database, its tenant, and its way to S3, which can be broken. Its replicas come
 // and go.
 type site struct {
-	name   string // of the database
-	db     *storage.DB
+	*storagetest.Database
 	ctx    context.Context //nolint:containedctx // acts for the tenant, for as long as the test runs
 	tenant uuid.UUID
 	proxy  *proxy
@@ -82,33 +68,22 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{name: "t_" + strings.ReplaceAll(uuid.NewString(), "-", ""), proxy: newProxy(t)}
-	must(t, shared.postgres.CreateDatabase(t.Context(), s.name, template))
-	worker := s.open(t, "tramo_worker")
-	var err error
-	s.tenant, _, err = worker.CreateTenant(t.Context(), "Obras S.A.", quota)
+	s := &site{proxy: newProxy(t), Database: shared.cluster.NewDatabase(t)}
+	s.ctx = s.NewTenant(t, quota)
+	who, err := tenant.From(s.ctx)
 	must(t, err)
-	s.ctx = tenant.With(t.Context(), tenant.Identity{Tenant: s.tenant, User: "ana", Role: tenant.Empleado})
-	s.db = s.open(t, "tramo_api")
-	s.finish = &finisher{db: s.db, told: map[uuid.UUID]string{}, first: map[uuid.UUID]int{}}
+	s.tenant = who.Tenant
+	s.finish = &finisher{db: s.API, told: map[uuid.UUID]string{}, first: map[uuid.UUID]int{}}
 	return s
 }
 
 const quota = 1 << 40
 
-func (s *site) open(t *testing.T, role string) *storage.DB {
-	t.Helper()
-	db, err := storage.Open(t.Context(), storage.Config{URL: shared.postgres.URL(role, s.name)})
-	must(t, err)
-	t.Cleanup(db.Close)
-	return db
-}
-
 // create makes an upload's rows, as admission does.
 func (s *site) create(t *testing.T, size int) uuid.UUID {
 	t.Helper()
 	id := uuid.Must(uuid.NewV7())
-	must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error {
+	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
 		return tx.CreateUpload(s.ctx, storage.NewUpload{
 			ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{"filename": "a.jpg"}, Size: int64(size),
 		})
@@ -119,7 +94,7 @@ func (s *site) create(t *testing.T, size int) uuid.UUID {
 // rows are what Postgres knows of an upload.
 func (s *site) rows(t *testing.T, id uuid.UUID) (u storage.Upload, c storage.Content, parts []storage.Part) {
 	t.Helper()
-	must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) (err error) {
+	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) (err error) {
 		if u, err = tx.Upload(s.ctx, id); err != nil {
 			return err
 		}

@@ -326,7 +326,7 @@ func TestEndedUploads(t *testing.T) {
 		},
 	} {
 		id := s.create(t, 10)
-		must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error { return end(tx, id) }))
+		must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return end(tx, id) }))
 		_, err := r.head(s.ctx, id)
 		if !errors.Is(err, object.ErrGone) {
 			t.Errorf("%s: %v", name, err)
@@ -334,7 +334,7 @@ func TestEndedUploads(t *testing.T) {
 	}
 	id := s.create(t, 10)
 	r.send(t, id, noise(10), 0, 10)
-	must(t, s.db.InTenant(s.ctx, func(tx storage.Tx) error {
+	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
 		return tx.Fail(s.ctx, id, storage.Failure{Reason: storage.ReasonInfected})
 	}))
 	if offset, err := r.head(s.ctx, id); offset != 10 || err != nil {

@@ -84,6 +84,17 @@ func (s *S3) Env() []string {
 	}
 }
 
+// Setenv puts Env into this process's environment, where the code under test looks for it.
+func (s *S3) Setenv() error {
+	for _, kv := range s.Env() {
+		k, v, _ := strings.Cut(kv, "=")
+		if err := os.Setenv(k, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Client returns a client of this server, or of endpoint, if given, such as a Proxy before it.
 func (s *S3) Client(endpoint string) *s3.Client {
 	if endpoint == "" {
