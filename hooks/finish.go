@@ -14,7 +14,7 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// A Finisher makes "complete" true. It implements [object.Finisher] and [object.Canceller].
+// A Finisher makes "complete" true. It implements [object.Finisher] and [object.Ender].
 type Finisher struct {
 	DB      *storage.DB
 	Queue   *processing.Queue
@@ -76,6 +76,19 @@ func (f *Finisher) Cancel(ctx context.Context, upload uuid.UUID) error {
 	f.Metrics.became(storage.Cancelled)
 	f.Log.InfoContext(ctx, "upload cancelled", slog.String("upload_id", upload.String()), tenantAttr(ctx))
 	return nil
+}
+
+const lostDetail = "What had been stored of this file is gone. Send it again."
+
+// Lose ends an upload of which S3 no longer has what was stored, and refunds its quota.
+func (f *Finisher) Lose(ctx context.Context, upload uuid.UUID) error {
+	err := f.DB.InTenant(ctx, func(tx storage.Tx) error {
+		return tx.Reject(ctx, upload, storage.Failure{Reason: storage.ReasonLost, Detail: lostDetail})
+	})
+	if err == nil {
+		f.Metrics.became(storage.Failed)
+	}
+	return err
 }
 
 func tenantAttr(ctx context.Context) slog.Attr {

@@ -77,6 +77,12 @@ func (f *finisher) Finish(ctx context.Context, id uuid.UUID, key string, sum []b
 	return err
 }
 
+func (f *finisher) Lose(ctx context.Context, id uuid.UUID) error {
+	return f.db.InTenant(ctx, func(tx storage.Tx) error {
+		return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonLost, Detail: "It is gone."})
+	})
+}
+
 func (f *finisher) Cancel(ctx context.Context, id uuid.UUID) error {
 	return f.db.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -241,6 +242,8 @@ func TestTailLost(t *testing.T) {
 			}
 			_, err = r.patch(s.ctx, id, 100, bytes.NewReader(content[100:]))
 			wantErr(t, err, object.ErrLost)
+			_, err = r.head(s.ctx, id) // it has ended: the client begins anew
+			wantErr(t, err, object.ErrGone)
 			if lost := r.offsetsLost(t); lost != 1 {
 				t.Errorf("%v offsets were lost", lost)
 			}
@@ -446,3 +449,35 @@ func TestTerminateWithoutS3(t *testing.T) {
 	_, err := r.head(s.ctx, id)
 	wantErr(t, err, object.ErrGone)
 }
+
+// A request that is asked to let go before it has begun to read its body reads none of it: whoever waits
+// gets the upload although the body never ends.
+func TestAskedToLetGoBeforeReading(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	first, second := s.replica(t), s.replica(t)
+	id := s.create(t, 10)
+	asked, endless := make(chan struct{}, 8), make(chan struct{})
+	defer close(endless)
+	taken := make(chan error, 1)
+	err := first.under(s.ctx, id, func() { asked <- struct{}{} }, func(ctx context.Context) error {
+		go func() {
+			_, err := second.head(s.ctx, id)
+			taken <- err
+		}()
+		await(t, "question", asked)
+		u, err := first.GetUpload(ctx, id.String())
+		must(t, err)
+		n, err := u.WriteChunk(ctx, 0, readerFunc(func([]byte) (int, error) { <-endless; return 0, io.EOF }))
+		if n != 0 {
+			t.Errorf("%d bytes were written", n)
+		}
+		return err
+	})
+	must(t, err)
+	must(t, await(t, "second request", taken))
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

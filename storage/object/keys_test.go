@@ -76,7 +76,7 @@ func TestConfigMistakes(t *testing.T) {
 		ok            bool
 	}{
 		{object.MinPartSize, 100 << 20, true},
-		{object.DefaultPartSize, 100 << 20, true},
+		{8 << 20, 100 << 20, true},
 		{object.MinPartSize - 1, 1, false},
 		{0, 1, false},
 		{-1, 1, false},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,7 +26,12 @@ func WithLeaseSlot(ctx context.Context) context.Context {
 }
 
 // A leaseSlot is filled by the locker and read by the store, one after the other in one request.
-type leaseSlot struct{ lease *storage.Lease }
+type leaseSlot struct {
+	lease *storage.Lease
+	// letGo is set once somebody else wants the upload. tusd passes that on only to a body that is being
+	// read already, and only once; a request that has not come so far must see it too.
+	letGo atomic.Bool
+}
 
 func slotIn(ctx context.Context) *leaseSlot {
 	slot, _ := ctx.Value(leaseKey{}).(*leaseSlot)
@@ -71,7 +77,10 @@ func (l *lock) Lock(ctx context.Context, requestUnlock func()) error {
 	if slot == nil {
 		return fmt.Errorf("lock upload %s: the request has no slot for a lease", l.upload)
 	}
-	lease, err := l.Leases.Acquire(ctx, l.upload, requestUnlock)
+	lease, err := l.Leases.Acquire(ctx, l.upload, func() {
+		slot.letGo.Store(true)
+		requestUnlock()
+	})
 	switch {
 	case errors.Is(err, storage.ErrLeaseHeld):
 		return handler.ErrFileLocked

@@ -25,9 +25,6 @@ const (
 	MaxParts    = 10_000
 )
 
-// DefaultPartSize is the size of a part, in bytes.
-const DefaultPartSize = 8 << 20
-
 // A Finisher is told, before the client is, that an upload's object is whole under key with the SHA-256
 // sum. It may be told the same again, after a crash or a failure, and must then change nothing. Until it
 // returns nil nobody hears that the upload is complete.
@@ -35,15 +32,18 @@ type Finisher interface {
 	Finish(ctx context.Context, upload uuid.UUID, key string, sum []byte) error
 }
 
-// A Canceller ends an upload for good in its rows. It returns [storage.ErrWrongStatus] for one that is past
-// cancelling.
-type Canceller interface {
+// An Ender ends an upload in its rows. Both methods return [storage.ErrWrongStatus] for one that takes no
+// more bytes.
+type Ender interface {
+	// Cancel ends an upload that its client takes back.
 	Cancel(ctx context.Context, upload uuid.UUID) error
+	// Lose ends an upload of which S3 no longer has what was stored.
+	Lose(ctx context.Context, upload uuid.UUID) error
 }
 
 // Config shapes a Store.
 type Config struct {
-	PartSize int64 // bytes; 0 means DefaultPartSize
+	PartSize int64 // bytes
 }
 
 // Validate reports what is wrong with c, given the largest upload in bytes.
@@ -51,9 +51,9 @@ func (c Config) Validate(maxUpload int64) error {
 	switch {
 	case c.PartSize < MinPartSize:
 		return fmt.Errorf("part size: S3 takes no part smaller than %d bytes (5MiB)", MinPartSize)
-	case maxUpload/c.PartSize >= MaxParts:
-		return fmt.Errorf("part size: an upload of %d bytes would need more than %d parts; at least %d bytes are needed",
-			maxUpload, MaxParts, maxUpload/MaxParts+1)
+	case maxUpload/c.PartSize >= MaxParts/2: // each attempt at a part uses up a number
+		return fmt.Errorf("part size: an upload of %d bytes would have more than %d parts; at least %d bytes are needed",
+			maxUpload, MaxParts/2, maxUpload/(MaxParts/2)+1)
 	}
 	return nil
 }
@@ -65,7 +65,7 @@ type Store struct {
 	db      *storage.DB
 	bucket  *Bucket
 	finish  Finisher
-	cancel  Canceller
+	end     Ender
 	size    int64 // of a part
 	buffers sync.Pool
 	metrics *Metrics
@@ -73,8 +73,8 @@ type Store struct {
 }
 
 // NewStore makes a store over a bucket and its rows.
-func NewStore(db *storage.DB, b *Bucket, f Finisher, c Canceller, conf Config, m *Metrics, log *slog.Logger) *Store {
-	return &Store{db: db, bucket: b, finish: f, cancel: c, size: conf.PartSize, metrics: m, log: log}
+func NewStore(db *storage.DB, b *Bucket, f Finisher, e Ender, conf Config, m *Metrics, log *slog.Logger) *Store {
+	return &Store{db: db, bucket: b, finish: f, end: e, size: conf.PartSize, metrics: m, log: log}
 }
 
 // What tusd is told when an upload cannot go on.
@@ -88,12 +88,6 @@ var (
 	// ErrComplete says that the upload is past cancelling.
 	ErrComplete = handler.NewError("ERR_UPLOAD_COMPLETE", "a complete upload cannot be cancelled", http.StatusConflict)
 )
-
-// UseIn tells tusd what this store can do.
-func (s *Store) UseIn(c *handler.StoreComposer) {
-	c.UseCore(s)
-	c.UseTerminater(s)
-}
 
 // NewUpload implements [handler.DataStore]. The rows are there already: admission made them.
 func (s *Store) NewUpload(ctx context.Context, info handler.FileInfo) (handler.Upload, error) {
@@ -153,8 +147,9 @@ func (s *Store) open(ctx context.Context, id uuid.UUID) (*upload, error) {
 	case storage.Cancelled, storage.Expired:
 		return nil, ErrGone
 	case storage.Failed:
-		if *u.row.FailureReason == storage.ReasonChecksumMismatch {
-			return nil, ErrGone // its bytes were thrown away
+		switch *u.row.FailureReason {
+		case storage.ReasonChecksumMismatch, storage.ReasonLost:
+			return nil, ErrGone // its bytes are not there any more
 		}
 	}
 	return u, nil
@@ -238,10 +233,24 @@ func (u *upload) checkAssembled(ctx context.Context) error {
 	case err != nil && !errors.Is(err, ErrNoObject):
 		return err
 	case err != nil || size != u.row.Size:
-		u.store.metrics.offsetsLost.Inc()
-		return ErrLost
+		return u.lost(ctx)
 	}
 	return nil
+}
+
+// lost ends an upload whose acknowledged bytes S3 no longer has: its client must begin a new one, under the
+// same client id if it likes.
+func (u *upload) lost(ctx context.Context) error {
+	err := u.store.end.Lose(context.WithoutCancel(ctx), u.row.ID)
+	switch {
+	case err == nil:
+		u.store.metrics.offsetsLost.Inc()
+		u.store.log.ErrorContext(ctx, "acknowledged bytes are gone from S3",
+			slog.String("upload_id", u.row.ID.String()), slog.Int64("offset", u.content.Received))
+	case !errors.Is(err, storage.ErrWrongStatus):
+		return fmt.Errorf("end lost upload %s: %w", u.row.ID, err)
+	}
+	return ErrLost
 }
 
 // save commits a change to where the upload's bytes are, together with the part that makes it true, if
@@ -270,7 +279,7 @@ func (u *upload) save(ctx context.Context, change func(*storage.Content), part *
 // Terminate implements [handler.TerminatableUpload] (tus 1.0.0, Termination). The rows decide; what S3
 // still holds afterwards belongs to nobody, so a failure there is only logged.
 func (u *upload) Terminate(ctx context.Context) error {
-	err := u.store.cancel.Cancel(ctx, u.row.ID)
+	err := u.store.end.Cancel(ctx, u.row.ID)
 	if errors.Is(err, storage.ErrWrongStatus) {
 		return ErrComplete
 	}

@@ -100,21 +100,26 @@ func (w *writer) fill(ctx context.Context, src io.Reader) (ended bool, err error
 	// A tail fills more than a part if parts were larger when it was kept.
 	full := max(w.store.size, w.tail+1)
 	room := min(full-int64(w.buf.Len()), w.row.Size-w.content.Received)
-	_, err = io.CopyN(w.buf, counted{src, w.store.metrics.received}, room)
+	_, err = io.CopyN(w.buf, body{src, slotIn(ctx), w.store.metrics.received}, room)
 	// A reader that fails has been cut off. tusd remembers why and answers with it; what came before
 	// counts.
 	return err != nil, nil
 }
 
-// counted counts what is read while it is read: a PATCH can last for hours.
-type counted struct {
+// A body is a request's, which ends when somebody else wants the upload. It counts what is read while it is
+// read: a PATCH can last for hours.
+type body struct {
 	io.Reader
+	slot  *leaseSlot
 	bytes prometheus.Counter
 }
 
-func (c counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.bytes.Add(float64(n))
+func (b body) Read(p []byte) (int, error) {
+	if b.slot.letGo.Load() {
+		return 0, io.EOF
+	}
+	n, err := b.Reader.Read(p)
+	b.bytes.Add(float64(n))
 	return n, err
 }
 
@@ -123,17 +128,14 @@ func (c counted) Read(p []byte) (int, error) {
 func (w *writer) readTail(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
-	body, _, err := w.store.bucket.Get(ctx, *w.content.TailKey)
+	kept, _, err := w.store.bucket.Get(ctx, *w.content.TailKey)
 	if err == nil {
-		defer body.Close() // read to its end below
-		w.tail, err = w.buf.ReadFrom(io.LimitReader(body, w.content.TailSize+1))
+		defer kept.Close() // read to its end below
+		w.tail, err = w.buf.ReadFrom(io.LimitReader(kept, w.content.TailSize+1))
 	}
 	switch {
 	case errors.Is(err, ErrNoObject), err == nil && w.tail != w.content.TailSize:
-		w.store.metrics.offsetsLost.Inc()
-		w.store.log.ErrorContext(ctx, "acknowledged bytes are gone from S3",
-			slog.String("upload_id", w.row.ID.String()), slog.Int64("offset", w.content.Received))
-		return ErrLost
+		return w.lost(ctx)
 	case err != nil:
 		return fmt.Errorf("read tail of upload %s: %w", w.row.ID, err)
 	}
@@ -183,8 +185,7 @@ func (w *writer) putPart(ctx context.Context) error {
 		Body: bytes.NewReader(w.buf.Bytes()), ContentLength: &size,
 	})
 	if isAbsent(err) {
-		w.store.metrics.offsetsLost.Inc()
-		return ErrLost // somebody, such as a lifecycle rule, has aborted the multipart upload
+		return w.lost(ctx) // somebody, such as a lifecycle rule, has aborted the multipart upload
 	}
 	if err != nil {
 		return fmt.Errorf("upload part %d: %w", number, err)
