@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -148,9 +149,9 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 	if old.Filename != nil {
 		name = *old.Filename
 	}
-	if old.Size != n.Size || name != n.Filename {
+	if old.Size != n.Size || name != n.Filename || differ(n.DeclaredSHA256, old.DeclaredSHA256) || differ(n.DeclaredSHA256, old.SHA256) {
 		return Admitted{}, refuse(ErrClientIDTaken,
-			"Another upload of yours has this client_id with a different size or name. Use a new client_id for each file.")
+			"Another upload of yours has this client_id with a different size, name or sha256. Use a new client_id for each file.")
 	}
 	offset := old.Received
 	if offset == old.Size && old.Status.Receiving() {
@@ -158,6 +159,9 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 	}
 	return Admitted{ID: old.ID, Existing: true, Offset: offset}, nil
 }
+
+// differ reports whether two checksums are known and not the same.
+func differ(a, b []byte) bool { return a != nil && b != nil && !bytes.Equal(a, b) }
 
 // explainNoRoom tells a full tenant from one that is not there.
 func (a *Admission) explainNoRoom(ctx context.Context, size int64) error {
