@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/processing"
@@ -23,6 +24,12 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "examine" {
 		examine()
 		return
+	}
+	// The child that decodes runs as the same user: without this it could read our credentials from
+	// /proc (proc(5), /proc/pid/environ; ptrace(2), ptrace access mode checking).
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "tramo-worker: hide our memory from other processes:", err)
+		os.Exit(1)
 	}
 	cli.Main(new(grammar), "tramo-worker", "Processes uploads: virus scan, thumbnails, EXIF. Each flag can be set by the variable named beside it.")
 }
@@ -51,7 +58,7 @@ type grammar struct {
 // Run implements the command.
 func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.Policy(m), g.Logger(m)
-	scanner, err := processing.NewScanner(g.Clamd, processing.ScanTimeouts{})
+	scanner, err := processing.NewScanner(g.Clamd, processing.ScanTimeouts{Reply: processing.ScanReply})
 	m.Check("TRAMO_CLAMD", err)
 	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
 	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY", pool.Validate())
@@ -75,7 +82,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	registry.MustRegister(&processing.Depth{DB: db, Log: log})
 	metrics := processing.NewMetrics(registry)
 	workers := processing.NewPool(pool, db, &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Examiner: new(processing.Examiner), Types: types,
+		DB: db, Bucket: bucket, Scanner: scanner, Examiner: &processing.Examiner{TempDir: g.TempDir}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
 	}, metrics, log)
 	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, Checks: []telemetry.Check{
