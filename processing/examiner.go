@@ -97,6 +97,8 @@ type Examiner struct {
 	// Command is the program that calls ServeChild, and its hidden argument. By default it is this
 	// program, as it was when it started, with "examine".
 	Command []string
+	// TempDir is where the child's own directory is made; "" for the system's.
+	TempDir string
 }
 
 // Examine learns what it can from file, whose offset and mode do not matter: the child gets a
@@ -112,7 +114,7 @@ func (e *Examiner) Examine(ctx context.Context, file *os.File, request ExamineRe
 		return Examined{}, fmt.Errorf("open the file for the child: %w", err)
 	}
 	defer func() { _ = input.Close() }()
-	temporary, err := os.MkdirTemp("", "examine-")
+	temporary, err := os.MkdirTemp(e.TempDir, "examine-")
 	if err != nil {
 		return Examined{}, fmt.Errorf("make the child's directory: %w", err)
 	}

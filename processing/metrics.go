@@ -15,6 +15,7 @@ import (
 type Metrics struct {
 	steps    *prometheus.HistogramVec
 	outcomes *prometheus.CounterVec
+	waits    prometheus.Counter
 }
 
 // NewMetrics registers them.
@@ -30,6 +31,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tramo_processing_outcomes_total",
 			Help: "Uploads that this process brought to an end.",
 		}, []string{"status"}),
+		waits: f.NewCounter(prometheus.CounterOpts{
+			Name: "tramo_processing_waits_total",
+			Help: "Times that a job was put back because clamd or S3 did not answer.",
+		}),
 	}
 }
 

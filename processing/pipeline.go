@@ -143,11 +143,11 @@ func (p *Pipeline) download(ctx context.Context, u storage.Upload, file *os.File
 	sum := sha256.New()
 	source := io.TeeReader(io.LimitReader(body, u.Size), io.MultiWriter(file, sum))
 	verdict, err := p.Scanner.Scan(ctx, source)
+	if errors.Is(err, ErrScannerAway) && ctx.Err() == nil {
+		return Verdict{}, fmt.Errorf("%w: %w", errBusy, err)
+	}
 	if err != nil {
-		if ping := p.Scanner.Ping(ctx); ping != nil {
-			return Verdict{}, fmt.Errorf("%w: %w", errBusy, err)
-		}
-		return Verdict{}, err
+		return Verdict{}, err // perhaps this very file is what clamd died of: it costs an attempt
 	}
 	if !verdict.Clean {
 		return verdict, nil // clamd may have answered before it had everything

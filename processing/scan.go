@@ -107,6 +107,9 @@ func (s *Scanner) Scan(ctx context.Context, r io.Reader) (Verdict, error) {
 	return verdict, err
 }
 
+// ErrScannerAway says that no connection to clamd could be had, so that nothing was scanned.
+var ErrScannerAway = errors.New("reach clamd")
+
 var (
 	errAnsweredEarly = errors.New("clamd answered before the end")
 	errSend          = errors.New("send to clamd")
@@ -264,7 +267,7 @@ func (s *Scanner) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: s.timeouts.Dial}
 	conn, err := dialer.DialContext(ctx, s.network, s.address)
 	if err != nil {
-		return nil, fmt.Errorf("reach clamd: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrScannerAway, err)
 	}
 	return conn, nil
 }

@@ -2,6 +2,7 @@ package processing
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,13 +20,18 @@ import (
 
 // How the pool works its queue.
 const (
-	jobTimeout    = 5 * time.Minute // longer than a scan and an examination may take together
+	jobTimeout    = 5 * time.Minute // longer than a download, ScanReply and an examination take together
 	rescueAfter   = 6 * time.Minute // a job that has run for longer lost its worker
+	buryTime      = 10 * time.Second
 	fetchCooldown = 20 * time.Millisecond
 	pollInterval  = 250 * time.Millisecond // covers a lost notification
 	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops
 	keepDead      = 90 * 24 * time.Hour    // how long dead letters are kept
 )
+
+// ScanReply is how long the pool waits for clamd's verdict once it has everything. It is above clamd's own
+// MaxScanTime, two minutes by default, and leaves a job the time to be recorded.
+const ScanReply = 150 * time.Second
 
 // PoolConfig shapes a Pool.
 type PoolConfig struct {
@@ -72,6 +78,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		DiscardedJobRetentionPeriod: keepDead,
 		RetryPolicy:                 retryPolicy{p.RetryDelay},
 		SoftStopTimeout:             stopTime,
+		ErrorHandler:                &undertaker{pool: p},
 	})
 	if err != nil {
 		return fmt.Errorf("open the job queue: %w", err)
@@ -116,10 +123,11 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 		return nil
 	case errors.Is(err, errBusy):
 		log.WarnContext(ctx, "a dependency does not answer; the job waits", slog.Any("err", err))
+		w.pool.metrics.waits.Inc()
 		return river.JobSnooze(w.pool.BusyDelay)
 	case err != nil && job.Attempt >= job.MaxAttempts:
 		log.ErrorContext(ctx, "upload is a dead letter", slog.Any("err", err))
-		return errors.Join(err, w.bury(ctx, job))
+		return errors.Join(err, w.pool.bury(ctx, job.JobRow, job.Args))
 	case err != nil:
 		log.WarnContext(ctx, "processing failed and is tried again", slog.Int("attempt", job.Attempt), slog.Any("err", err))
 		return err
@@ -152,20 +160,49 @@ func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome) 
 }
 
 // deadLetterDetail is what the sender of an upload reads whose processing failed for good.
-const deadLetterDetail = "The file is safe, but it could not be processed. Your administrator has been told."
+const deadLetterDetail = "The file is safe, but it could not be processed. Your administrator can find out why."
 
-// bury records on the upload that its job is about to become a dead letter.
-func (w *worker) bury(ctx context.Context, job *river.Job[Args]) error {
-	err := w.pool.db.InTenant(ctx, func(tx storage.Tx) error {
-		if err := ownAttempt(ctx, tx, job.JobRow); err != nil {
+// bury records on the upload that its job is about to become a dead letter. The job's own time may be over.
+func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buryTime)
+	defer cancel()
+	ctx = tenant.With(ctx, tenant.Identity{Tenant: args.TenantID, User: "worker", Role: tenant.Admin})
+	err := p.db.InTenant(ctx, func(tx storage.Tx) error {
+		if err := ownAttempt(ctx, tx, job); err != nil {
 			return err
 		}
-		return tx.Fail(ctx, job.Args.UploadID, storage.Failure{Reason: storage.ReasonDeadLettered, Detail: deadLetterDetail})
+		return tx.Fail(ctx, args.UploadID, storage.Failure{Reason: storage.ReasonDeadLettered, Detail: deadLetterDetail})
 	})
-	if err == nil {
-		w.pool.metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
+	if err != nil {
+		return fmt.Errorf("record dead letter: %w", err)
 	}
-	return err
+	p.metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
+	return nil
+}
+
+// An undertaker buries jobs whose last attempt panicked. Those that fail bury themselves.
+type undertaker struct{ pool *Pool }
+
+// HandleError implements [river.ErrorHandler].
+func (*undertaker) HandleError(context.Context, *rivertype.JobRow, error) *river.ErrorHandlerResult {
+	return nil
+}
+
+// HandlePanic implements [river.ErrorHandler].
+func (u *undertaker) HandlePanic(ctx context.Context, job *rivertype.JobRow, cause any, trace string) *river.ErrorHandlerResult {
+	u.pool.log.ErrorContext(ctx, "processing panicked", slog.Int64("job_id", job.ID), slog.Any("err", cause), slog.String("stack", trace))
+	if job.Attempt < job.MaxAttempts {
+		return nil
+	}
+	var args Args
+	err := json.Unmarshal(job.EncodedArgs, &args)
+	if err == nil {
+		err = u.pool.bury(ctx, job, args)
+	}
+	if err != nil {
+		u.pool.log.ErrorContext(ctx, "dead letter not recorded", slog.Int64("job_id", job.ID), slog.Any("err", err))
+	}
+	return nil
 }
 
 // ownAttempt locks the job's row, if this attempt is still the one that runs.
