@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,6 @@ var (
 	errUnauthorized = errors.New("no valid token")
 	errBadRequest   = errors.New("request is not valid")
 	errNotFound     = errors.New("no such resource")
-	errUnavailable  = errors.New("a dependency does not answer")
 )
 
 func problemOf(name string, status int, title, detail string) problem {
@@ -52,7 +52,6 @@ var problems = []struct {
 	{errUnauthorized, problemOf("unauthorized", 401, "Not signed in", "Send a valid token as Authorization: Bearer TOKEN. Tokens run out: sign in again to get a new one.")},
 	{errBadRequest, problemOf("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.")},
 	{errNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
-	{errUnavailable, problemOf("unavailable", 503, "Temporarily unavailable", retryDetail)},
 
 	{hooks.ErrForbidden, problemOf("forbidden", 403, "Not allowed", "Your role can look at uploads but not send, resume or cancel any.")},
 	{hooks.ErrEmpty, problemOf("empty", 422, "File is empty", "Choose a file that has content.")},
@@ -83,15 +82,17 @@ var problems = []struct {
 	{handler.ErrUploadInterrupted, problemOf("busy", 423, "Another request took over", resumeDetail)},
 	{handler.ErrNotImplemented, problemOf("not-implemented", 501, "Not implemented", "OPTIONS tells what this server can do, as Tus-Extension.")},
 	{handler.ErrServerShutdown, problemOf("unavailable", 503, "Server is restarting", resumeDetail)},
-	{handler.ErrReadTimeout, problemOf("cut-off", 408, "Connection was silent for too long", resumeDetail)},
-	{handler.ErrConnectionReset, problemOf("cut-off", 408, "Connection was cut off", resumeDetail)},
-	{handler.ErrUnexpectedEOF, problemOf("cut-off", 408, "Connection was cut off", resumeDetail)},
+	{handler.ErrReadTimeout, problemOf("cut-off", 423, "Connection was silent for too long", resumeDetail)},
+	{handler.ErrConnectionReset, problemOf("cut-off", 423, "Connection was cut off", resumeDetail)},
+	{handler.ErrUnexpectedEOF, problemOf("cut-off", 423, "Connection was cut off", resumeDetail)},
 }
 
 // refuse makes an error for a request that a person must correct.
 func refuse(format string, args ...any) error {
 	return &hooks.Refusal{Cause: errBadRequest, Detail: fmt.Sprintf(format, args...)}
 }
+
+var unavailableProblem = problemOf("unavailable", 503, "Temporarily unavailable", retryDetail)
 
 var internalProblem = problemOf("internal", 500, "Something went wrong here", retryDetail)
 
@@ -109,7 +110,11 @@ func asProblem(err error) (p problem, known bool) {
 		}
 		return p, true
 	}
-	return internalProblem, false
+	p = internalProblem
+	if storage.IsUnavailable(err) {
+		p = unavailableProblem
+	}
+	return p, errors.Is(err, context.Canceled) // then the client has gone, and that is no news
 }
 
 // handleError is echo's error handler: every error of every route but tus leaves here.

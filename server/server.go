@@ -92,7 +92,7 @@ func New(c Config, p Parts) (*Server, error) {
 			path, echo.WrapHandler(tus))
 	}
 	api.Any("/*", func(echo.Context) error { return errNotFound })
-	e.GET("/*", echo.WrapHandler(web.Handler()))
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/*", echo.WrapHandler(web.Handler()))
 	return s, nil
 }
 

@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -113,15 +115,23 @@ func (s *Server) listUploads(c echo.Context) error {
 		return err
 	}
 	ctx := c.Request().Context()
-	items := []uploadJSON{}
-	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
-		us, err := tx.Uploads(ctx, page)
-		if err != nil {
+	var us []storage.Upload
+	var ds []storage.Derivative
+	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if us, err = tx.Uploads(ctx, page); err != nil {
 			return err
 		}
-		items, err = s.describeAll(ctx, tx, us)
+		ids := make([]uuid.UUID, len(us))
+		for i, u := range us {
+			ids[i] = u.ID
+		}
+		ds, err = tx.Derivatives(ctx, ids...)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	items, err := s.describeAll(ctx, us, ds)
 	if err != nil {
 		return err
 	}
@@ -140,6 +150,14 @@ func parsePage(c echo.Context) (storage.Page, error) {
 		Batch:   c.QueryParam("batch"),
 		Status:  storage.Status(c.QueryParam("status")),
 	}
+	for _, name := range []string{"project", "batch"} {
+		if v := c.QueryParam(name); !utf8.ValidString(v) || strings.ContainsRune(v, 0) {
+			return p, refuse("%s must be UTF-8 text without NUL characters.", name)
+		}
+	}
+	if p.Status != "" && !p.Status.Known() {
+		return p, refuse("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired or cancelled.")
+	}
 	if s := c.QueryParam("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > maxLimit {
@@ -157,21 +175,14 @@ func parsePage(c echo.Context) (storage.Page, error) {
 	return p, nil
 }
 
-func (s *Server) describeAll(ctx context.Context, tx storage.Tx, us []storage.Upload) ([]uploadJSON, error) {
-	ids := make([]uuid.UUID, len(us))
-	for i, u := range us {
-		ids[i] = u.ID
-	}
-	ds, err := tx.Derivatives(ctx, ids...)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) describeAll(ctx context.Context, us []storage.Upload, ds []storage.Derivative) ([]uploadJSON, error) {
 	byUpload := make(map[uuid.UUID][]storage.Derivative, len(us))
 	for _, d := range ds {
 		byUpload[d.UploadID] = append(byUpload[d.UploadID], d)
 	}
 	items := make([]uploadJSON, len(us))
 	for i, u := range us {
+		var err error
 		if items[i], err = s.describe(ctx, u, byUpload[u.ID]); err != nil {
 			return nil, err
 		}
