@@ -115,11 +115,14 @@ func (tx Tx) AddPart(ctx context.Context, id uuid.UUID, p Part) error {
 }
 
 func (tx Tx) markUploading(ctx context.Context, id uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
+	tag, err := tx.Exec(ctx, `
 		update uploads set status = 'uploading', updated_at = now()
 		where tenant_id = $1 and id = $2 and status = 'pending'`, tx.Tenant, id)
 	if err != nil {
 		return fmt.Errorf("mark uploading: %w", err)
 	}
-	return nil
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return tx.Append(ctx, id, "uploading", nil)
 }

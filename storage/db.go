@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -37,10 +38,8 @@ var (
 // Config says how to reach Postgres.
 type Config struct {
 	// URL is a libpq connection URL. LISTEN connections use it too, so it must not lead through a
-	// pooler in transaction mode.
+	// pooler in transaction mode. Its parameter pool_max_conns bounds the pool; 20 without it.
 	URL string
-	// MaxConns bounds the pool; 0 means 20, or what the URL's pool_max_conns says.
-	MaxConns int32
 }
 
 // Validate reports what is wrong with c.
@@ -66,10 +65,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse database URL: %w", err)
 	}
-	switch {
-	case c.MaxConns > 0:
-		pc.MaxConns = c.MaxConns
-	case pc.MaxConns < 20:
+	if !strings.Contains(c.URL, "pool_max_conns") {
 		pc.MaxConns = 20
 	}
 	if pc.ConnConfig.ConnectTimeout == 0 {
@@ -158,6 +154,22 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 func isUniqueViolation(err error, name string) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == "23505" && pgErr.ConstraintName == name
+}
+
+// IsUnavailable reports whether err says that Postgres could not be reached or is going down: a later try
+// may do better.
+func IsUnavailable(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return true
+	}
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return false
+	}
+	// PostgreSQL documentation, Appendix A: class 08, connection exception; 53, insufficient resources;
+	// 57P0x, operator intervention.
+	return strings.HasPrefix(pgErr.Code, "08") || strings.HasPrefix(pgErr.Code, "53") || strings.HasPrefix(pgErr.Code, "57P")
 }
 
 // notFound turns pgx's "no rows" into [ErrNotFound].

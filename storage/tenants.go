@@ -9,9 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// DefaultQuota is what a tenant may keep unless told otherwise, in bytes (50 GiB).
-const DefaultQuota = 50 << 30
-
 // CreateTenant adds a tenant with a quota in bytes and returns its id; created is false when a tenant
 // of that name was there before, whose quota then stays. It needs an operator's role.
 func (db *DB) CreateTenant(ctx context.Context, name string, quota int64) (id uuid.UUID, created bool, err error) {

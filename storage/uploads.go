@@ -26,6 +26,15 @@ const (
 	Cancelled  Status = "cancelled"  // an end: the client took it back
 )
 
+// Known reports whether s is one of the states.
+func (s Status) Known() bool {
+	switch s {
+	case Pending, Uploading, Uploaded, Processing, Completed, Failed, Expired, Cancelled:
+		return true
+	}
+	return false
+}
+
 // Receiving reports whether an upload in this state still takes bytes.
 func (s Status) Receiving() bool { return s == Pending || s == Uploading }
 
@@ -44,6 +53,7 @@ const (
 	ReasonTypeMismatch     = "type_mismatch"
 	ReasonChecksumMismatch = "checksum_mismatch"
 	ReasonDeadLettered     = "dead_lettered"
+	ReasonLost             = "lost"
 )
 
 // An Upload is one row of the life of an upload, with the offset of its contents.
@@ -217,16 +227,21 @@ func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 
 // MarkProcessing records that a worker has begun. Processing an upload again is no change.
 func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID) error {
-	tag, err := tx.Exec(ctx, `
-		update uploads set status = 'processing', updated_at = now()
-		where tenant_id = $1 and id = $2 and status in ('uploaded', 'processing')`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("mark processing: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
+	var before Status
+	err := tx.QueryRow(ctx, `
+		with old as (select status from uploads where tenant_id = $1 and id = $2 for update)
+		update uploads set status = 'processing', updated_at = now() from old
+		where tenant_id = $1 and id = $2 and old.status in ('uploaded', 'processing')
+		returning old.status`, tx.Tenant, id).Scan(&before)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
 		return ErrWrongStatus
+	case err != nil:
+		return fmt.Errorf("mark processing: %w", err)
+	case before == Processing:
+		return nil
 	}
-	return nil
+	return tx.Append(ctx, id, "processing", nil)
 }
 
 // Fail ends the upload with a reason. An upload that has ended before is left as it is, with

@@ -21,7 +21,9 @@ begin
   end loop;
   execute format('grant create, usage on schema %I to tramo_owner', current_schema());
   execute format('grant usage on schema %I to tramo_api, tramo_worker', current_schema());
-  if not pg_has_role(current_user, 'tramo_owner', 'member') then
+  -- A superuser can become anyone. Since Postgres 16, who creates a role is its member without the right to
+  -- become it, so the grant is made even if it looks as if it were there.
+  if not (select rolsuper from pg_roles where rolname = current_user) then
     execute format('grant tramo_owner to %I', current_user);
   end if;
 end $$;
@@ -85,7 +87,6 @@ create table uploads (
 -- makes room for another try.
 create unique index uploads_client_id on uploads (tenant_id, user_id, client_id)
   where client_id is not null and status not in ('failed', 'expired', 'cancelled');
-create index uploads_newest on uploads (tenant_id, id desc);
 create index uploads_unfinished on uploads (status)
   where status in ('pending', 'uploading', 'uploaded', 'processing');
 
