@@ -23,14 +23,14 @@ type config struct {
 	WorkerOpsListen string `env:"TRAMO_DEV_WORKER_OPS_LISTEN" default:"127.0.0.1:9091" help:"Where the worker's probes and metrics listen. (${default})"`
 	PublicURL       string `env:"TRAMO_PUBLIC_URL" help:"The page's address as a browser sees it. (http:// and the listening address)"`
 
-	DatabaseURL string `env:"TRAMO_DATABASE_URL" help:"A superuser's postgres:// URL of a database to use instead of a private one."`
+	DatabaseURL string `env:"TRAMO_DATABASE_URL" help:"A superuser's postgres:// URL of a database to use instead of a private one. The roles tramo_api and tramo_worker, which belong to the whole server, get the passwords in TRAMO_API_PASSWORD and TRAMO_WORKER_PASSWORD, or new ones: do not point this at a server that another Tramo uses."`
 	S3Endpoint  string `env:"TRAMO_S3_ENDPOINT" help:"The URL of an S3 server to use instead of a private one. Credentials are read from the AWS SDK's variables."`
 	S3Bucket    string `env:"TRAMO_S3_BUCKET" help:"The bucket there; without an endpoint, a bucket of AWS."`
 	S3Listen    string `env:"TRAMO_DEV_S3_LISTEN" help:"Where the private S3 server listens. (a free port, remembered)"`
 	Clamd       string `env:"TRAMO_CLAMD" help:"unix:/path or tcp://host:port of a clamd to use instead of a private one."`
 
 	JWTSecret string `env:"TRAMO_JWT_SECRET" help:"The secret that signs tokens. (generated, remembered)"`
-	JWKSURL   string `env:"TRAMO_JWKS_URL" help:"An identity provider's keys. Given without a secret, there is no demo token."`
+	JWKSURL   string `env:"TRAMO_JWKS_URL" help:"An identity provider's keys, instead of a secret. There is no demo token then."`
 	LogFormat string `env:"TRAMO_LOG_FORMAT" default:"text" help:"text or json. (${default})"`
 }
 
@@ -62,6 +62,9 @@ func (c *config) Validate() error {
 	}
 	if c.S3Endpoint != "" && c.S3Bucket == "" {
 		errs = append(errs, errors.New("TRAMO_S3_BUCKET: name the bucket to use at TRAMO_S3_ENDPOINT"))
+	}
+	if c.JWTSecret != "" && c.JWKSURL != "" {
+		errs = append(errs, errors.New("TRAMO_JWT_SECRET, TRAMO_JWKS_URL: give one of them"))
 	}
 	if c.PublicURL == "" {
 		c.PublicURL = localURL(c.Listen)

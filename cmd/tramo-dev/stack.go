@@ -120,7 +120,9 @@ func (s *devStack) startParts(ctx context.Context) error {
 	s.extraEnv = append(s.extraEnv,
 		"TRAMO_S3_ENDPOINT="+s.cfg.S3Endpoint, "TRAMO_S3_BUCKET="+s.cfg.S3Bucket, "TRAMO_CLAMD="+s.cfg.Clamd,
 		"TRAMO_PUBLIC_URL="+s.cfg.PublicURL, "TRAMO_LOG_FORMAT="+s.cfg.LogFormat)
-	if s.cfg.JWTSecret != "" {
+	if s.cfg.JWKSURL != "" {
+		s.extraEnv = append(s.extraEnv, "TRAMO_JWKS_URL="+s.cfg.JWKSURL)
+	} else {
 		s.extraEnv = append(s.extraEnv, "TRAMO_JWT_SECRET="+s.cfg.JWTSecret)
 	}
 	return errors.Join(errs...)

@@ -24,14 +24,15 @@ type serveCommand struct {
 	cli.S3
 	cli.Log
 	cli.Types
-	Listen        string        `default:"127.0.0.1:8080" help:"Address for clients."`
-	OpsListen     string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
-	PublicURL     string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
-	JWTSecret     string        `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"Secret that verifies HS256 tokens, 32 bytes or more. Either this or a JWKS URL."`
-	JWKSURL       string        `name:"jwks-url" env:"TRAMO_JWKS_URL" placeholder:"URL" help:"Where keys that verify RS256, ES256 and EdDSA tokens are published."`
-	MaxUploadSize cli.Bytes     `default:"100MiB" help:"The largest upload."`
-	PartSize      cli.Bytes     `default:"8MiB" help:"Size of a part in S3; 5MiB or more. A running upload holds at most one part in memory."`
-	LeaseTTL      time.Duration `name:"lease-ttl" env:"TRAMO_LEASE_TTL" default:"5s" help:"After how long another replica may take over the uploads of one that died."`
+	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
+	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
+	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
+	JWTSecret      string        `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"Secret that verifies HS256 tokens, 32 bytes or more. Either this or a JWKS URL."`
+	JWKSURL        string        `name:"jwks-url" env:"TRAMO_JWKS_URL" placeholder:"URL" help:"Where keys that verify RS256, ES256 and EdDSA tokens are published."`
+	MaxUploadSize  cli.Bytes     `default:"100MiB" help:"The largest upload."`
+	PartSize       cli.Bytes     `default:"8MiB" help:"Size of a part in S3; 5MiB or more. A running upload holds up to twice that in memory."`
+	NetworkTimeout time.Duration `default:"1m" help:"How long a request's body may be silent before the upload is kept as far as it came."`
+	LeaseTTL       time.Duration `name:"lease-ttl" env:"TRAMO_LEASE_TTL" default:"5s" help:"After how long another replica may take over the uploads of one that died."`
 }
 
 // configs are the settings as the packages take them.
@@ -56,7 +57,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 		policy:   hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
 		log:      c.Logger(m),
 	}
-	k.server.Listen, k.server.PublicURL = c.Listen, c.PublicURL
+	k.server.Listen, k.server.PublicURL, k.server.NetworkTimeout = c.Listen, c.PublicURL, c.NetworkTimeout
 	m.Check("TRAMO_PART_SIZE", k.store.Validate(k.policy.MaxSize))
 	m.Check("TRAMO_JWT_SECRET, TRAMO_JWKS_URL", k.auth.Validate())
 	m.Check("TRAMO_PUBLIC_URL", k.server.Validate())

@@ -40,8 +40,8 @@ func (s S3) Config(m *Mistakes) object.BucketConfig {
 
 // Log says how to log.
 type Log struct {
-	LogFormat string `default:"json" enum:"json,text" help:"json, or text for a terminal."`
-	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error."`
+	LogFormat string `default:"json" help:"json, or text for a terminal."`
+	LogLevel  string `default:"info" help:"debug, info, warn or error."`
 }
 
 // Logger makes the logger, which writes to standard error.
