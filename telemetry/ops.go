@@ -45,6 +45,7 @@ func (o *Ops) Run(ctx context.Context) error {
 		return fmt.Errorf("listen for operations: %w", err)
 	}
 	s := &http.Server{Handler: o.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	o.Log.InfoContext(ctx, "serving operations", slog.String("address", l.Addr().String()))
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	if err := s.Serve(l); err != nil && ctx.Err() == nil {

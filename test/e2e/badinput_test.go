@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -69,6 +73,9 @@ func TestBadRequests(t *testing.T) {
 		"more than announced":      {u, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "0"}, "elevenbytes", 413, "beyond-length"},
 		"deferred length":          {u, "POST", uploads, []string{"Upload-Defer-Length", "1"}, "", 501, "not-implemented"},
 		"limit":                    {u, "GET", uploads + "?limit=0", nil, "", 400, "bad-request"},
+		"status":                   {u, "GET", uploads + "?status=lost", nil, "", 400, "bad-request"},
+		"project with NUL":         {u, "GET", uploads + "?project=a%00", nil, "", 400, "bad-request"},
+		"batch not UTF-8":          {u, "GET", uploads + "?batch=%ff", nil, "", 400, "bad-request"},
 		"cursor":                   {u, "GET", uploads + "?cursor=x", nil, "", 400, "bad-request"},
 		"unknown route":            {u, "GET", r.url + "/api/nothing", nil, "", 404, "not-found"},
 		"method that no route has": {u, "PUT", mine, nil, "", 404, "not-found"},
@@ -246,6 +253,9 @@ func TestBadFiles(t *testing.T) {
 			if len(up.Derivatives) != 0 {
 				t.Errorf("derivatives %+v", up.Derivatives)
 			}
+			if tagged := tagOf(t, up.ID, "scan"); (c.reason == "infected") != (tagged == "infected") {
+				t.Errorf("the object is tagged %q", tagged)
+			}
 		})
 	}
 	t.Run("checksum", func(t *testing.T) {
@@ -297,5 +307,56 @@ func TestLargeBodiesAreRefusedWithAnAnswer(t *testing.T) {
 	}
 	if got := u.offset(url); got != 0 {
 		t.Errorf("offset %d", got)
+	}
+}
+
+// tagOf returns a tag of the upload's object.
+func tagOf(t *testing.T, id, name string) string {
+	t.Helper()
+	bucket := tramo.s3.Bucket()
+	client := tramo.s3.Client("")
+	for _, path := range objectsOf(t, id) {
+		if !strings.HasPrefix(filepath.Base(path), "original-") {
+			continue
+		}
+		key, err := filepath.Rel(filepath.Join(tramo.s3.Dir(), bucket), path)
+		must(t, err)
+		tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
+		if err != nil {
+			return "" // no tags at all
+		}
+		for _, tag := range tags.TagSet {
+			if *tag.Key == name {
+				return *tag.Value
+			}
+		}
+	}
+	return ""
+}
+
+// A client that falls silent for longer than the server waits is told so in a way that it tries again (423:
+// tus-js-client gives up on 408), and goes on from all that had arrived.
+func TestSilenceIsNotTheEnd(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r, err := tramo.serve(t.Context(), "TRAMO_NETWORK_TIMEOUT=1s")
+	must(t, err)
+	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	data := bytes.Repeat([]byte("a line of text\n"), 10_000)
+	url := u.create(r, len(data), "filename", "a.txt")
+	body, client := io.Pipe()
+	defer client.Close() // nobody reads it any more
+	const arrived = 60_000
+	go client.Write(data[:arrived]) //nolint:errcheck // what arrives is measured below
+	a := u.do("PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets)
+	if p := a.problem(t); a.status != http.StatusLocked || p.Type != "/problems/cut-off" {
+		t.Errorf("%d %+v", a.status, p)
+	}
+	if got := u.offset(url); got != arrived {
+		t.Fatalf("offset %d, %d had arrived", got, arrived)
+	}
+	u.patch(url, arrived, data[arrived:])
+	if up, _ := u.await(url); up.Status != "completed" {
+		t.Errorf("%+v", up)
 	}
 }

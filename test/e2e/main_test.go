@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,25 +131,37 @@ func (in *installation) run(ctx context.Context, name string, args ...string) (s
 
 // serve starts a replica of the server.
 func (in *installation) serve(ctx context.Context, extra ...string) (replica, error) {
-	listen, ops := freeAddress(), freeAddress()
-	env := in.env("tramo_api", append([]string{"TRAMO_LISTEN=" + listen, "TRAMO_OPS_LISTEN=" + ops}, extra...)...)
-	p, err := stack.Start(stack.ProcessConfig{Path: in.bin.Path("tramo"), Args: []string{"serve"}, Env: env})
-	if err != nil {
-		return replica{}, err
-	}
-	r := replica{process: p, url: "http://" + listen, ops: "http://" + ops}
-	return r, p.WaitForURL(ctx, r.ops+"/readyz")
+	env := in.env("tramo_api", append([]string{"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0"}, extra...)...)
+	return started(ctx, stack.ProcessConfig{Path: in.bin.Path("tramo"), Args: []string{"serve"}, Env: env}, "msg=serving address=")
 }
 
 // work starts a worker.
 func (in *installation) work(ctx context.Context, extra ...string) (replica, error) {
-	ops := freeAddress()
-	env := in.env("tramo_worker", append([]string{"TRAMO_OPS_LISTEN=" + ops}, extra...)...)
-	p, err := stack.Start(stack.ProcessConfig{Path: in.bin.Path("tramo-worker"), Env: env})
+	env := in.env("tramo_worker", append([]string{"TRAMO_OPS_LISTEN=127.0.0.1:0"}, extra...)...)
+	return started(ctx, stack.ProcessConfig{Path: in.bin.Path("tramo-worker"), Env: env}, "")
+}
+
+const opsLine = `msg="serving operations" address=`
+
+// started starts a binary on ports of its own choosing, reads them from its log, and waits until it is ready.
+// clients begins the log's line with the clients' address; "" for a binary that has none.
+func started(ctx context.Context, c stack.ProcessConfig, clients string) (replica, error) {
+	p, err := stack.Start(c)
 	if err != nil {
 		return replica{}, err
 	}
-	r := replica{process: p, ops: "http://" + ops}
+	r := replica{process: p}
+	for line, url := range map[string]*string{opsLine: &r.ops, clients: &r.url} {
+		if line == "" {
+			continue
+		}
+		if err := p.WaitForLog(ctx, line); err != nil {
+			return r, err
+		}
+		_, rest, _ := strings.Cut(p.Output(), line)
+		address, _, _ := strings.Cut(rest, "\n")
+		*url = "http://" + address
+	}
 	return r, p.WaitForURL(ctx, r.ops+"/readyz")
 }
 

@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,10 +27,10 @@ func TestMisconfiguration(t *testing.T) {
 	}{
 		"server": {"tramo", []string{"serve"}, []string{
 			"TRAMO_MAX_UPLOAD_SIZE=lots", "TRAMO_PART_SIZE=1MiB", "TRAMO_JWT_SECRET=short", "TRAMO_S3_ENDPOINT=here",
-			"TRAMO_PUBLIC_URL=uploads", "TRAMO_LISTEN=8080", "TRAMO_LEASE_TTL=soon", "TRAMO_ALLOWED_TYPES=photos",
+			"TRAMO_PUBLIC_URL=uploads", "TRAMO_LISTEN=8080", "TRAMO_LEASE_TTL=soon", "TRAMO_ALLOWED_TYPES=photos", "TRAMO_LOG_LEVEL=loud",
 		}, []string{
 			"TRAMO_MAX_UPLOAD_SIZE", "TRAMO_PART_SIZE", "TRAMO_JWT_SECRET", "TRAMO_S3_ENDPOINT", "TRAMO_PUBLIC_URL",
-			"TRAMO_LISTEN", "TRAMO_LEASE_TTL", "TRAMO_ALLOWED_TYPES", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET",
+			"TRAMO_LISTEN", "TRAMO_LEASE_TTL", "TRAMO_ALLOWED_TYPES", "TRAMO_LOG_LEVEL", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET",
 		}},
 		"worker":  {"tramo-worker", nil, []string{"TRAMO_CLAMD=here"}, []string{"TRAMO_CLAMD", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET"}},
 		"migrate": {"tramo", []string{"migrate"}, nil, []string{"TRAMO_DATABASE_URL"}},
@@ -296,7 +299,7 @@ func TestLogsKeepSecrets(t *testing.T) {
 	u.await(url)
 	u.do("GET", url, nil, "Authorization", "Bearer "+u.token+"x")
 	said := r.process.Output() + tramo.worker.process.Output()
-	for what, secret := range map[string]string{"file name": name, "token": u.token[len(u.token)-20:], "latitude": "33.44"} {
+	for what, secret := range map[string]string{"file name": name, "token": u.token[len(u.token)-20:], "latitude": "33.4489"} {
 		if strings.Contains(said, secret) {
 			t.Errorf("the log tells a %s", what)
 		}
@@ -322,4 +325,46 @@ func (in *installation) user(t *testing.T) user {
 	token, err := in.run(t.Context(), "tramo", "token", "--tenant", "acme", "--user", "crew", "--role", "empleado")
 	must(t, err)
 	return user{t: t, token: strings.TrimSpace(token)}
+}
+
+// What decodes strangers' files runs as the worker's user and must not read its credentials: to another
+// process of that user the worker's environment is closed.
+func TestWorkersEnvironmentIsClosed(t *testing.T) {
+	t.Parallel()
+	binary := tramo.bin.Path("tramo-worker")
+	var asUser []string
+	if os.Getuid() == 0 { // root may read everything, so that another user plays the worker
+		asUser = []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
+		binary = publicCopy(t, binary)
+	}
+	database, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	must(t, err)
+	defer database.Close() // nothing is lost with it
+	p, err := stack.Start(stack.ProcessConfig{
+		Path: "/usr/bin/env", Args: append(slices.Clone(asUser), binary),
+		Env: tramo.env("", "TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_DATABASE_URL=postgres://tramo_worker:very-secret@"+database.Addr().String()+"/tramo"),
+	})
+	must(t, err)
+	defer p.Kill()
+	waiting, err := database.Accept() // it is past its beginning
+	must(t, err)
+	defer waiting.Close() // nothing is lost with it
+	spy := append(slices.Clone(asUser), "cat", fmt.Sprintf("/proc/%d/environ", p.Pid()))
+	out, err := stack.Run(t.Context(), stack.ProcessConfig{Path: "/usr/bin/env", Args: spy})
+	if err == nil || !strings.Contains(err.Error(), "ermission denied") {
+		t.Errorf("its environment can be read: %d bytes, %v", len(out), err)
+	}
+}
+
+// publicCopy copies a program to where every user may run it.
+func publicCopy(t *testing.T, program string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tramo-public-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	must(t, os.Chmod(dir, 0o755))
+	path := filepath.Join(dir, filepath.Base(program))
+	must(t, os.WriteFile(path, read(t, program), 0o600))
+	must(t, os.Chmod(path, 0o755))
+	return path
 }
