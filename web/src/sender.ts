@@ -87,7 +87,7 @@ export class Sender {
     this.options.clientIds.forget(this.fp)
     if (!this.upload) return
     if (!this.upload.url && this.url) this.upload.url = this.url
-    // If the DELETE does not get through, the server's own expiry removes the upload.
+    // An upload whose DELETE does not get through stays behind unfinished, and takes no more bytes from here.
     await this.upload.abort(true).catch(() => undefined)
   }
 
