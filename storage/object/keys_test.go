@@ -80,8 +80,8 @@ func TestConfigMistakes(t *testing.T) {
 		{object.MinPartSize - 1, 1, false},
 		{0, 1, false},
 		{-1, 1, false},
-		{object.MinPartSize, object.MinPartSize * object.MaxParts, false},
-		{object.MinPartSize, object.MinPartSize*object.MaxParts - 1, true},
+		{object.MinPartSize, object.MinPartSize * object.MaxParts / 2, false},
+		{object.MinPartSize, object.MinPartSize*object.MaxParts/2 - 1, true},
 	} {
 		if err := (object.Config{PartSize: c.part}).Validate(c.largest); (err == nil) != c.ok {
 			t.Errorf("parts of %d for %d bytes: %v", c.part, c.largest, err)
