@@ -210,6 +210,7 @@ func (p *Pipeline) examine(ctx context.Context, file *os.File, kind string) (Exa
 	var unreadable *UnreadableError
 	switch {
 	case errors.As(err, &unreadable):
+		p.Log.InfoContext(ctx, "picture cannot be read", slog.String("err", unreadable.Cause))
 		return found, failed(storage.ReasonUnreadable, "%s", unreadable.Sentence), nil
 	case errors.Is(err, ErrUnsupported):
 		p.Log.WarnContext(ctx, "picture cannot be drawn", slog.Any("err", err))

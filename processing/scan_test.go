@@ -9,64 +9,13 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
-
-const eicar = `X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*`
-
-// startClamd runs a clamd of its own, whose database knows only EICAR, and returns its address.
-func startClamd(t *testing.T, settings string) string {
-	t.Helper()
-	directory, err := os.MkdirTemp("", "clam") // short: a socket's path has at most 107 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(directory) })
-	files := map[string]string{
-		"own.hdb": "44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n",
-		"clamd.conf": "Foreground yes\nDatabaseDirectory " + directory + "\nLocalSocket " + directory + "/s\nScanImageFuzzyHash no\n" +
-			"AlertEncrypted yes\nAlertExceedsMax yes\n" + settings,
-	}
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(directory, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	said, toSay, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	clamd := exec.Command("clamd", "--config-file="+directory+"/clamd.conf")
-	clamd.Stdout, clamd.Stderr = toSay, toSay
-	clamd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := clamd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_ = toSay.Close()
-	t.Cleanup(func() {
-		_ = clamd.Process.Kill()
-		_ = clamd.Wait()
-		_ = said.Close()
-	})
-	scanner := newTestScanner(t, "unix:"+directory+"/s", ScanTimeouts{})
-	ready := time.NewTicker(50 * time.Millisecond)
-	defer ready.Stop()
-	for range 600 {
-		if scanner.Ping(t.Context()) == nil {
-			go func() { _, _ = io.Copy(io.Discard, said) }()
-			return "unix:" + directory + "/s"
-		}
-		<-ready.C
-	}
-	t.Fatal("clamd does not answer after 30 s")
-	return ""
-}
 
 func newTestScanner(t *testing.T, address string, timeouts ScanTimeouts) *Scanner {
 	t.Helper()
@@ -77,11 +26,9 @@ func newTestScanner(t *testing.T, address string, timeouts ScanTimeouts) *Scanne
 	return scanner
 }
 
-const generous = "StreamMaxLength 200M\nMaxFileSize 200M\nMaxScanSize 400M\n"
-
 func TestScanWithClamd(t *testing.T) {
 	t.Parallel()
-	scanner := newTestScanner(t, startClamd(t, generous), ScanTimeouts{})
+	scanner := newTestScanner(t, stand(t).clamd.Address(), ScanTimeouts{})
 	version, err := scanner.Version(t.Context())
 	if err != nil || !strings.HasPrefix(version, "ClamAV ") {
 		t.Errorf("version %q, %v", version, err)
@@ -93,10 +40,10 @@ func TestScanWithClamd(t *testing.T) {
 		bytes    int64
 	}{
 		{"clean", strings.NewReader("hormigón"), false, 9},
-		{"eicar", strings.NewReader(eicar), true, 68},
+		{"eicar", strings.NewReader(stack.EICAR()), true, 68},
 		{"empty", strings.NewReader(""), false, 0},
-		{"byte by byte", iotest.OneByteReader(strings.NewReader(eicar)), true, 68},
-		{"data with the end", iotest.DataErrReader(strings.NewReader(eicar)), true, 68},
+		{"byte by byte", iotest.OneByteReader(strings.NewReader(stack.EICAR())), true, 68},
+		{"data with the end", iotest.DataErrReader(strings.NewReader(stack.EICAR())), true, 68},
 		{"exactly two chunks", bytes.NewReader(make([]byte, 2*scanChunk)), false, 2 * scanChunk},
 		{"100 MiB", io.LimitReader(zeros{}, 100<<20), false, 100 << 20},
 	} {
@@ -120,7 +67,7 @@ func (zeros) Read(p []byte) (int, error) {
 // A reader that breaks after the clean half of a file gives no verdict, whatever its error is called.
 func TestScanOfABrokenReader(t *testing.T) {
 	t.Parallel()
-	scanner := newTestScanner(t, startClamd(t, generous), ScanTimeouts{})
+	scanner := newTestScanner(t, stand(t).clamd.Address(), ScanTimeouts{})
 	for _, broken := range []error{errors.New("reset"), io.ErrUnexpectedEOF, fmt.Errorf("wrapped: %w", io.EOF)} {
 		for _, sent := range []int64{0, 100, scanChunk, 3*scanChunk + 1} {
 			r := io.MultiReader(io.LimitReader(zeros{}, sent), iotest.ErrReader(broken))
@@ -134,7 +81,8 @@ func TestScanOfABrokenReader(t *testing.T) {
 // Over clamd's limits there is no clean verdict: over the stream's an error, over a file's Unscannable.
 func TestScanOverClamdsLimits(t *testing.T) {
 	t.Parallel()
-	scanner := newTestScanner(t, startClamd(t, "StreamMaxLength 2M\nMaxFileSize 1M\nMaxScanSize 1M\n"), ScanTimeouts{})
+	clamd, _ := startClamd(t, "StreamMaxLength 2M", "MaxFileSize 1M", "MaxScanSize 1M")
+	scanner := newTestScanner(t, clamd.Address(), ScanTimeouts{})
 	if verdict, err := scanner.Scan(t.Context(), io.LimitReader(zeros{}, 50<<20)); err == nil || verdict != (Verdict{}) {
 		t.Errorf("over StreamMaxLength: %+v, %v", verdict, err)
 	}

@@ -117,6 +117,9 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 	log := w.pool.log.With(slog.String("tenant_id", job.Args.TenantID.String()),
 		slog.String("upload_id", job.Args.UploadID.String()), slog.Int64("job_id", job.ID))
 	out, err := w.pool.pipeline.process(ctx, job.Args.UploadID)
+	if err == nil {
+		err = w.settle(ctx, job, out)
+	}
 	switch {
 	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound):
 		log.InfoContext(ctx, "upload needs no processing", slog.Any("err", err))
@@ -132,9 +135,6 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 		log.WarnContext(ctx, "processing failed and is tried again", slog.Int("attempt", job.Attempt), slog.Any("err", err))
 		return err
 	}
-	if err := w.settle(ctx, job, out); err != nil {
-		return err
-	}
 	log.InfoContext(ctx, "upload processed", slog.String("status", string(out.status())))
 	return nil
 }
@@ -142,20 +142,24 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 // settle writes the outcome and the job's completion in one transaction, unless another attempt of the job
 // has taken over: River does not fence attempts.
 func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome) error {
+	var before bool // another job ended the upload
 	err := w.pool.db.InTenant(ctx, func(tx storage.Tx) error {
 		if err := ownAttempt(ctx, tx, job.JobRow); err != nil {
 			return err
 		}
-		if err := out.record(ctx, tx, job.Args.UploadID); err != nil && !errors.Is(err, storage.ErrWrongStatus) {
+		err := out.record(ctx, tx, job.Args.UploadID)
+		if before = errors.Is(err, storage.ErrWrongStatus); err != nil && !before {
 			return err
 		}
-		_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx.Tx, job)
+		_, err = river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx.Tx, job)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("record outcome: %w", err)
 	}
-	w.pool.metrics.outcomes.WithLabelValues(string(out.status())).Inc()
+	if !before {
+		w.pool.metrics.outcomes.WithLabelValues(string(out.status())).Inc()
+	}
 	return nil
 }
 

@@ -31,6 +31,8 @@ func classify(cause error) error {
 	switch {
 	case strings.Contains(lower, "out of memory"), strings.Contains(lower, "insufficient memory"),
 		strings.Contains(lower, "cannot allocate"), strings.Contains(lower, "memory allocation"),
+		// What is encoded is a picture of ours by then; libwebp fails for want of memory alone.
+		strings.Contains(lower, "unable to encode"),
 		// libheif's name for an allocation that failed: it has every conversion that is asked of it.
 		strings.Contains(lower, "unsupported color conversion"):
 		fault = ErrOutOfMemory

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,8 @@ type ClamdConfig struct {
 	// Database is a directory of virus signatures. By default freshclam's, where it has been filled, else
 	// one in Dir that knows the EICAR test file and nothing more.
 	Database string
+	// Extra are lines for clamd.conf. They come first: of a line given twice clamd believes the first.
+	Extra []string
 	// Log receives what clamd prints. Nil discards it.
 	Log io.Writer
 }
@@ -139,7 +142,7 @@ func (c *Clamd) configure() error {
 	}
 	// clamd says OK of what it did not scan, so the limits lie far above any upload, and an alert says when one
 	// was hit. Fuzzy image hashes decode every picture: seven times the CPU for nothing we look for.
-	conf := strings.Join([]string{
+	conf := strings.Join(slices.Concat(c.cfg.Extra, []string{
 		"Foreground yes",
 		"DatabaseDirectory " + c.cfg.Database,
 		"LocalSocket " + c.socketPath(),
@@ -153,7 +156,7 @@ func (c *Clamd) configure() error {
 		"MaxScanSize 512M",
 		"MaxThreads 4",
 		"SelfCheck 0",
-	}, "\n") + "\n"
+	}), "\n") + "\n"
 	if err := os.WriteFile(filepath.Join(c.cfg.Dir, "clamd.conf"), []byte(conf), 0o600); err != nil {
 		return fmt.Errorf("write clamd's configuration: %w", err)
 	}

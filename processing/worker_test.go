@@ -1,0 +1,494 @@
+package processing
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A plant is a pool with a database of the test's own. What a test changes in it, it changes before run.
+type plant struct {
+	*storagetest.Database
+	ctx      context.Context // acts for the tenant
+	keys     object.Keys     // of the tenant
+	registry *prometheus.Registry
+	conf     PoolConfig
+	pipeline *Pipeline
+	queue    *Queue
+}
+
+func newPlant(t *testing.T) *plant {
+	t.Helper()
+	common := stand(t)
+	p := &plant{
+		Database: common.cluster.NewDatabase(t), registry: prometheus.NewRegistry(),
+		conf: PoolConfig{Workers: 2, RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond},
+	}
+	p.ctx = p.NewTenant(t, 1<<30)
+	who, err := tenant.From(p.ctx)
+	must(t, err)
+	p.keys = object.Keys{Tenant: who.Tenant, Project: object.DefaultProject}
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	types, err := ParseTypeList(DefaultTypes)
+	must(t, err)
+	p.queue, err = NewQueue(p.API, log)
+	must(t, err)
+	p.pipeline = &Pipeline{
+		DB: p.Worker, Scanner: newTestScanner(t, common.clamd.Address(), ScanTimeouts{}), Types: types,
+		// The race detector's own memory counts against the child's.
+		Examiner: &Examiner{Limits: ExamineLimits{Memory: 4 << 30}},
+		TempDir:  t.TempDir(), Metrics: NewMetrics(p.registry), Log: log,
+	}
+	p.reach(t, common.s3.Endpoint())
+	return p
+}
+
+// reach points the pipeline at another address of S3.
+func (p *plant) reach(t *testing.T, endpoint string) {
+	t.Helper()
+	var err error
+	p.pipeline.Bucket, err = object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: endpoint, Name: stand(t).s3.Bucket()})
+	must(t, err)
+}
+
+// receive makes an upload of which received came in and stored is in S3, with so many jobs.
+func (p *plant) receive(t *testing.T, received, stored []byte, jobs int) uuid.UUID {
+	t.Helper()
+	id, err := uuid.NewV7()
+	must(t, err)
+	key := p.keysOf(id).Original(1)
+	_, err = stand(t).s3.Client("").PutObject(t.Context(), &s3.PutObjectInput{
+		Bucket: aws.String(stand(t).s3.Bucket()), Key: &key, Body: bytes.NewReader(stored),
+	})
+	must(t, err)
+	sum := sha256.Sum256(received)
+	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+		err := tx.CreateUpload(p.ctx, storage.NewUpload{
+			ID: id, UserID: "ana", Project: object.DefaultProject, Metadata: map[string]string{}, Size: int64(len(received)),
+		})
+		if err != nil {
+			return err
+		}
+		if _, err := tx.MarkUploaded(p.ctx, id, key, sum[:]); err != nil {
+			return err
+		}
+		for range jobs {
+			if err := p.queue.Enqueue(p.ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return id
+}
+
+func (p *plant) keysOf(id uuid.UUID) object.Keys {
+	keys := p.keys
+	keys.Upload = id
+	return keys
+}
+
+// run starts the pool and returns what stops it, once running jobs have ended.
+func (p *plant) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	pool := NewPool(p.conf, p.Worker, p.pipeline, p.pipeline.Metrics, p.pipeline.Log)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := pool.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	stop = func() {
+		cancel()
+		<-ended
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func (p *plant) exec(t *testing.T, sql string) {
+	t.Helper()
+	_, err := p.Admin(t).Exec(t.Context(), sql)
+	must(t, err)
+}
+
+func (p *plant) count(t *testing.T, sql string, args ...any) (n int) {
+	t.Helper()
+	must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
+	return n
+}
+
+// await waits until sql, which yields a boolean, is true.
+func (p *plant) await(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	await(t, sql, func() (yes bool) {
+		must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
+		return yes
+	})
+}
+
+func await(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !reached(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 30 s there is still no: %s", what)
+		}
+	}
+}
+
+const (
+	allJobs    = `select bool_and(state::text = $1) from river_job`
+	jobsErrors = `select coalesce(array_to_string(errors, ' '), '') from river_job`
+)
+
+// job checks the attempts that the one job has used up, and returns what went wrong with them.
+func (p *plant) job(t *testing.T, attempts, failed int) (errs string) {
+	t.Helper()
+	var attempt, errors int
+	must(t, p.Worker.Pool().QueryRow(t.Context(), `select attempt, coalesce(cardinality(errors), 0), coalesce(array_to_string(errors, ' '), '')
+		from river_job`).Scan(&attempt, &errors, &errs))
+	if attempt != attempts || errors != failed {
+		t.Errorf("the job is at attempt %d with %d errors, want %d and %d: %s", attempt, errors, attempts, failed, errs)
+	}
+	return errs
+}
+
+// want checks an upload's status, why it failed, its derivatives, and that its timeline tells of its end as
+// often as given.
+func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason string, derivatives, ends int) {
+	t.Helper()
+	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+		u, err := tx.Upload(p.ctx, id)
+		if err != nil {
+			return err
+		}
+		if u.Status != status || aws.ToString(u.FailureReason) != reason {
+			t.Errorf("the upload is %s (%s), want %s (%s)", u.Status, aws.ToString(u.FailureReason), status, reason)
+		}
+		drawn, err := tx.Derivatives(p.ctx, id)
+		if len(drawn) != derivatives {
+			t.Errorf("it has %d derivatives, want %d", len(drawn), derivatives)
+		}
+		return err
+	}))
+	if n := p.count(t, `select count(*) from timeline where upload_id = $1 and event in ('completed', 'failed')`, id); n != ends {
+		t.Errorf("its timeline tells of %d ends, want %d", n, ends)
+	}
+	if n := p.count(t, `select count(*) from timeline where upload_id = $1 and event = 'processing'`, id); n != 1 {
+		t.Errorf("its timeline tells of %d beginnings, want 1", n)
+	}
+}
+
+// drawn returns how many pictures of an upload S3 holds.
+func (p *plant) drawn(t *testing.T, id uuid.UUID) (n int) {
+	t.Helper()
+	for _, size := range thumbnailSizes {
+		switch _, err := p.pipeline.Bucket.Size(t.Context(), p.keysOf(id).Thumbnail(size)); {
+		case err == nil:
+			n++
+		case !errors.Is(err, object.ErrNoObject):
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+// metric adds up a counter's, or a histogram's count, over what carries the label's value, "" for all.
+func (p *plant) metric(t *testing.T, name, label string) (total int) {
+	t.Helper()
+	families, err := p.registry.Gather()
+	must(t, err)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+				total += int(m.GetCounter().GetValue()) + int(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return total
+}
+
+const (
+	outcomes = "tramo_processing_outcomes_total"
+	waits    = "tramo_processing_waits_total"
+	steps    = "tramo_processing_step_duration_seconds"
+)
+
+// A gate is a way to S3 that holds every answer up behind its first bytes, until it is opened.
+type gate struct {
+	url  string
+	held chan struct{} // told of each connection that is held up
+	open chan struct{} // close it
+}
+
+func newGate(t *testing.T, after int64) *gate {
+	t.Helper()
+	g := &gate{held: make(chan struct{}, 100), open: make(chan struct{})}
+	backend := strings.TrimPrefix(stand(t).s3.Endpoint(), "http://")
+	address := listen(t, func(conn net.Conn) {
+		up, err := net.Dial("tcp", backend)
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		defer context.AfterFunc(t.Context(), func() { _ = up.Close() })()
+		go func() { _, _ = io.Copy(up, conn) }()
+		_, _ = io.CopyN(conn, up, after)
+		if !g.isOpen() {
+			g.held <- struct{}{}
+		}
+		select {
+		case <-g.open:
+			_, _ = io.Copy(conn, up)
+		case <-t.Context().Done():
+		}
+	})
+	g.url = "http://" + strings.TrimPrefix(address, "tcp://")
+	return g
+}
+
+func (g *gate) isOpen() bool {
+	select {
+	case <-g.open:
+		return true
+	default:
+		return false
+	}
+}
+
+// note is a text, of which no pictures are drawn.
+var note = []byte("hormigón\n")
+
+func smallPhoto() []byte { return stack.Photo(stack.PhotoConfig{Width: 320, Height: 240, Seed: 1}) }
+
+// damaged is a photo of the same size, which does not have the SHA-256 of what was received.
+func damaged() []byte {
+	content := smallPhoto()
+	content[len(content)/2] ^= 1
+	return content
+}
+
+// An infected photo is tagged in S3 and failed, and no process ever decodes it.
+func TestInfected(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
+	p.run(t)
+	p.await(t, allJobs, "completed")
+	p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 1)
+	p.job(t, 1, 0)
+	if p.drawn(t, id) != 0 || p.metric(t, steps, "examine") != 0 || p.metric(t, steps, "scan") != 1 {
+		t.Error("it was examined")
+	}
+	tags, err := stand(t).s3.Client("").GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{
+		Bucket: aws.String(stand(t).s3.Bucket()), Key: aws.String(p.keysOf(id).Original(1)),
+	})
+	must(t, err)
+	if len(tags.TagSet) != 1 || *tags.TagSet[0].Key != "scan" || *tags.TagSet[0].Value != "infected" {
+		t.Errorf("the object has the tags %v", tags.TagSet)
+	}
+}
+
+// An upload has two jobs, one behind the other or both at once: it is completed once.
+func TestWorkTwice(t *testing.T) {
+	t.Parallel()
+	for _, workers := range []int{1, 2} {
+		t.Run(fmt.Sprint(workers), func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t)
+			g := newGate(t, 0)
+			p.conf.Workers = workers
+			p.reach(t, g.url)
+			id := p.receive(t, smallPhoto(), smallPhoto(), 2)
+			p.run(t)
+			for range workers {
+				<-g.held
+			}
+			close(g.open)
+			p.await(t, allJobs, "completed")
+			p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
+			if n := p.metric(t, steps, "scan"); n != workers {
+				t.Errorf("%d jobs scanned it, want %d", n, workers)
+			}
+			if n := p.metric(t, outcomes, ""); n != 1 {
+				t.Errorf("%d outcomes are counted, want 1", n)
+			}
+			if n := p.drawn(t, id); n != len(thumbnailSizes) {
+				t.Errorf("S3 has %d pictures", n)
+			}
+		})
+	}
+}
+
+// An attempt that somebody else has taken over while it was held up neither completes its upload nor buries
+// it.
+func TestOvertakenAttempt(t *testing.T) {
+	t.Parallel()
+	const newer = `update river_job set attempt = attempt + 1`
+	for _, c := range []struct {
+		name, overtake string
+		attempts       int
+		stored         []byte
+		drawn          int
+		err            string // what River is told, if the row still takes it
+	}{
+		{"by a newer attempt", newer, 3, smallPhoto(), len(thumbnailSizes), "overtaken"},
+		{"by a rescue", `update river_job set state = 'retryable', scheduled_at = now() + '1h'`, 3, smallPhoto(), len(thumbnailSizes), ""},
+		{"on its last attempt", newer, 1, damaged(), 0, "record dead letter: attempt 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t)
+			g := newGate(t, 0)
+			p.conf.RetryDelay = time.Hour
+			p.reach(t, g.url)
+			id := p.receive(t, smallPhoto(), c.stored, 1)
+			p.exec(t, fmt.Sprintf(`update river_job set max_attempts = %d`, c.attempts))
+			stop := p.run(t)
+			<-g.held
+			p.exec(t, c.overtake)
+			close(g.open)
+			stop()
+			p.want(t, id, storage.Processing, "", 0, 0)
+			if n := p.drawn(t, id); n != c.drawn {
+				t.Errorf("S3 has %d pictures, want %d", n, c.drawn)
+			}
+			if n := p.metric(t, outcomes, ""); n != 0 {
+				t.Errorf("%d outcomes are counted", n)
+			}
+			var errs string
+			must(t, p.Worker.Pool().QueryRow(t.Context(), jobsErrors).Scan(&errs))
+			if !strings.Contains(errs, c.err) {
+				t.Errorf("River was told %q, want %q", errs, c.err)
+			}
+		})
+	}
+}
+
+// The object is not what was received: it is never completed, and a dead letter after three attempts.
+func TestDamagedObject(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	id := p.receive(t, smallPhoto(), damaged(), 1)
+	p.run(t)
+	p.await(t, allJobs, "discarded")
+	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
+	if errs := p.job(t, MaxAttempts, MaxAttempts); strings.Count(errs, "SHA-256") != MaxAttempts {
+		t.Errorf("the attempts failed of %s", errs)
+	}
+	if p.drawn(t, id) != 0 || p.metric(t, steps, "examine") != 0 {
+		t.Error("it was examined")
+	}
+}
+
+// The outcome cannot be recorded: the upload does not stay in processing for ever.
+func TestOutcomeThatCannotBeRecorded(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
+	id := p.receive(t, note, note, 1)
+	p.run(t)
+	p.await(t, allJobs, "discarded")
+	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
+	p.job(t, MaxAttempts, MaxAttempts)
+}
+
+// While clamd is away the job waits, for longer than it has attempts; then its first attempt succeeds.
+func TestClamdAway(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	clamd, _ := startClamd(t)
+	p.pipeline.Scanner = newTestScanner(t, clamd.Address(), ScanTimeouts{})
+	clamd.Kill()
+	id := p.receive(t, note, note, 1)
+	p.run(t)
+	await(t, "job that waited", func() bool { return p.metric(t, waits, "") > MaxAttempts })
+	p.want(t, id, storage.Processing, "", 0, 0)
+	must(t, clamd.Restart(t.Context()))
+	p.await(t, allJobs, "completed")
+	p.want(t, id, storage.Completed, "", 0, 1)
+	p.job(t, 1, 0)
+}
+
+// clamd dies while it reads a file. It may have died of that file, which costs an attempt; that it is away
+// afterwards costs none.
+func TestClamdDiesInTheMiddle(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	clamd, dir := startClamd(t)
+	p.pipeline.Scanner = newTestScanner(t, clamd.Address(), ScanTimeouts{})
+	g := newGate(t, 4*scanChunk)
+	p.reach(t, g.url)
+	photo := stack.Photo(stack.PhotoConfig{Width: 1600, Height: 1200, Seed: 1})
+	if len(photo) < 6*scanChunk {
+		t.Fatalf("a photo of %d bytes is not held up in its middle", len(photo))
+	}
+	id := p.receive(t, photo, photo, 1)
+	p.run(t)
+	<-g.held
+	await(t, "file that clamd is reading", func() bool { return bytesBelow(t, filepath.Join(dir, "tmp")) > 0 })
+	clamd.Kill()
+	close(g.open)
+	await(t, "job that waited", func() bool { return p.metric(t, waits, "") > MaxAttempts })
+	p.want(t, id, storage.Processing, "", 0, 0)
+	must(t, clamd.Restart(t.Context()))
+	p.await(t, allJobs, "completed")
+	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
+	p.job(t, 2, 1)
+}
+
+func bytesBelow(t *testing.T, dir string) (total int64) {
+	t.Helper()
+	must(t, filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			total += info.Size()
+		}
+		return nil
+	}))
+	return total
+}
+
+// The pipeline panics each time: the last attempt makes the upload a dead letter as an error would.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.pipeline.Examiner = nil
+	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
+	p.run(t)
+	p.await(t, allJobs, "discarded")
+	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
+	if errs := p.job(t, MaxAttempts, MaxAttempts); strings.Count(errs, "nil pointer") < MaxAttempts {
+		t.Errorf("the attempts failed of %s", errs)
+	}
+	if n := p.metric(t, outcomes, string(storage.Failed)); n != 1 {
+		t.Errorf("%d outcomes are counted, want 1", n)
+	}
+}
