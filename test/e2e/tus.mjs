@@ -3,10 +3,10 @@
 // Prints {"url", "attempts", "offsets"}: how often a request body was begun, and the offsets it began at.
 import { createReadStream, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { join } from 'node:path'
+import { resolve } from 'node:path'
 
 const [webDir, endpoint, file] = process.argv.slice(2)
-const tus = createRequire(join(webDir, 'package.json'))('tus-js-client')
+const tus = createRequire(resolve(webDir, 'package.json'))('tus-js-client')
 const offsets = []
 
 const upload = new tus.Upload(createReadStream(file), {
