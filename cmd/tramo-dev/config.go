@@ -21,7 +21,7 @@ type config struct {
 	Listen          string `env:"TRAMO_LISTEN" default:"127.0.0.1:8080" help:"Where the page and the API listen. (${default})"`
 	OpsListen       string `env:"TRAMO_OPS_LISTEN" default:"127.0.0.1:9090" help:"Where the server's probes and metrics listen. (${default})"`
 	WorkerOpsListen string `env:"TRAMO_DEV_WORKER_OPS_LISTEN" default:"127.0.0.1:9091" help:"Where the worker's probes and metrics listen. (${default})"`
-	PublicURL       string `env:"TRAMO_PUBLIC_URL" help:"The page's address as a browser sees it. (http:// and the listening address)"`
+	PublicURL       string `env:"TRAMO_PUBLIC_URL" help:"Where clients reach the server. (what each request says as Host, so that a phone may come by another address)"`
 
 	DatabaseURL string `env:"TRAMO_DATABASE_URL" help:"A superuser's postgres:// URL of a database to use instead of a private one. The roles tramo_api and tramo_worker, which belong to the whole server, get the passwords in TRAMO_API_PASSWORD and TRAMO_WORKER_PASSWORD, or new ones: do not point this at a server that another Tramo uses."`
 	S3Endpoint  string `env:"TRAMO_S3_ENDPOINT" help:"The URL of an S3 server to use instead of a private one. Credentials are read from the AWS SDK's variables."`
@@ -66,10 +66,15 @@ func (c *config) Validate() error {
 	if c.JWTSecret != "" && c.JWKSURL != "" {
 		errs = append(errs, errors.New("TRAMO_JWT_SECRET, TRAMO_JWKS_URL: give one of them"))
 	}
-	if c.PublicURL == "" {
-		c.PublicURL = localURL(c.Listen)
-	}
 	return errors.Join(errs...)
+}
+
+// page returns the page's address for the person at this machine.
+func (c *config) page() string {
+	if c.PublicURL != "" {
+		return strings.TrimSuffix(c.PublicURL, "/")
+	}
+	return localURL(c.Listen)
 }
 
 // localURL returns the address at which this machine reaches what listens on listen.

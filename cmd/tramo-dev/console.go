@@ -56,7 +56,7 @@ func (l *lines) Write(p []byte) (int, error) {
 
 // welcome says where everything is and how to try it.
 func (s *devStack) welcome(token string, took time.Duration) {
-	page, bearer := s.cfg.PublicURL+"/", "$TOKEN"
+	page, bearer := s.cfg.page()+"/", "$TOKEN"
 	if token != "" {
 		page, bearer = page+"#token="+token, token
 	}
@@ -71,8 +71,8 @@ func (s *devStack) welcome(token string, took time.Duration) {
 		"  TOKEN="+bearer,
 		`  curl -i -H "Authorization: Bearer $TOKEN" -H "Tus-Resumable: 1.0.0" \`,
 		`    -H "Upload-Length: $(stat -c %s photo.jpg)" -H "Upload-Metadata: filename $(printf photo.jpg | base64)" \`,
-		`    -H "Content-Type: application/offset+octet-stream" --data-binary @photo.jpg `+s.cfg.PublicURL+"/api/uploads",
-		`  curl -H "Authorization: Bearer $TOKEN" `+s.cfg.PublicURL+"/api/uploads",
+		`    -H "Content-Type: application/offset+octet-stream" --data-binary @photo.jpg `+s.cfg.page()+"/api/uploads",
+		`  curl -H "Authorization: Bearer $TOKEN" `+s.cfg.page()+"/api/uploads",
 		"", "Ctrl-C stops everything.", "")
 	s.out.printf("%s", strings.Join(text, "\n"))
 }
