@@ -12,6 +12,7 @@ import (
 	"hash"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -251,7 +252,7 @@ const webp = "image/webp"
 func (e Examined) record() storage.Facts {
 	f := e.Facts
 	r := storage.Facts{
-		TakenAt: f.TakenAt, TakenZone: known(f.TakenZone), Latitude: f.Latitude, Longitude: f.Longitude,
+		TakenAt: f.TakenAt, TakenZone: known(f.TakenZone), Latitude: toCentimetres(f.Latitude), Longitude: toCentimetres(f.Longitude),
 		AltitudeM: f.Altitude, DirectionDeg: f.Direction, CameraMake: known(f.CameraMake),
 		CameraModel: known(f.CameraModel), Lens: known(f.Lens), Software: known(f.Software),
 		Orientation: known(int16(f.Orientation)), WidthPx: known(int32(e.Width)), HeightPx: known(int32(e.Height)),
@@ -260,6 +261,16 @@ func (e Examined) record() storage.Facts {
 		r.TakenLocal = &local
 	}
 	return r
+}
+
+// toCentimetres rounds degrees to seven places, about a centimetre: EXIF's fractions of degrees, minutes and
+// seconds leave noise behind that looks like precision.
+func toCentimetres(degrees *float64) *float64 {
+	if degrees == nil {
+		return nil
+	}
+	rounded := math.Round(*degrees*1e7) / 1e7
+	return &rounded
 }
 
 // known returns nil for a zero value, which is how [Facts] says that it does not know.

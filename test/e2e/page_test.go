@@ -25,7 +25,7 @@ func TestPageInABrowser(t *testing.T) {
 	ctx := browser(t)
 	photo := fieldPhoto(t)
 	document := filepath.Join(t.TempDir(), "acta de obra.csv")
-	virus := filepath.Join(t.TempDir(), "factura.txt")
+	virus := filepath.Join(t.TempDir(), "eicar.com")
 	write(t, document, []byte("fecha;avance\n2026-11-21;40 %\n"))
 	write(t, virus, eicar())
 
@@ -36,12 +36,12 @@ func TestPageInABrowser(t *testing.T) {
 		chromedp.SetUploadFiles("#files", []string{photo, document, virus}),
 		chromedp.WaitVisible(`[data-testid="upload"][data-name="photo.jpg"][data-status="completed"] img[data-testid="thumbnail"]`),
 		chromedp.WaitVisible(`[data-testid="upload"][data-name="acta de obra.csv"][data-status="completed"]`),
-		chromedp.WaitVisible(`[data-testid="upload"][data-name="factura.txt"][data-status="failed"]`),
+		chromedp.WaitVisible(`[data-testid="upload"][data-name="eicar.com"][data-status="failed"]`),
 	))
 	ask[bool](t, ctx, chromedp.Poll[bool](`(() => {
 		const i = document.querySelector('img[data-testid="thumbnail"]'); return i.complete && i.naturalWidth > 0 })()`))
 	address := ask(t, ctx, chromedp.Location())
-	reason := ask(t, ctx, chromedp.Text(`[data-testid="upload"][data-name="factura.txt"]`))
+	reason := ask(t, ctx, chromedp.Text(`[data-testid="upload"][data-name="eicar.com"]`))
 	if address != tramo.replicas[0].url+"/" {
 		t.Errorf("the address bar shows %s: a token must not stay there", address)
 	}

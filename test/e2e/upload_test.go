@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"io"
 	"io/fs"
-	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -89,7 +88,7 @@ func checkFacts(t *testing.T, up upload) {
 	if e == nil || e.GPS == nil || e.Camera == nil {
 		t.Fatalf("no facts: %+v", e)
 	}
-	if math.Abs(e.GPS.Latitude - -33.4489) > 1e-5 || math.Abs(e.GPS.Longitude - -70.6693) > 1e-5 || e.GPS.Altitude != 570 {
+	if e.GPS.Latitude != -33.4489 || e.GPS.Longitude != -70.6693 || e.GPS.Altitude != 570 {
 		t.Errorf("position %+v", e.GPS)
 	}
 	if e.TakenAt != "2026-03-14T19:20:05Z" || e.TakenLocal != "2026-03-14T16:20:05" {
