@@ -23,6 +23,7 @@ const (
 	jobTimeout    = 5 * time.Minute // longer than a download, ScanReply and an examination take together
 	rescueAfter   = 6 * time.Minute // a job that has run for longer lost its worker
 	buryTime      = 10 * time.Second
+	sweepInterval = 30 * time.Second
 	fetchCooldown = 20 * time.Millisecond
 	pollInterval  = 250 * time.Millisecond // covers a lost notification
 	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops
@@ -87,7 +88,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		return fmt.Errorf("start the worker pool: %w", err)
 	}
 	p.log.InfoContext(ctx, "working", slog.Int("workers", p.Workers))
-	<-ctx.Done()
+	p.sweeps(ctx)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime+5*time.Second)
 	defer cancel()
 	if err := client.Stop(last); err != nil {
@@ -163,8 +164,11 @@ func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome) 
 	return nil
 }
 
-// deadLetterDetail is what the sender of an upload reads whose processing failed for good.
-const deadLetterDetail = "The file is safe, but it could not be processed. Your administrator can find out why."
+// deadLetter is why an upload fails whose processing failed for good.
+var deadLetter = storage.Failure{
+	Reason: storage.ReasonDeadLettered,
+	Detail: "The file is safe, but it could not be processed. Your administrator can find out why.",
+}
 
 // bury records on the upload that its job is about to become a dead letter. The job's own time may be over.
 func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args) error {
@@ -175,12 +179,49 @@ func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args) error
 		if err := ownAttempt(ctx, tx, job); err != nil {
 			return err
 		}
-		return tx.Fail(ctx, args.UploadID, storage.Failure{Reason: storage.ReasonDeadLettered, Detail: deadLetterDetail})
+		return tx.Fail(ctx, args.UploadID, deadLetter)
 	})
 	if err != nil {
 		return fmt.Errorf("record dead letter: %w", err)
 	}
 	p.metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
+	return nil
+}
+
+// sweeps buries, until ctx is done, what no worker lived to bury. Every worker does, and none harms another.
+func (p *Pool) sweeps(ctx context.Context) {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		if err := p.sweep(ctx); err != nil && ctx.Err() == nil {
+			p.log.WarnContext(ctx, "sweep failed", slog.Any("err", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *Pool) sweep(ctx context.Context) error {
+	found, err := p.db.Abandoned(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range found {
+		ctx := tenant.With(ctx, tenant.Identity{Tenant: a.Tenant, User: "worker", Role: tenant.Admin})
+		err := p.db.InTenant(ctx, func(tx storage.Tx) error { return tx.Fail(ctx, a.Upload, deadLetter) })
+		if errors.Is(err, storage.ErrWrongStatus) {
+			continue // another worker was faster
+		}
+		if err != nil {
+			return fmt.Errorf("bury upload %s: %w", a.Upload, err)
+		}
+		p.metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
+		p.log.ErrorContext(ctx, "abandoned upload is a dead letter",
+			slog.String("tenant_id", a.Tenant.String()), slog.String("upload_id", a.Upload.String()))
+	}
 	return nil
 }
 

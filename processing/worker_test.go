@@ -492,3 +492,18 @@ func TestPanic(t *testing.T) {
 		t.Errorf("%d outcomes are counted, want 1", n)
 	}
 }
+
+// River gives up the job of a worker that was killed on its last attempt without running any of our code: the
+// upload is buried all the same, unless another job is on its way.
+func TestAbandonedUpload(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	content := []byte("fecha;hora\n1;2\n")
+	abandoned, retried := p.receive(t, content, content, 1), p.receive(t, content, content, 2)
+	p.exec(t, `update uploads set status = 'processing'`)
+	p.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now()
+		where id in (select min(id) from river_job group by args)`)
+	p.run(t)
+	p.await(t, `select status = 'failed' and failure_reason = 'dead_lettered' from uploads where id = $1`, abandoned)
+	p.await(t, `select status = 'completed' from uploads where id = $1`, retried)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -43,4 +44,30 @@ func counts[K ~string](ctx context.Context, db *DB, sql string) (map[K]int64, er
 		return nil
 	})
 	return found, err
+}
+
+// An Abandoned upload has not ended, but its job is a dead letter: the worker was killed on the last attempt,
+// say, and River gave the job up without running any code of ours.
+type Abandoned struct {
+	Tenant uuid.UUID `db:"tenant_id"`
+	Upload uuid.UUID `db:"id"`
+}
+
+// Abandoned returns up to a hundred of them. It needs an operator's role.
+func (db *DB) Abandoned(ctx context.Context) ([]Abandoned, error) {
+	rows, err := db.pool.Query(ctx, `
+		select u.tenant_id, u.id from river_job j
+		join uploads u on u.tenant_id = (j.args->>'tenant_id')::uuid and u.id = (j.args->>'upload_id')::uuid
+		where j.state = 'discarded' and u.status in ('uploaded', 'processing') and not exists (
+			select from river_job alive where alive.args @> j.args
+			and alive.state in ('available', 'running', 'retryable', 'scheduled'))
+		limit 100`)
+	if err != nil {
+		return nil, fmt.Errorf("find abandoned uploads: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[Abandoned])
+	if err != nil {
+		return nil, fmt.Errorf("find abandoned uploads: %w", err)
+	}
+	return found, nil
 }
