@@ -86,9 +86,8 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 // With external addresses given, tramo-dev uses those and starts none of its own.
 func TestDevUsesWhatItIsGiven(t *testing.T) {
 	t.Parallel()
-	must(t, tramo.postgres.CreateDatabase(t.Context(), "given", "template0"))
 	env := append(tramo.s3.Env(),
-		"TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", "given"), "TRAMO_S3_ENDPOINT="+tramo.s3.Endpoint(),
+		"TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", newDatabase(t)), "TRAMO_S3_ENDPOINT="+tramo.s3.Endpoint(),
 		"TRAMO_S3_BUCKET="+tramo.s3.Bucket(), "TRAMO_CLAMD="+tramo.clamd.Address())
 	dev := startDev(t, t.TempDir(), env...)
 	url := dev.user.send(dev.at, stack.PNG(20, 20), "filetype", "image/png")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -75,10 +76,7 @@ func TestDatabaseRolesAreChecked(t *testing.T) {
 // Eight processes migrate one empty database at once: all succeed, and once more changes nothing.
 func TestEightMigrationsAtOnce(t *testing.T) {
 	t.Parallel()
-	if err := tramo.postgres.CreateDatabase(t.Context(), "eight", "template0"); err != nil {
-		t.Fatal(err)
-	}
-	env := tramo.env("postgres", "TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", "eight"))
+	env := tramo.env("postgres", "TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", newDatabase(t)))
 	migrate := func() error {
 		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path("tramo"), Args: []string{"migrate"}, Env: env})
 		return err
@@ -199,7 +197,7 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 // fails with a sentence for a person; no other upload waits for it.
 func TestDeadLetter(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t, "deadletter")
+	in := ownDatabase(t)
 	r, err := in.serve(t.Context())
 	must(t, err)
 	defer r.process.Stop() //nolint:errcheck // the test has spoken
@@ -228,7 +226,7 @@ func TestDeadLetter(t *testing.T) {
 // back.
 func TestScannerDownMeansWaiting(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t, "noclamd")
+	in := ownDatabase(t)
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{})
 	must(t, err)
 	defer clamd.Stop() //nolint:errcheck // the test has spoken
@@ -307,14 +305,21 @@ func TestLogsKeepSecrets(t *testing.T) {
 }
 
 // ownDatabase is an installation that shares all but the database, for tests of the queue as a whole.
-func ownDatabase(t *testing.T, name string) *installation {
+func ownDatabase(t *testing.T) *installation {
 	t.Helper()
 	in := tramo
-	in.database = name
-	must(t, in.postgres.CreateDatabase(t.Context(), name, "template0"))
+	in.database = newDatabase(t)
 	_, err := in.run(t.Context(), "tramo", "migrate")
 	must(t, err)
 	return &in
+}
+
+// newDatabase makes an empty database and returns its name.
+func newDatabase(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("t%d", time.Now().UnixNano())
+	must(t, tramo.postgres.CreateDatabase(t.Context(), name, "template0"))
+	return name
 }
 
 // user makes a tenant and one of its crew.
