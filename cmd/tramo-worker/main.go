@@ -85,7 +85,8 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		DB: db, Bucket: bucket, Scanner: scanner, Examiner: &processing.Examiner{TempDir: g.TempDir}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
 	}, metrics, log)
-	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, Checks: []telemetry.Check{
+	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
+	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
 		{Name: "clamd", Ask: scanner.Ping},
