@@ -231,36 +231,27 @@ func judge(answer reply) (Verdict, error) {
 
 // Ping asks whether clamd answers. It queues behind running scans: 5 s have been seen.
 func (s *Scanner) Ping(ctx context.Context) error {
-	answer, err := s.ask(ctx, "PING")
-	if err == nil && answer != "PONG" {
-		err = fmt.Errorf("clamd answers a ping with %q", answer)
-	}
-	return err
-}
-
-// Version returns what clamd says of itself and its database, such as
-// "ClamAV 1.4.6/27800/Fri Nov 20 09:12:01 2026".
-func (s *Scanner) Version(ctx context.Context) (string, error) {
-	return s.ask(ctx, "VERSION")
-}
-
-func (s *Scanner) ask(ctx context.Context, command string) (string, error) {
 	conn, err := s.dial(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer closeWith(ctx, conn)()
-	if err := s.send(conn, []byte("z"+command+"\x00")); err != nil {
-		return "", err
+	if err := s.send(conn, []byte("zPING\x00")); err != nil {
+		return err
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(s.timeouts.Idle)); err != nil {
-		return "", fmt.Errorf("ask clamd for %s: %w", command, err)
+		return fmt.Errorf("ping clamd: %w", err)
 	}
 	answer := readReply(conn)
-	if ctx.Err() != nil {
-		return "", fmt.Errorf("ask clamd for %s: %w", command, context.Cause(ctx))
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("ping clamd: %w", context.Cause(ctx))
+	case answer.err != nil:
+		return answer.err
+	case answer.text != "PONG":
+		return fmt.Errorf("clamd answers a ping with %q", answer.text)
 	}
-	return answer.text, answer.err
+	return nil
 }
 
 func (s *Scanner) dial(ctx context.Context) (net.Conn, error) {
