@@ -7,31 +7,33 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// A Content says where an upload's bytes are. Received counts only bytes that are durable in S3, in
-// order, without holes: whole parts, then one tail shorter than a part.
+// A Content says where an upload's bytes are. Received counts only durable bytes, in order, without holes:
+// parts in S3, then the tail in Postgres, which fills no part yet.
 type Content struct {
 	Received    int64   `db:"received"`     // the tus offset, bytes
 	HashState   []byte  `db:"hash_state"`   // SHA-256 of those bytes, as encoding.BinaryMarshaler saves it
 	ObjectKey   *string `db:"object_key"`   // where the whole object is, or is being put together
 	MultipartID *string `db:"multipart_id"` // the S3 multipart upload, once there is one
-	TailKey     *string `db:"tail_key"`     // the object that holds the tail
+	NextPart    int32   `db:"next_part"`    // the number that the next part gets
 	TailSize    int64   `db:"tail_size"`    // bytes
 	Stored      bool    `db:"stored"`       // the object exists, whole
 }
 
 // A Part is one part of an S3 multipart upload.
 type Part struct {
-	Number int32  `db:"number"`
-	Size   int64  `db:"size"` // bytes
-	ETag   string `db:"etag"`
+	Number   int32  `db:"number"`
+	Size     int64  `db:"size"` // bytes
+	ETag     string `db:"etag"`
+	Checksum string `db:"checksum"` // CRC32C in Base64, as S3 compared it; "" for a part of an earlier build
 }
 
 // Content returns where the upload's bytes are, or [ErrNotFound].
 func (tx Tx) Content(ctx context.Context, id uuid.UUID) (Content, error) {
 	rows, err := tx.Query(ctx, `
-		select received, hash_state, object_key, multipart_id, tail_key, tail_size, stored
+		select received, hash_state, object_key, multipart_id, next_part, tail_size, stored
 		from contents where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
 	if err != nil {
 		return Content{}, fmt.Errorf("read content: %w", err)
@@ -46,7 +48,7 @@ func (tx Tx) Content(ctx context.Context, id uuid.UUID) (Content, error) {
 // Parts returns the upload's committed parts in order.
 func (tx Tx) Parts(ctx context.Context, id uuid.UUID) ([]Part, error) {
 	rows, err := tx.Query(ctx, `
-		select number, size, etag from parts where tenant_id = $1 and upload_id = $2 order by number`, tx.Tenant, id)
+		select number, size, etag, checksum from parts where tenant_id = $1 and upload_id = $2 order by number`, tx.Tenant, id)
 	if err != nil {
 		return nil, fmt.Errorf("list parts: %w", err)
 	}
@@ -81,35 +83,88 @@ func (tx Tx) ReservePart(ctx context.Context, id uuid.UUID, fence int64, multipa
 	return number, nil
 }
 
-// SaveContent moves the upload's offset, hash and tail from from to to, provided that the lease with this
-// fence still stands and nobody has written since from was read; otherwise it returns [ErrFenced].
-func (tx Tx) SaveContent(ctx context.Context, id uuid.UUID, fence int64, from, to Content) error {
+// A Progress is one step of an upload's offset, over bytes that have become durable.
+type Progress struct {
+	From, To  int64  // offsets, bytes; the same where an object was completed
+	HashState []byte // of all bytes up to To
+	TailSize  int64  // how many of them are in the tail, bytes
+	Part      *Part  // the part that holds the tail before and the bytes from From; nil for none
+	Object    string // the key of the whole object, if this step completed it
+}
+
+// Advance moves the upload's offset, provided that the lease with this fence still stands and nobody has
+// moved it since From was read; otherwise it returns [ErrFenced]. Bytes of a tail are given with
+// [Tx.AppendTail] in the same transaction.
+func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress) error {
 	tag, err := tx.Exec(ctx, `
 		with `+heldLease+`
-		update contents set received = $5, hash_state = $6, tail_key = $7, tail_size = $8, object_key = $9, stored = $10
+		update contents set received = $5, hash_state = $6, tail_size = $7, stored = $8 <> '',
+			object_key = coalesce(nullif($8, ''), object_key), touched_at = now()
 		from held
 		where tenant_id = $1 and upload_id = $2 and received = $4 and not stored`,
-		tx.Tenant, id, fence, from.Received, to.Received, to.HashState, to.TailKey, to.TailSize,
-		to.ObjectKey, to.Stored)
+		tx.Tenant, id, fence, p.From, p.To, p.HashState, p.TailSize, p.Object)
 	if err != nil {
-		return fmt.Errorf("save content: %w", err)
+		return fmt.Errorf("save offset: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
 		return ErrFenced
 	}
-	if from.Received == 0 && to.Received > 0 {
+	if p.Part != nil {
+		if err := tx.addPart(ctx, id, *p.Part); err != nil {
+			return err
+		}
+	}
+	if p.TailSize == 0 {
+		if err := tx.DropTail(ctx, id); err != nil {
+			return err
+		}
+	}
+	if p.From == 0 && p.To > 0 {
 		return tx.markUploading(ctx, id)
 	}
 	return nil
 }
 
-// AddPart records a part that S3 holds. It goes in the transaction that moves the offset over it.
-func (tx Tx) AddPart(ctx context.Context, id uuid.UUID, p Part) error {
+// addPart records a part that S3 holds.
+func (tx Tx) addPart(ctx context.Context, id uuid.UUID, p Part) error {
 	_, err := tx.Exec(ctx, `
-		insert into parts (tenant_id, upload_id, number, size, etag) values ($1, $2, $3, $4, $5)`,
-		tx.Tenant, id, p.Number, p.Size, p.ETag)
+		insert into parts (tenant_id, upload_id, number, size, etag, checksum) values ($1, $2, $3, $4, $5, $6)`,
+		tx.Tenant, id, p.Number, p.Size, p.ETag, p.Checksum)
 	if err != nil {
 		return fmt.Errorf("record part %d: %w", p.Number, err)
+	}
+	return nil
+}
+
+// AppendTail keeps bytes that fill no part yet; start is the offset of the first.
+func (tx Tx) AppendTail(ctx context.Context, id uuid.UUID, start int64, data []byte) error {
+	_, err := tx.Exec(ctx, `
+		insert into tails (tenant_id, upload_id, start, data) values ($1, $2, $3, $4)`, tx.Tenant, id, start, data)
+	if err != nil {
+		return fmt.Errorf("append to tail: %w", err)
+	}
+	return nil
+}
+
+// Tail calls do with the tail's bytes, in order, which are good until do returns.
+func (tx Tx) Tail(ctx context.Context, id uuid.UUID, do func([]byte) error) error {
+	rows, err := tx.Query(ctx, `
+		select data from tails where tenant_id = $1 and upload_id = $2 order by start`, tx.Tenant, id)
+	if err != nil {
+		return fmt.Errorf("read tail: %w", err)
+	}
+	var data pgtype.DriverBytes // pgx's own buffer, without a copy
+	_, err = pgx.ForEachRow(rows, []any{&data}, func() error { return do(data) })
+	if err != nil {
+		return fmt.Errorf("read tail: %w", err)
+	}
+	return nil
+}
+
+// DropTail forgets the tail of an upload that has ended.
+func (tx Tx) DropTail(ctx context.Context, id uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `delete from tails where tenant_id = $1 and upload_id = $2`, tx.Tenant, id); err != nil {
+		return fmt.Errorf("drop tail: %w", err)
 	}
 	return nil
 }

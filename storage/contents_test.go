@@ -22,8 +22,6 @@ func (d *database) content(t *testing.T, ctx context.Context, id uuid.UUID) (c s
 	return c
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // leased makes an upload with a lease on it.
 func (d *database) leased(t *testing.T) (context.Context, uuid.UUID, *storage.Lease) {
 	t.Helper()
@@ -34,42 +32,50 @@ func (d *database) leased(t *testing.T) (context.Context, uuid.UUID, *storage.Le
 }
 
 // A writer whose view is stale, whose lease is another's, or who comes after the end, changes nothing, not
-// even the part that it brings.
-func TestSaveContentRefuses(t *testing.T) {
+// even the part or the tail that it brings.
+func TestAdvanceRefuses(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx, id, lease := d.leased(t)
-	begun := storage.Content{Received: 10, HashState: []byte("state"), TailKey: ptr("tail"), TailSize: 10}
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.SaveContent(ctx, id, lease.Fence(), storage.Content{}, begun) })
+	advance := func(fence int64, p storage.Progress) error {
+		return d.API.InTenant(ctx, func(tx storage.Tx) error {
+			if p.TailSize > 0 {
+				if err := tx.AppendTail(ctx, id, p.From, make([]byte, p.To-p.From)); err != nil {
+					return err
+				}
+			}
+			return tx.Advance(ctx, id, fence, p)
+		})
+	}
+	must(t, advance(lease.Fence(), storage.Progress{To: 10, HashState: []byte("state"), TailSize: 10}))
 	if s := d.upload(t, ctx, id).Status; s != storage.Uploading {
 		t.Errorf("the upload is %s", s)
 	}
-
-	more := begun
-	more.Received, more.TailSize = 20, 20
 	for _, c := range []struct {
 		name  string
 		fence int64
-		from  storage.Content
+		from  int64
 	}{
-		{"stale view", lease.Fence(), storage.Content{}},
-		{"view from the future", lease.Fence(), more},
-		{"older fence", lease.Fence() - 1, begun},
-		{"newer fence", lease.Fence() + 1, begun},
-		{"no fence", 0, begun},
+		{"stale view", lease.Fence(), 0},
+		{"view from the future", lease.Fence(), 20},
+		{"older fence", lease.Fence() - 1, 10},
+		{"newer fence", lease.Fence() + 1, 10},
+		{"no fence", 0, 10},
 	} {
-		err := d.API.InTenant(ctx, func(tx storage.Tx) error {
-			if err := tx.AddPart(ctx, id, storage.Part{Number: 1, Size: 10, ETag: "e"}); err != nil {
-				return err
+		for _, p := range []storage.Progress{
+			{From: c.from, To: 30, TailSize: 30},
+			{From: c.from, To: 30, Part: &storage.Part{Number: 1, Size: 30, ETag: "e"}},
+			{From: c.from, To: 30, Object: "key"},
+		} {
+			err := advance(c.fence, p)
+			if !errors.Is(err, storage.ErrFenced) && (c.from != 0 || p.TailSize == 0) { // a tail at 0 is there already
+				t.Errorf("%s: %v", c.name, err)
 			}
-			return tx.SaveContent(ctx, id, c.fence, c.from, more)
-		})
-		if !errors.Is(err, storage.ErrFenced) {
-			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	if got := d.content(t, ctx, id); got.Received != 10 || *got.TailKey != "tail" {
-		t.Errorf("the content became %+v", got)
+	got := d.content(t, ctx, id)
+	if got.Received != 10 || got.TailSize != 10 || got.ObjectKey != nil || got.Stored || d.tail(t, ctx, id) != 10 {
+		t.Errorf("the content became %+v, its tail has %d bytes", got, d.tail(t, ctx, id))
 	}
 	d.must(t, ctx, func(tx storage.Tx) error {
 		parts, err := tx.Parts(ctx, id)
@@ -79,16 +85,28 @@ func TestSaveContentRefuses(t *testing.T) {
 		return err
 	})
 
-	stored := more
-	stored.Received, stored.Stored, stored.ObjectKey, stored.TailKey, stored.TailSize = 100, true, ptr("key"), nil, 0
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.SaveContent(ctx, id, lease.Fence(), begun, stored) })
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.SaveContent(ctx, id, lease.Fence(), stored, stored)
-	}), storage.ErrFenced)
+	must(t, advance(lease.Fence(), storage.Progress{From: 10, To: 100, Object: "key"}))
+	if n := d.tail(t, ctx, id); n != 0 {
+		t.Errorf("the tail still has %d bytes", n)
+	}
+	wantErr(t, advance(lease.Fence(), storage.Progress{From: 100, To: 100, Object: "another"}), storage.ErrFenced)
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.ReservePart(ctx, id, lease.Fence(), "mp", "key")
 		return err
 	}), storage.ErrFenced)
+}
+
+// tail is how many bytes the rows of the upload's tail have.
+func (d *database) tail(t *testing.T, ctx context.Context, id uuid.UUID) (n int) {
+	t.Helper()
+	d.must(t, ctx, func(tx storage.Tx) error {
+		n = 0
+		return tx.Tail(ctx, id, func(p []byte) error {
+			n += len(p)
+			return nil
+		})
+	})
+	return n
 }
 
 // However many reserve at once, no part number is handed out twice, and only one multipart upload counts.
@@ -131,7 +149,7 @@ func TestContentRoundTrip(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx, id, lease := d.leased(t)
-	if got := d.content(t, ctx, id); got.Received != 0 || got.HashState != nil || got.TailKey != nil || got.Stored {
+	if got := d.content(t, ctx, id); got.Received != 0 || got.HashState != nil || got.TailSize != 0 || got.NextPart != 1 || got.Stored {
 		t.Errorf("a new content is %+v", got)
 	}
 	d.must(t, ctx, func(tx storage.Tx) error {
@@ -139,11 +157,8 @@ func TestContentRoundTrip(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := tx.AddPart(ctx, id, storage.Part{Number: n, Size: 7, ETag: `"e"`}); err != nil {
-			return err
-		}
-		return tx.SaveContent(ctx, id, lease.Fence(), storage.Content{}, storage.Content{
-			Received: 7, HashState: []byte{0, 1, 255}, ObjectKey: ptr("key")})
+		return tx.Advance(ctx, id, lease.Fence(), storage.Progress{
+			To: 7, HashState: []byte{0, 1, 255}, Part: &storage.Part{Number: n, Size: 7, ETag: `"e"`, Checksum: "c"}})
 	})
 	got := d.content(t, ctx, id)
 	if got.Received != 7 || string(got.HashState) != "\x00\x01\xff" || *got.MultipartID != "mp" || *got.ObjectKey != "key" {

@@ -203,6 +203,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 	owner := tenantOf(t, ctx)
 	_, err := d.Admin(t).Exec(t.Context(), fmt.Sprintf(`
 		insert into parts values ('%[1]s', '%[2]s', 1, 10, 'etag');
+		insert into tails values ('%[1]s', '%[2]s', 0, 'x');
 		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me`, owner, id))

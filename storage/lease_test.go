@@ -361,16 +361,16 @@ func TestDeadHolderIsFenced(t *testing.T) {
 	if lease.Fence() <= old.Fence() {
 		t.Errorf("fence %d came after %d", lease.Fence(), old.Fence())
 	}
-	to := storage.Content{Received: 10, TailKey: ptr("tail"), TailSize: 10}
+	to := storage.Progress{To: 10, TailSize: 10}
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.SaveContent(ctx, id, old.Fence(), storage.Content{}, to)
+		return tx.Advance(ctx, id, old.Fence(), to)
 	}), storage.ErrFenced)
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.ReservePart(ctx, id, old.Fence(), "mp", "key")
 		return err
 	}), storage.ErrFenced)
 	must(t, old.Release(ctx)) // and it does not take the other's away
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.SaveContent(ctx, id, lease.Fence(), storage.Content{}, to) })
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, lease.Fence(), to) })
 }
 
 // A take-over meets a transaction of the old holder that has checked its fence: the take-over waits for
@@ -384,8 +384,8 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 	old := one.acquire(t, ctx, id, func() {})
 	var next <-chan *storage.Lease
 	d.must(t, ctx, func(tx storage.Tx) error {
-		to := storage.Content{Received: 10, TailKey: ptr("tail"), TailSize: 10}
-		if err := tx.SaveContent(ctx, id, old.Fence(), storage.Content{}, to); err != nil {
+		to := storage.Progress{To: 10, TailSize: 10}
+		if err := tx.Advance(ctx, id, old.Fence(), to); err != nil {
 			return err
 		}
 		expire(t, d, one)
@@ -496,7 +496,7 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil && d.Worker.Ping(ctx) == nil })
 
 	d.must(t, ctx, func(tx storage.Tx) error {
-		return tx.SaveContent(ctx, kept, lease.Fence(), storage.Content{}, storage.Content{Received: 1, TailKey: ptr("t"), TailSize: 1})
+		return tx.Advance(ctx, kept, lease.Fence(), storage.Progress{To: 1, TailSize: 1})
 	})
 	next := make(chan *storage.Lease, 1)
 	go func() { next <- persistently(t, ctx, two, kept) }()

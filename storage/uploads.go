@@ -67,7 +67,9 @@ type Upload struct {
 	DeclaredType   *string           `db:"declared_type"`
 	DeclaredSHA256 []byte            `db:"declared_sha256"`
 	Metadata       map[string]string `db:"metadata"`
-	Size           int64             `db:"size"`
+	Size           int64             `db:"size"` // bytes; 0 while deferred
+	SizeDeferred   bool              `db:"size_deferred"`
+	ChargedBytes   int64             `db:"charged_bytes"` // what it takes of its tenant's quota
 	Received       int64             `db:"received"`
 	Status         Status            `db:"status"`
 	FailureReason  *string           `db:"failure_reason"`
@@ -84,7 +86,7 @@ type Upload struct {
 
 const selectUpload = `
 	select u.id, u.user_id, u.client_id, u.project, u.batch, u.filename, u.declared_type, u.declared_sha256,
-	       u.metadata, u.size, c.received, u.status, u.failure_reason, u.failure_detail, u.detected_type,
+	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received, u.status, u.failure_reason, u.failure_detail, u.detected_type,
 	       u.sha256, u.object_key, u.created_at, u.updated_at, u.uploaded_at, u.completed_at,
 	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
 	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px
@@ -305,6 +307,9 @@ func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
 	}
 	if err != nil {
 		return fmt.Errorf("uncharge: %w", err)
+	}
+	if err := tx.DropTail(ctx, id); err != nil {
+		return err
 	}
 	return tx.refund(ctx, charged)
 }

@@ -105,7 +105,15 @@ type replica struct {
 
 func (s *site) replica(t *testing.T) *replica {
 	t.Helper()
-	return s.replicaWith(t, object.Config{PartSize: part}, time.Minute)
+	return s.replicaWith(t, config(part), time.Minute)
+}
+
+// config is the default but for the size of a part, and for memory that hardly ever suffices.
+func config(partSize int64) object.Config {
+	c := object.DefaultConfig()
+	c.PartSize = partSize
+	c.Buffers.Memory = 2 * mib
+	return c
 }
 
 func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *replica {
@@ -114,7 +122,9 @@ func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *re
 	must(t, err)
 	db := s.As(t, "tramo_api")
 	r := &replica{site: s, registry: prometheus.NewRegistry()}
-	r.Store = object.NewStore(db, bucket, s.finish, s.finish, c, object.NewMetrics(r.registry), logTo(t))
+	r.Store, err = object.NewStore(db, bucket, s.finish, s.finish, c, object.NewMetrics(r.registry), logTo(t))
+	must(t, err)
+	t.Cleanup(func() { must(t, r.Close()) })
 	leases := storage.NewLeases(db, "test", ttl, logTo(t))
 	r.locker = object.Locker{Leases: leases, Log: logTo(t)}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

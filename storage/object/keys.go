@@ -34,11 +34,5 @@ func (k Keys) under(name string) string {
 // so that a late write of a holder that has lost its lease cannot replace an object that counts.
 func (k Keys) Original(fence int64) string { return k.under(fmt.Sprintf("original-%d", fence)) }
 
-// Tail is the key of bytes that fill no part yet. No two writes share one: under a fence the offset only
-// grows, and a write that fails ends its lease.
-func (k Keys) Tail(fence, offset int64) string {
-	return k.under(fmt.Sprintf("tail-%d-%d", fence, offset))
-}
-
 // Thumbnail is the key of the picture drawn for a box of size pixels.
 func (k Keys) Thumbnail(size int) string { return k.under(fmt.Sprintf("thumbnails/%d.webp", size)) }

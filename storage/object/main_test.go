@@ -127,16 +127,26 @@ func (s *site) checkDurable(t *testing.T, id uuid.UUID, sent []byte) {
 		}
 		at += p.Size
 	}
-	if c.TailKey != nil {
-		tail := s.object(t, *c.TailKey)
-		if string(tail) != string(sent[at:c.Received]) || int64(len(tail)) != c.TailSize {
-			t.Errorf("the tail at %d has %d bytes, the row says %d, or they differ", at, len(tail), c.TailSize)
-		}
-		at += c.TailSize
+	tail := s.tail(t, id)
+	if string(tail) != string(sent[at:c.Received]) || int64(len(tail)) != c.TailSize {
+		t.Errorf("the tail at %d has %d bytes, the row says %d, or they differ", at, len(tail), c.TailSize)
 	}
+	at += c.TailSize
 	if at != c.Received {
 		t.Errorf("the offset is %d, parts and tail have %d bytes", c.Received, at)
 	}
+}
+
+// tail are the bytes that no part holds yet.
+func (s *site) tail(t *testing.T, id uuid.UUID) (tail []byte) {
+	t.Helper()
+	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
+		return tx.Tail(s.ctx, id, func(p []byte) error {
+			tail = append(tail, p...)
+			return nil
+		})
+	}))
+	return tail
 }
 
 // partsInS3 are the MD5 sums of the parts that S3 has, by number.

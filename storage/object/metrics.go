@@ -8,6 +8,7 @@ import (
 // Metrics count what goes through a Store.
 type Metrics struct {
 	received    prometheus.Counter
+	useful      prometheus.Counter
 	offsetsLost prometheus.Counter
 }
 
@@ -18,6 +19,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		received: f.NewCounter(prometheus.CounterOpts{
 			Name: "tramo_upload_received_bytes_total",
 			Help: "Bytes read from clients' request bodies.",
+		}),
+		useful: f.NewCounter(prometheus.CounterOpts{
+			Name: "tramo_upload_useful_bytes_total",
+			Help: "Bytes by which offsets moved. What was received beyond them will be sent again.",
 		}),
 		offsetsLost: f.NewCounter(prometheus.CounterOpts{
 			Name: "tramo_upload_offsets_lost_total",

@@ -2,16 +2,16 @@ package object
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"net/http"
-	"sync"
+	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/google/uuid"
 	"github.com/tus/tusd/v2/pkg/handler"
 
@@ -44,38 +44,79 @@ type Ender interface {
 // Config shapes a Store.
 type Config struct {
 	PartSize int64 // bytes
+
+	// While a client is so slow that a part would not be full, or its upload not whole, within
+	// CheckpointInterval, what it has brought becomes durable each time that is CheckpointBytes, and at the
+	// latest after CheckpointInterval. A server that dies costs its clients no more than that.
+	CheckpointBytes    int64
+	CheckpointInterval time.Duration
+
+	Buffers BufferConfig
 }
 
-// Validate reports what is wrong with c, given the largest upload in bytes.
-func (c Config) Validate(maxUpload int64) error {
+// DefaultConfig is what is used for what is not said.
+func DefaultConfig() Config {
+	return Config{
+		PartSize:        8 << 20,
+		CheckpointBytes: 1 << 20, CheckpointInterval: 2 * time.Second,
+		Buffers: BufferConfig{Memory: 64 << 20, Disk: 1 << 30},
+	}
+}
+
+// ValidatePartSize reports what is wrong with the size of a part, given the largest upload in bytes.
+func (c Config) ValidatePartSize(maxUpload int64) error {
 	switch {
 	case c.PartSize < MinPartSize:
-		return fmt.Errorf("part size: S3 takes no part smaller than %d bytes (5MiB)", MinPartSize)
+		return fmt.Errorf("S3 takes no part smaller than %d bytes (5MiB)", MinPartSize)
 	case maxUpload/c.PartSize >= MaxParts/2: // each attempt at a part uses up a number
-		return fmt.Errorf("part size: an upload of %d bytes would have more than %d parts; at least %d bytes are needed",
+		return fmt.Errorf("an upload of %d bytes would have more than %d parts; at least %d bytes are needed",
 			maxUpload, MaxParts/2, maxUpload/(MaxParts/2)+1)
 	}
 	return nil
 }
 
+// ValidateCheckpoints reports what is wrong with when bytes become durable.
+func (c Config) ValidateCheckpoints() error {
+	switch {
+	case c.CheckpointBytes < blockSize:
+		return fmt.Errorf("%d bytes between two checkpoints are less than %d (64KiB)", c.CheckpointBytes, blockSize)
+	case c.CheckpointInterval < 100*time.Millisecond:
+		return fmt.Errorf("%s between two checkpoints is less than 100ms", c.CheckpointInterval)
+	}
+	return nil
+}
+
 // A Store is the tus data store: uploads as S3 objects, their state in Postgres. The offset that it tells
-// is that of bytes which are durable in S3, in order and without holes; it follows them and never runs
-// ahead.
+// is that of bytes which are durable, in order and without holes; it follows them and never runs ahead.
 type Store struct {
 	db      *storage.DB
 	bucket  *Bucket
 	finish  Finisher
 	end     Ender
-	size    int64 // of a part
-	buffers sync.Pool
+	conf    Config
+	buffers *buffers
+	tails   chan struct{} // holds one for each tail being written, so that they leave connections to others
 	metrics *Metrics
 	log     *slog.Logger
 }
 
+// tailsAtOnce is how many tails may be written at a time.
+const tailsAtOnce = 8
+
 // NewStore makes a store over a bucket and its rows.
-func NewStore(db *storage.DB, b *Bucket, f Finisher, e Ender, conf Config, m *Metrics, log *slog.Logger) *Store {
-	return &Store{db: db, bucket: b, finish: f, end: e, size: conf.PartSize, metrics: m, log: log}
+func NewStore(db *storage.DB, b *Bucket, f Finisher, e Ender, conf Config, m *Metrics, log *slog.Logger) (*Store, error) {
+	buffers, err := newBuffers(conf.Buffers)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{
+		db: db, bucket: b, finish: f, end: e, conf: conf, buffers: buffers,
+		tails: make(chan struct{}, tailsAtOnce), metrics: m, log: log,
+	}, nil
 }
+
+// Close gives the buffers back. No request may be running.
+func (s *Store) Close() error { return s.buffers.close() }
 
 // What tusd is told when an upload cannot go on.
 var (
@@ -110,7 +151,7 @@ func (s *Store) GetUpload(ctx context.Context, id string) (handler.Upload, error
 	if err != nil {
 		return nil, err
 	}
-	if u.row.Status.Receiving() && u.content.Received == u.row.Size && u.fence != 0 {
+	if u.row.Status.Receiving() && !u.row.SizeDeferred && u.content.Received == u.row.Size && u.fence != 0 {
 		if err := u.FinishUpload(ctx); err != nil {
 			s.log.ErrorContext(ctx, "upload has all its bytes but cannot be finished",
 				slog.String("upload_id", id), slog.Any("err", err))
@@ -167,10 +208,11 @@ type upload struct {
 // GetInfo implements [handler.Upload].
 func (u *upload) GetInfo(context.Context) (handler.FileInfo, error) {
 	return handler.FileInfo{
-		ID:       u.row.ID.String(),
-		Size:     u.row.Size,
-		Offset:   u.content.Received,
-		MetaData: u.row.Metadata,
+		ID:             u.row.ID.String(),
+		Size:           u.row.Size,
+		SizeIsDeferred: u.row.SizeDeferred,
+		Offset:         u.content.Received,
+		MetaData:       u.row.Metadata,
 	}, nil
 }
 
@@ -195,8 +237,17 @@ func (u *upload) FinishUpload(ctx context.Context) error {
 	return u.store.finish.Finish(ctx, u.row.ID, *u.content.ObjectKey, hash.Sum(nil))
 }
 
-// assemble completes the multipart upload and records that the object is stored.
+// assemble makes the object of what is durable, and records that it is there.
 func (u *upload) assemble(ctx context.Context) error {
+	if u.content.TailSize > 0 { // the last bytes came before their client said that they were the last
+		w, err := u.newWriter(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.close(nil); err != nil || u.content.Stored {
+			return err
+		}
+	}
 	if u.content.MultipartID == nil {
 		return fmt.Errorf("assemble upload %s: all bytes are there, but no part is", u.row.ID)
 	}
@@ -208,23 +259,17 @@ func (u *upload) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	done := make([]types.CompletedPart, len(parts))
-	for i, p := range parts {
-		done[i] = types.CompletedPart{PartNumber: aws.Int32(p.Number), ETag: aws.String(p.ETag)}
-	}
-	b := u.store.bucket
-	_, err = b.s3.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
-		Bucket: &b.name, Key: u.content.ObjectKey, UploadId: u.content.MultipartID,
-		MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
-	})
-	if isAbsent(err) {
+	err = u.store.bucket.completeMultipart(ctx, *u.content.ObjectKey, *u.content.MultipartID, parts)
+	if errors.Is(err, ErrNoObject) {
 		// Either it was completed before, and the answer or our commit was lost, or somebody aborted it.
 		err = u.checkAssembled(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("assemble upload %s: %w", u.row.ID, err)
 	}
-	return u.save(ctx, func(to *storage.Content) { to.Stored = true }, nil)
+	return u.advance(ctx, storage.Progress{
+		From: u.row.Size, To: u.row.Size, HashState: u.content.HashState, Object: *u.content.ObjectKey,
+	}, nil)
 }
 
 func (u *upload) checkAssembled(ctx context.Context) error {
@@ -253,29 +298,6 @@ func (u *upload) lost(ctx context.Context) error {
 	return ErrLost
 }
 
-// save commits a change to where the upload's bytes are, together with the part that makes it true, if
-// there is one. The view changes only if the commit succeeds.
-func (u *upload) save(ctx context.Context, change func(*storage.Content), part *storage.Part) error {
-	to := u.content
-	change(&to)
-	err := u.store.db.InTenant(ctx, func(tx storage.Tx) error {
-		if part != nil {
-			if err := tx.AddPart(ctx, u.row.ID, *part); err != nil {
-				return err
-			}
-		}
-		return tx.SaveContent(ctx, u.row.ID, u.fence, u.content, to)
-	})
-	if errors.Is(err, storage.ErrFenced) {
-		return handler.ErrFileLocked
-	}
-	if err != nil {
-		return err
-	}
-	u.content = to
-	return nil
-}
-
 // Terminate implements [handler.TerminatableUpload] (tus 1.0.0, Termination). The rows decide; what S3
 // still holds afterwards belongs to nobody, so a failure there is only logged.
 func (u *upload) Terminate(ctx context.Context) error {
@@ -287,23 +309,26 @@ func (u *upload) Terminate(ctx context.Context) error {
 		return err
 	}
 	b := u.store.bucket
-	var errs []error
 	if u.content.MultipartID != nil {
-		_, err := b.s3.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
-			Bucket: &b.name, Key: u.content.ObjectKey, UploadId: u.content.MultipartID,
-		})
-		if !isAbsent(err) {
-			errs = append(errs, err)
-		}
+		err = b.abortMultipart(ctx, *u.content.ObjectKey, *u.content.MultipartID)
 	} else if u.content.ObjectKey != nil {
-		errs = append(errs, b.Delete(ctx, *u.content.ObjectKey))
+		err = b.Delete(ctx, *u.content.ObjectKey)
 	}
-	if u.content.TailKey != nil {
-		errs = append(errs, b.Delete(ctx, *u.content.TailKey))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		u.store.log.WarnContext(ctx, "cancelled upload left something in S3",
 			slog.String("upload_id", u.row.ID.String()), slog.Any("err", err))
 	}
 	return nil
+}
+
+// resumeHash continues the SHA-256 that was saved as state; nil begins one.
+func resumeHash(state []byte) (hash.Hash, error) {
+	h := sha256.New()
+	if state == nil {
+		return h, nil
+	}
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
+		return nil, fmt.Errorf("resume hash: %w", err)
+	}
+	return h, nil
 }

@@ -92,7 +92,7 @@ func TestRequestsToS3(t *testing.T) {
 	}{
 		{"a photo of 3 MB", []int{3_000_000}, map[string]int{putObject: 1}},
 		{"a whole part", []int{part}, map[string]int{putObject: 1}},
-		{"a photo in two pieces", []int{mib, mib}, map[string]int{putObject: 2, getObject: 1, deleteObject: 1}},
+		{"a photo in ten pieces", []int{mib, 1, mib, 0, 5, mib, 7, 9, 100, mib}, map[string]int{putObject: 1}},
 		{"two parts", []int{2 * part}, map[string]int{createUpload: 1, uploadPart: 2, completeUpload: 1}},
 		{"two parts and a bit", []int{2*part + 1}, map[string]int{createUpload: 1, uploadPart: 3, completeUpload: 1}},
 	} {
@@ -268,7 +268,7 @@ func TestPartSizeChanges(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	small := s.replica(t)
-	large := s.replicaWith(t, object.Config{PartSize: 8 * mib}, time.Minute)
+	large := s.replicaWith(t, config(8*mib), time.Minute)
 	for _, tail := range []int{part - 1, part, part + 1, 7 * mib} {
 		content := noise(13 * mib)
 		id := s.create(t, len(content))

@@ -1,39 +1,30 @@
 package object
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"log/slog"
+	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tus/tusd/v2/pkg/handler"
-
-	"github.com/tramo/tramo/storage"
 )
 
-// keepTime bounds how long bytes that have arrived may take to become durable, also when their connection is
-// gone, and how long a tail may take to be read back.
-const keepTime = 30 * time.Second
-
-// octetStream is the type under which S3 keeps uploads: the declared one is not to be believed, and a
-// browser must never run what a link leads to.
-const octetStream = "application/octet-stream"
+// flushesInFlight is how many parts of one upload may be on their way to S3. A client that is faster than S3
+// waits.
+const flushesInFlight = 3
 
 // WriteChunk implements [handler.Upload]: it makes durable what src brings and returns how many bytes that
 // was, also when src or S3 fails in the middle. tusd ends src early and without an error when the client's
 // connection drops.
 //
-// What fits one part is one PutObject. Anything larger goes part by part; bytes that end inside a part
-// become a tail, which the next request reads back and goes on from.
+// What has arrived is flushed when it fills a part, at checkpoints while the client is slow ([Config]), and at
+// src's end. Flushes run beside the reading and beside each other; their commits are in order, so that the
+// offset has no holes.
 func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (int64, error) {
 	if u.fence == 0 {
 		u.fence = fenceIn(ctx) // a creation that brings content takes its lease after it was opened
@@ -41,69 +32,15 @@ func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (i
 	if u.fence == 0 || offset != u.content.Received {
 		return 0, fmt.Errorf("write upload %s at %d: not under the lease that read offset %d", u.row.ID, offset, u.content.Received)
 	}
-	w, err := u.newWriter()
+	w, err := u.newWriter(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer w.close()
-	for {
-		ended, err := w.fill(ctx, src)
-		if err != nil {
-			return u.content.Received - offset, err
-		}
-		// Bytes that have arrived are kept even if nobody waits for the answer.
-		if err := w.flush(context.WithoutCancel(ctx), ended); err != nil {
-			return u.content.Received - offset, err
-		}
-		if ended || u.content.Received == u.row.Size {
-			return u.content.Received - offset, nil
-		}
+	err = w.close(w.readAll(body{src, slotIn(ctx), u.store.metrics.received}))
+	if errors.Is(err, errCut) {
+		err = nil // tusd knows what cut the body off, and says so
 	}
-}
-
-// A writer carries bytes from a request to S3. Its buffer begins with the upload's tail, if there is one,
-// and grows with what arrives, to one part at most.
-type writer struct {
-	*upload
-	buf  *bytes.Buffer
-	tail int64 // bytes at the front of buf that are durable already, as the tail object
-	hash hash.Hash
-}
-
-func (u *upload) newWriter() (*writer, error) {
-	h, err := resumeHash(u.content.HashState)
-	if err != nil {
-		return nil, err
-	}
-	buf, _ := u.store.buffers.Get().(*bytes.Buffer)
-	if buf == nil {
-		buf = new(bytes.Buffer)
-	}
-	return &writer{upload: u, buf: buf, hash: h}, nil
-}
-
-func (w *writer) close() {
-	w.buf.Reset()
-	w.store.buffers.Put(w.buf)
-}
-
-// fresh is how many bytes of the buffer are not durable yet.
-func (w *writer) fresh() int64 { return int64(w.buf.Len()) - w.tail }
-
-// fill reads src until the buffer holds a part or src ends. A tail is read back first.
-func (w *writer) fill(ctx context.Context, src io.Reader) (ended bool, err error) {
-	if w.content.TailKey != nil && w.buf.Len() == 0 {
-		if err := w.readTail(ctx); err != nil {
-			return false, err
-		}
-	}
-	// A tail fills more than a part if parts were larger when it was kept.
-	full := max(w.store.size, w.tail+1)
-	room := min(full-int64(w.buf.Len()), w.row.Size-w.content.Received)
-	_, err = io.CopyN(w.buf, body{src, slotIn(ctx), w.store.metrics.received}, room)
-	// A reader that fails has been cut off. tusd remembers why and answers with it; what came before
-	// counts.
-	return err != nil, nil
+	return u.content.Received - offset, err
 }
 
 // A body is a request's, which ends when somebody else wants the upload. It counts what is read while it is
@@ -123,150 +60,241 @@ func (b body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readTail brings the tail back. It ends with the request, or after a time, so that an S3 that does not answer
-// cannot make the lease be kept for ever: nothing has been read from the client yet.
-func (w *writer) readTail(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, keepTime)
-	defer cancel()
-	kept, _, err := w.store.bucket.Get(ctx, *w.content.TailKey)
-	if err == nil {
-		defer kept.Close() // read to its end below
-		w.tail, err = w.buf.ReadFrom(io.LimitReader(kept, w.content.TailSize+1))
-	}
-	switch {
-	case errors.Is(err, ErrNoObject), err == nil && w.tail != w.content.TailSize:
-		return w.lost(ctx)
-	case err != nil:
-		return fmt.Errorf("read tail of upload %s: %w", w.row.ID, err)
-	}
-	return nil
+// A writer carries bytes from a request to where they are durable. The request's goroutine reads, a timer
+// flushes what a slow client has brought, and each flush is a goroutine.
+type writer struct {
+	*upload
+	multipart multipart
+	check     *check                  // of what the request brings; nil for none
+	ctx       context.Context         //nolint:containedctx // of the flushes: outlives the client, ends at the first failure
+	fail      context.CancelCauseFunc // ends ctx
+	slots     chan struct{}           // holds one for each flush under way
+
+	mu     sync.Mutex // over all below
+	spool  spool
+	hash   hash.Hash   // of all bytes up to the spool's end
+	at     int64       // offset of the spool's first byte
+	tail   int64       // bytes before it that no part holds
+	parts  int32       // part numbers used up
+	since  time.Time   // when the spool's first byte came
+	timer  *time.Timer // runs while the spool holds bytes
+	closed bool
+	last   *flush
 }
 
-// flush makes the buffer durable and moves the offset over it.
-func (w *writer) flush(ctx context.Context, ended bool) error {
-	if w.fresh() == 0 {
+func (u *upload) newWriter(ctx context.Context) (*writer, error) {
+	h, err := resumeHash(u.content.HashState)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{
+		upload:    u,
+		multipart: multipart{upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
+		check:     checkIn(ctx),
+		slots:     make(chan struct{}, flushesInFlight),
+		spool:     spool{from: u.store.buffers, held: run{from: u.store.buffers}},
+		hash:      h,
+		at:        u.content.Received, tail: u.content.TailSize, parts: u.content.NextPart - 1,
+	}
+	// Bytes that have arrived are kept even if nobody waits for the answer.
+	w.ctx, w.fail = context.WithCancelCause(context.WithoutCancel(ctx))
+	w.timer = time.AfterFunc(time.Hour, w.checkpoint)
+	w.timer.Stop()
+	return w, nil
+}
+
+// readAll reads src to its end, or until the upload has all its bytes. A reader that fails has been cut off.
+// tusd remembers why and answers with it; what came before counts.
+func (w *writer) readAll(src io.Reader) error {
+	for w.ctx.Err() == nil {
+		room := w.room()
+		if len(room) == 0 {
+			return w.checkLimit(src)
+		}
+		n, cut := src.Read(room)
+		if err := w.arrived(room, n); err != nil {
+			return err
+		}
+		if cut != nil {
+			return nil
+		}
+	}
+	return nil // close tells why
+}
+
+// room returns where to read the next bytes into; nothing when the upload has as many as it may.
+func (w *writer) room() []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := w.limit() - w.at - w.spool.size()
+	if left <= 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, keepTime)
-	defer cancel()
-	whole := w.content.Received+w.fresh() == w.row.Size
-	switch {
-	case whole && w.content.MultipartID == nil:
-		return w.putWhole(ctx)
-	case whole || int64(w.buf.Len()) >= w.store.size:
-		return w.putPart(ctx)
-	case ended:
-		return w.putTail(ctx)
+	room := w.spool.room()
+	return room[:min(int64(len(room)), left)]
+}
+
+// limit is the size that the upload has, or the most that it may have while its client has not told.
+func (w *writer) limit() int64 {
+	if w.row.SizeDeferred {
+		return w.row.ChargedBytes
+	}
+	return w.row.Size
+}
+
+// checkLimit refuses a body that goes beyond the most that an upload of unknown size may have; tusd sees to
+// the others.
+func (w *writer) checkLimit(src io.Reader) error {
+	if !w.row.SizeDeferred {
+		return nil
+	}
+	var more [1]byte
+	if n, _ := io.ReadFull(src, more[:]); n > 0 {
+		return handler.ErrSizeExceeded
 	}
 	return nil
 }
 
-// putWhole stores an upload that fits one part with one request.
-func (w *writer) putWhole(ctx context.Context) error {
-	key := w.keys.Original(w.fence)
-	if err := w.store.bucket.Put(ctx, key, octetStream, bytes.NewReader(w.buf.Bytes()), int64(w.buf.Len())); err != nil {
-		return err
+// arrived takes note of n bytes in room, and flushes when it is time to.
+func (w *writer) arrived(room []byte, n int) error {
+	if n == 0 {
+		return nil
 	}
-	return w.commit(ctx, nil, func(to *storage.Content) {
-		to.ObjectKey, to.Stored, to.TailKey, to.TailSize = &key, true, nil, 0
-	})
-}
-
-// putPart stores the buffer as the next part, and begins the multipart upload if there is none.
-func (w *writer) putPart(ctx context.Context) error {
-	number, err := w.reservePart(ctx)
-	if err != nil {
-		return err
-	}
-	b := w.store.bucket
-	size := int64(w.buf.Len())
-	out, err := b.s3.UploadPart(ctx, &s3.UploadPartInput{
-		Bucket: &b.name, Key: w.content.ObjectKey, UploadId: w.content.MultipartID, PartNumber: &number,
-		Body: bytes.NewReader(w.buf.Bytes()), ContentLength: &size,
-	})
-	if isAbsent(err) {
-		return w.lost(ctx) // somebody, such as a lifecycle rule, has aborted the multipart upload
-	}
-	if err != nil {
-		return fmt.Errorf("upload part %d: %w", number, err)
-	}
-	part := storage.Part{Number: number, Size: size, ETag: aws.ToString(out.ETag)}
-	return w.commit(ctx, &part, func(to *storage.Content) { to.TailKey, to.TailSize = nil, 0 })
-}
-
-func (w *writer) reservePart(ctx context.Context) (number int32, err error) {
-	id, key := w.content.MultipartID, w.content.ObjectKey
-	if id == nil {
-		key = aws.String(w.keys.Original(w.fence))
-		b := w.store.bucket
-		out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-			Bucket: &b.name, Key: key, ContentType: aws.String(octetStream),
-		})
-		if err != nil {
-			return 0, fmt.Errorf("create multipart upload: %w", err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.spool.size() == 0 {
+		w.since = time.Now()
+		if w.check == nil {
+			w.timer.Reset(w.store.conf.CheckpointInterval)
 		}
-		id = out.UploadId
 	}
-	err = w.store.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		number, err = tx.ReservePart(ctx, w.row.ID, w.fence, *id, *key)
-		return err
-	})
-	if errors.Is(err, storage.ErrFenced) {
-		return 0, handler.ErrFileLocked
-	}
-	if err != nil {
-		return 0, err
-	}
-	w.content.MultipartID, w.content.ObjectKey = id, key
-	return number, nil
-}
-
-// putTail stores a buffer that fills no part. The new tail holds the old one's bytes too.
-func (w *writer) putTail(ctx context.Context) error {
-	key := w.keys.Tail(w.fence, w.content.Received)
-	size := int64(w.buf.Len())
-	err := w.store.bucket.Put(ctx, key, octetStream, bytes.NewReader(w.buf.Bytes()), size)
-	if err != nil {
+	if err := w.spool.grew(n, len(room)); err != nil {
+		w.fail(err) // what the spool holds is not what was hashed
 		return err
 	}
-	return w.commit(ctx, nil, func(to *storage.Content) { to.TailKey, to.TailSize = &key, size })
+	w.hash.Write(room[:n])
+	w.check.write(room[:n])
+	fresh := w.spool.size()
+	switch {
+	case w.at+fresh == w.limit():
+		return nil // close flushes
+	case w.tail+fresh >= w.store.conf.PartSize:
+		return w.flush()
+	case w.check != nil && w.spool.full && w.tail+fresh < MinPartSize:
+		return handler.ErrFileLocked // nothing may be kept before all is there, and there is no room to wait in
+	case w.spool.full:
+		return w.flushForRoom()
+	case w.check == nil && fresh >= w.store.conf.CheckpointBytes && w.slow():
+		return w.flush()
+	}
+	return nil
 }
 
-// commit moves the offset over the buffer's fresh bytes, which are durable now, and only then lets the old
-// tail go.
-func (w *writer) commit(ctx context.Context, part *storage.Part, change func(*storage.Content)) error {
-	w.hash.Write(w.buf.Bytes()[w.tail:])
+// slow reports whether, at the pace so far, the part would not be full, or the upload not whole, within a
+// checkpoint's interval of its first byte. For a faster client a checkpoint would only be work.
+func (w *writer) slow() bool {
+	fresh := w.spool.size()
+	need := min(w.store.conf.PartSize-w.tail, w.limit()-w.at)
+	pace := float64(time.Since(w.since)) / float64(fresh)
+	return pace*float64(need) > float64(w.store.conf.CheckpointInterval)
+}
+
+// checkpoint is called by the timer when the spool has held bytes for long enough.
+func (w *writer) checkpoint() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed && w.spool.size() > 0 {
+		_ = w.flush() // the writer's end reports it
+	}
+}
+
+// flushForRoom flushes because no more can be held, and waits until somebody gives a block back.
+func (w *writer) flushForRoom() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	w.mu.Unlock()
+	defer w.mu.Lock()
+	select {
+	case <-w.store.buffers.wait():
+	case <-w.ctx.Done():
+	}
+	return nil
+}
+
+// flush sends off what the spool holds: as the object, if that is all of it; as a part, if that is large
+// enough; or else to the tail. It waits while too much is under way.
+func (w *writer) flush() error {
+	w.timer.Stop()
+	if w.ctx.Err() != nil {
+		return nil // close tells why
+	}
 	state, err := w.hash.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
 		return fmt.Errorf("save hash: %w", err)
 	}
-	old := w.content.TailKey
-	err = w.save(ctx, func(to *storage.Content) {
-		to.Received += w.fresh()
-		to.HashState = state
-		change(to)
-	}, part)
-	if err != nil {
-		return err
+	select {
+	case w.slots <- struct{}{}:
+	case <-w.ctx.Done():
+		return nil // close tells why
 	}
-	w.buf.Reset()
-	w.tail = 0
-	if old != nil {
-		if err := w.store.bucket.Delete(ctx, *old); err != nil {
-			w.store.log.WarnContext(ctx, "old tail not deleted", slog.String("upload_id", w.row.ID.String()), slog.Any("err", err))
-		}
+	f := &flush{
+		writer: w, bytes: w.spool.take(), from: w.at, tail: w.tail, state: state,
+		before: w.last, numbered: make(chan struct{}), done: make(chan struct{}),
 	}
+	f.to = f.from + f.bytes.size
+	f.kind = w.kindOf(f)
+	w.last, w.at = f, f.to
+	switch f.kind {
+	case asTail:
+		w.tail += f.bytes.size
+	case asPart:
+		w.parts++
+		w.tail = 0
+	}
+	go f.run()
 	return nil
 }
 
-// resumeHash continues the SHA-256 that was saved as state; nil begins one.
-func resumeHash(state []byte) (hash.Hash, error) {
-	h := sha256.New()
-	if state == nil {
-		return h, nil
+func (w *writer) kindOf(f *flush) kind {
+	size := f.tail + f.bytes.size
+	whole := !w.row.SizeDeferred && f.to == w.row.Size
+	switch {
+	case whole && size == w.row.Size:
+		return asObject
+	case whole, size >= w.store.conf.PartSize:
+		return asPart
+	case size >= MinPartSize && w.parts < MaxParts/2: // whole parts, which may follow, have their numbers too
+		return asPart
 	}
-	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
-		return nil, fmt.Errorf("resume hash: %w", err)
+	return asTail
+}
+
+// close flushes what is left and waits until everything is durable or cannot become so. The upload's view is
+// that of the last commit then. err is why the reading ended early, if it did.
+func (w *writer) close(err error) error {
+	w.mu.Lock()
+	w.closed = true
+	w.timer.Stop()
+	if wrong := w.check.verify(); wrong != nil {
+		w.fail(wrong) // nothing of it counts
 	}
-	return h, nil
+	whole := !w.row.SizeDeferred && w.at+w.spool.size() == w.row.Size
+	if w.spool.size() > 0 || whole && w.tail > 0 {
+		err = errors.Join(err, w.flush())
+	}
+	w.spool.held.release()
+	w.mu.Unlock()
+	if w.last != nil {
+		<-w.last.done
+	}
+	if cause := context.Cause(w.ctx); cause != nil {
+		err = cause
+	}
+	w.fail(nil)
+	w.content.MultipartID, w.content.NextPart = w.multipart.id, w.parts+1
+	if !w.content.Stored {
+		w.content.ObjectKey = w.multipart.key
+	}
+	return err
 }

@@ -1,0 +1,175 @@
+package object
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// blockSize is the unit in which memory and disk are lent, in bytes.
+const blockSize = 64 << 10
+
+// BufferConfig bounds what bytes may take up between their arrival and their being durable, over all
+// uploads of a process.
+type BufferConfig struct {
+	Memory int64  // bytes; what does not fit goes to disk
+	Disk   int64  // bytes; when that is full too, uploads wait
+	Dir    string // where the file is that bytes spill to; "" for the system's temporary directory
+}
+
+// Validate reports what is wrong with c.
+func (c BufferConfig) Validate() error {
+	switch {
+	case c.Memory < 16*blockSize:
+		return fmt.Errorf("buffer memory: at least %d bytes (1MiB) are needed", 16*blockSize)
+	case c.Disk < 0:
+		return errors.New("buffer disk: less than nothing; 0 keeps buffers off the disk")
+	}
+	return nil
+}
+
+// buffers lends blocks: of an arena that the garbage collector does not see, so that it neither scans them nor
+// doubles them, and past that of one unlinked file, whose space goes back as soon as a block does.
+type buffers struct {
+	arena []byte
+	dir   string
+	slots int64 // blocks that the file may have
+
+	mu     sync.Mutex
+	memory []int32 // free blocks of the arena; the last given back is lent first, to keep the rest untouched
+	disk   []int64 // free blocks of the file that were lent before
+	next   int64   // the file's first block that was never lent
+	file   *os.File
+	freed  chan struct{} // closed when a block comes back after none was to be had; nil while nobody asks
+}
+
+func newBuffers(c BufferConfig) (*buffers, error) {
+	n := c.Memory / blockSize
+	arena, err := unix.Mmap(-1, 0, int(n*blockSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("reserve %d bytes for buffers: %w", n*blockSize, err)
+	}
+	b := &buffers{arena: arena, dir: c.Dir, slots: c.Disk / blockSize, memory: make([]int32, n)}
+	for i := range b.memory {
+		b.memory[i] = int32(int(n) - 1 - i)
+	}
+	return b, nil
+}
+
+// close gives memory and disk back. No block may be on loan.
+func (b *buffers) close() error {
+	err := unix.Munmap(b.arena)
+	if b.file != nil {
+		err = errors.Join(err, b.file.Close())
+	}
+	return err
+}
+
+// A block is blockSize bytes on loan: memory, or a place in the file.
+type block struct {
+	memory []byte // nil for a block on disk
+	index  int64
+}
+
+// lend returns a block, of memory if there is one left.
+func (b *buffers) lend() (block, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.memory); n > 0 {
+		i := int64(b.memory[n-1])
+		b.memory = b.memory[:n-1]
+		return block{memory: b.arena[i*blockSize : (i+1)*blockSize : (i+1)*blockSize], index: i}, true
+	}
+	i, ok := b.lendDisk()
+	return block{index: i}, ok
+}
+
+// wait returns what will be closed when a block has come back.
+func (b *buffers) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.memory) > 0 {
+		now := make(chan struct{})
+		close(now)
+		return now
+	}
+	if b.freed == nil {
+		b.freed = make(chan struct{})
+	}
+	return b.freed
+}
+
+// lendDisk returns a place in the file for which the file system has promised room.
+func (b *buffers) lendDisk() (index int64, ok bool) {
+	if b.slots == 0 {
+		return 0, false
+	}
+	if b.file == nil {
+		f, err := os.CreateTemp(b.dir, "tramo-buffers-*")
+		if err != nil {
+			return 0, false
+		}
+		_ = os.Remove(f.Name()) // it lives until it is closed, also by kill -9
+		b.file = f
+	}
+	if n := len(b.disk); n > 0 {
+		index = b.disk[n-1]
+	} else {
+		index = b.next
+	}
+	if index >= b.slots || unix.Fallocate(int(b.file.Fd()), 0, index*blockSize, blockSize) != nil {
+		return 0, false
+	}
+	if n := len(b.disk); n > 0 {
+		b.disk = b.disk[:n-1]
+	} else {
+		b.next++
+	}
+	return index, true
+}
+
+// giveBack ends a loan.
+func (b *buffers) giveBack(l block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l.memory != nil {
+		b.memory = append(b.memory, int32(l.index))
+	} else {
+		b.disk = append(b.disk, l.index)
+		// Where the file system cannot punch holes the place is used again, but the disk stays taken.
+		_ = unix.Fallocate(int(b.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, l.index*blockSize, blockSize)
+	}
+	if b.freed != nil {
+		close(b.freed)
+		b.freed = nil
+	}
+}
+
+// write puts p into the block at an offset.
+func (b *buffers) write(l block, p []byte, at int) error {
+	if l.memory != nil {
+		copy(l.memory[at:], p)
+		return nil
+	}
+	_, err := b.file.WriteAt(p, l.index*blockSize+int64(at))
+	if err != nil {
+		return fmt.Errorf("spill to disk: %w", err)
+	}
+	return nil
+}
+
+// read fills p from the block at an offset.
+func (b *buffers) read(l block, p []byte, at int) error {
+	if l.memory != nil {
+		copy(p, l.memory[at:])
+		return nil
+	}
+	_, err := b.file.ReadAt(p, l.index*blockSize+int64(at))
+	if err != nil {
+		return fmt.Errorf("read what was spilt to disk: %w", err)
+	}
+	return nil
+}

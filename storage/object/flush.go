@@ -1,0 +1,248 @@
+package object
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// keepTime bounds how long bytes that have arrived may take to become durable, also when their connection is
+// gone.
+const keepTime = 30 * time.Second
+
+// tailRow is the most that one row of a tail has, in bytes.
+const tailRow = 256 << 10
+
+type kind int
+
+const (
+	asTail   kind = iota // rows in Postgres, after those of the tail before
+	asPart               // the tail before and the bytes, as a part of the multipart upload
+	asObject             // the tail before and the bytes are the upload: one PutObject
+)
+
+// A flush makes bytes durable and then moves the offset over them. It is fenced, and in order: it counts
+// only after the flush before it does.
+type flush struct {
+	*writer
+	kind     kind
+	bytes    run
+	from, to int64  // offsets
+	tail     int64  // bytes before from that no part holds
+	state    []byte // of the hash at to
+	before   *flush
+	numbered chan struct{} // closed when a part has its number
+	done     chan struct{} // closed when the flush is over
+	err      error
+}
+
+// run does it and tells how it went. The first failure ends all flushes of the writer.
+func (f *flush) run() {
+	defer close(f.done)
+	if f.err = f.keep(f.ctx); f.err != nil {
+		f.fail(f.err)
+	}
+}
+
+func (f *flush) keep(ctx context.Context) error {
+	free := sync.OnceFunc(func() {
+		f.bytes.release()
+		<-f.slots
+	})
+	defer free()
+	step := storage.Progress{From: f.from, To: f.to, HashState: f.state}
+	if f.kind != asTail {
+		if err := f.put(ctx, &step); err != nil {
+			return err
+		}
+		free()
+	}
+	if err := f.turn(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	defer cancel()
+	if f.kind != asTail {
+		return f.advance(ctx, step, nil)
+	}
+	f.store.tails <- struct{}{}
+	defer func() { <-f.store.tails }()
+	step.TailSize = f.tail + f.bytes.size
+	return f.advance(ctx, step, &f.bytes)
+}
+
+// turn waits until all before is durable and the offset may move: it may not while a checksum of what is
+// being sent is to be verified.
+func (f *flush) turn(ctx context.Context) error {
+	if f.before != nil {
+		<-f.before.done
+		if f.before.err != nil {
+			return f.before.err
+		}
+	}
+	return f.check.wait(ctx)
+}
+
+// put stores the tail and the bytes in S3.
+func (f *flush) put(ctx context.Context, step *storage.Progress) error {
+	if f.tail > 0 {
+		if err := f.turn(ctx); err != nil {
+			return err
+		}
+		tail, err := f.readTail(ctx)
+		if err != nil {
+			return err
+		}
+		f.bytes = tail.then(f.bytes)
+	}
+	if f.kind == asPart {
+		return f.putPart(ctx, step)
+	}
+	if err := f.turn(ctx); err != nil { // an object cannot be left out as a part can
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	defer cancel()
+	step.Object = f.keys.Original(f.fence)
+	return f.store.bucket.putRun(ctx, step.Object, &f.bytes)
+}
+
+func (f *flush) putPart(ctx context.Context, step *storage.Progress) error {
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	defer cancel()
+	id, key, number, err := f.reserve(ctx)
+	if err != nil {
+		return err
+	}
+	part, err := f.store.bucket.putPart(ctx, key, id, number, &f.bytes)
+	if errors.Is(err, ErrNoObject) {
+		return f.lost(ctx) // somebody, such as a lifecycle rule, has aborted the multipart upload
+	}
+	step.Part = &part
+	return err
+}
+
+// reserve returns the number for the part, which no part ever had. Numbers are in the order of the bytes: S3
+// puts the object together by them.
+func (f *flush) reserve(ctx context.Context) (id, key string, number int32, err error) {
+	if f.before != nil {
+		select {
+		case <-f.before.numbered:
+		case <-f.before.done: // it needed none, or failed
+		}
+	}
+	defer close(f.numbered)
+	return f.multipart.reserve(ctx)
+}
+
+// readTail brings the tail back.
+func (f *flush) readTail(ctx context.Context) (run, error) {
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	defer cancel()
+	s := spool{from: f.store.buffers, held: run{from: f.store.buffers}}
+	err := f.store.db.InTenant(ctx, func(tx storage.Tx) error {
+		return tx.Tail(ctx, f.row.ID, s.appendCopy)
+	})
+	tail := s.take()
+	if err == nil && tail.size != f.tail {
+		err = f.lost(ctx)
+	}
+	if err != nil {
+		tail.release()
+	}
+	return tail, err
+}
+
+// A multipart is an upload's multipart upload in S3, which is begun when its first part is.
+type multipart struct {
+	*upload
+	mu      sync.Mutex
+	id, key *string
+}
+
+// reserve returns the next part number of a multipart upload that is there.
+func (m *multipart) reserve(ctx context.Context) (id, key string, number int32, err error) {
+	id, key, err = m.begin(ctx)
+	if err != nil {
+		return "", "", 0, err
+	}
+	err = m.store.db.InTenant(ctx, func(tx storage.Tx) (err error) {
+		number, err = tx.ReservePart(ctx, m.row.ID, m.fence, id, key)
+		return err
+	})
+	if errors.Is(err, storage.ErrFenced) {
+		err = handler.ErrFileLocked
+	}
+	return id, key, number, err
+}
+
+func (m *multipart) begin(ctx context.Context) (id, key string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.id == nil {
+		key := m.keys.Original(m.fence)
+		id, err := m.store.bucket.beginMultipart(ctx, key)
+		if err != nil {
+			return "", "", err
+		}
+		m.id, m.key = &id, &key
+	}
+	return *m.id, *m.key, nil
+}
+
+// advance commits a step, with the bytes that it adds to the tail, if any. The view changes only if the
+// commit succeeds.
+func (u *upload) advance(ctx context.Context, step storage.Progress, tail *run) error {
+	err := u.store.db.InTenant(ctx, func(tx storage.Tx) error {
+		if err := tx.Advance(ctx, u.row.ID, u.fence, step); err != nil || tail == nil {
+			return err
+		}
+		return appendTail(ctx, tx, u.row.ID, step.From, tail)
+	})
+	if errors.Is(err, storage.ErrFenced) {
+		return handler.ErrFileLocked
+	}
+	if err != nil {
+		return err
+	}
+	u.store.metrics.useful.Add(float64(step.To - step.From))
+	u.content.Received, u.content.HashState, u.content.TailSize = step.To, step.HashState, step.TailSize
+	if step.Object != "" {
+		u.content.ObjectKey, u.content.Stored = &step.Object, true
+	}
+	return nil
+}
+
+// appendTail writes bytes as rows of a size that Postgres takes without much memory.
+func appendTail(ctx context.Context, tx storage.Tx, id uuid.UUID, start int64, bytes *run) error {
+	row := make([]byte, 0, min(tailRow, bytes.size))
+	write := func() error {
+		err := tx.AppendTail(ctx, id, start, row)
+		start += int64(len(row))
+		row = row[:0]
+		return err
+	}
+	err := bytes.pieces(func(p []byte) error {
+		for len(p) > 0 {
+			n := min(len(p), cap(row)-len(row))
+			row, p = append(row, p[:n]...), p[n:]
+			if len(row) < cap(row) {
+				continue
+			}
+			if err := write(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && len(row) > 0 {
+		err = write()
+	}
+	return err
+}

@@ -1,0 +1,101 @@
+package object
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// octetStream is the type under which S3 keeps uploads: the declared one is not to be believed, and a
+// browser must never run what a link leads to.
+const octetStream = "application/octet-stream"
+
+// unsigned leaves the body out of a request's signature, which would take a second SHA-256 over all that
+// passes. The CRC32C that S3 compares the body with is part of what is signed.
+func unsigned(o *s3.Options) {
+	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
+}
+
+// putRun stores a run as an object.
+func (b *Bucket) putRun(ctx context.Context, key string, r *run) error {
+	sum, err := r.checksum()
+	if err != nil {
+		return err
+	}
+	_, err = b.s3.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
+		Body: r.reader(), ContentLength: &r.size, ChecksumCRC32C: &sum,
+	}, unsigned)
+	if err != nil {
+		return fmt.Errorf("put object: %w", err)
+	}
+	return nil
+}
+
+// beginMultipart begins a multipart upload whose parts are checked by CRC32C.
+func (b *Bucket) beginMultipart(ctx context.Context, key string) (id string, err error) {
+	out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
+		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c,
+	})
+	if err != nil {
+		return "", fmt.Errorf("create multipart upload: %w", err)
+	}
+	return aws.ToString(out.UploadId), nil
+}
+
+// putPart stores a run as a part. A multipart upload that is not there is [ErrNoObject].
+func (b *Bucket) putPart(ctx context.Context, key, id string, number int32, r *run) (storage.Part, error) {
+	sum, err := r.checksum()
+	if err != nil {
+		return storage.Part{}, err
+	}
+	out, err := b.s3.UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: &b.name, Key: &key, UploadId: &id, PartNumber: &number,
+		Body: r.reader(), ContentLength: &r.size, ChecksumCRC32C: &sum,
+	}, unsigned)
+	if isAbsent(err) {
+		return storage.Part{}, ErrNoObject
+	}
+	if err != nil {
+		return storage.Part{}, fmt.Errorf("upload part %d: %w", number, err)
+	}
+	return storage.Part{Number: number, Size: r.size, ETag: aws.ToString(out.ETag), Checksum: sum}, nil
+}
+
+// completeMultipart makes the object of its parts. A multipart upload that is not there is [ErrNoObject]: it
+// was aborted, or completed before.
+func (b *Bucket) completeMultipart(ctx context.Context, key, id string, parts []storage.Part) error {
+	done := make([]types.CompletedPart, len(parts))
+	for i, p := range parts {
+		done[i] = types.CompletedPart{PartNumber: &p.Number, ETag: &p.ETag}
+		if p.Checksum != "" {
+			done[i].ChecksumCRC32C = &p.Checksum
+		}
+	}
+	_, err := b.s3.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+		Bucket: &b.name, Key: &key, UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
+	})
+	if isAbsent(err) {
+		return ErrNoObject
+	}
+	if err != nil {
+		return fmt.Errorf("complete multipart upload: %w", err)
+	}
+	return nil
+}
+
+// abortMultipart drops a multipart upload and its parts. One that is not there is no error.
+func (b *Bucket) abortMultipart(ctx context.Context, key, id string) error {
+	_, err := b.s3.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: &key, UploadId: &id})
+	if err != nil && !isAbsent(err) {
+		return fmt.Errorf("abort multipart upload: %w", err)
+	}
+	return nil
+}
