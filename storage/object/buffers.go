@@ -59,8 +59,13 @@ func newBuffers(c BufferConfig) (*buffers, error) {
 	return b, nil
 }
 
-// close gives memory and disk back. No block may be on loan.
+// close gives memory and disk back, unless a block is still on loan.
 func (b *buffers) close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if out := len(b.arena)/blockSize - len(b.memory) + int(b.next) - len(b.disk); out > 0 {
+		return fmt.Errorf("%d buffers are still in use", out)
+	}
 	err := unix.Munmap(b.arena)
 	if b.file != nil {
 		err = errors.Join(err, b.file.Close())

@@ -1,0 +1,286 @@
+package object_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/tus/tusd/v2/pkg/handler"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/storage/object"
+)
+
+// eventually waits until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	end := time.After(patience)
+	for !ok() {
+		select {
+		case <-end:
+			t.Fatalf("no %s within %s", what, patience)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// sending is a PATCH whose client writes to it as it likes.
+type sending struct {
+	*io.PipeWriter
+	ended chan error
+}
+
+func (r *replica) sending(id uuid.UUID, offset int64) sending {
+	pr, pw := io.Pipe()
+	s := sending{pw, make(chan error, 1)}
+	go func() {
+		_, err := r.patch(r.site.ctx, id, offset, pr)
+		s.ended <- errors.Join(err, pr.Close())
+	}()
+	return s
+}
+
+// A client that sends a little and falls silent: what it sent becomes durable while it is waited for, without a
+// request to S3, and a server that dies then costs it nothing.
+func TestCheckpoint(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := config(part)
+	c.CheckpointInterval = 100 * time.Millisecond
+	one, two := s.replicaWith(t, c, time.Second), s.replica(t)
+	content := noise(part - 1)
+	id := s.create(t, len(content))
+	client := one.sending(id, 0)
+	at := 0
+	for _, n := range []int{1, 300 << 10, 70 << 10} {
+		_, err := client.Write(content[at : at+n])
+		must(t, err)
+		at += n
+		eventually(t, "checkpoint", func() bool {
+			_, c, _ := s.rows(t, id)
+			return c.Received == int64(at)
+		})
+		s.checkDurable(t, id, content)
+	}
+	if spent := s.proxy.spent(); len(spent) > 0 {
+		t.Errorf("checkpoints took %v", spent)
+	}
+	one.die()
+	offset, err := two.head(s.ctx, id)
+	must(t, err)
+	if offset != int64(at) {
+		t.Errorf("the offset is %d, %d bytes had arrived", offset, at)
+	}
+	_ = client.CloseWithError(io.ErrUnexpectedEOF)
+	must(t, await(t, "end of the dead server's request", client.ended))
+	two.send(t, id, content, at, len(content))
+	s.checkComplete(t, id, content)
+	if spent := s.proxy.spent(); len(spent) != 1 || spent[putObject] != 1 {
+		t.Errorf("the upload took %v", spent)
+	}
+}
+
+// One part fails for good while later ones succeed: the offset ends before it, although S3 has more.
+func TestNoHoles(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(6 * part)
+	id := s.create(t, len(content))
+	var mu sync.Mutex
+	var parts int
+	others := make(chan struct{}, 6)
+	s.proxy.chooses(func(kind string) fault {
+		mu.Lock()
+		defer mu.Unlock()
+		if kind != uploadPart {
+			return nil
+		}
+		if parts++; parts == 2 {
+			return func(w http.ResponseWriter, send func() answer) {
+				<-others
+				<-others
+				refuse(w, send)
+			}
+		}
+		return func(w http.ResponseWriter, send func() answer) {
+			send().write(w)
+			others <- struct{}{}
+		}
+	})
+	_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
+	if err == nil {
+		t.Fatal("a part failed and nobody was told")
+	}
+	s.proxy.chooses(nil)
+	offset, err := r.head(s.ctx, id)
+	must(t, err)
+	_, c, committed := s.rows(t, id)
+	if offset >= 2*part || len(s.partsInS3(t, c)) <= len(committed) {
+		t.Errorf("the offset is %d, with %d parts of %d in S3", offset, len(committed), len(s.partsInS3(t, c)))
+	}
+	s.checkDurable(t, id, content)
+	r.send(t, id, content, int(offset), len(content))
+	s.checkComplete(t, id, content)
+}
+
+// S3 does not answer: no more than a few parts are taken from a client, however fast it is.
+func TestBackPressure(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(10 * part)
+	id := s.create(t, len(content))
+	var released atomic.Bool
+	hold := make(chan struct{})
+	held := make(chan struct{}, 10)
+	s.proxy.chooses(func(kind string) fault {
+		if kind != uploadPart {
+			return nil
+		}
+		return func(w http.ResponseWriter, send func() answer) {
+			held <- struct{}{}
+			<-hold
+			send().write(w)
+		}
+	})
+	taken := 0
+	body := bytes.NewReader(content)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.patch(s.ctx, id, 0, readerFunc(func(p []byte) (int, error) {
+			n, err := body.Read(p)
+			if taken += n; taken > 4*part && !released.Load() {
+				t.Errorf("%d bytes were taken while S3 had taken none", taken)
+			}
+			return n, err
+		}))
+		ended <- err
+	}()
+	for range 3 {
+		await(t, "part", held)
+	}
+	released.Store(true)
+	close(hold)
+	must(t, await(t, "end", ended))
+	s.checkComplete(t, id, content)
+}
+
+// Many uploads at once need many times the memory that there is, with and without a disk: all come through.
+func TestBuffersRunOut(t *testing.T) {
+	t.Parallel()
+	for _, disk := range []int64{0, 1 * mib, 1 << 30} {
+		t.Run(fmt.Sprint(disk), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			c := config(part)
+			c.Buffers = object.BufferConfig{Memory: 1 * mib, Disk: disk, Dir: t.TempDir()}
+			r := s.replicaWith(t, c, time.Minute)
+			g := new(errgroup.Group)
+			contents := make(map[uuid.UUID][]byte)
+			for i := range 8 {
+				content := noise(part/4 + i*part/5)
+				id := s.create(t, len(content))
+				contents[id] = content
+				g.Go(func() error {
+					_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
+					return err
+				})
+			}
+			must(t, g.Wait())
+			for id, content := range contents {
+				s.checkComplete(t, id, content)
+			}
+		})
+	}
+}
+
+// A body with a checksum counts only once all of it is there and right: not at a checkpoint, not by the parts
+// that S3 has already, not when it is cut off.
+func TestChecksum(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := config(part)
+	c.CheckpointInterval = 100 * time.Millisecond
+	r := s.replicaWith(t, c, time.Minute)
+	content := noise(6*part + 1000)
+	id := s.create(t, len(content))
+	sum := sha1.Sum(content)
+	check, err := object.ParseChecksum("sha1 " + base64.StdEncoding.EncodeToString(sum[:]))
+	must(t, err)
+	send := func(content []byte, cut int) error {
+		_, err := r.patch(object.WithChecksum(s.ctx, check, int64(len(content))), id, 0, bytes.NewReader(content[:cut]))
+		return err
+	}
+	wrong := bytes.Clone(content)
+	wrong[len(wrong)-1]++
+	wantErr(t, send(wrong, len(wrong)), object.ErrChecksum)
+	must(t, send(content, len(content)-1)) // tusd says what cut it off
+	u, _, parts := s.rows(t, id)
+	if u.Received != 0 || len(parts) != 0 {
+		t.Errorf("%d bytes and %d parts count", u.Received, len(parts))
+	}
+	must(t, send(content, len(content)))
+	s.checkComplete(t, id, content)
+}
+
+// A slow client that announced a checksum: nothing of it is durable before it is verified.
+func TestNoCheckpointBeforeTheChecksum(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := config(part)
+	c.CheckpointInterval, c.CheckpointBytes = time.Millisecond, 1
+	r := s.replicaWith(t, c, time.Minute)
+	content := noise(100_000)
+	id := s.create(t, len(content))
+	sum := sha1.Sum(content[1:])
+	check, err := object.ParseChecksum("sha1 " + base64.StdEncoding.EncodeToString(sum[:]))
+	must(t, err)
+	pr, pw := io.Pipe()
+	go func() {
+		for _, b := range content {
+			_, _ = pw.Write([]byte{b}) // the check is at the end
+		}
+		_ = pw.Close()
+	}()
+	_, err = r.patch(object.WithChecksum(s.ctx, check, int64(len(content))), id, 0, pr)
+	wantErr(t, err, object.ErrChecksum)
+	if u, c, _ := s.rows(t, id); u.Received != 0 || c.TailSize != 0 || c.HashState != nil {
+		t.Errorf("the content became %+v", c)
+	}
+}
+
+// An upload whose size its client does not know yet takes no more than it was charged for.
+func TestDeferredSizeIsBounded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(1001)
+	id := s.create(t, 1000)
+	_, err := s.Admin(t).Exec(t.Context(), `update uploads set size = null where id = $1`, id)
+	must(t, err)
+	err = r.under(s.ctx, id, func() {}, func(ctx context.Context) error {
+		u, err := r.GetUpload(ctx, id.String())
+		must(t, err)
+		if n, err := u.WriteChunk(ctx, 0, bytes.NewReader(content[:400])); n != 400 || err != nil {
+			t.Errorf("%d bytes were written, %v", n, err)
+		}
+		_, err = u.WriteChunk(ctx, 400, bytes.NewReader(content[400:]))
+		return err
+	})
+	wantErr(t, err, handler.ErrSizeExceeded)
+	s.checkDurable(t, id, content)
+	if u, _, _ := s.rows(t, id); u.Received != 1000 || !u.Status.Receiving() {
+		t.Errorf("the upload has %d bytes and is %s", u.Received, u.Status)
+	}
+}
