@@ -43,6 +43,8 @@ const (
 	resumeDetail = "Ask for the offset with HEAD and go on from there."
 )
 
+var unavailableProblem = problemOf("unavailable", 503, "Temporarily unavailable", retryDetail)
+
 // problems is the one place where an error gets its status. The first cause that matches decides; a
 // [hooks.Refusal] brings its own detail.
 var problems = []struct {
@@ -66,6 +68,7 @@ var problems = []struct {
 
 	{object.ErrGone, problemOf("gone", 410, "Upload has ended", "This upload takes no more bytes. Create a new one.")},
 	{object.ErrLost, problemOf("lost", 410, "Upload can not go on", "Stored bytes are gone. Create a new upload and send the file from its beginning.")},
+	{object.ErrUnavailable, unavailableProblem},
 	{object.ErrBusy, problemOf("busy", 423, "Upload is being finished", retryDetail)},
 	{object.ErrComplete, problemOf("complete", 409, "Upload is complete", "A complete upload can not be cancelled.")},
 
@@ -91,8 +94,6 @@ var problems = []struct {
 func refuse(format string, args ...any) error {
 	return &hooks.Refusal{Cause: errBadRequest, Detail: fmt.Sprintf(format, args...)}
 }
-
-var unavailableProblem = problemOf("unavailable", 503, "Temporarily unavailable", retryDetail)
 
 var internalProblem = problemOf("internal", 500, "Something went wrong here", retryDetail)
 

@@ -124,6 +124,9 @@ func refuseMetadata(detail string) error {
 
 // admit is tusd's pre-create callback.
 func (s *Server) admit(e handler.HookEvent) (handler.HTTPResponse, handler.FileInfoChanges, error) {
+	if s.Bucket.Unavailable() {
+		return handler.HTTPResponse{}, handler.FileInfoChanges{}, note(e.Context, object.ErrUnavailable)
+	}
 	a, err := s.Admission.Admit(e.Context, e.Upload.Size, e.Upload.MetaData)
 	if err != nil {
 		return handler.HTTPResponse{}, handler.FileInfoChanges{}, note(e.Context, err)

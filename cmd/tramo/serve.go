@@ -133,7 +133,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if err != nil {
 		return server.Parts{}, err
 	}
-	metrics := object.NewMetrics(registry)
+	metrics := object.NewMetrics(registry, bucket)
 	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log}
 	store, err := object.NewStore(db, bucket, finisher, finisher, k.store, metrics, k.log)
 	if err != nil {

@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
+	"github.com/sony/gobreaker/v2"
 )
 
 // ErrNoObject says that S3 has nothing under the key.
@@ -51,27 +53,32 @@ func (c BucketConfig) ValidateEndpoint() error {
 
 // A Bucket reads and writes whole objects. It is safe for concurrent use.
 type Bucket struct {
-	s3   *s3.Client
-	sign *s3.PresignClient
-	name string
+	s3      *s3.Client
+	sign    *s3.PresignClient
+	name    string
+	breaker *gobreaker.CircuitBreaker[struct{}]
 }
 
 // OpenBucket makes a client; it sends nothing.
 func OpenBucket(ctx context.Context, c BucketConfig) (*Bucket, error) {
-	conf, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryMaxAttempts(4))
+	conf, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRetryer(func() aws.Retryer {
+		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = attempts, maxBackoff })
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("read the AWS configuration: %w", err)
 	}
 	if conf.Region == "" {
 		conf.Region = "us-east-1"
 	}
+	breaker := newBreaker()
 	client := s3.NewFromConfig(conf, func(o *s3.Options) {
+		o.APIOptions = append(o.APIOptions, through(breaker))
 		if c.Endpoint != "" {
 			o.BaseEndpoint = aws.String(c.Endpoint)
 			o.UsePathStyle = true // other servers than AWS seldom have a host name a bucket
 		}
 	})
-	return &Bucket{s3: client, sign: s3.NewPresignClient(client), name: c.Name}, nil
+	return &Bucket{s3: client, sign: s3.NewPresignClient(client), name: c.Name, breaker: breaker}, nil
 }
 
 // Ping reports whether the bucket is there and may be used.

@@ -122,7 +122,7 @@ func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *re
 	must(t, err)
 	db := s.As(t, "tramo_api")
 	r := &replica{site: s, registry: prometheus.NewRegistry()}
-	r.Store, err = object.NewStore(db, bucket, s.finish, s.finish, c, object.NewMetrics(r.registry), logTo(t))
+	r.Store, err = object.NewStore(db, bucket, s.finish, s.finish, c, object.NewMetrics(r.registry, bucket), logTo(t))
 	must(t, err)
 	t.Cleanup(func() { must(t, r.Close()) })
 	leases := storage.NewLeases(db, "test", ttl, logTo(t))

@@ -31,6 +31,8 @@ const (
 // only after the flush before it does.
 type flush struct {
 	*writer
+	ctx      context.Context //nolint:containedctx // ends when this flush, or one before it, has failed
+	fail     context.CancelCauseFunc
 	kind     kind
 	bytes    run
 	from, to int64  // offsets
@@ -42,7 +44,7 @@ type flush struct {
 	err      error
 }
 
-// run does it and tells how it went. The first failure ends all flushes of the writer.
+// run does it and tells how it went. A failure ends the flushes after it, which can no longer count.
 func (f *flush) run() {
 	defer close(f.done)
 	if f.err = f.keep(f.ctx); f.err != nil {
@@ -50,6 +52,7 @@ func (f *flush) run() {
 	}
 }
 
+// keep makes the bytes durable, in S3 or else as a tail: what has arrived is not sent again because of S3.
 func (f *flush) keep(ctx context.Context) error {
 	free := sync.OnceFunc(func() {
 		f.bytes.release()
@@ -57,23 +60,35 @@ func (f *flush) keep(ctx context.Context) error {
 	})
 	defer free()
 	step := storage.Progress{From: f.from, To: f.to, HashState: f.state}
-	if f.kind != asTail {
-		if err := f.put(ctx, &step); err != nil {
-			return err
-		}
-		free()
+	if f.kind == asTail {
+		return f.keepTail(ctx, step)
 	}
+	err := f.put(ctx, &step)
+	if errors.Is(err, ErrUnavailable) {
+		return errors.Join(err, f.keepTail(ctx, step))
+	}
+	free()
+	if err == nil {
+		err = f.turn(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	defer cancel()
+	return f.advance(ctx, step, nil)
+}
+
+// keepTail adds the bytes to the tail.
+func (f *flush) keepTail(ctx context.Context, step storage.Progress) error {
 	if err := f.turn(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
-	if f.kind != asTail {
-		return f.advance(ctx, step, nil)
-	}
 	f.store.tails <- struct{}{}
 	defer func() { <-f.store.tails }()
-	step.TailSize = f.tail + f.bytes.size
+	step.TailSize, step.Object, step.Part = f.tail+f.bytes.size, "", nil
 	return f.advance(ctx, step, &f.bytes)
 }
 
@@ -91,6 +106,7 @@ func (f *flush) turn(ctx context.Context) error {
 
 // put stores the tail and the bytes in S3.
 func (f *flush) put(ctx context.Context, step *storage.Progress) error {
+	bytes := f.bytes
 	if f.tail > 0 {
 		if err := f.turn(ctx); err != nil {
 			return err
@@ -99,10 +115,11 @@ func (f *flush) put(ctx context.Context, step *storage.Progress) error {
 		if err != nil {
 			return err
 		}
-		f.bytes = tail.then(f.bytes)
+		defer tail.release()
+		bytes = tail.then(bytes)
 	}
 	if f.kind == asPart {
-		return f.putPart(ctx, step)
+		return f.putPart(ctx, &bytes, step)
 	}
 	if err := f.turn(ctx); err != nil { // an object cannot be left out as a part can
 		return err
@@ -110,17 +127,17 @@ func (f *flush) put(ctx context.Context, step *storage.Progress) error {
 	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
 	step.Object = f.keys.Original(f.fence)
-	return f.store.bucket.putRun(ctx, step.Object, &f.bytes)
+	return f.store.bucket.putRun(ctx, step.Object, &bytes)
 }
 
-func (f *flush) putPart(ctx context.Context, step *storage.Progress) error {
+func (f *flush) putPart(ctx context.Context, bytes *run, step *storage.Progress) error {
 	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
 	id, key, number, err := f.reserve(ctx)
 	if err != nil {
 		return err
 	}
-	part, err := f.store.bucket.putPart(ctx, key, id, number, &f.bytes)
+	part, err := f.store.bucket.putPart(ctx, key, id, number, bytes)
 	if errors.Is(err, ErrNoObject) {
 		return f.lost(ctx) // somebody, such as a lifecycle rule, has aborted the multipart upload
 	}

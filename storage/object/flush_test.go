@@ -284,3 +284,51 @@ func TestDeferredSizeIsBounded(t *testing.T) {
 		t.Errorf("the upload has %d bytes and is %s", u.Received, u.Status)
 	}
 }
+
+// S3 is down: what a client has sent is kept all the same and not sent again, more is refused before it is
+// read, nobody is told that the upload is complete; and when S3 is back it becomes so.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{part / 2, 2*part + 1000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			r := s.replica(t)
+			content := noise(size)
+			id := s.create(t, size)
+			s.proxy.chooses(func(kind string) fault { return hiccup })
+			_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
+			wantErr(t, err, object.ErrUnavailable)
+			u, _, _ := s.rows(t, id)
+			if u.Received < int64(min(part, size)) {
+				t.Errorf("%d bytes of %d were kept", u.Received, size)
+			}
+			s.checkDurable(t, id, content)
+			eventually(t, "end of patience with S3", func() bool {
+				offset, err := r.head(s.ctx, id)
+				if err == nil && offset == int64(size) {
+					t.Fatal("an upload is complete without S3")
+				}
+				read := false
+				_, err = r.patch(s.ctx, s.create(t, 1), 0, readerFunc(func(p []byte) (int, error) {
+					read = true
+					return 1, io.EOF
+				}))
+				wantErr(t, err, object.ErrUnavailable)
+				return !read
+			})
+
+			s.proxy.chooses(nil)
+			eventually(t, "complete upload", func() bool {
+				at, err := r.head(s.ctx, id)
+				if err != nil {
+					wantErr(t, err, object.ErrBusy)
+					return false
+				}
+				at, err = r.patch(s.ctx, id, at, bytes.NewReader(content[at:]))
+				return err == nil && at == int64(size)
+			})
+			s.checkComplete(t, id, content)
+		})
+	}
+}

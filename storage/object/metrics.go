@@ -12,9 +12,18 @@ type Metrics struct {
 	offsetsLost prometheus.Counter
 }
 
-// NewMetrics registers a Store's metrics.
-func NewMetrics(r prometheus.Registerer) *Metrics {
+// NewMetrics registers a Store's metrics, and whether its bucket has been given up on.
+func NewMetrics(r prometheus.Registerer, b *Bucket) *Metrics {
 	f := promauto.With(r)
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tramo_s3_circuit_open",
+		Help: "1 while requests to S3 fail at once because many in a row have failed.",
+	}, func() float64 {
+		if b.Unavailable() {
+			return 1
+		}
+		return 0
+	})
 	return &Metrics{
 		received: f.NewCounter(prometheus.CounterOpts{
 			Name: "tramo_upload_received_bytes_total",

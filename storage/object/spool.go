@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 // Sizes of what a client is read into while no block is lent to it, in bytes: small while it is waited for, so
@@ -146,9 +147,9 @@ func (r *run) last() *extent {
 	return &r.extents[len(r.extents)-1]
 }
 
-// then returns r followed by next. Both are one from now on.
+// then returns r followed by next, which keep their blocks.
 func (r run) then(next run) run {
-	return run{from: r.from, extents: append(r.extents, next.extents...), size: r.size + next.size}
+	return run{from: r.from, extents: slices.Concat(r.extents, next.extents), size: r.size + next.size}
 }
 
 // release gives the blocks back.

@@ -32,6 +32,9 @@ func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (i
 	if u.fence == 0 || offset != u.content.Received {
 		return 0, fmt.Errorf("write upload %s at %d: not under the lease that read offset %d", u.row.ID, offset, u.content.Received)
 	}
+	if u.store.bucket.Unavailable() {
+		return 0, ErrUnavailable // before the client pays for bytes that could not be kept
+	}
 	w, err := u.newWriter(ctx)
 	if err != nil {
 		return 0, err
@@ -66,11 +69,11 @@ type writer struct {
 	*upload
 	multipart multipart
 	check     *check                  // of what the request brings; nil for none
-	ctx       context.Context         //nolint:containedctx // of the flushes: outlives the client, ends at the first failure
-	fail      context.CancelCauseFunc // ends ctx
+	fail      context.CancelCauseFunc // ends all flushes
 	slots     chan struct{}           // holds one for each flush under way
 
-	mu     sync.Mutex // over all below
+	mu     sync.Mutex      // over all below
+	ctx    context.Context //nolint:containedctx // of the last flush: outlives the client, ends at the first failure
 	spool  spool
 	hash   hash.Hash   // of all bytes up to the spool's end
 	at     int64       // offset of the spool's first byte
@@ -106,10 +109,13 @@ func (u *upload) newWriter(ctx context.Context) (*writer, error) {
 // readAll reads src to its end, or until the upload has all its bytes. A reader that fails has been cut off.
 // tusd remembers why and answers with it; what came before counts.
 func (w *writer) readAll(src io.Reader) error {
-	for w.ctx.Err() == nil {
-		room := w.room()
-		if len(room) == 0 {
+	for {
+		room, full := w.room()
+		if full {
 			return w.checkLimit(src)
+		}
+		if room == nil {
+			return nil // close tells why
 		}
 		n, cut := src.Read(room)
 		if err := w.arrived(room, n); err != nil {
@@ -119,19 +125,22 @@ func (w *writer) readAll(src io.Reader) error {
 			return nil
 		}
 	}
-	return nil // close tells why
 }
 
-// room returns where to read the next bytes into; nothing when the upload has as many as it may.
-func (w *writer) room() []byte {
+// room returns where to read the next bytes into: nowhere after a failure, or when the upload has as many
+// bytes as it may.
+func (w *writer) room() (room []byte, full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.ctx.Err() != nil {
+		return nil, false
+	}
 	left := w.limit() - w.at - w.spool.size()
 	if left <= 0 {
-		return nil
+		return nil, true
 	}
-	room := w.spool.room()
-	return room[:min(int64(len(room)), left)]
+	room = w.spool.room()
+	return room[:min(int64(len(room)), left)], false
 }
 
 // limit is the size that the upload has, or the most that it may have while its client has not told.
@@ -213,11 +222,12 @@ func (w *writer) flushForRoom() error {
 	if err := w.flush(); err != nil {
 		return err
 	}
+	failed := w.ctx.Done()
 	w.mu.Unlock()
 	defer w.mu.Lock()
 	select {
 	case <-w.store.buffers.wait():
-	case <-w.ctx.Done():
+	case <-failed:
 	}
 	return nil
 }
@@ -242,9 +252,10 @@ func (w *writer) flush() error {
 		writer: w, bytes: w.spool.take(), from: w.at, tail: w.tail, state: state,
 		before: w.last, numbered: make(chan struct{}), done: make(chan struct{}),
 	}
+	f.ctx, f.fail = context.WithCancelCause(w.ctx)
 	f.to = f.from + f.bytes.size
 	f.kind = w.kindOf(f)
-	w.last, w.at = f, f.to
+	w.last, w.ctx, w.at = f, f.ctx, f.to
 	switch f.kind {
 	case asTail:
 		w.tail += f.bytes.size
