@@ -1,4 +1,4 @@
-// Package telemetry is what an operator sees: logs, and the operations listener with liveness, readiness
+// Package telemetry is what an operator sees: logs, traces, and the operations listener with liveness, readiness
 // and metrics. It imports nothing of ours; each package brings its own metrics.
 package telemetry
 
@@ -11,7 +11,8 @@ import (
 // LogFormats are the values that [NewLogger] takes.
 const LogFormats = "json or text"
 
-// NewLogger makes a logger that writes to w, as JSON lines or as text.
+// NewLogger makes a logger that writes to w, as JSON lines or as text. A record whose context belongs to a
+// trace says so as trace_id.
 func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -20,9 +21,9 @@ func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(traceHandler{slog.NewJSONHandler(w, opts)}), nil
 	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		return slog.New(traceHandler{slog.NewTextHandler(w, opts)}), nil
 	}
 	return nil, fmt.Errorf("log format %q is not %s", format, LogFormats)
 }
