@@ -38,12 +38,6 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 }
 
-// time starts a step's clock and returns what stops it.
-func (m *Metrics) time(step string) func() {
-	start := time.Now()
-	return func() { m.steps.WithLabelValues(step).Observe(time.Since(start).Seconds()) }
-}
-
 // Depth tells, at each scrape, how many jobs are in which state and how many uploads are on their way. It
 // needs a role that sees every tenant.
 type Depth struct {

@@ -68,8 +68,8 @@ func failed(reason, format string, args ...any) outcome {
 
 // process runs the steps. It writes nothing but deterministic objects and the status processing, so that it
 // can be repeated. An upload that has ended is [storage.ErrWrongStatus].
-func (p *Pipeline) process(ctx context.Context, id uuid.UUID) (outcome, error) {
-	u, err := p.begin(ctx, id)
+func (p *Pipeline) process(ctx context.Context, id uuid.UUID, a *attempt) (outcome, error) {
+	u, err := p.begin(ctx, id, a.number)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -79,7 +79,7 @@ func (p *Pipeline) process(ctx context.Context, id uuid.UUID) (outcome, error) {
 	}
 	defer file.Close() // it has no name any more and is read by nobody else
 
-	verdict, err := p.download(ctx, u, file)
+	verdict, err := p.download(ctx, u, file, a)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -90,11 +90,11 @@ func (p *Pipeline) process(ctx context.Context, id uuid.UUID) (outcome, error) {
 	if err != nil || out.failure != nil {
 		return out, err
 	}
-	found, out, err := p.examine(ctx, file, kind)
+	found, out, err := p.examine(ctx, file, kind, a)
 	if err != nil || out.failure != nil {
 		return out, err
 	}
-	derivatives, err := p.store(ctx, u, found.Pictures)
+	derivatives, err := p.store(ctx, u, found.Pictures, a)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -103,9 +103,9 @@ func (p *Pipeline) process(ctx context.Context, id uuid.UUID) (outcome, error) {
 	}}, nil
 }
 
-func (p *Pipeline) begin(ctx context.Context, id uuid.UUID) (u storage.Upload, err error) {
+func (p *Pipeline) begin(ctx context.Context, id uuid.UUID, attempt int) (u storage.Upload, err error) {
 	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.MarkProcessing(ctx, id); err != nil {
+		if err := tx.MarkProcessing(ctx, id, attempt); err != nil {
 			return err
 		}
 		u, err = tx.Upload(ctx, id)
@@ -128,8 +128,8 @@ func (p *Pipeline) tempFile() (*os.File, error) {
 
 // download reads the object once: into the file, through the scanner, and through the hash that must come
 // to what was received. The file grows to the upload's size and no further.
-func (p *Pipeline) download(ctx context.Context, u storage.Upload, file *os.File) (Verdict, error) {
-	defer p.Metrics.time("scan")()
+func (p *Pipeline) download(ctx context.Context, u storage.Upload, file *os.File, a *attempt) (Verdict, error) {
+	defer a.time(storage.EventScan)()
 	body, size, err := p.Bucket.Get(ctx, *u.ObjectKey)
 	switch {
 	case errors.Is(err, object.ErrNoObject):
@@ -205,8 +205,8 @@ const typeHead = 64 << 10
 
 // examine has pictures drawn and facts read in a child process. A type without pictures has none, and that
 // is no failure.
-func (p *Pipeline) examine(ctx context.Context, file *os.File, kind string) (Examined, outcome, error) {
-	defer p.Metrics.time("examine")()
+func (p *Pipeline) examine(ctx context.Context, file *os.File, kind string, a *attempt) (Examined, outcome, error) {
+	defer a.time(storage.EventExamine)()
 	found, err := p.Examiner.Examine(ctx, file, ExamineRequest{ContentType: kind, Sizes: thumbnailSizes})
 	var unreadable *UnreadableError
 	switch {
@@ -225,8 +225,8 @@ func (p *Pipeline) examine(ctx context.Context, file *os.File, kind string) (Exa
 }
 
 // store puts the pictures where their keys say; doing it twice changes nothing.
-func (p *Pipeline) store(ctx context.Context, u storage.Upload, pictures []Picture) ([]storage.Derivative, error) {
-	defer p.Metrics.time("store")()
+func (p *Pipeline) store(ctx context.Context, u storage.Upload, pictures []Picture, a *attempt) ([]storage.Derivative, error) {
+	defer a.time(storage.EventStore)()
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return nil, err

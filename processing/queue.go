@@ -45,9 +45,13 @@ func NewQueue(db *storage.DB, log *slog.Logger) (*Queue, error) {
 
 // Enqueue adds the upload's processing job in the transaction that makes the upload uploaded.
 func (q *Queue) Enqueue(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
+	metadata, err := traceMetadata(ctx)
+	if err != nil {
+		return err
+	}
 	// The fast insert returns no row, and so needs no right to read other tenants' jobs.
-	_, err := q.client.InsertManyFastTx(ctx, tx.Tx, []river.InsertManyParams{
-		{Args: Args{TenantID: tx.Tenant, UploadID: upload}},
+	_, err = q.client.InsertManyFastTx(ctx, tx.Tx, []river.InsertManyParams{
+		{Args: Args{TenantID: tx.Tenant, UploadID: upload}, InsertOpts: &river.InsertOpts{Metadata: metadata}},
 	})
 	if err != nil {
 		return fmt.Errorf("enqueue processing of upload %s: %w", upload, err)

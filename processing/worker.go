@@ -13,9 +13,9 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/tenant"
 )
 
 // How the pool works its queue.
@@ -55,12 +55,13 @@ type Pool struct {
 	db       *storage.DB
 	pipeline *Pipeline
 	metrics  *Metrics
+	tracer   trace.Tracer
 	log      *slog.Logger
 }
 
 // NewPool makes a pool that takes its jobs from db.
-func NewPool(c PoolConfig, db *storage.DB, p *Pipeline, m *Metrics, log *slog.Logger) *Pool {
-	return &Pool{PoolConfig: c, db: db, pipeline: p, metrics: m, log: log}
+func NewPool(c PoolConfig, db *storage.DB, p *Pipeline, m *Metrics, tracers trace.TracerProvider, log *slog.Logger) *Pool {
+	return &Pool{PoolConfig: c, db: db, pipeline: p, metrics: m, tracer: tracers.Tracer("github.com/tramo/tramo/processing"), log: log}
 }
 
 // Run works jobs until ctx is done, then lets running ones finish for a while; those that do not are worked
@@ -114,12 +115,15 @@ type worker struct {
 // Work implements [river.Worker]. It may be called again for an upload that was processed before, by a
 // worker that died or froze; that changes nothing.
 func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
-	ctx = tenant.With(ctx, tenant.Identity{Tenant: job.Args.TenantID, User: "worker", Role: tenant.Admin})
+	ctx, span := w.pool.tracer.Start(inTraceOf(ctx, job.JobRow), job.Kind, trace.WithSpanKind(trace.SpanKindConsumer))
+	defer span.End()
+	ctx = asWorker(ctx, job.Args)
 	log := w.pool.log.With(slog.String("tenant_id", job.Args.TenantID.String()),
 		slog.String("upload_id", job.Args.UploadID.String()), slog.Int64("job_id", job.ID))
-	out, err := w.pool.pipeline.process(ctx, job.Args.UploadID)
+	a := newAttempt(job.Attempt, w.pool.metrics)
+	out, err := w.pool.pipeline.process(ctx, job.Args.UploadID, a)
 	if err == nil {
-		err = w.settle(ctx, job, out)
+		err = w.settle(ctx, job, out, a)
 	}
 	switch {
 	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound):
@@ -128,12 +132,14 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 	case errors.Is(err, errBusy):
 		log.WarnContext(ctx, "a dependency does not answer; the job waits", slog.Any("err", err))
 		w.pool.metrics.waits.Inc()
+		w.pool.waits(ctx, job.JobRow, job.Args, a, err)
 		return river.JobSnooze(w.pool.BusyDelay)
 	case err != nil && job.Attempt >= job.MaxAttempts:
 		log.ErrorContext(ctx, "upload is a dead letter", slog.Any("err", err))
-		return errors.Join(err, w.pool.bury(ctx, job.JobRow, job.Args))
+		return errors.Join(err, w.pool.bury(ctx, job.JobRow, job.Args, a))
 	case err != nil:
 		log.WarnContext(ctx, "processing failed and is tried again", slog.Int("attempt", job.Attempt), slog.Any("err", err))
+		w.pool.retries(ctx, job.JobRow, job.Args, a)
 		return err
 	}
 	log.InfoContext(ctx, "upload processed", slog.String("status", string(out.status())))
@@ -142,10 +148,14 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 
 // settle writes the outcome and the job's completion in one transaction, unless another attempt of the job
 // has taken over: River does not fence attempts.
-func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome) error {
+func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome, a *attempt) error {
+	a.at = "record"
 	var before bool // another job ended the upload
 	err := w.pool.db.InTenant(ctx, func(tx storage.Tx) error {
 		if err := ownAttempt(ctx, tx, job.JobRow); err != nil {
+			return err
+		}
+		if err := a.tell(ctx, tx, job.Args); err != nil {
 			return err
 		}
 		err := out.record(ctx, tx, job.Args.UploadID)
@@ -171,12 +181,15 @@ var deadLetter = storage.Failure{
 }
 
 // bury records on the upload that its job is about to become a dead letter. The job's own time may be over.
-func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args) error {
+func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args, a *attempt) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buryTime)
 	defer cancel()
-	ctx = tenant.With(ctx, tenant.Identity{Tenant: args.TenantID, User: "worker", Role: tenant.Admin})
+	ctx = asWorker(ctx, args)
 	err := p.db.InTenant(ctx, func(tx storage.Tx) error {
 		if err := ownAttempt(ctx, tx, job); err != nil {
+			return err
+		}
+		if err := a.tell(ctx, tx, args); err != nil {
 			return err
 		}
 		return tx.Fail(ctx, args.UploadID, deadLetter)
@@ -210,7 +223,7 @@ func (p *Pool) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, a := range found {
-		ctx := tenant.With(ctx, tenant.Identity{Tenant: a.Tenant, User: "worker", Role: tenant.Admin})
+		ctx := asWorker(ctx, Args{TenantID: a.Tenant, UploadID: a.Upload})
 		err := p.db.InTenant(ctx, func(tx storage.Tx) error { return tx.Fail(ctx, a.Upload, deadLetter) })
 		if errors.Is(err, storage.ErrWrongStatus) {
 			continue // another worker was faster
@@ -234,15 +247,19 @@ func (*undertaker) HandleError(context.Context, *rivertype.JobRow, error) *river
 }
 
 // HandlePanic implements [river.ErrorHandler].
-func (u *undertaker) HandlePanic(ctx context.Context, job *rivertype.JobRow, cause any, trace string) *river.ErrorHandlerResult {
-	u.pool.log.ErrorContext(ctx, "processing panicked", slog.Int64("job_id", job.ID), slog.Any("err", cause), slog.String("stack", trace))
-	if job.Attempt < job.MaxAttempts {
-		return nil
-	}
+func (u *undertaker) HandlePanic(ctx context.Context, job *rivertype.JobRow, cause any, stack string) *river.ErrorHandlerResult {
+	ctx = inTraceOf(ctx, job)
+	u.pool.log.ErrorContext(ctx, "processing panicked", slog.Int64("job_id", job.ID), slog.Any("err", cause), slog.String("stack", stack))
+	a := newAttempt(job.Attempt, u.pool.metrics) // what was known of it is gone with the panic
+	a.at = "worker"
 	var args Args
 	err := json.Unmarshal(job.EncodedArgs, &args)
-	if err == nil {
-		err = u.pool.bury(ctx, job, args)
+	switch {
+	case err != nil:
+	case job.Attempt < job.MaxAttempts:
+		u.pool.retries(ctx, job, args, a)
+	default:
+		err = u.pool.bury(ctx, job, args, a)
 	}
 	if err != nil {
 		u.pool.log.ErrorContext(ctx, "dead letter not recorded", slog.Int64("job_id", job.ID), slog.Any("err", err))

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -113,7 +114,7 @@ func (p *plant) keysOf(id uuid.UUID) object.Keys {
 func (p *plant) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	pool := NewPool(p.conf, p.Worker, p.pipeline, p.pipeline.Metrics, p.pipeline.Log)
+	pool := NewPool(p.conf, p.Worker, p.pipeline, p.pipeline.Metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -199,7 +200,7 @@ func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason s
 	if n := p.count(t, `select count(*) from timeline where upload_id = $1 and event in ('completed', 'failed')`, id); n != ends {
 		t.Errorf("its timeline tells of %d ends, want %d", n, ends)
 	}
-	if n := p.count(t, `select count(*) from timeline where upload_id = $1 and event = 'processing'`, id); n != 1 {
+	if n := p.count(t, `select count(*) from timeline where upload_id = $1 and event = 'processing' and detail = '{"attempt": 1}'`, id); n != 1 {
 		t.Errorf("its timeline tells of %d beginnings, want 1", n)
 	}
 }
@@ -404,6 +405,9 @@ func TestDamagedObject(t *testing.T) {
 	if p.drawn(t, id) != 0 || p.metric(t, steps, "examine") != 0 {
 		t.Error("it was examined")
 	}
+	p.tells(t, id, "processing attempt=1", "scan attempt=1", "retry attempt=1 reason=scan_failed",
+		"processing attempt=2", "scan attempt=2", "retry attempt=2 reason=scan_failed",
+		"processing attempt=3", "scan attempt=3", deadLettered)
 }
 
 // The outcome cannot be recorded: the upload does not stay in processing for ever.
@@ -416,6 +420,9 @@ func TestOutcomeThatCannotBeRecorded(t *testing.T) {
 	p.await(t, allJobs, "discarded")
 	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
 	p.job(t, MaxAttempts, MaxAttempts)
+	if n := p.count(t, `select count(*) from timeline where event = 'retry' and detail->>'reason' = 'record_failed'`); n != MaxAttempts-1 {
+		t.Errorf("the timeline tells of %d retries", n)
+	}
 }
 
 // While clamd is away the job waits, for longer than it has attempts; then its first attempt succeeds.
@@ -432,6 +439,8 @@ func TestClamdAway(t *testing.T) {
 	must(t, clamd.Restart(t.Context()))
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", 0, 1)
+	p.tells(t, id, "processing attempt=1", "waiting attempt=1 reason=scanner_unavailable",
+		"scan attempt=1", "examine attempt=1", "store attempt=1", "completed derivatives=0")
 	p.job(t, 1, 0)
 }
 
@@ -491,6 +500,8 @@ func TestPanic(t *testing.T) {
 	if n := p.metric(t, outcomes, string(storage.Failed)); n != 1 {
 		t.Errorf("%d outcomes are counted, want 1", n)
 	}
+	p.tells(t, id, "processing attempt=1", "retry attempt=1 reason=worker_failed",
+		"processing attempt=2", "retry attempt=2 reason=worker_failed", "processing attempt=3", deadLettered)
 }
 
 // River gives up the job of a worker that was killed on its last attempt without running any of our code: the

@@ -179,5 +179,5 @@ func (tx Tx) markUploading(ctx context.Context, id uuid.UUID) error {
 	if tag.RowsAffected() == 0 {
 		return nil
 	}
-	return tx.Append(ctx, id, "uploading", nil)
+	return tx.Append(ctx, id, Entry{Event: EventUploading})
 }

@@ -40,6 +40,8 @@ type Config struct {
 	// URL is a libpq connection URL. LISTEN connections use it too, so it must not lead through a
 	// pooler in transaction mode. Its parameter pool_max_conns bounds the pool; 20 without it.
 	URL string
+	// Replica is this process's name in timelines; "" leaves them without.
+	Replica string
 }
 
 // Validate reports what is wrong with c.
@@ -56,7 +58,8 @@ func (c Config) Validate() error {
 
 // A DB is a pool of connections to Tramo's database. It is safe for concurrent use.
 type DB struct {
-	pool *pgxpool.Pool
+	pool    *pgxpool.Pool
+	replica string
 }
 
 // Open connects to the database. The caller closes it.
@@ -75,7 +78,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to database: %w", err)
 	}
-	return &DB{pool: pool}, nil
+	return &DB{pool: pool, replica: c.Replica}, nil
 }
 
 // Close waits for connections in use and closes them all.
@@ -129,6 +132,8 @@ func (db *DB) RequireOperator(ctx context.Context) error {
 type Tx struct {
 	pgx.Tx
 	Tenant uuid.UUID
+
+	replica string
 }
 
 // InTenant runs fn in a transaction scoped to the tenant in ctx and commits unless fn fails. Without a
@@ -146,7 +151,7 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	}
 	begin := "begin; " + settings + "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
 	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
-		return fn(Tx{Tx: tx, Tenant: id.Tenant})
+		return fn(Tx{Tx: tx, Tenant: id.Tenant, replica: db.replica})
 	})
 }
 

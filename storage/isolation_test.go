@@ -269,7 +269,7 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 		return err
 	}), storage.ErrNotFound)
 	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Cancel(ctxA, uploadB) }), storage.ErrWrongStatus)
-	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, "x", nil) }); sqlState(err) != "23503" {
+	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, storage.Entry{Event: "x"}) }); sqlState(err) != "23503" {
 		t.Errorf("an entry in B's timeline: %v", err)
 	}
 }

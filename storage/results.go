@@ -68,7 +68,7 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 			return err
 		}
 	}
-	return tx.Append(ctx, id, "completed", map[string]any{"derivatives": len(r.Derivatives)})
+	return tx.Append(ctx, id, Entry{Event: EventCompleted, Detail: map[string]any{"derivatives": len(r.Derivatives)}})
 }
 
 func (tx Tx) putDerivative(ctx context.Context, id uuid.UUID, d Derivative) error {

@@ -134,7 +134,7 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if tag.RowsAffected() == 0 {
 		return ErrQuotaExceeded
 	}
-	return tx.Append(ctx, n.ID, "created", map[string]any{"size": n.Size})
+	return tx.Append(ctx, n.ID, Entry{Event: EventCreated, Offset: new(int64(0)), Detail: map[string]any{"size": n.Size}})
 }
 
 // Upload returns the upload, or [ErrNotFound].
@@ -210,7 +210,7 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 	if err := tx.refund(ctx, charged-size); err != nil {
 		return false, err
 	}
-	return true, tx.Append(ctx, id, "uploaded", map[string]any{"size": size})
+	return true, tx.Append(ctx, id, Entry{Event: EventUploaded, Offset: &size})
 }
 
 // requireUploaded returns [ErrWrongStatus] unless the upload was once recorded as uploaded.
@@ -227,23 +227,19 @@ func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-// MarkProcessing records that a worker has begun. Processing an upload again is no change.
-func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID) error {
-	var before Status
-	err := tx.QueryRow(ctx, `
-		with old as (select status from uploads where tenant_id = $1 and id = $2 for update)
-		update uploads set status = 'processing', updated_at = now() from old
-		where tenant_id = $1 and id = $2 and old.status in ('uploaded', 'processing')
-		returning old.status`, tx.Tenant, id).Scan(&before)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return ErrWrongStatus
-	case err != nil:
+// MarkProcessing records that a worker has begun the attempt of that number, from 1. Saying it again is no
+// change.
+func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID, attempt int) error {
+	tag, err := tx.Exec(ctx, `
+		update uploads set status = 'processing', updated_at = now()
+		where tenant_id = $1 and id = $2 and status in ('uploaded', 'processing')`, tx.Tenant, id)
+	if err != nil {
 		return fmt.Errorf("mark processing: %w", err)
-	case before == Processing:
-		return nil
 	}
-	return tx.Append(ctx, id, "processing", nil)
+	if tag.RowsAffected() == 0 {
+		return ErrWrongStatus
+	}
+	return tx.AppendOnce(ctx, id, Entry{Event: EventProcessing, Detail: map[string]any{"attempt": attempt}})
 }
 
 // Fail ends the upload with a reason. An upload that has ended before is left as it is, with
@@ -259,7 +255,7 @@ func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
 	if tag.RowsAffected() == 0 {
 		return ErrWrongStatus
 	}
-	return tx.Append(ctx, id, "failed", map[string]any{"reason": f.Reason, "detail": f.Detail})
+	return tx.Append(ctx, id, Entry{Event: EventFailed, Detail: map[string]any{"reason": f.Reason, "detail": f.Detail}})
 }
 
 // Cancel ends an upload that still takes bytes and refunds its quota. For any other it returns
@@ -273,7 +269,7 @@ func (tx Tx) Cancel(ctx context.Context, id uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("cancel: %w", err)
 	}
-	return tx.Append(ctx, id, "cancelled", nil)
+	return tx.Append(ctx, id, Entry{Event: EventCancelled})
 }
 
 // Reject fails an upload that still takes bytes, none of which are kept, and refunds its quota. For any
@@ -312,18 +308,4 @@ func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
 		return err
 	}
 	return tx.refund(ctx, charged)
-}
-
-// Append adds an entry to the upload's timeline.
-func (tx Tx) Append(ctx context.Context, id uuid.UUID, event string, detail map[string]any) error {
-	if detail == nil {
-		detail = map[string]any{}
-	}
-	_, err := tx.Exec(ctx, `
-		insert into timeline (tenant_id, upload_id, event, detail) values ($1, $2, $3, $4)`,
-		tx.Tenant, id, event, detail)
-	if err != nil {
-		return fmt.Errorf("append to timeline: %w", err)
-	}
-	return nil
 }

@@ -240,7 +240,7 @@ func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s stor
 			_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
 			return err
 		})
-		step(past(storage.Processing, storage.Completed, storage.Failed), func() error { return tx.MarkProcessing(ctx, id) })
+		step(past(storage.Processing, storage.Completed, storage.Failed), func() error { return tx.MarkProcessing(ctx, id, 1) })
 		step(past(storage.Failed), func() error { return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected}) })
 		step(past(storage.Cancelled), func() error { return tx.Cancel(ctx, id) })
 		step(past(storage.Expired), func() error {
@@ -280,7 +280,7 @@ func TestTransitions(t *testing.T) {
 			_, err := tx.MarkUploaded(ctx, id, "key", nil)
 			return err
 		}, storage.Uploaded, []storage.Status{storage.Pending, storage.Uploading}, []storage.Status{storage.Uploaded, storage.Processing, storage.Completed, storage.Failed}},
-		{"processing", func(tx storage.Tx, id uuid.UUID) error { return tx.MarkProcessing(ctx, id) },
+		{"processing", func(tx storage.Tx, id uuid.UUID) error { return tx.MarkProcessing(ctx, id, 1) },
 			storage.Processing, []storage.Status{storage.Uploaded}, []storage.Status{storage.Processing}},
 		{"complete", func(tx storage.Tx, id uuid.UUID) error {
 			return tx.Complete(ctx, id, storage.Results{DetectedType: "image/jpeg"})

@@ -44,6 +44,7 @@ func examine() {
 
 type grammar struct {
 	cli.Database
+	cli.Replica
 	cli.S3
 	cli.Log
 	cli.Types
@@ -58,6 +59,7 @@ type grammar struct {
 // Run implements the command.
 func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.Policy(m), g.Logger(m)
+	database.Replica = g.ReplicaName(m)
 	scanner, err := processing.NewScanner(g.Clamd, processing.ScanTimeouts{Reply: processing.ScanReply})
 	m.Check("TRAMO_CLAMD", err)
 	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
@@ -84,7 +86,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	workers := processing.NewPool(pool, db, &processing.Pipeline{
 		DB: db, Bucket: bucket, Scanner: scanner, Examiner: &processing.Examiner{TempDir: g.TempDir}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
-	}, metrics, log)
+	}, metrics, telemetry.NewTracerProvider(), log)
 	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
 	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},

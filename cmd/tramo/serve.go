@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +20,7 @@ import (
 
 type serveCommand struct {
 	cli.Database
+	cli.Replica
 	cli.S3
 	cli.Log
 	cli.Types
@@ -68,6 +68,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 		policy: hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
 		log:    c.Logger(m),
 	}
+	k.database.Replica = c.ReplicaName(m)
 	k.server.Listen, k.server.PublicURL, k.server.NetworkTimeout = c.Listen, c.PublicURL, c.NetworkTimeout
 	m.Check("TRAMO_PART_SIZE", k.store.ValidatePartSize(k.policy.MaxSize))
 	m.Check("TRAMO_CHECKPOINT_BYTES, TRAMO_CHECKPOINT_INTERVAL", k.store.ValidateCheckpoints())
@@ -100,11 +101,7 @@ func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 		return err
 	}
 	registry := telemetry.NewRegistry()
-	replica, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	leases := storage.NewLeases(db, replica, c.LeaseTTL, k.log)
+	leases := storage.NewLeases(db, k.database.Replica, c.LeaseTTL, k.log)
 	parts, err := assemble(ctx, k, db, bucket, registry, leases)
 	if err != nil {
 		return err

@@ -24,6 +24,21 @@ func (d Database) Config(m *Mistakes) storage.Config {
 	return c
 }
 
+// Replica is this process's name among others.
+type Replica struct {
+	Replica string `placeholder:"NAME" help:"This process's name in timelines and leases. Default: the host's name."`
+}
+
+// ReplicaName returns the setting, or its default.
+func (r Replica) ReplicaName(m *Mistakes) string {
+	if r.Replica != "" {
+		return r.Replica
+	}
+	name, err := os.Hostname()
+	m.Check("TRAMO_REPLICA", err)
+	return name
+}
+
 // S3 is where objects are kept.
 type S3 struct {
 	S3Endpoint string `name:"s3-endpoint" env:"TRAMO_S3_ENDPOINT" placeholder:"URL" help:"S3 endpoint of another server than AWS. Credentials and region come from the AWS SDK's own variables and files."`

@@ -1,0 +1,128 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// An Event is a kind of thing that happens to an upload. Clients read it: once used, a name keeps its meaning.
+type Event string
+
+// The events of an upload's life. Those that share a name with a [Status] tell that the upload came to it.
+const (
+	EventCreated    Event = "created"    // its rows are there and its quota is charged
+	EventUploading  Event = "uploading"  // the first bytes are safe
+	EventUploaded   Event = "uploaded"   // the whole object is safe, its processing is enqueued
+	EventProcessing Event = "processing" // a worker has begun an attempt
+	EventScan       Event = "scan"       // a step of an attempt ran: download, virus scan and hash
+	EventExamine    Event = "examine"    // a step of an attempt ran: pictures and facts
+	EventStore      Event = "store"      // a step of an attempt ran: the pictures went to S3
+	EventWaiting    Event = "waiting"    // a dependency does not answer, and the attempt is put off
+	EventRetry      Event = "retry"      // an attempt failed, and another will be made
+	EventCompleted  Event = "completed"  // an end
+	EventFailed     Event = "failed"     // an end, with a reason
+	EventCancelled  Event = "cancelled"  // an end
+)
+
+// An Entry is what the timeline is told of something that happened to an upload. The tenant reads all of
+// it: no internal cause belongs there.
+type Entry struct {
+	Event    Event
+	At       time.Time      // when it happened, or ended; the zero time is now
+	Offset   *int64         // the upload's offset then, bytes; nil where it says nothing
+	Duration time.Duration  // how long it took; 0 for what takes no time
+	Detail   map[string]any // whatever else a person wants to know
+}
+
+// Append adds an entry to the upload's timeline, with the replica that this is and the trace that ctx
+// belongs to. It goes in the transaction that makes the entry true.
+func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) error {
+	return tx.appendIf(ctx, id, e, "true")
+}
+
+// AppendOnce appends an entry unless the upload's timeline has one with the same event and detail. Work
+// that is repeated for hours while a dependency is away says so once.
+func (tx Tx) AppendOnce(ctx context.Context, id uuid.UUID, e Entry) error {
+	return tx.appendIf(ctx, id, e, `not exists (
+		select from timeline where tenant_id = $1 and upload_id = $2 and event = $3 and detail = $9)`)
+}
+
+func (tx Tx) appendIf(ctx context.Context, id uuid.UUID, e Entry, condition string) error {
+	detail := e.Detail
+	if detail == nil {
+		detail = map[string]any{}
+	}
+	_, err := tx.Exec(ctx, `
+		insert into timeline (tenant_id, upload_id, event, at, at_offset, duration_ms, replica, trace_id, detail)
+		select $1, $2, $3::text, coalesce($4, clock_timestamp()), $5::bigint, $6::int, nullif($7, ''), nullif($8, ''), $9::jsonb
+		where `+condition,
+		tx.Tenant, id, e.Event, known(e.At), e.Offset, known(milliseconds(e.Duration)), tx.replica, traceID(ctx), detail)
+	if err != nil {
+		return fmt.Errorf("append to timeline: %w", err)
+	}
+	return nil
+}
+
+// milliseconds rounds up: what took time never took none.
+func milliseconds(d time.Duration) int32 {
+	return int32(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+}
+
+// known returns nil, which becomes null, for a zero value.
+func known[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// traceID returns the id of the trace that ctx belongs to (W3C Trace Context, section 3.2.2.3), or "".
+func traceID(ctx context.Context) string {
+	if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
+		return id.String()
+	}
+	return ""
+}
+
+// A TimelineEntry is an entry as it was kept.
+type TimelineEntry struct {
+	Seq        int64          `db:"seq"` // orders the entries of an upload, with gaps
+	At         time.Time      `db:"at"`
+	Event      Event          `db:"event"`
+	Offset     *int64         `db:"at_offset"`   // bytes
+	DurationMS *int32         `db:"duration_ms"` // rounded up
+	Replica    *string        `db:"replica"`
+	TraceID    *string        `db:"trace_id"`
+	Detail     map[string]any `db:"detail"`
+}
+
+// Timeline returns, in order, at most limit entries of the upload's that follow the one numbered after; 0
+// asks from the first. An upload that the tenant does not have is [ErrNotFound].
+func (tx Tx) Timeline(ctx context.Context, id uuid.UUID, after int64, limit int) ([]TimelineEntry, error) {
+	var exists bool
+	err := tx.QueryRow(ctx, `select exists (select from uploads where tenant_id = $1 and id = $2)`, tx.Tenant, id).Scan(&exists)
+	if err != nil {
+		return nil, fmt.Errorf("look for upload: %w", err)
+	}
+	if !exists {
+		return nil, ErrNotFound
+	}
+	rows, err := tx.Query(ctx, `
+		select seq, at, event, at_offset, duration_ms, replica, trace_id, detail from timeline
+		where tenant_id = $1 and upload_id = $2 and seq > $3 order by seq limit $4`, tx.Tenant, id, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read timeline: %w", err)
+	}
+	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[TimelineEntry])
+	if err != nil {
+		return nil, fmt.Errorf("read timeline: %w", err)
+	}
+	return entries, nil
+}
