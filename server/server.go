@@ -15,6 +15,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/tus/tusd/v2/pkg/handler"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage"
@@ -62,6 +63,7 @@ type Parts struct {
 	Admission *hooks.Admission
 	Verifier  *Verifier
 	Metrics   *Metrics
+	Tracers   trace.TracerProvider
 	Log       *slog.Logger
 }
 
@@ -69,12 +71,14 @@ type Parts struct {
 type Server struct {
 	Config
 	Parts
-	echo *echo.Echo
+	echo    *echo.Echo
+	handler http.Handler // echo, traced
 }
 
 // New wires the routes.
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
+	s.handler = s.traced(s.echo)
 	tus, err := s.newTus()
 	if err != nil {
 		return nil, err
@@ -82,11 +86,12 @@ func New(c Config, p Parts) (*Server, error) {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.handleError
-	e.Use(s.Metrics.observe)
+	e.Use(nameTrace, s.Metrics.observe)
 
 	api := e.Group("/api", s.authenticate)
 	api.GET("/uploads", s.listUploads)
 	api.GET("/uploads/:id", s.getUpload)
+	api.GET("/uploads/:id/timeline", s.getTimeline)
 	for _, path := range []string{"/uploads", "/uploads/", "/uploads/:id"} {
 		api.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete, http.MethodOptions},
 			path, echo.WrapHandler(tus))
@@ -97,7 +102,7 @@ func New(c Config, p Parts) (*Server, error) {
 }
 
 // ServeHTTP implements [http.Handler].
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 // Run serves until ctx is done. Then running uploads are told to save what has arrived and let go, and
 // clients to come back.

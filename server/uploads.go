@@ -145,7 +145,6 @@ func (s *Server) listUploads(c echo.Context) error {
 
 func parsePage(c echo.Context) (storage.Page, error) {
 	p := storage.Page{
-		Limit:   defaultLimit,
 		Project: c.QueryParam("project"),
 		Batch:   c.QueryParam("batch"),
 		Status:  storage.Status(c.QueryParam("status")),
@@ -158,21 +157,32 @@ func parsePage(c echo.Context) (storage.Page, error) {
 	if p.Status != "" && !p.Status.Known() {
 		return p, refuse("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired or cancelled.")
 	}
-	if s := c.QueryParam("limit"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 || n > maxLimit {
-			return p, refuse("limit must be a number from 1 to %d.", maxLimit)
-		}
-		p.Limit = n
+	var err error
+	if p.Limit, err = parseLimit(c); err != nil {
+		return p, err
 	}
 	if s := c.QueryParam("cursor"); s != "" {
 		id, err := uuid.Parse(s)
 		if err != nil {
-			return p, refuse("cursor must be what the page before told as next.")
+			return p, errBadCursor
 		}
 		p.Before = id
 	}
 	return p, nil
+}
+
+var errBadCursor = refuse("cursor must be what the page before told as next.")
+
+func parseLimit(c echo.Context) (int, error) {
+	s := c.QueryParam("limit")
+	if s == "" {
+		return defaultLimit, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxLimit {
+		return 0, refuse("limit must be a number from 1 to %d.", maxLimit)
+	}
+	return n, nil
 }
 
 func (s *Server) describeAll(ctx context.Context, us []storage.Upload, ds []storage.Derivative) ([]uploadJSON, error) {

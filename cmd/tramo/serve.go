@@ -144,6 +144,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		Admission: &hooks.Admission{DB: db, Policy: k.policy, Log: k.log},
 		Verifier:  verifier,
 		Metrics:   server.NewMetrics(registry),
+		Tracers:   telemetry.NewTracerProvider(),
 		Log:       k.log,
 	}, nil
 }
