@@ -64,6 +64,9 @@ var problems = []struct {
 	{hooks.ErrClientIDTaken, problemOf("client-id-taken", 409, "client_id is in use", "Use a new client_id for each file.")},
 	{hooks.ErrNoTenant, problemOf("no-tenant", 403, "No such tenant", "Ask your administrator for a new token.")},
 	{hooks.ErrChecksumMismatch, problemOf("checksum-mismatch", 422, "Content is not what was announced", "Send the file again.")},
+	{hooks.ErrReceiptNotReady, problemOf("receipt-not-ready", 409, "Upload is not complete", "Keep the original. Ask for the receipt again once the upload is complete.")},
+	{hooks.ErrNoReceipt, problemOf("no-receipt", 409, "There is no receipt for this upload", "Keep the original.")},
+	{hooks.ErrReceiptsOff, problemOf("receipts-off", 501, "Receipts are not set up", "Keep the original, or rely on the status of the upload. Whoever runs the installation can set TRAMO_RECEIPT_KEY_FILE.")},
 	{storage.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 
 	{object.ErrGone, problemOf("gone", 410, "Upload has ended", "This upload takes no more bytes. Create a new one.")},

@@ -61,6 +61,7 @@ type Parts struct {
 	Store     *object.Store
 	Locker    handler.Locker
 	Admission *hooks.Admission
+	Receipts  *hooks.Receipts
 	Verifier  *Verifier
 	Metrics   *Metrics
 	Tracers   trace.TracerProvider
@@ -92,11 +93,13 @@ func New(c Config, p Parts) (*Server, error) {
 	api.GET("/uploads", s.listUploads)
 	api.GET("/uploads/:id", s.getUpload)
 	api.GET("/uploads/:id/timeline", s.getTimeline)
+	api.GET("/uploads/:id/receipt", s.getReceipt)
 	for _, path := range []string{"/uploads", "/uploads/", "/uploads/:id"} {
 		api.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete, http.MethodOptions},
 			path, echo.WrapHandler(tus))
 	}
 	api.Any("/*", func(echo.Context) error { return errNotFound })
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/.well-known/jwks.json", s.getReceiptKeys)
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/*", echo.WrapHandler(web.Handler()))
 	return s, nil
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,8 +32,10 @@ type config struct {
 	S3Listen    string `env:"TRAMO_DEV_S3_LISTEN" help:"Where the private S3 server listens. (a free port, remembered)"`
 	Clamd       string `env:"TRAMO_CLAMD" help:"unix:/path or tcp://host:port of a clamd to use instead of a private one."`
 
-	JWTSecret string `env:"TRAMO_JWT_SECRET" help:"The secret that signs tokens. (generated, remembered)"`
-	JWKSURL   string `env:"TRAMO_JWKS_URL" help:"An identity provider's keys, instead of a secret. There is no demo token then."`
+	JWTSecret      string `env:"TRAMO_JWT_SECRET" help:"The secret that signs tokens. (generated, remembered)"`
+	JWKSURL        string `env:"TRAMO_JWKS_URL" help:"An identity provider's keys, instead of a secret. There is no demo token then."`
+	ReceiptKeyFile string `env:"TRAMO_RECEIPT_KEY_FILE" help:"The private key that signs receipts. (generated, remembered)"`
+
 	LogFormat string `env:"TRAMO_LOG_FORMAT" default:"text" help:"text or json. (${default})"`
 }
 
@@ -122,6 +127,21 @@ func secret(dir, name string) (string, error) {
 		rand.Read(b)
 		return hex.EncodeToString(b), nil
 	})
+}
+
+// receiptKey returns the name of the file in dir that keeps the private key which signs receipts, and makes it the first
+// time.
+func receiptKey(dir string) (string, error) {
+	const name = "receipt-key.pem"
+	_, err := remember(dir, name, func() (string, error) {
+		_, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			return "", err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), err
+	})
+	return filepath.Join(dir, name), err
 }
 
 // remember returns what is kept under name in dir; the first time, what first returns.

@@ -95,7 +95,12 @@ func (s *devStack) prepare() error {
 		return err
 	}
 	if s.cfg.signsTokens() && s.cfg.JWTSecret == "" {
-		s.cfg.JWTSecret, err = secret(s.cfg.Dir, "jwt-secret")
+		if s.cfg.JWTSecret, err = secret(s.cfg.Dir, "jwt-secret"); err != nil {
+			return err
+		}
+	}
+	if s.cfg.ReceiptKeyFile == "" {
+		s.cfg.ReceiptKeyFile, err = receiptKey(s.cfg.Dir)
 	}
 	return err
 }
@@ -119,7 +124,8 @@ func (s *devStack) startParts(ctx context.Context) error {
 	}
 	s.extraEnv = append(s.extraEnv,
 		"TRAMO_S3_ENDPOINT="+s.cfg.S3Endpoint, "TRAMO_S3_BUCKET="+s.cfg.S3Bucket, "TRAMO_CLAMD="+s.cfg.Clamd,
-		"TRAMO_PUBLIC_URL="+s.cfg.PublicURL, "TRAMO_LOG_FORMAT="+s.cfg.LogFormat)
+		"TRAMO_PUBLIC_URL="+s.cfg.PublicURL, "TRAMO_LOG_FORMAT="+s.cfg.LogFormat,
+		"TRAMO_RECEIPT_KEY_FILE="+s.cfg.ReceiptKeyFile)
 	if s.cfg.JWKSURL != "" {
 		s.extraEnv = append(s.extraEnv, "TRAMO_JWKS_URL="+s.cfg.JWKSURL)
 	} else {

@@ -24,20 +24,14 @@ type serveCommand struct {
 	cli.S3
 	cli.Log
 	cli.Types
-	Listen        string    `default:"127.0.0.1:8080" help:"Address for clients."`
-	OpsListen     string    `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
-	PublicURL     string    `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
-	JWTSecret     string    `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"Secret that verifies HS256 tokens, 32 bytes or more. Either this or a JWKS URL."`
-	JWKSURL       string    `name:"jwks-url" env:"TRAMO_JWKS_URL" placeholder:"URL" help:"Where keys that verify RS256, ES256 and EdDSA tokens are published."`
-	MaxUploadSize cli.Bytes `default:"100MiB" help:"The largest upload."`
-	PartSize      cli.Bytes `default:"8MiB" help:"Size of a part in S3; 5MiB or more."`
-
-	CheckpointBytes    cli.Bytes     `default:"1MiB" help:"While a client is slow, what it has brought becomes durable each time that is so much. A server that dies costs a client no more."`
-	CheckpointInterval time.Duration `default:"2s" help:"After how long at the latest what has arrived becomes durable."`
-	BufferMemory       cli.Bytes     `default:"64MiB" help:"Memory, over all uploads, for bytes on their way to S3. More goes to disk."`
-	BufferDisk         cli.Bytes     `default:"1GiB" help:"Disk, over all uploads, for what does not fit into that memory. When both are full uploads wait."`
-	BufferDir          string        `placeholder:"DIR" help:"Where that disk is. Default: the system's directory for temporary files."`
-
+	storeSettings
+	receiptSettings
+	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
+	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
+	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
+	JWTSecret      string        `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"Secret that verifies HS256 tokens, 32 bytes or more. Either this or a JWKS URL."`
+	JWKSURL        string        `name:"jwks-url" env:"TRAMO_JWKS_URL" placeholder:"URL" help:"Where keys that verify RS256, ES256 and EdDSA tokens are published."`
+	MaxUploadSize  cli.Bytes     `default:"100MiB" help:"The largest upload."`
 	NetworkTimeout time.Duration `default:"1m" help:"How long a request's body may be silent before the upload is kept as far as it came."`
 	LeaseTTL       time.Duration `name:"lease-ttl" env:"TRAMO_LEASE_TTL" default:"5s" help:"After how long another replica may take over the uploads of one that died."`
 }
@@ -50,6 +44,7 @@ type configs struct {
 	auth     server.AuthConfig
 	server   server.Config
 	policy   hooks.Policy
+	receipts hooks.ReceiptConfig
 	log      *slog.Logger
 }
 
@@ -58,21 +53,15 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 	k := configs{
 		database: c.Database.Config(m),
 		bucket:   c.S3.Config(m),
-		store: object.Config{
-			PartSize:        int64(c.PartSize),
-			CheckpointBytes: int64(c.CheckpointBytes), CheckpointInterval: c.CheckpointInterval,
-			Buffers: object.BufferConfig{Memory: int64(c.BufferMemory), Disk: int64(c.BufferDisk), Dir: c.BufferDir},
-		},
-		auth:   server.AuthConfig{Secret: c.JWTSecret, JWKSURL: c.JWKSURL},
-		server: server.DefaultConfig(),
-		policy: hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
-		log:    c.Logger(m),
+		store:    c.store(int64(c.MaxUploadSize), m),
+		auth:     server.AuthConfig{Secret: c.JWTSecret, JWKSURL: c.JWKSURL},
+		server:   server.DefaultConfig(),
+		policy:   hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
+		receipts: c.receipts(c.PublicURL, m),
+		log:      c.Logger(m),
 	}
 	k.database.Replica = c.ReplicaName(m)
 	k.server.Listen, k.server.PublicURL, k.server.NetworkTimeout = c.Listen, c.PublicURL, c.NetworkTimeout
-	m.Check("TRAMO_PART_SIZE", k.store.ValidatePartSize(k.policy.MaxSize))
-	m.Check("TRAMO_CHECKPOINT_BYTES, TRAMO_CHECKPOINT_INTERVAL", k.store.ValidateCheckpoints())
-	m.Check("TRAMO_BUFFER_MEMORY, TRAMO_BUFFER_DISK", k.store.Buffers.Validate())
 	m.Check("TRAMO_JWT_SECRET, TRAMO_JWKS_URL", k.auth.Validate())
 	m.Check("TRAMO_PUBLIC_URL", k.server.Validate())
 	m.Check("TRAMO_MAX_UPLOAD_SIZE", k.policy.Validate())
@@ -131,6 +120,13 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		return server.Parts{}, err
 	}
 	metrics := object.NewMetrics(registry, bucket)
+	receipts, err := hooks.NewReceipts(db, k.receipts)
+	if err != nil {
+		return server.Parts{}, err
+	}
+	if k.receipts.Key == nil {
+		k.log.WarnContext(ctx, "no receipts: TRAMO_RECEIPT_KEY_FILE is not set")
+	}
 	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log}
 	store, err := object.NewStore(db, bucket, finisher, finisher, k.store, metrics, k.log)
 	if err != nil {
@@ -142,6 +138,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		Store:     store,
 		Locker:    object.Locker{Leases: leases, Log: k.log},
 		Admission: &hooks.Admission{DB: db, Policy: k.policy, Log: k.log},
+		Receipts:  receipts,
 		Verifier:  verifier,
 		Metrics:   server.NewMetrics(registry),
 		Tracers:   telemetry.NewTracerProvider(),

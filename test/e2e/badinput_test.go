@@ -183,7 +183,7 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 	} {
 		for _, route := range []struct{ method, url string }{
 			{"GET", r.url + "/api/uploads"}, {"POST", r.url + "/api/uploads"}, {"OPTIONS", r.url + "/api/uploads"},
-			{"GET", mine}, {"HEAD", mine}, {"PATCH", mine}, {"DELETE", mine}, {"POST", mine}, {"GET", r.url + "/api/nothing"},
+			{"GET", mine}, {"GET", mine + "/receipt"}, {"GET", mine + "/timeline"}, {"HEAD", mine}, {"PATCH", mine}, {"DELETE", mine}, {"POST", mine}, {"GET", r.url + "/api/nothing"},
 		} {
 			a := u.do(route.method, route.url, nil, "Authorization", token)
 			if a.status != http.StatusUnauthorized || a.header.Get("WWW-Authenticate") == "" {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -57,6 +58,10 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 	if up, _ := first.user.await(url); up.Status != "completed" || len(up.Derivatives) != 3 || up.EXIF.GPS == nil {
 		t.Fatalf("%+v", up)
 	}
+	receipt := first.user.do("GET", url+"/receipt", nil)
+	if receipt.status != http.StatusOK {
+		t.Errorf("no receipt: %d %s", receipt.status, receipt.body)
+	}
 	family := descendants(t, first.process.Pid())
 	if len(family) < 6 {
 		t.Fatalf("only %d processes below tramo-dev", len(family))
@@ -68,6 +73,9 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 	again := second.at.url + "/api/uploads/" + idOf(url)
 	if up := second.user.get(again); up.Status != "completed" || up.SHA256 != sumOf(photo) {
 		t.Errorf("after the restart: %+v", up)
+	}
+	if a := second.user.do("GET", again+"/receipt", nil); string(a.body) != string(receipt.body) {
+		t.Errorf("another receipt after the restart: %s", a.body)
 	}
 	originals, err := filepath.Glob(filepath.Join(dir, "objects", "*", "tenants", "*", "projects", "obra", "uploads", idOf(url), "original-*"))
 	if err != nil || len(originals) != 1 || sumOf(read(t, originals[0])) != sumOf(photo) {

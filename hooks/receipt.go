@@ -1,0 +1,158 @@
+package hooks
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Why there is no receipt. A [Refusal] may wrap one of them.
+var (
+	ErrReceiptsOff     = errors.New("no key to sign receipts with")
+	ErrReceiptNotReady = errors.New("upload is not complete yet")
+	ErrNoReceipt       = errors.New("upload will never have a receipt")
+)
+
+// ReceiptType is the typ header of a receipt, which keeps it from passing for another kind of token (RFC
+// 8725, section 3.11).
+const ReceiptType = "tramo-receipt+jwt"
+
+// A Receipt promises that the server holds Size bytes whose SHA-256 is SHA256 and has enqueued their
+// processing: the original may be deleted from the phone. docs/receipts.md says what it does not promise.
+type Receipt struct {
+	jwt.RegisteredClaims           // iss; sub, the upload's id; iat, when it became uploaded
+	Tenant               uuid.UUID `json:"tenant"`
+	ClientID             string    `json:"client_id,omitempty"` // the client's own id of the file
+	Filename             string    `json:"filename,omitempty"`
+	Size                 int64     `json:"size"`        // bytes
+	SHA256               string    `json:"sha256"`      // 64 hexadecimal digits
+	UploadedAt           time.Time `json:"uploaded_at"` // UTC
+}
+
+// ReceiptConfig says who signs receipts.
+type ReceiptConfig struct {
+	Issuer  string              // the claim iss
+	Key     ed25519.PrivateKey  // nil: no receipts are signed
+	Retired []ed25519.PublicKey // published too, for receipts that were signed before a rotation
+}
+
+// Sign returns the receipt as a JWS in compact serialization (RFC 7515, section 7.1), signed with EdDSA
+// (RFC 8037, section 3.1). The same receipt has the same signature each time.
+func (c ReceiptConfig) Sign(r Receipt) (string, error) {
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, r)
+	token.Header["typ"] = ReceiptType
+	token.Header["kid"] = thumbprint(c.Key.Public().(ed25519.PublicKey))
+	signed, err := token.SignedString(c.Key)
+	if err != nil {
+		return "", fmt.Errorf("sign receipt of upload %s: %w", r.Subject, err)
+	}
+	return signed, nil
+}
+
+// Receipts gives receipts for complete uploads.
+type Receipts struct {
+	db     *storage.DB
+	config ReceiptConfig
+	jwks   []byte
+}
+
+// NewReceipts makes receipts of the uploads in db.
+func NewReceipts(db *storage.DB, c ReceiptConfig) (*Receipts, error) {
+	jwks, err := c.publicKeys()
+	if err != nil {
+		return nil, fmt.Errorf("publish receipt keys: %w", err)
+	}
+	return &Receipts{db: db, config: c, jwks: jwks}, nil
+}
+
+// PublicKeys returns the JWK Set (RFC 7517, section 5) that verifies receipts: the key in use first.
+func (r *Receipts) PublicKeys() []byte { return r.jwks }
+
+// Issue returns the signed receipt of an upload of the tenant's in ctx. It says the same, byte for byte,
+// however often it is asked, as long as key and issuer are the same. Errors are [ErrReceiptsOff],
+// [storage.ErrNotFound], [ErrReceiptNotReady] and [ErrNoReceipt].
+func (r *Receipts) Issue(ctx context.Context, upload uuid.UUID) (string, error) {
+	if r.config.Key == nil {
+		return "", ErrReceiptsOff
+	}
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return "", err
+	}
+	var u storage.Upload
+	err = r.db.InTenant(ctx, func(tx storage.Tx) (err error) {
+		u, err = tx.Upload(ctx, upload)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := checkComplete(u); err != nil {
+		return "", err
+	}
+	receipt := Receipt{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer: r.config.Issuer, Subject: u.ID.String(), IssuedAt: jwt.NewNumericDate(*u.UploadedAt),
+		},
+		Tenant: who.Tenant, Size: u.Size, SHA256: hex.EncodeToString(u.SHA256), UploadedAt: u.UploadedAt.UTC(),
+	}
+	if u.ClientID != nil {
+		receipt.ClientID = *u.ClientID
+	}
+	if u.Filename != nil {
+		receipt.Filename = *u.Filename
+	}
+	return r.config.Sign(receipt)
+}
+
+// checkComplete refuses a receipt for an upload whose sender must keep the original.
+func checkComplete(u storage.Upload) error {
+	switch u.Status {
+	case storage.Uploaded, storage.Processing, storage.Completed:
+		if u.UploadedAt == nil || len(u.SHA256) == 0 {
+			return fmt.Errorf("upload %s is %s without a time or a checksum", u.ID, u.Status)
+		}
+		return nil
+	case storage.Pending, storage.Uploading:
+		return ErrReceiptNotReady
+	case storage.Failed:
+		return refuse(ErrNoReceipt, "This upload has failed (%s). Keep the original.", *u.FailureReason)
+	}
+	return refuse(ErrNoReceipt, "This upload is %s. Keep the original, and send it again if it is wanted here.", u.Status)
+}
+
+// publicKeys encodes the JWK Set. A key that is listed twice is there once.
+func (c ReceiptConfig) publicKeys() ([]byte, error) {
+	keys := c.Retired
+	if c.Key != nil {
+		keys = append([]ed25519.PublicKey{c.Key.Public().(ed25519.PublicKey)}, keys...)
+	}
+	set := jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{}}
+	seen := make(map[string]bool)
+	for _, key := range keys {
+		kid := thumbprint(key)
+		if seen[kid] {
+			continue
+		}
+		seen[kid] = true
+		jwk, err := jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{
+			ALG: jwkset.AlgEdDSA, KID: kid, USE: jwkset.UseSig,
+		}})
+		if err != nil {
+			return nil, err
+		}
+		set.Keys = append(set.Keys, jwk.Marshal())
+	}
+	return json.Marshal(set)
+}

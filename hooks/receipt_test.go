@@ -1,0 +1,231 @@
+package hooks_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// seeded is the key of RFC 8037, appendix A.1.
+func seeded(t *testing.T) ed25519.PrivateKey {
+	t.Helper()
+	seed, err := base64.RawURLEncoding.DecodeString("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
+	must(t, err)
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+// thumbprint is that key's (RFC 8037, appendix A.3).
+const thumbprint = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+
+func (s *site) receipts(t *testing.T, c hooks.ReceiptConfig) *hooks.Receipts {
+	t.Helper()
+	r, err := hooks.NewReceipts(s.API, c)
+	must(t, err)
+	return r
+}
+
+// open takes a receipt apart by hand, and checks its signature.
+func open(t *testing.T, receipt string, key ed25519.PublicKey) (header, claims map[string]any) {
+	t.Helper()
+	parts := strings.Split(receipt, ".")
+	if len(parts) != 3 {
+		t.Fatalf("%q is no JWS in compact serialization", receipt)
+	}
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	must(t, err)
+	if !ed25519.Verify(key, []byte(parts[0]+"."+parts[1]), signature) {
+		t.Error("the signature is not good")
+	}
+	for i, into := range []*map[string]any{&header, &claims} {
+		text, err := base64.RawURLEncoding.DecodeString(parts[i])
+		must(t, err)
+		must(t, json.Unmarshal(text, into))
+	}
+	return header, claims
+}
+
+// A receipt says whose, which and what, and is the same whenever it is asked for: before, during and after
+// processing.
+func TestReceipt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	key := seeded(t)
+	receipts := s.receipts(t, hooks.ReceiptConfig{Issuer: "https://uploads.example.com", Key: key})
+	ctx := s.NewTenant(t, 1000)
+	a, err := s.admission.Admit(ctx, 10, map[string]string{"filename": "obra.jpg", "client_id": "IMG_1"})
+	must(t, err)
+	_, err = receipts.Issue(ctx, a.ID)
+	wantErr(t, err, hooks.ErrReceiptNotReady)
+	object, sum := s.store(t, ctx, a.ID, make([]byte, 10))
+	must(t, s.finisher.Finish(ctx, a.ID, object, sum))
+
+	first, err := receipts.Issue(ctx, a.ID)
+	must(t, err)
+	u := s.upload(t, ctx, a.ID)
+	who, err := tenant.From(ctx)
+	must(t, err)
+	header, claims := open(t, first, key.Public().(ed25519.PublicKey))
+	if want := map[string]any{"alg": "EdDSA", "typ": "tramo-receipt+jwt", "kid": thumbprint}; !maps.Equal(header, want) {
+		t.Errorf("the header is %v", header)
+	}
+	want := map[string]any{
+		"iss": "https://uploads.example.com", "sub": a.ID.String(), "iat": float64(u.UploadedAt.Unix()), "tenant": who.Tenant.String(),
+		"client_id": "IMG_1", "filename": "obra.jpg", "size": 10.0, "sha256": hex.EncodeToString(sum),
+		"uploaded_at": u.UploadedAt.UTC().Format(time.RFC3339Nano),
+	}
+	if !maps.Equal(claims, want) {
+		t.Errorf("it claims %v, want %v", claims, want)
+	}
+
+	for _, to := range []func(tx storage.Tx) error{
+		func(tx storage.Tx) error { return tx.MarkProcessing(ctx, a.ID, 1) },
+		func(tx storage.Tx) error { return tx.Complete(ctx, a.ID, storage.Results{}) },
+	} {
+		must(t, s.Worker.InTenant(ctx, to))
+		again, err := receipts.Issue(as(ctx, who.Tenant, "iris", tenant.Inversionista), a.ID)
+		must(t, err)
+		if again != first {
+			t.Errorf("another receipt: %s, before %s", again, first)
+		}
+	}
+	_, err = receipts.Issue(s.NewTenant(t, 1000), a.ID)
+	wantErr(t, err, storage.ErrNotFound)
+	_, err = receipts.Issue(t.Context(), a.ID)
+	wantErr(t, err, tenant.ErrNoIdentity)
+	_, err = s.receipts(t, hooks.ReceiptConfig{}).Issue(ctx, a.ID)
+	wantErr(t, err, hooks.ErrReceiptsOff)
+}
+
+// Each end but completed leaves the sender without a receipt, and tells why.
+func TestNoReceipt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	receipts := s.receipts(t, hooks.ReceiptConfig{Key: seeded(t)})
+	ctx := s.NewTenant(t, 1000)
+	for word, end := range map[string]func(context.Context, uuid.UUID) error{
+		"cancelled": s.finisher.Cancel,
+		"lost":      s.finisher.Lose,
+		"infected": func(ctx context.Context, id uuid.UUID) error {
+			object, sum := s.store(t, ctx, id, make([]byte, 10))
+			must(t, s.finisher.Finish(ctx, id, object, sum))
+			return s.API.InTenant(ctx, func(tx storage.Tx) error {
+				return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected})
+			})
+		},
+		"expired": func(_ context.Context, id uuid.UUID) error {
+			_, err := s.Admin(t).Exec(t.Context(), `update uploads set status = 'expired' where id = $1`, id)
+			return err
+		},
+	} {
+		a, err := s.admission.Admit(ctx, 10, nil)
+		must(t, err)
+		must(t, end(ctx, a.ID))
+		receipt, err := receipts.Issue(ctx, a.ID)
+		var r *hooks.Refusal
+		if receipt != "" || !errors.Is(err, hooks.ErrNoReceipt) || !errors.As(err, &r) || !strings.Contains(r.Detail, word) || !strings.Contains(r.Detail, "Keep the original") {
+			t.Errorf("%s: %q, %v", word, receipt, err)
+		}
+	}
+}
+
+// The key in use and the retired ones are published, each once, and no private half is.
+func TestPublishedKeys(t *testing.T) {
+	t.Parallel()
+	retired, _, err := ed25519.GenerateKey(nil)
+	must(t, err)
+	key := seeded(t)
+	public := key.Public().(ed25519.PublicKey)
+	for name, c := range map[string]struct {
+		config hooks.ReceiptConfig
+		want   []ed25519.PublicKey
+	}{
+		"none":         {hooks.ReceiptConfig{}, nil},
+		"in use":       {hooks.ReceiptConfig{Key: key}, []ed25519.PublicKey{public}},
+		"rotated":      {hooks.ReceiptConfig{Key: key, Retired: []ed25519.PublicKey{retired, public, retired}}, []ed25519.PublicKey{public, retired}},
+		"only retired": {hooks.ReceiptConfig{Retired: []ed25519.PublicKey{retired}}, []ed25519.PublicKey{retired}},
+	} {
+		r, err := hooks.NewReceipts(nil, c.config)
+		must(t, err)
+		var set struct{ Keys []map[string]string }
+		must(t, json.Unmarshal(r.PublicKeys(), &set))
+		if set.Keys == nil {
+			t.Errorf("%s: %s is no JWK Set", name, r.PublicKeys())
+		}
+		var got []ed25519.PublicKey
+		for _, jwk := range set.Keys {
+			x, err := base64.RawURLEncoding.DecodeString(jwk["x"])
+			must(t, err)
+			got = append(got, x)
+			if jwk["d"] != "" || jwk["kty"] != "OKP" || jwk["crv"] != "Ed25519" || jwk["alg"] != "EdDSA" || jwk["use"] != "sig" || jwk["kid"] == "" {
+				t.Errorf("%s: %v", name, jwk)
+			}
+		}
+		if !slices.EqualFunc(got, c.want, func(a, b ed25519.PublicKey) bool { return a.Equal(b) }) {
+			t.Errorf("%s: published are %s", name, r.PublicKeys())
+		}
+	}
+}
+
+// A key is read as openssl writes it; each mistake is answered with what would be right, and none with the key.
+func TestReceiptKeyFiles(t *testing.T) {
+	t.Parallel()
+	encode := func(kind string, key any) []byte {
+		marshal := x509.MarshalPKCS8PrivateKey
+		if kind == "PUBLIC KEY" {
+			marshal = x509.MarshalPKIXPublicKey
+		}
+		der, err := marshal(key)
+		must(t, err)
+		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	}
+	ed := seeded(t)
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	private, public := encode("PRIVATE KEY", ed), encode("PUBLIC KEY", ed.Public())
+	if got, err := hooks.ParseReceiptKey(private); err != nil || !got.Equal(ed) {
+		t.Errorf("a good key: %v", err)
+	}
+	two := slices.Concat([]byte("key of 2025\n"), public, []byte("key of 2026\n"), public)
+	if got, err := hooks.ParseReceiptPublicKeys(two); err != nil || len(got) != 2 || !got[1].Equal(ed.Public()) {
+		t.Errorf("two good keys: %v", err)
+	}
+	for name, c := range map[string]struct {
+		text []byte
+		want [2]string // as private, as public keys
+	}{
+		"nothing":   {nil, [2]string{"openssl genpkey", "openssl pkey"}},
+		"no PEM":    {[]byte(base64.StdEncoding.EncodeToString(ed)), [2]string{"openssl genpkey", "openssl pkey"}},
+		"wrong way": {slices.Concat(public, private), [2]string{"PUBLIC KEY", "openssl pkey"}},
+		"encrypted": {pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: ed}), [2]string{"not encrypted", "ENCRYPTED"}},
+		"no PKCS8":  {pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: ed}), [2]string{"PKCS #8", "PRIVATE"}},
+		"EC":        {encode("PRIVATE KEY", ec), [2]string{"not an Ed25519", "PRIVATE"}},
+		"EC public": {slices.Concat(public, encode("PUBLIC KEY", ec.Public())), [2]string{"PUBLIC KEY", "number 2 is not"}},
+	} {
+		_, asPrivate := hooks.ParseReceiptKey(c.text)
+		_, asPublic := hooks.ParseReceiptPublicKeys(c.text)
+		for i, err := range []error{asPrivate, asPublic} {
+			if err == nil || !strings.Contains(err.Error(), c.want[i]) {
+				t.Errorf("%s: got %v, want %q", name, err, c.want[i])
+			}
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+type entry struct {
+	Event      string
+	At         time.Time
+	Offset     *int
+	Replica    *string
+	DurationMS *int    `json:"duration_ms"`
+	TraceID    *string `json:"trace_id"`
+	Detail     map[string]any
+}
+
+// timeline reads all of an upload's, limit entries a page.
+func (u user) timeline(at, limit string) (all []entry) {
+	u.t.Helper()
+	for cursor := ""; ; {
+		a := u.do("GET", at+"/timeline?limit="+limit+"&cursor="+url.QueryEscape(cursor), nil)
+		var page struct {
+			Items []entry
+			Next  *string
+		}
+		if err := json.Unmarshal(a.body, &page); a.status != http.StatusOK || err != nil {
+			u.t.Fatalf("timeline: %d %s", a.status, a.body)
+		}
+		all = append(all, page.Items...)
+		if page.Next == nil {
+			return all
+		}
+		cursor = *page.Next
+	}
+}
+
+func events(entries []entry) (names []string) {
+	for _, e := range entries {
+		names = append(names, e.Event)
+	}
+	return names
+}
+
+// A request that brings a trace is answered in it, logged in it, and what it led to is told in it, down to the
+// worker's steps, each with the process that it happened in.
+func TestTimelineAndTrace(t *testing.T) {
+	t.Parallel()
+	const traceID, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+	in := ownDatabase(t)
+	u := in.user(t)
+	server, err := in.serve(t.Context(), "TRAMO_REPLICA=server-1")
+	must(t, err)
+	defer server.process.Stop() //nolint:errcheck // the test has spoken
+	worker, err := in.work(t.Context(), "TRAMO_REPLICA=worker-1")
+	must(t, err)
+	defer worker.process.Stop() //nolint:errcheck // the test has spoken
+
+	photo := stack.Photo(stack.PhotoConfig{Seed: 12})
+	at := u.create(server, len(photo), "filetype", "image/jpeg")
+	u.patch(at, 0, photo[:1000])
+	a := u.do("PATCH", at, strings.NewReader(string(photo[1000:])), "Upload-Offset", "1000", "Content-Type", "application/offset+octet-stream",
+		"traceparent", "00-"+traceID+"-"+span+"-01")
+	if got := a.header.Get("traceresponse"); !strings.HasPrefix(got, "00-"+traceID+"-") || strings.Contains(got, span) || !strings.HasSuffix(got, "-01") {
+		t.Errorf("%d, traceresponse %q", a.status, got)
+	}
+	u.await(at)
+
+	told := u.timeline(at, "3")
+	if whole := u.timeline(at, "500"); !slices.Equal(events(told), events(whole)) {
+		t.Errorf("by pages %v, whole %v", events(told), events(whole))
+	}
+	traced := false
+	replicas := map[string]string{"created": "server-1", "uploaded": "server-1", "processing": "worker-1", "scan": "worker-1", "completed": "worker-1"}
+	var order []string
+	for _, e := range told {
+		if e.Event == "uploaded" {
+			traced = true
+			if e.Offset == nil || *e.Offset != len(photo) {
+				t.Errorf("uploaded at %v", e.Offset)
+			}
+		}
+		want, known := replicas[e.Event]
+		if !known {
+			continue
+		}
+		order = append(order, e.Event)
+		if e.Replica == nil || *e.Replica != want {
+			t.Errorf("%s at %v", e.Event, e.Replica)
+		}
+		if e.TraceID == nil || (*e.TraceID == traceID) != traced {
+			t.Errorf("%s in the trace %v", e.Event, e.TraceID)
+		}
+		if (e.DurationMS != nil) != (e.Event == "scan") {
+			t.Errorf("%s took %v", e.Event, e.DurationMS)
+		}
+	}
+	if want := []string{"created", "uploaded", "processing", "scan", "completed"}; !slices.Equal(order, want) {
+		t.Errorf("the order is %v", events(told))
+	}
+	for name, p := range map[string]*stack.Process{"server": server.process, "worker": worker.process} {
+		if !strings.Contains(p.Output(), "trace_id="+traceID) {
+			t.Errorf("the %s logs nothing in the trace:\n%s", name, p.Output())
+		}
+	}
+}
+
+// Answers without a trace of the client's begin one, errors and the page's too; a broken traceparent is none.
+func TestEveryAnswerNamesItsTrace(t *testing.T) {
+	t.Parallel()
+	u, nobody := newUser(t), user{t: t}
+	seen := make(map[string]bool)
+	for _, a := range []answer{
+		u.do("GET", tramo.replicas[0].url+"/api/uploads", nil),
+		u.do("GET", tramo.replicas[0].url+"/api/uploads", nil, "traceparent", "00-xyz"),
+		u.do("POST", tramo.replicas[0].url+"/api/uploads", nil),
+		nobody.do("GET", tramo.replicas[0].url+"/api/uploads", nil),
+		nobody.do("GET", tramo.replicas[0].url+"/", nil),
+	} {
+		parts := strings.Split(a.header.Get("traceresponse"), "-")
+		if len(parts) != 4 || len(parts[1]) != 32 || seen[parts[1]] {
+			t.Errorf("%d: traceresponse %v", a.status, parts)
+			continue
+		}
+		seen[parts[1]] = true
+	}
+}
+
+// What is asked for wrongly, or by a stranger, is a problem.
+func TestBadTimelineRequests(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	at := u.create(tramo.replicas[0], 10)
+	for query, want := range map[string]int{
+		"": 200, "?limit=1&cursor=9223372036854775807": 200, "?limit=0": 400, "?limit=501": 400, "?cursor=x": 400, "?cursor=-1": 400,
+	} {
+		a := u.do("GET", at+"/timeline"+query, nil)
+		if a.status != want {
+			t.Errorf("%q: %d %s", query, a.status, a.body)
+		}
+		if want != 200 {
+			a.problem(t)
+		}
+	}
+	unknown := tramo.replicas[0].url + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/timeline"
+	for _, a := range []answer{newUser(t).do("GET", at+"/timeline", nil), u.do("GET", unknown, nil), u.do("GET", at+"x/timeline", nil)} {
+		if a.status != http.StatusNotFound {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		a.problem(t)
+	}
+}
