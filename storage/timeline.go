@@ -11,7 +11,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// An Event is a kind of thing that happens to an upload. Clients read it: once used, a name keeps its meaning.
+// An Event is a kind of thing that happens to an upload. Clients read it, and docs/timeline.md explains it to
+// them: once used, a name keeps its meaning.
 type Event string
 
 // The events of an upload's life. Those that share a name with a [Status] tell that the upload came to it.

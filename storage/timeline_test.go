@@ -2,6 +2,9 @@ package storage_test
 
 import (
 	"context"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -109,4 +112,22 @@ func TestTimelinePages(t *testing.T) {
 		_, err := tx.Timeline(stranger, id, 0, 10)
 		return err
 	}), storage.ErrNotFound)
+}
+
+// Every event that this package names is explained to clients in docs/timeline.md.
+func TestEventsAreDocumented(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/timeline.md")
+	must(t, err)
+	source, err := os.ReadFile("timeline.go")
+	must(t, err)
+	names := regexp.MustCompile(`Event\s+= "(\w+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(names) < 10 {
+		t.Fatalf("found only %v", names)
+	}
+	for _, name := range names {
+		if !strings.Contains(string(page), "`"+name[1]+"`") {
+			t.Errorf("docs/timeline.md does not explain %s", name[1])
+		}
+	}
 }
