@@ -50,7 +50,9 @@ func (s *Server) newTus() (http.Handler, error) {
 			return
 		}
 		ctx := context.WithValue(object.WithLeaseSlot(r.Context()), causeKey{}, pw)
-		inner.ServeHTTP(pw, r.WithContext(ctx))
+		r = r.WithContext(ctx)
+		r.Body = object.WatchBody(ctx, r.Body)
+		inner.ServeHTTP(pw, r)
 		pw.finish(ctx)
 	}), nil
 }

@@ -19,6 +19,8 @@ type Event string
 const (
 	EventCreated    Event = "created"    // its rows are there and its quota is charged
 	EventUploading  Event = "uploading"  // the first bytes are safe
+	EventResumed    Event = "resumed"    // a request goes on from the offset; it waited that long for the lease
+	EventReceived   Event = "received"   // a request that brought bytes is over
 	EventUploaded   Event = "uploaded"   // the whole object is safe, its processing is enqueued
 	EventProcessing Event = "processing" // a worker has begun an attempt
 	EventScan       Event = "scan"       // a step of an attempt ran: download, virus scan and hash

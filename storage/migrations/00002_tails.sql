@@ -1,6 +1,6 @@
 -- +goose Up
 -- Bytes that no part holds yet are kept here and no longer in S3: appending to them costs no S3 request and
--- rewrites nothing (docs/adr/0007). Uploads grow a kind and may not know their size yet.
+-- rewrites nothing (docs/adr/0008). Uploads grow a kind and may not know their size yet.
 set local role tramo_owner;
 
 -- What only the tail object of an earlier build held cannot be brought over: such an upload ends, and its

@@ -27,7 +27,9 @@ func WithLeaseSlot(ctx context.Context) context.Context {
 
 // A leaseSlot is filled by the locker and read by the store, one after the other in one request.
 type leaseSlot struct {
-	lease *storage.Lease
+	lease  *storage.Lease
+	waited time.Duration // for the lease
+	cut    error         // why the request's body ended early; nil if it did not
 	// letGo is set once somebody else wants the upload. tusd passes that on only to a body that is being
 	// read already, and only once; a request that has not come so far must see it too.
 	letGo atomic.Bool
@@ -77,6 +79,7 @@ func (l *lock) Lock(ctx context.Context, requestUnlock func()) error {
 	if slot == nil {
 		return fmt.Errorf("lock upload %s: the request has no slot for a lease", l.upload)
 	}
+	began := time.Now()
 	lease, err := l.Leases.Acquire(ctx, l.upload, func() {
 		slot.letGo.Store(true)
 		requestUnlock()
@@ -89,7 +92,7 @@ func (l *lock) Lock(ctx context.Context, requestUnlock func()) error {
 	case err != nil:
 		return err
 	}
-	l.ctx, l.lease, slot.lease = ctx, lease, lease
+	l.ctx, l.lease, slot.lease, slot.waited = ctx, lease, lease, time.Since(began)
 	return nil
 }
 

@@ -7,8 +7,8 @@ import (
 
 // Metrics count what goes through a Store.
 type Metrics struct {
-	received    prometheus.Counter
-	useful      prometheus.Counter
+	received    *prometheus.CounterVec
+	useful      *prometheus.CounterVec
 	offsetsLost prometheus.Counter
 }
 
@@ -25,14 +25,14 @@ func NewMetrics(r prometheus.Registerer, b *Bucket) *Metrics {
 		return 0
 	})
 	return &Metrics{
-		received: f.NewCounter(prometheus.CounterOpts{
+		received: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "tramo_upload_received_bytes_total",
 			Help: "Bytes read from clients' request bodies.",
-		}),
-		useful: f.NewCounter(prometheus.CounterOpts{
+		}, []string{"tenant"}),
+		useful: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "tramo_upload_useful_bytes_total",
 			Help: "Bytes by which offsets moved. What was received beyond them will be sent again.",
-		}),
+		}, []string{"tenant"}),
 		offsetsLost: f.NewCounter(prometheus.CounterOpts{
 			Name: "tramo_upload_offsets_lost_total",
 			Help: "Uploads whose acknowledged bytes were no longer in S3. Anything but 0 is a broken promise.",

@@ -39,7 +39,9 @@ func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (i
 	if err != nil {
 		return 0, err
 	}
-	err = w.close(w.readAll(body{src, slotIn(ctx), u.store.metrics.received}))
+	slot := slotIn(ctx)
+	err = w.close(w.readAll(body{src, slot, u.store.metrics.received.WithLabelValues(u.keys.Tenant.String())}))
+	w.tell(ctx, slot, err)
 	if errors.Is(err, errCut) {
 		err = nil // tusd knows what cut the body off, and says so
 	}
@@ -75,6 +77,7 @@ type writer struct {
 	mu     sync.Mutex      // over all below
 	ctx    context.Context //nolint:containedctx // of the last flush: outlives the client, ends at the first failure
 	spool  spool
+	story  story
 	hash   hash.Hash   // of all bytes up to the spool's end
 	at     int64       // offset of the spool's first byte
 	tail   int64       // bytes before it that no part holds
@@ -98,6 +101,7 @@ func (u *upload) newWriter(ctx context.Context) (*writer, error) {
 		spool:     spool{from: u.store.buffers, held: run{from: u.store.buffers}},
 		hash:      h,
 		at:        u.content.Received, tail: u.content.TailSize, parts: u.content.NextPart - 1,
+		story: story{began: time.Now(), from: u.content.Received},
 	}
 	// Bytes that have arrived are kept even if nobody waits for the answer.
 	w.ctx, w.fail = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -259,9 +263,11 @@ func (w *writer) flush() error {
 	switch f.kind {
 	case asTail:
 		w.tail += f.bytes.size
+		w.story.checkpoints++
 	case asPart:
 		w.parts++
 		w.tail = 0
+		w.story.parts++
 	}
 	go f.run()
 	return nil

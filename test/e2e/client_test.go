@@ -241,33 +241,43 @@ func idOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }
 // eicar is the test file that every scanner knows.
 func eicar() []byte { return []byte(stack.EICAR()) }
 
-// metric reads one sample, without labels or with them as Prometheus prints them, from a replica's /metrics.
+// metric reads one sample, with its labels as Prometheus prints them, or the sum over all of a family's, from
+// a replica's /metrics.
 func (r replica) metric(t *testing.T, name string) float64 {
 	t.Helper()
+	sum := 0.0
 	for line := range strings.Lines(string(fetch(t, r.ops+"/metrics"))) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
+		sample, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if family, _, _ := strings.Cut(sample, "{"); sample != name && family != name {
+			continue
 		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n
 	}
-	return 0
+	return sum
 }
 
 // awaitMetric waits until a sample is at least want.
 func (r replica) awaitMetric(t *testing.T, name string, want float64) {
 	t.Helper()
+	eventually(t, name, func() bool { return r.metric(t, name) >= want })
+}
+
+// eventually waits until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for r.metric(t, name) < want {
+	for !ok() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s is %v, not %v", name, r.metric(t, name), want)
+			t.Fatalf("no %s within %s", what, patience)
 		}
 	}
 }

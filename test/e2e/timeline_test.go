@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +113,58 @@ func TestTimelineAndTrace(t *testing.T) {
 		if !strings.Contains(p.Output(), "trace_id="+traceID) {
 			t.Errorf("the %s logs nothing in the trace:\n%s", name, p.Output())
 		}
+	}
+}
+
+// A connection drops, another request takes the upload over, and the client goes on: the timeline tells it so.
+func TestTimelineTellsOfDrops(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r := tramo.replicas[0]
+	photo := stack.Photo(stack.PhotoConfig{Seed: 14})
+	at := u.create(r, len(photo), "filetype", "image/jpeg")
+	breaking := func(from, to int, end func(*io.PipeWriter)) {
+		t.Helper()
+		body, client := io.Pipe()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = u.try(context.WithoutCancel(t.Context()), "PATCH", at, body, "Upload-Offset", strconv.Itoa(from), "Content-Type", octets)
+		}()
+		before := r.metric(t, "tramo_upload_received_bytes_total")
+		if _, err := client.Write(photo[from:to]); err != nil {
+			t.Fatal(err)
+		}
+		r.awaitMetric(t, "tramo_upload_received_bytes_total", before+float64(to-from)) // other tests only add to it
+		end(client)
+		<-ended
+	}
+	breaking(0, 100_000, func(client *io.PipeWriter) { client.CloseWithError(io.ErrUnexpectedEOF) })
+	eventually(t, "kept bytes", func() bool { return u.get(at).Offset == 100_000 })
+	breaking(100_000, 250_000, func(client *io.PipeWriter) {
+		defer client.Close()
+		eventually(t, "hand-over", func() bool { return u.offset(tramo.replicas[1].url+"/api/uploads/"+idOf(at)) == 250_000 })
+	})
+	u.patch(at, 250_000, photo[250_000:])
+	u.await(at)
+
+	var told []string
+	for _, e := range u.timeline(at, "100") {
+		if e.Event != "received" && e.Event != "resumed" {
+			continue
+		}
+		line := fmt.Sprint(e.Event, " ", *e.Offset)
+		if e.Event == "received" {
+			line += fmt.Sprintf(" %s %.0f", e.Detail["ended"], e.Detail["bytes"])
+		}
+		told = append(told, line)
+	}
+	want := []string{
+		"received 100000 connection_lost 100000", "resumed 100000", "received 250000 taken_over 150000",
+		"resumed 250000", fmt.Sprintf("received %d whole %d", len(photo), len(photo)-250_000),
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }
 
