@@ -38,7 +38,8 @@ var (
 // Config says how to reach Postgres.
 type Config struct {
 	// URL is a libpq connection URL. LISTEN connections use it too, so it must not lead through a
-	// pooler in transaction mode. Its parameter pool_max_conns bounds the pool; 20 without it.
+	// pooler in transaction mode. Its parameter pool_max_conns bounds the pool; 20 without it. Connections that
+	// nobody needs for a few seconds are closed, pool_max_conn_idle_time.
 	URL string
 	// Replica is this process's name in timelines; "" leaves them without.
 	Replica string
@@ -70,6 +71,14 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	}
 	if !strings.Contains(c.URL, "pool_max_conns") {
 		pc.MaxConns = 20
+	}
+	if !strings.Contains(c.URL, "pool_max_conn_idle_time") {
+		pc.MaxConnIdleTime = 5 * time.Second
+		pc.HealthCheckPeriod = time.Second
+	}
+	if !strings.Contains(c.URL, "pool_ping_timeout") {
+		// Idle connections are pinged before use. One that died without a word must not cost a request its time.
+		pc.PingTimeout = time.Second
 	}
 	if pc.ConnConfig.ConnectTimeout == 0 {
 		pc.ConnConfig.ConnectTimeout = 5 * time.Second
@@ -142,6 +151,11 @@ func (db *DB) InTenant(ctx context.Context, fn func(Tx) error) error {
 	return db.inTenant(ctx, "", fn)
 }
 
+// unlessIdle ends a transaction whose process says no more, frozen or cut off: its row locks would make others
+// wait for as long, a take-over of its leases among them. Transactions wait for nothing but Postgres, so that
+// none is idle for longer than a machine is busy.
+const unlessIdle = "set local idle_in_transaction_session_timeout = '5s'; "
+
 // inTenant is InTenant with settings, statements that end in a semicolon, after the scope is set. The
 // scope travels with BEGIN, in one round trip.
 func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) error {
@@ -149,7 +163,7 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	if err != nil {
 		return err
 	}
-	begin := "begin; " + settings + "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
+	begin := "begin; " + unlessIdle + settings + "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
 	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
 		return fn(Tx{Tx: tx, Tenant: id.Tenant, replica: db.replica})
 	})
@@ -173,8 +187,9 @@ func IsUnavailable(err error) bool {
 		return false
 	}
 	// PostgreSQL documentation, Appendix A: class 08, connection exception; 53, insufficient resources;
-	// 57P0x, operator intervention.
-	return strings.HasPrefix(pgErr.Code, "08") || strings.HasPrefix(pgErr.Code, "53") || strings.HasPrefix(pgErr.Code, "57P")
+	// 57P0x, operator intervention; 25P03, idle_in_transaction_session_timeout.
+	return strings.HasPrefix(pgErr.Code, "08") || strings.HasPrefix(pgErr.Code, "53") ||
+		strings.HasPrefix(pgErr.Code, "57P") || pgErr.Code == "25P03"
 }
 
 // notFound turns pgx's "no rows" into [ErrNotFound].
