@@ -18,7 +18,7 @@ import (
 var ErrLeaseHeld = errors.New("upload is held by another request")
 
 // lazily makes a commit not wait for its WAL to reach the disk. A lease lost to a crash of Postgres is
-// caught by its fence, so leases need not pay for durability.
+// caught by its fence, which no other will ever have ([nextFence]), so leases need not pay for durability.
 const lazily = "set local synchronous_commit = off; "
 
 // recheck is how often a waiter asks again without having been told: it covers a lost notification and a
@@ -35,7 +35,7 @@ func ValidateLeaseTTL(ttl time.Duration) error {
 
 // Leases hands out the right to write an upload, to one holder at a time over all replicas. A lease is a
 // row with a fence, a number that only grows; whoever writes shows its fence, in the transaction that
-// counts ([Tx.SaveContent]). The process stays a holder by a heartbeat; when that is missed for the time
+// counts ([Tx.Advance]). The process stays a holder by a heartbeat; when that is missed for the time
 // to live, others take its leases over.
 type Leases struct {
 	db      *DB
@@ -47,13 +47,17 @@ type Leases struct {
 	holder  uuid.UUID                   // this process's row in lock_holders; the zero id before the first heartbeat
 	changed chan struct{}               // closed when holder changes
 	alive   time.Time                   // when the last heartbeat that succeeded was sent
+	doom    *time.Timer                 // calls overdue
 	held    map[uuid.UUID]*Lease        // by upload
 	trying  map[uuid.UUID]chan struct{} // by upload: closed when this process's attempt at its row is over
 	freed   map[uuid.UUID][]waiter      // by upload: who waits in this process
+
+	errands sync.WaitGroup // what the heartbeat's goroutine must not wait for
+	metrics leaseMetrics
 }
 
-// A waiter is told, without blocking, that it is worth asking again.
-type waiter chan struct{}
+// A waiter is told, without blocking, that it is worth asking again, and how it comes to be told.
+type waiter chan string
 
 // A Lease is the right to write one upload until it is released or lost.
 type Lease struct {
@@ -62,19 +66,23 @@ type Lease struct {
 	tenant uuid.UUID
 	holder uuid.UUID
 	fence  int64
-	letGo  func() // asks the holder to finish; safe to call more than once
+	letGo  func() // asks the holder to finish; does not block; safe to call more than once
 }
 
 // NewLeases makes a lease manager for a process named replica, with the time to live ttl. [Leases.Run]
 // must run for leases to be had.
 func NewLeases(db *DB, replica string, ttl time.Duration, log *slog.Logger) *Leases {
-	return &Leases{
+	ls := &Leases{
 		db: db, replica: replica, ttl: ttl, log: log,
 		changed: make(chan struct{}),
 		held:    make(map[uuid.UUID]*Lease),
 		trying:  make(map[uuid.UUID]chan struct{}),
 		freed:   make(map[uuid.UUID][]waiter),
 	}
+	ls.metrics = newLeaseMetrics(ls)
+	ls.doom = time.AfterFunc(ttl, ls.overdue)
+	ls.doom.Stop() // until there is something to lose
+	return ls
 }
 
 // Fence returns the number that orders this lease among all of the upload's.
@@ -82,8 +90,8 @@ func (l *Lease) Fence() int64 { return l.fence }
 
 // Acquire waits for the lease on an upload of the tenant in ctx until ctx is done, and then returns
 // [ErrLeaseHeld]. An upload that this tenant does not have is [ErrNotFound], at once, and its holder hears
-// nothing. letGo is called when another request wants the upload, or when the lease is lost; it may be
-// called more than once.
+// nothing. letGo is called when another request wants the upload, or when the lease is lost; it must not
+// block, and may be called more than once.
 func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (*Lease, error) {
 	id, err := tenant.From(ctx)
 	if err != nil {
@@ -93,11 +101,13 @@ func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 	defer retry.Stop()
 	wake := ls.wait(upload)
 	defer ls.stopWaiting(upload, wake)
+	began, woken := time.Now(), unwoken
 	for {
 		_, changed := ls.self()
 		lease, err := ls.try(ctx, id.Tenant, upload, letGo)
 		switch {
 		case err == nil:
+			ls.metrics.wait.WithLabelValues(woken).Observe(time.Since(began).Seconds())
 			return lease, nil
 		case !errors.Is(err, ErrLeaseHeld):
 			if ctx.Err() != nil {
@@ -107,9 +117,11 @@ func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 		}
 		retry.Reset(recheck)
 		select {
-		case <-wake:
+		case woken = <-wake:
 		case <-changed:
+			woken = locally
 		case <-retry.C:
+			woken = rechecked
 		case <-ctx.Done():
 			return nil, ErrLeaseHeld
 		}
@@ -152,10 +164,11 @@ func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 	return lease, nil
 }
 
-// Release gives the lease back and tells the process that waits. Its own process's waiters are told too.
+// Release gives the lease back and tells the processes that wait. Its own process's waiters are told even if
+// Postgres does not answer.
 func (l *Lease) Release(ctx context.Context) error {
 	ls := l.leases
-	defer ls.wakeWaiters(l.upload)
+	defer ls.wakeWaiters(l.upload, locally)
 	defer ls.forget(l)
 	if err := ls.giveBack(ctx, l.tenant, l.upload, l.holder, l.fence); err != nil {
 		return fmt.Errorf("release lease on upload %s: %w", l.upload, err)
@@ -163,58 +176,51 @@ func (l *Lease) Release(ctx context.Context) error {
 	return nil
 }
 
-// asked hears that another process wants an upload that it thinks is held here. If nobody here holds it,
-// the answer to a commit got lost: that of a lease taken, whose request had gone by then, or that of a
-// release. The heartbeat would keep such a row alive for ever.
-func (ls *Leases) asked(ctx context.Context, owner, upload uuid.UUID) error {
-	if ls.askLocally(owner, upload) {
-		return nil
-	}
-	leave, ok := ls.tryEnter(upload)
-	if !ok {
-		return nil // somebody is about to hold it; who wants it will ask again
-	}
-	defer leave()
-	if ls.askLocally(owner, upload) {
-		return nil
-	}
-	me, _ := ls.self()
-	return ls.giveBack(ctx, owner, upload, me, anyFence)
-}
-
 const anyFence = 0
 
-// giveBack deletes a holder's lock and tells the process that waits for it.
+// giveBack deletes a holder's lock and tells those who wait for it, if there are any.
 func (ls *Leases) giveBack(ctx context.Context, owner, upload, holder uuid.UUID, fence int64) error {
 	ctx = tenant.With(ctx, tenant.Identity{Tenant: owner})
 	return ls.db.inTenant(ctx, lazily, func(tx Tx) error {
 		_, err := tx.Exec(ctx, `
 			with gone as (
 				delete from upload_locks
-				where tenant_id = $1 and upload_id = $2 and holder_id = $3 and ($4 = 0 or fence = $4)
+				where tenant_id = $1 and upload_id = $2 and holder_id = $3 and ($4::bigint = 0 or fence = $4)
 				returning waiter
 			)
-			select pg_notify('tramo_lock_' || replace(waiter::text, '-', ''), 'free ' || $1::text || ' ' || $2::text)
-			from gone where waiter <> $3`, tx.Tenant, upload, holder, fence)
+			select pg_notify('`+locksChannel+`', 'free ' || $1::text || ' ' || $2::text)
+			from gone where waiter is not null`, tx.Tenant, upload, holder, fence)
 		return err
 	})
 }
+
+// nextFence is a fence that is above all before and that nobody else ever has: objects in S3 carry it in their
+// keys. The sequence alone would not do. Its WAL is written lazily too, so that after a crash of Postgres it
+// hands out the last numbers again; the clock, in milliseconds, has gone on by then.
+const nextFence = `(floor(extract(epoch from clock_timestamp()) * 1000)::bigint << 20) | (nextval('fences') & 1048575)`
 
 // takeLock returns the fence of a lock taken, [ErrLeaseHeld] when another living process holds it, or
 // [ErrNotFound] when this tenant has no such upload. The caller knows that nobody in this process holds it:
 // if the row says so, the answer to a commit got lost, and the row is free.
 func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, err error) {
 	var both pgx.Batch // in one round trip
+	// A heartbeat under way holds its row, and dead waits for it and then looks again: no holder's lease is taken
+	// over that has been told that it is alive.
 	both.Queue(`
+		with dead as (
+			select h.id from upload_locks l join lock_holders h on h.id = l.holder_id
+			where l.tenant_id = $1 and l.upload_id = $2 and h.expires_at <= clock_timestamp()
+			for share of h
+		)
 		insert into upload_locks as l (tenant_id, upload_id, holder_id, fence)
 		select u.tenant_id, u.id, $3, 0 from uploads u where u.tenant_id = $1 and u.id = $2
-		on conflict (tenant_id, upload_id) do update set holder_id = excluded.holder_id, waiter = null
-			where l.holder_id = excluded.holder_id
-				or (select h.expires_at <= now() from lock_holders h where h.id = l.holder_id)`,
+		on conflict (tenant_id, upload_id) do update
+			set holder_id = excluded.holder_id, waiter = nullif(l.waiter, excluded.holder_id)
+			where l.holder_id = excluded.holder_id or l.holder_id in (select id from dead)`,
 		tx.Tenant, upload, me)
 	// The insert can wait for another's row. A fence drawn before that would be below those handed out meanwhile.
 	both.Queue(`
-		update upload_locks set fence = nextval('fences')
+		update upload_locks set fence = `+nextFence+`
 		where tenant_id = $1 and upload_id = $2 and holder_id = $3 returning fence`,
 		tx.Tenant, upload, me).QueryRow(func(row pgx.Row) error {
 		err := row.Scan(&fence)

@@ -4,300 +4,213 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 )
 
-// Run keeps this process a holder until ctx is done: it heartbeats, and listens for other replicas that
-// want an upload or have let one go.
-func (ls *Leases) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { ls.heartbeats(ctx); return nil })
-	g.Go(func() error { ls.listens(ctx); return nil })
-	return g.Wait()
+// locksChannel is where all processes hear that a lock has become free. What only a holder need know goes to
+// its own channel.
+const locksChannel = "tramo_locks"
+
+func channelOf(holder uuid.UUID) string {
+	return "tramo_lock_" + strings.ReplaceAll(holder.String(), "-", "")
 }
 
-// Close takes this process out of the holders, and gives up what it still holds, so that nobody waits for a
-// time to live. Call it after Run has returned, when no request runs any more.
+// Run keeps this process a holder until ctx is done: it heartbeats, and hears which uploads others want or
+// have let go. Both go over one connection that is nobody else's, so that a heartbeat never queues behind
+// requests for the pool, and a connection that died without a word is found out by the next heartbeat.
+func (ls *Leases) Run(ctx context.Context) error {
+	defer ls.errands.Wait()
+	defer ls.doom.Stop()
+	for ctx.Err() == nil {
+		if err := ls.attend(ctx); err != nil && ctx.Err() == nil {
+			ls.log.WarnContext(ctx, "lease heartbeat failed", slog.Any("err", err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(ls.ttl / 16):
+		}
+	}
+	return nil
+}
+
+// Close takes this process out of the holders, and with it gives up what it still holds, and says so: nobody
+// waits for a time to live. Call it after Run has returned, when no request runs any more.
 func (ls *Leases) Close(ctx context.Context) error {
-	me := ls.become(uuid.Nil, time.Time{})
+	me, _ := ls.self()
 	if me == uuid.Nil {
 		return nil
 	}
-	if _, err := ls.db.pool.Exec(ctx, `delete from lock_holders where id = $1`, me); err != nil {
+	ls.lose(me)
+	_, err := ls.db.pool.Exec(ctx, `
+		with gone as (delete from lock_holders where id = $1 returning id)
+		select pg_notify('`+locksChannel+`', 'gone') from gone`, me)
+	if err != nil {
 		return fmt.Errorf("resign as lease holder: %w", err)
 	}
 	return nil
 }
 
-// heartbeats renews this process's row four times a time to live. After three quarters of one without
-// success it declares its leases lost by itself, before anyone may take them over.
-func (ls *Leases) heartbeats(ctx context.Context) {
-	tick := time.NewTicker(ls.ttl / 4)
-	defer tick.Stop()
-	for {
-		if err := ls.beat(ctx); err != nil && ctx.Err() == nil {
-			ls.log.WarnContext(ctx, "lease heartbeat failed", slog.Any("err", err))
-			if ls.overdue() {
-				ls.lose()
-			}
+// attend heartbeats and listens for as long as one connection lasts. A heartbeat is due four times a time to
+// live, and may take as long as the next one is away.
+func (ls *Leases) attend(ctx context.Context) error {
+	conn, err := ls.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ls.ttl/4)
+		defer cancel()
+		conn.Close(ctx) // nothing is lost with it
+	}()
+	for first := true; ctx.Err() == nil; first = false {
+		due := time.Now().Add(ls.ttl / 4)
+		if err := ls.beat(ctx, conn); err != nil {
+			return err
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+		if first {
+			ls.wakeAll() // nobody heard what was said before
+		}
+		if err := ls.hear(ctx, conn, due); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
-func (ls *Leases) beat(ctx context.Context) error {
+func (ls *Leases) connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, ls.ttl/4)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, ls.db.pool.Config().ConnConfig)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Exec(ctx, "set synchronous_commit = off"); err != nil { // see lazily
+		conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// beat renews this process's row. A row that is no longer there, or too old, means that the leases are lost,
+// and the process becomes a new holder.
+func (ls *Leases) beat(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, ls.ttl/4)
 	defer cancel()
 	sent := time.Now()
 	me, _ := ls.self()
-	if me == uuid.Nil {
-		return ls.enlist(ctx, sent)
-	}
-	tag, err := ls.db.pool.Exec(ctx, `
-		update lock_holders set expires_at = now() + $2 where id = $1 and expires_at > now()`, me, ls.ttl)
-	if err != nil {
-		return err
-	}
-	if tag.RowsAffected() == 0 {
-		ls.log.WarnContext(ctx, "lease heartbeat came too late")
-		ls.lose()
-		return ls.enlist(ctx, sent)
-	}
-	ls.mu.Lock()
-	ls.alive = sent
-	ls.mu.Unlock()
-	return nil
-}
-
-// enlist makes this process a new holder, and sweeps away those that died long ago.
-func (ls *Leases) enlist(ctx context.Context, sent time.Time) error {
-	me := uuid.New()
-	_, err := ls.db.pool.Exec(ctx, `
-		with swept as (delete from lock_holders where expires_at < now() - interval '1 hour')
-		insert into lock_holders (id, replica, expires_at) values ($1, $2, now() + $3)`, me, ls.replica, ls.ttl)
-	if err != nil {
-		return err
-	}
-	ls.become(me, sent)
-	return nil
-}
-
-// overdue is asked after each heartbeat that fails, four times a time to live. The third in a row is due
-// three quarters of one after the last success, give or take a moment, and decides.
-func (ls *Leases) overdue() bool {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return ls.holder != uuid.Nil && time.Since(ls.alive) > ls.ttl*5/8
-}
-
-// lose tells every holder in this process to stop: its leases may be another's by now.
-func (ls *Leases) lose() {
-	ls.become(uuid.Nil, time.Time{})
-	ls.mu.Lock()
-	lost := ls.held
-	ls.held = make(map[uuid.UUID]*Lease)
-	ls.mu.Unlock()
-	for _, l := range lost {
-		l.letGo()
-	}
-}
-
-// become changes the holder that this process is, and returns the one that it was.
-func (ls *Leases) become(me uuid.UUID, since time.Time) (before uuid.UUID) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	before, ls.holder, ls.alive = ls.holder, me, since
-	close(ls.changed)
-	ls.changed = make(chan struct{})
-	return before
-}
-
-// listens reconnects for as long as it must; the re-check of waiters covers what it misses meanwhile.
-func (ls *Leases) listens(ctx context.Context) {
-	for ctx.Err() == nil {
-		me, changed := ls.self()
-		if me != uuid.Nil {
-			ls.listen(ctx, me, changed)
-		}
-		select {
-		case <-ctx.Done():
-		case <-changed:
-		case <-time.After(ls.ttl / 8):
-		}
-	}
-}
-
-// listen hears the holder's own channel, on a connection of its own, until the holder changes.
-func (ls *Leases) listen(ctx context.Context, me uuid.UUID, changed <-chan struct{}) {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		select {
-		case <-changed:
-			stop()
-		case <-ctx.Done():
-		}
-	}()
-	if err := ls.hear(ctx, me); err != nil && ctx.Err() == nil {
-		ls.log.WarnContext(ctx, "listening for leases was cut off", slog.Any("err", err))
-	}
-}
-
-func (ls *Leases) hear(ctx context.Context, me uuid.UUID) error {
-	conn, err := pgx.ConnectConfig(ctx, ls.db.pool.Config().ConnConfig)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx)) // nothing is lost with it
-	channel := "tramo_lock_" + strings.ReplaceAll(me.String(), "-", "")
-	if _, err := conn.Exec(ctx, "listen "+channel); err != nil {
-		return err
-	}
-	for {
-		n, err := conn.WaitForNotification(ctx)
+	if me != uuid.Nil {
+		alive, err := ls.renew(ctx, conn, me)
 		if err != nil {
 			return err
 		}
-		if err := ls.heed(ctx, n.Payload); err != nil {
-			ls.log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
+		if alive {
+			ls.survived(me, sent)
+			return nil
 		}
+		ls.log.WarnContext(ctx, "lease heartbeat came too late")
+		ls.lose(me)
 	}
+	return ls.enlist(ctx, conn, sent)
 }
 
-// heed acts on what another replica says: a word, a tenant and an upload.
-func (ls *Leases) heed(ctx context.Context, payload string) error {
-	ctx, cancel := context.WithTimeout(ctx, ls.ttl/4)
+// renew asks the clock only after it has the row, so that it cannot renew what a take-over has seen expired.
+// That it listens again costs nothing, and is needed on a new connection.
+func (ls *Leases) renew(ctx context.Context, conn *pgx.Conn, me uuid.UUID) (alive bool, err error) {
+	var all pgx.Batch
+	all.Queue("listen " + channelOf(me))
+	all.Queue("listen " + locksChannel)
+	all.Queue(`
+		update lock_holders set expires_at = clock_timestamp() + $2
+		where id = $1 and expires_at > clock_timestamp() returning true`, me, ls.ttl).Query(func(rows pgx.Rows) error {
+		alive = rows.Next()
+		return rows.Err()
+	})
+	return alive, conn.SendBatch(ctx, &all).Close()
+}
+
+// enlist makes this process a new holder, one that hears what is said to it from the first moment, and sweeps
+// away those that died long ago.
+func (ls *Leases) enlist(ctx context.Context, conn *pgx.Conn, sent time.Time) error {
+	me := uuid.New()
+	var all pgx.Batch // one transaction
+	all.Queue("unlisten *")
+	all.Queue("listen " + channelOf(me))
+	all.Queue("listen " + locksChannel)
+	all.Queue(`
+		with swept as (delete from lock_holders where expires_at < now() - interval '1 hour')
+		insert into lock_holders (id, replica, expires_at) values ($1, $2, clock_timestamp() + $3)`, me, ls.replica, ls.ttl)
+	if err := conn.SendBatch(ctx, &all).Close(); err != nil {
+		return err
+	}
+	ls.enlisted(me, sent)
+	return nil
+}
+
+// hear heeds what other replicas say, until the next heartbeat is due.
+func (ls *Leases) hear(ctx context.Context, conn *pgx.Conn, due time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, due)
 	defer cancel()
+	for ctx.Err() == nil {
+		n, err := conn.WaitForNotification(ctx)
+		switch {
+		case err == nil:
+			ls.heed(ctx, n.Payload)
+		case ctx.Err() == nil || conn.IsClosed():
+			return err
+		}
+	}
+	return nil
+}
+
+// heed acts on what another replica says: "want" or "free" with a tenant and an upload, or that it is "gone".
+func (ls *Leases) heed(ctx context.Context, payload string) {
+	if payload == "gone" {
+		ls.wakeAll()
+		return
+	}
 	said := strings.Fields(payload)
 	if len(said) != 3 {
-		return nil // nobody but replicas of Tramo writes here
+		return // nobody but replicas of Tramo writes here
 	}
 	owner, err1 := uuid.Parse(said[1])
 	upload, err2 := uuid.Parse(said[2])
 	if err1 != nil || err2 != nil {
-		return nil
+		return
 	}
 	switch said[0] {
 	case "want":
-		return ls.asked(ctx, owner, upload)
+		ls.asked(ctx, owner, upload)
 	case "free":
-		ls.wakeWaiters(upload)
-	}
-	return nil
-}
-
-// self returns the holder that this process is, and what is closed when that changes.
-func (ls *Leases) self() (uuid.UUID, <-chan struct{}) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return ls.holder, ls.changed
-}
-
-// enter waits until no other request of this process is taking or giving back the upload's row, so that
-// what this process holds and what the row says can be compared. Call leave when done.
-func (ls *Leases) enter(ctx context.Context, upload uuid.UUID) (leave func(), err error) {
-	for {
-		leave, ok := ls.tryEnter(upload)
-		if ok {
-			return leave, nil
-		}
-		ls.mu.Lock()
-		busy := ls.trying[upload]
-		ls.mu.Unlock()
-		if busy == nil {
-			continue
-		}
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ErrLeaseHeld
-		}
+		ls.wakeWaiters(upload, notified)
 	}
 }
 
-func (ls *Leases) tryEnter(upload uuid.UUID) (leave func(), ok bool) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if ls.trying[upload] != nil {
-		return nil, false
-	}
-	busy := make(chan struct{})
-	ls.trying[upload] = busy
-	return func() {
-		ls.mu.Lock()
-		delete(ls.trying, upload)
-		ls.mu.Unlock()
-		close(busy)
-	}, true
-}
-
-// keep remembers a lease; false means that the process is no longer the holder that took it.
-func (ls *Leases) keep(l *Lease) bool {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if ls.holder != l.holder {
-		return false
-	}
-	ls.held[l.upload] = l
-	return true
-}
-
-func (ls *Leases) forget(l *Lease) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if ls.held[l.upload] == l {
-		delete(ls.held, l.upload)
-	}
-}
-
-// askLocally asks the holder in this process to let go; false means that there is none for this tenant.
-func (ls *Leases) askLocally(owner, upload uuid.UUID) bool {
-	ls.mu.Lock()
-	l := ls.held[upload]
-	ls.mu.Unlock()
-	if l == nil || l.tenant != owner {
-		return false
-	}
-	l.letGo()
-	return true
-}
-
-func (ls *Leases) wait(upload uuid.UUID) waiter {
-	w := make(waiter, 1)
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	ls.freed[upload] = append(ls.freed[upload], w)
-	return w
-}
-
-func (ls *Leases) stopWaiting(upload uuid.UUID, w waiter) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	rest := slices.DeleteFunc(ls.freed[upload], func(o waiter) bool { return o == w })
-	if len(rest) == 0 {
-		delete(ls.freed, upload)
+// asked hears that another process wants an upload that it thinks is held here. If nobody here holds it,
+// the answer to a commit got lost: that of a lease taken, whose request had gone by then, or that of a
+// release. The heartbeat would keep such a row alive for ever, so it is given back, without making the next
+// heartbeat wait.
+func (ls *Leases) asked(ctx context.Context, owner, upload uuid.UUID) {
+	if ls.askLocally(owner, upload) {
 		return
 	}
-	ls.freed[upload] = rest
-}
-
-func (ls *Leases) wakeWaiters(upload uuid.UUID) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	for _, w := range ls.freed[upload] {
-		select {
-		case w <- struct{}{}:
-		default:
-		}
+	leave, ok := ls.tryEnter(upload)
+	if !ok {
+		return // somebody is about to hold it; who wants it will ask again
 	}
+	ls.errands.Go(func() {
+		defer leave()
+		if ls.askLocally(owner, upload) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ls.ttl/4)
+		defer cancel()
+		me, _ := ls.self()
+		if err := ls.giveBack(ctx, owner, upload, me, anyFence); err != nil {
+			ls.log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
+		}
+	})
 }

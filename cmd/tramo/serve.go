@@ -91,6 +91,7 @@ func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 	}
 	registry := telemetry.NewRegistry()
 	leases := storage.NewLeases(db, k.database.Replica, c.LeaseTTL, k.log)
+	registry.MustRegister(leases)
 	parts, err := assemble(ctx, k, db, bucket, registry, leases)
 	if err != nil {
 		return err

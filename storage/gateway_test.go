@@ -1,0 +1,116 @@
+package storage_test
+
+import (
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// A gateway stands before Postgres' socket and can forget connections: what is said on them arrives nowhere, and
+// neither side is told.
+type gateway struct {
+	upstream string
+
+	mu    sync.Mutex
+	conns map[*gated]struct{}
+	all   sync.WaitGroup
+}
+
+// newGateway returns a gateway to the server at a URL, and the URL that leads through it.
+func newGateway(t *testing.T, to string) (*gateway, string) {
+	t.Helper()
+	u, err := url.Parse(to)
+	must(t, err)
+	query := u.Query()
+	const name = ".s.PGSQL.5432"
+	g := &gateway{upstream: filepath.Join(query.Get("host"), name), conns: make(map[*gated]struct{})}
+	dir, err := os.MkdirTemp("", "tramo-gw-") // t.TempDir is too long for a socket
+	must(t, err)
+	l, err := net.Listen("unix", filepath.Join(dir, name))
+	must(t, err)
+	g.all.Go(func() { g.serve(l) })
+	t.Cleanup(func() {
+		must(t, l.Close())
+		g.cut()
+		g.all.Wait()
+		must(t, os.RemoveAll(dir))
+	})
+	query.Set("host", dir)
+	u.RawQuery = query.Encode()
+	return g, u.String()
+}
+
+func (g *gateway) serve(l net.Listener) {
+	for {
+		client, err := l.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("unix", g.upstream)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		c := &gated{client: client, server: server}
+		g.mu.Lock()
+		g.conns[c] = struct{}{}
+		g.mu.Unlock()
+		g.all.Go(func() { c.pass(client, server) })
+		g.all.Go(func() { c.pass(server, client) })
+	}
+}
+
+// forget forgets all connections that there are.
+func (g *gateway) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		c.mu.Lock()
+		c.forgotten = true
+		c.mu.Unlock()
+	}
+}
+
+// cut closes all connections that there are.
+func (g *gateway) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		c.client.Close()
+		c.server.Close()
+	}
+}
+
+// A gated connection has two ends, between which bytes pass until it is forgotten.
+type gated struct {
+	client, server net.Conn
+
+	mu        sync.Mutex
+	forgotten bool
+}
+
+func (c *gated) pass(from, to net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		c.mu.Lock()
+		forgotten := c.forgotten
+		c.mu.Unlock()
+		switch {
+		case forgotten && err == nil:
+			continue
+		case forgotten:
+			return
+		case err != nil:
+			to.Close()
+			return
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			from.Close()
+			return
+		}
+	}
+}

@@ -1,0 +1,398 @@
+package storage_test
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
+)
+
+// The holder dies without a word: after the time to live its lease is another's, and whatever it still
+// sends to Postgres is refused.
+func TestDeadHolderIsFenced(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 100)
+	one, two := newReplica(t, d, 2*time.Second), newReplica(t, d, calmly)
+	old := one.acquire(t, ctx, id, func() {})
+	next := two.acquiring(t, ctx, id)
+	one.die()
+	lease := await(t, "lease", next)
+	if lease.Fence() <= old.Fence() {
+		t.Errorf("fence %d came after %d", lease.Fence(), old.Fence())
+	}
+	to := storage.Progress{To: 10, TailSize: 10}
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+		return tx.Advance(ctx, id, old.Fence(), to)
+	}), storage.ErrFenced)
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+		_, err := tx.ReservePart(ctx, id, old.Fence(), "mp", "key")
+		return err
+	}), storage.ErrFenced)
+	must(t, old.Release(ctx)) // and it does not take the other's away
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, lease.Fence(), to) })
+}
+
+// A take-over meets a transaction of the old holder that has checked its fence: the take-over waits for
+// it, and the new holder sees what it wrote.
+func TestTakeOverWaitsForAWrite(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 100)
+	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
+	old := one.acquire(t, ctx, id, func() {})
+	var next <-chan *storage.Lease
+	d.must(t, ctx, func(tx storage.Tx) error {
+		to := storage.Progress{To: 10, TailSize: 10}
+		if err := tx.Advance(ctx, id, old.Fence(), to); err != nil {
+			return err
+		}
+		expire(t, d, one)
+		next = two.acquiring(t, ctx, id)
+		admin := d.Admin(t)
+		eventually(t, patience, "the take-over waiting", func() bool {
+			var waiting bool
+			must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+				where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_locks%')`).Scan(&waiting))
+			return waiting
+		})
+		return nil
+	})
+	await(t, "lease", next)
+	if c := d.content(t, ctx, id); c.Received != 10 {
+		t.Errorf("the new holder sees %d bytes", c.Received)
+	}
+}
+
+// expire makes a replica's heartbeat late, as a long pause of the process would.
+func expire(t *testing.T, d *database, r *replica) {
+	t.Helper()
+	tag, err := d.Admin(t).Exec(t.Context(), `update lock_holders set expires_at = now() - interval '1 second' where replica = $1`, r.name)
+	must(t, err)
+	if tag.RowsAffected() != 1 {
+		t.Fatalf("%d rows are the replica's", tag.RowsAffected())
+	}
+}
+
+// A heartbeat that comes too late loses every lease, at once and for good; the process enlists again, takes
+// new leases, and hears when another wants them.
+func TestLateHeartbeat(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 1)
+	one, two := newReplica(t, d, 8*time.Second), newReplica(t, d, calmly)
+	lost := make(flag, 1)
+	old := one.acquire(t, ctx, id, lost.raise)
+	expire(t, d, one)
+	await(t, "call of letGo", lost)
+	again := make(flag, 1)
+	lease := one.acquire(t, ctx, id, again.raise)
+	if lease.Fence() <= old.Fence() {
+		t.Errorf("fence %d came after %d", lease.Fence(), old.Fence())
+	}
+	must(t, old.Release(ctx)) // of the lost one: changes nothing
+	next := two.acquiring(t, ctx, id)
+	await(t, "call of letGo", again)
+	must(t, lease.Release(ctx))
+	must(t, await(t, "lease", next).Release(ctx))
+}
+
+// Postgres takes no heartbeat any more: the process gives its leases up by itself, before anyone may take
+// them over.
+func TestHeartbeatFails(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 1)
+	r := newReplica(t, d, 4*time.Second)
+	lost := make(flag, 1)
+	r.acquire(t, ctx, id, lost.raise)
+	admin := d.Admin(t)
+	tx, err := admin.Begin(t.Context())
+	must(t, err)
+	_, err = tx.Exec(t.Context(), `select from lock_holders for update`)
+	must(t, err)
+	await(t, "call of letGo", lost)
+	var early bool
+	must(t, tx.QueryRow(t.Context(), `select expires_at > clock_timestamp() from lock_holders where replica = $1`, r.name).Scan(&early))
+	if !early {
+		t.Error("another could have taken the lease before its holder knew")
+	}
+	must(t, tx.Rollback(t.Context()))
+	must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
+}
+
+// Postgres is killed and restarted while leases are held: they are still held, hand-over still works, and a
+// lease whose release Postgres never heard of is not held for ever.
+func TestLeasesOutlivePostgres(t *testing.T) {
+	t.Parallel()
+	cluster, err := storagetest.Start(t.Context()) // of its own, which it may break
+	must(t, err)
+	t.Cleanup(func() { must(t, cluster.Stop()) })
+	d := &database{cluster.NewDatabase(t)}
+	ctx := d.NewTenant(t, 1<<30)
+	one, two := newReplica(t, d, 20*time.Second), newReplica(t, d, 20*time.Second)
+	kept, local, remote := d.create(t, ctx, 100), d.create(t, ctx, 100), d.create(t, ctx, 100)
+	asked := make(flag, 1)
+	lease := one.acquire(t, ctx, kept, asked.raise)
+	unheard := []*storage.Lease{one.acquire(t, ctx, local, func() {}), one.acquire(t, ctx, remote, func() {})}
+
+	// Leases are committed lazily: have them on disk.
+	_, err = d.Admin(t).Exec(t.Context(), `checkpoint`)
+	must(t, err)
+	cluster.Kill()
+	for _, l := range unheard {
+		if err := l.Release(ctx); err == nil {
+			t.Error("a release without Postgres succeeded")
+		}
+	}
+	must(t, cluster.Restart(t.Context()))
+	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil && d.Worker.Ping(ctx) == nil })
+
+	d.must(t, ctx, func(tx storage.Tx) error {
+		return tx.Advance(ctx, kept, lease.Fence(), storage.Progress{To: 1, TailSize: 1})
+	})
+	next := make(chan *storage.Lease, 1)
+	go func() { next <- persistently(t, ctx, two, kept) }()
+	await(t, "call of letGo", asked)
+	must(t, lease.Release(ctx))
+	await(t, "lease", next)
+
+	for name, c := range map[string]struct {
+		r  *replica
+		id uuid.UUID
+	}{"the same process": {one, local}, "another process": {two, remote}} {
+		if l := persistently(t, ctx, c.r, c.id); l == nil {
+			t.Errorf("%s never gets the upload again", name)
+		}
+	}
+}
+
+// persistently acquires as a client would that tries again after an error.
+func persistently(t *testing.T, ctx context.Context, r *replica, id uuid.UUID) *storage.Lease {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		lease, err := r.Acquire(ctx, id, func() {})
+		if err == nil {
+			return lease
+		}
+		if ctx.Err() != nil {
+			t.Error(err)
+			return nil
+		}
+	}
+}
+
+// A request gives up just while Postgres commits its lease: nobody holds it, and so it is not held for
+// ever, neither for its own process nor for others.
+func TestAcquireGivenUpDuringCommit(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
+	admin := d.Admin(t)
+	_, err := admin.Exec(t.Context(), `
+		create function dawdle() returns trigger language plpgsql as $$ begin
+			perform pg_sleep(60);
+			return null;
+		exception when query_canceled then return null; -- the client has gone, the commit goes on
+		end $$;
+		create constraint trigger dawdle after insert on upload_locks deferrable initially deferred
+			for each row execute function dawdle()`)
+	must(t, err)
+	var lost []uuid.UUID
+	for range 2 {
+		id := d.create(t, ctx, 1)
+		lost = append(lost, id)
+		giveUpDuringCommit(t, ctx, one, id, admin)
+	}
+	_, err = admin.Exec(t.Context(), `drop trigger dawdle on upload_locks`)
+	must(t, err)
+	must(t, one.acquire(t, ctx, lost[0], func() {}).Release(ctx))
+	must(t, two.acquire(t, ctx, lost[1], func() {}).Release(ctx))
+}
+
+func giveUpDuringCommit(t *testing.T, ctx context.Context, r *replica, id uuid.UUID, admin *pgx.Conn) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Acquire(ctx, id, func() {})
+		ended <- err
+	}()
+	exists := func(sql string, args ...any) func() bool {
+		return func() (yes bool) {
+			must(t, admin.QueryRow(t.Context(), fmt.Sprintf("select exists (%s)", sql), args...).Scan(&yes))
+			return yes
+		}
+	}
+	eventually(t, patience, "a commit under way", exists(`select from pg_stat_activity
+		where datname = current_database() and wait_event = 'PgSleep'`))
+	cancel()
+	wantErr(t, await(t, "end of the wait", ended), storage.ErrLeaseHeld)
+	eventually(t, patience, "a lease that nobody holds", exists(`select from upload_locks where upload_id = $1`, id))
+}
+
+// Postgres crashes before the WAL of a lease has left its memory, and with it forgets the row and the number
+// that the fence was made of. The next holder's fence is another one, and the forgotten holder is refused.
+func TestFenceOfAForgottenLease(t *testing.T) {
+	t.Parallel()
+	cluster, err := storagetest.Start(t.Context()) // of its own, which it may break
+	must(t, err)
+	t.Cleanup(func() { must(t, cluster.Stop()) })
+	d := &database{cluster.NewDatabase(t)}
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 100)
+	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
+	admin := d.Admin(t)
+	_, err = admin.Exec(t.Context(), `checkpoint`)
+	must(t, err)
+	var walWriter int
+	must(t, admin.QueryRow(t.Context(), `select pid from pg_stat_activity where backend_type = 'walwriter'`).Scan(&walWriter))
+	must(t, syscall.Kill(walWriter, syscall.SIGSTOP)) // and nobody else writes what is committed lazily
+	forgotten := one.acquire(t, ctx, id, func() {})
+	cluster.Kill()
+	must(t, syscall.Kill(walWriter, syscall.SIGKILL))
+	must(t, cluster.Restart(t.Context()))
+	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil })
+	var rows int
+	must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_locks`).Scan(&rows))
+	if rows != 0 {
+		t.Fatal("Postgres has not forgotten the lease")
+	}
+
+	lease := persistently(t, ctx, two, id)
+	if lease.Fence() <= forgotten.Fence() {
+		t.Errorf("fence %d came after %d", lease.Fence(), forgotten.Fence())
+	}
+	to := storage.Progress{To: 10, TailSize: 10}
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+		return tx.Advance(ctx, id, forgotten.Fence(), to)
+	}), storage.ErrFenced)
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, lease.Fence(), to) })
+}
+
+// A heartbeat is on its way through Postgres while its holder's time runs out: nobody takes over until it is
+// decided, and as it succeeds, nobody at all.
+func TestTakeOverWaitsForAHeartbeat(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 1)
+	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
+	asked := make(flag, 1)
+	lease := one.acquire(t, ctx, id, asked.raise)
+	expire(t, d, one)
+	beat, err := d.Admin(t).Begin(t.Context())
+	must(t, err)
+	_, err = beat.Exec(t.Context(), `update lock_holders set expires_at = now() + interval '1 minute' where replica = $1`, one.name)
+	must(t, err)
+	next := two.acquiring(t, ctx, id)
+	admin := d.Admin(t) // in its transaction the first would see the same activity for ever
+	eventually(t, patience, "the take-over waiting", func() bool {
+		var waiting bool
+		must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+			where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_locks%')`).Scan(&waiting))
+		return waiting
+	})
+	must(t, beat.Commit(t.Context()))
+	await(t, "call of letGo", asked)
+	must(t, lease.Release(ctx))
+	if got := await(t, "lease", next); got.Fence() <= lease.Fence() {
+		t.Errorf("fence %d came after %d", got.Fence(), lease.Fence())
+	}
+}
+
+// A holder freezes in the middle of a transaction that has checked its fence. Postgres ends the transaction, and
+// with it the wait of whoever takes over; what was not committed never was.
+func TestTakeOverFromAFrozenTransaction(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 100)
+	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
+	old := one.acquire(t, ctx, id, func() {})
+	err := d.API.InTenant(ctx, func(tx storage.Tx) error {
+		to := storage.Progress{To: 10, TailSize: 10}
+		if err := tx.Advance(ctx, id, old.Fence(), to); err != nil {
+			return err
+		}
+		expire(t, d, one)
+		two.acquire(t, ctx, id, func() {})
+		return nil
+	})
+	if err == nil {
+		t.Error("the frozen transaction was committed")
+	}
+	if c := d.content(t, ctx, id); c.Received != 0 {
+		t.Errorf("%d bytes of a transaction that was ended", c.Received)
+	}
+}
+
+// Requests have taken every connection of the pool, for longer than the time to live: the heartbeat does not
+// queue behind them, and no lease is lost.
+func TestHeartbeatNeedsNoPool(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	const ttl = 4 * time.Second
+	r := newReplica(t, d, ttl)
+	lost := make(flag, 1)
+	r.acquire(t, ctx, d.create(t, ctx, 1), lost.raise)
+	for range r.db.Pool().Config().MaxConns {
+		conn, err := r.db.Pool().Acquire(t.Context())
+		must(t, err)
+		defer conn.Release()
+	}
+	admin := d.Admin(t)
+	expiry := func() (at time.Time) {
+		must(t, admin.QueryRow(t.Context(), `select max(expires_at) from lock_holders where replica = $1`, r.name).Scan(&at))
+		return at
+	}
+	first := expiry()
+	eventually(t, patience, "a time to live of heartbeats", func() bool { return expiry().Sub(first) > ttl })
+	select {
+	case <-lost:
+		t.Error("the lease was lost")
+	default:
+	}
+}
+
+// Every connection to Postgres dies without a word, as when a firewall forgets them; new ones work. The process
+// finds out by its next heartbeat: it keeps its leases, and it hears again that another wants one.
+func TestConnectionsDieSilently(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 1)
+	gateway, through := newGateway(t, shared.URL("tramo_api", d.Name))
+	db, err := storage.Open(t.Context(), storage.Config{URL: through})
+	must(t, err)
+	t.Cleanup(db.Close)
+	defer gateway.cut() // or the pool would wait for answers when it is closed
+	one := newReplicaOn(t, d, db, 8*time.Second)
+	two := newReplica(t, d, calmly)
+	asked := make(flag, 1)
+	lease := one.acquire(t, ctx, id, asked.raise)
+	gateway.forget()
+	next := two.acquiring(t, ctx, id)
+	await(t, "call of letGo", asked)
+	must(t, lease.Release(ctx))
+	if got := await(t, "lease", next); got.Fence() <= lease.Fence() {
+		t.Errorf("fence %d came after %d", got.Fence(), lease.Fence())
+	}
+	if n := one.metrics(t, "tramo_leases_lost_total")[0].GetCounter().GetValue(); n != 0 {
+		t.Errorf("%v leases were lost", n)
+	}
+}

@@ -1,0 +1,57 @@
+package storage
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// How a request that got a lease came to ask for the last time.
+const (
+	unwoken   = "never"     // it got the lease at once
+	locally   = "locally"   // told in this process
+	notified  = "notified"  // told by another, through Postgres
+	rechecked = "rechecked" // told by nobody: the notification was lost, or the holder had died
+)
+
+type leaseMetrics struct {
+	wait *prometheus.HistogramVec
+	lost prometheus.Counter
+	held prometheus.GaugeFunc
+}
+
+func newLeaseMetrics(ls *Leases) leaseMetrics {
+	return leaseMetrics{
+		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tramo_lease_wait_seconds",
+			Help:    "How long requests waited for the lease that they got, by what woke them: never, locally, notified, rechecked.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
+		}, []string{"woken"}),
+		lost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tramo_leases_lost_total",
+			Help: "Leases that were lost because this process's heartbeat did not come through in time.",
+		}),
+		held: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tramo_leases_held",
+			Help: "Leases that this process holds: requests that may write their upload.",
+		}, func() float64 {
+			ls.mu.Lock()
+			defer ls.mu.Unlock()
+			return float64(len(ls.held))
+		}),
+	}
+}
+
+func (m leaseMetrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.wait, m.lost, m.held}
+}
+
+// Describe implements [prometheus.Collector].
+func (ls *Leases) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range ls.metrics.all() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (ls *Leases) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range ls.metrics.all() {
+		c.Collect(ch)
+	}
+}
