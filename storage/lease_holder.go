@@ -28,6 +28,7 @@ func (ls *Leases) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := ls.attend(ctx); err != nil && ctx.Err() == nil {
 			ls.log.WarnContext(ctx, "lease heartbeat failed", slog.Any("err", err))
+			ls.db.pool.Reset() // what ended this connection has ended those too that lie idle, and no request should find out
 		}
 		select {
 		case <-ctx.Done():

@@ -156,7 +156,7 @@ create table upload_locks (
   upload_id uuid not null,
   holder_id uuid not null references lock_holders (id) on delete cascade,
   fence     bigint not null,
-  waiter    uuid,                                   -- the process to tell when this row goes
+  waiter    uuid,                                   -- who asked for it last; while somebody waits, all are told when this row goes
   primary key (tenant_id, upload_id),
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade
 );

@@ -319,8 +319,13 @@ func ownDatabase(t *testing.T) *installation {
 // newDatabase makes an empty database and returns its name.
 func newDatabase(t *testing.T) string {
 	t.Helper()
+	return newDatabaseIn(t, tramo.postgres)
+}
+
+func newDatabaseIn(t *testing.T, postgres *stack.Postgres) string {
+	t.Helper()
 	name := fmt.Sprintf("t%d", time.Now().UnixNano())
-	must(t, tramo.postgres.CreateDatabase(t.Context(), name, "template0"))
+	must(t, postgres.CreateDatabase(t.Context(), name, "template0"))
 	return name
 }
 
