@@ -215,7 +215,7 @@ func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, e
 		insert into upload_locks as l (tenant_id, upload_id, holder_id, fence)
 		select u.tenant_id, u.id, $3, 0 from uploads u where u.tenant_id = $1 and u.id = $2
 		on conflict (tenant_id, upload_id) do update
-			set holder_id = excluded.holder_id, waiter = nullif(l.waiter, excluded.holder_id)
+			set holder_id = excluded.holder_id, waiter = null
 			where l.holder_id = excluded.holder_id or l.holder_id in (select id from dead)`,
 		tx.Tenant, upload, me)
 	// The insert can wait for another's row. A fence drawn before that would be below those handed out meanwhile.

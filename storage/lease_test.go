@@ -316,7 +316,9 @@ func TestLeaseIsHeld(t *testing.T) {
 func TestLeaseOfAnotherTenant(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx, stranger := d.NewTenant(t, 1<<30), d.NewTenant(t, 1<<30)
+	ctx := d.NewTenant(t, 1<<30)
+	stranger, cancel := context.WithTimeout(d.NewTenant(t, 1<<30), patience)
+	defer cancel()
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	id := d.create(t, ctx, 1)
 	disturbed := make(flag, 1)
