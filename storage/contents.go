@@ -88,6 +88,7 @@ type Progress struct {
 	From, To  int64  // offsets, bytes; the same where an object was completed
 	HashState []byte // of all bytes up to To
 	TailSize  int64  // how many of them are in the tail, bytes
+	HadTail   bool   // there were some in the tail before; those that no longer are go with this step
 	Part      *Part  // the part that holds the tail before and the bytes from From; nil for none
 	Object    string // the key of the whole object, if this step completed it
 }
@@ -114,12 +115,12 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 			return err
 		}
 	}
-	if p.TailSize == 0 {
+	if p.HadTail && p.TailSize == 0 {
 		if err := tx.DropTail(ctx, id); err != nil {
 			return err
 		}
 	}
-	if p.From == 0 && p.To > 0 {
+	if p.From == 0 && p.To > 0 && p.Object == "" { // a whole object becomes uploaded at once
 		return tx.markUploading(ctx, id)
 	}
 	return nil

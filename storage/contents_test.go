@@ -85,7 +85,7 @@ func TestAdvanceRefuses(t *testing.T) {
 		return err
 	})
 
-	must(t, advance(lease.Fence(), storage.Progress{From: 10, To: 100, Object: "key"}))
+	must(t, advance(lease.Fence(), storage.Progress{From: 10, To: 100, HadTail: true, Object: "key"}))
 	if n := d.tail(t, ctx, id); n != 0 {
 		t.Errorf("the tail still has %d bytes", n)
 	}

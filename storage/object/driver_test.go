@@ -108,10 +108,11 @@ func (s *site) replica(t *testing.T) *replica {
 	return s.replicaWith(t, config(part), time.Minute)
 }
 
-// config is the default but for the size of a part, and for memory that hardly ever suffices.
+// config is the default but for the size of a part, for memory that hardly ever suffices, and for checkpoints,
+// which come with time: a test that wants one says when.
 func config(partSize int64) object.Config {
 	c := object.DefaultConfig()
-	c.PartSize = partSize
+	c.PartSize, c.CheckpointInterval = partSize, time.Hour
 	c.Buffers.Memory = 2 * mib
 	return c
 }

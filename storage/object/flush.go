@@ -59,7 +59,7 @@ func (f *flush) keep(ctx context.Context) error {
 		<-f.slots
 	})
 	defer free()
-	step := storage.Progress{From: f.from, To: f.to, HashState: f.state}
+	step := storage.Progress{From: f.from, To: f.to, HashState: f.state, HadTail: f.tail > 0}
 	if f.kind == asTail {
 		return f.keepTail(ctx, step)
 	}

@@ -126,7 +126,7 @@ func TestNoHoles(t *testing.T) {
 	offset, err := r.head(s.ctx, id)
 	must(t, err)
 	_, c, committed := s.rows(t, id)
-	if offset >= 2*part || len(s.partsInS3(t, c)) <= len(committed) {
+	if offset >= 5*part || len(s.partsInS3(t, c)) <= len(committed) {
 		t.Errorf("the offset is %d, with %d parts of %d in S3", offset, len(committed), len(s.partsInS3(t, c)))
 	}
 	s.checkDurable(t, id, content)
