@@ -99,6 +99,49 @@ func TestStoredBytesStayCharged(t *testing.T) {
 	}
 }
 
+// Whoever moves quota locks the tenant first: an upload that settles waits for the tenant with its own row still free,
+// so that it never waits in a circle with a cancellation.
+func TestTenantIsLockedBeforeUpload(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<40)
+	id := d.create(t, ctx, 10)
+	admin := d.Admin(t)
+	_, err := admin.Exec(t.Context(), `update uploads set charged_bytes = 30 where id = $1`, id)
+	must(t, err)
+	_, err = admin.Exec(t.Context(), `update tenants set charged_bytes = 30`)
+	must(t, err)
+	holding, err := d.Admin(t).Begin(t.Context())
+	must(t, err)
+	_, err = holding.Exec(t.Context(), `select from tenants for no key update`)
+	must(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- d.API.InTenant(ctx, func(tx storage.Tx) error {
+			_, err := tx.MarkUploaded(ctx, id, "key", nil)
+			return err
+		})
+	}()
+	eventually(t, patience, "the settling upload waits", func() (waits bool) {
+		must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+			where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits))
+		return waits
+	})
+	if _, err := admin.Exec(t.Context(), `select from uploads for update nowait`); err != nil {
+		t.Errorf("the upload is locked before the tenant: %v", err)
+	}
+	must(t, holding.Commit(t.Context()))
+	must(t, await(t, "end of the upload", ended))
+	if room := d.room(t, ctx); room != 1<<40-10 {
+		t.Errorf("%d bytes are charged, not 10", 1<<40-room)
+	}
+	var charged int64
+	must(t, admin.QueryRow(t.Context(), `select charged_bytes from uploads`).Scan(&charged))
+	if charged != 10 {
+		t.Errorf("the upload says that %d bytes are charged, not 10", charged)
+	}
+}
+
 // Cancel uploads while others are created under the same client ids: none of them deadlocks, and the quota
 // is right in the end.
 func TestCancelAndCreateAgainAtOnce(t *testing.T) {
