@@ -104,7 +104,7 @@ func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 	began, woken := time.Now(), unwoken
 	for {
 		_, changed := ls.self()
-		lease, err := ls.try(ctx, id.Tenant, upload, letGo)
+		lease, err := ls.try(ctx, id.Tenant, upload, letGo, asking)
 		switch {
 		case err == nil:
 			ls.metrics.wait.WithLabelValues(woken).Observe(time.Since(began).Seconds())
@@ -128,14 +128,42 @@ func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 	}
 }
 
-// try takes the lease, or leaves word that this process waits and tells the holder.
-func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()) (*Lease, error) {
+// Try takes the lease as [Leases.Acquire] does, but not from somebody living, who hears nothing: that is
+// [ErrLeaseHeld] at once. It waits only for this process to have become a holder.
+func (ls *Leases) Try(ctx context.Context, upload uuid.UUID, letGo func()) (*Lease, error) {
+	id, err := tenant.From(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		me, changed := ls.self()
+		if me != uuid.Nil {
+			return ls.try(ctx, id.Tenant, upload, letGo, quietly)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ErrLeaseHeld
+		}
+	}
+}
+
+// A manner is how a lease is tried for that somebody holds.
+type manner bool
+
+const (
+	quietly manner = false
+	asking  manner = true // the holder is asked to let go
+)
+
+// try takes the lease, or leaves word that this process waits and tells the holder, if that is the manner.
+func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func(), how manner) (*Lease, error) {
 	leave, err := ls.enter(ctx, upload)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if ls.askLocally(owner, upload) {
+	if ls.holdsLocally(owner, upload, how) {
 		return nil, ErrLeaseHeld
 	}
 	me, _ := ls.self()
@@ -146,7 +174,7 @@ func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 	err = ls.db.inTenant(ctx, lazily, func(tx Tx) error {
 		var err error
 		fence, err = tx.takeLock(ctx, upload, me)
-		if !errors.Is(err, ErrLeaseHeld) {
+		if how == quietly || !errors.Is(err, ErrLeaseHeld) {
 			return err
 		}
 		return tx.askForLock(ctx, upload, me)

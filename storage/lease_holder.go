@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -54,6 +55,24 @@ func (ls *Leases) Close(ctx context.Context) error {
 	}
 	return nil
 }
+
+// During runs fn as a holder and gives up all leases afterwards. It goes on being one while fn, told by ctx to
+// end, lets go of what it holds.
+func (ls *Leases) During(ctx context.Context, fn func(context.Context) error) error {
+	holding, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- ls.Run(holding) }()
+	err := fn(ctx)
+	stop()
+	err = errors.Join(err, <-ended)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTime)
+	defer cancel()
+	return errors.Join(err, ls.Close(last))
+}
+
+// resignTime bounds how long a process takes to resign as a holder. After a time to live it is none anyway.
+const resignTime = 5 * time.Second
 
 // attend heartbeats and listens for as long as one connection lasts. A heartbeat is due four times a time to
 // live, and may take as long as the next one is away.
@@ -195,7 +214,7 @@ func (ls *Leases) heed(ctx context.Context, payload string) {
 // release. The heartbeat would keep such a row alive for ever, so it is given back, without making the next
 // heartbeat wait.
 func (ls *Leases) asked(ctx context.Context, owner, upload uuid.UUID) {
-	if ls.askLocally(owner, upload) {
+	if ls.holdsLocally(owner, upload, asking) {
 		return
 	}
 	leave, ok := ls.tryEnter(upload)
@@ -204,7 +223,7 @@ func (ls *Leases) asked(ctx context.Context, owner, upload uuid.UUID) {
 	}
 	ls.errands.Go(func() {
 		defer leave()
-		if ls.askLocally(owner, upload) {
+		if ls.holdsLocally(owner, upload, asking) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ls.ttl/4)

@@ -132,15 +132,18 @@ func (ls *Leases) forget(l *Lease) {
 	}
 }
 
-// askLocally asks the holder in this process to let go; false means that there is none for this tenant.
-func (ls *Leases) askLocally(owner, upload uuid.UUID) bool {
+// holdsLocally reports whether somebody in this process holds the tenant's upload, and asks it to let go if that is
+// the manner.
+func (ls *Leases) holdsLocally(owner, upload uuid.UUID, how manner) bool {
 	ls.mu.Lock()
 	l := ls.held[upload]
 	ls.mu.Unlock()
 	if l == nil || l.tenant != owner {
 		return false
 	}
-	l.letGo()
+	if how == asking {
+		l.letGo()
+	}
 	return true
 }
 

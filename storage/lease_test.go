@@ -380,3 +380,62 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 	_, err := one.Acquire(short, d.create(t, ctx, 1), func() {})
 	wantErr(t, err, storage.ErrLeaseHeld)
 }
+
+// Whoever tries does not get what somebody living holds, in another process or its own, and the holder hears nothing: not of
+// the attempt, and not of a waiter. What is free, or a dead process's, it gets; what its tenant does not have is not found.
+func TestTryLeavesTheHolderInPeace(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	holder, other := newReplica(t, d, calmly), newReplica(t, d, calmly)
+	held, free, dead := d.create(t, ctx, 1), d.create(t, ctx, 1), d.create(t, ctx, 1)
+	asked := make(flag, 1)
+	holder.acquire(t, ctx, held, asked.raise)
+	for _, r := range []*replica{other, holder} {
+		_, err := r.Try(ctx, held, func() {})
+		wantErr(t, err, storage.ErrLeaseHeld)
+	}
+	var waiters int
+	must(t, d.Admin(t).QueryRow(ctx, `select count(waiter) from upload_locks`).Scan(&waiters))
+	if waiters != 0 || len(asked) != 0 {
+		t.Errorf("the holder was asked: %d waiters in the rows", waiters)
+	}
+	lease, err := other.Try(ctx, free, func() {})
+	must(t, err)
+	must(t, lease.Release(ctx))
+
+	died := newReplica(t, d, calmly)
+	before := died.acquire(t, ctx, dead, func() {})
+	died.die()
+	_, err = d.Admin(t).Exec(ctx, `update lock_holders set expires_at = now() where replica = $1`, died.name)
+	must(t, err)
+	lease, err = other.Try(ctx, dead, func() {})
+	must(t, err)
+	if lease.Fence() <= before.Fence() {
+		t.Errorf("fence %d is not above that of the dead, %d", lease.Fence(), before.Fence())
+	}
+	_, err = other.Try(as(ctx, uuid.New()), free, func() {})
+	wantErr(t, err, storage.ErrNotFound)
+}
+
+// Whoever tries before its process is a holder waits for that, and no longer than its context.
+func TestTryWaitsToBecomeAHolder(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id := d.create(t, ctx, 1)
+	ls := storage.NewLeases(d.API, "late", calmly, logTo(t))
+	given, cancel := context.WithCancel(ctx)
+	cancel()
+	_, err := ls.Try(given, id, func() {})
+	wantErr(t, err, storage.ErrLeaseHeld)
+	must(t, ls.During(ctx, func(ctx context.Context) error {
+		_, err := ls.Try(ctx, id, func() {})
+		return err
+	}))
+	var holders int
+	must(t, d.Admin(t).QueryRow(ctx, `select count(*) from lock_holders`).Scan(&holders))
+	if holders != 0 {
+		t.Errorf("%d holders are left", holders)
+	}
+}

@@ -1,0 +1,28 @@
+package object
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// holdTime bounds how long Hold waits for this process to become a holder of leases.
+const holdTime = 10 * time.Second
+
+// Hold takes the lease on an upload of the tenant in ctx for somebody who is no request of a client, unless
+// anybody living holds it: then it is [storage.ErrLeaseHeld]. Under the context that it returns a [Store] may
+// write. release must be called in the end.
+func (l Locker) Hold(ctx context.Context, upload uuid.UUID) (held context.Context, release func(), err error) {
+	held = WithLeaseSlot(ctx)
+	slot := slotIn(held)
+	wait, cancel := context.WithTimeout(held, holdTime)
+	defer cancel()
+	lease, err := l.Leases.Try(wait, upload, func() { slot.letGo.Store(true) })
+	if err != nil {
+		return nil, nil, err
+	}
+	slot.lease = lease
+	lk := &lock{Locker: l, upload: upload, ctx: held, lease: lease}
+	return held, func() { _ = lk.Unlock() }, nil // which logs what goes wrong
+}
