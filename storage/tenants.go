@@ -52,6 +52,15 @@ func (tx Tx) Room(ctx context.Context) (room int64, exists bool, err error) {
 	return room, true, nil
 }
 
+// lockTenant goes before the lock of an upload whose charge is to change, as in CreateUpload: a creation under the
+// same client id waits for that upload's row while it holds the tenant's.
+func (tx Tx) lockTenant(ctx context.Context) error {
+	if _, err := tx.Exec(ctx, `select from tenants where id = $1 for no key update`, tx.Tenant); err != nil {
+		return fmt.Errorf("lock tenant: %w", err)
+	}
+	return nil
+}
+
 // refund gives bytes back to the tenant's quota.
 func (tx Tx) refund(ctx context.Context, bytes int64) error {
 	if bytes == 0 {

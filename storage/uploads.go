@@ -293,15 +293,12 @@ func (tx Tx) Reject(ctx context.Context, id uuid.UUID, f Failure) error {
 
 // uncharge refunds, once, an upload that still takes bytes.
 func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
-	// The tenant first, as in CreateUpload: a creation under the same client id waits for this upload's row
-	// while it holds the tenant's.
-	_, err := tx.Exec(ctx, `select from tenants where id = $1 for no key update`, tx.Tenant)
-	if err != nil {
-		return fmt.Errorf("uncharge: %w", err)
+	if err := tx.lockTenant(ctx); err != nil {
+		return err
 	}
 	var charged int64
 	// RETURNING would tell the new value, so the old one is read, and its row locked, first.
-	err = tx.QueryRow(ctx, `
+	err := tx.QueryRow(ctx, `
 		with old as (
 			select charged_bytes from uploads
 			where tenant_id = $1 and id = $2 and status in ('pending', 'uploading') for update
