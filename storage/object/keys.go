@@ -3,6 +3,7 @@ package object
 import (
 	"fmt"
 	"regexp"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -36,3 +37,25 @@ func (k Keys) Original(fence int64) string { return k.under(fmt.Sprintf("origina
 
 // Thumbnail is the key of the picture drawn for a box of size pixels.
 func (k Keys) Thumbnail(size int) string { return k.under(fmt.Sprintf("thumbnails/%d.webp", size)) }
+
+// IsThumbnail reports whether the key is one that [Keys.Thumbnail] makes.
+func (k Keys) IsThumbnail(key string) bool { return strings.HasPrefix(key, k.under("thumbnails/")) }
+
+// Prefix is what all keys of the upload begin with, and no other's.
+func (k Keys) Prefix() string { return k.under("") }
+
+// allPrefix is what the keys of all tenants begin with.
+const allPrefix = "tenants/"
+
+// ParseKey tells whose key it is; ok is false for one that no upload can have.
+func ParseKey(key string) (k Keys, ok bool) {
+	words := strings.SplitN(key, "/", 7)
+	if len(words) != 7 {
+		return Keys{}, false
+	}
+	var err1, err2 error
+	k.Tenant, err1 = uuid.Parse(words[1])
+	k.Upload, err2 = uuid.Parse(words[5])
+	k.Project = words[3]
+	return k, err1 == nil && err2 == nil && ValidProject(k.Project) && words[6] != "" && strings.HasPrefix(key, k.Prefix())
+}

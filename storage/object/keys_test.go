@@ -96,3 +96,26 @@ func TestConfigMistakes(t *testing.T) {
 		}
 	}
 }
+
+// Each key leads back to its upload, and nothing else does to any.
+func TestParseKey(t *testing.T) {
+	t.Parallel()
+	k := object.Keys{Tenant: uuid.New(), Project: "torre-norte", Upload: uuid.New()}
+	for _, key := range []string{k.Original(7), k.Thumbnail(160), k.Prefix() + "tail-7-0"} {
+		if got, ok := object.ParseKey(key); !ok || got != k {
+			t.Errorf("%s: %+v, %t", key, got, ok)
+		}
+	}
+	good := k.Original(7)
+	for _, key := range []string{
+		"", "tenants/", k.Prefix(), strings.TrimSuffix(k.Prefix(), "/"), "/" + good, "x" + good,
+		strings.Replace(good, "projects", "project", 1), strings.Replace(good, "torre-norte", "..", 1),
+		strings.Replace(good, k.Upload.String(), "nobody", 1), strings.Replace(good, k.Tenant.String(), "nobody", 1),
+		strings.Replace(good, k.Upload.String(), "{"+k.Upload.String()+"}", 1), // which is a way to write a UUID
+		strings.Replace(good, k.Upload.String(), strings.ReplaceAll(k.Upload.String(), "-", ""), 1),
+	} {
+		if got, ok := object.ParseKey(key); ok {
+			t.Errorf("%q is taken for a key of %+v", key, got)
+		}
+	}
+}
