@@ -13,7 +13,7 @@ import (
 )
 
 // deadLettered is how a timeline tells of a dead letter: in our words, without an internal cause.
-var deadLettered = fmt.Sprintf("failed detail=%s reason=%s", deadLetter.Detail, deadLetter.Reason)
+var deadLettered = fmt.Sprintf("failed detail=%s reason=%s", DeadLetter().Detail, DeadLetter().Reason)
 
 func (p *plant) timeline(t *testing.T, id uuid.UUID) (es []storage.TimelineEntry) {
 	t.Helper()

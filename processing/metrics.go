@@ -46,7 +46,7 @@ type Depth struct {
 }
 
 var (
-	jobsDesc    = prometheus.NewDesc("tramo_jobs", "Jobs by state, over all tenants; discarded ones are dead letters.", []string{"state"}, nil)
+	jobsDesc    = prometheus.NewDesc("tramo_jobs", "Processing jobs by state, over all tenants; discarded ones are dead letters.", []string{"state"}, nil)
 	uploadsDesc = prometheus.NewDesc("tramo_uploads", "Uploads that have not ended, by status, over all tenants.", []string{"status"}, nil)
 )
 

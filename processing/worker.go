@@ -23,7 +23,6 @@ const (
 	jobTimeout    = 5 * time.Minute // longer than a download, ScanReply and an examination take together
 	rescueAfter   = 6 * time.Minute // a job that has run for longer lost its worker
 	buryTime      = 10 * time.Second
-	sweepInterval = 30 * time.Second
 	fetchCooldown = 20 * time.Millisecond
 	pollInterval  = 250 * time.Millisecond // covers a lost notification
 	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops
@@ -52,6 +51,8 @@ func (c PoolConfig) Validate() error {
 // A Pool works jobs until it is told to stop.
 type Pool struct {
 	PoolConfig
+	Rounds Rounds // what the pool does besides; nothing, if it has no reconciler
+
 	db       *storage.DB
 	pipeline *Pipeline
 	metrics  *Metrics
@@ -69,8 +70,11 @@ func NewPool(c PoolConfig, db *storage.DB, p *Pipeline, m *Metrics, tracers trac
 func (p *Pool) Run(ctx context.Context) error {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &worker{pool: p})
+	queues := map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.Workers}}
+	periodic := p.Rounds.join(workers, queues, p.log)
 	client, err := river.NewClient(riverpgxv5.New(p.db.Pool()), &river.Config{
-		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.Workers}},
+		Queues:                      queues,
+		PeriodicJobs:                periodic,
 		Workers:                     workers,
 		Logger:                      p.log,
 		JobTimeout:                  jobTimeout,
@@ -89,7 +93,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		return fmt.Errorf("start the worker pool: %w", err)
 	}
 	p.log.InfoContext(ctx, "working", slog.Int("workers", p.Workers))
-	p.sweeps(ctx)
+	<-ctx.Done()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime+5*time.Second)
 	defer cancel()
 	if err := client.Stop(last); err != nil {
@@ -174,10 +178,12 @@ func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome, 
 	return nil
 }
 
-// deadLetter is why an upload fails whose processing failed for good.
-var deadLetter = storage.Failure{
-	Reason: storage.ReasonDeadLettered,
-	Detail: "The file is safe, but it could not be processed. Your administrator can find out why.",
+// DeadLetter is why an upload fails whose processing failed for good.
+func DeadLetter() storage.Failure {
+	return storage.Failure{
+		Reason: storage.ReasonDeadLettered,
+		Detail: "The file is safe, but it could not be processed. Your administrator can find out why.",
+	}
 }
 
 // bury records on the upload that its job is about to become a dead letter. The job's own time may be over.
@@ -192,7 +198,7 @@ func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args, a *at
 		if err := a.tell(ctx, tx, args); err != nil {
 			return err
 		}
-		return tx.Fail(ctx, args.UploadID, deadLetter)
+		return tx.Fail(ctx, args.UploadID, DeadLetter())
 	})
 	if err != nil {
 		return fmt.Errorf("record dead letter: %w", err)
@@ -201,44 +207,8 @@ func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args, a *at
 	return nil
 }
 
-// sweeps buries, until ctx is done, what no worker lived to bury. Every worker does, and none harms another.
-func (p *Pool) sweeps(ctx context.Context) {
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
-	for {
-		if err := p.sweep(ctx); err != nil && ctx.Err() == nil {
-			p.log.WarnContext(ctx, "sweep failed", slog.Any("err", err))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (p *Pool) sweep(ctx context.Context) error {
-	found, err := p.db.Abandoned(ctx)
-	if err != nil {
-		return err
-	}
-	for _, a := range found {
-		ctx := asWorker(ctx, Args{TenantID: a.Tenant, UploadID: a.Upload})
-		err := p.db.InTenant(ctx, func(tx storage.Tx) error { return tx.Fail(ctx, a.Upload, deadLetter) })
-		if errors.Is(err, storage.ErrWrongStatus) {
-			continue // another worker was faster
-		}
-		if err != nil {
-			return fmt.Errorf("bury upload %s: %w", a.Upload, err)
-		}
-		p.metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
-		p.log.ErrorContext(ctx, "abandoned upload is a dead letter",
-			slog.String("tenant_id", a.Tenant.String()), slog.String("upload_id", a.Upload.String()))
-	}
-	return nil
-}
-
-// An undertaker buries jobs whose last attempt panicked. Those that fail bury themselves.
+// An undertaker buries uploads whose job panicked on its last attempt. Jobs that fail bury them themselves, and what
+// no worker lived to bury the reconciler finds.
 type undertaker struct{ pool *Pool }
 
 // HandleError implements [river.ErrorHandler].
@@ -250,6 +220,9 @@ func (*undertaker) HandleError(context.Context, *rivertype.JobRow, error) *river
 func (u *undertaker) HandlePanic(ctx context.Context, job *rivertype.JobRow, cause any, stack string) *river.ErrorHandlerResult {
 	ctx = inTraceOf(ctx, job)
 	u.pool.log.ErrorContext(ctx, "processing panicked", slog.Int64("job_id", job.ID), slog.Any("err", cause), slog.String("stack", stack))
+	if job.Kind != (Args{}).Kind() {
+		return nil
+	}
 	a := newAttempt(job.Attempt, u.pool.metrics) // what was known of it is gone with the panic
 	a.at = "worker"
 	var args Args

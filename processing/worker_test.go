@@ -35,6 +35,7 @@ type plant struct {
 	keys     object.Keys     // of the tenant
 	registry *prometheus.Registry
 	conf     PoolConfig
+	rounds   Rounds
 	pipeline *Pipeline
 	queue    *Queue
 }
@@ -115,6 +116,7 @@ func (p *plant) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	pool := NewPool(p.conf, p.Worker, p.pipeline, p.pipeline.Metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
+	pool.Rounds = p.rounds
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -502,19 +504,4 @@ func TestPanic(t *testing.T) {
 	}
 	p.tells(t, id, "processing attempt=1", "retry attempt=1 reason=worker_failed",
 		"processing attempt=2", "retry attempt=2 reason=worker_failed", "processing attempt=3", deadLettered)
-}
-
-// River gives up the job of a worker that was killed on its last attempt without running any of our code: the
-// upload is buried all the same, unless another job is on its way.
-func TestAbandonedUpload(t *testing.T) {
-	t.Parallel()
-	p := newPlant(t)
-	content := []byte("fecha;hora\n1;2\n")
-	abandoned, retried := p.receive(t, content, content, 1), p.receive(t, content, content, 2)
-	p.exec(t, `update uploads set status = 'processing'`)
-	p.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now()
-		where id in (select min(id) from river_job group by args)`)
-	p.run(t)
-	p.await(t, `select status = 'failed' and failure_reason = 'dead_lettered' from uploads where id = $1`, abandoned)
-	p.await(t, `select status = 'completed' from uploads where id = $1`, retried)
 }

@@ -138,7 +138,7 @@ func (tx Tx) Expire(ctx context.Context, id uuid.UUID, idle time.Duration) error
 	if err != nil {
 		return fmt.Errorf("expire: %w", err)
 	}
-	return tx.Append(ctx, id, "expired", nil)
+	return tx.Append(ctx, id, Entry{Event: EventExpired})
 }
 
 // DropUnownedTail deletes what [UnownedTail] finds, and returns [ErrWrongStatus] if there is nothing.
@@ -180,7 +180,7 @@ func (tx Tx) Lose(ctx context.Context, id uuid.UUID, key string, f Failure) erro
 	if err := tx.refund(ctx, charged); err != nil {
 		return err
 	}
-	return tx.Append(ctx, id, "failed", map[string]any{"reason": f.Reason, "detail": f.Detail})
+	return tx.Append(ctx, id, Entry{Event: EventFailed, Detail: map[string]any{"reason": f.Reason, "detail": f.Detail}})
 }
 
 // A Drift is a tenant whose charged quota is not what its uploads come to.

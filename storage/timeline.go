@@ -31,6 +31,8 @@ const (
 	EventCompleted  Event = "completed"  // an end
 	EventFailed     Event = "failed"     // an end, with a reason
 	EventCancelled  Event = "cancelled"  // an end
+	EventExpired    Event = "expired"    // an end: no byte came for too long
+	EventRepaired   Event = "repaired"   // the reconciler put something right
 )
 
 // An Entry is what the timeline is told of something that happened to an upload. The tenant reads all of

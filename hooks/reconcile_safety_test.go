@@ -1,0 +1,398 @@
+package hooks_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
+)
+
+// plantAll plants one of each kind among uploads with which all is well.
+func (y *yard) plantAll(t *testing.T) map[hooks.Kind]planted {
+	t.Helper()
+	y.neighbours(t)
+	all := make(map[hooks.Kind]planted)
+	for kind, plant := range y.disorders() {
+		if kind != hooks.KindQuotaDrift { // it looks at the quota as it is when all others are there
+			all[kind] = plant(t)
+		}
+	}
+	all[hooks.KindQuotaDrift] = y.drift(t)
+	return all
+}
+
+func kindsOf(found []hooks.Result) (kinds []hooks.Kind) {
+	for _, f := range found {
+		kinds = append(kinds, f.Kind)
+	}
+	slices.Sort(kinds)
+	return kinds
+}
+
+// allKinds are those of the table, each once.
+func allKinds(t *testing.T) []hooks.Kind {
+	t.Helper()
+	kinds := new(hooks.Reconciler).Kinds(t.Context())
+	slices.Sort(kinds)
+	return kinds
+}
+
+// dump is every row of every table, but for those in which processes come and go.
+func (y *yard) dump(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	tables := []string{}
+	rows, err := y.Admin(t).Query(t.Context(), `select tablename from pg_tables where schemaname = 'public' order by 1`)
+	must(t, err)
+	for rows.Next() {
+		var name string
+		must(t, rows.Scan(&name))
+		tables = append(tables, name)
+	}
+	must(t, rows.Err())
+	for _, name := range tables {
+		var content string
+		must(t, y.Admin(t).QueryRow(t.Context(), `select coalesce(string_agg(r::text, E'\n' order by r::text), '') from `+name+` r`).Scan(&content))
+		fmt.Fprintf(&all, "%s:\n%s\n", name, content)
+	}
+	return all.String()
+}
+
+// A dry run finds one of each kind and changes nothing: every row and everything in S3 is as before.
+func TestReconcileDryRun(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.plantAll(t)
+	rows, things := y.dump(t), y.s3(t)
+	y.r.DryRun = true
+	found := y.reconcile(t)
+	if got := kindsOf(found); !slices.Equal(got, allKinds(t)) {
+		t.Errorf("found %v", got)
+	}
+	for _, f := range found {
+		if f.Outcome != hooks.Planned && f.Outcome != hooks.Left {
+			t.Errorf("%s was %s", f.Kind, f.Outcome)
+		}
+	}
+	if after := y.dump(t); after != rows {
+		t.Errorf("rows have changed from\n%s\nto\n%s", rows, after)
+	}
+	if after := y.s3(t); !slices.Equal(after, things) {
+		t.Errorf("S3 has changed from\n%v\nto\n%v", things, after)
+	}
+}
+
+// What is younger than the grace is not touched, whatever it is. Quota is compared in one moment and needs none.
+func TestReconcileLeavesTheYoung(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.plantAll(t)
+	y.r.Expiry, y.r.StuckGrace, y.r.OrphanGrace = 2*time.Hour, time.Hour, time.Hour
+	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []hooks.Kind{hooks.KindQuotaDrift}) {
+		t.Errorf("found %v", got)
+	}
+}
+
+// Another process holds the leases of all that is in disorder: nothing of theirs is touched, and the holder is not asked to
+// let go. Once they are free, all is repaired.
+func TestReconcileLeavesTheHeld(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	all := y.plantAll(t)
+	leases := storage.NewLeases(y.API, "server", 5*time.Second, y.r.Log)
+	must(t, leases.During(t.Context(), func(ctx context.Context) error {
+		for _, p := range all {
+			if _, err := leases.Acquire(as(ctx, y.tenant, "ana", "empleado"), p.upload, func() { t.Error("the holder was asked to let go") }); err != nil && p.upload != uuid.Nil {
+				return err
+			}
+		}
+		if got, want := kindsOf(y.reconcile(t)), []hooks.Kind{hooks.KindQuotaDrift, hooks.KindUnknownMultipart, hooks.KindUnknownObject}; !slices.Equal(got, want) {
+			t.Errorf("found %v, want %v", got, want)
+		}
+		return nil
+	}))
+	found := y.reconcile(t)
+	want := slices.DeleteFunc(allKinds(t), func(k hooks.Kind) bool { return k == hooks.KindQuotaDrift })
+	if got := kindsOf(found); !slices.Equal(got, want) {
+		t.Errorf("found %v, want %v", got, want)
+	}
+	for _, f := range found {
+		if repairable := all[f.Kind].repaired != nil; repairable != (f.Outcome == hooks.Repaired) {
+			t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
+		}
+	}
+}
+
+// The lease is taken between finding and repairing: the repair finds that out, leaves the upload alone, and its holder is not
+// asked to let go.
+func TestReconcileFindsAHolderInBetween(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.neighbours(t)
+	ids := []uuid.UUID{y.cutOff(t).upload, y.idle(t).upload, y.orphanTail(t).upload, y.orphanMultipart(t).upload, y.orphanObject(t).upload}
+	leases := storage.NewLeases(y.API, "server", 5*time.Second, y.r.Log)
+	before := y.s3(t)
+	must(t, leases.During(t.Context(), func(ctx context.Context) error {
+		// The first finding of each pass is none of theirs, and when it is told the others have not been treated.
+		found := y.reconcileWith(t, y.r, func(ctx context.Context) error {
+			return y.r.Between(ctx, func() error {
+				for _, id := range ids {
+					if _, err := leases.Acquire(as(ctx, y.tenant, "ana", "empleado"), id, func() { t.Error("the holder was asked to let go") }); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+		if len(found) != len(ids) {
+			t.Errorf("found %v", kindsOf(found))
+		}
+		for _, f := range found {
+			if f.Outcome != hooks.Left || !errors.Is(f.Reason, storage.ErrLeaseHeld) {
+				t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
+			}
+		}
+		return nil
+	}))
+	if after := y.s3(t); !slices.Equal(after, before) {
+		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
+	}
+}
+
+// All is in order again between finding and repairing: no repair is made, and no timeline tells of one.
+func TestReconcileFindsOrderInBetween(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.plantAll(t)
+	other := y.reconciler(t, prometheus.NewRegistry())
+	found := y.reconcileWith(t, y.r, func(ctx context.Context) error {
+		return y.r.Between(ctx, func() error {
+			for _, f := range y.reconcileWith(t, other, other.BothUnguarded) {
+				if f.Outcome == hooks.Failed {
+					t.Errorf("%s failed: %v", f.Kind, f.Reason)
+				}
+			}
+			return nil
+		})
+	})
+	for _, f := range found {
+		// S3 says nothing of what was not there to delete, and the rows of such an upload name nothing either.
+		if f.Outcome == hooks.Failed || f.Outcome == hooks.Repaired && f.Kind != hooks.KindUnownedObject && f.Kind != hooks.KindUnownedMultipart {
+			t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
+		}
+	}
+}
+
+// What was nobody's is found to be somebody's after all: it stays.
+func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.neighbours(t)
+	y.r.DeleteUnknown = true
+	object, begun, unknown := y.orphanObject(t), y.orphanMultipart(t), y.unknownObject(t)
+	stranger, lost := strings.Split(unknown.key, "/")[5], y.lostObject(t)
+	before := y.s3(t)
+	found := y.reconcileWith(t, y.r, func(ctx context.Context) error {
+		return y.r.Between(ctx, func() error {
+			y.exec(t, `update uploads set object_key = $2 where id = $1`, object.upload, object.key)
+			y.exec(t, `update uploads set status = 'uploading' where id = $1`, begun.upload)
+			y.exec(t, `insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes) values ($1, $2, 'ana', 'default', '{}', 10, 0)`, y.tenant, stranger)
+			y.exec(t, `insert into contents (tenant_id, upload_id) values ($1, $2)`, y.tenant, stranger)
+			y.put(t, lost.key)
+			return nil
+		})
+	})
+	if len(found) != 4 {
+		t.Errorf("found %v", kindsOf(found))
+	}
+	for _, f := range found {
+		if f.Outcome != hooks.Left {
+			t.Errorf("%s was %s", f.Kind, f.Outcome)
+		}
+	}
+	if after := y.s3(t); len(after) != len(before)+1 {
+		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
+	}
+}
+
+// Four reconcilers at once, none waiting for another, harm nothing: each disorder is repaired, an upload without a job gets
+// one, quota is refunded once, and another pass finds nothing but what is left.
+func TestReconcilersAtOnce(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	all := y.plantAll(t)
+	delete(all, hooks.KindQuotaDrift)
+	delete(all, hooks.KindExpired) // these two compare room with what it was
+	delete(all, hooks.KindLostObject)
+	g, ctx := errgroup.WithContext(t.Context())
+	for range 4 {
+		r := y.reconciler(t, prometheus.NewRegistry())
+		r.Report = func(res hooks.Result) {
+			if res.Outcome == hooks.Failed {
+				t.Errorf("%s failed: %v", res.Kind, res.Reason)
+			}
+		}
+		g.Go(func() error { return r.Locker.Leases.During(ctx, r.BothUnguarded) })
+	}
+	must(t, g.Wait())
+	for _, p := range all {
+		if p.repaired != nil {
+			p.repaired(t)
+		}
+	}
+	if got, want := kindsOf(y.reconcile(t)), []hooks.Kind{hooks.KindLostDerivative, hooks.KindUnknownMultipart, hooks.KindUnknownObject}; !slices.Equal(got, want) {
+		t.Errorf("left: %v, want %v", got, want)
+	}
+}
+
+// A holder froze before it wrote, was taken for dead, and wakes after the reconciler has been there: its write counts no more,
+// and what it leaves in S3 is removed once the upload has ended.
+func TestReconcileBesideAFrozenHolder(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.neighbours(t)
+	p := y.idle(t)
+	frozen := storage.NewLeases(y.API, "server", 5*time.Second, y.r.Log)
+	must(t, frozen.During(t.Context(), func(ctx context.Context) error {
+		ctx = as(ctx, y.tenant, "ana", "empleado")
+		lease, err := frozen.Acquire(ctx, p.upload, func() {})
+		if err != nil {
+			return err
+		}
+		y.exec(t, `update lock_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
+		if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []hooks.Kind{hooks.KindExpired}) {
+			t.Errorf("found %v", got)
+		}
+		p.repaired(t)
+		err = y.API.InTenant(ctx, func(tx storage.Tx) error {
+			return tx.Advance(ctx, p.upload, lease.Fence(), storage.Progress{From: 8, To: 10})
+		})
+		wantErr(t, err, storage.ErrFenced)
+		y.put(t, y.keys(p.upload).Original(lease.Fence()))
+		return nil
+	}))
+	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []hooks.Kind{hooks.KindUnownedObject}) {
+		t.Errorf("found %v", got)
+	}
+	p.repaired(t)
+}
+
+// A backup of the database was restored that is older than what S3 holds. Whole objects that the rows do not name stay, of
+// uploads that are unknown now and of those that are thought to be on their way.
+func TestReconcileAfterARestoredBackup(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.neighbours(t)
+	known := y.keys(y.admit(t)).Original(5)
+	y.put(t, known)
+	unknown := y.unknownObject(t).key
+	begun := y.unknownMultipart(t).key
+	for _, f := range y.reconcile(t) {
+		if f.Kind != hooks.KindUnknownObject && f.Kind != hooks.KindUnknownMultipart || f.Outcome != hooks.Left {
+			t.Errorf("%s was %s", f.Kind, f.Outcome)
+		}
+	}
+	y.wantObject(t, known, true)
+	y.wantObject(t, unknown, true)
+	if !slices.ContainsFunc(y.s3(t), func(s string) bool { return strings.HasPrefix(s, begun) }) {
+		t.Error("the multipart upload of an upload that is unknown was aborted")
+	}
+}
+
+// An admin says that what is unknown may go: it goes, and nothing else does, not even what Tramo cannot have written.
+func TestReconcileDeletesUnknown(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.neighbours(t)
+	kept := y.s3(t)
+	foreign := "tenants/readme.txt"
+	y.put(t, foreign)
+	unknown := y.unknownObject(t).key
+	y.unknownMultipart(t)
+	y.r.DeleteUnknown = true
+	if found := y.reconcile(t); len(found) != 3 {
+		t.Errorf("found %+v", found)
+	}
+	y.wantObject(t, unknown, false)
+	y.wantObject(t, foreign, true)
+	must(t, y.bucket.Delete(t.Context(), foreign))
+	if after := y.s3(t); !slices.Equal(after, kept) {
+		t.Errorf("S3 has changed from\n%v\nto\n%v", kept, after)
+	}
+}
+
+// The reconciler is pointed at the wrong bucket, where nothing is, or at one where much is missing: no upload fails for it,
+// until an admin says that it is so.
+func TestReconcileDoubtsALargeLoss(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ lost, present int }{"nothing is there": {1, 0}, "much is missing": {11, 3}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			y := newYard(t)
+			for range c.present {
+				y.finish(t)
+			}
+			for range c.lost {
+				_, key := y.finish(t)
+				must(t, y.bucket.Delete(t.Context(), key))
+			}
+			failed := func() int { return y.count(t, `select count(*) from uploads where failure_reason = 'lost'`) }
+			if found := y.reconcile(t); len(found) != c.lost || failed() != 0 {
+				t.Errorf("%d were found and %d failed", len(found), failed())
+			}
+			y.r.AcceptLoss = true
+			if found := y.reconcile(t); len(found) != c.lost || failed() != c.lost {
+				t.Errorf("%d were found and %d failed, not %d", len(found), failed(), c.lost)
+			}
+		})
+	}
+}
+
+// The inventory is right whatever the number of pages of rows and of S3: more than a page of uploads, in projects whose
+// names sort differently with the slash behind them, some with and some without objects.
+func TestInventoryOverPages(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.exec(t, `
+		insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes)
+		select $1, gen_random_uuid(), 'ana', (array['a', 'a-b', 'a.b', 'a_b', 'A', 'b'])[1 + n % 6], '{}', 10, 0
+		from generate_series(1, 1200) n`, y.tenant)
+	y.exec(t, `insert into contents (tenant_id, upload_id) select tenant_id, id from uploads`)
+	var want, orphans []string
+	ids := map[string]bool{}
+	for c, err := range y.Worker.Claims(t.Context()) {
+		must(t, err)
+		if ids[c.Upload.String()] {
+			t.Fatalf("upload %s came twice", c.Upload)
+		}
+		ids[c.Upload.String()] = true
+		keys := y.keys(c.Upload)
+		keys.Project = c.Project
+		want = append(want, keys.Prefix())
+		if len(want)%100 == 0 {
+			orphans = append(orphans, keys.Original(1))
+			y.put(t, keys.Original(1))
+		}
+	}
+	if len(want) != 1200 || !slices.IsSorted(want) {
+		t.Errorf("%d uploads came; in the order of keys: %v", len(want), slices.IsSorted(want))
+	}
+	y.exec(t, `update uploads set status = 'cancelled'`)
+	var got []string
+	for _, f := range y.reconcile(t) {
+		got = append(got, f.Key)
+	}
+	if !slices.Equal(got, orphans) {
+		t.Errorf("found %v, want %v", got, orphans)
+	}
+}
