@@ -48,12 +48,16 @@ type grammar struct {
 	cli.S3
 	cli.Log
 	cli.Types
-	Clamd      string        `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
-	OpsListen  string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
-	Workers    int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
-	RetryDelay time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
-	BusyDelay  time.Duration `default:"15s" help:"How long uploads wait when clamd or S3 does not answer."`
-	TempDir    string        `placeholder:"DIR" help:"Where downloads are kept while they are processed: Workers times the largest upload. Default: the system's."`
+	cli.Lease
+	cli.Reconcile
+	Clamd             string        `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
+	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
+	Workers           int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
+	RetryDelay        time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
+	BusyDelay         time.Duration `default:"15s" help:"How long uploads wait when clamd or S3 does not answer."`
+	ReconcileInterval time.Duration `default:"1m" help:"How often what is stuck is looked for and repaired. One worker at a time does it."`
+	InventoryInterval time.Duration `default:"6h" help:"How often all uploads are compared with all that S3 holds. One worker at a time does it."`
+	TempDir           string        `placeholder:"DIR" help:"Where downloads are kept while they are processed: Workers times the largest upload. Default: the system's."`
 }
 
 // Run implements the command.
@@ -64,6 +68,10 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	m.Check("TRAMO_CLAMD", err)
 	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
 	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY", pool.Validate())
+	g.CheckTTL(m)
+	reconcile := g.Reconcile.Config(m)
+	rounds := processing.Rounds{ReconcileEvery: g.ReconcileInterval, InventoryEvery: g.InventoryInterval}
+	m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL", rounds.Validate())
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
 	if err := m.Err(); err != nil {
 		return err
@@ -87,16 +95,24 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		DB: db, Bucket: bucket, Scanner: scanner, Examiner: &processing.Examiner{TempDir: g.TempDir}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
 	}, metrics, telemetry.NewTracerProvider(), log)
+	leases := g.Leases(db, database.Replica, registry, log)
+	rounds.Reconciler, err = cli.Reconciler(reconcile, db, bucket, leases, registry, log)
+	if err != nil {
+		return err
+	}
+	workers.Rounds = rounds
 	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
 	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
 		{Name: "clamd", Ask: scanner.Ping},
 	}}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return ops.Run(ctx) })
-	group.Go(func() error { return workers.Run(ctx) })
-	return group.Wait()
+	return leases.During(ctx, func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return ops.Run(ctx) })
+		group.Go(func() error { return workers.Run(ctx) })
+		return group.Wait()
+	})
 }
 
 func (g *grammar) workers() int {

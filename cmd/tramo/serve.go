@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -24,6 +23,7 @@ type serveCommand struct {
 	cli.S3
 	cli.Log
 	cli.Types
+	cli.Lease
 	storeSettings
 	receiptSettings
 	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
@@ -33,7 +33,6 @@ type serveCommand struct {
 	JWKSURL        string        `name:"jwks-url" env:"TRAMO_JWKS_URL" placeholder:"URL" help:"Where keys that verify RS256, ES256 and EdDSA tokens are published."`
 	MaxUploadSize  cli.Bytes     `default:"100MiB" help:"The largest upload."`
 	NetworkTimeout time.Duration `default:"1m" help:"How long a request's body may be silent before the upload is kept as far as it came."`
-	LeaseTTL       time.Duration `name:"lease-ttl" env:"TRAMO_LEASE_TTL" default:"5s" help:"After how long another replica may take over the uploads of one that died."`
 }
 
 // configs are the settings as the packages take them.
@@ -65,7 +64,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 	m.Check("TRAMO_JWT_SECRET, TRAMO_JWKS_URL", k.auth.Validate())
 	m.Check("TRAMO_PUBLIC_URL", k.server.Validate())
 	m.Check("TRAMO_MAX_UPLOAD_SIZE", k.policy.Validate())
-	m.Check("TRAMO_LEASE_TTL", storage.ValidateLeaseTTL(c.LeaseTTL))
+	c.CheckTTL(m)
 	m.Check("TRAMO_LISTEN", cli.CheckAddress(c.Listen))
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(c.OpsListen))
 	return k, m.Err()
@@ -90,8 +89,7 @@ func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 		return err
 	}
 	registry := telemetry.NewRegistry()
-	leases := storage.NewLeases(db, k.database.Replica, c.LeaseTTL, k.log)
-	registry.MustRegister(leases)
+	leases := c.Leases(db, k.database.Replica, registry, k.log)
 	parts, err := assemble(ctx, k, db, bucket, registry, leases)
 	if err != nil {
 		return err
@@ -149,19 +147,10 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 
 // run serves until ctx is done. Leases outlive the requests that hold them.
 func run(ctx context.Context, s *server.Server, ops *telemetry.Ops, leases *storage.Leases) error {
-	leasing, stopLeasing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopLeasing()
-	leased := make(chan error, 1)
-	go func() { leased <- leases.Run(leasing) }()
-
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.Run(ctx) })
-	g.Go(func() error { return ops.Run(ctx) })
-	err := g.Wait()
-
-	stopLeasing()
-	err = errors.Join(err, <-leased)
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	return errors.Join(err, leases.Close(last))
+	return leases.During(ctx, func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return s.Run(ctx) })
+		g.Go(func() error { return ops.Run(ctx) })
+		return g.Wait()
+	})
 }

@@ -5,7 +5,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -51,6 +55,37 @@ func (s S3) Config(m *Mistakes) object.BucketConfig {
 	m.Check("TRAMO_S3_BUCKET", c.ValidateName())
 	m.Check("TRAMO_S3_ENDPOINT", c.ValidateEndpoint())
 	return c
+}
+
+// Reconcile says what the reconciler touches.
+type Reconcile struct {
+	UploadExpiry time.Duration `default:"168h" help:"After how long without a byte an unfinished upload expires."`
+	StuckGrace   time.Duration `default:"1m" help:"For how long an upload must be stuck before it is helped on: its finish was cut off, or its job is missing."`
+	OrphanGrace  time.Duration `default:"1h" help:"How old something in S3 must be before it is believed to be nobody's, or gone."`
+}
+
+// Config returns the settings as package hooks takes them.
+func (r Reconcile) Config(m *Mistakes) hooks.ReconcilerConfig {
+	c := hooks.ReconcilerConfig{Expiry: r.UploadExpiry, StuckGrace: r.StuckGrace, OrphanGrace: r.OrphanGrace}
+	m.Check("TRAMO_UPLOAD_EXPIRY, TRAMO_STUCK_GRACE, TRAMO_ORPHAN_GRACE", c.Validate())
+	return c
+}
+
+// Lease says how long leases live.
+type Lease struct {
+	LeaseTTL time.Duration `name:"lease-ttl" env:"TRAMO_LEASE_TTL" default:"5s" help:"After how long another replica may take over the uploads of one that died. Give all programs the same."`
+}
+
+// Leases makes the lease manager of the process named replica.
+func (l Lease) Leases(db *storage.DB, replica string, registry *prometheus.Registry, log *slog.Logger) *storage.Leases {
+	leases := storage.NewLeases(db, replica, l.LeaseTTL, log)
+	registry.MustRegister(leases)
+	return leases
+}
+
+// CheckTTL reports what is wrong with the setting.
+func (l Lease) CheckTTL(m *Mistakes) {
+	m.Check("TRAMO_LEASE_TTL", storage.ValidateLeaseTTL(l.LeaseTTL))
 }
 
 // Log says how to log.

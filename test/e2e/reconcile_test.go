@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// A yard is an installation with a database and a bucket of its own, without a worker.
+type yard struct {
+	*installation
+	bucket string
+	server replica
+	sql    *pgx.Conn
+}
+
+func newYard(t *testing.T) *yard {
+	t.Helper()
+	y := &yard{installation: ownDatabase(t), bucket: fmt.Sprintf("yard-%d", time.Now().UnixNano())}
+	_, err := y.s3.Client("").CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &y.bucket})
+	must(t, err)
+	y.server, err = y.serve(t.Context(), "TRAMO_S3_BUCKET="+y.bucket)
+	must(t, err)
+	t.Cleanup(func() { must(t, y.server.process.Stop()) })
+	y.sql, err = pgx.Connect(t.Context(), y.postgres.URL("postgres", y.database))
+	must(t, err)
+	t.Cleanup(func() { must(t, y.sql.Close(t.Context())) })
+	return y
+}
+
+func (y *yard) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	_, err := y.sql.Exec(t.Context(), sql, args...)
+	must(t, err)
+}
+
+func (y *yard) count(t *testing.T, sql string) (n int) {
+	t.Helper()
+	must(t, y.sql.QueryRow(t.Context(), sql).Scan(&n))
+	return n
+}
+
+// reconcile runs the command and returns its lines.
+func (y *yard) reconcile(t *testing.T, args ...string) []string {
+	t.Helper()
+	out, err := stack.Run(t.Context(), stack.ProcessConfig{
+		Path: y.bin.Path("tramo"), Args: append([]string{"reconcile", "--grace", "0s"}, args...),
+		Env: y.env("tramo_worker", "TRAMO_S3_BUCKET="+y.bucket),
+	})
+	must(t, err)
+	return strings.Split(strings.TrimSpace(out), "\n")
+}
+
+// path is where the S3 server keeps the object under the key.
+func (y *yard) path(key string) string { return filepath.Join(y.s3.Dir(), y.bucket, key) }
+
+func (y *yard) put(t *testing.T, key string) {
+	t.Helper()
+	_, err := y.s3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.bucket, Key: &key, Body: strings.NewReader("late")})
+	must(t, err)
+}
+
+// An admin looks first, and nothing changes; then repairs, and is told what only an admin can decide; then decides.
+func TestReconcileCommand(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	u := y.user(t)
+	id := idOf(u.send(y.server, stack.PNG(10, 10), "filetype", "image/png"))
+	u.send(y.server, stack.PNG(12, 12), "filetype", "image/png")
+	y.exec(t, `delete from river_job where args->>'upload_id' = $1`, id)
+	y.exec(t, `update tenants set charged_bytes = charged_bytes + 1000`)
+	var key string
+	must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, id).Scan(&key))
+	late := filepath.Dir(key) + "/original-999999"
+	unknown := strings.ReplaceAll(late, id, "0199d6f8-0000-7000-8000-000000000000")
+	y.put(t, late)
+	y.put(t, unknown)
+
+	wantLines(t, y.reconcile(t, "--dry-run"), "missing_job upload "+id+" would enqueue", "quota_drift would charge", "unowned_object key "+late+" would delete",
+		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 0 repaired, 1 to repair", "unknown_object 1 found, 1 left")
+	if n := y.count(t, `select count(*) from river_job where kind = 'process_upload'`); n != 1 {
+		t.Errorf("a dry run leaves %d jobs, not 1", n)
+	}
+	if _, err := os.Stat(y.path(late)); err != nil {
+		t.Error(err)
+	}
+
+	wantLines(t, y.reconcile(t), "missing_job upload "+id+" repaired", "quota_drift repaired", "unowned_object key "+late+" repaired",
+		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 1 repaired", "unknown_object 1 found, 0 repaired")
+	if n := y.count(t, `select count(*) from river_job where kind = 'process_upload'`); n != 2 {
+		t.Errorf("there are %d jobs, not 2", n)
+	}
+	if n := y.count(t, `select count(*) from tenants where charged_bytes <> (select sum(size) from uploads)`); n != 0 {
+		t.Error("the quota is not right")
+	}
+	if _, err := os.Stat(y.path(late)); !os.IsNotExist(err) {
+		t.Errorf("the object that was nobody's: %v", err)
+	}
+
+	var line struct{ Kind, Outcome, Key string }
+	must(t, json.Unmarshal([]byte(y.reconcile(t, "--json", "--delete-unknown")[0]), &line))
+	if line.Kind != "unknown_object" || line.Outcome != "repaired" || line.Key != unknown {
+		t.Errorf("got %+v", line)
+	}
+	wantLines(t, y.reconcile(t), "All is in order.")
+}
+
+// wantLines looks, for each of the wanted, for a line that has all of its words in their order.
+func wantLines(t *testing.T, lines []string, wanted ...string) {
+	t.Helper()
+	for _, want := range wanted {
+		found := false
+		for _, line := range lines {
+			rest, all := line, true
+			for word := range strings.FieldsSeq(want) {
+				_, after, ok := strings.Cut(rest, word)
+				rest, all = after, all && ok
+			}
+			found = found || all
+		}
+		if !found {
+			t.Errorf("no line says %q:\n%s", want, strings.Join(lines, "\n"))
+		}
+	}
+}
+
+// The server could not finish an upload that has all its bytes, and its client never comes back: a worker finishes it, and
+// it goes all the way.
+func TestWorkerFinishesWhatWasCutOff(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	u := y.user(t)
+	photo := stack.PNG(10, 10)
+	url := u.create(y.server, len(photo), "filetype", "image/png")
+	y.exec(t, `revoke insert on river_job from tramo_api`)
+	if a := u.patch(url, 0, photo); a.status < http.StatusBadRequest {
+		t.Fatalf("the PATCH was answered %d", a.status)
+	}
+	if up := u.get(url); up.Status != "uploading" {
+		t.Fatalf("it is %s", up.Status)
+	}
+	w, err := y.work(t.Context(), "TRAMO_S3_BUCKET="+y.bucket, "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
+	must(t, err)
+	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	if up, _ := u.await(url); up.Status != "completed" || up.SHA256 != sumOf(photo) {
+		t.Errorf("%+v", up)
+	}
+	w.awaitMetric(t, `tramo_reconcile_repaired_total{kind="finish_cut_off"}`, 1)
+	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="quick"}`, 1)
+	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="inventory"}`, 1)
+	if n := y.count(t, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'finish_cut_off'`); n != 1 {
+		t.Errorf("the timeline tells of it %d times", n)
+	}
+	if served := string(fetch(t, w.ops+"/metrics")); !strings.Contains(served, `tramo_reconcile_found_total{kind="lost_object"} 0`) {
+		t.Error("a kind that was never found is not told as 0")
+	}
+}
