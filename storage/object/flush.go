@@ -64,7 +64,7 @@ func (f *flush) keep(ctx context.Context) error {
 		return f.keepTail(ctx, step)
 	}
 	err := f.put(ctx, &step)
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) && f.check == nil {
 		return errors.Join(err, f.keepTail(ctx, step))
 	}
 	free()
@@ -95,20 +95,28 @@ func (f *flush) keepTail(ctx context.Context, step storage.Progress) error {
 // turn waits until all before is durable and the offset may move: it may not while a checksum of what is
 // being sent is to be verified.
 func (f *flush) turn(ctx context.Context) error {
-	if f.before != nil {
-		<-f.before.done
-		if f.before.err != nil {
-			return f.before.err
-		}
+	if err := f.follow(); err != nil {
+		return err
 	}
 	return f.check.wait(ctx)
+}
+
+// follow waits until all before is durable.
+func (f *flush) follow() error {
+	if f.before == nil {
+		return nil
+	}
+	<-f.before.done
+	return f.before.err
 }
 
 // put stores the tail and the bytes in S3.
 func (f *flush) put(ctx context.Context, step *storage.Progress) error {
 	bytes := f.bytes
 	if f.tail > 0 {
-		if err := f.turn(ctx); err != nil {
+		// Not its turn: while a checksum is to be verified that comes after all has been read, and what is read
+		// waits for this.
+		if err := f.follow(); err != nil {
 			return err
 		}
 		tail, err := f.readTail(ctx)

@@ -240,7 +240,7 @@ func (u *upload) FinishUpload(ctx context.Context) error {
 // assemble makes the object of what is durable, and records that it is there.
 func (u *upload) assemble(ctx context.Context) error {
 	if u.content.TailSize > 0 { // the last bytes came before their client said that they were the last
-		w, err := u.newWriter(ctx)
+		w, err := u.newWriter(ctx, nil)
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (i
 	if u.store.bucket.Unavailable() {
 		return 0, ErrUnavailable // before the client pays for bytes that could not be kept
 	}
-	w, err := u.newWriter(ctx)
+	w, err := u.newWriter(ctx, checkIn(ctx))
 	if err != nil {
 		return 0, err
 	}
@@ -88,7 +88,8 @@ type writer struct {
 	last   *flush
 }
 
-func (u *upload) newWriter(ctx context.Context) (*writer, error) {
+// newWriter begins where the upload is. What it is given counts once check, if there is one, has found it right.
+func (u *upload) newWriter(ctx context.Context, check *check) (*writer, error) {
 	h, err := resumeHash(u.content.HashState)
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func (u *upload) newWriter(ctx context.Context) (*writer, error) {
 	w := &writer{
 		upload:    u,
 		multipart: multipart{upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
-		check:     checkIn(ctx),
+		check:     check,
 		slots:     make(chan struct{}, flushesInFlight),
 		spool:     spool{from: u.store.buffers, held: run{from: u.store.buffers}},
 		hash:      h,
@@ -116,7 +117,7 @@ func (w *writer) readAll(src io.Reader) error {
 	for {
 		room, full := w.room()
 		if full {
-			return w.checkLimit(src)
+			return w.readEnd(src)
 		}
 		if room == nil {
 			return nil // close tells why
@@ -155,10 +156,11 @@ func (w *writer) limit() int64 {
 	return w.row.Size
 }
 
-// checkLimit refuses a body that goes beyond the most that an upload of unknown size may have; tusd sees to
-// the others.
-func (w *writer) checkLimit(src io.Reader) error {
-	if !w.row.SizeDeferred {
+// readEnd reads on when the upload has all the bytes that it may have. A body that goes beyond the most that an
+// upload of unknown size may have is refused; tusd sees to the others. Behind a body that is to be verified its
+// checksum may come.
+func (w *writer) readEnd(src io.Reader) error {
+	if !w.row.SizeDeferred && w.check == nil {
 		return nil
 	}
 	var more [1]byte
