@@ -139,8 +139,10 @@ func (a *Admission) Admit(ctx context.Context, size int64, metadata map[string]s
 func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admitted, error) {
 	var old storage.Upload
 	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		old, err = tx.UploadByClientID(ctx, n.UserID, n.ClientID)
-		return err
+		if old, err = tx.UploadByClientID(ctx, n.UserID, n.ClientID); err != nil {
+			return err
+		}
+		return tx.Touch(ctx, old.ID) // one that has expired, and that nobody has swept yet, goes on
 	})
 	if err != nil {
 		return Admitted{}, err

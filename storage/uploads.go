@@ -79,6 +79,7 @@ type Upload struct {
 	ObjectKey      *string           `db:"object_key"`
 	CreatedAt      time.Time         `db:"created_at"`
 	UpdatedAt      time.Time         `db:"updated_at"`
+	TouchedAt      time.Time         `db:"touched_at"` // when bytes arrived last, or it was created or asked for again
 	UploadedAt     *time.Time        `db:"uploaded_at"`
 	CompletedAt    *time.Time        `db:"completed_at"`
 	Facts
@@ -87,7 +88,7 @@ type Upload struct {
 const selectUpload = `
 	select u.id, u.user_id, u.client_id, u.project, u.batch, u.filename, u.declared_type, u.declared_sha256,
 	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received, u.status, u.failure_reason, u.failure_detail, u.detected_type,
-	       u.sha256, u.object_key, u.created_at, u.updated_at, u.uploaded_at, u.completed_at,
+	       u.sha256, u.object_key, u.created_at, u.updated_at, c.touched_at, u.uploaded_at, u.completed_at,
 	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
 	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id`
@@ -147,6 +148,15 @@ func (tx Tx) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 func (tx Tx) UploadByClientID(ctx context.Context, user, clientID string) (Upload, error) {
 	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.user_id = $2 and u.client_id = $3
 		and u.status not in ('failed', 'expired', 'cancelled')`, user, clientID)
+}
+
+// Touch begins the time anew after which an unfinished upload expires.
+func (tx Tx) Touch(ctx context.Context, id uuid.UUID) error {
+	_, err := tx.Exec(ctx, `update contents set touched_at = now() where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
+	if err != nil {
+		return fmt.Errorf("touch upload: %w", err)
+	}
+	return nil
 }
 
 func (tx Tx) oneUpload(ctx context.Context, where string, args ...any) (Upload, error) {

@@ -238,6 +238,7 @@ func (u *upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 	}
 	u.store.metrics.useful.WithLabelValues(u.keys.Tenant.String()).Add(float64(step.To - step.From))
 	u.content.Received, u.content.HashState, u.content.TailSize = step.To, step.HashState, step.TailSize
+	u.row.TouchedAt = time.Now()
 	if step.Object != "" {
 		u.content.ObjectKey, u.content.Stored = &step.Object, true
 	}

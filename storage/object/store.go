@@ -51,6 +51,8 @@ type Config struct {
 	CheckpointBytes    int64
 	CheckpointInterval time.Duration
 
+	Expiry time.Duration // an unfinished upload of which nothing has arrived for so long is given up
+
 	Buffers BufferConfig
 }
 
@@ -59,6 +61,7 @@ func DefaultConfig() Config {
 	return Config{
 		PartSize:        8 << 20,
 		CheckpointBytes: 1 << 20, CheckpointInterval: 2 * time.Second,
+		Expiry:  7 * 24 * time.Hour,
 		Buffers: BufferConfig{Memory: 64 << 20, Disk: 1 << 30},
 	}
 }
@@ -184,8 +187,11 @@ func (s *Store) open(ctx context.Context, id uuid.UUID) (*upload, error) {
 	case err != nil:
 		return nil, err
 	}
+	if s.expired(u.row) {
+		return nil, ErrExpired
+	}
 	switch u.row.Status {
-	case storage.Cancelled, storage.Expired:
+	case storage.Cancelled:
 		return nil, ErrGone
 	case storage.Failed:
 		switch *u.row.FailureReason {

@@ -21,7 +21,9 @@ func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket,
 	}
 	metrics := hooks.NewMetrics(registry)
 	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: metrics, Log: log}
-	store, err := object.NewStore(db, bucket, finisher, finisher, object.DefaultConfig(), object.NewMetrics(registry, bucket), log)
+	conf := object.DefaultConfig()
+	conf.Expiry = c.Expiry
+	store, err := object.NewStore(db, bucket, finisher, finisher, conf, object.NewMetrics(registry, bucket), log)
 	if err != nil {
 		return nil, err
 	}

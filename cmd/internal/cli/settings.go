@@ -57,11 +57,16 @@ func (s S3) Config(m *Mistakes) object.BucketConfig {
 	return c
 }
 
+// Expiry says when uploads are given up.
+type Expiry struct {
+	UploadExpiry time.Duration `default:"168h" help:"After how long without a byte an unfinished upload expires. Give all programs the same."`
+}
+
 // Reconcile says what the reconciler touches.
 type Reconcile struct {
-	UploadExpiry time.Duration `default:"168h" help:"After how long without a byte an unfinished upload expires."`
-	StuckGrace   time.Duration `default:"1m" help:"For how long an upload must be stuck before it is helped on: its finish was cut off, or its job is missing."`
-	OrphanGrace  time.Duration `default:"1h" help:"How old something in S3 must be before it is believed to be nobody's, or gone."`
+	Expiry
+	StuckGrace  time.Duration `default:"1m" help:"For how long an upload must be stuck before it is helped on: its finish was cut off, or its job is missing."`
+	OrphanGrace time.Duration `default:"1h" help:"How old something in S3 must be before it is believed to be nobody's, or gone."`
 }
 
 // Config returns the settings as package hooks takes them.
