@@ -69,17 +69,22 @@ var problems = []struct {
 	{hooks.ErrReceiptsOff, problemOf("receipts-off", 501, "Receipts are not set up", "Keep the original, or rely on the status of the upload. Whoever runs the installation can set TRAMO_RECEIPT_KEY_FILE.")},
 	{storage.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 
+	{object.ErrChecksum, problemOf("body-mismatch", 460, "Checksum Mismatch", "What arrived is not what Upload-Checksum announced. None of it was kept: send the same bytes again.")},
+	{object.ErrChecksumHeader, problemOf("upload-checksum", 400, "Upload-Checksum is not valid", "Upload-Checksum is the name of an algorithm (sha1, sha256 or crc32), a space, and the checksum in Base64.")},
+	{object.ErrExpired, problemOf("expired", 410, "Upload has expired", "Nothing of this upload had arrived for too long. Create a new one and send the file again.")},
 	{object.ErrGone, problemOf("gone", 410, "Upload has ended", "This upload takes no more bytes. Create a new one.")},
 	{object.ErrLost, problemOf("lost", 410, "Upload can not go on", "Stored bytes are gone. Create a new upload and send the file from its beginning.")},
 	{object.ErrUnavailable, unavailableProblem},
 	{object.ErrBusy, problemOf("busy", 423, "Upload is being finished", retryDetail)},
 	{object.ErrComplete, problemOf("complete", 409, "Upload is complete", "A complete upload can not be cancelled.")},
 
-	{handler.ErrUnsupportedVersion, problemOf("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0.")},
+	{handler.ErrUnsupportedVersion, problemOf("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0, or Upload-Draft-Interop-Version: 3, 4, 5 or 6.")},
 	{handler.ErrMaxSizeExceeded, problemOf("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
 	{handler.ErrSizeExceeded, problemOf("beyond-length", 413, "More bytes than announced", "The body goes beyond Upload-Length. "+resumeDetail)},
-	{handler.ErrInvalidContentType, problemOf("content-type", 415, "Wrong content type", "PATCH takes Content-Type: application/offset+octet-stream.")},
+	{handler.ErrInvalidContentType, problemOf("content-type", 415, "Wrong content type", "PATCH takes Content-Type: application/offset+octet-stream, or application/partial-upload as the IETF draft has it.")},
 	{handler.ErrInvalidUploadLength, problemOf("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length.")},
+	{errIncomplete, problemOf("upload-length", 400, "Upload is not complete", "The request says that the upload is complete, but bytes are missing. "+resumeDetail)},
+	{errDraftHeader, problemOf("draft-header", 400, "A header does not belong here", "HEAD and DELETE have neither Upload-Offset nor Upload-Complete nor Upload-Length.")},
 	{handler.ErrInvalidOffset, problemOf("upload-offset", 400, "Upload-Offset is missing or not valid", "Send the offset that HEAD tells as Upload-Offset.")},
 	{handler.ErrMismatchOffset, problemOf("offset-mismatch", 409, "Upload-Offset is not the upload's offset", resumeDetail)},
 	{handler.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
@@ -142,7 +147,8 @@ func (s *Server) handleError(err error, c echo.Context) {
 
 // writeProblem sends p. Trouble on a HEAD that will pass is told as 423: on a 5xx tus-js-client forgets the
 // upload's address and begins again from byte 0.
-func writeProblem(w http.ResponseWriter, method string, p problem) {
+// It returns the status that was sent.
+func writeProblem(w http.ResponseWriter, method string, p problem) int {
 	if method == http.MethodHead && p.Status >= http.StatusInternalServerError {
 		p.Status = http.StatusLocked
 	}
@@ -160,4 +166,5 @@ func writeProblem(w http.ResponseWriter, method string, p problem) {
 	if method != http.MethodHead {
 		_ = json.NewEncoder(w).Encode(p) // the client has gone: there is nobody left to tell
 	}
+	return p.Status
 }

@@ -80,7 +80,7 @@ type Server struct {
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
 	s.handler = s.traced(s.echo)
-	tus, err := s.newTus()
+	tus, tusOptions, err := s.newTus()
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +94,10 @@ func New(c Config, p Parts) (*Server, error) {
 	api.GET("/uploads/:id", s.getUpload)
 	api.GET("/uploads/:id/timeline", s.getTimeline)
 	api.GET("/uploads/:id/receipt", s.getReceipt)
-	for _, path := range []string{"/uploads", "/uploads/", "/uploads/:id"} {
-		api.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete, http.MethodOptions},
-			path, echo.WrapHandler(tus))
+	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
+		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, tus,
+			nameProtocol, s.authenticate)
+		e.OPTIONS(path, tusOptions)
 	}
 	api.Any("/*", func(echo.Context) error { return errNotFound })
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/.well-known/jwks.json", s.getReceiptKeys)
@@ -105,7 +106,9 @@ func New(c Config, p Parts) (*Server, error) {
 }
 
 // ServeHTTP implements [http.Handler].
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.handler.ServeHTTP(w, overrideMethod(r))
+}
 
 // Run serves until ctx is done. Then running uploads are told to save what has arrived and let go, and
 // clients to come back.

@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -60,7 +62,8 @@ func FuzzCheckMetadataHeader(f *testing.F) {
 // Every problem that a client can meet is explained in docs/problems.md, and nothing else is.
 func TestProblemsAreDocumented(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../docs/problems.md")
+	_, here, _, _ := runtime.Caller(0) // TestMain's S3 server has moved the working directory away
+	page, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../docs/problems.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,26 +13,34 @@ import (
 // in this file notes each error of our parts on its way through tusd, so that the answer can be made from
 // the error itself.
 
-type causeKey struct{}
+type writerKey struct{}
 
-// note keeps the first error that a request meets for its [problemWriter].
+// note keeps the first error that a request meets for its [tusWriter].
 func note(ctx context.Context, err error) error {
-	if w, ok := ctx.Value(causeKey{}).(*problemWriter); ok && w.cause == nil {
+	if w, ok := ctx.Value(writerKey{}).(*tusWriter); ok && w.cause == nil {
 		w.cause = err
 	}
 	return err
+}
+
+// opened tells a request's [tusWriter] which upload the answer is about.
+func opened(ctx context.Context, u handler.Upload, err error) handler.Upload {
+	if w, ok := ctx.Value(writerKey{}).(*tusWriter); ok && err == nil {
+		w.upload = u
+	}
+	return notingUpload{u}
 }
 
 type notingStore struct{ store *object.Store }
 
 func (s notingStore) NewUpload(ctx context.Context, info handler.FileInfo) (handler.Upload, error) {
 	u, err := s.store.NewUpload(ctx, info)
-	return notingUpload{u}, note(ctx, err)
+	return opened(ctx, u, err), note(ctx, err)
 }
 
 func (s notingStore) GetUpload(ctx context.Context, id string) (handler.Upload, error) {
 	u, err := s.store.GetUpload(ctx, id)
-	return notingUpload{u}, note(ctx, err)
+	return opened(ctx, u, err), note(ctx, err)
 }
 
 func (s notingStore) AsTerminatableUpload(u handler.Upload) handler.TerminatableUpload {

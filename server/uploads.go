@@ -28,6 +28,7 @@ type uploadJSON struct {
 	ClientID    *string          `json:"client_id"`
 	CreatedAt   time.Time        `json:"created_at"`
 	UpdatedAt   time.Time        `json:"updated_at"`
+	ExpiresAt   *time.Time       `json:"expires_at"` // when it is given up unless more arrives; null once all has
 	UploadedAt  *time.Time       `json:"uploaded_at"`
 	CompletedAt *time.Time       `json:"completed_at"`
 	SHA256      *string          `json:"sha256"`
@@ -205,6 +206,9 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		ID: u.ID, Status: u.Status, Offset: u.Received, Size: u.Size, Filename: u.Filename, Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, Derivatives: []derivativeJSON{}, EXIF: describeFacts(u.Facts),
+	}
+	if at, ok := s.Store.Expires(u); ok {
+		j.ExpiresAt = &at
 	}
 	if j.Type == nil {
 		j.Type = u.DeclaredType

@@ -1,0 +1,300 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
+)
+
+var shared struct {
+	cluster *storagetest.Cluster
+	s3      *stack.S3
+}
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if shared.cluster, err = storagetest.Start(ctx); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, shared.cluster.Stop()) }()
+	if shared.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, shared.s3.Stop()) }()
+	if err := shared.s3.Setenv(); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+const (
+	mib     = 1 << 20
+	part    = object.MinPartSize // of the tests' uploads in S3
+	maxSize = 64 * mib           // of an upload
+)
+
+// A site is a server on a database of the test's own, and one tenant.
+type site struct {
+	*storagetest.Database
+	server   *server.Server
+	registry *prometheus.Registry
+	url      string // of the server on the network
+	user     user
+}
+
+func newSite(t testing.TB) *site {
+	t.Helper()
+	s := &site{Database: shared.cluster.NewDatabase(t), registry: prometheus.NewRegistry()}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
+	must(t, err)
+	queue, err := processing.NewQueue(s.API, log)
+	must(t, err)
+	finisher := &hooks.Finisher{DB: s.API, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(s.registry), Log: log}
+	conf := object.DefaultConfig()
+	conf.PartSize, conf.CheckpointInterval = part, 100*time.Millisecond
+	store, err := object.NewStore(s.API, bucket, finisher, finisher, conf, object.NewMetrics(s.registry, bucket), log)
+	must(t, err)
+	t.Cleanup(func() { must(t, store.Close()) })
+	types, err := processing.ParseTypeList("image/*,application/pdf,text/plain")
+	must(t, err)
+	verifier, err := server.NewVerifier(context.WithoutCancel(t.Context()), server.AuthConfig{Secret: secret})
+	must(t, err)
+	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test"})
+	must(t, err)
+	s.server, err = server.New(server.DefaultConfig(), server.Parts{
+		DB: s.API, Bucket: bucket, Store: store,
+		Locker:    object.Locker{Leases: s.lease(t, log), Log: log},
+		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
+		Receipts:  receipts, Tracers: noop.NewTracerProvider(),
+		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Log: log,
+	})
+	must(t, err)
+	listening := httptest.NewServer(s.server)
+	t.Cleanup(listening.Close)
+	s.url = listening.URL
+	s.user = s.newTenant(t)
+	return s
+}
+
+// lease heartbeats until the test ends.
+func (s *site) lease(t testing.TB, log *slog.Logger) *storage.Leases {
+	leases := storage.NewLeases(s.API, "test", time.Minute, log)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- leases.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		must(t, <-ended)
+	})
+	return leases
+}
+
+// newTenant makes a tenant and returns its employee.
+func (s *site) newTenant(t testing.TB) user {
+	t.Helper()
+	who, err := tenant.From(s.NewTenant(t, 1<<40))
+	must(t, err)
+	return s.as(t, who)
+}
+
+func (s *site) as(t testing.TB, who tenant.Identity) user {
+	t.Helper()
+	token, err := server.Sign(secret, who, time.Hour, time.Now())
+	must(t, err)
+	return user{t: t, who: who, token: token, uploads: s.url + server.UploadsPath}
+}
+
+// exec does what only time or an operator would.
+func (s *site) exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	tag, err := s.Admin(t).Exec(t.Context(), sql, args...)
+	must(t, err)
+	if tag.RowsAffected() == 0 {
+		t.Fatalf("%s changed nothing", sql)
+	}
+}
+
+// A user speaks tus over HTTP.
+type user struct {
+	t       testing.TB
+	who     tenant.Identity
+	token   string
+	uploads string // address of the collection
+}
+
+// An answer is an HTTP response, read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// request makes a request of tus 1.0.0. headers are names and values; an empty value takes a header away.
+func (u user) request(method, url string, body io.Reader, headers ...string) *http.Request {
+	u.t.Helper()
+	r, err := http.NewRequestWithContext(u.t.Context(), method, url, body)
+	must(u.t, err)
+	r.Header.Set("Authorization", "Bearer "+u.token)
+	r.Header.Set("Tus-Resumable", "1.0.0")
+	for i := 0; i < len(headers); i += 2 {
+		if r.Header.Set(headers[i], headers[i+1]); headers[i+1] == "" {
+			r.Header.Del(headers[i])
+		}
+	}
+	return r
+}
+
+func (u user) send(r *http.Request) answer {
+	u.t.Helper()
+	res, err := http.DefaultClient.Do(r)
+	must(u.t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	must(u.t, err)
+	return answer{res.StatusCode, res.Header, b}
+}
+
+func (u user) do(method, url string, body io.Reader, headers ...string) answer {
+	u.t.Helper()
+	return u.send(u.request(method, url, body, headers...))
+}
+
+// create begins an upload and returns its address.
+func (u user) create(size int, headers ...string) string {
+	u.t.Helper()
+	a := u.do("POST", u.uploads, nil, append([]string{"Upload-Length", strconv.Itoa(size)}, headers...)...)
+	a.want(u.t, 201, "")
+	return a.header.Get("Location")
+}
+
+const octets = "application/offset+octet-stream"
+
+func (u user) patch(url string, offset int, body io.Reader, headers ...string) answer {
+	u.t.Helper()
+	return u.do("PATCH", url, body, append([]string{"Upload-Offset", strconv.Itoa(offset), "Content-Type", octets}, headers...)...)
+}
+
+func (u user) offset(url string) int {
+	u.t.Helper()
+	a := u.do("HEAD", url, nil)
+	a.want(u.t, 200, "")
+	n, err := strconv.Atoi(a.header.Get("Upload-Offset"))
+	must(u.t, err)
+	return n
+}
+
+// upload is what GET tells.
+func (u user) upload(url string) (j struct {
+	Status    string
+	Offset    int
+	Filename  string
+	Type      string
+	SHA256    string
+	ExpiresAt *time.Time `json:"expires_at"`
+}) {
+	u.t.Helper()
+	a := u.do("GET", url, nil)
+	a.want(u.t, 200, "")
+	must(u.t, json.Unmarshal(a.body, &j))
+	return j
+}
+
+// want checks the status and, of an error, the name of its problem.
+func (a answer) want(t testing.TB, status int, problem string) {
+	t.Helper()
+	var p struct{ Type string }
+	_ = json.Unmarshal(a.body, &p) // then it has none
+	if a.status != status || problem != "" && p.Type != "/problems/"+problem {
+		t.Errorf("%d %s, want %d %s", a.status, a.body, status, problem)
+	}
+}
+
+// wantHeader checks a header; "" wants none.
+func (a answer) wantHeader(t testing.TB, name, value string) {
+	t.Helper()
+	if got := a.header.Get(name); got != value {
+		t.Errorf("%s is %q, want %q", name, got, value)
+	}
+}
+
+// metadata encodes pairs as Upload-Metadata.
+func metadata(pairs ...string) string {
+	var all []string
+	for i := 0; i < len(pairs); i += 2 {
+		all = append(all, pairs[i]+" "+base64.StdEncoding.EncodeToString([]byte(pairs[i+1])))
+	}
+	return strings.Join(all, ",")
+}
+
+func idOf(url string) uuid.UUID { return uuid.MustParse(url[strings.LastIndexByte(url, '/')+1:]) }
+
+// noise makes bytes that no two tests share.
+func noise(size int) []byte {
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte([]byte(uuid.NewString())[:32])).Read(b) // never fails
+	return b
+}
+
+func reader(b []byte) io.Reader { return bytes.NewReader(b) }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// patience is how long a test waits for what should be a matter of moments, on a busy machine.
+const patience = 30 * time.Second
+
+// eventually asks again and again until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+)
+
+// What stands in this file is of draft-ietf-httpbis-resumable-upload, in the versions that tusd speaks: interop
+// versions 3 to 6, which are those of the drafts -01 to -05.
+
+const draftHeader = "Upload-Draft-Interop-Version"
+
+var (
+	errIncomplete  = errors.New("request says that the upload is complete, which it is not")
+	errDraftHeader = errors.New("header does not belong to this method")
+)
+
+// draftVersion returns the interop version of the draft that the request speaks; "" for none.
+func draftVersion(r *http.Request) string {
+	switch v := r.Header.Get(draftHeader); v {
+	case "3", "4", "5", "6":
+		return v
+	}
+	return ""
+}
+
+// completion returns the header by which the request's version says whether an upload is complete, and how it says
+// yes and no.
+func completion(r *http.Request) (header, yes, no string) {
+	if draftVersion(r) == "3" {
+		return "Upload-Incomplete", "?0", "?1"
+	}
+	return "Upload-Complete", "?1", "?0"
+}
+
+// checkDraft refuses what tusd lets pass, or fails at with a 5xx.
+func checkDraft(r *http.Request) error {
+	switch r.Method {
+	case http.MethodHead, http.MethodDelete:
+		complete, _, _ := completion(r)
+		for _, name := range []string{"Upload-Offset", complete, "Upload-Length"} {
+			if r.Header.Get(name) != "" {
+				return errDraftHeader // Offset Retrieval and Upload Cancellation: MUST
+			}
+		}
+	case http.MethodPost:
+		for _, name := range []string{"Content-Type", "Content-Disposition"} {
+			v := r.Header.Get(name)
+			if v == "" {
+				continue
+			}
+			if _, _, err := mime.ParseMediaType(v); err != nil {
+				return refuseMetadata(fmt.Sprintf("%s is not valid: %v.", name, err))
+			}
+		}
+	}
+	return nil
+}
+
+// claimsTooMuch reports whether the request says that its body completes the upload, and that is not so. tusd
+// takes its word for it, and the client would take a success for a complete upload.
+func (w *tusWriter) claimsTooMuch() bool {
+	header, yes, _ := completion(w.request)
+	if draftVersion(w.request) == "" || w.request.Header.Get(header) != yes {
+		return false
+	}
+	info, ok := w.info()
+	return ok && (info.SizeIsDeferred || info.Offset != info.Size)
+}
+
+// acknowledgeDraft tells whether the upload is complete, and returns the status that the drafts want: 201 also where
+// tusd has 204 (Upload Creation and Upload Append: MUST while the upload is not complete).
+func (w *tusWriter) acknowledgeDraft(status int) int {
+	if w.request.Method != http.MethodPost && w.request.Method != http.MethodPatch {
+		return status
+	}
+	if info, ok := w.info(); ok {
+		header, yes, no := completion(w.request)
+		w.Header().Set(header, yes)
+		if info.SizeIsDeferred || info.Offset != info.Size {
+			w.Header().Set(header, no)
+		}
+	}
+	return http.StatusCreated
+}

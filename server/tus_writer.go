@@ -1,0 +1,128 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage/object"
+)
+
+// nameProtocol puts into every answer, one to a bad token included, what the client's protocol wants in all:
+// Tus-Resumable (tus 1.0.0), or nothing of tus and the version of the IETF draft. No proxy may keep any.
+func nameProtocol(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h.Set("Cache-Control", "no-store") // tus 1.0.0, HEAD: MUST
+		if v := draftVersion(c.Request()); v != "" {
+			h.Set(draftHeader, v)
+		} else {
+			h.Set("Tus-Resumable", tusVersion)
+		}
+		return next(c)
+	}
+}
+
+// A tusWriter completes tusd's successes and holds its errors back, to say them as problems.
+type tusWriter struct {
+	http.ResponseWriter
+	request *http.Request
+	log     *slog.Logger
+	upload  handler.Upload // what the answer is about, once that is known
+	status  int            // of the answer, once it is given
+	held    int            // status of an error held back; 0 for none
+	body    []byte         // what tusd says of it: its code, a colon, a text
+	cause   error          // what our own parts told tusd, if the error is theirs
+}
+
+// Unwrap gives [http.ResponseController] the connection.
+func (w *tusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *tusWriter) WriteHeader(status int) {
+	switch {
+	case status < http.StatusOK: // an interim answer; the final one follows
+		w.ResponseWriter.WriteHeader(status)
+	case status >= http.StatusBadRequest:
+		w.held = status
+	case w.claimsTooMuch():
+		w.held, w.cause = http.StatusBadRequest, errIncomplete
+	default:
+		w.describe()
+		if draftVersion(w.request) != "" {
+			status = w.acknowledgeDraft(status)
+		}
+		w.status = status
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (w *tusWriter) Write(b []byte) (int, error) {
+	if w.held == 0 {
+		return w.ResponseWriter.Write(b)
+	}
+	w.body = append(w.body, b...)
+	return len(b), nil
+}
+
+// describe tells of the upload what tusd does not: when it expires (tus 1.0.0, Upload-Expires: MUST in every
+// answer to PATCH). tusd gives HEAD the length of the upload as that of a body which GET does not have.
+func (w *tusWriter) describe() {
+	h := w.Header()
+	if w.request.Method == http.MethodHead {
+		h.Del("Content-Length")
+	}
+	if u, ok := w.upload.(object.Expiring); ok && w.request.Method != http.MethodDelete {
+		if at, ok := u.Expires(); ok {
+			h.Set("Upload-Expires", httpTime(at))
+		}
+	}
+}
+
+// httpTime formats t as IMF-fixdate (RFC 9110, section 5.6.7).
+func httpTime(t time.Time) string { return t.UTC().Format(http.TimeFormat) }
+
+// info is what is known of the upload now.
+func (w *tusWriter) info() (info handler.FileInfo, ok bool) {
+	if w.upload == nil {
+		return info, false
+	}
+	info, err := w.upload.GetInfo(w.request.Context())
+	return info, err == nil
+}
+
+// finish sends the error that is there, if one is.
+func (w *tusWriter) finish(ctx context.Context, err error) {
+	if err == nil && w.held == 0 {
+		return
+	}
+	if err == nil {
+		err = w.cause
+	}
+	if err == nil {
+		code, _, _ := strings.Cut(string(w.body), ":")
+		err = handler.Error{ErrorCode: code, Message: string(w.body)}
+	}
+	p, known := asProblem(err)
+	switch {
+	case known:
+	case w.held != 0 && w.held < http.StatusInternalServerError:
+		p = problemOf("tus", w.held, http.StatusText(w.held), "The request does not follow tus 1.0.0.")
+	default:
+		w.log.ErrorContext(ctx, "tus request failed", slog.String("method", w.request.Method), slog.Any("err", err))
+	}
+	w.describe()
+	draft := draftVersion(w.request) != ""
+	if info, ok := w.info(); ok && draft && (info.SizeIsDeferred || info.Offset < info.Size) {
+		w.Header().Set("Upload-Offset", strconv.FormatInt(info.Offset, 10)) // drafts, Upload Append: MUST
+	}
+	if p.Status == http.StatusPreconditionFailed && !draft {
+		w.Header().Set("Tus-Version", tusVersion) // tus 1.0.0, Tus-Resumable: MUST on 412
+	}
+	w.status = writeProblem(w.ResponseWriter, w.request.Method, p)
+}
