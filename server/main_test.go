@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -74,6 +75,7 @@ type site struct {
 	*storagetest.Database
 	server   *server.Server
 	registry *prometheus.Registry
+	admin    *pgxpool.Pool // of the superuser's
 	url      string // of the server on the network
 	user     user
 }
@@ -81,6 +83,10 @@ type site struct {
 func newSite(t testing.TB) *site {
 	t.Helper()
 	s := &site{Database: shared.cluster.NewDatabase(t), registry: prometheus.NewRegistry()}
+	var err error
+	s.admin, err = pgxpool.New(context.WithoutCancel(t.Context()), shared.cluster.URL("postgres", s.Name))
+	must(t, err)
+	t.Cleanup(s.admin.Close)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
 	must(t, err)
@@ -144,7 +150,7 @@ func (s *site) as(t testing.TB, who tenant.Identity) user {
 // exec does what only time or an operator would.
 func (s *site) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
-	tag, err := s.Admin(t).Exec(t.Context(), sql, args...)
+	tag, err := s.admin.Exec(t.Context(), sql, args...)
 	must(t, err)
 	if tag.RowsAffected() == 0 {
 		t.Fatalf("%s changed nothing", sql)
