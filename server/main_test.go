@@ -76,7 +76,7 @@ type site struct {
 	server   *server.Server
 	registry *prometheus.Registry
 	admin    *pgxpool.Pool // of the superuser's
-	url      string // of the server on the network
+	url      string        // of the server on the network
 	user     user
 }
 
@@ -87,7 +87,7 @@ func newSite(t testing.TB) *site {
 	s.admin, err = pgxpool.New(context.WithoutCancel(t.Context()), shared.cluster.URL("postgres", s.Name))
 	must(t, err)
 	t.Cleanup(s.admin.Close)
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	log := slog.New(slog.NewTextHandler(output(t), nil))
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
 	must(t, err)
 	queue, err := processing.NewQueue(s.API, log)
@@ -303,4 +303,12 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
+}
+
+// output is where a server logs. A fuzz target may not write to the test that it belongs to.
+func output(t testing.TB) io.Writer {
+	if _, fuzzing := t.(*testing.F); fuzzing {
+		return io.Discard
+	}
+	return t.Output()
 }
