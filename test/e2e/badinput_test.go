@@ -133,7 +133,7 @@ func TestProtocolAnswers(t *testing.T) {
 	a := u.do("OPTIONS", r.url+"/api/uploads", nil)
 	want := map[string]string{
 		"Tus-Resumable": "1.0.0", "Tus-Version": "1.0.0", "Tus-Max-Size": fmt.Sprint(maxSize),
-		"Tus-Extension": "creation,creation-with-upload,termination",
+		"Tus-Extension": "creation,creation-with-upload,termination,checksum,checksum-trailer,expiration",
 	}
 	for h, v := range want {
 		if got := a.header.Get(h); got != v {
@@ -165,7 +165,7 @@ func TestProtocolAnswers(t *testing.T) {
 }
 
 // No token, or one that is not good, is 401 with a problem document on every route, tus included, and says
-// nothing of what is there.
+// nothing of what is there. Only OPTIONS needs none, because a browser's preflight has none.
 func TestEveryRouteWantsAToken(t *testing.T) {
 	t.Parallel()
 	tenant, u := newTenant(t, "50GiB")
@@ -182,7 +182,7 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 		"forged signature": "Bearer " + parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])),
 	} {
 		for _, route := range []struct{ method, url string }{
-			{"GET", r.url + "/api/uploads"}, {"POST", r.url + "/api/uploads"}, {"OPTIONS", r.url + "/api/uploads"},
+			{"GET", r.url + "/api/uploads"}, {"POST", r.url + "/api/uploads"},
 			{"GET", mine}, {"GET", mine + "/receipt"}, {"GET", mine + "/timeline"}, {"HEAD", mine}, {"PATCH", mine}, {"DELETE", mine}, {"POST", mine}, {"GET", r.url + "/api/nothing"},
 		} {
 			a := u.do(route.method, route.url, nil, "Authorization", token)

@@ -29,11 +29,11 @@ func TestMisconfiguration(t *testing.T) {
 		"server": {"tramo", []string{"serve"}, []string{
 			"TRAMO_MAX_UPLOAD_SIZE=lots", "TRAMO_PART_SIZE=1MiB", "TRAMO_JWT_SECRET=short", "TRAMO_S3_ENDPOINT=here",
 			"TRAMO_PUBLIC_URL=uploads", "TRAMO_LISTEN=8080", "TRAMO_LEASE_TTL=soon", "TRAMO_ALLOWED_TYPES=photos", "TRAMO_LOG_LEVEL=loud",
-			"TRAMO_RECEIPT_KEY_FILE=/dev/null", "TRAMO_RECEIPT_RETIRED_KEYS_FILE=nowhere.pem",
+			"TRAMO_RECEIPT_KEY_FILE=/dev/null", "TRAMO_RECEIPT_RETIRED_KEYS_FILE=nowhere.pem", "TRAMO_UPLOAD_EXPIRY=5m",
 		}, []string{
 			"TRAMO_MAX_UPLOAD_SIZE", "TRAMO_PART_SIZE", "TRAMO_JWT_SECRET", "TRAMO_S3_ENDPOINT", "TRAMO_PUBLIC_URL",
 			"TRAMO_LISTEN", "TRAMO_LEASE_TTL", "TRAMO_ALLOWED_TYPES", "TRAMO_LOG_LEVEL", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET",
-			"TRAMO_RECEIPT_KEY_FILE", "TRAMO_RECEIPT_RETIRED_KEYS_FILE",
+			"TRAMO_RECEIPT_KEY_FILE", "TRAMO_RECEIPT_RETIRED_KEYS_FILE", "TRAMO_UPLOAD_EXPIRY",
 		}},
 		"worker":  {"tramo-worker", nil, []string{"TRAMO_CLAMD=here"}, []string{"TRAMO_CLAMD", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET"}},
 		"migrate": {"tramo", []string{"migrate"}, nil, []string{"TRAMO_DATABASE_URL"}},
