@@ -328,7 +328,11 @@ func TestEndedUploads(t *testing.T) {
 		id := s.create(t, 10)
 		must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return end(tx, id) }))
 		_, err := r.head(s.ctx, id)
-		if !errors.Is(err, object.ErrGone) {
+		want := object.ErrGone
+		if name == "expired" {
+			want = object.ErrExpired
+		}
+		if !errors.Is(err, want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
