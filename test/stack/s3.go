@@ -129,7 +129,7 @@ func (s *S3) Restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	backend, err := posix.New(s.cfg.Dir, attributes, posix.PosixOpts{})
+	backend, err := posix.New(s.cfg.Dir, attributes, posix.PosixOpts{CopyObjectThreshold: 5 << 30}) // as S3 has it; its zero lets nothing be copied
 	if err != nil {
 		return fmt.Errorf("open %s for S3: %w", s.cfg.Dir, err)
 	}
