@@ -1,0 +1,83 @@
+package object
+
+// MaxPartSize is the largest part that S3 takes, in bytes (Amazon S3 User Guide, "Amazon S3 multipart upload
+// limits").
+const MaxPartSize = 5 << 30
+
+// copySize is the most that is copied at once where S3's limits leave a choice: what a failure costs, in bytes.
+const copySize = 256 << 20
+
+// A span is some bytes of a partial upload.
+type span struct {
+	partial    int   // which one
+	start, end int64 // offsets
+}
+
+func (s span) size() int64 { return s.end - s.start }
+
+// A piece becomes one part of a final upload. S3 copies it, if it is one span that is large enough; a seam, over
+// partial uploads that are too small or begin in the middle of a part, is read and sent again.
+type piece struct {
+	spans  []span
+	copied bool
+}
+
+func (p piece) size() (size int64) {
+	for _, s := range p.spans {
+		size += s.size()
+	}
+	return size
+}
+
+// plan cuts what partial uploads of these sizes have together into pieces, in order, from an offset on which an
+// earlier piece ended. Each but the last has at least [MinPartSize] bytes, none more than [MaxPartSize], and
+// there are not more than half of [MaxParts], so that most parts can fail once. A span that is copied is a whole
+// partial upload or part of one with more than MinPartSize bytes: of a smaller one S3 copies no range.
+func plan(sizes []int64, from int64) (pieces []piece) {
+	total := int64(0)
+	for _, size := range sizes {
+		total += size
+	}
+	least := max(MinPartSize, (total+MaxParts/2-1)/(MaxParts/2))
+	var seam piece
+	for i, size := range sizes {
+		start := min(from, size)
+		from -= start
+		if have := seam.size(); have > 0 {
+			n := size - start
+			if n >= least-have+least { // what is left is enough to be copied
+				n = least - have
+			}
+			seam.spans = append(seam.spans, span{i, start, start + n})
+			start += n
+			if seam.size() >= least {
+				pieces = append(pieces, seam)
+				seam = piece{}
+			}
+		}
+		switch left := size - start; {
+		case left >= least:
+			pieces = append(pieces, cut(span{i, start, size}, least)...)
+		case left > 0:
+			seam.spans = append(seam.spans, span{i, start, size})
+		}
+	}
+	if len(seam.spans) > 0 {
+		pieces = append(pieces, seam)
+	}
+	return pieces
+}
+
+// cut divides a span of at least least bytes into pieces that are about the same.
+func cut(s span, least int64) []piece {
+	most := min(max(copySize, 2*least), MaxPartSize)
+	n := (s.size() + most - 1) / most
+	pieces := make([]piece, n)
+	for i := range pieces {
+		next := s
+		next.end = s.start + s.size()/(n-int64(i))
+		s.start = next.end
+		pieces[i] = piece{spans: []span{next}, copied: true}
+	}
+	return pieces
+}
