@@ -45,6 +45,29 @@ func (tx Tx) Content(ctx context.Context, id uuid.UUID) (Content, error) {
 	return c, nil
 }
 
+// Contents returns where the bytes of these uploads are, by upload.
+func (tx Tx) Contents(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Content, error) {
+	rows, err := tx.Query(ctx, `
+		select upload_id, received, hash_state, object_key, multipart_id, next_part, tail_size, stored
+		from contents where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read contents: %w", err)
+	}
+	type row struct {
+		UploadID uuid.UUID `db:"upload_id"`
+		Content
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
+	if err != nil {
+		return nil, fmt.Errorf("read contents: %w", err)
+	}
+	byID := make(map[uuid.UUID]Content, len(all))
+	for _, r := range all {
+		byID[r.UploadID] = r.Content
+	}
+	return byID, nil
+}
+
 // Parts returns the upload's committed parts in order.
 func (tx Tx) Parts(ctx context.Context, id uuid.UUID) ([]Part, error) {
 	rows, err := tx.Query(ctx, `

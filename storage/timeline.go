@@ -17,22 +17,25 @@ type Event string
 
 // The events of an upload's life. Those that share a name with a [Status] tell that the upload came to it.
 const (
-	EventCreated    Event = "created"    // its rows are there and its quota is charged
-	EventUploading  Event = "uploading"  // the first bytes are safe
-	EventResumed    Event = "resumed"    // a request goes on from the offset; it waited that long for the lease
-	EventReceived   Event = "received"   // a request that brought bytes is over
-	EventUploaded   Event = "uploaded"   // the whole object is safe, its processing is enqueued
-	EventProcessing Event = "processing" // a worker has begun an attempt
-	EventScan       Event = "scan"       // a step of an attempt ran: download, virus scan and hash
-	EventExamine    Event = "examine"    // a step of an attempt ran: pictures and facts
-	EventStore      Event = "store"      // a step of an attempt ran: the pictures went to S3
-	EventWaiting    Event = "waiting"    // a dependency does not answer, and the attempt is put off
-	EventRetry      Event = "retry"      // an attempt failed, and another will be made
-	EventCompleted  Event = "completed"  // an end
-	EventFailed     Event = "failed"     // an end, with a reason
-	EventCancelled  Event = "cancelled"  // an end
-	EventExpired    Event = "expired"    // an end: no byte came for too long
-	EventRepaired   Event = "repaired"   // the reconciler put something right
+	EventCreated        Event = "created"         // its rows are there and its quota is charged
+	EventUploading      Event = "uploading"       // the first bytes are safe
+	EventResumed        Event = "resumed"         // a request goes on from the offset; it waited that long for the lease
+	EventReceived       Event = "received"        // a request that brought bytes is over
+	EventUploaded       Event = "uploaded"        // the whole object is safe, its processing is enqueued
+	EventProcessing     Event = "processing"      // a worker has begun an attempt
+	EventScan           Event = "scan"            // a step of an attempt ran: download, virus scan and hash
+	EventExamine        Event = "examine"         // a step of an attempt ran: pictures and facts
+	EventStore          Event = "store"           // a step of an attempt ran: the pictures went to S3
+	EventWaiting        Event = "waiting"         // a dependency does not answer, and the attempt is put off
+	EventRetry          Event = "retry"           // an attempt failed, and another will be made
+	EventCompleted      Event = "completed"       // an end
+	EventFailed         Event = "failed"          // an end, with a reason
+	EventCancelled      Event = "cancelled"       // an end
+	EventLengthDeclared Event = "length_declared" // the client has told the size, which it did not know before
+	EventConcatenated   Event = "concatenated"    // of a final upload: the bytes of its partial ones are its own
+	EventJoined         Event = "joined"          // an end, of a partial upload: its bytes are another's
+	EventExpired        Event = "expired"         // an end: no byte came for too long
+	EventRepaired       Event = "repaired"        // the reconciler put something right
 )
 
 // An Entry is what the timeline is told of something that happened to an upload. The tenant reads all of

@@ -24,12 +24,23 @@ const (
 	Failed     Status = "failed"     // an end, with a reason
 	Expired    Status = "expired"    // an end: never finished in time
 	Cancelled  Status = "cancelled"  // an end: the client took it back
+	Joined     Status = "joined"     // an end, of a partial upload: its bytes are in the final one
+)
+
+// A Kind says what an upload is to others (tus 1.0.0, Concatenation).
+type Kind string
+
+// The kinds of uploads.
+const (
+	Single  Kind = "single"
+	Partial Kind = "partial" // becomes a part of a final one; never processed, never listed
+	Final   Kind = "final"   // gets its bytes from partial ones
 )
 
 // Known reports whether s is one of the states.
 func (s Status) Known() bool {
 	switch s {
-	case Pending, Uploading, Uploaded, Processing, Completed, Failed, Expired, Cancelled:
+	case Pending, Uploading, Uploaded, Processing, Completed, Failed, Expired, Cancelled, Joined:
 		return true
 	}
 	return false
@@ -79,16 +90,20 @@ type Upload struct {
 	ObjectKey      *string           `db:"object_key"`
 	CreatedAt      time.Time         `db:"created_at"`
 	UpdatedAt      time.Time         `db:"updated_at"`
-	TouchedAt      time.Time         `db:"touched_at"` // when bytes arrived last, or it was created or asked for again
-	UploadedAt     *time.Time        `db:"uploaded_at"`
+	TouchedAt      time.Time         `db:"touched_at"`  // when bytes arrived last, or it was created or asked for again
+	UploadedAt     *time.Time        `db:"uploaded_at"` // when the whole object was safe, also of a partial upload
 	CompletedAt    *time.Time        `db:"completed_at"`
+	Kind           Kind              `db:"kind"`
+	Partials       []uuid.UUID       `db:"partials"` // of a final upload, in order
+	FinalID        *uuid.UUID        `db:"final_id"` // of a partial upload that one has taken
 	Facts
 }
 
 const selectUpload = `
 	select u.id, u.user_id, u.client_id, u.project, u.batch, u.filename, u.declared_type, u.declared_sha256,
-	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received, u.status, u.failure_reason, u.failure_detail, u.detected_type,
-	       u.sha256, u.object_key, u.created_at, u.updated_at, c.touched_at, u.uploaded_at, u.completed_at,
+	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received,
+	       u.status, u.failure_reason, u.failure_detail, u.detected_type, u.sha256, u.object_key, u.created_at,
+	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id,
 	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
 	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id`
@@ -104,28 +119,49 @@ type NewUpload struct {
 	DeclaredType   string // "" for none
 	DeclaredSHA256 []byte // nil for none
 	Metadata       map[string]string
-	Size           int64 // bytes
+	Size           int64       // bytes; 0 while the client has not said
+	MaxSize        int64       // bytes that an upload whose size nobody knows may have, and is charged with
+	Kind           Kind        // "" for [Single]
+	Partials       []uuid.UUID // of a [Final] upload; [Tx.LockPartials] has shown that it may take them
+}
+
+// charge is what the upload takes of its tenant's quota until more is known.
+func (n NewUpload) charge() int64 {
+	switch {
+	case n.Kind == Final:
+		return 0 // its partial uploads are charged, until it takes that over
+	case n.Size == 0:
+		return n.MaxSize
+	}
+	return n.Size
 }
 
 // CreateUpload charges the tenant's quota and inserts the upload, in one statement, so that concurrent
 // creations never overshoot. It returns [ErrQuotaExceeded], or [ErrDuplicateClientID], after which the
 // transaction is of no more use.
 func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
+	if n.Kind == "" {
+		n.Kind = Single
+	}
+	if n.Partials == nil {
+		n.Partials = []uuid.UUID{}
+	}
 	tag, err := tx.Exec(ctx, `
 		with charged as (
-			update tenants set charged_bytes = charged_bytes + $11
-			where id = $1 and charged_bytes + $11 <= quota_bytes
+			update tenants set charged_bytes = charged_bytes + $12
+			where id = $1 and (charged_bytes + $12 <= quota_bytes or $12 = 0)
 			returning id
 		), created as (
 			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type,
-			                     declared_sha256, metadata, size, charged_bytes)
-			select id, $2, $3, nullif($4, ''), $5, nullif($6, ''), nullif($7, ''), nullif($8, ''), $9, $10, $11, $11
+			                     declared_sha256, metadata, size, charged_bytes, kind, partials)
+			select id, $2, $3, nullif($4, ''), $5, nullif($6, ''), nullif($7, ''), nullif($8, ''), $9, $10,
+			       nullif($11, 0), $12, $13, $14
 			from charged
 			returning tenant_id, id
 		)
 		insert into contents (tenant_id, upload_id) select tenant_id, id from created`,
 		tx.Tenant, n.ID, n.UserID, n.ClientID, n.Project, n.Batch, n.Filename, n.DeclaredType,
-		n.DeclaredSHA256, n.Metadata, n.Size)
+		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials)
 	if isUniqueViolation(err, "uploads_client_id") {
 		return ErrDuplicateClientID
 	}
@@ -135,7 +171,24 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if tag.RowsAffected() == 0 {
 		return ErrQuotaExceeded
 	}
-	return tx.Append(ctx, n.ID, Entry{Event: EventCreated, Offset: new(int64(0)), Detail: map[string]any{"size": n.Size}})
+	if n.Kind == Final {
+		if err := tx.take(ctx, n.ID, n.Partials); err != nil {
+			return err
+		}
+	}
+	return tx.Append(ctx, n.ID, Entry{Event: EventCreated, Offset: new(int64(0)), Detail: n.described()})
+}
+
+// described is what the timeline says of the upload's creation.
+func (n NewUpload) described() map[string]any {
+	d := map[string]any{"size": n.Size}
+	if n.Size == 0 {
+		d["size"] = nil
+	}
+	if n.Kind != Single {
+		d["kind"] = n.Kind
+	}
+	return d
 }
 
 // Upload returns the upload, or [ErrNotFound].
@@ -147,7 +200,7 @@ func (tx Tx) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 // ended badly have given the id back.
 func (tx Tx) UploadByClientID(ctx context.Context, user, clientID string) (Upload, error) {
 	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.user_id = $2 and u.client_id = $3
-		and u.status not in ('failed', 'expired', 'cancelled')`, user, clientID)
+		and u.status not in ('failed', 'expired', 'cancelled', 'joined')`, user, clientID)
 }
 
 // Touch begins the time anew after which an unfinished upload expires.
@@ -181,14 +234,15 @@ type Page struct {
 	Status  Status
 }
 
-// Uploads returns one page. Ids are UUIDv7 (RFC 9562, section 5.7), so their order is that of creation.
+// Uploads returns one page, without partial uploads: they are no file yet. Ids are UUIDv7 (RFC 9562, section
+// 5.7), so their order is that of creation.
 func (tx Tx) Uploads(ctx context.Context, p Page) ([]Upload, error) {
 	before := p.Before
 	if before == uuid.Nil {
 		before = uuid.Max
 	}
 	rows, err := tx.Query(ctx, selectUpload+`
-		where u.tenant_id = $1 and u.id < $2
+		where u.tenant_id = $1 and u.id < $2 and u.kind <> 'partial'
 		  and ($3 = '' or u.project = $3) and ($4 = '' or u.batch = $4) and ($5 = '' or u.status = $5)
 		order by u.id desc limit $6`,
 		tx.Tenant, before, p.Project, p.Batch, string(p.Status), p.Limit)
@@ -203,10 +257,12 @@ func (tx Tx) Uploads(ctx context.Context, p Page) ([]Upload, error) {
 }
 
 // MarkUploaded records that the whole object is safe under the key and settles the quota with what was
-// really stored. It returns false when that was recorded before, and [ErrWrongStatus] for an upload that has
-// ended without it.
+// really stored. A partial upload stays [Uploading], for it is not done before a final one has it; a final one
+// takes its partial uploads over, with their charges. It returns false when that was recorded before, and
+// [ErrWrongStatus] for an upload that has ended without it.
 func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 []byte) (bool, error) {
 	var size, charged int64
+	var kind Kind
 	// Who moves quota locks the tenant before the upload, everywhere. Most uploads are as large as announced and
 	// settle nothing: they need not wait for each other.
 	err := tx.QueryRow(ctx, `
@@ -215,17 +271,23 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 			where u.tenant_id = $1 and u.id = $2 and u.charged_bytes <> u.size for no key update of t
 		), old as (
 			select u.charged_bytes from uploads u, (select count(*) from settled) locked
-			where u.tenant_id = $1 and u.id = $2 and u.status in ('pending', 'uploading') for update of u
+			where u.tenant_id = $1 and u.id = $2 and u.status in ('pending', 'uploading')
+				and u.uploaded_at is null for update of u
 		)
-		update uploads set status = 'uploaded', object_key = $3, sha256 = $4, charged_bytes = size,
-			uploaded_at = now(), updated_at = now()
+		update uploads set status = case kind when 'partial' then status else 'uploaded' end,
+			object_key = $3, sha256 = $4, charged_bytes = size, uploaded_at = now(), updated_at = now()
 		from old where tenant_id = $1 and id = $2
-		returning size, old.charged_bytes`, tx.Tenant, id, key, sha256).Scan(&size, &charged)
+		returning size, old.charged_bytes, kind`, tx.Tenant, id, key, sha256).Scan(&size, &charged, &kind)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, tx.requireUploaded(ctx, id)
 	}
 	if err != nil {
 		return false, fmt.Errorf("mark uploaded: %w", err)
+	}
+	if kind == Final {
+		if charged, err = tx.join(ctx, id); err != nil {
+			return false, err
+		}
 	}
 	if err := tx.refund(ctx, charged-size); err != nil {
 		return false, err
@@ -278,16 +340,20 @@ func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
 	return tx.Append(ctx, id, Entry{Event: EventFailed, Detail: map[string]any{"reason": f.Reason, "detail": f.Detail}})
 }
 
-// Cancel ends an upload that still takes bytes and refunds its quota. For any other it returns
-// [ErrWrongStatus].
+// Cancel ends an upload that still takes bytes, or that is a partial one which no final one has taken, and
+// refunds its quota. For any other it returns [ErrWrongStatus].
 func (tx Tx) Cancel(ctx context.Context, id uuid.UUID) error {
 	if err := tx.uncharge(ctx, id); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, `
-		update uploads set status = 'cancelled', updated_at = now() where tenant_id = $1 and id = $2`, tx.Tenant, id)
+	tag, err := tx.Exec(ctx, `
+		update uploads set status = 'cancelled', updated_at = now()
+		where tenant_id = $1 and id = $2 and final_id is null`, tx.Tenant, id)
 	if err != nil {
 		return fmt.Errorf("cancel: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrWrongStatus
 	}
 	return tx.Append(ctx, id, Entry{Event: EventCancelled})
 }
@@ -301,7 +367,7 @@ func (tx Tx) Reject(ctx context.Context, id uuid.UUID, f Failure) error {
 	return tx.Fail(ctx, id, f)
 }
 
-// uncharge refunds, once, an upload that still takes bytes.
+// uncharge refunds, once, an upload that still takes bytes, and lets partial uploads that it has taken go.
 func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
 	if err := tx.lockTenant(ctx); err != nil {
 		return err
@@ -322,6 +388,9 @@ func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
 		return fmt.Errorf("uncharge: %w", err)
 	}
 	if err := tx.DropTail(ctx, id); err != nil {
+		return err
+	}
+	if err := tx.letGo(ctx, id); err != nil {
 		return err
 	}
 	return tx.refund(ctx, charged)

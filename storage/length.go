@@ -1,0 +1,68 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrBadLength says that an upload cannot have the length declared: it has more bytes, or may not have as many.
+var ErrBadLength = errors.New("upload cannot have that length")
+
+// NoFence stands for a request without a lease, which may act only while nobody has one.
+const NoFence = 0
+
+// DeclareLength gives an upload whose size was deferred its size in bytes and settles the quota with it. Saying
+// the same again is no change. It returns [ErrFenced] unless the lease with this fence stands, or, for
+// [NoFence], while somebody has one; [ErrBadLength]; and [ErrWrongStatus] for an upload that has another size
+// or has ended.
+func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64) error {
+	if err := tx.lockTenant(ctx); err != nil {
+		return err
+	}
+	// The row is locked so that nobody takes a first lease meanwhile: that would refer to it.
+	u, err := tx.oneUpload(ctx, `where u.tenant_id = $1 and u.id = $2 for update of u`, id)
+	if err != nil {
+		return err
+	}
+	if err := tx.requireLease(ctx, id, fence); err != nil {
+		return err
+	}
+	switch {
+	case !u.SizeDeferred && u.Size == size:
+		return nil
+	case !u.SizeDeferred, !u.Status.Receiving():
+		return ErrWrongStatus
+	case size <= 0, size < u.Received, size > u.ChargedBytes:
+		return ErrBadLength
+	}
+	_, err = tx.Exec(ctx, `
+		update uploads set size = $3, charged_bytes = $3, updated_at = now() where tenant_id = $1 and id = $2`,
+		tx.Tenant, id, size)
+	if err != nil {
+		return fmt.Errorf("declare length: %w", err)
+	}
+	if err := tx.refund(ctx, u.ChargedBytes-size); err != nil {
+		return err
+	}
+	return tx.Append(ctx, id, Entry{Event: EventLengthDeclared, Detail: map[string]any{"size": size}})
+}
+
+func (tx Tx) requireLease(ctx context.Context, id uuid.UUID, fence int64) error {
+	var held int64
+	err := tx.QueryRow(ctx, `
+		select fence from upload_locks where tenant_id = $1 and upload_id = $2 for share`, tx.Tenant, id).Scan(&held)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		held = NoFence
+	case err != nil:
+		return fmt.Errorf("check lease: %w", err)
+	}
+	if held != fence {
+		return ErrFenced
+	}
+	return nil
+}

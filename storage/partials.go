@@ -1,0 +1,111 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// LockPartials returns the uploads named that the tenant has, in the order of their ids, and keeps everybody
+// else from changing or taking them while the transaction lasts.
+func (tx Tx) LockPartials(ctx context.Context, ids []uuid.UUID) ([]Upload, error) {
+	if err := tx.lockTenant(ctx); err != nil {
+		return nil, err
+	}
+	return tx.uploads(ctx, `where u.tenant_id = $1 and u.id = any($2) order by u.id for no key update of u`, ids)
+}
+
+// Partials returns the partial uploads of a final one, in no particular order.
+func (tx Tx) Partials(ctx context.Context, final Upload) ([]Upload, error) {
+	return tx.uploads(ctx, `where u.tenant_id = $1 and u.id = any($2)`, final.Partials)
+}
+
+func (tx Tx) uploads(ctx context.Context, where string, ids []uuid.UUID) ([]Upload, error) {
+	rows, err := tx.Query(ctx, selectUpload+" "+where, tx.Tenant, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read partial uploads: %w", err)
+	}
+	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+	if err != nil {
+		return nil, fmt.Errorf("read partial uploads: %w", err)
+	}
+	return us, nil
+}
+
+// take gives partial uploads to a final one, all or none: [ErrWrongStatus] if one is not to be had.
+func (tx Tx) take(ctx context.Context, final uuid.UUID, partials []uuid.UUID) error {
+	tag, err := tx.Exec(ctx, `
+		update uploads set final_id = $2, updated_at = now()
+		where tenant_id = $1 and id = any($3) and kind = 'partial' and status = 'uploading'
+		  and uploaded_at is not null and final_id is null`, tx.Tenant, final, partials)
+	if err != nil {
+		return fmt.Errorf("take partial uploads: %w", err)
+	}
+	if tag.RowsAffected() != int64(len(partials)) {
+		return ErrWrongStatus
+	}
+	return nil
+}
+
+// letGo gives back what a final upload has taken that comes to nothing.
+func (tx Tx) letGo(ctx context.Context, final uuid.UUID) error {
+	_, err := tx.Exec(ctx, `
+		update uploads p set final_id = null, updated_at = now() from uploads f
+		where f.tenant_id = $1 and f.id = $2 and p.tenant_id = $1 and p.id = any(f.partials) and p.final_id = $2`,
+		tx.Tenant, final)
+	if err != nil {
+		return fmt.Errorf("let partial uploads go: %w", err)
+	}
+	return nil
+}
+
+// join ends the partial uploads of a final one, which has their bytes. It takes their charges over and returns
+// what they were.
+func (tx Tx) join(ctx context.Context, final uuid.UUID) (charged int64, err error) {
+	rows, err := tx.Query(ctx, `
+		with old as (
+			select p.id, p.charged_bytes from uploads f
+			join uploads p on p.tenant_id = f.tenant_id and p.id = any(f.partials) and p.final_id = f.id
+			where f.tenant_id = $1 and f.id = $2 and p.status = 'uploading'
+		)
+		update uploads u set status = 'joined', charged_bytes = 0, updated_at = now() from old
+		where u.tenant_id = $1 and u.id = old.id returning u.id, old.charged_bytes`, tx.Tenant, final)
+	if err != nil {
+		return 0, fmt.Errorf("join partial uploads: %w", err)
+	}
+	var ids []uuid.UUID
+	var id uuid.UUID
+	var bytes int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &bytes}, func() error {
+		ids = append(ids, id)
+		charged += bytes
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("join partial uploads: %w", err)
+	}
+	for _, id := range ids {
+		if err := tx.Append(ctx, id, Entry{Event: EventJoined, Detail: map[string]any{"final": final}}); err != nil {
+			return 0, err
+		}
+	}
+	_, err = tx.Exec(ctx, `update uploads set charged_bytes = size where tenant_id = $1 and id = $2`, tx.Tenant, final)
+	if err != nil {
+		return 0, fmt.Errorf("take charges over: %w", err)
+	}
+	return charged, tx.Append(ctx, final, Entry{Event: EventConcatenated, Detail: map[string]any{"partials": len(ids)}})
+}
+
+// ForgetObjects records that the objects of joined uploads are gone from S3. Until then they are to be deleted.
+func (tx Tx) ForgetObjects(ctx context.Context, ids []uuid.UUID) error {
+	_, err := tx.Exec(ctx, `
+		update contents c set stored = false, object_key = null, multipart_id = null
+		from uploads u where u.tenant_id = $1 and u.id = any($2) and u.status = 'joined'
+		and c.tenant_id = $1 and c.upload_id = u.id`, tx.Tenant, ids)
+	if err != nil {
+		return fmt.Errorf("forget objects: %w", err)
+	}
+	return nil
+}
