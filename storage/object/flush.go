@@ -212,7 +212,11 @@ func (m *multipart) begin(ctx context.Context) (id, key string, err error) {
 	defer m.mu.Unlock()
 	if m.id == nil {
 		key := m.keys.Original(m.fence)
-		id, err := m.store.bucket.beginMultipart(ctx, key)
+		begin := m.store.bucket.beginMultipart
+		if m.row.Kind == storage.Final {
+			begin = m.store.bucket.beginJoin
+		}
+		id, err := begin(ctx, key)
 		if err != nil {
 			return "", "", err
 		}
@@ -236,7 +240,9 @@ func (u *upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 	if err != nil {
 		return err
 	}
-	u.store.metrics.useful.WithLabelValues(u.keys.Tenant.String()).Add(float64(step.To - step.From))
+	if u.row.Kind != storage.Final { // whose bytes have counted before
+		u.store.metrics.useful.WithLabelValues(u.keys.Tenant.String()).Add(float64(step.To - step.From))
+	}
 	u.content.Received, u.content.HashState, u.content.TailSize = step.To, step.HashState, step.TailSize
 	u.row.TouchedAt = time.Now()
 	if step.Object != "" {

@@ -82,13 +82,15 @@ const quota = 1 << 40
 // create makes an upload's rows, as admission does.
 func (s *site) create(t *testing.T, size int) uuid.UUID {
 	t.Helper()
-	id := uuid.Must(uuid.NewV7())
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
-		return tx.CreateUpload(s.ctx, storage.NewUpload{
-			ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{"filename": "a.jpg"}, Size: int64(size),
-		})
-	}))
-	return id
+	return s.createAs(t, storage.NewUpload{Size: int64(size)})
+}
+
+func (s *site) createAs(t *testing.T, n storage.NewUpload) uuid.UUID {
+	t.Helper()
+	n.ID, n.UserID, n.Project = uuid.Must(uuid.NewV7()), "ana", "torre"
+	n.Metadata = map[string]string{"filename": "a.jpg"}
+	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.CreateUpload(s.ctx, n) }))
+	return n.ID
 }
 
 // rows are what Postgres knows of an upload.

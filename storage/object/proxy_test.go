@@ -18,6 +18,7 @@ const (
 	deleteObject   = "DeleteObject"
 	createUpload   = "CreateMultipartUpload"
 	uploadPart     = "UploadPart"
+	copyPart       = "UploadPartCopy"
 	completeUpload = "CompleteMultipartUpload"
 	abortUpload    = "AbortMultipartUpload"
 )
@@ -25,6 +26,8 @@ const (
 func kindOf(r *http.Request) string {
 	q := r.URL.Query()
 	switch upload := q.Has("uploadId"); {
+	case r.Header.Get("X-Amz-Copy-Source") != "":
+		return copyPart
 	case r.Method == http.MethodPut && upload:
 		return uploadPart
 	case r.Method == http.MethodPost && q.Has("uploads"):

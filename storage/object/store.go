@@ -99,6 +99,7 @@ type Store struct {
 	conf    Config
 	buffers *buffers
 	tails   chan struct{} // holds one for each tail being written, so that they leave connections to others
+	joins   chan struct{} // holds one for each final upload being put together
 	metrics *Metrics
 	log     *slog.Logger
 }
@@ -114,7 +115,7 @@ func NewStore(db *storage.DB, b *Bucket, f Finisher, e Ender, conf Config, m *Me
 	}
 	return &Store{
 		db: db, bucket: b, finish: f, end: e, conf: conf, buffers: buffers,
-		tails: make(chan struct{}, tailsAtOnce), metrics: m, log: log,
+		tails: make(chan struct{}, tailsAtOnce), joins: make(chan struct{}, joinsAtOnce), metrics: m, log: log,
 	}, nil
 }
 
@@ -144,7 +145,8 @@ func (s *Store) NewUpload(ctx context.Context, info handler.FileInfo) (handler.U
 
 // GetUpload implements [handler.DataStore]. tusd calls it under the upload's lease. An upload that has all
 // its bytes but was never finished, because a server died or a dependency failed just then, is finished
-// first, so that no client sees an offset equal to the size of an upload that is not complete.
+// first, so that no client sees an offset equal to the size of an upload that is not complete. So is a final
+// upload: its bytes are all there from the beginning (tus 1.0.0, Concatenation).
 func (s *Store) GetUpload(ctx context.Context, id string) (handler.Upload, error) {
 	upload, err := uuid.Parse(id)
 	if err != nil {
@@ -154,7 +156,7 @@ func (s *Store) GetUpload(ctx context.Context, id string) (handler.Upload, error
 	if err != nil {
 		return nil, err
 	}
-	if u.row.Status.Receiving() && !u.row.SizeDeferred && u.content.Received == u.row.Size && u.fence != 0 {
+	if u.unfinished() && u.fence != 0 {
 		if err := u.FinishUpload(ctx); err != nil {
 			s.log.ErrorContext(ctx, "upload has all its bytes but cannot be finished",
 				slog.String("upload_id", id), slog.Any("err", err))
@@ -166,6 +168,12 @@ func (s *Store) GetUpload(ctx context.Context, id string) (handler.Upload, error
 		}
 	}
 	return u, nil
+}
+
+// unfinished reports whether the upload has all that it takes to be finished, and is not.
+func (u *upload) unfinished() bool {
+	return u.row.Status.Receiving() && u.row.UploadedAt == nil && !u.row.SizeDeferred &&
+		(u.content.Received == u.row.Size || u.row.Kind == storage.Final)
 }
 
 // AsTerminatableUpload implements [handler.TerminaterDataStore].
@@ -213,8 +221,15 @@ type upload struct {
 
 // GetInfo implements [handler.Upload].
 func (u *upload) GetInfo(context.Context) (handler.FileInfo, error) {
+	partials := make([]string, len(u.row.Partials))
+	for i, id := range u.row.Partials {
+		partials[i] = id.String()
+	}
 	return handler.FileInfo{
 		ID:             u.row.ID.String(),
+		IsPartial:      u.row.Kind == storage.Partial,
+		IsFinal:        u.row.Kind == storage.Final,
+		PartialUploads: partials,
 		Size:           u.row.Size,
 		SizeIsDeferred: u.row.SizeDeferred,
 		Offset:         u.content.Received,
@@ -231,6 +246,12 @@ func (u *upload) GetReader(context.Context) (io.ReadCloser, error) {
 // FinishUpload implements [handler.Upload]: the object is made whole, then the finisher is told. It can be
 // repeated from any point at which it was cut off.
 func (u *upload) FinishUpload(ctx context.Context) error {
+	if u.row.Kind == storage.Final && u.content.Received < u.row.Size {
+		u.takeFence(ctx)
+		if err := u.join(ctx); err != nil {
+			return err
+		}
+	}
 	if !u.content.Stored {
 		if err := u.assemble(ctx); err != nil {
 			return err
@@ -240,7 +261,13 @@ func (u *upload) FinishUpload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return u.store.finish.Finish(ctx, u.row.ID, *u.content.ObjectKey, hash.Sum(nil))
+	if err := u.store.finish.Finish(ctx, u.row.ID, *u.content.ObjectKey, hash.Sum(nil)); err != nil {
+		return err
+	}
+	if u.row.Kind == storage.Final {
+		u.removePartials(ctx)
+	}
+	return nil
 }
 
 // assemble makes the object of what is durable, and records that it is there.
@@ -294,11 +321,11 @@ func (u *upload) checkAssembled(ctx context.Context) error {
 func (u *upload) lost(ctx context.Context) error {
 	err := u.store.end.Lose(context.WithoutCancel(ctx), u.row.ID)
 	switch {
-	case err == nil:
+	case err == nil && u.row.Kind != storage.Final: // whose bytes are its partial uploads'
 		u.store.metrics.offsetsLost.Inc()
 		u.store.log.ErrorContext(ctx, "acknowledged bytes are gone from S3",
 			slog.String("upload_id", u.row.ID.String()), slog.Int64("offset", u.content.Received))
-	case !errors.Is(err, storage.ErrWrongStatus):
+	case err != nil && !errors.Is(err, storage.ErrWrongStatus):
 		return fmt.Errorf("end lost upload %s: %w", u.row.ID, err)
 	}
 	return ErrLost
@@ -315,7 +342,7 @@ func (u *upload) Terminate(ctx context.Context) error {
 		return err
 	}
 	b := u.store.bucket
-	if u.content.MultipartID != nil {
+	if u.content.MultipartID != nil && !u.content.Stored {
 		err = b.abortMultipart(ctx, *u.content.ObjectKey, *u.content.MultipartID)
 	} else if u.content.ObjectKey != nil {
 		err = b.Delete(ctx, *u.content.ObjectKey)

@@ -26,9 +26,7 @@ const flushesInFlight = 3
 // src's end. Flushes run beside the reading and beside each other; their commits are in order, so that the
 // offset has no holes.
 func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (int64, error) {
-	if u.fence == 0 {
-		u.fence = fenceIn(ctx) // a creation that brings content takes its lease after it was opened
-	}
+	u.takeFence(ctx)
 	if u.fence == 0 || offset != u.content.Received {
 		return 0, fmt.Errorf("write upload %s at %d: not under the lease that read offset %d", u.row.ID, offset, u.content.Received)
 	}
@@ -165,7 +163,7 @@ func (w *writer) readEnd(src io.Reader) error {
 	}
 	var more [1]byte
 	if n, _ := io.ReadFull(src, more[:]); n > 0 {
-		return handler.ErrSizeExceeded
+		return handler.ErrMaxSizeExceeded
 	}
 	return nil
 }

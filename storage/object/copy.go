@@ -1,0 +1,104 @@
+package object
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// A multipart upload that parts are copied into is begun without a checksum algorithm. With one, Complete wants
+// the checksum of each part, and not all servers know it of a copied range: versitygw 1.8.0 tells that of the
+// whole source. What is sent is checked by its MD5 instead, and all of it by its SHA-256 when it is processed.
+
+// errNoCopySource says that S3 does not have what is to be copied.
+var errNoCopySource = errors.New("nothing is there to copy")
+
+// unchecked keeps the SDK from choosing a checksum algorithm by itself.
+func unchecked(o *s3.Options) {
+	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+}
+
+// beginJoin begins a multipart upload that parts are copied into.
+func (b *Bucket) beginJoin(ctx context.Context, key string) (id string, err error) {
+	out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
+	}, unchecked)
+	if err != nil {
+		return "", fmt.Errorf("create multipart upload: %w", err)
+	}
+	return aws.ToString(out.UploadId), nil
+}
+
+// copyPart makes a part of a span of another object, or of the whole. A multipart upload that is not there is
+// [ErrNoObject], a source that is not errNoCopySource.
+func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, from string, s span, whole bool) (storage.Part, error) {
+	in := &s3.UploadPartCopyInput{
+		Bucket: &b.name, Key: &key, UploadId: &id, PartNumber: &number,
+		CopySource: aws.String(b.name + "/" + from), // keys are made of what no URL escapes
+	}
+	if !whole {
+		in.CopySourceRange = aws.String(byteRange(s.start, s.end))
+	}
+	out, err := b.s3.UploadPartCopy(ctx, in)
+	var api smithy.APIError
+	switch {
+	case errors.As(err, &api) && api.ErrorCode() == "NoSuchKey":
+		return storage.Part{}, errNoCopySource
+	case isAbsent(err):
+		return storage.Part{}, ErrNoObject
+	case err != nil:
+		return storage.Part{}, fmt.Errorf("copy part %d: %w", number, err)
+	}
+	return storage.Part{Number: number, Size: s.size(), ETag: aws.ToString(out.CopyPartResult.ETag)}, nil
+}
+
+// putJoinedPart stores a run as a part beside copied ones. A multipart upload that is not there is
+// [ErrNoObject].
+func (b *Bucket) putJoinedPart(ctx context.Context, key, id string, number int32, r *run) (storage.Part, error) {
+	sum := md5.New()
+	err := r.pieces(func(p []byte) error {
+		_, err := sum.Write(p)
+		return err
+	})
+	if err != nil {
+		return storage.Part{}, err
+	}
+	out, err := b.s3.UploadPart(ctx, &s3.UploadPartInput{
+		Bucket: &b.name, Key: &key, UploadId: &id, PartNumber: &number, Body: r.reader(), ContentLength: &r.size,
+		ContentMD5: aws.String(base64.StdEncoding.EncodeToString(sum.Sum(nil))),
+	}, unsigned, unchecked)
+	if isAbsent(err) {
+		return storage.Part{}, ErrNoObject
+	}
+	if err != nil {
+		return storage.Part{}, fmt.Errorf("upload part %d: %w", number, err)
+	}
+	return storage.Part{Number: number, Size: r.size, ETag: aws.ToString(out.ETag)}, nil
+}
+
+// getRange opens the bytes of an object from start to before end; the caller closes it. An absent object is
+// [ErrNoObject].
+func (b *Bucket) getRange(ctx context.Context, key string, start, end int64) (io.ReadCloser, error) {
+	out, err := b.s3.GetObject(ctx, &s3.GetObjectInput{
+		Bucket: &b.name, Key: &key, Range: aws.String(byteRange(start, end)),
+	}, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired }) // S3 has none of a range
+	if isAbsent(err) {
+		return nil, ErrNoObject
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get object: %w", err)
+	}
+	return out.Body, nil
+}
+
+// byteRange is RFC 9110, section 14.1.2, which names the last byte.
+func byteRange(start, end int64) string { return fmt.Sprintf("bytes=%d-%d", start, end-1) }

@@ -1,0 +1,247 @@
+package object_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+// A final upload of partial ones of any size is all their bytes in order, with their SHA-256, became uploaded
+// once and leaves nothing else in S3. What is large enough is never sent to S3 again.
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		sizes []int
+		want  map[string]int // requests to S3
+	}{
+		{"one that is small", []int{1000}, map[string]int{getObject: 1, putObject: 1, deleteObject: 1}},
+		{"one of several parts", []int{2*part + 1}, map[string]int{createUpload: 1, copyPart: 1, completeUpload: 1, deleteObject: 1}},
+		{"small ones", []int{100_000, 1, 2 << 20}, map[string]int{getObject: 3, putObject: 1, deleteObject: 3}},
+		{"large ones", []int{part, 2*part + 1}, map[string]int{getObject: 1, createUpload: 1, copyPart: 2, completeUpload: 1, deleteObject: 2}},
+		{
+			"both", []int{part + 9, 1000, 2*part + 7, 5},
+			map[string]int{getObject: 4, createUpload: 1, uploadPart: 2, copyPart: 2, completeUpload: 1, deleteObject: 4},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			r := s.replica(t)
+			partials, content := s.partials(t, r, c.sizes...)
+			final := s.final(t, partials, len(content))
+			s.proxy.spent()
+			must(t, r.concat(s.ctx, final))
+			if got := s.proxy.spent(); !maps.Equal(got, c.want) {
+				t.Errorf("%v requests, want %v", got, c.want)
+			}
+			s.checkJoined(t, final, partials, content)
+			must(t, r.concat(s.ctx, final))
+			if got := s.proxy.spent(); len(got) > 0 {
+				t.Errorf("once more cost %v", got)
+			}
+		})
+	}
+}
+
+// S3 refuses, or does it and the answer gets lost, at each request in turn that a concatenation takes: whoever
+// asks next finishes it, by going on after the last piece that was made durable.
+func TestJoinRepeated(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{getObject, copyPart, uploadPart, createUpload, completeUpload} {
+		for name, what := range map[string]fault{"refused": refuse, "answer lost": lose} {
+			if kind == createUpload && name == "answer lost" {
+				continue // nobody knows of that multipart upload, and it is left for the reconciler
+			}
+			t.Run(kind+" "+name, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t)
+				r := s.replica(t)
+				partials, content := s.partials(t, r, part, 1000, 2*part, 3)
+				final := s.final(t, partials, len(content))
+				s.proxy.spent()
+				s.proxy.next(kind, what)
+				if err := r.concat(s.ctx, final); err == nil {
+					t.Fatal("a failure was called success")
+				}
+				if u, _, _ := s.rows(t, final); !u.Status.Receiving() || u.UploadedAt != nil {
+					t.Fatalf("the upload is %s", u.Status)
+				}
+				at, err := s.replica(t).head(s.ctx, final)
+				must(t, err)
+				if at != int64(len(content)) {
+					t.Errorf("the offset is %d", at)
+				}
+				if n := s.proxy.spent()[copyPart]; n > 3 {
+					t.Errorf("%d copies", n)
+				}
+				s.checkJoined(t, final, partials, content)
+			})
+		}
+	}
+}
+
+// The finish of a final upload fails, before and after it was recorded: nothing of the partial uploads is
+// deleted before the final one is committed.
+func TestJoinKeepsPartialsUntilFinished(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	partials, content := s.partials(t, r, part, 1000)
+	final := s.final(t, partials, len(content))
+	s.finish.next(failBefore)
+	wantErr(t, r.concat(s.ctx, final), errInjected)
+	for _, id := range partials {
+		_, c, _ := s.rows(t, id)
+		if got := s.object(t, *c.ObjectKey); len(got) != int(c.Received) {
+			t.Errorf("a partial upload has %d bytes", len(got))
+		}
+	}
+	must(t, r.concat(s.ctx, final))
+	s.checkJoined(t, final, partials, content)
+}
+
+// S3 has lost a partial upload: it and the final one have failed, and the others can be used again.
+func TestJoinOfALostPartial(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	partials, content := s.partials(t, r, part, part+1)
+	final := s.final(t, partials, len(content))
+	_, c, _ := s.rows(t, partials[1])
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
+	must(t, err)
+	must(t, bucket.Delete(t.Context(), *c.ObjectKey))
+	wantErr(t, r.concat(s.ctx, final), object.ErrLost)
+	for id, want := range map[uuid.UUID]storage.Status{final: storage.Failed, partials[0]: storage.Uploading, partials[1]: storage.Failed} {
+		if u, _, _ := s.rows(t, id); u.Status != want || u.FinalID != nil {
+			t.Errorf("status %s, taken %v; want %s", u.Status, u.FinalID, want)
+		}
+	}
+	if n := r.offsetsLost(t); n != 1 {
+		t.Errorf("%v offsets were lost", n)
+	}
+}
+
+// A partial upload that is whole waits: HEAD tells its size and finishes it once, it may be cancelled, and then
+// S3 has nothing of it.
+func TestPartialWaits(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	for _, size := range []int{10, part + 1} {
+		partials, _ := s.partials(t, r, size)
+		for range 2 {
+			at, err := r.head(s.ctx, partials[0])
+			must(t, err)
+			if at != int64(size) || s.finish.finished(partials[0]) != 1 {
+				t.Errorf("offset %d, finished %d times", at, s.finish.finished(partials[0]))
+			}
+		}
+		must(t, r.terminate(s.ctx, partials[0]))
+		if left := s.left(t); len(left) > 0 {
+			t.Errorf("S3 still has %v", left)
+		}
+		if n := s.charged(t); n != 0 {
+			t.Errorf("%d bytes are charged", n)
+		}
+	}
+}
+
+// Uploads that are being put together cannot be cancelled; a final one that is cancelled lets them go.
+func TestCancelWhatIsTaken(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	partials, content := s.partials(t, r, part)
+	final := s.final(t, partials, len(content))
+	wantErr(t, r.terminate(s.ctx, partials[0]), object.ErrComplete)
+	must(t, s.finish.Cancel(s.ctx, final))
+	if n := s.charged(t); n != part {
+		t.Errorf("%d bytes are charged", n)
+	}
+	must(t, r.terminate(s.ctx, partials[0]))
+	if n := s.charged(t); n != 0 {
+		t.Errorf("%d bytes are charged", n)
+	}
+}
+
+// partials uploads some, and returns what they have together.
+func (s *site) partials(t *testing.T, r *replica, sizes ...int) (ids []uuid.UUID, content []byte) {
+	t.Helper()
+	for _, size := range sizes {
+		id := s.createAs(t, storage.NewUpload{Size: int64(size), Kind: storage.Partial})
+		bytes := noise(size)
+		r.send(t, id, bytes, 0, size)
+		ids, content = append(ids, id), append(content, bytes...)
+	}
+	return ids, content
+}
+
+func (s *site) final(t *testing.T, partials []uuid.UUID, size int) uuid.UUID {
+	t.Helper()
+	return s.createAs(t, storage.NewUpload{Size: int64(size), Kind: storage.Final, Partials: partials})
+}
+
+// concat is what a POST of a final upload comes to.
+func (r *replica) concat(ctx context.Context, id uuid.UUID) error {
+	u, err := r.NewUpload(ctx, handler.FileInfo{ID: id.String()})
+	if err != nil {
+		return err
+	}
+	return r.under(ctx, id, func() {}, func(ctx context.Context) error {
+		return r.AsConcatableUpload(u).ConcatUploads(ctx, nil)
+	})
+}
+
+// charged is what the tenant's quota has been charged, in bytes.
+func (s *site) charged(t *testing.T) (n int64) {
+	t.Helper()
+	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
+		room, _, err := tx.Room(s.ctx)
+		n = quota - room
+		return err
+	}))
+	return n
+}
+
+// checkJoined makes sure that a final upload has taken the place of its partial ones.
+func (s *site) checkJoined(t *testing.T, final uuid.UUID, partials []uuid.UUID, content []byte) {
+	t.Helper()
+	u, c, parts := s.rows(t, final)
+	sum := sumOf(content)
+	if u.Status != storage.Uploaded || !c.Stored || fmt.Sprintf("%x", u.SHA256) != sum || u.ChargedBytes != int64(len(content)) {
+		t.Fatalf("the upload is %s, stored %t, charged %d, SHA-256 %x, want %s", u.Status, c.Stored, u.ChargedBytes, u.SHA256, sum)
+	}
+	if got := s.object(t, *u.ObjectKey); !bytes.Equal(got, content) {
+		t.Errorf("the object has %d bytes that differ from the %d that were sent", len(got), len(content))
+	}
+	for i, p := range parts {
+		if i > 0 && p.Number <= parts[i-1].Number {
+			t.Errorf("parts %+v", parts)
+		}
+	}
+	if n := s.finish.finished(final); n != 1 {
+		t.Errorf("it became uploaded %d times", n)
+	}
+	for _, id := range partials {
+		u, c, _ := s.rows(t, id)
+		if u.Status != storage.Joined || *u.FinalID != final || u.ChargedBytes != 0 || c.Stored || c.ObjectKey != nil {
+			t.Errorf("a partial upload is %s with %+v", u.Status, c)
+		}
+	}
+	if left := s.left(t); len(left) != 1 || left[0] != *u.ObjectKey {
+		t.Errorf("S3 has %v", left)
+	}
+	if n := s.charged(t); n != int64(len(content)) {
+		t.Errorf("%d bytes are charged of %d", n, len(content))
+	}
+}

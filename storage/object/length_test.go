@@ -1,0 +1,136 @@
+package object_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+const maxDeferred = 3 * part
+
+// An upload of unknown size is finished when its length is declared and all is there: with the last bytes, or
+// after them, whether they are parts already or a tail. Its tenant is charged with the most, and then with what
+// it has.
+func TestDeferredLength(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	for _, size := range []int{1, 300_000, part, part + 1, 2*part + 300_000, maxDeferred} {
+		for _, early := range []int{0, size / 2, size} {
+			id := s.deferred(t)
+			before := s.charged(t) - maxDeferred
+			content := noise(size)
+			if early > 0 {
+				must(t, r.append(s.ctx, id, content[:early], -1))
+			}
+			must(t, r.append(s.ctx, id, content[early:], int64(size)))
+			s.checkComplete(t, id, content)
+			if n := s.charged(t) - before; n != int64(size) {
+				t.Errorf("%d bytes are charged for %d", n, size)
+			}
+		}
+	}
+}
+
+// The server dies after a length was declared for bytes that are all there: the next HEAD finishes the upload.
+func TestDeclaredAndCutOff(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	id := s.deferred(t)
+	content := noise(1000)
+	must(t, r.append(s.ctx, id, content, -1))
+	must(t, r.under(s.ctx, id, func() {}, func(ctx context.Context) error { return r.declare(ctx, id, 1000) }))
+	at, err := r.head(s.ctx, id)
+	must(t, err)
+	if at != 1000 {
+		t.Errorf("offset %d", at)
+	}
+	s.checkComplete(t, id, content)
+}
+
+// What goes beyond the most that an upload may have is refused, and what was within it stays.
+func TestDeferredBeyondTheMost(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	id := s.deferred(t)
+	content := noise(maxDeferred + 1)
+	wantErr(t, r.append(s.ctx, id, content, -1), handler.ErrMaxSizeExceeded)
+	s.checkDurable(t, id, content[:maxDeferred])
+	if u, _, _ := s.rows(t, id); u.Received != maxDeferred {
+		t.Errorf("%d bytes were kept", u.Received)
+	}
+}
+
+func TestLengthsRefused(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	id := s.deferred(t)
+	must(t, r.append(s.ctx, id, noise(10), -1))
+	under := func(fn func(context.Context) error) error { return r.under(s.ctx, id, func() {}, fn) }
+	for _, length := range []int64{0, 9, maxDeferred + 1} {
+		err := under(func(ctx context.Context) error { return r.declare(ctx, id, length) })
+		wantErr(t, err, handler.ErrInvalidUploadLength)
+	}
+	wantErr(t, r.declare(object.WithLeaseSlot(s.ctx), id, 20), nil) // nobody has the lease
+	must(t, under(func(ctx context.Context) error {
+		wantErr(t, r.declare(object.WithLeaseSlot(s.ctx), id, 20), handler.ErrFileLocked) // somebody has
+		return r.declare(ctx, id, 20)                                                     // the same again
+	}))
+	wantErr(t, under(func(ctx context.Context) error { return r.declare(ctx, id, 21) }), handler.ErrInvalidUploadLength)
+
+	empty := s.deferred(t)
+	err := r.under(s.ctx, empty, func() {}, func(ctx context.Context) error { return r.declare(ctx, empty, 0) })
+	wantErr(t, err, object.ErrEmpty)
+	if u, _, _ := s.rows(t, empty); u.Status != storage.Cancelled {
+		t.Errorf("an empty upload is %s", u.Status)
+	}
+	if n := s.charged(t); n != 20 {
+		t.Errorf("%d bytes are charged", n)
+	}
+}
+
+func (s *site) deferred(t *testing.T) uuid.UUID {
+	t.Helper()
+	return s.createAs(t, storage.NewUpload{MaxSize: maxDeferred})
+}
+
+func (r *replica) declare(ctx context.Context, id uuid.UUID, length int64) error {
+	u, err := r.NewUpload(ctx, handler.FileInfo{ID: id.String()})
+	if err != nil {
+		return err
+	}
+	return r.AsLengthDeclarableUpload(u).DeclareLength(ctx, length)
+}
+
+// append is a PATCH that says the length, unless it is -1.
+func (r *replica) append(ctx context.Context, id uuid.UUID, data []byte, length int64) error {
+	return r.under(ctx, id, func() {}, func(ctx context.Context) error {
+		u, err := r.GetUpload(ctx, id.String())
+		if err != nil {
+			return err
+		}
+		info, err := u.GetInfo(ctx)
+		if err != nil {
+			return err
+		}
+		if length >= 0 {
+			if err := r.AsLengthDeclarableUpload(u).DeclareLength(ctx, length); err != nil {
+				return err
+			}
+		}
+		n, err := u.WriteChunk(ctx, info.Offset, bytes.NewReader(data))
+		if info.Offset+n == length && err == nil {
+			err = u.FinishUpload(ctx)
+		}
+		return err
+	})
+}
