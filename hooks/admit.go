@@ -34,6 +34,10 @@ var (
 	ErrClientIDTaken    = errors.New("client id names another upload")
 	ErrNoTenant         = errors.New("tenant does not exist")
 	ErrChecksumMismatch = errors.New("content has another checksum than declared")
+	ErrBusy             = errors.New("another request works on the upload")
+	ErrNotPartial       = errors.New("upload cannot be concatenated")
+	ErrPartialOpen      = errors.New("partial upload is not complete")
+	ErrPartialTaken     = errors.New("partial upload belongs to another upload")
 )
 
 // A Refusal is an answer to a client that must do something else. Detail says what, to a person.
@@ -99,26 +103,47 @@ type Admitted struct {
 	Offset int64
 }
 
-// Admit creates an upload of size bytes for the user in ctx, or returns a [*Refusal]. A user that creates
-// the same again under the same client_id gets the same upload.
-func (a *Admission) Admit(ctx context.Context, size int64, metadata map[string]string) (Admitted, error) {
+// A Request is what a client says of an upload that it wants to begin.
+type Request struct {
+	Size         int64 // bytes; of a final upload, and of one whose size is deferred, it does not count
+	SizeDeferred bool  // (tus 1.0.0, Creation With Defer Length)
+	Metadata     map[string]string
+
+	// tus 1.0.0, Concatenation
+	Partial  bool
+	Partials []string // of a final upload: the ids of its partial uploads, in order
+}
+
+// Admit creates an upload for the user in ctx, or returns a [*Refusal]. A user that creates the same again under
+// the same client_id, or a final upload of the same partial ones, gets the same upload. A size that is deferred
+// takes the room of the largest upload until it is declared. Partial uploads that are not this user's are
+// [storage.ErrNotFound].
+func (a *Admission) Admit(ctx context.Context, r Request) (Admitted, error) {
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return Admitted{}, err
 	}
-	n, err := a.Policy.examine(who, size, metadata)
+	n, err := a.Policy.examine(who, r)
 	if err != nil {
 		return Admitted{}, err
 	}
 	if n.ID, err = uuid.NewV7(); err != nil {
 		return Admitted{}, fmt.Errorf("make upload id: %w", err)
 	}
-	err = a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+	var old uuid.UUID
+	err = a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if n.Kind == storage.Final {
+			if old, err = a.gather(ctx, tx, &n); err != nil || old != uuid.Nil {
+				return err
+			}
+		}
+		return tx.CreateUpload(ctx, n)
+	})
 	switch {
 	case errors.Is(err, storage.ErrDuplicateClientID):
 		old, err := a.findExisting(ctx, n)
 		if errors.Is(err, storage.ErrNotFound) {
-			return a.Admit(ctx, size, metadata) // it has ended since, and its client id is free
+			return a.Admit(ctx, r) // it has ended since, and its client id is free
 		}
 		return old, err
 	case errors.Is(err, storage.ErrQuotaExceeded):
@@ -126,12 +151,14 @@ func (a *Admission) Admit(ctx context.Context, size int64, metadata map[string]s
 		if old, err := a.findExisting(ctx, n); !errors.Is(err, storage.ErrNotFound) {
 			return old, err
 		}
-		return Admitted{}, a.explainNoRoom(ctx, size)
+		return Admitted{}, a.explainNoRoom(ctx, n)
 	case err != nil:
 		return Admitted{}, err
+	case old != uuid.Nil:
+		return Admitted{ID: old, Existing: true}, nil
 	}
 	a.Log.InfoContext(ctx, "upload created", slog.String("tenant_id", who.Tenant.String()),
-		slog.String("upload_id", n.ID.String()), slog.Int64("size", size))
+		slog.String("upload_id", n.ID.String()), slog.Int64("size", n.Size))
 	return Admitted{ID: n.ID}, nil
 }
 
@@ -147,44 +174,76 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 	if err != nil {
 		return Admitted{}, err
 	}
+	if !same(n, old) {
+		return Admitted{}, refuse(ErrClientIDTaken,
+			"Another upload of yours has this client_id with a different size, name or sha256. Use a new client_id for each file.")
+	}
+	if old.SizeDeferred && n.Size > 0 {
+		if err := a.declare(ctx, old.ID, n.Size); err != nil {
+			return Admitted{}, err
+		}
+		old.Size, old.SizeDeferred = n.Size, false
+	}
+	offset := old.Received
+	if !old.SizeDeferred && offset == old.Size && old.UploadedAt == nil {
+		offset = 0
+	}
+	return Admitted{ID: old.ID, Existing: true, Offset: offset}, nil
+}
+
+// same reports whether what a client wants to begin is an upload that it has begun before. A size that one of
+// both does not know is no difference.
+func same(n storage.NewUpload, old storage.Upload) bool {
 	name := ""
 	if old.Filename != nil {
 		name = *old.Filename
 	}
-	if old.Size != n.Size || name != n.Filename || differ(n.DeclaredSHA256, old.DeclaredSHA256) || differ(n.DeclaredSHA256, old.SHA256) {
-		return Admitted{}, refuse(ErrClientIDTaken,
-			"Another upload of yours has this client_id with a different size, name or sha256. Use a new client_id for each file.")
+	return n.Kind == old.Kind && name == n.Filename &&
+		(old.Size == n.Size || n.Size == 0 || old.SizeDeferred) &&
+		!differ(n.DeclaredSHA256, old.DeclaredSHA256) && !differ(n.DeclaredSHA256, old.SHA256)
+}
+
+// declare gives an upload the size that its client knows now: it will never say it again.
+func (a *Admission) declare(ctx context.Context, id uuid.UUID, size int64) error {
+	err := a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.DeclareLength(ctx, id, storage.NoFence, size) })
+	switch {
+	case errors.Is(err, storage.ErrFenced):
+		return refuse(ErrBusy, "Another request sends this upload, whose length was not known, just now. Try again in a moment.")
+	case errors.Is(err, storage.ErrBadLength), errors.Is(err, storage.ErrWrongStatus):
+		return refuse(ErrClientIDTaken,
+			"Another upload of yours has this client_id and more bytes than this one. Use a new client_id for each file.")
 	}
-	offset := old.Received
-	if offset == old.Size && old.Status.Receiving() {
-		offset = 0
-	}
-	return Admitted{ID: old.ID, Existing: true, Offset: offset}, nil
+	return err
 }
 
 // differ reports whether two checksums are known and not the same.
 func differ(a, b []byte) bool { return a != nil && b != nil && !bytes.Equal(a, b) }
 
 // explainNoRoom tells a full tenant from one that is not there.
-func (a *Admission) explainNoRoom(ctx context.Context, size int64) error {
+func (a *Admission) explainNoRoom(ctx context.Context, n storage.NewUpload) error {
 	var room int64
 	var exists bool
 	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		room, exists, err = tx.Room(ctx)
 		return err
 	})
+	left := humanize.IBytes(uint64(max(room, 0)))
 	switch {
 	case err != nil:
 		return err
 	case !exists:
 		return refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
+	case n.Size == 0:
+		return refuse(ErrNoRoom, "An upload without a length needs room for %s and your company has %s left. Send Upload-Length, or ask your administrator for more room.",
+			humanize.IBytes(uint64(n.MaxSize)), left)
 	}
 	return refuse(ErrNoRoom, "This file has %s and your company has %s left. Ask your administrator for more room.",
-		humanize.IBytes(uint64(size)), humanize.IBytes(uint64(max(room, 0))))
+		humanize.IBytes(uint64(n.Size)), left)
 }
 
 // examine turns what a client says of an upload into what is recorded of it.
-func (p Policy) examine(who tenant.Identity, size int64, meta map[string]string) (storage.NewUpload, error) {
+func (p Policy) examine(who tenant.Identity, r Request) (storage.NewUpload, error) {
+	meta := r.Metadata
 	if meta == nil {
 		meta = map[string]string{} // null is no JSON object
 	}
@@ -195,16 +254,28 @@ func (p Policy) examine(who tenant.Identity, size int64, meta map[string]string)
 		Batch:    meta[metaBatch],
 		Filename: baseName(meta[metaFilename]),
 		Metadata: meta,
-		Size:     size,
+		Size:     r.Size,
+		MaxSize:  p.MaxSize,
+		Kind:     storage.Single,
+	}
+	if !who.Role.CanUpload() {
+		return n, ErrForbidden
 	}
 	switch {
-	case !who.Role.CanUpload():
-		return n, ErrForbidden
-	case size <= 0:
-		return n, refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
-	case size > p.MaxSize:
-		return n, refuse(ErrTooLarge, "The file has %s; the most is %s.",
-			humanize.IBytes(uint64(size)), humanize.IBytes(uint64(p.MaxSize)))
+	case len(r.Partials) > 0:
+		n.Kind, n.Size = storage.Final, 0 // the partial uploads tell
+		if err := parsePartials(&n, r.Partials); err != nil {
+			return n, err
+		}
+	case r.Partial:
+		n.Kind = storage.Partial
+	}
+	if r.SizeDeferred {
+		n.Size = 0
+	} else if n.Kind != storage.Final {
+		if err := p.checkSize(n.Size); err != nil {
+			return n, err
+		}
 	}
 	if err := checkMetadata(&n, meta); err != nil {
 		return n, err
@@ -212,6 +283,17 @@ func (p Policy) examine(who tenant.Identity, size int64, meta map[string]string)
 	declared, err := p.declaredType(meta[metaFiletype])
 	n.DeclaredType = declared
 	return n, err
+}
+
+func (p Policy) checkSize(size int64) error {
+	switch {
+	case size <= 0:
+		return refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
+	case size > p.MaxSize:
+		return refuse(ErrTooLarge, "The file has %s; the most is %s.",
+			humanize.IBytes(uint64(size)), humanize.IBytes(uint64(p.MaxSize)))
+	}
+	return nil
 }
 
 func checkMetadata(n *storage.NewUpload, meta map[string]string) error {

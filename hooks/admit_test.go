@@ -58,15 +58,15 @@ func TestRefusals(t *testing.T) {
 		{"sha256 of a wrong length", ctx, 10, map[string]string{"sha256": "abcd"}, hooks.ErrBadMetadata},
 		{"sha256 in Base64", ctx, 10, map[string]string{"sha256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}, hooks.ErrBadMetadata},
 	} {
-		_, err := s.admission.Admit(c.ctx, c.size, c.meta)
+		_, err := s.admission.Admit(c.ctx, hooks.Request{Size: c.size, Metadata: c.meta})
 		var r *hooks.Refusal
 		if !errors.Is(err, c.want) || !errors.As(err, &r) || len(r.Detail) < 20 {
 			t.Errorf("%s: got %v, want %v with a detail", c.name, err, c.want)
 		}
 	}
-	_, err = s.admission.Admit(investor, 10, nil)
+	_, err = s.admission.Admit(investor, hooks.Request{Size: 10})
 	wantErr(t, err, hooks.ErrForbidden)
-	_, err = s.admission.Admit(t.Context(), 10, nil)
+	_, err = s.admission.Admit(t.Context(), hooks.Request{Size: 10})
 	wantErr(t, err, tenant.ErrNoIdentity)
 	if room := s.room(t, ctx); room != 5000 {
 		t.Errorf("refusals cost %d bytes", 5000-room)
@@ -105,7 +105,7 @@ func TestAdmits(t *testing.T) {
 		{"keys of the client's own", 10, map[string]string{"relativePath": "null", "": "", "ñ": "😀\\u0000"},
 			func(u storage.Upload) bool { return u.Metadata["ñ"] == "😀\\u0000" }},
 	} {
-		got, err := s.admission.Admit(ctx, c.size, c.meta)
+		got, err := s.admission.Admit(ctx, hooks.Request{Size: c.size, Metadata: c.meta})
 		if err != nil || got.Existing {
 			t.Errorf("%s: %+v, %v", c.name, got, err)
 			continue
@@ -129,7 +129,7 @@ func TestSameClientIDSameUpload(t *testing.T) {
 	g := new(errgroup.Group)
 	for range 8 {
 		g.Go(func() error {
-			got, err := s.admission.Admit(ctx, 100, meta)
+			got, err := s.admission.Admit(ctx, hooks.Request{Size: 100, Metadata: meta})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil && !got.Existing {
@@ -152,12 +152,12 @@ func TestSameClientIDSameUpload(t *testing.T) {
 		size     int64
 		filename string
 	}{"size": {99, "a.jpg"}, "name": {100, "b.jpg"}} {
-		_, err := s.admission.Admit(ctx, c.size, map[string]string{"client_id": "IMG_1", "filename": c.filename})
+		_, err := s.admission.Admit(ctx, hooks.Request{Size: c.size, Metadata: map[string]string{"client_id": "IMG_1", "filename": c.filename}})
 		if !errors.Is(err, hooks.ErrClientIDTaken) {
 			t.Errorf("another %s: %v", name, err)
 		}
 	}
-	_, err := s.admission.Admit(ctx, 1, map[string]string{"client_id": "IMG_2"})
+	_, err := s.admission.Admit(ctx, hooks.Request{Size: 1, Metadata: map[string]string{"client_id": "IMG_2"}})
 	wantErr(t, err, hooks.ErrNoRoom)
 }
 
@@ -169,13 +169,13 @@ func TestCreatedAgainWhileCancelled(t *testing.T) {
 	ctx := s.NewTenant(t, 1<<20)
 	meta := map[string]string{"client_id": "IMG_1", "filename": "a.jpg"}
 	for range 40 {
-		got, err := s.admission.Admit(ctx, 10, meta)
+		got, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
 		must(t, err)
 		g := new(errgroup.Group)
 		g.Go(func() error { return s.finisher.Cancel(ctx, got.ID) })
 		for range 3 {
 			g.Go(func() error {
-				_, err := s.admission.Admit(ctx, 10, meta)
+				_, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
 				return err
 			})
 		}

@@ -26,30 +26,35 @@ type Finisher struct {
 // Finish records, in one transaction, that the upload's object is whole, settles its quota, enqueues its
 // processing and writes its timeline. Only after it returns nil does the client hear success. It changes
 // nothing when told the same again. Content that does not match the checksum its client declared is
-// deleted, the upload failed, and [ErrChecksumMismatch] returned.
+// deleted, the upload failed, and [ErrChecksumMismatch] returned; of a final upload its partial ones fail, too. A
+// partial upload that is whole only waits for its final one: nothing is enqueued.
 func (f *Finisher) Finish(ctx context.Context, upload uuid.UUID, key string, sum []byte) error {
 	var mismatch, first bool
-	err := f.DB.InTenant(ctx, func(tx storage.Tx) error {
-		u, err := tx.Upload(ctx, upload)
-		if err != nil {
+	var u storage.Upload
+	wrong := []string{key}
+	err := f.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if u, err = tx.Upload(ctx, upload); err != nil {
 			return err
 		}
 		if u.DeclaredSHA256 != nil && !bytes.Equal(u.DeclaredSHA256, sum) {
 			mismatch = true
-			return tx.Reject(ctx, upload, storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: mismatchDetail})
+			more, err := reject(ctx, tx, u)
+			wrong = append(wrong, more...)
+			return err
 		}
-		if first, err = tx.MarkUploaded(ctx, upload, key, sum); err != nil || !first {
+		first, err = tx.MarkUploaded(ctx, upload, key, sum)
+		if err != nil || !first || u.Kind == storage.Partial {
 			return err
 		}
 		return f.Queue.Enqueue(ctx, tx, upload)
 	})
 	switch {
 	case mismatch && (err == nil || errors.Is(err, storage.ErrWrongStatus)):
-		return f.discard(ctx, upload, key)
+		return f.discard(ctx, upload, wrong)
 	case err != nil:
 		return err
 	}
-	if first {
+	if first && u.Kind != storage.Partial {
 		f.Metrics.became(storage.Uploaded)
 		f.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", upload.String()), tenantAttr(ctx))
 	}
@@ -58,11 +63,32 @@ func (f *Finisher) Finish(ctx context.Context, upload uuid.UUID, key string, sum
 
 const mismatchDetail = "What arrived is not what the sender announced (SHA-256). Nothing was kept; send the file again."
 
+// reject fails an upload whose checksum is wrong, with all that it was made of, and returns the keys of that.
+func reject(ctx context.Context, tx storage.Tx, u storage.Upload) (keys []string, err error) {
+	failure := storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: mismatchDetail}
+	if err := tx.Reject(ctx, u.ID, failure); err != nil {
+		return nil, err
+	}
+	partials, err := tx.Partials(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range partials {
+		if err := tx.Reject(ctx, p.ID, failure); err != nil {
+			return nil, err
+		}
+		keys = append(keys, *p.ObjectKey)
+	}
+	return keys, nil
+}
+
 // discard deletes what a checksum has shown to be wrong. The row says failed already.
-func (f *Finisher) discard(ctx context.Context, upload uuid.UUID, key string) error {
+func (f *Finisher) discard(ctx context.Context, upload uuid.UUID, keys []string) error {
 	f.Metrics.became(storage.Failed)
-	if err := f.Bucket.Delete(ctx, key); err != nil {
-		f.Log.WarnContext(ctx, "rejected object not deleted", slog.String("upload_id", upload.String()), slog.Any("err", err))
+	for _, key := range keys {
+		if err := f.Bucket.Delete(ctx, key); err != nil {
+			f.Log.WarnContext(ctx, "rejected object not deleted", slog.String("upload_id", upload.String()), slog.Any("err", err))
+		}
 	}
 	return &Refusal{Cause: ErrChecksumMismatch, Detail: mismatchDetail}
 }

@@ -36,7 +36,7 @@ func TestFinishOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.admission.Admit(ctx, 10, nil)
+	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	g := new(errgroup.Group)
@@ -63,7 +63,7 @@ func TestFinishIsOneTransaction(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.admission.Admit(ctx, 10, nil)
+	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	s.exec(t, `revoke insert on river_job from tramo_api`)
@@ -85,7 +85,7 @@ func TestFinishOfACancelledUpload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.admission.Admit(ctx, 10, nil)
+	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	must(t, s.finisher.Cancel(ctx, a.ID))
@@ -103,7 +103,7 @@ func TestChecksumMismatch(t *testing.T) {
 	ctx := s.NewTenant(t, 1000)
 	announced := sha256.Sum256([]byte("0123456789"))
 	meta := map[string]string{"sha256": hex.EncodeToString(announced[:]), "client_id": "IMG_1"}
-	a, err := s.admission.Admit(ctx, 10, meta)
+	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	for range 2 {
@@ -122,7 +122,7 @@ func TestChecksumMismatch(t *testing.T) {
 		_, err = s.bucket.Size(ctx, key)
 		wantErr(t, err, object.ErrNoObject)
 	}
-	again, err := s.admission.Admit(ctx, 10, meta)
+	again, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
 	must(t, err)
 	if again.Existing || again.ID == a.ID {
 		t.Errorf("the client id still names the upload that failed")
@@ -135,7 +135,7 @@ func TestCancel(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.admission.Admit(ctx, 10, nil)
+	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
 	must(t, err)
 	wantErr(t, s.finisher.Cancel(as(ctx, uuid.New(), "eva", tenant.Admin), a.ID), storage.ErrWrongStatus)
 	wantErr(t, s.finisher.Cancel(t.Context(), a.ID), tenant.ErrNoIdentity)

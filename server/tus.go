@@ -12,6 +12,7 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 	"golang.org/x/exp/slog"
 
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -24,12 +25,15 @@ const tusVersion = "1.0.0"
 // words, is put right around it.
 func (s *Server) newTus() (serve, options echo.HandlerFunc, err error) {
 	composer := handler.NewStoreComposer()
-	composer.UseCore(notingStore{s.Store})
-	composer.UseTerminater(notingStore{s.Store})
+	store := notingStore{s.Store, s}
+	composer.UseCore(store)
+	composer.UseTerminater(store)
+	composer.UseLengthDeferrer(store)
+	composer.UseConcater(store)
 	composer.UseLocker(notingLocker{s.Locker})
 	tusd, err := handler.NewUnroutedHandler(handler.Config{
 		StoreComposer:              composer,
-		BasePath:                   strings.TrimSuffix(s.PublicURL, "/") + UploadsPath + "/",
+		BasePath:                   s.base(),
 		MaxSize:                    s.Admission.Policy.MaxSize,
 		DisableDownload:            true,
 		EnableExperimentalProtocol: true, // the IETF draft
@@ -52,6 +56,9 @@ func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 		r := c.Request()
 		w := &tusWriter{ResponseWriter: c.Response().Writer, request: r, log: s.Log}
 		ctx, err := checkTusRequest(r)
+		if err == nil {
+			err = s.resolvePartials(r)
+		}
 		if err == nil {
 			ctx = context.WithValue(object.WithLeaseSlot(ctx), writerKey{}, w)
 			r = r.WithContext(ctx)
@@ -105,11 +112,14 @@ func (s *Server) admit(e handler.HookEvent) (handler.HTTPResponse, handler.FileI
 	if s.Bucket.Unavailable() {
 		return handler.HTTPResponse{}, handler.FileInfoChanges{}, note(e.Context, object.ErrUnavailable)
 	}
-	a, err := s.Admission.Admit(e.Context, e.Upload.Size, e.Upload.MetaData)
+	a, err := s.Admission.Admit(e.Context, hooks.Request{
+		Size: e.Upload.Size, SizeDeferred: e.Upload.SizeIsDeferred, Metadata: e.Upload.MetaData,
+		Partial: e.Upload.IsPartial, Partials: e.Upload.PartialUploads,
+	})
 	if err != nil {
 		return handler.HTTPResponse{}, handler.FileInfoChanges{}, note(e.Context, err)
 	}
-	if a.Existing {
+	if a.Existing && !e.Upload.IsFinal { // a final upload may have to be finished, which tusd does next
 		// An error is tusd's way to answer at once. The client gets the address and the offset of the upload
 		// it has; content that it sent along is not read.
 		header := handler.HTTPHeader{
@@ -126,6 +136,9 @@ func (s *Server) admit(e handler.HookEvent) (handler.HTTPResponse, handler.FileI
 	}
 	return handler.HTTPResponse{}, handler.FileInfoChanges{ID: a.ID.String()}, nil
 }
+
+// base is what the addresses of uploads begin with: a path, where the public URL is not known.
+func (s *Server) base() string { return strings.TrimSuffix(s.PublicURL, "/") + UploadsPath + "/" }
 
 // locate returns the address of an upload as tusd forms it.
 func (s *Server) locate(r handler.HTTPRequest, id string) string {

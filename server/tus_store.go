@@ -31,7 +31,10 @@ func opened(ctx context.Context, u handler.Upload, err error) handler.Upload {
 	return notingUpload{u}
 }
 
-type notingStore struct{ store *object.Store }
+type notingStore struct {
+	store  *object.Store
+	server *Server
+}
 
 func (s notingStore) NewUpload(ctx context.Context, info handler.FileInfo) (handler.Upload, error) {
 	u, err := s.store.NewUpload(ctx, info)
@@ -47,7 +50,23 @@ func (s notingStore) AsTerminatableUpload(u handler.Upload) handler.Terminatable
 	return notingTermination{s.store.AsTerminatableUpload(u.(notingUpload).Upload)}
 }
 
+func (s notingStore) AsLengthDeclarableUpload(u handler.Upload) handler.LengthDeclarableUpload {
+	return notingDeclaration{s.store.AsLengthDeclarableUpload(u.(notingUpload).Upload)}
+}
+
+func (s notingStore) AsConcatableUpload(u handler.Upload) handler.ConcatableUpload {
+	return concatenation{s.store.AsConcatableUpload(u.(notingUpload).Upload), s.server, u}
+}
+
 type notingUpload struct{ handler.Upload }
+
+func (u notingUpload) GetInfo(ctx context.Context) (handler.FileInfo, error) {
+	info, err := u.Upload.GetInfo(ctx)
+	if err == nil {
+		forgetKnownLength(ctx, info)
+	}
+	return info, note(ctx, err)
+}
 
 func (u notingUpload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (int64, error) {
 	n, err := u.Upload.WriteChunk(ctx, offset, src)
@@ -62,6 +81,12 @@ type notingTermination struct{ handler.TerminatableUpload }
 
 func (t notingTermination) Terminate(ctx context.Context) error {
 	return note(ctx, t.TerminatableUpload.Terminate(ctx))
+}
+
+type notingDeclaration struct{ handler.LengthDeclarableUpload }
+
+func (d notingDeclaration) DeclareLength(ctx context.Context, length int64) error {
+	return note(ctx, d.LengthDeclarableUpload.DeclareLength(ctx, length))
 }
 
 type notingLocker struct{ handler.Locker }

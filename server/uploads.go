@@ -20,7 +20,7 @@ type uploadJSON struct {
 	ID          uuid.UUID        `json:"id"`
 	Status      storage.Status   `json:"status"`
 	Offset      int64            `json:"offset"`
-	Size        int64            `json:"size"`
+	Size        *int64           `json:"size"` // null while its client has not said
 	Filename    *string          `json:"filename"`
 	Type        *string          `json:"type"` // what the content is; as declared until that is known
 	Project     string           `json:"project"`
@@ -156,7 +156,7 @@ func parsePage(c echo.Context) (storage.Page, error) {
 		}
 	}
 	if p.Status != "" && !p.Status.Known() {
-		return p, refuse("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired or cancelled.")
+		return p, refuse("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired, cancelled or joined.")
 	}
 	var err error
 	if p.Limit, err = parseLimit(c); err != nil {
@@ -203,12 +203,15 @@ func (s *Server) describeAll(ctx context.Context, us []storage.Upload, ds []stor
 
 func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.Derivative) (uploadJSON, error) {
 	j := uploadJSON{
-		ID: u.ID, Status: u.Status, Offset: u.Received, Size: u.Size, Filename: u.Filename, Type: u.DetectedType,
+		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, Derivatives: []derivativeJSON{}, EXIF: describeFacts(u.Facts),
 	}
 	if at, ok := s.Store.Expires(u); ok {
 		j.ExpiresAt = &at
+	}
+	if !u.SizeDeferred {
+		j.Size = &u.Size
 	}
 	if j.Type == nil {
 		j.Type = u.DeclaredType
