@@ -71,7 +71,7 @@ func TestReceipt(t *testing.T) {
 	key := seeded(t)
 	receipts := s.receipts(t, hooks.ReceiptConfig{Issuer: "https://uploads.example.com", Key: key})
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.admission.Admit(ctx, 10, map[string]string{"filename": "obra.jpg", "client_id": "IMG_1"})
+	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"filename": "obra.jpg", "client_id": "IMG_1"}})
 	must(t, err)
 	_, err = receipts.Issue(ctx, a.ID)
 	wantErr(t, err, hooks.ErrReceiptNotReady)
@@ -136,7 +136,7 @@ func TestNoReceipt(t *testing.T) {
 			return err
 		},
 	} {
-		a, err := s.admission.Admit(ctx, 10, nil)
+		a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
 		must(t, err)
 		must(t, end(ctx, a.ID))
 		receipt, err := receipts.Issue(ctx, a.ID)

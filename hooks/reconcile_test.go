@@ -100,7 +100,7 @@ func (y *yard) reconcileWith(t *testing.T, r *hooks.Reconciler, passes func(cont
 // admit makes an upload of ten bytes of which nothing has come.
 func (y *yard) admit(t *testing.T) uuid.UUID {
 	t.Helper()
-	a, err := y.admission.Admit(y.ctx, 10, nil)
+	a, err := y.admission.Admit(y.ctx, hooks.Request{Size: 10})
 	must(t, err)
 	return a.ID
 }

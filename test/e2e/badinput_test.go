@@ -71,7 +71,8 @@ func TestBadRequests(t *testing.T) {
 		"garbage offset":           {u, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "x"}, "x", 400, "upload-offset"},
 		"offset ahead":             {u, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "5"}, "x", 409, "offset-mismatch"},
 		"more than announced":      {u, "PATCH", mine, []string{"Content-Type", octets, "Upload-Offset", "0"}, "elevenbytes", 413, "beyond-length"},
-		"deferred length":          {u, "POST", uploads, []string{"Upload-Defer-Length", "1"}, "", 501, "not-implemented"},
+		"deferred length of 2":     {u, "POST", uploads, []string{"Upload-Defer-Length", "2"}, "", 400, "upload-length"},
+		"length and deferred":      {u, "POST", uploads, []string{"Upload-Defer-Length", "1", "Upload-Length", "2"}, "", 400, "upload-length"},
 		"limit":                    {u, "GET", uploads + "?limit=0", nil, "", 400, "bad-request"},
 		"status":                   {u, "GET", uploads + "?status=lost", nil, "", 400, "bad-request"},
 		"project with NUL":         {u, "GET", uploads + "?project=a%00", nil, "", 400, "bad-request"},
@@ -133,7 +134,7 @@ func TestProtocolAnswers(t *testing.T) {
 	a := u.do("OPTIONS", r.url+"/api/uploads", nil)
 	want := map[string]string{
 		"Tus-Resumable": "1.0.0", "Tus-Version": "1.0.0", "Tus-Max-Size": fmt.Sprint(maxSize),
-		"Tus-Extension": "creation,creation-with-upload,termination,checksum,checksum-trailer,expiration",
+		"Tus-Extension": "creation,creation-with-upload,termination,concatenation,creation-defer-length,checksum,checksum-trailer,expiration",
 	}
 	for h, v := range want {
 		if got := a.header.Get(h); got != v {

@@ -298,6 +298,12 @@ type sentReport struct {
 // sendWithTusJS uploads a file through proxy with an unmodified tus-js-client.
 func (u user) sendWithTusJS(t *testing.T, proxy *stack.Proxy, path string, meta ...string) sentReport {
 	t.Helper()
+	return u.runTusJS(t, proxy, path, nil, meta...)
+}
+
+// runTusJS is sendWithTusJS with variables that tus.mjs knows.
+func (u user) runTusJS(t *testing.T, proxy *stack.Proxy, path string, env []string, meta ...string) sentReport {
+	t.Helper()
 	root, err := stack.RepoRoot()
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +321,7 @@ func (u user) sendWithTusJS(t *testing.T, proxy *stack.Proxy, path string, meta 
 	out, err := stack.Run(ctx, stack.ProcessConfig{
 		Path: "/usr/bin/env",
 		Args: []string{"node", filepath.Join(root, "test/e2e/tus.mjs"), filepath.Join(root, "web"), proxy.URL() + "/api/uploads", path},
-		Env:  stack.CleanEnv("TRAMO_TEST_TOKEN="+u.token, "TRAMO_TEST_METADATA="+string(encoded)),
+		Env:  stack.CleanEnv(append(env, "TRAMO_TEST_TOKEN="+u.token, "TRAMO_TEST_METADATA="+string(encoded))...),
 	})
 	if err != nil {
 		t.Fatal(err)
