@@ -25,8 +25,12 @@ type Claim struct {
 }
 
 // Owns reports whether the rows name an object under the key. What an upload that was given up had begun is
-// nobody's.
+// nobody's, and so is that of a partial upload whose bytes are another's.
 func (c Claim) Owns(key string) bool {
+	switch c.Status {
+	case Expired, Cancelled, Joined:
+		return false
+	}
 	return c.ObjectKey != nil && *c.ObjectKey == key ||
 		c.Status.Receiving() && c.ContentKey != nil && *c.ContentKey == key ||
 		slices.Contains(c.Derivatives, key)

@@ -20,11 +20,13 @@ const lastMoved = `c.touched_at`
 
 // What the reconciler looks for in the rows.
 const (
-	// FinishCutOff has all its bytes and was never finished. A partial upload is finished with its final one.
-	FinishCutOff Disorder = `u.status in ('pending', 'uploading') and u.kind <> 'partial' and c.received = u.size
-		and ` + lastMoved + ` <= now() - $1::interval`
-	// Idle has received nothing for so long that its client will not come back.
-	Idle Disorder = `u.status in ('pending', 'uploading') and (u.kind = 'partial' or c.received is distinct from u.size)
+	// FinishCutOff has all its bytes, of its own or of its partial uploads, and was never finished.
+	FinishCutOff Disorder = `u.status in ('pending', 'uploading') and u.uploaded_at is null
+		and (c.received = u.size or u.kind = 'final') and ` + lastMoved + ` <= now() - $1::interval`
+	// Idle has received nothing for so long that its client will not come back. A partial upload that is complete
+	// waits for that too, until a final one takes it.
+	Idle Disorder = `u.status in ('pending', 'uploading') and u.final_id is null
+		and (u.uploaded_at is not null or c.received is distinct from u.size)
 		and ` + lastMoved + ` <= now() - $1::interval`
 	// UnownedTail keeps bytes that a part holds, or that nobody asks for any more.
 	UnownedTail Disorder = lastMoved + ` <= now() - $1::interval

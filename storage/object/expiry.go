@@ -27,7 +27,8 @@ func (c Config) ValidateExpiry() error {
 // Expires returns when the upload is given up unless more of it arrives (tus 1.0.0, Expiration); false for one
 // that will not be.
 func (s *Store) Expires(u storage.Upload) (at time.Time, ok bool) {
-	if !u.Status.Receiving() || !u.SizeDeferred && u.Received == u.Size {
+	waits := u.UploadedAt != nil && u.FinalID == nil // a partial upload that is complete, for a final one
+	if !u.Status.Receiving() || !waits && !u.SizeDeferred && u.Received == u.Size {
 		return time.Time{}, false // all bytes are there: it will be finished
 	}
 	return u.TouchedAt.Add(s.conf.Expiry), true
