@@ -49,6 +49,7 @@ type S3Proxy struct {
 	mu     sync.Mutex
 	counts map[string]int
 	bytes  map[string]int64
+	flying int
 	choose func(kind string, n int) Fault
 }
 
@@ -116,6 +117,13 @@ func (p *S3Proxy) Bytes() map[string]int64 {
 	return maps.Clone(p.bytes)
 }
 
+// InFlight returns how many requests are on their way, those held back for a client that has gone included.
+func (p *S3Proxy) InFlight() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.flying
+}
+
 // Reset forgets what was counted.
 func (p *S3Proxy) Reset() {
 	p.mu.Lock()
@@ -143,6 +151,7 @@ type callKey struct{}
 // ServeHTTP implements http.Handler.
 func (p *S3Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := p.begin(r)
+	defer p.end()
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &counted{ReadCloser: r.Body, proxy: p, kind: c.kind}
 	}
@@ -173,12 +182,19 @@ func (p *S3Proxy) begin(r *http.Request) *call {
 	c := &call{kind: kindOf(r)}
 	p.mu.Lock()
 	p.counts[c.kind]++
+	p.flying++
 	n, choose := p.counts[c.kind], p.choose
 	p.mu.Unlock()
 	if choose != nil {
 		c.fault = choose(c.kind, n)
 	}
 	return c
+}
+
+func (p *S3Proxy) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flying--
 }
 
 // answered sees S3's answer before the client does.
