@@ -1,0 +1,242 @@
+package chaos
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+const (
+	// patience is for how long clients may go on after the last fault.
+	patience = 40 * time.Second
+	// runLimit is for how long a run may take in all.
+	runLimit = 2 * time.Minute
+)
+
+// Whatever is cut, stalled, killed, frozen, restarted or fails while clients upload: no offset goes back, what is done is
+// whole and there once, and every client comes to its end. TRAMO_CHAOS_SEED replays one seed, TRAMO_CHAOS_SEEDS says how many
+// new ones to run.
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	seeds, err := chosenSeeds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("chaos: seeds %v\n", seeds)
+	var tally tally
+	t.Cleanup(func() { fmt.Print(tally.summary()) })
+	for _, seed := range seeds {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			t.Parallel()
+			fmt.Printf("chaos: seed %d begins; replay: TRAMO_CHAOS_SEED=%d go test ./test/chaos -run Chaos\n", seed, seed)
+			t.Cleanup(func() { tally.add(seed, t.Failed()) })
+			survive(t, seed)
+		})
+	}
+}
+
+func chosenSeeds() ([]uint64, error) {
+	if s := os.Getenv("TRAMO_CHAOS_SEED"); s != "" {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("TRAMO_CHAOS_SEED: %q is not a seed: give the number that a failed run printed", s)
+		}
+		return []uint64{seed}, nil
+	}
+	count := 3
+	if s := os.Getenv("TRAMO_CHAOS_SEEDS"); s != "" {
+		var err error
+		if count, err = strconv.Atoi(s); err != nil || count < 1 {
+			return nil, fmt.Errorf("TRAMO_CHAOS_SEEDS: %q is not a number of seeds, 1 or more", s)
+		}
+	}
+	first := uint64(time.Now().Unix()) * 1000
+	var seeds []uint64
+	for i := range uint64(count) {
+		seeds = append(seeds, first+i)
+	}
+	return seeds, nil
+}
+
+// A tally counts seeds.
+type tally struct {
+	mu     sync.Mutex
+	passed int
+	failed []uint64
+}
+
+func (y *tally) add(seed uint64, failed bool) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if failed {
+		y.failed = append(y.failed, seed)
+		return
+	}
+	y.passed++
+}
+
+func (y *tally) summary() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "chaos: %d seeds passed, %d failed\n", y.passed, len(y.failed))
+	slices.Sort(y.failed)
+	for _, seed := range y.failed {
+		fmt.Fprintf(&b, "  TRAMO_CHAOS_SEED=%d go test ./test/chaos -run Chaos\n", seed)
+	}
+	return b.String()
+}
+
+// survive runs one seed.
+func survive(t *testing.T, seed uint64) {
+	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
+	defer cancel()
+	p := newPlan(seed)
+	g := takeGround(t)
+	j := newJournal()
+	s, err := newSite(ctx, g, fmt.Sprintf("chaos-%d", seed), j)
+	t.Cleanup(func() {
+		if err := s.remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.begun = time.Now()
+	r := &race{t: t, site: s, journal: j, plan: p}
+	uploads := r.run(ctx)
+	if err := s.halt(); err != nil {
+		j.violate("", "SIGTERM in the end: %v", err)
+	}
+	s.calm(ctx)
+	orphans, err := checkAll(ctx, s, uploads)
+	if err != nil {
+		t.Error(err)
+	}
+	r.report(uploads, orphans)
+}
+
+// A race is the clients of one run against its weather.
+type race struct {
+	t       *testing.T
+	site    *site
+	journal *journal
+	plan    plan
+
+	mu       sync.Mutex
+	clients  [][]*client    // by upload
+	proxies  []*stack.Proxy // by upload: tus-js-client's
+	requests sync.WaitGroup
+}
+
+// run returns when all clients have ended.
+func (r *race) run(ctx context.Context) []*upload {
+	r.clients, r.proxies = make([][]*client, len(r.plan.uploads)), make([]*stack.Proxy, len(r.plan.uploads))
+	front, err := newBalancer(r.site.urls()...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer front.stop()
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	var all sync.WaitGroup
+	var uploads []*upload
+	for i, p := range r.plan.uploads {
+		u := newUpload(p, r.plan.seed+uint64(i))
+		uploads = append(uploads, u)
+		for n := range p.racers {
+			send := r.goClient(i, n, u)
+			if p.node {
+				send = r.nodeClient(i, u, front)
+			}
+			all.Go(func() {
+				pause(sending, p.start)
+				if err := send(sending); err != nil {
+					r.journal.violate(u.name, "client %d did not come to its end: %v", n, err)
+				}
+			})
+		}
+	}
+	w := &weather{plan: r.plan, site: r.site, lines: r.lines, journal: r.journal}
+	w.rage(ctx)
+	time.AfterFunc(patience, stop)
+	all.Wait()
+	r.requests.Wait()
+	return uploads
+}
+
+func newUpload(p uploadPlan, seed uint64) *upload {
+	u := &upload{name: p.name, data: make([]byte, p.size), ids: map[string]bool{}}
+	var key [32]byte
+	copy(key[:], strconv.FormatUint(seed, 10))
+	_, _ = rand.NewChaCha8(key).Read(u.data) // never errs
+	sum := sha256.Sum256(u.data)
+	u.sum = hex.EncodeToString(sum[:])
+	return u
+}
+
+func (r *race) goClient(i, n int, u *upload) func(context.Context) error {
+	p := r.plan.uploads[i]
+	c := &client{
+		name: fmt.Sprintf("client %d.%d", i, n), upload: u, plan: p, journal: r.journal, token: r.site.token, servers: r.site.urls(),
+		current: p.replica + n, random: rand.New(rand.NewPCG(r.plan.seed, uint64(i*10+n))), running: &r.requests,
+	}
+	r.clients[i] = append(r.clients[i], c)
+	return c.send
+}
+
+func (r *race) nodeClient(i int, u *upload, front *balancer) func(context.Context) error {
+	proxy, err := stack.NewProxy(front.url())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(proxy.Close)
+	r.proxies[i] = proxy
+	return func(ctx context.Context) error { return sendWithTusJS(ctx, r.t.TempDir(), r.site, proxy, r.plan.uploads[i], u) }
+}
+
+// lines returns the connections that an upload's clients use now.
+func (r *race) lines(i int) (lines []*stack.Proxy) {
+	if p := r.proxies[i]; p != nil {
+		return []*stack.Proxy{p}
+	}
+	for _, c := range r.clients[i] {
+		if l := c.line(); l != nil {
+			lines = append(lines, l.proxy)
+		}
+	}
+	return lines
+}
+
+// report fails the test with all that concerns what was broken.
+func (r *race) report(uploads []*upload, orphans []string) {
+	if len(orphans) > 0 && !reconciles {
+		fmt.Printf("chaos: seed %d: a reconciler would find %d orphans: %v\n", r.plan.seed, len(orphans), orphans)
+	}
+	broken := r.journal.broken()
+	if len(broken) == 0 {
+		return
+	}
+	var ids []string
+	for _, u := range uploads {
+		if slices.ContainsFunc(broken, func(v string) bool { return strings.HasPrefix(v, u.name+":") }) {
+			for id := range u.ids {
+				ids = append(ids, id)
+			}
+		}
+	}
+	r.t.Errorf("%s\n\nplan: %s\nwhat happened:\n%s", strings.Join(broken, "\n"), r.plan, r.journal.tell())
+	for _, replica := range r.site.replicas {
+		r.t.Logf("%s said:\n%s", replica.name, replica.said(ids...))
+	}
+}

@@ -1,0 +1,159 @@
+package chaos
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/jackc/pgx/v5"
+)
+
+// reconciles says that tramo reconcile exists. While it does not, what it would have to clear away is only told.
+const reconciles = false
+
+// A checker compares what was promised with what there is, once all clients have ended and no server runs.
+type checker struct {
+	site    *site
+	journal *journal
+	conn    *pgx.Conn
+	s3      *s3.Client
+}
+
+// checkAll looks at every promise. What is broken is in the journal.
+func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []string, err error) {
+	conn, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(ctx)
+	c := &checker{site: s, journal: s.journal, conn: conn, s3: shared.s3.Client("")}
+	for _, u := range uploads {
+		c.checkOffsets(u)
+		if u.done {
+			if err := c.checkDone(ctx, u); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if reconciles {
+		if _, err := s.run(ctx, "reconcile"); err != nil {
+			return nil, err
+		}
+	}
+	if orphans, err = c.orphans(ctx); err != nil {
+		return nil, err
+	}
+	if reconciles {
+		for _, o := range orphans {
+			c.journal.violate("", "left after reconciling: %s", o)
+		}
+	}
+	return orphans, nil
+}
+
+// checkOffsets: an offset that a client has been told never goes back, whoever is told and by whichever replica.
+func (c *checker) checkOffsets(u *upload) {
+	for _, e := range setbacks(c.journal.of(u.name)) {
+		c.journal.violate(u.name, "the offset went back: %s", e)
+	}
+}
+
+// checkDone: an upload that is done has one row, one object with its bytes, and one job.
+func (c *checker) checkDone(ctx context.Context, u *upload) error {
+	if len(u.ids) > 1 {
+		c.journal.violate(u.name, "one client_id was given %d uploads: %v", len(u.ids), u.ids)
+	}
+	rows, err := c.conn.Query(ctx, "select id::text, status, coalesce(encode(sha256, 'hex'), ''), coalesce(object_key, '') from uploads where client_id = $1", u.name)
+	if err != nil {
+		return err
+	}
+	type row struct{ ID, Status, SHA256, ObjectKey string }
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	if err != nil {
+		return err
+	}
+	if len(found) != 1 {
+		c.journal.violate(u.name, "it has %d rows: %+v", len(found), found)
+		return nil
+	}
+	r := found[0]
+	if !slices.Contains([]string{"uploaded", "processing", "completed"}, r.Status) {
+		c.journal.violate(u.name, "done, but its status is %s", r.Status)
+	}
+	if r.SHA256 != u.sum {
+		c.journal.violate(u.name, "its SHA-256 is %s, recorded is %q", u.sum, r.SHA256)
+	}
+	var jobs int
+	if err := c.conn.QueryRow(ctx, "select count(*) from river_job where kind = 'process_upload' and args->>'upload_id' = $1", r.ID).Scan(&jobs); err != nil {
+		return err
+	}
+	if jobs != 1 {
+		c.journal.violate(u.name, "it has %d jobs", jobs)
+	}
+	c.checkObject(ctx, u, r.ObjectKey)
+	return nil
+}
+
+// checkObject reads the object from S3 itself, past all proxies.
+func (c *checker) checkObject(ctx context.Context, u *upload, key string) {
+	res, err := c.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &c.site.bucket, Key: &key})
+	if err != nil {
+		c.journal.violate(u.name, "done, but its object %q cannot be read: %v", key, err)
+		return
+	}
+	defer res.Body.Close()
+	hash := sha256.New()
+	n, err := io.Copy(hash, res.Body)
+	if sum := hex.EncodeToString(hash.Sum(nil)); err != nil || sum != u.sum {
+		c.journal.violate(u.name, "its object %s has %d bytes with SHA-256 %s; sent were %d with %s; %v", key, n, sum, len(u.data), u.sum, err)
+	}
+}
+
+// orphans returns what S3 and the quota hold and no upload owns.
+func (c *checker) orphans(ctx context.Context) (found []string, err error) {
+	owned := map[string]bool{}
+	rows, err := c.conn.Query(ctx, "select object_key from uploads where object_key is not null")
+	if err != nil {
+		return nil, err
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range keys {
+		owned[key] = true
+	}
+	objects := s3.NewListObjectsV2Paginator(c.s3, &s3.ListObjectsV2Input{Bucket: &c.site.bucket})
+	for objects.HasMorePages() {
+		page, err := objects.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range page.Contents {
+			key := aws.ToString(o.Key)
+			if !owned[key] && !strings.HasSuffix(key, "/") {
+				found = append(found, fmt.Sprintf("object %s of %d bytes", key, aws.ToInt64(o.Size)))
+			}
+		}
+	}
+	open, err := c.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &c.site.bucket})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range open.Uploads {
+		found = append(found, fmt.Sprintf("multipart upload of %s", aws.ToString(m.Key)))
+	}
+	var charged, sum int64
+	err = c.conn.QueryRow(ctx, "select charged_bytes, (select coalesce(sum(charged_bytes), 0) from uploads where tenant_id = tenants.id) from tenants where id = $1",
+		c.site.tenant).Scan(&charged, &sum)
+	if charged != sum {
+		found = append(found, fmt.Sprintf("quota: the tenant is charged %d bytes, its uploads %d", charged, sum))
+	}
+	return found, err
+}

@@ -1,0 +1,115 @@
+package chaos
+
+import (
+	"context"
+	"sync"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A weather is a plan's faults while they happen.
+type weather struct {
+	plan    plan
+	site    *site
+	lines   func(upload int) []*stack.Proxy // in use by an upload's clients
+	journal *journal
+}
+
+// rage does what the plan says and returns when all of it is over: replicas and Postgres run, S3 answers.
+func (w *weather) rage(ctx context.Context) {
+	w.site.s3.SetLatency(w.plan.latency)
+	w.site.s3.Fault(w.spoil)
+	var all sync.WaitGroup
+	for _, f := range w.plan.faults {
+		all.Go(func() {
+			pause(ctx, f.at-w.journal.now())
+			w.strike(ctx, f)
+		})
+	}
+	all.Go(func() { pause(ctx, storm-w.journal.now()) })
+	all.Wait()
+	w.site.s3.Fault(nil)
+	w.journal.fault("all faults are over")
+}
+
+// spoil is asked about each request to S3.
+func (w *weather) spoil(kind string, n int) stack.Fault {
+	for _, s := range w.plan.s3 {
+		if s.kind == kind && n >= s.first && n < s.first+s.count {
+			w.journal.fault("S3 %s number %d: %+v", kind, n, s.fault)
+			return s.fault
+		}
+	}
+	return stack.Fault{}
+}
+
+func (w *weather) strike(ctx context.Context, f faultPlan) {
+	switch f.kind {
+	case cutNow, cutLater, stall:
+		w.disturb(ctx, f)
+	case restartStore:
+		w.journal.fault("%s", f.kind)
+		if err := w.site.postgres.Restart(ctx); err != nil {
+			w.journal.violate("", "the harness cannot restart Postgres: %v", err)
+		}
+		w.journal.fault("%s: it is back", f.kind)
+	default:
+		w.hit(ctx, f)
+	}
+}
+
+// disturb spoils the connections of an upload's clients.
+func (w *weather) disturb(ctx context.Context, f faultPlan) {
+	w.journal.fault("%s of upload-%d, %d bytes, %s", f.kind, f.target, f.bytes, f.length)
+	var err error
+	lines := w.lines(f.target)
+	for _, line := range lines {
+		switch f.kind {
+		case cutNow:
+			line.Down()
+			err = line.Up()
+		case cutLater:
+			err = line.CutAfter(f.bytes)
+		case stall:
+			err = line.Stall()
+		}
+		if err != nil {
+			w.journal.fault("%s of upload-%d: %v", f.kind, f.target, err) // the client has closed it meanwhile
+		}
+	}
+	if f.kind == stall {
+		pause(ctx, f.length)
+	}
+	if f.kind == cutLater {
+		pause(ctx, storm-w.journal.now())
+	}
+	for _, line := range lines {
+		line.Clear()
+	}
+}
+
+// hit does something to a replica. A second fault waits for the first to end.
+func (w *weather) hit(ctx context.Context, f faultPlan) {
+	r := w.site.replicas[f.target]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w.journal.fault("%s of %s for %s", f.kind, r.name, f.length)
+	var err error
+	switch f.kind {
+	case freeze:
+		err = r.freeze(ctx, f.length)
+	case killReplica:
+		r.kill()
+		pause(ctx, f.length)
+		err = r.start(ctx)
+	case stopReplica:
+		if err = r.stop(); err != nil {
+			w.journal.violate("", "%s after SIGTERM: %v", r.name, err)
+		}
+		err = r.start(ctx)
+	}
+	if err != nil {
+		w.journal.violate("", "%s of %s: %v", f.kind, r.name, err)
+	}
+	w.journal.fault("%s of %s: over", f.kind, r.name)
+}

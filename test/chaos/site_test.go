@@ -1,0 +1,259 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+const secret = "a secret that only this test run knows of"
+
+// A site is one installation: a database and a bucket of its own, and replicas of tramo serve, which reach S3 through a
+// proxy.
+type site struct {
+	postgres *stack.Postgres
+	database string
+	bucket   string
+	s3       *stack.S3Proxy
+	replicas []*replica
+	journal  *journal
+	tenant   string // its id
+	token    string
+}
+
+// newSite makes an installation on ground and starts it. Stop it, however far this came.
+func newSite(ctx context.Context, g *ground, name string, j *journal) (*site, error) {
+	s := &site{postgres: g.postgres, database: name, bucket: name, journal: j}
+	var err error
+	if s.s3, err = stack.NewS3Proxy(shared.s3.Endpoint()); err != nil {
+		return s, err
+	}
+	if err := g.postgres.CreateDatabase(ctx, name, template); err != nil {
+		return s, err
+	}
+	if _, err := shared.s3.Client("").CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &s.bucket}); err != nil {
+		return s, err
+	}
+	if s.tenant, err = s.run(ctx, "tenant", "add", "chaos", "--quota", "50GiB"); err != nil {
+		return s, err
+	}
+	if s.token, err = s.run(ctx, "token", "--tenant", "chaos", "--user", "crew", "--role", "empleado"); err != nil {
+		return s, err
+	}
+	for i := range replicas {
+		r, err := s.newReplica(i)
+		if err != nil {
+			return s, err
+		}
+		s.replicas = append(s.replicas, r)
+		if err := r.start(ctx); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// env is a program's environment.
+func (s *site) env(role string, extra ...string) []string {
+	env := append(stack.CleanEnv(shared.s3.Env()...),
+		"TRAMO_DATABASE_URL="+s.postgres.URL(role, s.database),
+		"TRAMO_S3_ENDPOINT="+s.s3.Endpoint(),
+		"TRAMO_S3_BUCKET="+s.bucket,
+		"TRAMO_JWT_SECRET="+secret,
+		"TRAMO_LOG_FORMAT=text",
+	)
+	return append(env, extra...)
+}
+
+// run runs a command of tramo with an operator's rights and returns what it printed.
+func (s *site) run(ctx context.Context, args ...string) (string, error) {
+	out, err := stack.Run(ctx, stack.ProcessConfig{Path: shared.bin.Path("tramo"), Args: args, Env: s.env("postgres")})
+	return strings.TrimSpace(out), err
+}
+
+// urls returns the replicas' addresses.
+func (s *site) urls() []string {
+	var urls []string
+	for _, r := range s.replicas {
+		urls = append(urls, "http://"+r.addr)
+	}
+	return urls
+}
+
+func (s *site) connect(ctx context.Context) (*pgx.Conn, error) {
+	return pgx.Connect(ctx, s.postgres.URL("postgres", s.database))
+}
+
+// halt stops the replicas in order.
+func (s *site) halt() (err error) {
+	for _, r := range s.replicas {
+		err = errors.Join(err, r.stop())
+	}
+	return err
+}
+
+// calm waits until S3 has seen every request that was held back.
+func (s *site) calm(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for s.s3.InFlight() > 0 && ctx.Err() == nil {
+		<-tick.C
+	}
+}
+
+// remove leaves nothing behind.
+func (s *site) remove(ctx context.Context) (err error) {
+	for _, r := range s.replicas {
+		r.kill()
+	}
+	if s.s3 != nil {
+		s.s3.Stop()
+	}
+	err = os.RemoveAll(filepath.Join(shared.s3.Dir(), s.bucket))
+	conn, connErr := pgx.Connect(ctx, s.postgres.AdminURL())
+	if connErr != nil {
+		return errors.Join(err, connErr)
+	}
+	defer conn.Close(ctx)
+	_, dropErr := conn.Exec(ctx, "drop database if exists "+pgx.Identifier{s.database}.Sanitize()+" with (force)")
+	return errors.Join(err, dropErr)
+}
+
+// A replica is a tramo serve that keeps its address when it is started again.
+type replica struct {
+	name, addr, ops string
+	config          stack.ProcessConfig
+	journal         *journal
+
+	mu      sync.Mutex // one fault at a time
+	process *stack.Process
+	expects *atomic.Bool // that the process ends
+	output  strings.Builder
+}
+
+func (s *site) newReplica(i int) (*replica, error) {
+	addr, err := quietAddr()
+	if err != nil {
+		return nil, err
+	}
+	ops, err := quietAddr()
+	if err != nil {
+		return nil, err
+	}
+	return &replica{
+		name: fmt.Sprintf("replica %d", i), addr: addr, ops: ops, journal: s.journal,
+		config: stack.ProcessConfig{
+			Path: shared.bin.Path("tramo"), Args: []string{"serve"},
+			Env: s.env("tramo_api",
+				"TRAMO_LISTEN="+addr, "TRAMO_OPS_LISTEN="+ops, "TRAMO_LEASE_TTL="+leaseTTL.String(),
+				fmt.Sprintf("TRAMO_PART_SIZE=%d", partSize), "TRAMO_LOG_LEVEL=debug"),
+		},
+	}, nil
+}
+
+// start starts the replica, again and again until it is ready, as Kubernetes does.
+func (r *replica) start(ctx context.Context) error {
+	for {
+		p, err := stack.Start(r.config)
+		if err != nil {
+			return err
+		}
+		expects := new(atomic.Bool)
+		expects.Store(true) // it may die of a dependency that is down, while it starts
+		r.process, r.expects = p, expects
+		err = p.WaitForURL(ctx, "http://"+r.ops+"/readyz")
+		if err == nil {
+			expects.Store(false)
+			go func() {
+				<-p.Exited()
+				if !expects.Load() {
+					r.journal.violate("", "%s ended by itself: %v\n%s", r.name, p.Wait(context.Background()), last(p.Output(), 3000))
+				}
+			}()
+			return nil
+		}
+		r.kill()
+		if ctx.Err() != nil {
+			return fmt.Errorf("start %s: %w", r.name, err)
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+}
+
+// kill ends the replica with -9.
+func (r *replica) kill() {
+	if r.process != nil {
+		r.expects.Store(true)
+		r.process.Kill()
+		r.output.WriteString(r.process.Output())
+		r.process = nil
+	}
+}
+
+// stop ends the replica with SIGTERM.
+func (r *replica) stop() error {
+	if r.process == nil {
+		return nil
+	}
+	r.expects.Store(true)
+	err := r.process.Stop()
+	r.output.WriteString(r.process.Output())
+	r.process = nil
+	return err
+}
+
+// freeze stops the replica's clock for d.
+func (r *replica) freeze(ctx context.Context, d time.Duration) error {
+	if err := r.process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	pause(ctx, d)
+	return r.process.Signal(syscall.SIGCONT)
+}
+
+// said returns the lines of the replica's log that contain one of ids, and those above debug.
+func (r *replica) said(ids ...string) string {
+	if r.process != nil {
+		r.output.WriteString(r.process.Output())
+	}
+	var b strings.Builder
+	for line := range strings.Lines(r.output.String()) {
+		concerned := !strings.Contains(line, "level=DEBUG") && !strings.Contains(line, "upload_id=")
+		for _, id := range ids {
+			concerned = concerned || strings.Contains(line, id)
+		}
+		if concerned {
+			b.WriteString("  " + line)
+		}
+	}
+	return last(b.String(), 20_000)
+}
+
+func last(s string, n int) string { return s[max(0, len(s)-n):] }
+
+// quietAddr returns a free loopback address that the kernel gives no connection of its own while its server is down: one
+// below the range of ephemeral ports (ip(7), ip_local_port_range).
+func quietAddr() (string, error) {
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			return addr, l.Close()
+		}
+	}
+	return "", errors.New("find a free port between 20000 and 32000 on 127.0.0.1")
+}
