@@ -13,8 +13,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/tramo/tramo/test/stack"
 )
 
 const (
@@ -133,20 +131,14 @@ type race struct {
 	journal *journal
 	plan    plan
 
-	mu       sync.Mutex
-	clients  [][]*client    // by upload
-	proxies  []*stack.Proxy // by upload: tus-js-client's
+	clients  [][]*client // by upload
+	fronts   []*line     // by upload: tus-js-client's
 	requests sync.WaitGroup
 }
 
 // run returns when all clients have ended.
 func (r *race) run(ctx context.Context) []*upload {
-	r.clients, r.proxies = make([][]*client, len(r.plan.uploads)), make([]*stack.Proxy, len(r.plan.uploads))
-	front, err := newBalancer(r.site.urls()...)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer front.stop()
+	r.clients, r.fronts = make([][]*client, len(r.plan.uploads)), make([]*line, len(r.plan.uploads))
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	var all sync.WaitGroup
@@ -157,7 +149,7 @@ func (r *race) run(ctx context.Context) []*upload {
 		for n := range p.racers {
 			send := r.goClient(i, n, u)
 			if p.node {
-				send = r.nodeClient(i, u, front)
+				send = r.nodeClient(i, u)
 			}
 			all.Go(func() {
 				pause(sending, p.start)
@@ -195,24 +187,26 @@ func (r *race) goClient(i, n int, u *upload) func(context.Context) error {
 	return c.send
 }
 
-func (r *race) nodeClient(i int, u *upload, front *balancer) func(context.Context) error {
-	proxy, err := stack.NewProxy(front.url())
+func (r *race) nodeClient(i int, u *upload) func(context.Context) error {
+	front, err := newLine(r.site.urls()...)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Cleanup(proxy.Close)
-	r.proxies[i] = proxy
-	return func(ctx context.Context) error { return sendWithTusJS(ctx, r.t.TempDir(), r.site, proxy, r.plan.uploads[i], u) }
+	r.t.Cleanup(front.close)
+	r.fronts[i] = front
+	return func(ctx context.Context) error {
+		return sendWithTusJS(ctx, r.t.TempDir(), r.site, front.url(), r.plan.uploads[i], u)
+	}
 }
 
 // lines returns the connections that an upload's clients use now.
-func (r *race) lines(i int) (lines []*stack.Proxy) {
-	if p := r.proxies[i]; p != nil {
-		return []*stack.Proxy{p}
+func (r *race) lines(i int) (lines []*line) {
+	if l := r.fronts[i]; l != nil {
+		return []*line{l}
 	}
 	for _, c := range r.clients[i] {
-		if l := c.line(); l != nil {
-			lines = append(lines, l.proxy)
+		if l := c.network(); l != nil {
+			lines = append(lines, l.line)
 		}
 	}
 	return lines
@@ -224,6 +218,12 @@ func (r *race) report(uploads []*upload, orphans []string) {
 		fmt.Printf("chaos: seed %d: a reconciler would find %d orphans: %v\n", r.plan.seed, len(orphans), orphans)
 	}
 	broken := r.journal.broken()
+	if os.Getenv("DEBUGJ") != "" {
+		for _, u := range uploads {
+			broken = append(broken, u.name+": debug")
+			r.journal.violate(u.name, "debug")
+		}
+	}
 	if len(broken) == 0 {
 		return
 	}

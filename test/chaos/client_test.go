@@ -70,7 +70,7 @@ var errSilent = errors.New("silence")
 // send sends the upload to its end.
 func (c *client) send(ctx context.Context) error {
 	defer func() {
-		if l := c.line(); l != nil {
+		if l := c.network(); l != nil {
 			l.close()
 		}
 	}()
@@ -209,8 +209,8 @@ func refused(e exchange) error {
 // would disturb itself for ever.
 func (c *client) patience() time.Duration { return time.Second << min(c.failures/2, 4) }
 
-// line returns the link in use, for faults.
-func (c *client) line() *link {
+// network returns the link in use, for faults.
+func (c *client) network() *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.link
@@ -218,7 +218,7 @@ func (c *client) line() *link {
 
 // connect makes sure of a link that the client has not left: after a failure it is often another server's.
 func (c *client) connect() error {
-	if l := c.line(); l != nil {
+	if l := c.network(); l != nil {
 		select {
 		case <-l.left:
 		default:
@@ -228,14 +228,13 @@ func (c *client) connect() error {
 	if c.failures > 0 && c.random.IntN(2) == 0 {
 		c.current++
 	}
-	l, err := newLink(c.servers[c.current%len(c.servers)])
+	var cut int64
+	if c.links < c.plan.shaky {
+		cut = int64(50_000 + c.random.IntN(3<<20))
+	}
+	l, err := newLink(c.servers[c.current%len(c.servers)], cut)
 	if err != nil {
 		return err
-	}
-	if c.links < c.plan.shaky {
-		if err := l.proxy.CutAfter(int64(50_000 + c.random.IntN(3<<20))); err != nil {
-			return err
-		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -246,11 +245,11 @@ func (c *client) connect() error {
 
 // do sends one request and notes it.
 func (c *client) do(ctx context.Context, method, path string, from int64, header http.Header, data []byte) (exchange, string, error) {
-	l := c.line()
+	l := c.network()
 	patience := c.patience()
 	alive := make(chan struct{}, 1)
 	body := &pacedBody{data: data, pace: c.plan.pace, link: l, alive: alive}
-	req, err := http.NewRequestWithContext(l.ctx, method, l.proxy.URL()+path, nil)
+	req, err := http.NewRequestWithContext(l.ctx, method, l.url()+path, nil)
 	if err != nil {
 		return exchange{}, "", err
 	}

@@ -11,7 +11,7 @@ import (
 type weather struct {
 	plan    plan
 	site    *site
-	lines   func(upload int) []*stack.Proxy // in use by an upload's clients
+	lines   func(upload int) []*line // in use by an upload's clients
 	journal *journal
 }
 
@@ -61,30 +61,22 @@ func (w *weather) strike(ctx context.Context, f faultPlan) {
 // disturb spoils the connections of an upload's clients.
 func (w *weather) disturb(ctx context.Context, f faultPlan) {
 	w.journal.fault("%s of upload-%d, %d bytes, %s", f.kind, f.target, f.bytes, f.length)
-	var err error
 	lines := w.lines(f.target)
 	for _, line := range lines {
 		switch f.kind {
 		case cutNow:
-			line.Down()
-			err = line.Up()
+			line.cut()
 		case cutLater:
-			err = line.CutAfter(f.bytes)
+			line.cutAfter(f.bytes)
 		case stall:
-			err = line.Stall()
-		}
-		if err != nil {
-			w.journal.fault("%s of upload-%d: %v", f.kind, f.target, err) // the client has closed it meanwhile
+			line.stall()
 		}
 	}
 	if f.kind == stall {
 		pause(ctx, f.length)
-	}
-	if f.kind == cutLater {
-		pause(ctx, storm-w.journal.now())
-	}
-	for _, line := range lines {
-		line.Clear()
+		for _, line := range lines {
+			line.resume()
+		}
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// sendWithTusJS sends an upload with an unmodified tus-js-client through proxy, and notes what it was told.
-func sendWithTusJS(ctx context.Context, dir string, s *site, proxy *stack.Proxy, p uploadPlan, u *upload) error {
+// sendWithTusJS sends an upload with an unmodified tus-js-client to server, and notes what it was told.
+func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p uploadPlan, u *upload) error {
 	file := filepath.Join(dir, u.name)
 	if err := os.WriteFile(file, u.data, 0o600); err != nil {
 		return err
@@ -34,7 +34,7 @@ func sendWithTusJS(ctx context.Context, dir string, s *site, proxy *stack.Proxy,
 	begun := s.journal.now()
 	out, err := stack.Run(ctx, stack.ProcessConfig{
 		Path: "/usr/bin/env",
-		Args: []string{"node", filepath.Join(root, "test/chaos/tus.mjs"), filepath.Join(root, "web"), proxy.URL() + "/api/uploads", file},
+		Args: []string{"node", filepath.Join(root, "test/chaos/tus.mjs"), filepath.Join(root, "web"), server + "/api/uploads", file},
 		Env: stack.CleanEnv("TRAMO_TEST_TOKEN="+s.token, "TRAMO_TEST_METADATA="+string(encoded), fmt.Sprintf("TRAMO_TEST_CHUNK=%d", p.chunk),
 			fmt.Sprintf("TRAMO_TEST_WITH_BODY=%v", p.withBody), "TRAMO_TEST_DELAYS="+nodeDelays()),
 	})

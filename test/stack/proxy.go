@@ -45,15 +45,6 @@ func (p *Proxy) Latency(d time.Duration) error {
 	return p.add("latency", "downstream", map[string]int64{"latency": d.Milliseconds()})
 }
 
-// Stall lets nothing pass any more, in neither direction, and closes nothing: both ends believe in connections that are dead.
-// Clear ends these connections.
-func (p *Proxy) Stall() error {
-	if err := p.add("timeout", "upstream", nil); err != nil {
-		return err
-	}
-	return p.add("timeout", "downstream", nil)
-}
-
 // Down closes every connection and refuses new ones.
 func (p *Proxy) Down() { p.proxy.Stop() }
 
@@ -71,15 +62,14 @@ func (p *Proxy) Clear() { p.proxy.Toxics.ResetToxics(context.Background()) }
 // Close ends the proxy and every connection through it.
 func (p *Proxy) Close() { p.proxy.Stop() }
 
-// add puts a toxic in place of an older one of its kind and direction.
+// add puts a toxic in place of an older one of its kind.
 func (p *Proxy) add(kind, stream string, attributes map[string]int64) error {
-	name := kind + "_" + stream
-	if p.proxy.Toxics.GetToxic(name) != nil {
-		if err := p.proxy.Toxics.RemoveToxic(context.Background(), name); err != nil {
+	if p.proxy.Toxics.GetToxic(kind) != nil {
+		if err := p.proxy.Toxics.RemoveToxic(context.Background(), kind); err != nil {
 			return fmt.Errorf("replace the fault %s: %w", kind, err)
 		}
 	}
-	toxic, err := json.Marshal(map[string]any{"name": name, "type": kind, "stream": stream, "attributes": attributes})
+	toxic, err := json.Marshal(map[string]any{"name": kind, "type": kind, "stream": stream, "attributes": attributes})
 	if err != nil {
 		return err
 	}

@@ -33,49 +33,6 @@ func TestProxyCutsAfter(t *testing.T) {
 	}
 }
 
-// A stalled connection is silent and open at both ends until Clear closes it.
-func TestProxyStalls(t *testing.T) {
-	t.Parallel()
-	begun, ended := make(chan struct{}), make(chan error, 1)
-	proxy := proxied(t, func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.ReadFull(r.Body, make([]byte, 5)) // what is missing is seen in ended
-		close(begun)
-		_, err := r.Body.Read(make([]byte, 5))
-		ended <- err
-	})
-	body, w := io.Pipe()
-	failed := make(chan error, 1)
-	go func() {
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, proxy.URL(), body) // well formed
-		res, err := http.DefaultClient.Do(req)
-		if err == nil {
-			res.Body.Close()
-		}
-		failed <- err
-	}()
-	_, err := io.WriteString(w, "first")
-	must(t, err)
-	<-begun
-	must(t, proxy.Stall())
-	_, err = io.WriteString(w, "lost")
-	must(t, err)
-	select {
-	case err := <-ended:
-		t.Errorf("the server read something: %v", err)
-	case err := <-failed:
-		t.Errorf("the client was answered: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	proxy.Clear()
-	must(t, w.CloseWithError(io.ErrUnexpectedEOF)) // Go's client would wait for its body
-	if err := <-failed; err == nil {
-		t.Error("a request whose bytes were lost was answered")
-	}
-	if err := <-ended; err == nil {
-		t.Error("the server read what was lost")
-	}
-}
-
 func TestProxyDownAndUp(t *testing.T) {
 	t.Parallel()
 	proxy := proxied(t, func(http.ResponseWriter, *http.Request) {})
