@@ -195,7 +195,7 @@ func (r *race) nodeClient(i int, u *upload) func(context.Context) error {
 	r.t.Cleanup(front.close)
 	r.fronts[i] = front
 	return func(ctx context.Context) error {
-		return sendWithTusJS(ctx, r.t.TempDir(), r.site, front.url(), r.plan.uploads[i], u)
+		return sendWithTusJS(ctx, r.t.TempDir(), r.site, front.url(), r.plan.uploads[i], u, endless())
 	}
 }
 

@@ -27,6 +27,7 @@ type client struct {
 	servers []string        // their addresses, or a balancer's
 	delays  []time.Duration // before retries in a row; nil for short ones without end
 	running *sync.WaitGroup // its requests, which may outlive it
+	steady  bool            // nothing happens to its network
 
 	url      string // the upload's path; "" before its creation
 	sent     int64  // bytes of all bodies
@@ -74,8 +75,9 @@ func (c *client) send(ctx context.Context) error {
 			l.close()
 		}
 	}()
+	var before int64
 	for ; ; c.failures++ {
-		progress, err := c.attempt(ctx)
+		offset, err := c.attempt(ctx)
 		if err == nil {
 			c.upload.finish()
 			return nil
@@ -83,9 +85,10 @@ func (c *client) send(ctx context.Context) error {
 		if errors.Is(err, errGivenUp) || ctx.Err() != nil {
 			return err
 		}
-		if progress {
+		if offset > before { // what was received before the connection broke counts, as in tus-js-client
 			c.failures = 0
 		}
+		before = offset
 		delay, ok := c.delay()
 		if !ok {
 			return fmt.Errorf("%w after %d attempts: %w", errGivenUp, c.failures+1, err)
@@ -105,12 +108,11 @@ func (c *client) delay() (time.Duration, bool) {
 	return between(c.random, most/4, most), true
 }
 
-// attempt goes on until something goes wrong. It reports whether the offset has moved.
-func (c *client) attempt(ctx context.Context) (progress bool, err error) {
+// attempt goes on until something goes wrong, and returns the offset as far as it is known.
+func (c *client) attempt(ctx context.Context) (offset int64, err error) {
 	if err := c.connect(); err != nil {
-		return false, err
+		return 0, err
 	}
-	var offset int64
 	if c.url == "" {
 		offset, err = c.create(ctx)
 	} else {
@@ -119,11 +121,10 @@ func (c *client) attempt(ctx context.Context) (progress bool, err error) {
 	for err == nil && offset < int64(len(c.upload.data)) {
 		var next int64
 		if next, err = c.patch(ctx, offset); err == nil {
-			progress = progress || next > offset
 			offset = next
 		}
 	}
-	return progress, err
+	return offset, err
 }
 
 func (c *client) create(ctx context.Context) (int64, error) {
@@ -207,13 +208,25 @@ func refused(e exchange) error {
 
 // patience is for how long a client bears silence. It grows, because a client that never waits long enough for a lease
 // would disturb itself for ever.
-func (c *client) patience() time.Duration { return time.Second << min(c.failures/2, 4) }
+func (c *client) patience() time.Duration {
+	if c.delays != nil {
+		return time.Minute // tus-js-client has none
+	}
+	return time.Second << min(c.failures/2, 4)
+}
 
 // network returns the link in use, for faults.
 func (c *client) network() *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.link
+}
+
+func (c *client) setNetwork(l *link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.link = l
+	c.links++
 }
 
 // connect makes sure of a link that the client has not left: after a failure it is often another server's.
@@ -232,14 +245,16 @@ func (c *client) connect() error {
 	if c.links < c.plan.shaky {
 		cut = int64(50_000 + c.random.IntN(3<<20))
 	}
-	l, err := newLink(c.servers[c.current%len(c.servers)], cut)
+	server := c.servers[c.current%len(c.servers)]
+	if c.steady {
+		c.setNetwork(plainLink(server))
+		return nil
+	}
+	l, err := newLink(server, cut)
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.link = l
-	c.links++
+	c.setNetwork(l)
 	return nil
 }
 
@@ -249,7 +264,7 @@ func (c *client) do(ctx context.Context, method, path string, from int64, header
 	patience := c.patience()
 	alive := make(chan struct{}, 1)
 	body := &pacedBody{data: data, pace: c.plan.pace, link: l, alive: alive}
-	req, err := http.NewRequestWithContext(l.ctx, method, l.url()+path, nil)
+	req, err := http.NewRequestWithContext(l.ctx, method, l.server+path, nil)
 	if err != nil {
 		return exchange{}, "", err
 	}

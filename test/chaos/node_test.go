@@ -14,7 +14,7 @@ import (
 )
 
 // sendWithTusJS sends an upload with an unmodified tus-js-client to server, and notes what it was told.
-func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p uploadPlan, u *upload) error {
+func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p uploadPlan, u *upload, delays string) error {
 	file := filepath.Join(dir, u.name)
 	if err := os.WriteFile(file, u.data, 0o600); err != nil {
 		return err
@@ -36,7 +36,7 @@ func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p up
 		Path: "/usr/bin/env",
 		Args: []string{"node", filepath.Join(root, "test/chaos/tus.mjs"), filepath.Join(root, "web"), server + "/api/uploads", file},
 		Env: stack.CleanEnv("TRAMO_TEST_TOKEN="+s.token, "TRAMO_TEST_METADATA="+string(encoded), fmt.Sprintf("TRAMO_TEST_CHUNK=%d", p.chunk),
-			fmt.Sprintf("TRAMO_TEST_WITH_BODY=%v", p.withBody), "TRAMO_TEST_DELAYS="+nodeDelays()),
+			fmt.Sprintf("TRAMO_TEST_WITH_BODY=%v", p.withBody), "TRAMO_TEST_DELAYS="+delays),
 	})
 	for line := range strings.Lines(out) {
 		var e struct {
@@ -62,8 +62,8 @@ func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p up
 	return err
 }
 
-// nodeDelays are tus-js-client's retryDelays: short ones, more than any run can use up.
-func nodeDelays() string {
+// endless are retryDelays for tus-js-client: short ones, more than any run can use up.
+func endless() string {
 	return "[0,50,100" + strings.Repeat(",200,400,800", 20) + "]"
 }
 

@@ -119,11 +119,11 @@ func drawUpload(r *rand.Rand, i int) uploadPlan {
 	return u
 }
 
-// drawSize prefers the edges: nothing, one byte, whole parts.
+// drawSize prefers the edges: one byte, whole parts. Nothing at all is refused by policy.
 func drawSize(r *rand.Rand) int {
 	switch r.IntN(12) {
 	case 0:
-		return []int{0, 1, partSize - 1, partSize, partSize + 1, 2 * partSize}[r.IntN(6)]
+		return []int{1, partSize - 1, partSize, partSize + 1, 2 * partSize}[r.IntN(5)]
 	case 1, 2, 3, 4:
 		return partSize + r.IntN(20<<20)
 	}
