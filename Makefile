@@ -26,6 +26,12 @@ test: setup build ## Run every test: the page's, then Go's under the race detect
 	npm --prefix web test
 	go test -race -timeout 20m ./...
 
+SEEDS ?= 100
+
+.PHONY: soak
+soak: setup build ## Break a whole installation SEEDS times (100), and say which seeds failed and how to replay them
+	TRAMO_CHAOS_SEEDS=$(SEEDS) go test -race -timeout 0 -parallel 2 -v ./test/chaos -run Chaos
+
 .PHONY: lint
 lint: setup web $(LINT) ## Check the code, and that imports run one way
 	$(LINT) run ./...

@@ -32,6 +32,7 @@ type client struct {
 	url      string // the upload's path; "" before its creation
 	sent     int64  // bytes of all bodies
 	failures int    // in a row
+	silenced bool   // the last request met silence
 
 	mu      sync.Mutex
 	link    *link
@@ -238,9 +239,10 @@ func (c *client) connect() error {
 			return nil
 		}
 	}
-	if c.failures > 0 && c.random.IntN(2) == 0 {
-		c.current++
+	if c.silenced || c.failures > 0 && c.random.IntN(2) == 0 {
+		c.current++ // a balancer sends nobody to a server that does not answer
 	}
+	c.silenced = false
 	var cut int64
 	if c.links < c.plan.shaky {
 		cut = int64(50_000 + c.random.IntN(3<<20))
@@ -304,6 +306,7 @@ func (c *client) do(ctx context.Context, method, path string, from int64, header
 		case <-alive:
 			timer.Reset(patience)
 		case <-timer.C:
+			c.silenced = true
 			l.abandon(between(c.random, 0, 3*time.Second))
 			return exchange{}, "", errSilent
 		case <-ctx.Done():

@@ -80,10 +80,10 @@ func newPlan(seed uint64) plan {
 		}
 		p.uploads = append(p.uploads, u)
 	}
-	for range 3 + r.IntN(6) {
+	for range 4 + r.IntN(7) {
 		p.faults = append(p.faults, drawFault(r, len(p.uploads)))
 	}
-	for range r.IntN(8) {
+	for range 1 + r.IntN(9) {
 		p.s3 = append(p.s3, drawS3(r))
 	}
 	if r.IntN(3) == 0 {
@@ -99,7 +99,7 @@ func drawUpload(r *rand.Rand, i int) uploadPlan {
 		racers:   1,
 		withBody: r.IntN(3) == 0,
 		hashed:   r.IntN(2) == 0,
-		start:    between(r, 0, 1500*time.Millisecond),
+		start:    between(r, 0, 2500*time.Millisecond),
 		replica:  r.IntN(replicas),
 	}
 	if r.IntN(3) > 0 {
@@ -133,13 +133,13 @@ func drawSize(r *rand.Rand) int {
 func drawFault(r *rand.Rand, uploads int) faultPlan {
 	f := faultPlan{at: between(r, 200*time.Millisecond, storm)}
 	switch n := r.IntN(20); {
-	case n < 4:
+	case n < 3:
 		f.kind, f.target = cutNow, r.IntN(uploads)
-	case n < 7:
+	case n < 5:
 		f.kind, f.target, f.bytes = cutLater, r.IntN(uploads), int64(50_000+r.IntN(3<<20))
-	case n < 11:
+	case n < 9:
 		f.kind, f.target, f.length = stall, r.IntN(uploads), between(r, 500*time.Millisecond, 3*time.Second)
-	case n < 14:
+	case n < 12:
 		f.kind, f.target, f.length = killReplica, r.IntN(replicas), between(r, 0, time.Second)
 	case n < 17:
 		f.kind, f.target, f.length = freeze, r.IntN(replicas), between(r, leaseTTL+300*time.Millisecond, 3*leaseTTL)
@@ -158,14 +158,14 @@ func drawS3(r *rand.Rand) s3Plan {
 		"CompleteMultipartUpload", "CompleteMultipartUpload", "CompleteMultipartUpload", "HeadObject", "GetObject", "DeleteObject",
 		"DeleteObjects", "AbortMultipartUpload", "UploadPartCopy", "ListParts", "ListObjectsV2", "ListMultipartUploads",
 	}
-	p := s3Plan{kind: kinds[r.IntN(len(kinds))], first: 1 + r.IntN(6), count: 1 + r.IntN(6)}
+	p := s3Plan{kind: kinds[r.IntN(len(kinds))], first: 1 + r.IntN(5), count: 1 + r.IntN(8)}
 	p.fault.After = r.IntN(2) == 0
-	switch r.IntN(5) {
+	switch r.IntN(6) {
 	case 0:
 		p.fault.Status = 500
 	case 1:
 		p.fault.Status, p.fault.Code = 503, "SlowDown"
-	case 2:
+	case 2, 5:
 		p.fault.Status, p.fault.Code = 403, "AccessDenied" // which no SDK tries again
 	case 3:
 		p.fault.Cut = true

@@ -100,7 +100,7 @@ func rollingClients(s *site, front *line, requests *sync.WaitGroup) []*client {
 		u.sum = hex.EncodeToString(sum[:])
 		clients[i] = &client{
 			name: "client of " + u.name, upload: u, journal: s.journal, token: s.token, servers: []string{front.url()}, delays: standard(),
-			plan:   uploadPlan{size: size, pace: 400_000, start: between(random, 0, 4*time.Second), hashed: i%2 == 0, withBody: i%4 == 0},
+			plan:   uploadPlan{size: size, pace: 400_000, start: between(random, 0, 4*time.Second), hashed: i%2 == 0},
 			random: rand.New(rand.NewPCG(3, uint64(i))), running: requests, steady: true,
 		}
 	}
