@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -26,7 +27,7 @@ type checker struct {
 }
 
 // checkAll looks at every promise. What is broken is in the journal.
-func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []string, err error) {
+func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []orphan, err error) {
 	conn, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []string
 	}
 	if reconciles {
 		for _, o := range orphans {
-			c.journal.violate("", "left after reconciling: %s", o)
+			c.journal.violate("", "left after reconciling: %s %s", o.kind, o.text)
 		}
 	}
 	return orphans, nil
@@ -115,8 +116,24 @@ func (c *checker) checkObject(ctx context.Context, u *upload, key string) {
 	}
 }
 
+// An orphan is what somebody pays for and no upload owns.
+type orphan struct{ kind, text string }
+
 // orphans returns what S3 and the quota hold and no upload owns.
-func (c *checker) orphans(ctx context.Context) (found []string, err error) {
+func (c *checker) orphans(ctx context.Context) ([]orphan, error) {
+	objects, err := c.strayObjects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	open, err := c.openUploads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	quota, err := c.strayQuota(ctx)
+	return slices.Concat(objects, open, quota), err
+}
+
+func (c *checker) strayObjects(ctx context.Context) (found []orphan, err error) {
 	owned := map[string]bool{}
 	rows, err := c.conn.Query(ctx, "select object_key from uploads where object_key is not null")
 	if err != nil {
@@ -138,22 +155,31 @@ func (c *checker) orphans(ctx context.Context) (found []string, err error) {
 		for _, o := range page.Contents {
 			key := aws.ToString(o.Key)
 			if !owned[key] && !strings.HasSuffix(key, "/") {
-				found = append(found, fmt.Sprintf("object %s of %d bytes", key, aws.ToInt64(o.Size)))
+				kind, _, _ := strings.Cut(path.Base(key), "-")
+				found = append(found, orphan{kind, fmt.Sprintf("%s of %d bytes", key, aws.ToInt64(o.Size))})
 			}
 		}
 	}
+	return found, nil
+}
+
+func (c *checker) openUploads(ctx context.Context) (found []orphan, err error) {
 	open, err := c.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &c.site.bucket})
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range open.Uploads {
-		found = append(found, fmt.Sprintf("multipart upload of %s", aws.ToString(m.Key)))
+		found = append(found, orphan{"multipart upload", aws.ToString(m.Key)})
 	}
+	return found, nil
+}
+
+func (c *checker) strayQuota(ctx context.Context) (found []orphan, err error) {
 	var charged, sum int64
 	err = c.conn.QueryRow(ctx, "select charged_bytes, (select coalesce(sum(charged_bytes), 0) from uploads where tenant_id = tenants.id) from tenants where id = $1",
 		c.site.tenant).Scan(&charged, &sum)
 	if charged != sum {
-		found = append(found, fmt.Sprintf("quota: the tenant is charged %d bytes, its uploads %d", charged, sum))
+		found = append(found, orphan{"quota", fmt.Sprintf("the tenant is charged %d bytes, its uploads %d", charged, sum)})
 	}
 	return found, err
 }

@@ -73,10 +73,11 @@ func TestRollingRestart(t *testing.T) {
 	}
 	for _, r := range s.replicas {
 		j.fault("SIGTERM of %s", r.name)
+		asked := j.now()
 		if err := r.stop(); err != nil {
 			t.Error(err)
 		}
-		j.fault("%s has stopped", r.name)
+		j.fault("%s has stopped after %s", r.name, j.now()-asked)
 		if err := r.start(ctx); err != nil {
 			t.Fatal(err)
 		}
