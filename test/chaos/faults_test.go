@@ -13,6 +13,8 @@ type weather struct {
 	site    *site
 	lines   func(upload int) []*line // in use by an upload's clients
 	journal *journal
+
+	restarting sync.Mutex // Postgres
 }
 
 // rage does what the plan says and returns when all of it is over: replicas and Postgres run, S3 answers.
@@ -48,6 +50,8 @@ func (w *weather) strike(ctx context.Context, f faultPlan) {
 	case cutNow, cutLater, stall:
 		w.disturb(ctx, f)
 	case restartStore:
+		w.restarting.Lock()
+		defer w.restarting.Unlock()
 		w.journal.fault("%s", f.kind)
 		if err := w.site.postgres.Restart(ctx); err != nil {
 			w.journal.violate("", "the harness cannot restart Postgres: %v", err)

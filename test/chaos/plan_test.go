@@ -142,7 +142,7 @@ func drawFault(r *rand.Rand, uploads int) faultPlan {
 	case n < 12:
 		f.kind, f.target, f.length = killReplica, r.IntN(replicas), between(r, 0, time.Second)
 	case n < 17:
-		f.kind, f.target, f.length = freeze, r.IntN(replicas), between(r, leaseTTL+300*time.Millisecond, 3*leaseTTL)
+		f.kind, f.target, f.length = freeze, r.IntN(replicas), between(r, leaseTTL+500*time.Millisecond, 4*leaseTTL)
 	case n < 19:
 		f.kind, f.target = stopReplica, r.IntN(replicas)
 	default:
