@@ -166,10 +166,11 @@ func TestS3ProxyFaults(t *testing.T) {
 // A delayed request reaches S3 after its client has given up.
 func TestS3ProxyDeliversLate(t *testing.T) {
 	t.Parallel()
-	arrived := make(chan string, 1)
+	arrived, released := make(chan string, 1), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body) // what is missing is seen in arrived
 		arrived <- string(body)
+		<-released
 	}))
 	t.Cleanup(server.Close)
 	proxy := newS3Proxy(t, server.URL)
@@ -184,6 +185,10 @@ func TestS3ProxyDeliversLate(t *testing.T) {
 	if got := <-arrived; got != "late" {
 		t.Errorf("S3 hears %q", got)
 	}
+	if n := proxy.InFlight(); n != 1 {
+		t.Errorf("%d requests are on their way, want the late one", n)
+	}
+	close(released)
 }
 
 func TestS3ProxyLatency(t *testing.T) {
