@@ -72,7 +72,7 @@ const (
 func newPlan(seed uint64) plan {
 	r := rand.New(rand.NewPCG(seed, 0x7472616d6f))
 	p := plan{seed: seed}
-	budget := 60 << 20
+	budget := 70 << 20
 	for i := range 4 + r.IntN(6) {
 		u := drawUpload(r, i)
 		if budget -= u.size * u.racers; budget < 0 {
@@ -124,7 +124,7 @@ func drawSize(r *rand.Rand) int {
 	switch r.IntN(12) {
 	case 0:
 		return []int{1, partSize - 1, partSize, partSize + 1, 2 * partSize}[r.IntN(5)]
-	case 1, 2, 3, 4:
+	case 1, 2, 3, 4, 5:
 		return partSize + r.IntN(20<<20)
 	}
 	return 100_000 + r.IntN(partSize)
@@ -159,6 +159,9 @@ func drawS3(r *rand.Rand) s3Plan {
 		"DeleteObjects", "AbortMultipartUpload", "UploadPartCopy", "ListParts", "ListObjectsV2", "ListMultipartUploads",
 	}
 	p := s3Plan{kind: kinds[r.IntN(len(kinds))], first: 1 + r.IntN(5), count: 1 + r.IntN(8)}
+	if strings.HasSuffix(p.kind, "MultipartUpload") {
+		p.first = 1 + r.IntN(2) // there are few
+	}
 	p.fault.After = r.IntN(2) == 0
 	switch r.IntN(6) {
 	case 0:

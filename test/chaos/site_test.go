@@ -106,8 +106,10 @@ func (s *site) halt() (err error) {
 	return err
 }
 
-// calm waits until S3 has seen every request that was held back.
+// calm ends S3's faults and waits until it has seen every request that was held back.
 func (s *site) calm(ctx context.Context) {
+	s.s3.Fault(nil)
+	s.s3.SetLatency(0)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for s.s3.InFlight() > 0 && ctx.Err() == nil {
