@@ -2,6 +2,8 @@ package chaos
 
 import (
 	"context"
+	"errors"
+	"os/exec"
 	"sync"
 
 	"github.com/tramo/tramo/test/stack"
@@ -99,7 +101,11 @@ func (w *weather) hit(ctx context.Context, f faultPlan) {
 		pause(ctx, f.length)
 		err = r.start(ctx)
 	case stopReplica:
-		if err = r.stop(); err != nil {
+		err = r.stop()
+		var status *exec.ExitError
+		if errors.As(err, &status) { // it may say that it could not tell Postgres, which is down
+			w.journal.fault("%s after SIGTERM: %v", r.name, err)
+		} else if err != nil {
 			w.journal.violate("", "%s after SIGTERM: %v", r.name, err)
 		}
 		err = r.start(ctx)
