@@ -342,9 +342,10 @@ type pacedBody struct {
 	link  *link
 	alive chan<- struct{} // told of each read
 
-	mu    sync.Mutex
-	begun time.Time
-	at    int
+	due time.Time // when the network takes more
+
+	mu sync.Mutex
+	at int
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {
@@ -355,21 +356,19 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	default:
 	}
 	b.mu.Lock()
-	at, begun := b.at, b.begun
-	if begun.IsZero() {
-		begun = time.Now()
-		b.begun = begun
-	}
+	at := b.at
 	b.mu.Unlock()
 	if at == len(b.data) {
 		return 0, io.EOF
 	}
 	if b.pace > 0 {
-		due := begun.Add(time.Duration(float64(at) / float64(b.pace) * float64(time.Second)))
-		pause(b.link.ctx, time.Until(due))
+		pause(b.link.ctx, time.Until(b.due))
 		p = p[:min(len(p), 16<<10)]
 	}
 	n := copy(p, b.data[at:])
+	if b.pace > 0 { // what a slow server has held up is not caught up with
+		b.due = time.Now().Add(time.Duration(float64(n) / float64(b.pace) * float64(time.Second)))
+	}
 	b.mu.Lock()
 	b.at += n
 	b.mu.Unlock()

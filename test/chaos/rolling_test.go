@@ -13,6 +13,7 @@ import (
 
 const (
 	rolling = 200 // uploads
+	atOnce  = 64
 	// checkpoint is what a server may lose of an upload at most.
 	checkpoint = 1 << 20
 )
@@ -46,13 +47,14 @@ func TestRollingRestart(t *testing.T) {
 	j.begun = time.Now()
 
 	var sending, requests sync.WaitGroup
-	begun := make(chan struct{}, rolling)
+	begun, room := make(chan struct{}, rolling), make(chan struct{}, atOnce)
 	clients := rollingClients(s, front, &requests)
 	var uploads []*upload
 	for _, c := range clients {
 		uploads = append(uploads, c.upload)
 		sending.Go(func() {
-			pause(ctx, c.plan.start)
+			room <- struct{}{}
+			defer func() { <-room }()
 			begun <- struct{}{}
 			if err := c.send(ctx); err != nil {
 				j.violate(c.upload.name, "%v", err)
@@ -68,7 +70,7 @@ func TestRollingRestart(t *testing.T) {
 			}
 		})
 	}
-	for range rolling / 2 {
+	for range atOnce * 3 / 2 {
 		<-begun
 	}
 	for _, r := range s.replicas {
@@ -101,7 +103,7 @@ func rollingClients(s *site, front *line, requests *sync.WaitGroup) []*client {
 		u.sum = hex.EncodeToString(sum[:])
 		clients[i] = &client{
 			name: "client of " + u.name, upload: u, journal: s.journal, token: s.token, servers: []string{front.url()}, delays: standard(),
-			plan:   uploadPlan{size: size, pace: 400_000, start: between(random, 0, 4*time.Second), hashed: i%2 == 0},
+			plan:   uploadPlan{size: size, pace: 250_000, hashed: i%2 == 0},
 			random: rand.New(rand.NewPCG(3, uint64(i))), running: requests, steady: true,
 		}
 	}
