@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// large measures one upload of 1 GiB in one PATCH: how fast, at what cost of CPU and memory.
+func large(ctx context.Context, b *bench) error {
+	rate, cpu, peak := figures{}, figures{}, figures{}
+	err := b.rounds(ctx, []peer{tramo, stock, tuned, unhashed, bare}, b.s3.Endpoint(), func(t target) error {
+		var before float64
+		var err error
+		if t.server != nil {
+			if before, err = cpuSeconds(t.server.process.Pid()); err != nil {
+				return err
+			}
+		}
+		start := time.Now()
+		if err := t.upload(ctx, gib); err != nil {
+			return err
+		}
+		rate.add(t.peer, gib/mb/time.Since(start).Seconds())
+		if t.server == nil {
+			return nil
+		}
+		after, err := cpuSeconds(t.server.process.Pid())
+		if err != nil {
+			return err
+		}
+		cpu.add(t.peer, after-before)
+		bytes, err := memory(t.server.process.Pid(), "VmHWM")
+		peak.add(t.peer, bytes/mib)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b.spread("MB/s", rate)
+	b.spread("CPU seconds", cpu)
+	b.row("MB/s, 1 GiB in one PATCH", rate, "%.0f", "", true)
+	ratio := rate.over(bare)
+	b.row("the same, against the bare client", ratio, "%.2fx", "≥ 0.9", ratio.of(tramo) >= 0.9)
+	b.row("CPU seconds of the server, 1 GiB", cpu, "%.1f", "≤ 2.2", cpu.of(tramo) <= 2.2)
+	b.row("MiB of memory at most, 1 GiB", peak, "%.0f", "", true)
+	return nil
+}

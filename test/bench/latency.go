@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// latency measures how long one photo takes while nothing else happens, at several distances to S3. The peers take
+// turns photo by photo.
+func latency(ctx context.Context, b *bench) (err error) {
+	const photos = 15 // a repetition
+	var targets []target
+	defer func() {
+		for _, t := range targets {
+			err = errors.Join(err, t.close())
+		}
+		b.proxy.SetLatency(0)
+		err = errors.Join(err, b.wipe())
+	}()
+	for _, p := range []peer{tramo, stock, tuned, bare} {
+		t, err := b.target(ctx, p, b.proxy.Endpoint())
+		if err != nil {
+			return err
+		}
+		targets = append(targets, t)
+	}
+	for _, at := range []struct {
+		delay time.Duration
+		most  float64
+	}{{0, 0}, {20 * time.Millisecond, 1.5}, {120 * time.Millisecond, 1.3}} {
+		b.proxy.SetLatency(at.delay)
+		took := figures{}
+		for i := range 1 + b.repeat*photos {
+			for _, t := range targets {
+				d, err := timed(ctx, t)
+				if err != nil {
+					return fmt.Errorf("%s: %w", t.peer, err)
+				}
+				if i > 0 { // the first one warms up
+					took.add(t.peer, d.Seconds()*1000)
+				}
+			}
+		}
+		name := fmt.Sprintf("ms for a 3 MB photo, S3 %s away", at.delay)
+		b.row(name, took, "%.0f", "", true)
+		ratio := figures{}
+		for p := range took {
+			ratio.add(p, took.of(p)/took.of(bare))
+		}
+		goal := ""
+		if at.most > 0 {
+			goal = fmt.Sprintf("≤ %.1f", at.most)
+		}
+		b.row("the same, against the bare PUT", ratio, "%.2fx", goal, ratio.of(tramo) <= at.most)
+	}
+	return nil
+}
+
+// timed uploads one photo.
+func timed(ctx context.Context, t target) (time.Duration, error) {
+	if err := t.prepare(ctx, 1); err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	err := t.upload(ctx, photo)
+	return time.Since(start), err
+}
+
+// bursts measures the end of a shift: many photos, many of them at once.
+func bursts(ctx context.Context, b *bench) error {
+	const photos = 200
+	defer b.proxy.SetLatency(0)
+	peak := figures{}
+	for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
+		endpoint := b.s3.Endpoint()
+		if delay > 0 {
+			endpoint = b.proxy.Endpoint()
+		}
+		for _, atOnce := range []int{16, 64} {
+			rate := figures{}
+			err := b.rounds(ctx, []peer{tramo, stock, tuned, bare}, endpoint, func(t target) error {
+				b.proxy.SetLatency(delay)
+				if err := t.prepare(ctx, photos); err != nil {
+					return err
+				}
+				start := time.Now()
+				if err := together(ctx, atOnce, photos, func(ctx context.Context) error { return t.upload(ctx, photo) }); err != nil {
+					return err
+				}
+				rate.add(t.peer, photos*photo/mb/time.Since(start).Seconds())
+				b.proxy.SetLatency(0)
+				if t.server == nil || atOnce != 64 {
+					return nil
+				}
+				bytes, err := memory(t.server.process.Pid(), "VmHWM")
+				peak.add(t.peer, bytes/mib)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			name := fmt.Sprintf("MB/s, 200 photos, %d at once, S3 %s away", atOnce, delay)
+			b.spread(name, rate)
+			b.row(name, rate, "%.0f", "", true)
+			ratio, goal := rate.over(bare), ""
+			if atOnce == 64 && delay > 0 {
+				goal = "≥ 0.7"
+			}
+			b.row("the same, against the bare client", ratio, "%.2fx", goal, ratio.of(tramo) >= 0.7)
+		}
+	}
+	b.spread("MiB of memory", peak)
+	b.row("MiB of memory at most, 64 photos at once", peak, "%.0f", "≤ 150", peak.of(tramo) <= 150)
+	return nil
+}
+
+// together calls f n times, atOnce at a time.
+func together(ctx context.Context, atOnce, n int, f func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	for range n {
+		g.Go(func() error { return f(ctx) })
+	}
+	return g.Wait()
+}

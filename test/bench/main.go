@@ -1,0 +1,147 @@
+// Bench measures Tramo against stock tusd and against a bare client of S3, over the same S3 server, in the same run and
+// taking turns, so that ratios hold on a machine that does other things too. It prints a table in Markdown, with
+// progress and every single value on standard error.
+//
+//	go run ./test/bench [-only name,name] [-repeat n]
+//
+// What it counts, such as requests, does not depend on the machine; the package's tests hold Tramo to that.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A bench is a stand and what was measured on it.
+type bench struct {
+	*stand
+	report
+	repeat int
+}
+
+var cases = []struct {
+	name string
+	run  func(context.Context, *bench) error
+}{
+	{"requests", requests},
+	{"latency", latency},
+	{"bursts", bursts},
+	{"large", large},
+	{"stalled", stalled},
+	{"beside", beside},
+	{"head", heads},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
+	var names []string
+	for _, c := range cases {
+		names = append(names, c.name)
+	}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := flags.String("only", strings.Join(names, ","), "measure only these")
+	repeat := flags.Int("repeat", 3, "how often; medians are reported")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	chosen := strings.Split(*only, ",")
+	for _, name := range chosen {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("-only: %q is none of %s", name, strings.Join(names, ", "))
+		}
+	}
+	if *repeat < 1 {
+		return errors.New("-repeat: at least 1")
+	}
+	s, err := newStand(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	b := &bench{stand: s, report: report{progress: progress, begun: time.Now()}, repeat: *repeat}
+	for _, c := range cases {
+		if slices.Contains(chosen, c.name) {
+			fmt.Fprintln(progress, c.name)
+			if err := c.run(ctx, b); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+		}
+	}
+	b.print(out)
+	return nil
+}
+
+// A target is where a repetition's uploads go.
+type target struct {
+	peer   peer
+	server *server     // nil for the bare client
+	bare   *bareClient // nil for a server
+}
+
+// upload sends one upload the usual way.
+func (t target) upload(ctx context.Context, size int64) error {
+	if t.bare != nil {
+		return t.bare.upload(ctx, size)
+	}
+	return t.server.upload(ctx, size)
+}
+
+// prepare makes ready what is not to be measured of n small uploads.
+func (t target) prepare(ctx context.Context, n int) error {
+	if t.bare != nil {
+		return t.bare.prepare(ctx, n)
+	}
+	return nil
+}
+
+func (t target) close() error {
+	if t.server == nil {
+		return nil
+	}
+	return t.server.stop()
+}
+
+func (s *stand) target(ctx context.Context, p peer, endpoint string) (t target, err error) {
+	t.peer = p
+	if p == bare {
+		t.bare = s.bare(endpoint)
+		return t, nil
+	}
+	t.server, err = s.serve(ctx, p, endpoint)
+	return t, err
+}
+
+// rounds lets the peers take turns, as often as b repeats, each time with a fresh server and an empty bucket.
+func (b *bench) rounds(ctx context.Context, peers []peer, endpoint string, f func(target) error) error {
+	for range b.repeat {
+		for _, p := range peers {
+			t, err := b.target(ctx, p, endpoint)
+			if err != nil {
+				return err
+			}
+			err = f(t)
+			clients.CloseIdleConnections()
+			if err := errors.Join(err, t.close(), b.wipe()); err != nil {
+				return fmt.Errorf("%s: %w", p, err)
+			}
+		}
+	}
+	return nil
+}
