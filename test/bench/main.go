@@ -43,8 +43,9 @@ var cases = []struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -130,7 +131,11 @@ func (s *stand) target(ctx context.Context, p peer, endpoint string) (t target, 
 
 // rounds lets the peers take turns, as often as b repeats, each time with a fresh server and an empty bucket.
 func (b *bench) rounds(ctx context.Context, peers []peer, endpoint string, f func(target) error) error {
-	for range b.repeat {
+	return b.turns(ctx, b.repeat, peers, endpoint, f)
+}
+
+func (b *bench) turns(ctx context.Context, n int, peers []peer, endpoint string, f func(target) error) error {
+	for range n {
 		for _, p := range peers {
 			t, err := b.target(ctx, p, endpoint)
 			if err != nil {
