@@ -76,6 +76,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
+	began := setting(ctx)
 	b := &bench{stand: s, report: report{progress: progress, begun: time.Now()}, repeat: *repeat}
 	for _, c := range cases {
 		if slices.Contains(chosen, c.name) {
@@ -85,6 +86,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 			}
 		}
 	}
+	fmt.Fprintf(out, "%s at the start and %s at the end; %d repetitions.\n\n", began, load(), *repeat)
 	b.print(out)
 	return nil
 }
