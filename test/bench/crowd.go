@@ -89,7 +89,7 @@ func silence(ctx context.Context, sv *server, sent int64) (lines []line, saved i
 		return lines, 0, err
 	}
 	clients.CloseIdleConnections()
-	limit, cancel := context.WithTimeout(ctx, 2*patience)
+	limit, cancel := context.WithTimeout(ctx, 4*patience)
 	defer cancel()
 	for _, address := range addresses {
 		err := poll(limit, func() (bool, error) {

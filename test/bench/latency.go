@@ -60,6 +60,32 @@ func latency(ctx context.Context, b *bench) (err error) {
 	return nil
 }
 
+// others measures how long the uploads take that are not a photo sent at once.
+func others(ctx context.Context, b *bench) error {
+	defer b.proxy.SetLatency(0)
+	for _, sc := range scenarios {
+		if !sc.time {
+			continue
+		}
+		for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
+			took := figures{}
+			err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.proxy.Endpoint(), func(t target) error {
+				b.proxy.SetLatency(delay)
+				start := time.Now()
+				_, err := sc.send(ctx, t.server, sc.size)
+				took.add(t.peer, time.Since(start).Seconds()*1000)
+				b.proxy.SetLatency(0)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			b.row(fmt.Sprintf("ms for %s, S3 %s away", sc.name, delay), took, "%.0f", "", true)
+		}
+	}
+	return nil
+}
+
 // timed uploads one photo.
 func timed(ctx context.Context, t target) (time.Duration, error) {
 	if err := t.prepare(ctx, 1); err != nil {

@@ -34,6 +34,7 @@ var cases = []struct {
 }{
 	{"requests", requests},
 	{"latency", latency},
+	{"others", others},
 	{"bursts", bursts},
 	{"large", large},
 	{"stalled", stalled},
@@ -79,16 +80,17 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	began := setting(ctx)
 	b := &bench{stand: s, report: report{progress: progress, begun: time.Now()}, repeat: *repeat}
 	for _, c := range cases {
-		if slices.Contains(chosen, c.name) {
+		if err == nil && slices.Contains(chosen, c.name) {
 			fmt.Fprintln(progress, c.name)
-			if err := c.run(ctx, b); err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
+			if err = c.run(ctx, b); err != nil {
+				err = fmt.Errorf("%s: %w", c.name, err)
 			}
 		}
 	}
+	// Also what was measured before something went wrong.
 	fmt.Fprintf(out, "%s at the start and %s at the end; %d repetitions.\n\n", began, load(), *repeat)
 	b.print(out)
-	return nil
+	return err
 }
 
 // A target is where a repetition's uploads go.

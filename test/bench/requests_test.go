@@ -1,8 +1,13 @@
 package main
 
 import (
+	"context"
 	"testing"
+	"time"
 )
+
+// enough is more than any of these uploads takes.
+const enough = time.Minute
 
 // An upload costs no more S3 requests than its row in docs/benchmarks.md allows. One whose connection is cut costs few
 // more bytes, and none that the server had received is sent again. These tests share a proxy that counts, so they run
@@ -10,7 +15,9 @@ import (
 func TestWhatAnUploadCosts(t *testing.T) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
-			got, err := shared.count(t.Context(), tramo, sc)
+			ctx, cancel := context.WithTimeout(t.Context(), enough)
+			defer cancel()
+			got, err := shared.count(ctx, tramo, sc)
 			if err != nil {
 				t.Fatal(err)
 			}

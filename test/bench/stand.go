@@ -222,15 +222,19 @@ func (sv *server) kill() {
 	sv.process = nil
 }
 
-// wipe removes what S3 has stored. No server may be running.
+// wipe removes what S3 has stored. No server may be running; what a killed one had begun, S3 may still be writing.
 func (s *stand) wipe() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // also after the run was interrupted
+	defer cancel()
 	bucket := filepath.Join(s.s3.Dir(), s.s3.Bucket())
-	entries, err := os.ReadDir(bucket)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(bucket, e.Name())))
-	}
-	return err
+	var left error
+	err := poll(ctx, func() (bool, error) {
+		entries, err := os.ReadDir(bucket)
+		left = nil
+		for _, e := range entries {
+			left = errors.Join(left, os.RemoveAll(filepath.Join(bucket, e.Name())))
+		}
+		return left == nil, err
+	})
+	return errors.Join(err, left)
 }
