@@ -97,11 +97,13 @@ type Admission struct {
 // An Admitted upload has its rows, and its room in the tenant's quota.
 type Admitted struct {
 	ID       uuid.UUID
-	Existing bool // the client had created it before and never learnt of it
-	// Offset of an existing upload; 0 for one that has all its bytes but is not finished, since nobody may
-	// take that for complete.
-	Offset int64
+	Existing bool  // the client had created it before and never learnt of it
+	Offset   int64 // of an existing upload, or [Untold]
 }
+
+// Untold is the offset of an upload that has all its bytes but is not finished: nobody may take that for complete,
+// and no lower one may be told.
+const Untold = -1
 
 // A Request is what a client says of an upload that it wants to begin.
 type Request struct {
@@ -186,7 +188,7 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 	}
 	offset := old.Received
 	if !old.SizeDeferred && offset == old.Size && old.UploadedAt == nil {
-		offset = 0
+		offset = Untold
 	}
 	return Admitted{ID: old.ID, Existing: true, Offset: offset}, nil
 }

@@ -123,11 +123,13 @@ func (s *Server) admit(e handler.HookEvent) (handler.HTTPResponse, handler.FileI
 		// An error is tusd's way to answer at once. The client gets the address and the offset of the upload
 		// it has; content that it sent along is not read.
 		header := handler.HTTPHeader{
-			"Location":      s.locate(e.HTTPRequest, a.ID.String()),
-			"Upload-Offset": strconv.FormatInt(a.Offset, 10),
+			"Location": s.locate(e.HTTPRequest, a.ID.String()),
 		}
-		if e.Upload.SizeIsDeferred || a.Offset < e.Upload.Size {
-			header["Upload-Expires"] = httpTime(s.Store.ExpiresAfterNow())
+		if a.Offset != hooks.Untold {
+			header["Upload-Offset"] = strconv.FormatInt(a.Offset, 10)
+			if e.Upload.SizeIsDeferred || a.Offset < e.Upload.Size {
+				header["Upload-Expires"] = httpTime(s.Store.ExpiresAfterNow())
+			}
 		}
 		return handler.HTTPResponse{}, handler.FileInfoChanges{}, handler.Error{
 			ErrorCode:    "EXISTING_UPLOAD",

@@ -120,17 +120,25 @@ type Progress struct {
 // moved it since From was read; otherwise it returns [ErrFenced]. Bytes of a tail are given with
 // [Tx.AppendTail] in the same transaction.
 func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress) error {
-	tag, err := tx.Exec(ctx, `
-		with `+heldLease+`
-		update contents set received = $5, hash_state = $6, tail_size = $7, stored = $8 <> '',
-			object_key = coalesce(nullif($8, ''), object_key), touched_at = now()
-		from held
-		where tenant_id = $1 and upload_id = $2 and received = $4 and not stored`,
-		tx.Tenant, id, fence, p.From, p.To, p.HashState, p.TailSize, p.Object)
+	var moved, begun int
+	err := tx.QueryRow(ctx, `
+		with `+heldLease+`, moved as (
+			update contents set received = $5, hash_state = $6, tail_size = $7, stored = $8 <> '',
+				object_key = coalesce(nullif($8, ''), object_key), touched_at = now()
+			from held
+			where tenant_id = $1 and upload_id = $2 and received = $4 and not stored
+			returning upload_id
+		), begun as (
+			update uploads u set status = 'uploading', updated_at = now() from moved
+			where u.tenant_id = $1 and u.id = $2 and u.status = 'pending' and $4::bigint = 0 and $5::bigint > 0
+			returning u.id
+		)
+		select (select count(*) from moved), (select count(*) from begun)`,
+		tx.Tenant, id, fence, p.From, p.To, p.HashState, p.TailSize, p.Object).Scan(&moved, &begun)
 	if err != nil {
 		return fmt.Errorf("save offset: %w", err)
 	}
-	if tag.RowsAffected() == 0 {
+	if moved == 0 {
 		return ErrFenced
 	}
 	if p.Part != nil {
@@ -143,10 +151,10 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 			return err
 		}
 	}
-	if p.From == 0 && p.To > 0 && p.Object == "" { // a whole object becomes uploaded at once
-		return tx.markUploading(ctx, id)
+	if begun == 0 || p.Object != "" { // a whole object becomes uploaded at once
+		return nil
 	}
-	return nil
+	return tx.Append(ctx, id, Entry{Event: EventUploading, Offset: &p.To})
 }
 
 // addPart records a part that S3 holds.
@@ -191,17 +199,4 @@ func (tx Tx) DropTail(ctx context.Context, id uuid.UUID) error {
 		return fmt.Errorf("drop tail: %w", err)
 	}
 	return nil
-}
-
-func (tx Tx) markUploading(ctx context.Context, id uuid.UUID) error {
-	tag, err := tx.Exec(ctx, `
-		update uploads set status = 'uploading', updated_at = now()
-		where tenant_id = $1 and id = $2 and status = 'pending'`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("mark uploading: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return nil
-	}
-	return tx.Append(ctx, id, Entry{Event: EventUploading})
 }

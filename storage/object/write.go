@@ -40,8 +40,11 @@ func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (i
 	slot := slotIn(ctx)
 	err = w.close(w.readAll(body{src, slot, u.store.metrics.received.WithLabelValues(u.keys.Tenant.String())}))
 	w.tell(ctx, slot, err)
-	if errors.Is(err, errCut) {
+	switch {
+	case errors.Is(err, errCut):
 		err = nil // tusd knows what cut the body off, and says so
+	case err == nil && slot.letGo.Load() && (u.row.SizeDeferred || u.content.Received < u.row.Size):
+		err = handler.ErrUploadInterrupted // which tusd does not know of a body that was not read yet
 	}
 	return u.content.Received - offset, err
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// reconciles says that tramo reconcile exists. While it does not, what it would have to clear away is only told.
-const reconciles = false
-
 // A checker compares what was promised with what there is, once all clients have ended and no server runs.
 type checker struct {
 	site    *site
@@ -26,7 +23,8 @@ type checker struct {
 	s3      *s3.Client
 }
 
-// checkAll looks at every promise. What is broken is in the journal.
+// checkAll looks at every promise, and returns what nobody owned before it was reconciled. What is broken is in the
+// journal.
 func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []orphan, err error) {
 	conn, err := s.connect(ctx)
 	if err != nil {
@@ -42,20 +40,17 @@ func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []orphan
 			}
 		}
 	}
-	if reconciles {
-		if _, err := s.run(ctx, "reconcile"); err != nil {
-			return nil, err
-		}
-	}
 	if orphans, err = c.orphans(ctx); err != nil {
 		return nil, err
 	}
-	if reconciles {
-		for _, o := range orphans {
-			c.journal.violate("", "left after reconciling: %s %s", o.kind, o.text)
-		}
+	if _, err := s.run(ctx, "reconcile", "--grace", "0s"); err != nil {
+		return nil, err
 	}
-	return orphans, nil
+	left, err := c.orphans(ctx)
+	for _, o := range left {
+		c.journal.violate("", "left after reconciling: %s %s", o.kind, o.text)
+	}
+	return orphans, err
 }
 
 // checkOffsets: an offset that a client has been told never goes back, whoever is told and by whichever replica.

@@ -16,8 +16,9 @@ import (
 
 // shared is what all runs have in common; versitygw allows one server a process.
 var shared struct {
-	s3  *stack.S3
-	bin *stack.Binaries
+	s3   *stack.S3
+	bin  *stack.Binaries
+	seal seal
 
 	mu    sync.Mutex
 	free  []*ground
@@ -47,6 +48,14 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	if shared.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
+		return 1, err
+	}
+	dir, err := os.MkdirTemp("", "tramo-chaos-*")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if shared.seal, err = newSeal(dir); err != nil {
 		return 1, err
 	}
 	return m.Run(), nil

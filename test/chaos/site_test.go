@@ -160,7 +160,7 @@ func (s *site) newReplica(i int) (*replica, error) {
 		name: fmt.Sprintf("replica %d", i), addr: addr, ops: ops, journal: s.journal,
 		config: stack.ProcessConfig{
 			Path: shared.bin.Path("tramo"), Args: []string{"serve"},
-			Env: s.env("tramo_api",
+			Env: s.env("tramo_api", "TRAMO_RECEIPT_KEY_FILE="+shared.seal.file,
 				"TRAMO_LISTEN="+addr, "TRAMO_OPS_LISTEN="+ops, "TRAMO_LEASE_TTL="+leaseTTL.String(),
 				fmt.Sprintf("TRAMO_PART_SIZE=%d", partSize), "TRAMO_LOG_LEVEL=debug"),
 		},

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -109,6 +110,9 @@ func TestPagePausesAndResumes(t *testing.T) {
 	again := int(r.metric(t, "tramo_upload_received_bytes_total")) - len(data)
 	if again > 0 {
 		t.Errorf("%d bytes were received twice", again)
+		for _, e := range u.timeline(r.url+"/api/uploads/"+listed.Items[0].ID, "100") {
+			t.Log(e.At, e.Event, *cmp.Or(e.Offset, new(int)), e.Detail)
+		}
 	}
 }
 
