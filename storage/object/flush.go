@@ -3,6 +3,7 @@ package object
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -49,7 +50,18 @@ func (f *flush) run() {
 	defer close(f.done)
 	if f.err = f.keep(f.ctx); f.err != nil {
 		f.fail(f.err)
+		f.report()
 	}
+}
+
+// report logs a failure of S3 or Postgres: the client is told only that it should try again.
+func (f *flush) report() {
+	var answer handler.Error // to a client, which says all
+	if errors.As(f.err, &answer) || errors.Is(f.err, errCut) || errors.Is(f.err, context.Canceled) || f.before != nil && f.before.err != nil {
+		return
+	}
+	f.store.log.WarnContext(f.ctx, "bytes not stored where they belong", slog.String("upload_id", f.row.ID.String()),
+		slog.Int64("offset", f.from), slog.Int64("size", f.to-f.from), slog.Any("err", f.err))
 }
 
 // keep makes the bytes durable, in S3 or else as a tail: what has arrived is not sent again because of S3.

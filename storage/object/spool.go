@@ -117,11 +117,12 @@ func (s *spool) take() run {
 	if !s.direct {
 		return taken
 	}
-	last := taken.last()
+	last := *taken.last()
+	taken.extents = taken.extents[:len(taken.extents)-1]
 	s.held.extents = []extent{{block: last.block, start: last.end, end: last.end}}
-	*last = extent{
-		block: block{memory: append([]byte(nil), last.memory[last.start:last.end]...)},
-		end:   last.end - last.start, private: true,
+	if last.start < last.end {
+		copied := append([]byte(nil), last.memory[last.start:last.end]...)
+		taken.extents = append(taken.extents, extent{block: block{memory: copied}, end: len(copied), private: true})
 	}
 	return taken
 }
