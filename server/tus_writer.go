@@ -111,7 +111,7 @@ func (w *tusWriter) finish(ctx context.Context, err error) {
 	p, known := asProblem(err)
 	switch {
 	case known:
-	case w.held != 0 && w.held < http.StatusInternalServerError:
+	case w.cause == nil && w.held != 0 && w.held < http.StatusInternalServerError:
 		w.log.InfoContext(ctx, "tus request refused", slog.String("method", w.request.Method), slog.Any("err", err))
 		p = problemOf("tus", w.held, http.StatusText(w.held), "The request does not follow tus 1.0.0.")
 	default:
