@@ -332,3 +332,27 @@ func TestOutage(t *testing.T) {
 		})
 	}
 }
+
+// The first write after a resume fails: the offset does not fall, and nothing of what was there is gone.
+func TestFailureAfterAResume(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	r := s.replica(t)
+	content := noise(2 * part)
+	for at, kind := range map[int]string{4 * mib: createUpload, part - 1: uploadPart, part + 4*mib: uploadPart} {
+		id := s.create(t, len(content))
+		r.send(t, id, content, 0, at)
+		s.proxy.next(kind, refuse)
+		if _, err := r.patch(s.ctx, id, int64(at), bytes.NewReader(content[at:])); err == nil {
+			t.Errorf("at %d: a write failed and nobody was told", at)
+		}
+		offset, err := r.head(s.ctx, id)
+		must(t, err)
+		if offset < int64(at) {
+			t.Errorf("the offset fell from %d to %d", at, offset)
+		}
+		s.checkDurable(t, id, content)
+		r.send(t, id, content, int(offset), len(content))
+		s.checkComplete(t, id, content)
+	}
+}

@@ -97,7 +97,7 @@ func checkOriginal(t *testing.T, id string, sent []byte) {
 }
 
 // A thousand clients that have gone silent in the middle of a PATCH are held by one server: Postgres has a row for
-// each and, once the rush is over, at most nine connections for all.
+// each and, once the rush is over, at most nine connections for all. A photo passes them by.
 func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 	t.Parallel()
 	in := ownDatabase(t)
@@ -136,6 +136,10 @@ func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatalf("%d connections", n)
 		}
+	}
+	photo := noise(3_000_000)
+	if up := u.get(u.send(r, photo)); up.Status != "uploaded" || up.SHA256 != sumOf(photo) {
+		t.Errorf("beside the silent, a photo is %+v", up)
 	}
 	if n := count(t, conn, `select count(*) from upload_locks`); n != held {
 		t.Errorf("%d rows stand for %d held uploads", n, held)
