@@ -444,7 +444,7 @@ func TestAskedToLetGoBeforeReading(t *testing.T) {
 		}
 		return err
 	})
-	must(t, err)
+	wantErr(t, err, handler.ErrUploadInterrupted)
 	must(t, await(t, "second request", taken))
 }
 

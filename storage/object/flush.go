@@ -57,11 +57,24 @@ func (f *flush) run() {
 // report logs a failure of S3 or Postgres: the client is told only that it should try again.
 func (f *flush) report() {
 	var answer handler.Error // to a client, which says all
-	if errors.As(f.err, &answer) || errors.Is(f.err, errCut) || errors.Is(f.err, context.Canceled) || f.before != nil && f.before.err != nil {
+	if errors.As(f.err, &answer) || errors.Is(f.err, errCut) || errors.Is(f.err, context.Canceled) || f.before.failed() {
 		return
 	}
 	f.store.log.WarnContext(f.ctx, "bytes not stored where they belong", slog.String("upload_id", f.row.ID.String()),
 		slog.Int64("offset", f.from), slog.Int64("size", f.to-f.from), slog.Any("err", f.err))
+}
+
+// failed reports whether a flush, if there is one, is over and has failed.
+func (f *flush) failed() bool {
+	if f == nil {
+		return false
+	}
+	select {
+	case <-f.done:
+		return f.err != nil
+	default:
+		return false
+	}
 }
 
 // keep makes the bytes durable, in S3 or else as a tail: what has arrived is not sent again because of S3.

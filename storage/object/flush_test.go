@@ -278,7 +278,7 @@ func TestDeferredSizeIsBounded(t *testing.T) {
 		_, err = u.WriteChunk(ctx, 400, bytes.NewReader(content[400:]))
 		return err
 	})
-	wantErr(t, err, handler.ErrSizeExceeded)
+	wantErr(t, err, handler.ErrMaxSizeExceeded)
 	s.checkDurable(t, id, content)
 	if u, _, _ := s.rows(t, id); u.Received != 1000 || !u.Status.Receiving() {
 		t.Errorf("the upload has %d bytes and is %s", u.Received, u.Status)
