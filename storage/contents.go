@@ -30,11 +30,30 @@ type Part struct {
 	Checksum string `db:"checksum"` // CRC32C in Base64, as S3 compared it; "" for a part of an earlier build
 }
 
+const selectContent = `
+	select received, hash_state, object_key, multipart_id, next_part, tail_size, stored
+	from contents where tenant_id = $1 and upload_id = $2`
+
+// Whole returns an upload and where its bytes are, in one round trip, or [ErrNotFound].
+func (tx Tx) Whole(ctx context.Context, id uuid.UUID) (u Upload, c Content, err error) {
+	var both pgx.Batch
+	both.Queue(selectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
+		u, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
+		return err
+	})
+	both.Queue(selectContent, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
+		c, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Content])
+		return err
+	})
+	if err := tx.SendBatch(ctx, &both).Close(); err != nil {
+		return Upload{}, Content{}, fmt.Errorf("read upload and content: %w", notFound(err))
+	}
+	return u, c, nil
+}
+
 // Content returns where the upload's bytes are, or [ErrNotFound].
 func (tx Tx) Content(ctx context.Context, id uuid.UUID) (Content, error) {
-	rows, err := tx.Query(ctx, `
-		select received, hash_state, object_key, multipart_id, next_part, tail_size, stored
-		from contents where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
+	rows, err := tx.Query(ctx, selectContent, tx.Tenant, id)
 	if err != nil {
 		return Content{}, fmt.Errorf("read content: %w", err)
 	}

@@ -39,6 +39,7 @@ type buffers struct {
 	slots int64 // blocks that the file may have
 
 	mu     sync.Mutex
+	most   int     // blocks of the arena that were on loan at once since its pages went back to the system
 	memory []int32 // free blocks of the arena; the last given back is lent first, to keep the rest untouched
 	disk   []int64 // free blocks of the file that were lent before
 	next   int64   // the file's first block that was never lent
@@ -63,7 +64,7 @@ func newBuffers(c BufferConfig) (*buffers, error) {
 func (b *buffers) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if out := len(b.arena)/blockSize - len(b.memory) + int(b.next) - len(b.disk); out > 0 {
+	if out := b.total() - len(b.memory) + int(b.next) - len(b.disk); out > 0 {
 		return fmt.Errorf("%d buffers are still in use", out)
 	}
 	err := unix.Munmap(b.arena)
@@ -86,6 +87,7 @@ func (b *buffers) lend() (block, bool) {
 	if n := len(b.memory); n > 0 {
 		i := int64(b.memory[n-1])
 		b.memory = b.memory[:n-1]
+		b.most = max(b.most, b.total()-len(b.memory))
 		return block{memory: b.arena[i*blockSize : (i+1)*blockSize : (i+1)*blockSize], index: i}, true
 	}
 	i, ok := b.lendDisk()
@@ -142,6 +144,7 @@ func (b *buffers) giveBack(l block) {
 	defer b.mu.Unlock()
 	if l.memory != nil {
 		b.memory = append(b.memory, int32(l.index))
+		b.trim()
 	} else {
 		b.disk = append(b.disk, l.index)
 		// Where the file system cannot punch holes the place is used again, but the disk stays taken.
@@ -151,6 +154,18 @@ func (b *buffers) giveBack(l block) {
 		close(b.freed)
 		b.freed = nil
 	}
+}
+
+// total is how many blocks the arena has.
+func (b *buffers) total() int { return len(b.arena) / blockSize }
+
+// trim gives the arena's pages back to the system when a rush is over: when nobody needs one, and there were many.
+func (b *buffers) trim() {
+	if len(b.memory) < b.total() || b.most < b.total()/2 {
+		return
+	}
+	b.most = 0
+	_ = unix.Madvise(b.arena, unix.MADV_DONTNEED) // if it fails they stay ours
 }
 
 // write puts p into the block at an offset.

@@ -182,10 +182,7 @@ func (s *Store) AsTerminatableUpload(u handler.Upload) handler.TerminatableUploa
 func (s *Store) open(ctx context.Context, id uuid.UUID) (*upload, error) {
 	u := &upload{store: s, fence: fenceIn(ctx)}
 	err := s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if u.row, err = tx.Upload(ctx, id); err != nil {
-			return err
-		}
-		u.content, err = tx.Content(ctx, id)
+		u.row, u.content, err = tx.Whole(ctx, id)
 		u.keys = Keys{Tenant: tx.Tenant, Project: u.row.Project, Upload: id}
 		return err
 	})
