@@ -109,10 +109,10 @@ func (f *flush) keepTail(ctx context.Context, step storage.Progress) error {
 	if err := f.turn(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, keepTime)
-	defer cancel()
 	f.store.tails <- struct{}{}
 	defer func() { <-f.store.tails }()
+	ctx, cancel := context.WithTimeout(ctx, keepTime) // which waiting for the others does not use up
+	defer cancel()
 	step.TailSize, step.Object, step.Part = f.tail+f.bytes.size, "", nil
 	return f.advance(ctx, step, &f.bytes)
 }
