@@ -30,10 +30,6 @@ type Part struct {
 	Checksum string `db:"checksum"` // CRC32C in Base64, as S3 compared it; "" for a part of an earlier build
 }
 
-const selectContent = `
-	select received, hash_state, object_key, multipart_id, next_part, tail_size, stored
-	from contents where tenant_id = $1 and upload_id = $2`
-
 // Whole returns an upload and where its bytes are, in one round trip, or [ErrNotFound].
 func (tx Tx) Whole(ctx context.Context, id uuid.UUID) (u Upload, c Content, err error) {
 	var both pgx.Batch
@@ -41,7 +37,9 @@ func (tx Tx) Whole(ctx context.Context, id uuid.UUID) (u Upload, c Content, err 
 		u, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
 		return err
 	})
-	both.Queue(selectContent, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
+	both.Queue(`
+		select received, hash_state, object_key, multipart_id, next_part, tail_size, stored
+		from contents where tenant_id = $1 and upload_id = $2`, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
 		c, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Content])
 		return err
 	})
@@ -49,19 +47,6 @@ func (tx Tx) Whole(ctx context.Context, id uuid.UUID) (u Upload, c Content, err 
 		return Upload{}, Content{}, fmt.Errorf("read upload and content: %w", notFound(err))
 	}
 	return u, c, nil
-}
-
-// Content returns where the upload's bytes are, or [ErrNotFound].
-func (tx Tx) Content(ctx context.Context, id uuid.UUID) (Content, error) {
-	rows, err := tx.Query(ctx, selectContent, tx.Tenant, id)
-	if err != nil {
-		return Content{}, fmt.Errorf("read content: %w", err)
-	}
-	c, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Content])
-	if err != nil {
-		return Content{}, fmt.Errorf("read content: %w", notFound(err))
-	}
-	return c, nil
 }
 
 // Contents returns where the bytes of these uploads are, by upload.

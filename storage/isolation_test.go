@@ -265,7 +265,7 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 		return err
 	}), storage.ErrNotFound)
 	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
-		_, err := tx.Content(ctxA, uploadB)
+		_, _, err := tx.Whole(ctxA, uploadB)
 		return err
 	}), storage.ErrNotFound)
 	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Cancel(ctxA, uploadB) }), storage.ErrWrongStatus)
