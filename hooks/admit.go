@@ -26,6 +26,7 @@ import (
 // Why an upload is refused. A [Refusal] wraps one of them.
 var (
 	ErrForbidden        = errors.New("role may not upload")
+	ErrNotYourProject   = errors.New("token does not cover the project")
 	ErrEmpty            = errors.New("upload has no content")
 	ErrTooLarge         = errors.New("upload is too large")
 	ErrTypeNotAllowed   = errors.New("type is not allowed")
@@ -121,6 +122,10 @@ type Request struct {
 // takes the room of the largest upload until it is declared. Partial uploads that are not this user's are
 // [storage.ErrNotFound].
 func (a *Admission) Admit(ctx context.Context, r Request) (Admitted, error) {
+	return a.admit(ctx, r, 2)
+}
+
+func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, error) {
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return Admitted{}, err
@@ -144,8 +149,11 @@ func (a *Admission) Admit(ctx context.Context, r Request) (Admitted, error) {
 	switch {
 	case errors.Is(err, storage.ErrDuplicateClientID):
 		old, err := a.findExisting(ctx, n)
-		if errors.Is(err, storage.ErrNotFound) {
-			return a.Admit(ctx, r) // it has ended since, and its client id is free
+		switch {
+		case errors.Is(err, storage.ErrNotFound) && tries > 0:
+			return a.admit(ctx, r, tries-1) // it has ended since, and its client id is free
+		case errors.Is(err, storage.ErrNotFound): // it is in a project that this token does not cover
+			return Admitted{}, refuse(ErrClientIDTaken, "Another upload of yours has this client_id. Use a new client_id for each file.")
 		}
 		return old, err
 	case errors.Is(err, storage.ErrQuotaExceeded):
@@ -281,6 +289,9 @@ func (p Policy) examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 	}
 	if err := checkMetadata(&n, meta); err != nil {
 		return n, err
+	}
+	if !who.Sees(n.Project) {
+		return n, refuse(ErrNotYourProject, "You have no project %s. Name one of yours, or ask your administrator for a token that covers it.", n.Project)
 	}
 	declared, err := p.declaredType(meta[metaFiletype])
 	n.DeclaredType = declared

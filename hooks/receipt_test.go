@@ -101,7 +101,7 @@ func TestReceipt(t *testing.T) {
 		func(tx storage.Tx) error { return tx.Complete(ctx, a.ID, storage.Results{}) },
 	} {
 		must(t, s.Worker.InTenant(ctx, to))
-		again, err := receipts.Issue(as(ctx, who.Tenant, "iris", tenant.Inversionista), a.ID)
+		again, err := receipts.Issue(as(ctx, who.Tenant, "iris", tenant.Constructora), a.ID)
 		must(t, err)
 		if again != first {
 			t.Errorf("another receipt: %s, before %s", again, first)

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -47,7 +48,7 @@ func TestSignedTokensVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := verifier(t, server.AuthConfig{Secret: secret}).Verify(token)
-	if err != nil || got != crew {
+	if err != nil || !reflect.DeepEqual(got, crew) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -148,7 +149,7 @@ func TestJWKS(t *testing.T) {
 	for name, token := range map[string]string{
 		"ES256": sign(jwt.SigningMethodES256, "e", ec), "RS256": sign(jwt.SigningMethodRS256, "r", rs),
 	} {
-		if got, err := v.Verify(token); err != nil || got != crew {
+		if got, err := v.Verify(token); err != nil || !reflect.DeepEqual(got, crew) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}

@@ -56,6 +56,7 @@ var problems = []struct {
 	{errNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 
 	{hooks.ErrForbidden, problemOf("forbidden", 403, "Not allowed", "Your role can look at uploads but not send, resume or cancel any.")},
+	{hooks.ErrNotYourProject, problemOf("not-your-project", 403, "Not one of your projects", "Name a project that your token covers, or ask your administrator for one that covers it.")},
 	{hooks.ErrEmpty, problemOf("empty", 422, "File is empty", "Choose a file that has content.")},
 	{hooks.ErrTooLarge, problemOf("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
 	{hooks.ErrTypeNotAllowed, problemOf("type-not-allowed", 415, "Type is not accepted", "Send a file of an accepted type.")},
@@ -71,6 +72,7 @@ var problems = []struct {
 	{hooks.ErrNotPartial, problemOf("not-partial", 400, "Upload can not be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each once.")},
 	{hooks.ErrPartialOpen, problemOf("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},
 	{hooks.ErrPartialTaken, problemOf("partial-taken", 409, "A partial upload is part of another upload", "Send its bytes again as a new partial upload.")},
+	{storage.ErrNotYours, problemOf("not-yours", 403, "Another user's upload", "You can look at this upload with GET. Only the user that began it, or a manager of the company, can send to it or cancel it.")},
 	{storage.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 
 	{object.ErrChecksum, problemOf("body-mismatch", 460, "Checksum Mismatch", "What arrived is not what Upload-Checksum announced. None of it was kept: send the same bytes again.")},

@@ -87,13 +87,10 @@ func New(c Config, p Parts) (*Server, error) {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.handleError
-	e.Use(nameTrace, s.Metrics.observe)
+	e.Use(nameTrace, s.setOrigin, s.Metrics.observe)
 
 	api := e.Group("/api", s.authenticate)
-	api.GET("/uploads", s.listUploads)
-	api.GET("/uploads/:id", s.getUpload)
-	api.GET("/uploads/:id/timeline", s.getTimeline)
-	api.GET("/uploads/:id/receipt", s.getReceipt)
+	s.routeUploads(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, tus,
 			nameProtocol, s.authenticate)

@@ -15,6 +15,13 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
+func (s *Server) routeUploads(api *echo.Group) {
+	api.GET("/uploads", s.listUploads)
+	api.GET("/uploads/:id", s.getUpload)
+	api.GET("/uploads/:id/timeline", s.getTimeline)
+	api.GET("/uploads/:id/receipt", s.getReceipt)
+}
+
 // uploadJSON is an upload as GET tells it. Offsets and sizes are bytes, times RFC 3339.
 type uploadJSON struct {
 	ID          uuid.UUID        `json:"id"`

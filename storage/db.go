@@ -31,6 +31,8 @@ var (
 	ErrDuplicateClientID = errors.New("client id already in use")
 	// ErrFenced says that the writer's lease is no longer its own: somebody else may be writing.
 	ErrFenced = errors.New("lease lost")
+	// ErrNotYours says that the upload is another user's, and that this one may look at it only.
+	ErrNotYours = errors.New("upload belongs to another user")
 	// ErrWrongStatus says that a transition does not start from the status that the upload is in.
 	ErrWrongStatus = errors.New("upload is in another status")
 )
@@ -141,6 +143,7 @@ func (db *DB) RequireOperator(ctx context.Context) error {
 type Tx struct {
 	pgx.Tx
 	Tenant uuid.UUID
+	Who    tenant.Identity
 
 	replica string
 }
@@ -163,10 +166,34 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	if err != nil {
 		return err
 	}
-	begin := "begin; " + unlessIdle + settings + "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
-	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
-		return fn(Tx{Tx: tx, Tenant: id.Tenant, replica: db.replica})
+	scope, err := scopeOf(id)
+	if err != nil {
+		return err
+	}
+	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle + settings + scope}, func(tx pgx.Tx) error {
+		return fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, replica: db.replica})
 	})
+}
+
+// scopeOf is the statement that tells row-level security who asks.
+func scopeOf(id tenant.Identity) (string, error) {
+	scope := "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
+	if id.Projects != nil {
+		for _, p := range id.Projects {
+			// It goes into the text of a statement, and into a list. An empty list would be no limit at all.
+			if p == "" || strings.ContainsAny(p, `',\`) {
+				return "", fmt.Errorf("a token's project may not be %q", p)
+			}
+		}
+		if len(id.Projects) == 0 {
+			return "", errors.New("a token's list of projects is empty")
+		}
+		scope += ", set_config('app.projects', '" + strings.Join(id.Projects, ",") + "', true)"
+	}
+	if id.Role.SeesOnlyCompleted() {
+		scope += ", set_config('app.completed_only', 'yes', true)"
+	}
+	return scope, nil
 }
 
 // isUniqueViolation reports whether err is a violation of the unique index or constraint named.

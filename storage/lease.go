@@ -89,8 +89,8 @@ func NewLeases(db *DB, replica string, ttl time.Duration, log *slog.Logger) *Lea
 func (l *Lease) Fence() int64 { return l.fence }
 
 // Acquire waits for the lease on an upload of the tenant in ctx until ctx is done, and then returns
-// [ErrLeaseHeld]. An upload that this tenant does not have is [ErrNotFound], at once, and its holder hears
-// nothing. letGo is called when another request wants the upload, or when the lease is lost; it must not
+// [ErrLeaseHeld]. An upload that this tenant does not have is [ErrNotFound], one that this user may not write
+// [ErrNotYours], at once, and its holder hears nothing. letGo is called when another request wants the upload, or when the lease is lost; it must not
 // block, and may be called more than once.
 func (ls *Leases) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (*Lease, error) {
 	id, err := tenant.From(ctx)
@@ -163,7 +163,10 @@ func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 		return nil, err
 	}
 	defer leave()
-	if ls.holdsLocally(owner, upload, how) {
+	if ls.holdsLocally(owner, upload, quietly) {
+		if how == asking {
+			return nil, ls.askLocally(ctx, owner, upload)
+		}
 		return nil, ErrLeaseHeld
 	}
 	me, _ := ls.self()
@@ -190,6 +193,15 @@ func (ls *Leases) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 		return nil, ErrLeaseHeld // the holder's row changed meanwhile: this lease is already lost
 	}
 	return lease, nil
+}
+
+// askLocally asks this process's holder to let go, unless who asks may not write the upload.
+func (ls *Leases) askLocally(ctx context.Context, owner, upload uuid.UUID) error {
+	err := ls.db.inTenant(ctx, lazily, func(tx Tx) error { return tx.whyNotLocked(ctx, upload) })
+	if errors.Is(err, ErrLeaseHeld) {
+		ls.holdsLocally(owner, upload, asking)
+	}
+	return err
 }
 
 // Release gives the lease back and tells the processes that wait. Its own process's waiters are told even if
@@ -241,11 +253,11 @@ func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, e
 			for share of h
 		)
 		insert into upload_locks as l (tenant_id, upload_id, holder_id, fence)
-		select u.tenant_id, u.id, $3, 0 from uploads u where u.tenant_id = $1 and u.id = $2
+		select u.tenant_id, u.id, $3, 0 from uploads u where u.tenant_id = $1 and u.id = $2 and ($4 = '' or u.user_id = $4)
 		on conflict (tenant_id, upload_id) do update
 			set holder_id = excluded.holder_id, waiter = null
 			where l.holder_id = excluded.holder_id or l.holder_id in (select id from dead)`,
-		tx.Tenant, upload, me)
+		tx.Tenant, upload, me, tx.writesOnlyOf())
 	// The insert can wait for another's row. A fence drawn before that would be below those handed out meanwhile.
 	both.Queue(`
 		update upload_locks set fence = `+nextFence+`
@@ -263,16 +275,27 @@ func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, e
 	if fence != 0 {
 		return fence, nil
 	}
-	var exists bool
-	err = tx.QueryRow(ctx, `select exists (select from uploads where tenant_id = $1 and id = $2)`,
-		tx.Tenant, upload).Scan(&exists)
-	if err != nil {
-		return 0, fmt.Errorf("look for upload: %w", err)
+	return 0, tx.whyNotLocked(ctx, upload)
+}
+
+// writesOnlyOf returns the user whose uploads alone the transaction may write, or "".
+func (tx Tx) writesOnlyOf() string {
+	if tx.Who.Role.CanManage() {
+		return ""
 	}
-	if !exists {
-		return 0, ErrNotFound
+	return tx.Who.User
+}
+
+func (tx Tx) whyNotLocked(ctx context.Context, upload uuid.UUID) error {
+	var owner string
+	err := tx.QueryRow(ctx, `select user_id from uploads where tenant_id = $1 and id = $2`, tx.Tenant, upload).Scan(&owner)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for upload: %w", notFound(err))
+	case !tx.Who.MayWrite(owner):
+		return ErrNotYours
 	}
-	return 0, ErrLeaseHeld
+	return ErrLeaseHeld
 }
 
 // askForLock leaves word on the lock that this process waits, and tells its holder.

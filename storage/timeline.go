@@ -74,8 +74,17 @@ func (tx Tx) appendIf(ctx context.Context, id uuid.UUID, e Entry, condition stri
 	if err != nil {
 		return fmt.Errorf("append to timeline: %w", err)
 	}
+	if e.Event.isStatus() {
+		return tx.became(ctx, id, e)
+	}
 	return nil
 }
+
+// isStatus reports whether the event tells that the upload came to the status of that name, or was created.
+func (e Event) isStatus() bool { return e == EventCreated || Status(e).Known() }
+
+// became is where all that follows from a change of status begins: in the same transaction, behind the change itself.
+func (Tx) became(context.Context, uuid.UUID, Entry) error { return nil }
 
 // milliseconds rounds up: what took time never took none.
 func milliseconds(d time.Duration) int32 {

@@ -3,6 +3,7 @@ package tenant_test
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 
 	"github.com/google/uuid"
@@ -14,7 +15,7 @@ import (
 func TestFrom(t *testing.T) {
 	t.Parallel()
 	ana := tenant.Identity{Tenant: uuid.New(), User: "ana", Role: tenant.Empleado}
-	if got, err := tenant.From(tenant.With(t.Context(), ana)); err != nil || got != ana {
+	if got, err := tenant.From(tenant.With(t.Context(), ana)); err != nil || !reflect.DeepEqual(got, ana) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for name, ctx := range map[string]context.Context{

@@ -182,9 +182,14 @@ func (s *Store) AsTerminatableUpload(u handler.Upload) handler.TerminatableUploa
 func (s *Store) open(ctx context.Context, id uuid.UUID) (*upload, error) {
 	u := &upload{store: s, fence: fenceIn(ctx)}
 	err := s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		u.row, u.content, err = tx.Whole(ctx, id)
+		if u.row, u.content, err = tx.Whole(ctx, id); err != nil {
+			return err
+		}
+		if !tx.Who.MayWrite(u.row.UserID) {
+			return storage.ErrNotYours
+		}
 		u.keys = Keys{Tenant: tx.Tenant, Project: u.row.Project, Upload: id}
-		return err
+		return nil
 	})
 	switch {
 	case errors.Is(err, storage.ErrNotFound):

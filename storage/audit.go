@@ -1,0 +1,87 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/tenant"
+)
+
+// OutcomeDone is the outcome of an action that was carried out. Others name the problem that stood against it.
+const OutcomeDone = "done"
+
+// An Audit is what the audit log is told of an action. Who did it, in which trace and from where, the context says.
+type Audit struct {
+	Action  string         // a verb behind its object, such as batch.cancel; once used, it keeps its meaning
+	Subject string         // what was acted on: an id, or a user; "" for the tenant itself
+	Outcome string         // "" for [OutcomeDone]
+	Detail  map[string]any // no file names, no positions, no secrets
+}
+
+// Audit appends to the tenant's audit log, in the transaction that carries the action out. Nobody can take an entry
+// back: the roles of servers and workers may neither change nor delete any.
+func (tx Tx) Audit(ctx context.Context, a Audit) error {
+	if a.Outcome == "" {
+		a.Outcome = OutcomeDone
+	}
+	if a.Detail == nil {
+		a.Detail = map[string]any{}
+	}
+	from := tenant.OriginOf(ctx)
+	_, err := tx.Exec(ctx, `
+		insert into audit (tenant_id, actor, role, home_tenant, action, subject, outcome, address, request_id, trace_id, detail)
+		values ($1, $2, $3, $4, $5, nullif($6, ''), $7, nullif($8, ''), nullif($9, ''), nullif($10, ''), $11)`,
+		tx.Tenant, tx.Who.User, tx.Who.Role, known(tx.Who.Home), a.Action, a.Subject, a.Outcome,
+		from.Address, from.RequestID, traceID(ctx), a.Detail)
+	if err != nil {
+		return fmt.Errorf("append to audit log: %w", err)
+	}
+	return nil
+}
+
+// An AuditEntry is an entry of the audit log as it was kept.
+type AuditEntry struct {
+	Seq        int64          `db:"seq"` // orders the entries of a tenant, with gaps
+	At         time.Time      `db:"at"`
+	Actor      string         `db:"actor"`
+	Role       tenant.Role    `db:"role"`
+	HomeTenant *uuid.UUID     `db:"home_tenant"` // of an admin of another tenant
+	Action     string         `db:"action"`
+	Subject    *string        `db:"subject"`
+	Outcome    string         `db:"outcome"`
+	Address    *string        `db:"address"`
+	RequestID  *string        `db:"request_id"`
+	TraceID    *string        `db:"trace_id"`
+	Detail     map[string]any `db:"detail"`
+}
+
+// An AuditPage asks for entries of the audit log, newest first, that come before the one numbered Before (0: from
+// the newest). Empty filters match all.
+type AuditPage struct {
+	Before  int64
+	Limit   int
+	Actor   string
+	Action  string
+	Subject string
+}
+
+// AuditLog returns one page.
+func (tx Tx) AuditLog(ctx context.Context, p AuditPage) ([]AuditEntry, error) {
+	rows, err := tx.Query(ctx, `
+		select seq, at, actor, role, home_tenant, action, subject, outcome, address, request_id, trace_id, detail from audit
+		where tenant_id = $1 and ($2::bigint = 0 or seq < $2) and ($3 = '' or actor = $3) and ($4 = '' or action = $4)
+		  and ($5 = '' or subject = $5)
+		order by seq desc limit $6`, tx.Tenant, p.Before, p.Actor, p.Action, p.Subject, p.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("read audit log: %w", err)
+	}
+	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[AuditEntry])
+	if err != nil {
+		return nil, fmt.Errorf("read audit log: %w", err)
+	}
+	return entries, nil
+}
