@@ -208,7 +208,8 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me;
-		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done')`, owner, id))
+		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');
+		insert into announcements (tenant_id, type) values ('%[1]s', 'x')`, owner, id))
 	must(t, err)
 	return ctx, id
 }
