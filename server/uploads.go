@@ -13,6 +13,8 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 func (s *Server) routeUploads(api *echo.Group) {
@@ -236,8 +238,13 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 	if u.Status != storage.Completed {
 		return j, nil // nothing is linked before it is scanned and clean
 	}
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return uploadJSON{}, err
+	}
+	keys := object.Keys{Tenant: who.Tenant, Project: u.Project, Upload: u.ID}
 	for _, d := range ds {
-		url, err := s.Bucket.Link(ctx, d.ObjectKey)
+		url, err := s.Bucket.Link(ctx, keys, d.ObjectKey)
 		if err != nil {
 			return uploadJSON{}, err
 		}

@@ -143,9 +143,14 @@ func (b *Bucket) Tag(ctx context.Context, key, name, value string) error {
 	return nil
 }
 
-// Link returns a URL at which anyone can read the object for [LinkLife]. Make one only for an object whose
-// row was read in the caller's tenant and that has been scanned.
-func (b *Bucket) Link(ctx context.Context, key string) (string, error) {
+// Link returns a URL at which anyone can read an object of an upload for [LinkLife]. Make one only after the upload's
+// row was read in the caller's tenant and says that it has been scanned. Whatever the row says, a key that is not one
+// of that upload's, or an upload that is none of the caller's, is [ErrForeignKey]: so a wrong row links nothing of
+// another tenant's.
+func (b *Bucket) Link(ctx context.Context, of Keys, key string) (string, error) {
+	if err := of.check(ctx, key); err != nil {
+		return "", err
+	}
 	out, err := b.sign.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key}, s3.WithPresignExpires(LinkLife))
 	if err != nil {
 		return "", fmt.Errorf("sign link: %w", err)

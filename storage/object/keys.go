@@ -1,12 +1,21 @@
 package object
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/tenant"
 )
+
+// ErrForeignKey says that an object is not one of the upload's that it was to be linked for, or that the upload is
+// none of the caller's. A row says something that it must not: it is never the client's mistake.
+var ErrForeignKey = errors.New("object belongs to somebody else")
 
 // DefaultProject is the project of an upload that names none.
 const DefaultProject = "default"
@@ -47,6 +56,19 @@ func (k Keys) Prefix() string { return k.under("") }
 // allPrefix is what the keys of all tenants begin with.
 const allPrefix = "tenants/"
 
+// check returns [ErrForeignKey] unless the upload is of the tenant that ctx acts for, in one of its projects, and the
+// key is one of the upload's. It trusts no row: whoever is about to open an object to somebody asks it first.
+func (k Keys) check(ctx context.Context, key string) error {
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return err
+	}
+	if owner, ok := ParseKey(key); !ok || owner != k || k.Tenant != who.Tenant || !who.Sees(k.Project) {
+		return fmt.Errorf("%w: a key for upload %s", ErrForeignKey, k.Upload)
+	}
+	return nil
+}
+
 // ParseKey tells whose key it is; ok is false for one that no upload can have.
 func ParseKey(key string) (k Keys, ok bool) {
 	words := strings.SplitN(key, "/", 7)
@@ -57,5 +79,5 @@ func ParseKey(key string) (k Keys, ok bool) {
 	k.Tenant, err1 = uuid.Parse(words[1])
 	k.Upload, err2 = uuid.Parse(words[5])
 	k.Project = words[3]
-	return k, err1 == nil && err2 == nil && ValidProject(k.Project) && words[6] != "" && strings.HasPrefix(key, k.Prefix())
+	return k, err1 == nil && err2 == nil && ValidProject(k.Project) && path.Clean(key) == key && strings.HasPrefix(key, k.Prefix())
 }

@@ -113,6 +113,8 @@ func TestParseKey(t *testing.T) {
 		strings.Replace(good, k.Upload.String(), "nobody", 1), strings.Replace(good, k.Tenant.String(), "nobody", 1),
 		strings.Replace(good, k.Upload.String(), "{"+k.Upload.String()+"}", 1), // which is a way to write a UUID
 		strings.Replace(good, k.Upload.String(), strings.ReplaceAll(k.Upload.String(), "-", ""), 1),
+		k.Prefix() + "../" + uuid.NewString() + "/original-7", k.Prefix() + "thumbnails/..", k.Prefix() + "./original-7",
+		k.Prefix() + "/original-7", good + "/", // which a browser would not ask for as it was signed
 	} {
 		if got, ok := object.ParseKey(key); ok {
 			t.Errorf("%q is taken for a key of %+v", key, got)
