@@ -209,7 +209,9 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me;
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');
-		insert into announcements (tenant_id, type) values ('%[1]s', 'x')`, owner, id))
+		insert into announcements (tenant_id, type) values ('%[1]s', 'x');
+		insert into batches (tenant_id, id, project, name, user_id, completed_at) values ('%[1]s', gen_random_uuid(), 'torre', 'x', 'ana', now());
+		insert into idempotency_keys (tenant_id, user_id, key, request, status, body) values ('%[1]s', 'ana', 'x', sha256(''), 201, '')`, owner, id))
 	must(t, err)
 	return ctx, id
 }

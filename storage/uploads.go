@@ -46,6 +46,15 @@ func (s Status) Known() bool {
 	return false
 }
 
+// Ended reports whether nothing more happens to an upload in this state by itself.
+func (s Status) Ended() bool {
+	switch s {
+	case Completed, Failed, Expired, Cancelled, Joined:
+		return true
+	}
+	return false
+}
+
 // Receiving reports whether an upload in this state still takes bytes.
 func (s Status) Receiving() bool { return s == Pending || s == Uploading }
 
@@ -73,7 +82,8 @@ type Upload struct {
 	UserID         string            `db:"user_id"`
 	ClientID       *string           `db:"client_id"`
 	Project        string            `db:"project"`
-	Batch          *string           `db:"batch"`
+	Batch          *string           `db:"batch"`    // as its client called it when it began the upload
+	BatchID        *uuid.UUID        `db:"batch_id"` // the batch that it belongs to
 	Filename       *string           `db:"filename"`
 	DeclaredType   *string           `db:"declared_type"`
 	DeclaredSHA256 []byte            `db:"declared_sha256"`
@@ -100,7 +110,7 @@ type Upload struct {
 }
 
 const selectUpload = `
-	select u.id, u.user_id, u.client_id, u.project, u.batch, u.filename, u.declared_type, u.declared_sha256,
+	select u.id, u.user_id, u.client_id, u.project, u.batch, u.batch_id, u.filename, u.declared_type, u.declared_sha256,
 	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received,
 	       u.status, u.failure_reason, u.failure_detail, u.detected_type, u.sha256, u.object_key, u.created_at,
 	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id,
