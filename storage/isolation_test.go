@@ -144,6 +144,8 @@ func TestRoles(t *testing.T) {
 		"select * from river_queue", "set role tramo_owner", "set role tramo_worker", "set role postgres",
 		"alter table uploads disable row level security", "drop policy tenant on uploads", "truncate uploads",
 		"create table public.mine (n int)", "delete from uploads", "update timeline set event = 'x'", "delete from timeline",
+		"select sealed from webhook_secrets", "update webhook_secrets set sealed = 'x'", "delete from webhook_secrets",
+		"delete from webhook_deliveries", "update webhook_deliveries set endpoint_id = id", "update announcements set type = 'x'",
 		"update audit set actor = 'x'", "delete from audit", "truncate audit",
 		"update tenants set quota_bytes = 1", "insert into tenants (id, name, quota_bytes) values (gen_random_uuid(), 'x', 1)",
 		"insert into derivatives default values", "update goose_db_version set version_id = 0",
@@ -211,7 +213,11 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');
 		insert into announcements (tenant_id, type) values ('%[1]s', 'x');
 		insert into batches (tenant_id, id, project, name, user_id, completed_at) values ('%[1]s', gen_random_uuid(), 'torre', 'x', 'ana', now());
-		insert into idempotency_keys (tenant_id, user_id, key, request, status, body) values ('%[1]s', 'ana', 'x', sha256(''), 201, '')`, owner, id))
+		insert into idempotency_keys (tenant_id, user_id, key, request, status, body) values ('%[1]s', 'ana', 'x', sha256(''), 201, '');
+		insert into webhook_endpoints (tenant_id, id, url, created_by) values ('%[1]s', '%[2]s', 'https://a.example/', 'ana');
+		insert into webhook_secrets values ('%[1]s', '%[2]s', '%[2]s', 'x');
+		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
+		select tenant_id, '%[2]s', '%[2]s', id from announcements where tenant_id = '%[1]s'`, owner, id))
 	must(t, err)
 	return ctx, id
 }

@@ -84,7 +84,9 @@ func (tx Tx) appendIf(ctx context.Context, id uuid.UUID, e Entry, condition stri
 func (e Event) isStatus() bool { return e == EventCreated || Status(e).Known() }
 
 // became is where all that follows from a change of status begins: in the same transaction, behind the change itself.
-func (Tx) became(context.Context, uuid.UUID, Entry) error { return nil }
+func (tx Tx) became(ctx context.Context, id uuid.UUID, e Entry) error {
+	return tx.announceUpload(ctx, id, e.Event)
+}
 
 // milliseconds rounds up: what took time never took none.
 func milliseconds(d time.Duration) int32 {

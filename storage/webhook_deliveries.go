@@ -1,0 +1,138 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// A DeliveryState is how far the delivery of an announcement to a webhook endpoint has come.
+type DeliveryState string
+
+// The states of a delivery.
+const (
+	DeliveryPending DeliveryState = "pending"   // an attempt is under way or will be made
+	Delivered       DeliveryState = "delivered" // the endpoint answered 2xx
+	DeliveryDead    DeliveryState = "dead"      // given up; it can be replayed
+)
+
+// Known reports whether s is one of the states.
+func (s DeliveryState) Known() bool {
+	return s == DeliveryPending || s == Delivered || s == DeliveryDead
+}
+
+// WebhookErrorDisabled is the last error of deliveries that no attempt was made for, because their endpoint was
+// disabled.
+const WebhookErrorDisabled = "endpoint_disabled"
+
+// A Delivery is one announcement on its way to one webhook endpoint.
+type Delivery struct {
+	ID             uuid.UUID     `db:"id"`
+	AnnouncementID uuid.UUID     `db:"announcement_id"`
+	Type           string        `db:"type"`
+	UploadID       *uuid.UUID    `db:"upload_id"`
+	BatchID        *uuid.UUID    `db:"batch_id"`
+	State          DeliveryState `db:"state"`
+	Attempts       int           `db:"attempts"` // that were made since it began, or was replayed
+	NextAttemptAt  *time.Time    `db:"next_attempt_at"`
+	LastAttemptAt  *time.Time    `db:"last_attempt_at"`
+	LastStatus     *int          `db:"last_status"` // of HTTP; nil if there was no answer
+	LastError      *string       `db:"last_error"`
+	LastMS         *int          `db:"last_ms"`
+	TraceID        *string       `db:"trace_id"`
+	CreatedAt      time.Time     `db:"created_at"`
+	EndedAt        *time.Time    `db:"ended_at"`
+}
+
+const selectDelivery = `
+	select d.id, d.announcement_id, a.type, a.upload_id, a.batch_id, d.state, d.attempts, d.next_attempt_at,
+		d.last_attempt_at, d.last_status, d.last_error, d.last_ms, a.trace_id, d.created_at, d.ended_at
+	from webhook_deliveries d join announcements a on a.tenant_id = d.tenant_id and a.id = d.announcement_id `
+
+// A DeliveryPage asks for an endpoint's deliveries, newest first, that are older than Before (the zero id: from the
+// newest). An empty State matches all.
+type DeliveryPage struct {
+	Endpoint uuid.UUID
+	Before   uuid.UUID
+	Limit    int
+	State    DeliveryState
+}
+
+// Deliveries returns one page; an endpoint that the tenant does not have is [ErrNotFound].
+func (tx Tx) Deliveries(ctx context.Context, p DeliveryPage) ([]Delivery, error) {
+	if _, err := tx.Webhook(ctx, p.Endpoint); err != nil {
+		return nil, err
+	}
+	if p.Before == uuid.Nil {
+		p.Before = uuid.Max
+	}
+	rows, err := tx.Query(ctx, selectDelivery+`
+		where d.tenant_id = $1 and d.endpoint_id = $2 and d.id < $3 and ($4 = '' or d.state = $4)
+		order by d.id desc limit $5`, tx.Tenant, p.Endpoint, p.Before, string(p.State), p.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("list deliveries: %w", err)
+	}
+	ds, err := pgx.CollectRows(rows, pgx.RowToStructByName[Delivery])
+	if err != nil {
+		return nil, fmt.Errorf("list deliveries: %w", err)
+	}
+	return ds, nil
+}
+
+// Delivery returns the endpoint's delivery, or [ErrNotFound].
+func (tx Tx) Delivery(ctx context.Context, endpoint, id uuid.UUID) (Delivery, error) {
+	rows, err := tx.Query(ctx, selectDelivery+`where d.tenant_id = $1 and d.endpoint_id = $2 and d.id = $3`, tx.Tenant, endpoint, id)
+	if err != nil {
+		return Delivery{}, fmt.Errorf("read delivery: %w", err)
+	}
+	d, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Delivery])
+	if err != nil {
+		return Delivery{}, fmt.Errorf("read delivery: %w", notFound(err))
+	}
+	return d, nil
+}
+
+// TestWebhook announces webhook.test to this endpoint and no other, and returns the delivery's id.
+func (tx Tx) TestWebhook(ctx context.Context, endpoint uuid.UUID) (uuid.UUID, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return uuid.Nil, err
+	}
+	_, err = tx.Exec(ctx, `
+		with announced as (
+			insert into announcements (tenant_id, type, detail, trace_id, dispatched_at)
+			values ($1, $4, jsonb_build_object('endpoint_id', $2::text), nullif($5, ''), now()) returning tenant_id, id
+		)
+		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
+		select tenant_id, $3, $2::uuid, id from announced`, tx.Tenant, endpoint.String(), id, AnnounceWebhookTest, traceID(ctx))
+	if err != nil {
+		return uuid.Nil, fmt.Errorf("test webhook endpoint: %w", err)
+	}
+	return id, nil
+}
+
+// replayed begins a delivery anew, with all its attempts.
+const replayed = `
+	update webhook_deliveries set state = 'pending', attempts = 0, job_id = null, claimed_at = null,
+		next_attempt_at = now(), ended_at = null
+	where tenant_id = $1 and endpoint_id = $2 and state <> 'pending' and `
+
+// ReplayDelivery delivers again what was delivered or is a dead letter. One that is pending is left as it is.
+func (tx Tx) ReplayDelivery(ctx context.Context, endpoint, id uuid.UUID) error {
+	if _, err := tx.Exec(ctx, replayed+`id = $3`, tx.Tenant, endpoint, id); err != nil {
+		return fmt.Errorf("replay delivery: %w", err)
+	}
+	return nil
+}
+
+// ReplayDead delivers again all dead letters of announcements that were made at since or after, and returns how many.
+func (tx Tx) ReplayDead(ctx context.Context, endpoint uuid.UUID, since time.Time) (int64, error) {
+	tag, err := tx.Exec(ctx, replayed+`state = 'dead' and created_at >= $3`, tx.Tenant, endpoint, since)
+	if err != nil {
+		return 0, fmt.Errorf("replay dead letters: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}

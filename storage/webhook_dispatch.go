@@ -1,0 +1,200 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// webhookLock is the advisory lock under which one process at a time dispatches.
+const webhookLock = InventoryLock + 100
+
+// A DueDelivery is one that an attempt should be made for now.
+type DueDelivery struct {
+	Tenant   uuid.UUID `db:"tenant_id"`
+	Delivery uuid.UUID `db:"id"`
+	TraceID  *string   `db:"trace_id"` // that its announcement belongs to
+}
+
+// Bounds of what one dispatch takes, so that its transaction is short.
+const (
+	maxFanOut = 500
+	maxClaims = 1000
+)
+
+// DispatchWebhooks makes a delivery of each new announcement for each endpoint that wants it, and has enqueue add a job
+// for each delivery that is due, all in one transaction; enqueue returns the jobs' ids, in order. Of one endpoint at
+// most window deliveries have a job at a time, and one of an endpoint that has failed for a minute. It returns how
+// many jobs there are. While another process dispatches, it does nothing. It needs an operator's role.
+func (db *DB) DispatchWebhooks(ctx context.Context, window int, enqueue func(pgx.Tx, []DueDelivery) ([]int64, error)) (n int, err error) {
+	err = pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle}, func(tx pgx.Tx) error {
+		var mine bool
+		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, int64(webhookLock)).Scan(&mine); err != nil || !mine {
+			return err
+		}
+		if err := fanOut(ctx, tx); err != nil {
+			return err
+		}
+		due, err := dueDeliveries(ctx, tx, window)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		jobs, err := enqueue(tx, due)
+		if err != nil {
+			return err
+		}
+		n = len(due)
+		return claim(ctx, tx, due, jobs)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("dispatch webhooks: %w", err)
+	}
+	return n, nil
+}
+
+// fanOut makes deliveries of announcements that nobody has looked at.
+func fanOut(ctx context.Context, tx pgx.Tx) error {
+	type pair struct {
+		Tenant       uuid.UUID  `db:"tenant_id"`
+		Announcement uuid.UUID  `db:"id"`
+		Endpoint     *uuid.UUID `db:"endpoint_id"`
+	}
+	rows, err := tx.Query(ctx, `
+		with taken as (
+			select tenant_id, id, type, created_at from announcements where dispatched_at is null
+			order by created_at limit $1 for update skip locked
+		)
+		select t.tenant_id, t.id, e.id endpoint_id from taken t left join webhook_endpoints e on e.tenant_id = t.tenant_id
+			and e.disabled_at is null and e.created_at <= t.created_at and (e.types = '{}' or t.type = any(e.types))
+		order by t.created_at`, maxFanOut)
+	if err != nil {
+		return err
+	}
+	pairs, err := pgx.CollectRows(rows, pgx.RowToStructByName[pair])
+	if err != nil || len(pairs) == 0 {
+		return err
+	}
+	var tenants, announcements, endpoints, ids []uuid.UUID
+	var all []uuid.UUID
+	for _, p := range pairs {
+		all = append(all, p.Announcement)
+		if p.Endpoint == nil {
+			continue
+		}
+		id, err := uuid.NewV7()
+		if err != nil {
+			return err
+		}
+		tenants, ids = append(tenants, p.Tenant), append(ids, id)
+		announcements, endpoints = append(announcements, p.Announcement), append(endpoints, *p.Endpoint)
+	}
+	// An endpoint that was deleted meanwhile has no row to join.
+	_, err = tx.Exec(ctx, `
+		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
+		select n.tenant_id, n.id, e.id, n.announcement_id
+		from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[]) n (tenant_id, id, endpoint_id, announcement_id)
+		join (select tenant_id, id from webhook_endpoints where id = any($3) for key share) e
+			on e.tenant_id = n.tenant_id and e.id = n.endpoint_id
+		on conflict do nothing`, tenants, ids, endpoints, announcements)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `update announcements set dispatched_at = now() where dispatched_at is null and id = any($1)`, all)
+	return err
+}
+
+func dueDeliveries(ctx context.Context, tx pgx.Tx, window int) ([]DueDelivery, error) {
+	rows, err := tx.Query(ctx, `
+		select d.tenant_id, d.id, a.trace_id
+		from webhook_endpoints e cross join lateral (
+			select d.tenant_id, d.id, d.announcement_id, d.next_attempt_at from webhook_deliveries d
+			where d.tenant_id = e.tenant_id and d.endpoint_id = e.id
+			  and d.state = 'pending' and d.job_id is null and d.next_attempt_at <= now()
+			order by d.next_attempt_at, d.id
+			limit greatest(0, case when e.failing_since < now() - interval '1 minute' then 1 else $1 end - (
+				select count(*) from webhook_deliveries u
+				where u.tenant_id = e.tenant_id and u.endpoint_id = e.id and u.state = 'pending' and u.job_id is not null))
+		) d join announcements a on a.tenant_id = d.tenant_id and a.id = d.announcement_id
+		where e.disabled_at is null and (e.held_until is null or e.held_until <= now())
+		order by d.next_attempt_at limit $2`, window, maxClaims)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByName[DueDelivery])
+}
+
+func claim(ctx context.Context, tx pgx.Tx, due []DueDelivery, jobs []int64) error {
+	tenants, ids := make([]uuid.UUID, len(due)), make([]uuid.UUID, len(due))
+	for i, d := range due {
+		tenants[i], ids[i] = d.Tenant, d.Delivery
+	}
+	_, err := tx.Exec(ctx, `
+		update webhook_deliveries d set job_id = n.job_id, claimed_at = now()
+		from unnest($1::uuid[], $2::uuid[], $3::bigint[]) n (tenant_id, id, job_id)
+		where d.tenant_id = n.tenant_id and d.id = n.id and d.state = 'pending'`, tenants, ids, jobs)
+	return err
+}
+
+// ReclaimDeliveries makes deliveries due again whose job has ended without a word, or has run for longer than age: its
+// worker was killed. It returns how many. It needs an operator's role.
+func (db *DB) ReclaimDeliveries(ctx context.Context, age time.Duration) (int64, error) {
+	tag, err := db.pool.Exec(ctx, `
+		update webhook_deliveries d set job_id = null
+		where d.state = 'pending' and d.job_id is not null and d.claimed_at < now() - $1::interval and not exists (
+			select from river_job j where j.id = d.job_id and (j.state in ('available', 'pending', 'scheduled', 'retryable')
+				or j.state = 'running' and j.attempted_at > now() - $1::interval))`, age)
+	if err != nil {
+		return 0, fmt.Errorf("reclaim deliveries: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// SweepWebhooks removes announcements older than age that no delivery is pending of, with their deliveries, and
+// secrets that no longer sign; at most limit announcements, and returns how many. It needs an operator's role.
+func (db *DB) SweepWebhooks(ctx context.Context, age time.Duration, limit int) (int64, error) {
+	if _, err := db.pool.Exec(ctx, `delete from webhook_secrets where valid_until < now()`); err != nil {
+		return 0, fmt.Errorf("sweep webhook secrets: %w", err)
+	}
+	tag, err := db.pool.Exec(ctx, `
+		delete from announcements where (tenant_id, id) in (
+			select a.tenant_id, a.id from announcements a
+			where a.created_at < now() - $1::interval and a.dispatched_at is not null and not exists (
+				select from webhook_deliveries d
+				where d.tenant_id = a.tenant_id and d.announcement_id = a.id and (d.state = 'pending' or d.ended_at > now() - $1::interval))
+			order by a.created_at limit $2)`, age, limit)
+	if err != nil {
+		return 0, fmt.Errorf("sweep announcements: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// WebhookBacklog is how much is on its way to webhook endpoints, over all tenants.
+type WebhookBacklog struct {
+	Pending int64         // deliveries, and announcements that nobody has looked at
+	Dead    int64         // dead letters that are kept
+	Oldest  time.Duration // how long the oldest that is pending has been
+	Overdue time.Duration // how long the next attempt of the one that waits longest is late
+}
+
+// WebhookBacklog counts. It needs an operator's role.
+func (db *DB) WebhookBacklog(ctx context.Context) (b WebhookBacklog, err error) {
+	var oldest, overdue float64
+	err = db.pool.QueryRow(ctx, `
+		select (select count(*) from webhook_deliveries where state = 'pending')
+				+ (select count(*) from announcements where dispatched_at is null),
+			(select count(*) from webhook_deliveries where state = 'dead'),
+			coalesce(extract(epoch from now() - least(
+				(select min(created_at) from webhook_deliveries where state = 'pending'),
+				(select min(created_at) from announcements where dispatched_at is null))), 0)::float8,
+			greatest(0, coalesce(extract(epoch from now() - (
+				select min(next_attempt_at) from webhook_deliveries where state = 'pending')), 0))::float8`).
+		Scan(&b.Pending, &b.Dead, &oldest, &overdue)
+	if err != nil {
+		return WebhookBacklog{}, fmt.Errorf("count webhooks: %w", err)
+	}
+	b.Oldest, b.Overdue = time.Duration(oldest*float64(time.Second)), time.Duration(overdue*float64(time.Second))
+	return b, nil
+}
