@@ -48,10 +48,17 @@ func (c PoolConfig) Validate() error {
 	return nil
 }
 
+// A Sideline is other work that a pool does, in queues of its own: uploads do not wait for it, nor it for them.
+type Sideline interface {
+	// Join adds to the pool's workers and queues.
+	Join(*river.Workers, map[string]river.QueueConfig)
+}
+
 // A Pool works jobs until it is told to stop.
 type Pool struct {
 	PoolConfig
-	Rounds Rounds // what the pool does besides; nothing, if it has no reconciler
+	Rounds    Rounds     // what the pool does besides; nothing, if it has no reconciler
+	Sidelines []Sideline // and what else
 
 	db       *storage.DB
 	pipeline *Pipeline
@@ -72,6 +79,9 @@ func (p *Pool) Run(ctx context.Context) error {
 	river.AddWorker(workers, &worker{pool: p})
 	queues := map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.Workers}}
 	periodic := p.Rounds.join(workers, queues, p.log)
+	for _, s := range p.Sidelines {
+		s.Join(workers, queues)
+	}
 	client, err := river.NewClient(riverpgxv5.New(p.db.Pool()), &river.Config{
 		Queues:                      queues,
 		PeriodicJobs:                periodic,

@@ -1,0 +1,490 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+const (
+	allDelivered = `select count(*) = $1 from webhook_deliveries where state = 'delivered'`
+	anyDead      = `select exists (select from webhook_deliveries where state = 'dead')`
+)
+
+// An announcement reaches the endpoint that wants it, signed so that the specification's library accepts it, once, within
+// about a second; one with other wishes, one of another tenant, and one that came later are not told.
+func TestDelivered(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	wants, other, later, stranger := newReceiver(t), newReceiver(t), newReceiver(t), newReceiver(t)
+	_, secret := o.endpoint(t, o.ctx, wants.URL+"/in?token=1", storage.AnnounceQuotaWarning)
+	o.endpoint(t, o.ctx, other.URL, storage.AnnounceUploadFailed)
+	o.endpoint(t, o.newTenant(t), stranger.URL)
+	o.announce(t, o.ctx, 1)
+	o.endpoint(t, o.ctx, later.URL)
+	start := time.Now()
+	o.start(t)
+	c := wants.next(t)
+	t.Logf("arrived %s after the worker began", time.Since(start))
+	c.verify(t, secret)
+	if err := c.verifies(t, newSecret()); err == nil {
+		t.Error("another secret's signature is accepted")
+	}
+	var m struct {
+		Type      string
+		Timestamp time.Time
+		Data      map[string]any
+	}
+	must(t, json.Unmarshal(c.body, &m))
+	if m.Type != "quota.warning" || time.Since(m.Timestamp) > time.Minute || fmt.Sprint(m.Data) != "map[percent:0]" {
+		t.Errorf("payload is %s", c.body)
+	}
+	if got := c.header.Get("User-Agent"); got != "Tramo-Webhooks" {
+		t.Errorf("User-Agent is %q", got)
+	}
+	o.await(t, allDelivered, 1)
+	for _, r := range []*receiver{wants, other, later, stranger} {
+		r.none(t)
+	}
+	if n := o.count(t, `select count(*) from webhook_deliveries`); n != 1 {
+		t.Errorf("%d deliveries", n)
+	}
+}
+
+// While the overlap lasts, receivers that know either secret accept; afterwards, or without one, only the new one is good.
+func TestRotation(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	id, old := o.endpoint(t, o.ctx, r.URL)
+	o.start(t)
+	_, current, err := o.endpoints.Rotate(o.ctx, id, time.Hour)
+	must(t, err)
+	o.announce(t, o.ctx, 1)
+	c := r.next(t)
+	c.verify(t, old)
+	c.verify(t, current)
+	_, newest, err := o.endpoints.Rotate(o.ctx, id, 0)
+	must(t, err)
+	o.announce(t, o.ctx, 1)
+	c = r.next(t)
+	c.verify(t, newest)
+	for name, secret := range map[string]string{"first": old, "second": current} {
+		if c.verifies(t, secret) == nil {
+			t.Errorf("the %s secret still signs", name)
+		}
+	}
+}
+
+// A receiver that is down is tried again, under the same id, and what it missed arrives once it is up.
+func TestDownThenUp(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	r.answers(status(http.StatusInternalServerError))
+	id, secret := o.endpoint(t, o.ctx, r.URL)
+	o.announce(t, o.ctx, 1)
+	o.start(t)
+	first := r.next(t)
+	o.await(t, `select failing_since is not null from webhook_endpoints where id = $1`, id)
+	o.await(t, `select attempts = 1 and state = 'pending' and last_status = 500 and last_error = 'status'
+		and next_attempt_at between now() and now() + interval '7 seconds' from webhook_deliveries`)
+	r.answers(nil)
+	second := r.next(t) // by itself, five seconds later
+	second.verify(t, secret)
+	if first.id() != second.id() || first.header.Get("Webhook-Timestamp") == second.header.Get("Webhook-Timestamp") {
+		t.Errorf("ids are %s and %s, timestamps %s and %s", first.id(), second.id(),
+			first.header.Get("Webhook-Timestamp"), second.header.Get("Webhook-Timestamp"))
+	}
+	o.await(t, `select state = 'delivered' and attempts = 2 from webhook_deliveries`)
+	o.await(t, `select failing_since is null from webhook_endpoints where id = $1`, id)
+}
+
+// Two workers under a burst: each announcement arrives at each endpoint exactly once, and no job is there twice.
+func TestTwoWorkers(t *testing.T) {
+	t.Parallel()
+	const burst = 300
+	o := newOffice(t)
+	a, b := newReceiver(t), newReceiver(t)
+	o.endpoint(t, o.ctx, a.URL)
+	o.endpoint(t, o.ctx, b.URL)
+	o.start(t)
+	o.start(t)
+	start := time.Now()
+	o.announce(t, o.ctx, burst)
+	o.await(t, allDelivered, 2*burst)
+	t.Logf("%d deliveries in %s", 2*burst, time.Since(start))
+	for name, r := range map[string]*receiver{"a": a, "b": b} {
+		seen := map[string]int{}
+		for range burst {
+			seen[r.next(t).id()]++
+		}
+		r.none(t)
+		if len(seen) != burst {
+			t.Errorf("%s saw %d announcements", name, len(seen))
+		}
+	}
+	if n := o.count(t, `select count(*) from river_job`); n != 2*burst {
+		t.Errorf("%d jobs", n)
+	}
+}
+
+// Nine endpoints of one tenant that answer nothing, with a backlog, do not hold up another tenant's, not even by the time
+// that they are given to answer: they have eight slots each, of a worker's.
+func TestSlowEndpointsHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	slow, quick := newReceiver(t), newReceiver(t)
+	slow.answers(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })
+	for range 9 {
+		o.endpoint(t, o.ctx, slow.URL)
+	}
+	other := o.newTenant(t)
+	o.endpoint(t, other, quick.URL)
+	o.announce(t, o.ctx, 100)
+	o.start(t)
+	for range 9 * window {
+		slow.next(t)
+	}
+	start := time.Now()
+	o.announce(t, other, 1)
+	quick.next(t)
+	took := time.Since(start)
+	t.Logf("behind nine that hang, another tenant's webhook took %s", took)
+	if took > o.conf.Timeout/2 {
+		t.Errorf("it took %s", took)
+	}
+	slow.none(t)
+	who, err := tenant.From(o.ctx)
+	must(t, err)
+	if n := o.count(t, `select count(*) from webhook_deliveries where tenant_id = $1 and job_id is not null`, who.Tenant); n != 9*window {
+		t.Errorf("%d are under way", n)
+	}
+}
+
+// An endpoint that is deleted, or disabled, while an attempt is under way gets no other, and nothing breaks.
+func TestDeletedMeanwhile(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	release := make(chan struct{})
+	r.answers(func(w http.ResponseWriter, _ *http.Request) {
+		<-release
+		w.WriteHeader(http.StatusInternalServerError)
+	})
+	deleted, _ := o.endpoint(t, o.ctx, r.URL)
+	disabled, _ := o.endpoint(t, o.ctx, r.URL)
+	o.announce(t, o.ctx, 1)
+	o.start(t)
+	r.next(t)
+	r.next(t)
+	must(t, o.endpoints.Delete(o.ctx, deleted))
+	_, err := o.endpoints.Update(o.ctx, disabled, Change{Enabled: new(false)})
+	must(t, err)
+	close(release)
+	o.await(t, `select count(*) = 2 from river_job where state = 'completed'`)
+	if n := o.count(t, `select count(*) from webhook_deliveries where state = 'dead' and last_error = 'endpoint_disabled'`); n != 1 {
+		t.Errorf("%d dead letters; %v", n, o.rows(t))
+	}
+	if n := o.count(t, `select count(*) from webhook_secrets`); n != 1 {
+		t.Errorf("%d secrets", n)
+	}
+	r.none(t)
+}
+
+// 410 disables the endpoint at once, which the audit log and the tenant's other endpoints are told.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	gone, other := newReceiver(t), newReceiver(t)
+	gone.answers(status(http.StatusGone))
+	id, _ := o.endpoint(t, o.ctx, gone.URL)
+	_, secret := o.endpoint(t, o.ctx, other.URL, storage.AnnounceWebhookDisabled)
+	o.announce(t, o.ctx, 1)
+	o.start(t)
+	gone.next(t)
+	c := other.next(t)
+	c.verify(t, secret)
+	if !strings.Contains(string(c.body), `"data":{"endpoint_id":"`+id.String()+`","reason":"gone"}`) {
+		t.Errorf("the other is told %s", c.body)
+	}
+	o.await(t, `select disabled_reason = 'gone' from webhook_endpoints where id = $1`, id)
+	if n := o.count(t, `select count(*) from audit where action = 'webhook.disable' and subject = $1`, id.String()); n != 1 {
+		t.Errorf("%d audit entries", n)
+	}
+	o.announce(t, o.ctx, 1)
+	o.await(t, `select not exists (select from announcements where dispatched_at is null)`)
+	gone.none(t)
+}
+
+// An endpoint of which no attempt succeeded for five days is disabled by the next that fails; one that failed for less
+// is not.
+func TestFailingForDays(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	r.answers(status(http.StatusBadGateway))
+	old, _ := o.endpoint(t, o.ctx, r.URL)
+	young, _ := o.endpoint(t, o.ctx, r.URL)
+	o.exec(t, `update webhook_endpoints set failing_since = now() - interval '5 days 1 minute' where id = $1`, old)
+	o.exec(t, `update webhook_endpoints set failing_since = now() - interval '4 days 23 hours' where id = $1`, young)
+	o.announce(t, o.ctx, 1)
+	o.start(t)
+	o.await(t, `select disabled_reason = 'failing' from webhook_endpoints where id = $1`, old)
+	o.await(t, `select attempts = 1 and state = 'pending' from webhook_deliveries where endpoint_id = $1
+		order by created_at limit 1`, young)
+	if n := o.count(t, `select count(*) from webhook_endpoints where id = $1 and disabled_at is null`, young); n != 1 {
+		t.Error("the other is disabled too")
+	}
+}
+
+// The last attempt of the schedule that fails makes a dead letter, which is kept and can be replayed under the same id;
+// so can all since a time.
+func TestDeadLetterAndReplay(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	r.answers(status(http.StatusInternalServerError))
+	id, secret := o.endpoint(t, o.ctx, r.URL)
+	o.announce(t, o.ctx, 1)
+	o.start(t)
+	first := r.next(t)
+	o.await(t, `select attempts = 1 and job_id is null from webhook_deliveries`)
+	o.exec(t, `update webhook_deliveries set attempts = 9, next_attempt_at = now()`)
+	r.next(t)
+	o.await(t, anyDead)
+	o.await(t, `select attempts = 10 and ended_at is not null and last_error = 'status' from webhook_deliveries`)
+	r.answers(nil)
+	delivery := uuid.MustParse(o.text(t, `select id::text from webhook_deliveries`))
+	_, err := o.endpoints.Replay(o.ctx, id, delivery)
+	must(t, err)
+	c := r.next(t)
+	c.verify(t, secret)
+	if c.id() != first.id() {
+		t.Errorf("replayed as %s, was %s", c.id(), first.id())
+	}
+	o.await(t, allDelivered, 1)
+	for _, since := range []time.Duration{time.Hour, -time.Hour} {
+		o.exec(t, `update webhook_deliveries set state = 'dead'`)
+		n, err := o.endpoints.ReplayDead(o.ctx, id, time.Now().Add(-since))
+		must(t, err)
+		if want := map[time.Duration]int64{time.Hour: 1, -time.Hour: 0}[since]; n != want {
+			t.Errorf("%d replayed since %s ago, want %d", n, since, want)
+		}
+		if n == 1 {
+			r.next(t)
+			o.await(t, allDelivered, 1)
+		}
+	}
+}
+
+func (o *office) text(t *testing.T, sql string) (s string) {
+	t.Helper()
+	must(t, o.Worker.Pool().QueryRow(t.Context(), sql).Scan(&s))
+	return s
+}
+
+// 429 with Retry-After holds the whole endpoint until then.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	r.answers(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	o.endpoint(t, o.ctx, r.URL)
+	o.announce(t, o.ctx, 1)
+	o.start(t)
+	r.next(t)
+	o.await(t, `select next_attempt_at > now() + interval '59 minutes' and last_status = 429 from webhook_deliveries`)
+	o.announce(t, o.ctx, 1)
+	o.await(t, `select count(*) = 2 from webhook_deliveries`)
+	witness := newReceiver(t)
+	o.endpoint(t, o.ctx, witness.URL)
+	o.announce(t, o.ctx, 1)
+	witness.next(t) // by now the held one would have been told too
+	r.none(t)
+}
+
+// A response that never ends costs its endpoint's attempt a second and no memory, and its status counts; one that never
+// begins is given up.
+func TestResponseThatNeverEnds(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.conf.Timeout = 3 * time.Second
+	endless, trickle, silent := newReceiver(t), newReceiver(t), newReceiver(t)
+	endless.answers(func(w http.ResponseWriter, _ *http.Request) {
+		for chunk := make([]byte, 32<<10); ; {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	})
+	trickle.answers(func(w http.ResponseWriter, q *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-q.Context().Done()
+	})
+	silent.answers(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })
+	for _, r := range []*receiver{endless, trickle, silent} {
+		o.endpoint(t, o.ctx, r.URL)
+	}
+	o.announce(t, o.ctx, 1)
+	o.start(t)
+	o.await(t, allDelivered, 2)
+	o.await(t, `select last_error = 'timeout' and last_ms >= 3000 from webhook_deliveries where state = 'pending'`)
+	if n := o.count(t, `select max(last_ms) from webhook_deliveries where state = 'delivered'`); n > 2500 {
+		t.Errorf("an endless answer took %d ms", n)
+	}
+}
+
+// What an upload's webhook tells is the tenant's own row, even if the announcement names another's; and of one that was
+// deleted, its id.
+func TestPayloadOfAnotherTenant(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	other := o.newTenant(t)
+	create := func(name string) uuid.UUID {
+		id := uuid.Must(uuid.NewV7())
+		must(t, o.API.InTenant(other, func(tx storage.Tx) error {
+			return tx.CreateUpload(other, storage.NewUpload{
+				ID: id, UserID: "eva", Project: "secreto", Filename: name, Metadata: map[string]string{}, Size: 10,
+			})
+		}))
+		return id
+	}
+	r := newReceiver(t)
+	o.endpoint(t, o.ctx, r.URL)
+	id := create("plano.pdf")
+	must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
+		return tx.Announce(o.ctx, storage.Announcement{Type: storage.AnnounceUploadCompleted, Upload: id})
+	}))
+	o.start(t)
+	c := r.next(t)
+	if strings.Contains(string(c.body), "secreto") || strings.Contains(string(c.body), "plano") {
+		t.Errorf("told of another tenant's row: %s", c.body)
+	}
+	if !strings.Contains(string(c.body), `"data":{"id":"`+id.String()+`","status":"completed","project":null`) {
+		t.Errorf("payload is %s", c.body)
+	}
+}
+
+// An upload that ends is announced, in the trace of what ended it, if some endpoint wants to know, and else costs no row; a
+// partial upload is not.
+func TestUploadsAreAnnounced(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	cancel := func(kind storage.Kind) uuid.UUID {
+		id := uuid.Must(uuid.NewV7())
+		must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
+			n := storage.NewUpload{ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 10, Kind: kind}
+			if err := tx.CreateUpload(o.ctx, n); err != nil {
+				return err
+			}
+			return tx.Cancel(o.ctx, id)
+		}))
+		return id
+	}
+	r := newReceiver(t)
+	cancel(storage.Single)
+	endpoint, _ := o.endpoint(t, o.ctx, r.URL, storage.AnnounceUploadFailed)
+	cancel(storage.Single)
+	types := []string{storage.AnnounceUploadCancelled}
+	_, err := o.endpoints.Update(o.ctx, endpoint, Change{Types: &types})
+	must(t, err)
+	cancel(storage.Partial)
+	if n := o.count(t, `select count(*) from announcements`); n != 0 {
+		t.Errorf("%d announcements that nobody wants", n)
+	}
+	id := cancel(storage.Single)
+	o.start(t)
+	c := r.next(t)
+	var m struct {
+		Type string
+		Data Upload
+	}
+	must(t, json.Unmarshal(c.body, &m))
+	if m.Type != "upload.cancelled" || m.Data.ID != id || m.Data.Status != storage.Cancelled || *m.Data.Project != "torre" || *m.Data.Size != 10 {
+		t.Errorf("told %s", c.body)
+	}
+}
+
+// Secrets are of no use without the key, nor for another endpoint; a key that was replaced still opens.
+func TestVault(t *testing.T) {
+	t.Parallel()
+	old, err := NewVault(testKey)
+	must(t, err)
+	both, err := NewVault("another key that only these tests know of," + testKey)
+	must(t, err)
+	tenantID, endpoint := uuid.New(), uuid.New()
+	secret := newSecret()
+	sealed := old.seal(tenantID, endpoint, secret)
+	if strings.Contains(string(sealed), secret) {
+		t.Error("not sealed")
+	}
+	if got, err := both.open(tenantID, endpoint, sealed); err != nil || got != secret {
+		t.Errorf("with both keys: %v", err)
+	}
+	if _, err := both.open(tenantID, uuid.New(), sealed); err == nil {
+		t.Error("opens for another endpoint")
+	}
+	if _, err := old.open(tenantID, endpoint, both.seal(tenantID, endpoint, secret)); err == nil {
+		t.Error("opens without the new key")
+	}
+	if _, err := NewVault(testKey + ",short"); err == nil {
+		t.Error("a short key is accepted")
+	}
+}
+
+// What has ended long ago is swept, with what is only its; what is pending is not, and neither are dead letters that are
+// young.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	id, _ := o.endpoint(t, o.ctx, r.URL)
+	o.announce(t, o.ctx, 4)
+	stop := o.start(t)
+	o.await(t, allDelivered, 4)
+	stop()
+	ids := strings.Split(o.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
+	o.exec(t, `update announcements set created_at = now() - interval '60 days'`)
+	o.exec(t, `update webhook_deliveries set ended_at = now() - interval '31 days'`)
+	o.exec(t, `update webhook_deliveries set state = 'pending', ended_at = null, next_attempt_at = now() where id = $1`, ids[0])
+	o.exec(t, `update webhook_deliveries set state = 'dead', ended_at = now() - interval '29 days' where id = $1`, ids[1])
+	_, _, err := o.endpoints.Rotate(o.ctx, id, 0)
+	must(t, err)
+	n, err := o.Worker.SweepWebhooks(t.Context(), DefaultSenderConfig().Retention, swept)
+	must(t, err)
+	left := strings.Split(o.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
+	if n != 2 || !slices.Equal(left, ids[:2]) {
+		t.Errorf("%d swept; left are %v of %v", n, left, ids)
+	}
+	if n := o.count(t, `select count(*) from webhook_secrets`); n != 1 {
+		t.Errorf("%d secrets", n)
+	}
+}
+
+// A tenant may have so many endpoints and no more.
+func TestMaxEndpoints(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	for range MaxEndpoints {
+		o.endpoint(t, o.ctx, "http://127.0.0.1:8080/")
+	}
+	_, _, err := o.endpoints.Create(o.ctx, storage.NewWebhook{URL: "http://127.0.0.1:8080/"})
+	if !errors.Is(err, storage.ErrTooManyWebhooks) {
+		t.Errorf("one more: %v", err)
+	}
+}

@@ -1,0 +1,227 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Why a change is refused.
+var (
+	ErrOff      = errors.New("webhooks are turned off")
+	ErrDisabled = errors.New("webhook endpoint is disabled")
+)
+
+// MaxEndpoints is how many a tenant may have.
+const MaxEndpoints = 10
+
+// Endpoints are managed here, each change with its entry in the audit log. Who may, the caller has seen to.
+type Endpoints struct {
+	DB    *storage.DB
+	Guard *Guard
+	Vault *Vault // nil where webhooks are off
+}
+
+// A Change names what is to change of an endpoint. A nil field stays as it is.
+type Change struct {
+	URL         *string
+	Types       *[]string // empty for all
+	Description *string
+	Enabled     *bool
+}
+
+// Create adds an endpoint and returns its secret, which is shown this once.
+func (m *Endpoints) Create(ctx context.Context, n storage.NewWebhook) (w storage.WebhookEndpoint, secret string, err error) {
+	if m.Vault == nil {
+		return w, "", ErrOff
+	}
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return w, "", err
+	}
+	if err := m.Guard.CheckURL(ctx, n.URL); err != nil {
+		return w, "", err
+	}
+	if n.ID, err = uuid.NewV7(); err != nil {
+		return w, "", err
+	}
+	secret = newSecret()
+	n.Secret = m.Vault.seal(who.Tenant, n.ID, secret)
+	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if err := tx.CreateWebhook(ctx, n, MaxEndpoints); err != nil {
+			return err
+		}
+		if err := audit(ctx, tx, "webhook.create", n.ID, map[string]any{"host": hostOf(n.URL), "types": n.Types}); err != nil {
+			return err
+		}
+		w, err = tx.Webhook(ctx, n.ID)
+		return err
+	})
+	return w, secret, err
+}
+
+// Update changes the endpoint, or returns [storage.ErrNotFound].
+func (m *Endpoints) Update(ctx context.Context, id uuid.UUID, c Change) (w storage.WebhookEndpoint, err error) {
+	if c.URL != nil {
+		if err := m.Guard.CheckURL(ctx, *c.URL); err != nil {
+			return w, err
+		}
+	}
+	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if w, err = tx.Webhook(ctx, id); err != nil {
+			return err
+		}
+		detail := c.apply(&w)
+		if err := tx.UpdateWebhook(ctx, w); err != nil {
+			return err
+		}
+		if err := enable(ctx, tx, id, c.Enabled); err != nil {
+			return err
+		}
+		if err := audit(ctx, tx, "webhook.update", id, detail); err != nil {
+			return err
+		}
+		w, err = tx.Webhook(ctx, id)
+		return err
+	})
+	return w, err
+}
+
+// apply changes w and returns what the audit log is told.
+func (c Change) apply(w *storage.WebhookEndpoint) map[string]any {
+	detail := map[string]any{}
+	if c.URL != nil {
+		w.URL, detail["host"] = *c.URL, hostOf(*c.URL)
+	}
+	if c.Types != nil {
+		w.Types, detail["types"] = *c.Types, *c.Types
+	}
+	if c.Description != nil {
+		w.Description, detail["description"] = c.Description, true
+	}
+	if c.Enabled != nil {
+		detail["enabled"] = *c.Enabled
+	}
+	return detail
+}
+
+func enable(ctx context.Context, tx storage.Tx, id uuid.UUID, yes *bool) error {
+	switch {
+	case yes == nil:
+		return nil
+	case *yes:
+		return tx.EnableWebhook(ctx, id)
+	}
+	return tx.DisableWebhook(ctx, id, storage.DisabledByRequest)
+}
+
+// Delete removes the endpoint with all its deliveries, or returns [storage.ErrNotFound].
+func (m *Endpoints) Delete(ctx context.Context, id uuid.UUID) error {
+	return m.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := tx.DeleteWebhook(ctx, id); err != nil {
+			return err
+		}
+		return audit(ctx, tx, "webhook.delete", id, nil)
+	})
+}
+
+// Rotate gives the endpoint another secret and returns it, this once. The one before it signs beside it for overlap.
+func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Duration) (w storage.WebhookEndpoint, secret string, err error) {
+	if m.Vault == nil {
+		return w, "", ErrOff
+	}
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return w, "", err
+	}
+	secret = newSecret()
+	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if err := tx.RotateWebhook(ctx, id, m.Vault.seal(who.Tenant, id, secret), overlap); err != nil {
+			return err
+		}
+		if err := audit(ctx, tx, "webhook.rotate", id, map[string]any{"overlap_seconds": int64(overlap.Seconds())}); err != nil {
+			return err
+		}
+		w, err = tx.Webhook(ctx, id)
+		return err
+	})
+	return w, secret, err
+}
+
+// Test sends webhook.test to the endpoint.
+func (m *Endpoints) Test(ctx context.Context, id uuid.UUID) (d storage.Delivery, err error) {
+	err = m.deliver(ctx, id, "webhook.test", func(tx storage.Tx) (map[string]any, error) {
+		delivery, err := tx.TestWebhook(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		d, err = tx.Delivery(ctx, id, delivery)
+		return nil, err
+	})
+	return d, err
+}
+
+// Replay delivers again what has ended.
+func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d storage.Delivery, err error) {
+	err = m.deliver(ctx, id, "webhook.replay", func(tx storage.Tx) (map[string]any, error) {
+		if err := tx.ReplayDelivery(ctx, id, delivery); err != nil {
+			return nil, err
+		}
+		d, err = tx.Delivery(ctx, id, delivery)
+		return map[string]any{"delivery_id": delivery}, err
+	})
+	return d, err
+}
+
+// ReplayDead delivers again all dead letters since then, and returns how many they are.
+func (m *Endpoints) ReplayDead(ctx context.Context, id uuid.UUID, since time.Time) (n int64, err error) {
+	err = m.deliver(ctx, id, "webhook.replay", func(tx storage.Tx) (detail map[string]any, err error) {
+		n, err = tx.ReplayDead(ctx, id, since)
+		return map[string]any{"since": since, "deliveries": n}, err
+	})
+	return n, err
+}
+
+// deliver has fn make deliveries for the endpoint, which must be enabled.
+func (m *Endpoints) deliver(ctx context.Context, id uuid.UUID, action string, fn func(storage.Tx) (map[string]any, error)) error {
+	if m.Vault == nil {
+		return ErrOff
+	}
+	return m.DB.InTenant(ctx, func(tx storage.Tx) error {
+		w, err := tx.Webhook(ctx, id)
+		if err != nil {
+			return err
+		}
+		if w.DisabledAt != nil {
+			return ErrDisabled
+		}
+		detail, err := fn(tx)
+		if err != nil {
+			return err
+		}
+		return audit(ctx, tx, action, id, detail)
+	})
+}
+
+func audit(ctx context.Context, tx storage.Tx, action string, id uuid.UUID, detail map[string]any) error {
+	return tx.Audit(ctx, storage.Audit{Action: action, Subject: id.String(), Detail: detail})
+}
+
+// hostOf leaves out the rest of a URL, which may have a token in it.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
+
+// KnownType reports whether an endpoint can choose the type.
+func KnownType(t string) bool { return slices.Contains(storage.AnnouncementTypes(), t) }

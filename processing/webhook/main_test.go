@@ -1,0 +1,274 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/tenant"
+)
+
+var shared *storagetest.Cluster
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if shared, err = storagetest.Start(ctx); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, shared.Stop()) }()
+	return m.Run(), nil
+}
+
+const testKey = "a key that only these tests know of"
+
+// A post office is a database of the test's own, one tenant with a manager, and what manages its endpoints.
+type office struct {
+	*storagetest.Database
+	ctx       context.Context // acts for the manager
+	endpoints *Endpoints
+	guard     *Guard // of the senders
+	conf      SenderConfig
+}
+
+func newOffice(t *testing.T) *office {
+	t.Helper()
+	o := &office{Database: shared.NewDatabase(t), conf: DefaultSenderConfig()}
+	o.ctx = o.newTenant(t)
+	vault, err := NewVault(testKey)
+	must(t, err)
+	o.guard = NewGuard(localConfig())
+	o.endpoints = &Endpoints{DB: o.API, Guard: NewGuard(localConfig()), Vault: vault}
+	return o
+}
+
+// localConfig lets webhooks reach the tests' receivers.
+func localConfig() Config {
+	return Config{Keys: testKey, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, AllowHTTP: true}
+}
+
+// newTenant returns a context that acts for the manager of a tenant of its own.
+func (o *office) newTenant(t *testing.T) context.Context {
+	t.Helper()
+	who, err := tenant.From(o.NewTenant(t, 1<<40))
+	must(t, err)
+	who.Role = tenant.Constructora
+	return tenant.With(t.Context(), who)
+}
+
+// endpoint registers the URL and returns its id and secret.
+func (o *office) endpoint(t *testing.T, ctx context.Context, url string, types ...string) (uuid.UUID, string) {
+	t.Helper()
+	w, secret, err := o.endpoints.Create(ctx, storage.NewWebhook{URL: url, Types: types})
+	must(t, err)
+	return w.ID, secret
+}
+
+// announce announces n things to the tenant.
+func (o *office) announce(t *testing.T, ctx context.Context, n int) {
+	t.Helper()
+	must(t, o.API.InTenant(ctx, func(tx storage.Tx) error {
+		for i := range n {
+			a := storage.Announcement{Type: storage.AnnounceQuotaWarning, Detail: map[string]any{"percent": i}}
+			if err := tx.Announce(ctx, a); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// start runs a worker: a dispatcher, and a pool that sends. It returns what stops it once running attempts have ended.
+func (o *office) start(t *testing.T) (stop func()) {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	d, err := NewDispatcher(o.conf, o.Worker, log)
+	must(t, err)
+	vault, err := NewVault(testKey)
+	must(t, err)
+	s := NewSender(o.conf, d, vault, o.guard, NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
+	workers, queues := river.NewWorkers(), map[string]river.QueueConfig{}
+	s.Join(workers, queues)
+	client, err := river.NewClient(riverpgxv5.New(o.Worker.Pool()), &river.Config{
+		Queues: queues, Workers: workers, Logger: log, FetchCooldown: 20 * time.Millisecond, FetchPollInterval: 250 * time.Millisecond,
+		RescueStuckJobsAfter: 6 * time.Minute, JobTimeout: 5 * time.Minute,
+	})
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	must(t, client.Start(context.WithoutCancel(ctx)))
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		last, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
+		defer cancel()
+		if err := client.StopAndCancel(last); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// A call is a webhook as it arrived.
+type call struct {
+	header http.Header
+	body   []byte
+}
+
+// A receiver is a real HTTP server that keeps what arrives and answers as it is told to.
+type receiver struct {
+	*httptest.Server
+	calls  chan call
+	mu     sync.Mutex
+	answer http.HandlerFunc
+}
+
+func newReceiver(t *testing.T) *receiver {
+	t.Helper()
+	r := &receiver{calls: make(chan call, 10_000)}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		body, err := io.ReadAll(q.Body)
+		if err != nil {
+			return
+		}
+		r.calls <- call{q.Header, body}
+		r.mu.Lock()
+		answer := r.answer
+		r.mu.Unlock()
+		if answer != nil {
+			answer(w, q)
+		}
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// answers has the receiver answer so from now on.
+func (r *receiver) answers(h http.HandlerFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = h
+}
+
+func status(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+}
+
+// next waits for the next call.
+func (r *receiver) next(t *testing.T) call {
+	t.Helper()
+	select {
+	case c := <-r.calls:
+		return c
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing arrived")
+		return call{}
+	}
+}
+
+// none fails if something has arrived.
+func (r *receiver) none(t *testing.T) {
+	t.Helper()
+	select {
+	case c := <-r.calls:
+		t.Errorf("%s arrived", c.body)
+	default:
+	}
+}
+
+// verify checks the call as a receiver would, with the specification's own library.
+func (c call) verify(t *testing.T, secret string) {
+	t.Helper()
+	if err := c.verifies(t, secret); err != nil {
+		t.Error(err)
+	}
+}
+
+func (c call) verifies(t *testing.T, secret string) error {
+	t.Helper()
+	w, err := standardwebhooks.NewWebhook(secret)
+	must(t, err)
+	return w.Verify(c.body, c.header)
+}
+
+func (c call) id() string { return c.header.Get("Webhook-Id") }
+
+// await waits until sql, which yields a boolean or nothing, is true.
+func (o *office) await(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+		var yes bool
+		must(t, o.Worker.Pool().QueryRow(t.Context(), `select coalesce((`+sql+`), false)`, args...).Scan(&yes))
+		if yes {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not in time: %s; deliveries are %v", sql, o.rows(t))
+		}
+	}
+}
+
+func (o *office) rows(t *testing.T) []string {
+	rows, err := o.Worker.Pool().Query(t.Context(), `select to_jsonb(d)::text from webhook_deliveries d limit 20`)
+	must(t, err)
+	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	must(t, err)
+	return all
+}
+
+func (o *office) count(t *testing.T, sql string, args ...any) (n int) {
+	t.Helper()
+	must(t, o.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
+	return n
+}
+
+// exec does what only time would.
+func (o *office) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	tag, err := o.Worker.Pool().Exec(t.Context(), sql, args...)
+	must(t, err)
+	if tag.RowsAffected() == 0 {
+		t.Fatalf("%s changed nothing", sql)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
