@@ -25,6 +25,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -104,10 +105,13 @@ func newSite(t testing.TB) *site {
 	must(t, err)
 	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test"})
 	must(t, err)
+	vault, err := webhook.NewVault(secret)
+	must(t, err)
 	s.server, err = server.New(server.DefaultConfig(), server.Parts{
 		DB: s.API, Bucket: bucket, Store: store,
 		Locker:    object.Locker{Leases: s.lease(t, log), Log: log},
 		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
+		Webhooks:  &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
 		Receipts:  receipts, Tracers: noop.NewTracerProvider(),
 		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Log: log,
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -32,6 +33,7 @@ var (
 	errUnauthorized = errors.New("no valid token")
 	errBadRequest   = errors.New("request is not valid")
 	errNotFound     = errors.New("no such resource")
+	errWebhookURL   = errors.New("URL is not one for webhooks")
 )
 
 func problemOf(name string, status int, title, detail string) problem {
@@ -72,6 +74,10 @@ var problems = []struct {
 	{hooks.ErrNotPartial, problemOf("not-partial", 400, "Upload can not be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each once.")},
 	{hooks.ErrPartialOpen, problemOf("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},
 	{hooks.ErrPartialTaken, problemOf("partial-taken", 409, "A partial upload is part of another upload", "Send its bytes again as a new partial upload.")},
+	{errWebhookURL, problemOf("webhook-url", 422, "URL is not one for webhooks", "Name an https:// URL whose host has public addresses.")},
+	{webhook.ErrOff, problemOf("webhooks-off", 501, "Webhooks are not set up", "Whoever runs the installation can set TRAMO_WEBHOOK_KEY.")},
+	{webhook.ErrDisabled, problemOf("webhook-disabled", 409, "Webhook endpoint is disabled", "Enable it first: PATCH it with {\"enabled\": true}.")},
+	{storage.ErrTooManyWebhooks, problemOf("too-many-webhooks", 409, "Too many webhook endpoints", "Delete one that is no longer needed. One endpoint can take all types.")},
 	{storage.ErrNotYours, problemOf("not-yours", 403, "Another user's upload", "You can look at this upload with GET. Only the user that began it, or a manager of the company, can send to it or cancel it.")},
 	{storage.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 

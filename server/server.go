@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/web"
@@ -62,6 +63,7 @@ type Parts struct {
 	Locker    handler.Locker
 	Admission *hooks.Admission
 	Receipts  *hooks.Receipts
+	Webhooks  *webhook.Endpoints
 	Verifier  *Verifier
 	Metrics   *Metrics
 	Tracers   trace.TracerProvider
@@ -91,6 +93,7 @@ func New(c Config, p Parts) (*Server, error) {
 
 	api := e.Group("/api", s.authenticate)
 	s.routeUploads(api)
+	s.routeWebhooks(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, tus,
 			nameProtocol, s.authenticate)

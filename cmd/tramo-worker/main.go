@@ -50,6 +50,7 @@ type grammar struct {
 	cli.Types
 	cli.Lease
 	cli.Reconcile
+	webhookSettings
 	Clamd             string        `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
 	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
 	Workers           int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
@@ -72,6 +73,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	reconcile := g.Reconcile.Config(m)
 	rounds := processing.Rounds{ReconcileEvery: g.ReconcileInterval, InventoryEvery: g.InventoryInterval}
 	m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL", rounds.Validate())
+	webhooks := g.webhookSettings.config(m)
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
 	if err := m.Err(); err != nil {
 		return err
@@ -101,6 +103,10 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		return err
 	}
 	workers.Rounds = rounds
+	dispatch, err := webhooks.join(workers, db, registry, log)
+	if err != nil {
+		return err
+	}
 	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
 	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
@@ -111,6 +117,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })
 		group.Go(func() error { return workers.Run(ctx) })
+		group.Go(func() error { return dispatch(ctx) })
 		return group.Wait()
 	})
 }

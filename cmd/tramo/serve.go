@@ -11,6 +11,7 @@ import (
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -26,6 +27,7 @@ type serveCommand struct {
 	cli.Lease
 	storeSettings
 	receiptSettings
+	cli.Webhooks
 	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
 	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
@@ -44,6 +46,7 @@ type configs struct {
 	server   server.Config
 	policy   hooks.Policy
 	receipts hooks.ReceiptConfig
+	webhooks webhook.Config
 	log      *slog.Logger
 }
 
@@ -57,6 +60,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 		server:   server.DefaultConfig(),
 		policy:   hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
 		receipts: c.receipts(c.PublicURL, m),
+		webhooks: c.Webhooks.Config(m),
 		log:      c.Logger(m),
 	}
 	k.database.Replica = c.ReplicaName(m)
@@ -126,6 +130,10 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if k.receipts.Key == nil {
 		k.log.WarnContext(ctx, "no receipts: TRAMO_RECEIPT_KEY_FILE is not set")
 	}
+	webhooks, err := endpoints(k.webhooks, db, k.log)
+	if err != nil {
+		return server.Parts{}, err
+	}
 	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log}
 	store, err := object.NewStore(db, bucket, finisher, finisher, k.store, metrics, k.log)
 	if err != nil {
@@ -138,6 +146,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		Locker:    object.Locker{Leases: leases, Log: k.log},
 		Admission: &hooks.Admission{DB: db, Policy: k.policy, Log: k.log},
 		Receipts:  receipts,
+		Webhooks:  webhooks,
 		Verifier:  verifier,
 		Metrics:   server.NewMetrics(registry),
 		Tracers:   telemetry.NewTracerProvider(),

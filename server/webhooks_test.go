@@ -1,0 +1,255 @@
+package server_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// manager is one of the user's tenant.
+func (s *site) manager(t *testing.T, of user) user {
+	t.Helper()
+	who := of.who
+	who.User, who.Role = "jefa", tenant.Constructora
+	return s.as(t, who)
+}
+
+// call makes a request of the JSON API and decodes the answer, if it is one.
+func (u user) call(method, url, body string, into any) answer {
+	u.t.Helper()
+	a := u.do(method, url, strings.NewReader(body), "Content-Type", "application/json", "Tus-Resumable", "")
+	if into != nil && a.status < 300 {
+		if err := json.Unmarshal(a.body, into); err != nil {
+			u.t.Fatalf("%s %s: %d %s", method, url, a.status, a.body)
+		}
+	}
+	return a
+}
+
+type endpoint struct {
+	ID             uuid.UUID
+	URL            string
+	Types          []string
+	Enabled        bool
+	Secret         *string
+	DisabledReason *string `json:"disabled_reason"`
+	PreviousUntil  *string `json:"previous_secret_until"`
+}
+
+// A manager adds, reads, changes, rotates, tests and deletes an endpoint; the secret is told at creation and at rotation and
+// nowhere else; each change is in the audit log, without a secret or the URL's token.
+func TestWebhookEndpoints(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.manager(t, s.user)
+	at := s.url + "/api/webhooks"
+	var made, got endpoint
+	a := u.call("POST", at, `{"url":"https://93.184.215.14/in?token=geheim","types":["upload.completed"],"description":"ERP"}`, &made)
+	a.want(t, 201, "")
+	a.wantHeader(t, "Cache-Control", "no-store")
+	a.wantHeader(t, "Location", "/api/webhooks/"+made.ID.String())
+	if made.Secret == nil || !strings.HasPrefix(*made.Secret, "whsec_") || !made.Enabled || len(made.Types) != 1 {
+		t.Errorf("created %s", a.body)
+	}
+	one := at + "/" + made.ID.String()
+	for _, url := range []string{at, one, one + "/deliveries"} {
+		a := u.call("GET", url, "", nil)
+		a.want(t, 200, "")
+		if strings.Contains(string(a.body), "whsec_") || strings.Contains(string(a.body), "secret\":") {
+			t.Errorf("GET %s tells a secret: %s", url, a.body)
+		}
+	}
+	u.call("PATCH", one, `{"types":null,"enabled":false}`, &got).want(t, 200, "")
+	if got.Types != nil || got.Enabled || got.DisabledReason == nil || *got.DisabledReason != "request" || got.URL != made.URL {
+		t.Errorf("changed to %+v", got)
+	}
+	u.call("POST", one+"/test", "", nil).want(t, 409, "webhook-disabled")
+	u.call("POST", one+"/deliveries/replay", `{"since":"2026-01-01T00:00:00Z"}`, nil).want(t, 409, "webhook-disabled")
+	u.call("PATCH", one, `{"enabled":true}`, &got).want(t, 200, "")
+	if !got.Enabled || got.DisabledReason != nil {
+		t.Errorf("enabled it is %+v", got)
+	}
+	a = u.call("POST", one+"/rotate", `{"overlap_seconds":60}`, &got)
+	if a.want(t, 200, ""); got.Secret == nil || *got.Secret == *made.Secret || got.PreviousUntil == nil {
+		t.Errorf("rotated to %s", a.body)
+	}
+	var d struct{ ID uuid.UUID }
+	u.call("POST", one+"/test", "", &d).want(t, 202, "")
+	s.exec(t, `update webhook_deliveries set state = 'dead', next_attempt_at = null, ended_at = now()`)
+	var list struct {
+		Items []struct {
+			ID    uuid.UUID
+			Type  string
+			State string
+		}
+		Next *string
+	}
+	u.call("GET", one+"/deliveries?state=dead&limit=1", "", &list).want(t, 200, "")
+	if len(list.Items) != 1 || list.Items[0].ID != d.ID || list.Items[0].Type != "webhook.test" || list.Next == nil {
+		t.Errorf("dead letters are %+v", list)
+	}
+	u.call("GET", one+"/deliveries?cursor="+d.ID.String(), "", &list).want(t, 200, "")
+	if len(list.Items) != 0 {
+		t.Errorf("behind the last there are %+v", list)
+	}
+	u.call("POST", one+"/deliveries/"+d.ID.String()+"/replay", "", nil).want(t, 202, "")
+	u.call("GET", one+"/deliveries?state=pending", "", &list).want(t, 200, "")
+	if len(list.Items) != 1 {
+		t.Errorf("after the replay there are pending %+v", list)
+	}
+	u.call("DELETE", one, "", nil).want(t, 204, "")
+	u.call("GET", one, "", nil).want(t, 404, "not-found")
+	var log string
+	must(t, s.admin.QueryRow(t.Context(), `select string_agg(action || ' ' || actor || ' ' || detail, E'\n' order by seq) from audit where action like 'webhook.%'`).Scan(&log))
+	for _, action := range []string{"create", "update", "rotate", "test", "replay", "delete"} {
+		if !strings.Contains(log, "webhook."+action+" jefa") {
+			t.Errorf("no %s in the audit log:\n%s", action, log)
+		}
+	}
+	if strings.Contains(log, "geheim") || strings.Contains(log, "whsec_") {
+		t.Errorf("the audit log tells a secret:\n%s", log)
+	}
+}
+
+// Only managers whose token covers all projects come near, and for another tenant's there is nothing here.
+func TestWebhooksAreTheirOwn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	at := s.url + "/api/webhooks"
+	owner := s.manager(t, s.user)
+	var made endpoint
+	owner.call("POST", at, `{"url":"https://93.184.215.14/in"}`, &made).want(t, 201, "")
+	var d struct{ ID uuid.UUID }
+	owner.call("POST", at+"/"+made.ID.String()+"/test", "", &d).want(t, 202, "")
+	before := s.webhookRows(t)
+	investor, narrowed := s.user.who, owner.who
+	investor.Role, narrowed.Projects = tenant.Inversionista, []string{"torre"}
+	stranger := s.manager(t, s.newTenant(t))
+	routes := func(id, delivery uuid.UUID) [][3]string {
+		one := at + "/" + id.String()
+		return [][3]string{
+			{"GET", one, ""}, {"PATCH", one, `{"url":"https://93.184.215.14/mine"}`}, {"PATCH", one, `{"enabled":false}`}, {"DELETE", one, ""},
+			{"POST", one + "/rotate", ""}, {"POST", one + "/test", ""}, {"GET", one + "/deliveries", ""},
+			{"POST", one + "/deliveries/replay", `{"since":"2026-01-01T00:00:00Z"}`},
+			{"POST", one + "/deliveries/" + delivery.String() + "/replay", ""},
+		}
+	}
+	nothing := routes(uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()))
+	for i, r := range routes(made.ID, d.ID) {
+		a, b := stranger.call(r[0], r[1], r[2], nil), stranger.call(nothing[i][0], nothing[i][1], nothing[i][2], nil)
+		a.want(t, 404, "not-found")
+		if string(a.body) != string(b.body) || a.status != b.status {
+			t.Errorf("%s %s: %d %s, but for nothing %d %s", r[0], r[1], a.status, a.body, b.status, b.body)
+		}
+		for _, u := range []user{s.user, s.as(t, investor)} {
+			u.call(r[0], r[1], r[2], nil).want(t, 403, "forbidden")
+		}
+	}
+	for _, u := range []user{s.user, s.as(t, investor)} {
+		u.call("POST", at, `{"url":"https://93.184.215.14/"}`, nil).want(t, 403, "forbidden")
+		u.call("GET", at, "", nil).want(t, 403, "forbidden")
+	}
+	var list struct{ Items []endpoint }
+	stranger.call("GET", at, "", &list).want(t, 200, "")
+	if len(list.Items) != 0 {
+		t.Errorf("another tenant sees %+v", list)
+	}
+	if after := s.webhookRows(t); after != before {
+		t.Errorf("rows changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+func (s *site) webhookRows(t *testing.T) (all string) {
+	t.Helper()
+	must(t, s.admin.QueryRow(t.Context(), `select coalesce(string_agg(r, E'\n' order by r), '') from (
+		select to_jsonb(e)::text r from webhook_endpoints e union all select to_jsonb(x)::text from webhook_secrets x
+		union all select to_jsonb(d)::text from webhook_deliveries d) rows`).Scan(&all))
+	return all
+}
+
+// What a manager sends is checked, and answered with what to do.
+func TestWebhookRequests(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.manager(t, s.user)
+	at := s.url + "/api/webhooks"
+	var made endpoint
+	u.call("POST", at, `{"url":"https://93.184.215.14/in"}`, &made).want(t, 201, "")
+	one := at + "/" + made.ID.String()
+	for _, c := range []struct {
+		method, url, body string
+		status            int
+		problem           string
+	}{
+		{"POST", at, `{"url":"https://10.0.0.1/"}`, 422, "webhook-url"},
+		{"POST", at, `{"url":"http://93.184.215.14/"}`, 422, "webhook-url"},
+		{"POST", at, `{}`, 422, "webhook-url"},
+		{"POST", at, ``, 422, "webhook-url"},
+		{"POST", at, `{"url":"https://93.184.215.14/","types":["upload.eaten"]}`, 400, "bad-request"},
+		{"POST", at, `{"url":"https://93.184.215.14/","types":["webhook.test"]}`, 400, "bad-request"},
+		{"POST", at, `{"url":"https://93.184.215.14/","secret":"mine"}`, 400, "bad-request"},
+		{"POST", at, `{"url":"https://93.184.215.14/"}{}`, 400, "bad-request"},
+		{"POST", at, `[]`, 400, "bad-request"},
+		{"POST", at, `{"url":"https://93.184.215.14/","description":"` + strings.Repeat("x", 501) + `"}`, 400, "bad-request"},
+		{"PATCH", one, `{"url":"https://127.0.0.1/"}`, 422, "webhook-url"},
+		{"PATCH", one, `{"types":"all"}`, 400, "bad-request"},
+		{"PATCH", one, `{"types":["upload.eaten"]}`, 400, "bad-request"},
+		{"POST", one + "/rotate", `{"overlap_seconds":-1}`, 400, "bad-request"},
+		{"POST", one + "/rotate", `{"overlap_seconds":604801}`, 400, "bad-request"},
+		{"POST", one + "/deliveries/replay", `{}`, 400, "bad-request"},
+		{"POST", one + "/deliveries/replay", `{"since":"yesterday"}`, 400, "bad-request"},
+		{"GET", one + "/deliveries?state=lost", "", 400, "bad-request"},
+		{"GET", one + "/deliveries?cursor=x", "", 400, "bad-request"},
+		{"GET", at + "/x", "", 404, "not-found"},
+	} {
+		a := u.call(c.method, c.url, c.body, nil)
+		a.want(t, c.status, c.problem)
+		if t.Failed() {
+			t.Fatalf("%s %s %s", c.method, c.url, c.body)
+		}
+	}
+	for i := 1; i < webhook.MaxEndpoints; i++ {
+		u.call("POST", at, fmt.Sprintf(`{"url":"https://93.184.215.14/%d"}`, i), nil).want(t, 201, "")
+	}
+	u.call("POST", at, `{"url":"https://93.184.215.14/more"}`, nil).want(t, http.StatusConflict, "too-many-webhooks")
+}
+
+// What a webhook tells of an upload is what GET tells, field by field.
+func TestWebhookTellsWhatGETTells(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	url := s.user.create(1000, "Upload-Metadata", metadata("filename", "a.jpg", "filetype", "image/jpeg", "client_id", "c1", "batch", "lunes"))
+	s.exec(t, `update uploads set status = 'failed', failure_reason = 'infected', failure_detail = 'Eicar',
+		sha256 = decode(repeat('ab', 32), 'hex'), uploaded_at = now(), completed_at = now(), detected_type = 'image/png'`)
+	var got, told map[string]any
+	s.user.call("GET", url, "", &got).want(t, 200, "")
+	ctx := tenant.With(t.Context(), s.user.who)
+	must(t, s.API.InTenant(ctx, func(tx storage.Tx) error {
+		u, err := tx.Upload(ctx, idOf(url))
+		if err != nil {
+			return err
+		}
+		b, err := json.Marshal(webhook.Describe(u))
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &told)
+	}))
+	if len(told) < 13 {
+		t.Errorf("told only %v", told)
+	}
+	for name, value := range told {
+		if value == nil || !reflect.DeepEqual(got[name], value) {
+			t.Errorf("%s is %v, and GET tells %v", name, value, got[name])
+		}
+	}
+}
