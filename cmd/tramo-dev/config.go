@@ -35,6 +35,7 @@ type config struct {
 	JWTSecret      string `env:"TRAMO_JWT_SECRET" help:"The secret that signs tokens. (generated, remembered)"`
 	JWKSURL        string `env:"TRAMO_JWKS_URL" help:"An identity provider's keys, instead of a secret. There is no demo token then."`
 	ReceiptKeyFile string `env:"TRAMO_RECEIPT_KEY_FILE" help:"The private key that signs receipts. (generated, remembered)"`
+	WebhookKey     string `env:"TRAMO_WEBHOOK_KEY" help:"The secret that encrypts those of webhooks. (generated, remembered)"`
 
 	LogFormat string `env:"TRAMO_LOG_FORMAT" default:"text" help:"text or json. (${default})"`
 }

@@ -99,6 +99,11 @@ func (s *devStack) prepare() error {
 			return err
 		}
 	}
+	if s.cfg.WebhookKey == "" {
+		if s.cfg.WebhookKey, err = secret(s.cfg.Dir, "webhook-key"); err != nil {
+			return err
+		}
+	}
 	if s.cfg.ReceiptKeyFile == "" {
 		s.cfg.ReceiptKeyFile, err = receiptKey(s.cfg.Dir)
 	}
@@ -125,7 +130,11 @@ func (s *devStack) startParts(ctx context.Context) error {
 	s.extraEnv = append(s.extraEnv,
 		"TRAMO_S3_ENDPOINT="+s.cfg.S3Endpoint, "TRAMO_S3_BUCKET="+s.cfg.S3Bucket, "TRAMO_CLAMD="+s.cfg.Clamd,
 		"TRAMO_PUBLIC_URL="+s.cfg.PublicURL, "TRAMO_LOG_FORMAT="+s.cfg.LogFormat,
-		"TRAMO_RECEIPT_KEY_FILE="+s.cfg.ReceiptKeyFile)
+		"TRAMO_RECEIPT_KEY_FILE="+s.cfg.ReceiptKeyFile, "TRAMO_WEBHOOK_KEY="+s.cfg.WebhookKey)
+	if os.Getenv("TRAMO_WEBHOOK_ALLOW") == "" {
+		// Receivers are tried out on this machine.
+		s.extraEnv = append(s.extraEnv, "TRAMO_WEBHOOK_ALLOW=127.0.0.0/8,::1/128", "TRAMO_WEBHOOK_ALLOW_HTTP=true")
+	}
 	if s.cfg.JWKSURL != "" {
 		s.extraEnv = append(s.extraEnv, "TRAMO_JWKS_URL="+s.cfg.JWKSURL)
 	} else {

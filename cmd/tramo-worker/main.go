@@ -73,7 +73,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	reconcile := g.Reconcile.Config(m)
 	rounds := processing.Rounds{ReconcileEvery: g.ReconcileInterval, InventoryEvery: g.InventoryInterval}
 	m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL", rounds.Validate())
-	webhooks := g.webhookSettings.config(m)
+	webhooks := g.webhooks(m)
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
 	if err := m.Err(); err != nil {
 		return err

@@ -28,9 +28,9 @@ type webhookConfig struct {
 	sender webhook.SenderConfig
 }
 
-func (s webhookSettings) config(m *cli.Mistakes) webhookConfig {
+func (s webhookSettings) webhooks(m *cli.Mistakes) webhookConfig {
 	c := webhookConfig{
-		Config: s.Webhooks.Config(m),
+		Config: s.Config(m),
 		sender: webhook.SenderConfig{Timeout: s.WebhookTimeout, Slots: s.WebhookSlots, Retention: s.WebhookRetention},
 	}
 	m.Check("TRAMO_WEBHOOK_TIMEOUT, TRAMO_WEBHOOK_SLOTS, TRAMO_WEBHOOK_RETENTION", c.sender.Validate())

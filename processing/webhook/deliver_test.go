@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
@@ -165,9 +167,7 @@ func TestSlowEndpointsHoldUpNobody(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 	slow.none(t)
-	who, err := tenant.From(o.ctx)
-	must(t, err)
-	if n := o.count(t, `select count(*) from webhook_deliveries where tenant_id = $1 and job_id is not null`, who.Tenant); n != 9*window {
+	if n := o.count(t, `select count(*) from webhook_deliveries where tenant_id = $1 and job_id is not null`, o.tenantID(t)); n != 9*window {
 		t.Errorf("%d are under way", n)
 	}
 }
@@ -487,4 +487,79 @@ func TestMaxEndpoints(t *testing.T) {
 	if !errors.Is(err, storage.ErrTooManyWebhooks) {
 		t.Errorf("one more: %v", err)
 	}
+}
+
+// A job that was taken for dead, and whose delivery another job has, can record nothing, nor send; before it is old enough,
+// nothing is taken from it.
+func TestStaleJob(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t)
+	o.endpoint(t, o.ctx, r.URL)
+	o.announce(t, o.ctx, 1)
+	d, err := NewDispatcher(o.conf, o.Worker, slog.New(slog.DiscardHandler))
+	must(t, err)
+	dispatch := func() (job int64) {
+		n, err := o.Worker.DispatchWebhooks(t.Context(), window, func(tx pgx.Tx, due []storage.DueDelivery) ([]int64, error) {
+			return d.enqueue(t.Context(), tx, due)
+		})
+		must(t, err)
+		if n == 0 {
+			return 0
+		}
+		must(t, o.Worker.Pool().QueryRow(t.Context(), `select job_id from webhook_deliveries`).Scan(&job))
+		return job
+	}
+	first := dispatch()
+	o.exec(t, `update river_job set state = 'running', attempt = 1, attempted_at = now() - interval '25 seconds'`)
+	o.exec(t, `update webhook_deliveries set claimed_at = now() - interval '31 seconds'`)
+	reclaim := func(want int64) {
+		t.Helper()
+		n, err := o.Worker.ReclaimDeliveries(t.Context(), o.conf.Timeout+grace)
+		must(t, err)
+		if n != want {
+			t.Errorf("%d reclaimed, want %d", n, want)
+		}
+	}
+	reclaim(0)
+	if dispatch() != 0 {
+		t.Error("a delivery has two jobs")
+	}
+	o.exec(t, `update river_job set attempted_at = now() - interval '31 seconds'`)
+	reclaim(1)
+	second := dispatch()
+	ctx := tenant.With(t.Context(), tenant.Identity{Tenant: o.tenantID(t), User: "worker", Role: tenant.Admin})
+	delivery := uuid.MustParse(o.text(t, `select id::text from webhook_deliveries`))
+	endpoint := uuid.MustParse(o.text(t, `select id::text from webhook_endpoints`))
+	for job, want := range map[int64]error{first: storage.ErrNotFound, second: nil} {
+		err := o.Worker.InTenant(ctx, func(tx storage.Tx) error {
+			_, err := tx.WebhookAttempt(ctx, delivery, job)
+			return err
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("attempt of job %d of %d and %d: %v", job, first, second, err)
+		}
+	}
+	for _, c := range []struct {
+		job  int64
+		want error
+	}{{first, storage.ErrNotFound}, {second, nil}, {second, storage.ErrNotFound}} {
+		err := o.Worker.InTenant(ctx, func(tx storage.Tx) error {
+			_, err := tx.RecordWebhook(ctx, storage.WebhookResult{Endpoint: endpoint, Delivery: delivery, Job: c.job, Status: 200}, patience)
+			return err
+		})
+		if !errors.Is(err, c.want) {
+			t.Errorf("record of job %d of %d and %d: %v", c.job, first, second, err)
+		}
+	}
+	if n := o.count(t, `select attempts from webhook_deliveries where state = 'delivered'`); n != 1 {
+		t.Errorf("%d attempts are recorded", n)
+	}
+}
+
+func (o *office) tenantID(t *testing.T) uuid.UUID {
+	t.Helper()
+	who, err := tenant.From(o.ctx)
+	must(t, err)
+	return who.Tenant
 }

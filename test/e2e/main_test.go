@@ -120,6 +120,8 @@ func (in *installation) env(role string, extra ...string) []string {
 		"TRAMO_CLAMD="+in.clamd.Address(),
 		"TRAMO_JWT_SECRET="+in.secret,
 		"TRAMO_LOG_FORMAT=text",
+		// The receivers of webhooks are the tests'.
+		"TRAMO_WEBHOOK_KEY="+in.secret, "TRAMO_WEBHOOK_ALLOW=127.0.0.0/8", "TRAMO_WEBHOOK_ALLOW_HTTP=true",
 	)
 	return append(env, extra...)
 }

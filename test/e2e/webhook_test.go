@@ -1,0 +1,163 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A hook is a webhook as it arrived.
+type hook struct {
+	header http.Header
+	body   []byte
+}
+
+// newReceiver runs a server that webhooks arrive at. answer may be nil.
+func newReceiver(t *testing.T, answer http.HandlerFunc) (url string, hooks <-chan hook) {
+	t.Helper()
+	arrived := make(chan hook, 100)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		arrived <- hook{r.Header, body}
+		if answer != nil {
+			answer(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL, arrived
+}
+
+func nextHook(t *testing.T, hooks <-chan hook) hook {
+	t.Helper()
+	select {
+	case h := <-hooks:
+		return h
+	case <-time.After(patience):
+		t.Fatal("no webhook arrived")
+		return hook{}
+	}
+}
+
+// addWebhook registers the URL and returns the endpoint's address and secret.
+func (u user) addWebhook(at replica, url, types string) (endpoint, secret string) {
+	u.t.Helper()
+	a := u.do("POST", at.url+"/api/webhooks", strings.NewReader(`{"url":"`+url+`","types":`+types+`}`), "Content-Type", "application/json")
+	var made struct{ ID, Secret string }
+	if err := json.Unmarshal(a.body, &made); a.status != http.StatusCreated || err != nil {
+		u.t.Fatalf("add webhook: %d %s", a.status, a.body)
+	}
+	return at.url + "/api/webhooks/" + made.ID, made.Secret
+}
+
+// A photo is uploaded, and once it is completed its company's receiver is told: signed so that the specification's library
+// accepts it, with what GET tells, in the trace that the upload's request brought.
+func TestWebhookOfACompletedUpload(t *testing.T) {
+	t.Parallel()
+	const traceID = "5bf92f3577b34da6a3ce929d0e0e4737"
+	name, crew := newTenant(t, "1GiB")
+	manager := userOf(t, name, "office", "constructora")
+	url, hooks := newReceiver(t, nil)
+	endpoint, secret := manager.addWebhook(tramo.replicas[0], url, `["upload.completed"]`)
+	photo := stack.Photo(stack.PhotoConfig{Width: 320, Height: 240, Seed: 77})
+	at := crew.create(tramo.replicas[1], len(photo), "filename", "obra.jpg", "filetype", "image/jpeg", "client_id", "c-77")
+	a := crew.do("PATCH", at, strings.NewReader(string(photo)), "Upload-Offset", "0", "Content-Type", octets,
+		"traceparent", "00-"+traceID+"-00f067aa0ba902b7-01")
+	if a.status != http.StatusNoContent {
+		t.Fatalf("PATCH: %d %s", a.status, a.body)
+	}
+	h := nextHook(t, hooks)
+	w, err := standardwebhooks.NewWebhook(secret)
+	must(t, err)
+	if err := w.Verify(h.body, h.header); err != nil {
+		t.Error(err)
+	}
+	if got := h.header.Get("Traceparent"); !strings.HasPrefix(got, "00-"+traceID+"-") || strings.Contains(got, "0000000000000000") {
+		t.Errorf("traceparent is %q", got)
+	}
+	var told struct {
+		Type      string
+		Timestamp time.Time
+		Data      upload
+	}
+	must(t, json.Unmarshal(h.body, &told))
+	up := crew.get(at)
+	if told.Type != "upload.completed" || told.Data.ID != up.ID || told.Data.Status != "completed" ||
+		told.Data.SHA256 != up.SHA256 || told.Data.Filename != "obra.jpg" || told.Data.Size != len(photo) {
+		t.Errorf("told %s, and GET tells %+v", h.body, up)
+	}
+	if strings.Contains(string(h.body), "http") {
+		t.Errorf("the webhook carries a link: %s", h.body)
+	}
+	deliveries := manager.do("GET", endpoint+"/deliveries", nil)
+	if !strings.Contains(string(deliveries.body), traceID) || !strings.Contains(string(deliveries.body), h.header.Get("Webhook-Id")) {
+		t.Errorf("deliveries are %s", deliveries.body)
+	}
+}
+
+// Kill the worker while a receiver has the webhook and has not answered: another worker sends it again, under the same id,
+// and it is then delivered, once.
+func TestWebhookOutlivesItsWorker(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	own := tramo // with a database, a server and workers of its own
+	own.database = "webhooks"
+	must(t, own.postgres.CreateDatabase(ctx, own.database, "template0"))
+	_, err := own.run(ctx, "tramo", "migrate")
+	must(t, err)
+	_, err = own.run(ctx, "tramo", "tenant", "add", "Sur")
+	must(t, err)
+	token, err := own.run(ctx, "tramo", "token", "--tenant", "Sur", "--user", "office", "--role", "constructora")
+	must(t, err)
+	server, err := own.serve(ctx)
+	must(t, err)
+	t.Cleanup(func() { must(t, server.process.Stop()) })
+	first, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
+	must(t, err)
+	t.Cleanup(first.process.Kill)
+	u := user{t: t, token: strings.TrimSpace(token)}
+	hold := make(chan struct{})
+	url, hooks := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-hold })
+	endpoint, secret := u.addWebhook(server, url, "null")
+	if a := u.do("POST", endpoint+"/test", nil); a.status != http.StatusAccepted {
+		t.Fatalf("test: %d %s", a.status, a.body)
+	}
+	before := nextHook(t, hooks)
+	first.process.Kill()
+	close(hold)
+	second, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
+	must(t, err)
+	t.Cleanup(func() { must(t, second.process.Stop()) })
+	after := nextHook(t, hooks)
+	w, err := standardwebhooks.NewWebhook(secret)
+	must(t, err)
+	must(t, w.Verify(after.body, after.header))
+	if b, a := before.header.Get("Webhook-Id"), after.header.Get("Webhook-Id"); b == "" || a != b {
+		t.Errorf("sent as %q, then as %q", b, a)
+	}
+	for {
+		a := u.do("GET", endpoint+"/deliveries", nil)
+		if strings.Contains(string(a.body), `"state":"delivered"`) && strings.Contains(string(a.body), `"attempts":1`) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not delivered: %s", a.body)
+		case h := <-hooks:
+			t.Fatalf("sent a third time: %s", h.body)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
