@@ -248,7 +248,7 @@ func TestWebhookTellsWhatGETTells(t *testing.T) {
 		t.Errorf("told only %v", told)
 	}
 	for name, value := range told {
-		if value == nil || !reflect.DeepEqual(got[name], value) {
+		if value == nil && name != "batch_id" || !reflect.DeepEqual(got[name], value) {
 			t.Errorf("%s is %v, and GET tells %v", name, value, got[name])
 		}
 	}

@@ -45,8 +45,8 @@ func (tx Tx) announceUpload(ctx context.Context, id uuid.UUID, e Event) error {
 		return nil
 	}
 	_, err := tx.Exec(ctx, `
-		insert into announcements (tenant_id, type, upload_id, trace_id)
-		select tenant_id, $3::text, id, nullif($4, '') from uploads
+		insert into announcements (tenant_id, type, upload_id, batch_id, trace_id)
+		select tenant_id, $3::text, id, batch_id, nullif($4, '') from uploads
 		where tenant_id = $1 and id = $2 and kind <> 'partial' and exists (
 			select from webhook_endpoints e
 			where e.tenant_id = $1 and e.disabled_at is null and (e.types = '{}' or $3 = any(e.types)))`,

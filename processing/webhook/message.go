@@ -28,6 +28,7 @@ type Upload struct {
 	ID          uuid.UUID      `json:"id"`
 	Status      storage.Status `json:"status"`
 	Project     *string        `json:"project"` // null once the upload was deleted, as all that follows
+	BatchID     *uuid.UUID     `json:"batch_id"`
 	Batch       *string        `json:"batch"`
 	ClientID    *string        `json:"client_id"`
 	Filename    *string        `json:"filename"`
@@ -49,7 +50,7 @@ type Failure struct {
 // Describe returns what a webhook tells of the upload.
 func Describe(u storage.Upload) Upload {
 	d := Upload{
-		ID: u.ID, Status: u.Status, Project: &u.Project, Batch: u.Batch, ClientID: u.ClientID, Filename: u.Filename,
+		ID: u.ID, Status: u.Status, Project: &u.Project, BatchID: u.BatchID, Batch: u.Batch, ClientID: u.ClientID, Filename: u.Filename,
 		Type: u.DetectedType, CreatedAt: &u.CreatedAt, UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt,
 	}
 	if !u.SizeDeferred {
