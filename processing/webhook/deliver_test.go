@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -324,9 +325,11 @@ func TestResponseThatNeverEnds(t *testing.T) {
 	o := newOffice(t)
 	o.conf.Timeout = 3 * time.Second
 	endless, trickle, silent := newReceiver(t), newReceiver(t), newReceiver(t)
+	var sent atomic.Int64
 	endless.answers(func(w http.ResponseWriter, _ *http.Request) {
 		for chunk := make([]byte, 32<<10); ; {
-			if _, err := w.Write(chunk); err != nil {
+			n, err := w.Write(chunk)
+			if sent.Add(int64(n)); err != nil {
 				return
 			}
 		}
@@ -346,6 +349,9 @@ func TestResponseThatNeverEnds(t *testing.T) {
 	o.await(t, `select last_error = 'timeout' and last_ms >= 3000 from webhook_deliveries where state = 'pending'`)
 	if n := o.count(t, `select max(last_ms) from webhook_deliveries where state = 'delivered'`); n > 2500 {
 		t.Errorf("an endless answer took %d ms", n)
+	}
+	if n := sent.Load(); n > 16<<20 { // what sockets hold, and no more
+		t.Errorf("%d bytes of an endless answer were taken", n)
 	}
 }
 

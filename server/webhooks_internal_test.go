@@ -1,0 +1,39 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/tenant"
+)
+
+// An endpoint is told of all projects, so who sees only some may not have one.
+func TestWebhooksAreForWhoSeesAllProjects(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		role     tenant.Role
+		projects []string
+		want     error
+	}{
+		{tenant.Constructora, nil, nil},
+		{tenant.Admin, nil, nil},
+		{tenant.Constructora, []string{"torre"}, hooks.ErrForbidden},
+		{tenant.Admin, []string{"torre"}, hooks.ErrForbidden},
+		{tenant.Empleado, nil, hooks.ErrForbidden},
+		{tenant.Inversionista, nil, hooks.ErrForbidden},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/api/webhooks", nil)
+		who := tenant.Identity{Tenant: uuid.New(), User: "ana", Role: c.role, Projects: c.projects}
+		ctx := echo.New().NewContext(r.WithContext(tenant.With(r.Context(), who)), httptest.NewRecorder())
+		err := forWholeCompany(func(echo.Context) error { return nil })(ctx)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s of %v: %v, want %v", c.role, c.projects, err, c.want)
+		}
+	}
+}
