@@ -15,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,17 +79,19 @@ type site struct {
 	registry *prometheus.Registry
 	admin    *pgxpool.Pool // of the superuser's
 	url      string        // of the server on the network
+	log      *record       // of what the server says
 	user     user
 }
 
-func newSite(t testing.TB) *site {
+func newSite(t testing.TB, change ...func(*server.Config)) *site {
 	t.Helper()
 	s := &site{Database: shared.cluster.NewDatabase(t), registry: prometheus.NewRegistry()}
 	var err error
 	s.admin, err = pgxpool.New(context.WithoutCancel(t.Context()), shared.cluster.URL("postgres", s.Name))
 	must(t, err)
 	t.Cleanup(s.admin.Close)
-	log := slog.New(slog.NewTextHandler(output(t), nil))
+	s.log = &record{}
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(output(t), s.log), nil))
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
 	must(t, err)
 	queue, err := processing.NewQueue(s.API, log)
@@ -107,7 +110,11 @@ func newSite(t testing.TB) *site {
 	must(t, err)
 	vault, err := webhook.NewVault(secret)
 	must(t, err)
-	s.server, err = server.New(server.DefaultConfig(), server.Parts{
+	shape := server.DefaultConfig()
+	for _, f := range change {
+		f(&shape)
+	}
+	s.server, err = server.New(shape, server.Parts{
 		DB: s.API, Bucket: bucket, Store: store,
 		Locker:    object.Locker{Leases: s.lease(t, log), Log: log},
 		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
@@ -275,6 +282,9 @@ func metadata(pairs ...string) string {
 
 func idOf(url string) uuid.UUID { return uuid.MustParse(url[strings.LastIndexByte(url, '/')+1:]) }
 
+// pathOnly is an upload's address without its server.
+func pathOnly(address string) string { return server.UploadsPath + "/" + idOf(address).String() }
+
 // noise makes bytes that no two tests share.
 func noise(size int) []byte {
 	b := make([]byte, size)
@@ -315,4 +325,23 @@ func output(t testing.TB) io.Writer {
 		return io.Discard
 	}
 	return t.Output()
+}
+
+// A record keeps what is written to it.
+type record struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (r *record) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.text = append(r.text, b...)
+	return len(b), nil
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return string(r.text)
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
@@ -24,6 +23,8 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
+	// RequestID finds the request in the logs, for a person who asks for help.
+	RequestID string `json:"request_id"`
 }
 
 const problemType = "application/problem+json"
@@ -34,10 +35,11 @@ var (
 	errBadRequest   = errors.New("request is not valid")
 	errNotFound     = errors.New("no such resource")
 	errWebhookURL   = errors.New("URL is not one for webhooks")
+	errMethod       = errors.New("resource has no such method")
 )
 
 func problemOf(name string, status int, title, detail string) problem {
-	return problem{Type: "/problems/" + name, Title: title, Status: status, Detail: detail}
+	return problem{Type: ProblemsPath + "/" + name, Title: title, Status: status, Detail: detail}
 }
 
 const (
@@ -53,9 +55,12 @@ var problems = []struct {
 	cause   error
 	problem problem
 }{
+	{errBodyTooLarge, problemOf("request-too-large", 413, "Request is too large", "Send less at a time.")},
+	{errTooSlow, problemOf("too-slow", 408, "Request came too slowly", "Send the request again, over a better connection if there is one.")},
 	{errUnauthorized, problemOf("unauthorized", 401, "Not signed in", "Send a valid token as Authorization: Bearer TOKEN. Tokens run out: sign in again to get a new one.")},
 	{errBadRequest, problemOf("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.")},
 	{errNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
+	{errMethod, problemOf("method-not-allowed", 405, "Method not allowed", "This address takes other methods; Allow tells which.")},
 
 	{hooks.ErrForbidden, problemOf("forbidden", 403, "Not allowed", "Your role can look at uploads but not send, resume or cancel any.")},
 	{hooks.ErrNotYourProject, problemOf("not-your-project", 403, "Not one of your projects", "Name a project that your token covers, or ask your administrator for one that covers it.")},
@@ -151,29 +156,34 @@ func (s *Server) handleError(err error, c echo.Context) {
 	}
 	var he *echo.HTTPError
 	if errors.As(err, &he) && he.Code < http.StatusInternalServerError {
-		err = errBadRequest
-		if he.Code == http.StatusNotFound || he.Code == http.StatusMethodNotAllowed {
+		switch he.Code {
+		case http.StatusNotFound:
 			err = errNotFound
+		case http.StatusMethodNotAllowed:
+			err = errMethod
+		default:
+			err = errBadRequest
 		}
 	}
 	p, known := asProblem(err)
 	if !known {
-		s.Log.ErrorContext(c.Request().Context(), "request failed", slog.String("route", c.Path()), slog.Any("err", err))
+		c.Set(causeKey, err)
 	}
 	writeProblem(c.Response(), c.Request().Method, p)
 }
 
 // writeProblem sends p. Trouble on a HEAD that will pass is told as 423: on a 5xx tus-js-client forgets the
 // upload's address and begins again from byte 0.
-// It returns the status that was sent.
-func writeProblem(w http.ResponseWriter, method string, p problem) int {
+// It returns the status and the bytes that were sent.
+func writeProblem(w http.ResponseWriter, method string, p problem) (status int, sent int64) {
 	if method == http.MethodHead && p.Status >= http.StatusInternalServerError {
 		p.Status = http.StatusLocked
 	}
 	h := w.Header()
 	h.Del("Content-Length")
 	h.Set("Content-Type", problemType)
-	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	p.RequestID = h.Get(headerRequestID)
 	switch p.Status {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="tramo"`) // RFC 6750, section 3
@@ -181,8 +191,13 @@ func writeProblem(w http.ResponseWriter, method string, p problem) int {
 		h.Set("Retry-After", "1")
 	}
 	w.WriteHeader(p.Status)
-	if method != http.MethodHead {
-		_ = json.NewEncoder(w).Encode(p) // the client has gone: there is nobody left to tell
+	if method == http.MethodHead {
+		return p.Status, 0
 	}
-	return p.Status
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // it is text and a number
+	}
+	n, _ := w.Write(text) // if it fails, the client has gone: there is nobody left to tell
+	return p.Status, int64(n)
 }

@@ -21,7 +21,6 @@ import (
 	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
-	"github.com/tramo/tramo/web"
 )
 
 // Config shapes a Server.
@@ -31,6 +30,10 @@ type Config struct {
 	NetworkTimeout time.Duration // how long a request body may be silent
 	LockTimeout    time.Duration // how long a request waits for an upload that another one writes
 	ShutdownTime   time.Duration // how long running requests may take to save what they have
+
+	RequestTime time.Duration // how long a request that is no upload may take to arrive, and its answer to leave
+	MaxBody     int64         // bytes of such a request's body, unless its route takes more
+	CORSOrigins []string      // whose pages may use the API; * for all
 }
 
 // DefaultConfig is what is used for what is not said.
@@ -40,6 +43,8 @@ func DefaultConfig() Config {
 		NetworkTimeout: time.Minute,
 		LockTimeout:    15 * time.Second,
 		ShutdownTime:   30 * time.Second,
+		RequestTime:    30 * time.Second,
+		MaxBody:        1 << 20,
 	}
 }
 
@@ -81,7 +86,7 @@ type Server struct {
 // New wires the routes.
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
-	s.handler = s.traced(s.echo)
+	s.handler = s.traced(s.crossOrigin(s.echo))
 	tus, tusOptions, err := s.newTus()
 	if err != nil {
 		return nil, err
@@ -89,7 +94,7 @@ func New(c Config, p Parts) (*Server, error) {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.handleError
-	e.Use(nameTrace, s.setOrigin, s.Metrics.observe)
+	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound)
 
 	api := e.Group("/api", s.authenticate)
 	s.routeUploads(api)
@@ -99,10 +104,9 @@ func New(c Config, p Parts) (*Server, error) {
 			nameProtocol, s.authenticate)
 		e.OPTIONS(path, tusOptions)
 	}
-	api.Any("/*", func(echo.Context) error { return errNotFound })
+	api.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/.well-known/jwks.json", s.getReceiptKeys)
-	e.Match([]string{http.MethodGet, http.MethodHead}, "/*", echo.WrapHandler(web.Handler()))
-	return s, nil
+	return s, s.routePages()
 }
 
 // ServeHTTP implements [http.Handler].
@@ -123,9 +127,10 @@ func (s *Server) Run(ctx context.Context) error {
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       2 * time.Minute,
-		// No ReadTimeout and no WriteTimeout: an upload takes as long as its network needs. tusd bounds
-		// the silence between two reads.
+		// No ReadTimeout and no WriteTimeout: an upload takes as long as its network needs, and who reads it bounds
+		// the silence. All others are held to [Config.RequestTime].
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(l) }()

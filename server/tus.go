@@ -54,7 +54,7 @@ func (s *Server) newTus() (serve, options echo.HandlerFunc, err error) {
 func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
-		w := &tusWriter{ResponseWriter: c.Response().Writer, request: r, log: s.Log}
+		w := &tusWriter{ResponseWriter: c.Response().Writer, request: r}
 		ctx, err := checkTusRequest(r)
 		if err == nil {
 			err = s.resolvePartials(r)
@@ -65,8 +65,10 @@ func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 			r.Body = object.WatchBody(ctx, r.Body)
 			tusd.ServeHTTP(w, r)
 		}
-		w.finish(r.Context(), err)
-		c.Response().Status, c.Response().Committed = w.status, true
+		if cause := w.finish(err); cause != nil {
+			c.Set(causeKey, cause)
+		}
+		c.Response().Status, c.Response().Size, c.Response().Committed = w.status, w.sent, true
 		return nil
 	}
 }

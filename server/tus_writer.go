@@ -1,8 +1,6 @@
 package server
 
 import (
-	"context"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -33,9 +31,9 @@ func nameProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 type tusWriter struct {
 	http.ResponseWriter
 	request *http.Request
-	log     *slog.Logger
 	upload  handler.Upload // what the answer is about, once that is known
 	status  int            // of the answer, once it is given
+	sent    int64          // bytes of its body
 	held    int            // status of an error held back; 0 for none
 	body    []byte         // what tusd says of it: its code, a colon, a text
 	cause   error          // what our own parts told tusd, if the error is theirs
@@ -96,10 +94,10 @@ func (w *tusWriter) info() (info handler.FileInfo, ok bool) {
 	return info, err == nil
 }
 
-// finish sends the error that is there, if one is.
-func (w *tusWriter) finish(ctx context.Context, err error) {
+// finish sends the error that is there, if one is, and returns what of it is for the log alone.
+func (w *tusWriter) finish(err error) (cause error) {
 	if err == nil && w.held == 0 {
-		return
+		return nil
 	}
 	if err == nil {
 		err = w.cause
@@ -111,11 +109,12 @@ func (w *tusWriter) finish(ctx context.Context, err error) {
 	p, known := asProblem(err)
 	switch {
 	case known:
+	case w.held == http.StatusMethodNotAllowed:
+		p, _ = asProblem(errMethod)
 	case w.cause == nil && w.held != 0 && w.held < http.StatusInternalServerError:
-		w.log.InfoContext(ctx, "tus request refused", slog.String("method", w.request.Method), slog.Any("err", err))
-		p = problemOf("tus", w.held, http.StatusText(w.held), "The request does not follow tus 1.0.0.")
+		p, cause = problemOf("tus", w.held, http.StatusText(w.held), "The request does not follow tus 1.0.0."), err
 	default:
-		w.log.ErrorContext(ctx, "tus request failed", slog.String("method", w.request.Method), slog.Any("err", err))
+		cause = err
 	}
 	w.describe()
 	draft := draftVersion(w.request) != ""
@@ -125,5 +124,6 @@ func (w *tusWriter) finish(ctx context.Context, err error) {
 	if p.Status == http.StatusPreconditionFailed && !draft {
 		w.Header().Set("Tus-Version", tusVersion) // tus 1.0.0, Tus-Resumable: MUST on 412
 	}
-	w.status = writeProblem(w.ResponseWriter, w.request.Method, p)
+	w.status, w.sent = writeProblem(w.ResponseWriter, w.request.Method, p)
+	return cause
 }

@@ -26,16 +26,21 @@ const (
 	indexName = "index.html"
 )
 
-// Handler serves the built page: index.html at "/", its assets below. Unknown paths are 404. Before
-// the page has been built every path is 503, with a text that says how to build it.
-//
-// It expects paths relative to the page's own root: mount it under a prefix with http.StripPrefix.
-func Handler() http.Handler {
+// A Page is what Vite built: index.html at "/", its assets below. Before the page has been built every path is 503, with
+// a text that says how to build it.
+type Page struct {
+	files  map[string]file // by path without its leading slash; nil before the page has been built
+	policy string
+}
+
+// New reads the built page. It loads pictures from one more origin than its own, such as
+// https://bucket.s3.sa-east-1.amazonaws.com.
+func New(pictures string) *Page {
 	built, err := fs.Sub(dist, "dist")
 	if err != nil {
 		panic(err) // "dist" is a valid path: fs.Sub cannot refuse it
 	}
-	return newHandler(built)
+	return newPage(built, pictures)
 }
 
 type file struct {
@@ -45,8 +50,8 @@ type file struct {
 	etag         string
 }
 
-// newHandler reads all of built once: it is small, and already in memory.
-func newHandler(built fs.FS) http.Handler {
+// newPage reads all of built once: it is small, and already in memory.
+func newPage(built fs.FS, pictures string) *Page {
 	files := make(map[string]file)
 	err := fs.WalkDir(built, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasPrefix(d.Name(), ".") {
@@ -61,23 +66,31 @@ func newHandler(built fs.FS) http.Handler {
 	})
 	index, ok := files[indexName]
 	if err != nil || !ok {
-		return http.HandlerFunc(notBuilt)
+		return &Page{}
 	}
 	files[""] = index
+	return &Page{files: files, policy: "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
+		"img-src 'self' " + pictures + "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
+}
 
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, ok := files[strings.TrimPrefix(r.URL.Path, "/")]
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
-			return
-		}
+// Has reports whether the page has something at path. Before it has been built, it has 503 everywhere.
+func (p *Page) Has(path string) bool {
+	_, ok := p.files[strings.TrimPrefix(path, "/")]
+	return ok || p.files == nil
+}
+
+// ServeHTTP implements [http.Handler] for GET and HEAD. Unknown paths are 404.
+func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f, ok := p.files[strings.TrimPrefix(r.URL.Path, "/")]
+	switch {
+	case p.files == nil:
+		notBuilt(w)
+	case !ok:
+		http.NotFound(w, r)
+	default:
+		w.Header().Set("Content-Security-Policy", p.policy)
 		f.serve(w, r)
-	})
+	}
 }
 
 func newFile(name string, body []byte) file {
@@ -106,7 +119,7 @@ func (f file) serve(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
 }
 
-func notBuilt(w http.ResponseWriter, _ *http.Request) {
+func notBuilt(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", cacheNever)
 	http.Error(w, "the uploader page was not built: run make web", http.StatusServiceUnavailable)
 }

@@ -20,7 +20,7 @@ func builtPage() fstest.MapFS {
 
 func TestHandlerServesTheBuiltPage(t *testing.T) {
 	t.Parallel()
-	h := newHandler(builtPage())
+	h := newPage(builtPage(), "https://pictures.example")
 
 	tests := []struct {
 		method, path string
@@ -41,7 +41,6 @@ func TestHandlerServesTheBuiltPage(t *testing.T) {
 		{"GET", "/.gitkeep", 404, "text/plain", ""},
 		{"GET", "/some/route", 404, "text/plain", ""},
 		{"GET", "/../embed.go", 404, "text/plain", ""},
-		{"POST", "/", 405, "text/plain", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
@@ -66,7 +65,7 @@ func TestHandlerServesTheBuiltPage(t *testing.T) {
 
 func TestHandlerRevalidatesTheIndex(t *testing.T) {
 	t.Parallel()
-	h := newHandler(builtPage())
+	h := newPage(builtPage(), "https://pictures.example")
 
 	first := httptest.NewRecorder()
 	h.ServeHTTP(first, httptest.NewRequest(http.MethodGet, "/", nil))
@@ -82,7 +81,7 @@ func TestHandlerRevalidatesTheIndex(t *testing.T) {
 
 func TestHandlerSaysHowToBuildThePage(t *testing.T) {
 	t.Parallel()
-	h := newHandler(fstest.MapFS{".gitkeep": {}})
+	h := newPage(fstest.MapFS{".gitkeep": {}}, "")
 
 	for _, path := range []string{"/", "/assets/index-ab12.js"} {
 		w := httptest.NewRecorder()
@@ -93,12 +92,35 @@ func TestHandlerSaysHowToBuildThePage(t *testing.T) {
 	}
 }
 
-// The embedded folder is whatever this checkout holds: built or not, Handler must answer.
+// The embedded folder is whatever this checkout holds: built or not, New must answer.
 func TestHandlerOfThisCheckout(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()
-	Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	New("").ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	if w.Code != http.StatusOK && w.Code != http.StatusServiceUnavailable {
 		t.Errorf("GET / = %d, want 200 or 503", w.Code)
+	}
+}
+
+// What the page may do is said with each of its files: run its own scripts, speak to its own server, show the pictures
+// that it is given links to, and be framed by nobody.
+func TestPagePolicy(t *testing.T) {
+	t.Parallel()
+	p := newPage(builtPage(), "https://pictures.example")
+	for _, path := range []string{"/", "/assets/index-ab12.js", "/icon.svg"} {
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		policy := w.Header().Get("Content-Security-Policy")
+		for _, want := range []string{"default-src 'none'", "script-src 'self';", "img-src 'self' https://pictures.example;", "frame-ancestors 'none'"} {
+			if !strings.Contains(policy, want) {
+				t.Errorf("%s: policy %q does not say %s", path, policy, want)
+			}
+		}
+		if strings.Contains(policy, "unsafe") {
+			t.Errorf("%s: policy %q", path, policy)
+		}
+	}
+	if !p.Has("/") || !p.Has("/icon.svg") || p.Has("/assets/") || p.Has("/.gitkeep") || !newPage(fstest.MapFS{}, "").Has("/any") {
+		t.Error("the page does not know what it has")
 	}
 }

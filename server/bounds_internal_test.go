@@ -1,0 +1,101 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// newBare makes a server that has middleware and no parts.
+func newBare(t *testing.T, change func(*Server)) *Server {
+	t.Helper()
+	s := &Server{Config: DefaultConfig(), echo: echo.New()}
+	s.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	s.Metrics = NewMetrics(prometheus.NewRegistry())
+	if change != nil {
+		change(s)
+	}
+	s.echo.HTTPErrorHandler = s.handleError
+	s.echo.Use(s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound)
+	return s
+}
+
+// A body that is too large or too slow is told as that, whatever its handler takes the error for.
+func TestBodiesThatEndEarly(t *testing.T) {
+	t.Parallel()
+	s := newBare(t, func(s *Server) { s.MaxBody, s.RequestTime = 10, 200*time.Millisecond })
+	s.echo.POST("/json", func(c echo.Context) error {
+		if _, err := io.ReadAll(c.Request().Body); err != nil {
+			return refuse("The body is no JSON: %v.", err)
+		}
+		return c.NoContent(http.StatusNoContent)
+	})
+	listening := httptest.NewServer(s.echo)
+	defer listening.Close()
+	silent, end := io.Pipe()
+	defer end.Close()
+	for name, c := range map[string]struct {
+		body   io.Reader
+		status int
+	}{
+		"right":               {strings.NewReader("0123456789"), 204},
+		"too large, and said": {strings.NewReader("0123456789x"), 413},
+		"too large, and not":  {io.MultiReader(strings.NewReader("0123456789x")), 413},
+		"too slow":            {silent, 408},
+	} {
+		res, err := http.Post(listening.URL+"/json", "application/json", c.body) //nolint:noctx // of the test's own
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		b, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != c.status {
+			t.Errorf("%s: %d %s", name, res.StatusCode, b)
+		}
+	}
+}
+
+// A panic is an answer like any other, and its text stays in the log.
+func TestPanics(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	s := newBare(t, func(s *Server) { s.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	s.echo.GET("/panic", func(echo.Context) error { panic("secret") })
+	s.echo.GET("/error", func(echo.Context) error { return fmt.Errorf("secret: %w", errors.New("too")) })
+	for _, path := range []string{"/panic", "/error"} {
+		w := httptest.NewRecorder()
+		s.echo.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != 500 || !strings.Contains(w.Body.String(), "/problems/internal") || strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+		line := log.String()
+		if strings.Count(line, "\n") != 1 || !strings.Contains(line, "level=ERROR") || !strings.Contains(line, "secret") ||
+			!strings.Contains(line, "request_id="+w.Header().Get(headerRequestID)) {
+			t.Errorf("%s: the log says %s", path, line)
+		}
+		log.Reset()
+	}
+}
+
+func TestValidateOrigins(t *testing.T) {
+	t.Parallel()
+	for origin, good := range map[string]bool{
+		"https://app.example.com": true, "http://localhost:5173": true, "*": true, "https://app.example.com/": false,
+		"https://app.example.com/x": false, "app.example.com": false, "https://*.example.com": false, "": false, "null": false,
+		"https://App.example.com": false, "https://u@app.example.com": false, "ftp://x": false, "https://a.example?x": false,
+	} {
+		if err := ValidateOrigins([]string{origin}); (err == nil) != good {
+			t.Errorf("%q: %v", origin, err)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package server_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/server"
+)
+
+// dial opens a connection of the test's own and sends the beginning of a request over it.
+func (u user) dial(method, path, headers string) net.Conn {
+	u.t.Helper()
+	r := u.request(method, u.uploads, nil)
+	conn, err := net.Dial("tcp", r.URL.Host) //nolint:noctx // it is closed below
+	must(u.t, err)
+	u.t.Cleanup(func() { conn.Close() })
+	_, err = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n%s\r\n", method, path, r.URL.Host, u.token, headers)
+	must(u.t, err)
+	return conn
+}
+
+// answer reads one.
+func read(t *testing.T, from *bufio.Reader) answer {
+	t.Helper()
+	res, err := http.ReadResponse(from, nil)
+	must(t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	must(t, err)
+	return answer{res.StatusCode, res.Header, b}
+}
+
+// A client that says it will send a body and then sends none, or a byte now and then, keeps no connection: whichever
+// route it asked for, it is out after RequestTime. Only who uploads may take longer.
+func TestSlowRequests(t *testing.T) {
+	t.Parallel()
+	const limit = 300 * time.Millisecond
+	s := newSite(t, func(c *server.Config) { c.RequestTime = limit })
+	upload := pathOnly(s.user.create(1000))
+	for _, c := range []struct{ method, path, headers string }{
+		{"GET", "/", ""},
+		{"GET", "/nothing", ""},
+		{"GET", "/problems/", ""},
+		{"GET", "/api/uploads", ""},
+		{"POST", "/api/nothing", ""},
+		{"GET", upload + "/content", ""},
+		{"DELETE", upload, "Tus-Resumable: 1.0.0\r\n"},
+		{"POST", "/api/uploads", "Tus-Resumable: 9\r\n"},                  // refused before its body is read
+		{"PATCH", upload, "Tus-Resumable: 1.0.0\r\nUpload-Offset: 5\r\n"}, // so is this
+	} {
+		t.Run(c.method+" "+c.path, func(t *testing.T) {
+			t.Parallel()
+			conn := s.user.dial(c.method, c.path, c.headers+"Content-Length: 1000\r\n")
+			began := time.Now()
+			dripping := make(chan struct{})
+			go func() { // until the connection is closed
+				defer close(dripping)
+				tick := time.NewTicker(limit / 10)
+				defer tick.Stop()
+				for range tick.C {
+					if _, err := conn.Write([]byte("x")); err != nil {
+						return
+					}
+				}
+			}()
+			_, _ = io.Copy(io.Discard, conn) // until the server has had enough; it may reset the connection
+			conn.Close()
+			<-dripping
+			if took := time.Since(began); took > patience/2 {
+				t.Errorf("the connection was held for %s", took)
+			}
+		})
+	}
+
+	// One that uploads is slower than all of them, over the same connection as a request that had a limit.
+	conn := s.user.dial("GET", "/api/uploads", "")
+	answers := bufio.NewReader(conn)
+	read(t, answers).want(t, 200, "")
+	address := pathOnly(s.user.create(10))
+	_, err := fmt.Fprintf(conn, "PATCH %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: %s\r\nContent-Length: 10\r\n\r\n",
+		address, s.user.token, octets)
+	must(t, err)
+	tick := time.NewTicker(limit / 3)
+	defer tick.Stop()
+	for range 10 {
+		<-tick.C
+		_, err := conn.Write([]byte("x"))
+		must(t, err)
+	}
+	read(t, answers).want(t, 204, "")
+}
+
+// A request that is no upload may bring 1 MiB, whatever it says of its length.
+func TestLargeRequests(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *server.Config) { c.MaxBody = 1000 })
+	body := strings.Repeat("x", 1001)
+	said := s.user.do("GET", s.uploads(), strings.NewReader(body))
+	said.want(t, 413, "request-too-large")
+	if !strings.Contains(string(said.body), "1000 B") {
+		t.Errorf("%s does not say what is allowed", said.body)
+	}
+	s.user.do("GET", s.uploads(), strings.NewReader(body[:1000])).want(t, 200, "")
+	s.user.do("POST", s.uploads(), strings.NewReader(body), "Upload-Length", "1001", "Content-Type", octets).want(t, 201, "")
+}
+
+func (s *site) uploads() string { return s.url + server.UploadsPath }

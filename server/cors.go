@@ -1,0 +1,54 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/rs/cors"
+)
+
+// exposedHeaders are those that a page of another origin may read.
+var exposedHeaders = []string{
+	"Location", "Content-Disposition", "Allow", "Retry-After", "ETag", "WWW-Authenticate",
+	"Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Concat", "Upload-Expires",
+	"Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
+	"Upload-Complete", "Upload-Incomplete", "Upload-Limit", draftHeader,
+	"RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
+	"Idempotency-Key", "Idempotency-Replayed", headerRequestID, "traceresponse",
+}
+
+const preflightLife = 7200 // seconds; browsers keep none for longer
+
+// ValidateOrigins reports what is wrong with a list of origins whose pages may use the API.
+func ValidateOrigins(origins []string) error {
+	for _, o := range origins {
+		if o == "*" {
+			continue
+		}
+		u, err := url.Parse(o)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Scheme+"://"+u.Host != o ||
+			strings.ContainsAny(o, "*@") || strings.ToLower(o) != o {
+			return fmt.Errorf("%q is not an origin such as https://app.example.com, nor *", o)
+		}
+	}
+	return nil
+}
+
+// crossOrigin lets pages of the origins in the configuration use the API (Fetch Standard, "HTTP-CORS protocol"). It
+// stands before everything that can answer, so that such a page can read every answer, errors too. Tokens come in a
+// header that a page adds itself and never in a cookie, so that no origin gains rights by being let in.
+func (s *Server) crossOrigin(next http.Handler) http.Handler {
+	if len(s.CORSOrigins) == 0 {
+		return next
+	}
+	return cors.New(cors.Options{
+		AllowedOrigins:       s.CORSOrigins,
+		AllowedMethods:       []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
+		AllowedHeaders:       []string{"*"},
+		ExposedHeaders:       exposedHeaders,
+		MaxAge:               preflightLife,
+		OptionsSuccessStatus: http.StatusNoContent,
+	}).Handler(next)
+}

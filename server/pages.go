@@ -1,0 +1,51 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/web"
+)
+
+// routePages serves what a person opens in a browser: the uploader page at the root, and what problems mean.
+func (s *Server) routePages() error {
+	problems, err := newProblemPages()
+	if err != nil {
+		return err
+	}
+	problems.route(s.echo)
+	pictures, err := s.Bucket.Origin()
+	if err != nil {
+		return err
+	}
+	page := web.New(pictures)
+	s.echo.Match([]string{http.MethodGet, http.MethodHead}, "/*", func(c echo.Context) error {
+		if !page.Has(c.Request().URL.Path) {
+			return errNotFound
+		}
+		page.ServeHTTP(c.Response(), c.Request())
+		return nil
+	})
+	return nil
+}
+
+// notRouted tells a method that an address does not have from an address that there is not.
+func notRouted(c echo.Context) error {
+	var allowed []string
+	for _, method := range []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	} {
+		found := c.Echo().NewContext(nil, nil)
+		c.Echo().Router().Find(method, echo.GetPath(c.Request()), found)
+		if !strings.HasSuffix(found.Path(), "/*") {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) == 0 {
+		return errNotFound
+	}
+	c.Response().Header().Set("Allow", strings.Join(append(allowed, http.MethodOptions), ", ")) // RFC 9110, 15.5.6: MUST
+	return errMethod
+}
