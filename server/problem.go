@@ -75,6 +75,8 @@ var problems = []struct {
 	{hooks.ErrReceiptNotReady, problemOf("receipt-not-ready", 409, "Upload is not complete", "Keep the original. Ask for the receipt again once the upload is complete.")},
 	{hooks.ErrNoReceipt, problemOf("no-receipt", 409, "There is no receipt for this upload", "Keep the original.")},
 	{hooks.ErrReceiptsOff, problemOf("receipts-off", 501, "Receipts are not set up", "Keep the original, or rely on the status of the upload. Whoever runs the installation can set TRAMO_RECEIPT_KEY_FILE.")},
+	{hooks.ErrContentNotReady, problemOf("content-not-ready", 409, "Content is not ready", "Ask again once the upload is completed.")},
+	{hooks.ErrNoContent, problemOf("no-content", 409, "There is no content to give out", "Send the file as a new upload.")},
 	{hooks.ErrBusy, problemOf("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
 	{hooks.ErrNotPartial, problemOf("not-partial", 400, "Upload can not be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each once.")},
 	{hooks.ErrPartialOpen, problemOf("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},

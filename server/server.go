@@ -99,6 +99,7 @@ func New(c Config, p Parts) (*Server, error) {
 	api := e.Group("/api", s.authenticate)
 	s.routeUploads(api)
 	s.routeWebhooks(api)
+	s.routeContent(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, tus,
 			nameProtocol, s.authenticate)

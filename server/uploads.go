@@ -41,6 +41,7 @@ type uploadJSON struct {
 	UploadedAt  *time.Time       `json:"uploaded_at"`
 	CompletedAt *time.Time       `json:"completed_at"`
 	SHA256      *string          `json:"sha256"`
+	ContentURL  *string          `json:"content_url"` // relative to the API's root; null unless it is completed
 	Failure     *failureJSON     `json:"failure"`
 	Derivatives []derivativeJSON `json:"derivatives"`
 	EXIF        *exifJSON        `json:"exif"`
@@ -91,10 +92,18 @@ func (s *Server) getUpload(c echo.Context) error {
 	if err != nil {
 		return errNotFound
 	}
-	ctx := c.Request().Context()
+	answer, err := s.readUpload(c.Request().Context(), id)
+	if err != nil {
+		return err
+	}
+	c.Response().Header().Set("Cache-Control", "no-store")
+	return c.JSON(http.StatusOK, answer)
+}
+
+func (s *Server) readUpload(ctx context.Context, id uuid.UUID) (uploadJSON, error) {
 	var u storage.Upload
 	var ds []storage.Derivative
-	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+	err := s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if u, err = tx.Upload(ctx, id); err != nil {
 			return err
 		}
@@ -102,14 +111,9 @@ func (s *Server) getUpload(c echo.Context) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return uploadJSON{}, err
 	}
-	answer, err := s.describe(ctx, u, ds)
-	if err != nil {
-		return err
-	}
-	c.Response().Header().Set("Cache-Control", "no-store")
-	return c.JSON(http.StatusOK, answer)
+	return s.describe(ctx, u, ds)
 }
 
 // Bounds of the limit parameter.
@@ -243,6 +247,8 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		return uploadJSON{}, err
 	}
 	keys := object.Keys{Tenant: who.Tenant, Project: u.Project, Upload: u.ID}
+	content := contentPath(u.ID)
+	j.ContentURL = &content
 	for _, d := range ds {
 		url, err := s.Bucket.Link(ctx, keys, d.ObjectKey)
 		if err != nil {

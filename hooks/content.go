@@ -1,0 +1,108 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+// Why content is not given out. A [Refusal] wraps one of them.
+var (
+	ErrContentNotReady = errors.New("upload's content has not been found safe yet")
+	ErrNoContent       = errors.New("upload has no content to give out")
+)
+
+// Content is an object that its reader may have.
+type Content struct {
+	Upload storage.Upload
+	Keys   object.Keys
+	Key    string
+	Type   string // media type, by its content; "" where nobody knows
+}
+
+const (
+	auditContent    = "upload.content"
+	outcomeInfected = "infected"
+)
+
+// ReadContent finds the content of an upload of the tenant in ctx, or the picture drawn of it for a box of thumbnail
+// pixels (0: the original). Only what has been scanned and found clean is given out: anything else is a [*Refusal], a
+// picture that there is none of [storage.ErrNotFound]. Who asked is audited in the transaction that read the rows.
+func ReadContent(ctx context.Context, db *storage.DB, upload uuid.UUID, thumbnail int) (c Content, err error) {
+	var refusal error
+	err = db.InTenant(ctx, func(tx storage.Tx) error {
+		u, err := tx.Upload(ctx, upload)
+		if err != nil {
+			return err
+		}
+		c = Content{Upload: u, Keys: object.Keys{Tenant: tx.Tenant, Project: u.Project, Upload: u.ID}}
+		a := storage.Audit{Action: auditContent, Subject: upload.String(), Detail: map[string]any{"thumbnail": thumbnail}}
+		if thumbnail == 0 {
+			a.Detail = nil
+		}
+		switch refusal = refuseContent(u); {
+		case refusal != nil && isInfected(u): // a try that somebody may want to know of
+			a.Outcome = outcomeInfected
+		case refusal != nil:
+			return nil
+		default:
+			if err := c.find(ctx, tx, thumbnail); err != nil {
+				return err
+			}
+		}
+		return tx.Audit(ctx, a)
+	})
+	return c, errors.Join(err, refusal)
+}
+
+// find completes c.
+func (c *Content) find(ctx context.Context, tx storage.Tx, thumbnail int) error {
+	if thumbnail == 0 {
+		if c.Upload.ObjectKey == nil {
+			return storage.ErrNotFound
+		}
+		c.Key = *c.Upload.ObjectKey
+		if c.Upload.DetectedType != nil {
+			c.Type = *c.Upload.DetectedType
+		}
+		return nil
+	}
+	ds, err := tx.Derivatives(ctx, c.Upload.ID)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(ds, func(d storage.Derivative) bool { return d.Size == thumbnail })
+	if i < 0 {
+		return storage.ErrNotFound
+	}
+	c.Key, c.Type = ds[i].ObjectKey, ds[i].ContentType
+	return nil
+}
+
+func isInfected(u storage.Upload) bool {
+	return u.FailureReason != nil && *u.FailureReason == storage.ReasonInfected
+}
+
+// refuseContent says why nobody may have the content of u; nil if who sees it may.
+func refuseContent(u storage.Upload) error {
+	switch {
+	case u.Status == storage.Completed:
+		return nil
+	case isInfected(u):
+		return refuse(ErrNoContent, "The upload is infected, and is never given out. Clean the original, and send it as a new upload.")
+	case u.Kind == storage.Partial:
+		return refuse(ErrNoContent, "The upload is a part of another one. Ask for the content of that.")
+	case u.Status == storage.Failed:
+		return refuse(ErrNoContent, "The upload has failed: its status tells why. Send the file as a new upload.")
+	case u.Status == storage.Pending || u.Status == storage.Uploading:
+		return refuse(ErrContentNotReady, "The upload is %s: send the rest of it first.", u.Status)
+	case u.Status == storage.Uploaded || u.Status == storage.Processing:
+		return refuse(ErrContentNotReady, "The upload is %s. Ask again once it has been scanned and is completed.", u.Status)
+	}
+	return refuse(ErrNoContent, "The upload is %s. Send the file as a new upload.", u.Status)
+}

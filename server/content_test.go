@@ -1,0 +1,191 @@
+package server_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+// processed makes an upload of data that the worker has been through, as far as rows and objects tell.
+func (s *site) processed(t *testing.T, u user, data, mediaType string, meta ...string) (address string) {
+	t.Helper()
+	a := u.do("POST", u.uploads, strings.NewReader(data), "Upload-Length", fmt.Sprint(len(data)), "Content-Type", octets,
+		"Upload-Metadata", metadata(meta...))
+	a.want(t, 201, "")
+	address = a.header.Get("Location")
+	s.exec(t, "update uploads set status = 'completed', detected_type = $2, completed_at = now() where id = $1", idOf(address), mediaType)
+	return address
+}
+
+// follow asks for content and returns the answer of the API and that of S3. The token stays with the API.
+func (u user) follow(method, url string, headers ...string) (api, s3 answer) {
+	u.t.Helper()
+	r := u.request(method, url, nil)
+	res, err := http.DefaultTransport.RoundTrip(r)
+	must(u.t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	must(u.t, err)
+	api = answer{res.StatusCode, res.Header, b}
+	if api.status != http.StatusFound {
+		return api, s3
+	}
+	return api, user{t: u.t}.do(method, api.header.Get("Location"), nil, append([]string{"Authorization", "", "Tus-Resumable", ""}, headers...)...)
+}
+
+// Completed content is one redirect away, under the name that its sender gave it and as what it is; what a browser
+// would run is served as bytes to save. A part of it can be had, and a HEAD.
+func TestContent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, c := range []struct{ data, mediaType, name, wantType, wantDisposition string }{
+		{"photo", "image/jpeg", "día 1.jpg", "image/jpeg", `inline; filename="d_a 1.jpg"; filename*=UTF-8''d%C3%ADa%201.jpg`},
+		{"%PDF-", "application/pdf", "plan.pdf", "application/pdf", `inline; filename="plan.pdf"`},
+		{"<script>", "text/html", "a.html", "application/octet-stream", `attachment; filename="a.html"`},
+		{"<svg/>", "image/svg+xml", "a.svg", "application/octet-stream", `attachment; filename="a.svg"`},
+		{"alert(1)", "text/javascript", "a.jpg", "application/octet-stream", `attachment; filename="a.jpg"`},
+		{"a;b", "text/csv", "acta.csv", "text/csv", `attachment; filename="acta.csv"`},
+		{"x", "image/jpeg", "", "image/jpeg", `inline; filename="ID.jpg"`},
+	} {
+		address := s.processed(t, s.user, c.data, c.mediaType, "filename", c.name)
+		disposition := strings.ReplaceAll(c.wantDisposition, "ID", idOf(address).String())
+		for _, method := range []string{"GET", "HEAD"} {
+			api, s3 := s.user.follow(method, address+"/content")
+			api.want(t, 302, "")
+			api.wantHeader(t, "Cache-Control", "no-store")
+			s3.want(t, 200, "")
+			s3.wantHeader(t, "Content-Type", c.wantType)
+			s3.wantHeader(t, "Content-Disposition", disposition)
+			s3.wantHeader(t, "Cache-Control", "private")
+			if method == "GET" && string(s3.body) != c.data {
+				t.Errorf("content is %q", s3.body)
+			}
+			if l := api.header.Get("Location"); !strings.Contains(l, "X-Amz-Expires=900") {
+				t.Errorf("the link %s does not work for 15 minutes", l)
+			}
+		}
+	}
+	address := s.processed(t, s.user, "0123456789", "text/plain")
+	_, s3 := s.user.follow("GET", address+"/content", "Range", "bytes=3-5")
+	if s3.status != http.StatusPartialContent || string(s3.body) != "345" {
+		t.Errorf("a range is %d %q", s3.status, s3.body)
+	}
+	api, _ := s.user.follow("GET", address+"/content")
+	link := strings.Replace(api.header.Get("Location"), "attachment", "inline", 1)
+	user{t: t}.do("GET", link, nil, "Authorization", "").want(t, 403, "") // what it is served as is signed
+
+	body := string(s.user.do("GET", address, nil).body)
+	if !strings.Contains(body, `"content_url":"/api/uploads/`+idOf(address).String()+`/content"`) {
+		t.Errorf("GET tells %s", body)
+	}
+}
+
+// Pictures are at addresses of their own, by size; one that was not drawn is not there.
+func TestThumbnails(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	address := s.processed(t, s.user, "photo", "image/jpeg", "filename", "a.jpg")
+	keys := object.Keys{Tenant: s.user.who.Tenant, Project: object.DefaultProject, Upload: idOf(address)}
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
+	must(t, err)
+	must(t, bucket.Put(t.Context(), keys.Thumbnail(160), "image/webp", strings.NewReader("picture"), 7))
+	s.exec(t, `insert into derivatives (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
+		values ($1, $2, 160, 160, 120, 7, 'image/webp', $3)`, s.user.who.Tenant, idOf(address), keys.Thumbnail(160))
+	api, s3 := s.user.follow("GET", address+"/thumbnails/160")
+	api.want(t, 302, "")
+	s3.want(t, 200, "")
+	s3.wantHeader(t, "Content-Type", "image/webp")
+	s3.wantHeader(t, "Content-Disposition", `inline; filename="`+idOf(address).String()+`-160.webp"`)
+	if string(s3.body) != "picture" {
+		t.Errorf("%q", s3.body)
+	}
+	for _, size := range []string{"480", "0", "-160", "x", "160.webp", "99999999999999999999"} {
+		s.user.do("GET", address+"/thumbnails/"+size, nil).want(t, 404, "not-found")
+	}
+}
+
+// Nothing but what is completed is given out, to nobody: the answer says what to do, and what is infected is never.
+// For another tenant, and outside the token's projects, there is nothing.
+func TestContentIsNotGivenOut(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	address := s.processed(t, s.user, "photo", "image/jpeg", "project", "torre")
+	id := idOf(address)
+	paths := []string{address + "/content", address + "/thumbnails/160"}
+	for status, problem := range map[storage.Status]string{
+		storage.Uploading: "content-not-ready", storage.Uploaded: "content-not-ready", storage.Processing: "content-not-ready",
+		storage.Cancelled: "no-content", storage.Expired: "no-content", storage.Failed: "no-content",
+	} {
+		s.exec(t, "update uploads set status = $2, failure_reason = case $2 when 'failed' then 'unreadable' end, failure_detail = '' where id = $1", id, status)
+		for _, path := range paths {
+			a := s.user.do("GET", path, nil)
+			a.want(t, 409, problem)
+			if status != storage.Failed && !strings.Contains(string(a.body), string(status)) {
+				t.Errorf("%s does not tell the state %s", a.body, status)
+			}
+		}
+	}
+	s.exec(t, "update uploads set status = 'failed', failure_reason = 'infected' where id = $1", id)
+	a := s.user.do("GET", paths[0], nil)
+	a.want(t, 409, "no-content")
+	if !strings.Contains(string(a.body), "infected") {
+		t.Errorf("%s", a.body)
+	}
+
+	elsewhere, investor := s.user.who, s.user.who
+	elsewhere.Role = tenant.Constructora
+	investor.Role = tenant.Inversionista
+	missing := s.user.do("GET", strings.Replace(paths[0], id.String(), uuid.NewString(), 1), nil, "X-Request-Id", "same")
+	for _, path := range paths {
+		for who, u := range map[string]user{"another tenant": s.newTenant(t), "an investor": s.as(t, investor)} {
+			a := u.do("GET", path, nil, "X-Request-Id", "same")
+			if a.status != missing.status || string(a.body) != string(missing.body) {
+				t.Errorf("%s: %d %s, want %d %s", who, a.status, a.body, missing.status, missing.body)
+			}
+		}
+		nobody := s.user
+		nobody.token = ""
+		nobody.do("GET", path, nil, "Authorization", "").want(t, 401, "unauthorized")
+	}
+	s.exec(t, "update uploads set status = 'completed', failure_reason = null where id = $1", id)
+	api, _ := s.as(t, investor).follow("GET", paths[0])
+	api.want(t, 302, "")
+}
+
+// Who was given content, and who asked for what is infected, stands in the audit log; who was refused for another
+// reason does not.
+func TestContentIsAudited(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	address := s.processed(t, s.user, "photo", "image/jpeg")
+	s.user.do("GET", address+"/thumbnails/160", nil).want(t, 404, "not-found")
+	s.user.follow("GET", address+"/content")
+	s.exec(t, "update uploads set status = 'processing' where id = $1", idOf(address))
+	s.user.do("GET", address+"/content", nil).want(t, 409, "content-not-ready")
+	s.exec(t, "update uploads set status = 'failed', failure_reason = 'infected', failure_detail = '' where id = $1", idOf(address))
+	s.user.do("GET", address+"/content", nil).want(t, 409, "no-content")
+	var entries []storage.AuditEntry
+	must(t, s.API.InTenant(tenant.With(t.Context(), s.user.who), func(tx storage.Tx) (err error) {
+		entries, err = tx.AuditLog(t.Context(), storage.AuditPage{Limit: 10, Action: "upload.content"})
+		return err
+	}))
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Actor+" "+e.Outcome+" "+*e.Subject)
+		if e.Address == nil || e.RequestID == nil {
+			t.Errorf("%+v does not say where it came from", e)
+		}
+	}
+	who, id := s.user.who.User, idOf(address).String()
+	if want := []string{who + " infected " + id, who + " done " + id}; strings.Join(got, "; ") != strings.Join(want, "; ") {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -1,0 +1,123 @@
+package server
+
+import (
+	"path"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A servedType says how content of a media type reaches a browser.
+type servedType struct {
+	extension string
+	inline    bool // shown where it is, rather than saved
+}
+
+// servedTypes are those that content is served as. S3 cannot be told to send X-Content-Type-Options, so a type stands
+// here only if no browser runs, or takes for something that it runs, what is called so; all else is
+// application/octet-stream, which is saved. Never may HTML, SVG, XML or a script stand here.
+var servedTypes = map[string]servedType{
+	"image/jpeg":        {".jpg", true},
+	"image/png":         {".png", true},
+	"image/gif":         {".gif", true},
+	"image/webp":        {".webp", true},
+	"image/avif":        {".avif", true},
+	"image/heic":        {".heic", true},
+	"image/heif":        {".heif", true},
+	"application/pdf":   {".pdf", true}, // browsers show it in a sandbox of its own
+	"video/mp4":         {".mp4", true},
+	"video/quicktime":   {".mov", true},
+	"image/tiff":        {".tiff", false},
+	"image/x-adobe-dng": {".dng", false},
+	"image/vnd.dwg":     {".dwg", false},
+	"text/plain":        {".txt", false},
+	"text/csv":          {".csv", false},
+	"application/zip":   {".zip", false},
+	"application/vnd.openxmlformats-officedocument.wordprocessingml.document":   {".docx", false},
+	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet":         {".xlsx", false},
+	"application/vnd.openxmlformats-officedocument.presentationml.presentation": {".pptx", false},
+	"application/msword":                      {".doc", false},
+	"application/vnd.ms-excel":                {".xls", false},
+	"application/vnd.oasis.opendocument.text": {".odt", false},
+}
+
+const unknownType = "application/octet-stream"
+
+// present returns the Content-Type and the Content-Disposition of content of mediaType that its sender called name;
+// where that is no name, it is called fallback, with the type's extension.
+func present(mediaType, name, fallback string) (contentType, disposition string) {
+	served, known := servedTypes[mediaType]
+	if contentType = mediaType; !known {
+		contentType = unknownType
+	}
+	kind := "attachment"
+	if served.inline {
+		kind = "inline"
+	}
+	if name = cleanName(name); name == "" {
+		name = fallback + served.extension
+	}
+	return contentType, kind + disposed(name)
+}
+
+// maxName is the longest file name that is given back, in bytes; most file systems take as much.
+const maxName = 255
+
+// cleanName takes from a file name what its receiver must not be led by: directories, control characters, and those
+// that turn the direction of writing, after which "gpj.exe" is read as "exe.jpg" (RFC 6266, section 4.3). It may return
+// "".
+func cleanName(name string) string {
+	name = path.Base(strings.ReplaceAll(strings.ToValidUTF8(name, ""), `\`, "/"))
+	name = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) || r == utf8.RuneError {
+			return -1
+		}
+		return r
+	}, name)
+	for len(name) > maxName {
+		extension := path.Ext(name)
+		if len(extension) > 16 {
+			extension = ""
+		}
+		stem := name[:len(name)-len(extension)]
+		_, last := utf8.DecodeLastRuneInString(stem)
+		name = stem[:len(stem)-last] + extension
+	}
+	name = strings.Trim(name, " ")
+	if strings.Trim(name, ".") == "" || name == "/" {
+		return ""
+	}
+	return name
+}
+
+// disposed returns the parameters of Content-Disposition for a file name: filename in ASCII, and, if that is not all
+// there is to it, filename* in UTF-8, which whoever understands it prefers (RFC 6266, section 4.3 and appendix D).
+func disposed(name string) string {
+	ascii := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || strings.ContainsRune(`"\%`, r) { // some take % for the beginning of a byte
+			return '_'
+		}
+		return r
+	}, name)
+	p := `; filename="` + ascii + `"`
+	if ascii != name {
+		p += "; filename*=UTF-8''" + extValue(name)
+	}
+	return p
+}
+
+// extValue encodes s as RFC 8187, section 3.2.1, has it.
+func extValue(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$&+-.^_`|~", c) >= 0 {
+			b.WriteByte(c)
+			continue
+		}
+		b.WriteByte('%')
+		b.WriteByte(hex[c>>4])
+		b.WriteByte(hex[c&15])
+	}
+	return b.String()
+}
