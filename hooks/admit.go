@@ -110,6 +110,7 @@ const Untold = -1
 type Request struct {
 	Size         int64 // bytes; of a final upload, and of one whose size is deferred, it does not count
 	SizeDeferred bool  // (tus 1.0.0, Creation With Defer Length)
+	AtMost       int64 // bytes that an upload whose size is deferred can turn out to have; 0 if nobody knows
 	Metadata     map[string]string
 
 	// tus 1.0.0, Concatenation
@@ -119,7 +120,7 @@ type Request struct {
 
 // Admit creates an upload for the user in ctx, or returns a [*Refusal]. A user that creates the same again under
 // the same client_id, or a final upload of the same partial ones, gets the same upload. A size that is deferred
-// takes the room of the largest upload until it is declared. Partial uploads that are not this user's are
+// takes the room of the largest upload that it may be until it is declared. Partial uploads that are not this user's are
 // [storage.ErrNotFound].
 func (a *Admission) Admit(ctx context.Context, r Request) (Admitted, error) {
 	return a.admit(ctx, r, 2)
@@ -243,6 +244,9 @@ func (a *Admission) explainNoRoom(ctx context.Context, n storage.NewUpload) erro
 		return err
 	case !exists:
 		return refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
+	case n.Size == 0 && n.MaxSize < a.Policy.MaxSize:
+		return refuse(ErrNoRoom, "This file needs room for %s and your company has %s left. Ask your administrator for more room.",
+			humanize.IBytes(uint64(n.MaxSize)), left)
 	case n.Size == 0:
 		return refuse(ErrNoRoom, "An upload without a length needs room for %s and your company has %s left. Send Upload-Length, or ask your administrator for more room.",
 			humanize.IBytes(uint64(n.MaxSize)), left)
@@ -282,6 +286,9 @@ func (p Policy) examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 	}
 	if r.SizeDeferred {
 		n.Size = 0
+		if r.AtMost > 0 {
+			n.MaxSize = min(n.MaxSize, r.AtMost)
+		}
 	} else if n.Kind != storage.Final {
 		if err := p.checkSize(n.Size); err != nil {
 			return n, err

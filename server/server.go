@@ -101,7 +101,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeWebhooks(api)
 	s.routeContent(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
-		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, tus,
+		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
 			nameProtocol, s.authenticate)
 		e.OPTIONS(path, tusOptions)
 	}

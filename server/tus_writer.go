@@ -20,7 +20,7 @@ func nameProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 		h.Set("Cache-Control", "no-store") // tus 1.0.0, HEAD: MUST
 		if v := draftVersion(c.Request()); v != "" {
 			h.Set(draftHeader, v)
-		} else {
+		} else if !isForm(c.Request()) {
 			h.Set("Tus-Resumable", tusVersion)
 		}
 		return next(c)
