@@ -44,13 +44,14 @@ grant select, insert, update, delete on batches to tramo_worker;
 -- Partial uploads are in no batch: the final one is.
 alter table uploads
   add column batch_id uuid,
+  add column replaced_by uuid,  -- of one that has ended badly: the upload in the same batch that its client sent instead
   add constraint uploads_batch_fkey foreign key (tenant_id, project, batch_id) references batches (tenant_id, project, id),
   add check (batch_id is null or kind <> 'partial');
 create index uploads_batch on uploads (tenant_id, batch_id, id) where batch_id is not null;
 create index uploads_batch_unfinished on uploads (tenant_id, batch_id)
   where batch_id is not null and status in ('pending', 'uploading', 'uploaded', 'processing');
-create index uploads_batch_ended on uploads (tenant_id, batch_id, client_id)
-  where batch_id is not null and status in ('failed', 'expired', 'cancelled');
+create index uploads_batch_client on uploads (tenant_id, batch_id, client_id)
+  where batch_id is not null and client_id is not null;
 create index uploads_unfiled on uploads (tenant_id, project, batch)
   where batch is not null and batch_id is null and kind <> 'partial';
 
@@ -61,9 +62,7 @@ create table idempotency_keys (
   user_id    text not null,
   key        text not null,
   request    bytea not null check (octet_length(request) = 32),  -- SHA-256 of what was asked for
-  status     smallint not null,
-  location   text,
-  body       bytea not null,
+  answer     bytea not null,
   created_at timestamptz not null default now(),
   primary key (tenant_id, user_id, key)
 );
