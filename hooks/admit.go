@@ -69,7 +69,6 @@ const (
 // Limits on metadata, in bytes.
 const (
 	maxFilename = 255
-	maxBatch    = 128
 	maxClientID = 128
 	maxMetadata = 8 << 10 // all keys and values together
 )
@@ -140,6 +139,9 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 	}
 	var old uuid.UUID
 	err = a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if err := enterBatch(ctx, tx, &n); err != nil {
+			return err
+		}
 		if n.Kind == storage.Final {
 			if old, err = a.gather(ctx, tx, &n); err != nil || old != uuid.Nil {
 				return err
@@ -163,6 +165,8 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 			return old, err
 		}
 		return Admitted{}, a.explainNoRoom(ctx, n)
+	case errors.Is(err, storage.ErrBatchCancelled):
+		return Admitted{}, errCancelledBatch()
 	case err != nil:
 		return Admitted{}, err
 	case old != uuid.Nil:
@@ -186,8 +190,7 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 		return Admitted{}, err
 	}
 	if !same(n, old) {
-		return Admitted{}, refuse(ErrClientIDTaken,
-			"Another upload of yours has this client_id with a different size, name or sha256. Use a new client_id for each file.")
+		return Admitted{}, errClientIDTaken()
 	}
 	if old.SizeDeferred && n.Size > 0 {
 		if err := a.declare(ctx, old.ID, n.Size); err != nil {
@@ -195,11 +198,15 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 		}
 		old.Size, old.SizeDeferred = n.Size, false
 	}
-	offset := old.Received
-	if !old.SizeDeferred && offset == old.Size && old.UploadedAt == nil {
-		offset = Untold
+	return Admitted{ID: old.ID, Existing: true, Offset: toldOffset(old)}, nil
+}
+
+// toldOffset is the offset that a client is told of its upload, or [Untold].
+func toldOffset(u storage.Upload) int64 {
+	if !u.SizeDeferred && u.Received == u.Size && u.UploadedAt == nil {
+		return Untold
 	}
-	return Admitted{ID: old.ID, Existing: true, Offset: offset}, nil
+	return u.Received
 }
 
 // same reports whether what a client wants to begin is an upload that it has begun before. A size that one of
@@ -216,7 +223,11 @@ func same(n storage.NewUpload, old storage.Upload) bool {
 
 // declare gives an upload the size that its client knows now: it will never say it again.
 func (a *Admission) declare(ctx context.Context, id uuid.UUID, size int64) error {
-	err := a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.DeclareLength(ctx, id, storage.NoFence, size) })
+	return explainLength(a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.DeclareLength(ctx, id, storage.NoFence, size) }))
+}
+
+// explainLength tells a client why its upload cannot have the length that it is said to have now.
+func explainLength(err error) error {
 	switch {
 	case errors.Is(err, storage.ErrFenced):
 		return refuse(ErrBusy, "Another request sends this upload, whose length was not known, just now. Try again in a moment.")
@@ -243,7 +254,7 @@ func (a *Admission) explainNoRoom(ctx context.Context, n storage.NewUpload) erro
 	case err != nil:
 		return err
 	case !exists:
-		return refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
+		return errNoTenant()
 	case n.Size == 0 && n.MaxSize < a.Policy.MaxSize:
 		return refuse(ErrNoRoom, "This file needs room for %s and your company has %s left. Ask your administrator for more room.",
 			humanize.IBytes(uint64(n.MaxSize)), left)
@@ -333,8 +344,8 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 		return refuse(ErrBadMetadata, "The metadata has %d bytes; the most is %d.", total, maxMetadata)
 	case len(n.Filename) > maxFilename:
 		return refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxFilename)
-	case len(n.Batch) > maxBatch:
-		return refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), maxBatch)
+	case len(n.Batch) > maxLabel:
+		return refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), maxLabel)
 	case len(n.ClientID) > maxClientID:
 		return refuse(ErrBadMetadata, "client_id has %d bytes; the most is %d.", len(n.ClientID), maxClientID)
 	case !object.ValidProject(n.Project):

@@ -43,18 +43,21 @@ func NewQueue(db *storage.DB, log *slog.Logger) (*Queue, error) {
 	return &Queue{client: client}, nil
 }
 
-// Enqueue adds the upload's processing job in the transaction that makes the upload uploaded.
-func (q *Queue) Enqueue(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
+// Enqueue adds the uploads' processing jobs in the transaction that makes them uploaded.
+func (q *Queue) Enqueue(ctx context.Context, tx storage.Tx, uploads ...uuid.UUID) error {
 	metadata, err := traceMetadata(ctx)
 	if err != nil {
 		return err
 	}
+	jobs := make([]river.InsertManyParams, len(uploads))
+	for i, id := range uploads {
+		jobs[i] = river.InsertManyParams{
+			Args: Args{TenantID: tx.Tenant, UploadID: id}, InsertOpts: &river.InsertOpts{Metadata: metadata},
+		}
+	}
 	// The fast insert returns no row, and so needs no right to read other tenants' jobs.
-	_, err = q.client.InsertManyFastTx(ctx, tx.Tx, []river.InsertManyParams{
-		{Args: Args{TenantID: tx.Tenant, UploadID: upload}, InsertOpts: &river.InsertOpts{Metadata: metadata}},
-	})
-	if err != nil {
-		return fmt.Errorf("enqueue processing of upload %s: %w", upload, err)
+	if _, err = q.client.InsertManyFastTx(ctx, tx.Tx, jobs); err != nil {
+		return fmt.Errorf("enqueue processing of %v: %w", uploads, err)
 	}
 	return nil
 }

@@ -119,7 +119,11 @@ func newSite(t testing.TB, change ...func(*server.Config)) *site {
 		Locker:    object.Locker{Leases: s.lease(t, log), Log: log},
 		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
 		Webhooks:  &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
-		Receipts:  receipts, Tracers: noop.NewTracerProvider(),
+		Batches: &hooks.Batches{
+			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: queue,
+			Metrics: finisher.Metrics, Log: log,
+		},
+		Receipts: receipts, Tracers: noop.NewTracerProvider(),
 		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Log: log,
 	})
 	must(t, err)

@@ -25,6 +25,7 @@ type problem struct {
 	Detail string `json:"detail"`
 	// RequestID finds the request in the logs, for a person who asks for help.
 	RequestID string `json:"request_id"`
+	Errors    any    `json:"errors,omitempty"` // of a manifest, what is wrong with its entries
 }
 
 const problemType = "application/problem+json"
@@ -85,6 +86,18 @@ var problems = []struct {
 	{webhook.ErrOff, problemOf("webhooks-off", 501, "Webhooks are not set up", "Whoever runs the installation can set TRAMO_WEBHOOK_KEY.")},
 	{webhook.ErrDisabled, problemOf("webhook-disabled", 409, "Webhook endpoint is disabled", "Enable it first: PATCH it with {\"enabled\": true}.")},
 	{storage.ErrTooManyWebhooks, problemOf("too-many-webhooks", 409, "Too many webhook endpoints", "Delete one that is no longer needed. One endpoint can take all types.")},
+	{hooks.ErrNotManager, problemOf("not-manager", 403, "Only for managers", "Ask a manager of the company (constructora) to do this.")},
+	{hooks.ErrNoBatch, problemOf("no-batch", 404, "No such batch", "Name a batch by its id, or by a name of your own.")},
+	{hooks.ErrOtherProject, problemOf("other-project", 409, "Batch is of another project", "Name the project of the batch, or another batch.")},
+	{hooks.ErrBatchCancelled, problemOf("batch-cancelled", 409, "Batch was cancelled", "Make a new batch.")},
+	{hooks.ErrBadBatch, problemOf("bad-batch", 422, "Batch is not valid", "Correct the batch; sending it again unchanged will not help.")},
+	{hooks.ErrBadManifest, problemOf("bad-manifest", 422, "Entries are not valid", "Nothing was created. Correct the entries that errors names, and send the manifest again.")},
+	{hooks.ErrTooMany, problemOf("too-many-uploads", 413, "Too many uploads in one request", "Send fewer uploads in each request.")},
+	{hooks.ErrKeyReused, problemOf("idempotency-key-reused", 422, "Idempotency-Key is another request's", "Use a new Idempotency-Key for each request.")},
+	{hooks.ErrKeyBusy, problemOf("idempotency-key-busy", 409, "The same request is being worked on", "Try again in a moment with the same Idempotency-Key.")},
+	{hooks.ErrNothingToRetry, problemOf("nothing-to-retry", 409, "Upload has not failed", "Only an upload that has failed, and was not sent again, can be processed again.")},
+	{hooks.ErrNoRetry, problemOf("no-retry", 409, "Upload may not be processed again", "A virus was found in this file. Have its owner check the device, and send a clean copy under a new client_id.")},
+	{storage.ErrSendAgain, problemOf("send-again", 409, "Upload must be sent again", "Nothing of this file is left here. Send it again; its client_id is free.")},
 	{storage.ErrNotYours, problemOf("not-yours", 403, "Another user's upload", "You can look at this upload with GET. Only the user that began it, or a manager of the company, can send to it or cancel it.")},
 	{storage.ErrNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 
@@ -128,6 +141,23 @@ func refuse(format string, args ...any) error {
 	return &hooks.Refusal{Cause: errBadRequest, Detail: fmt.Sprintf(format, args...)}
 }
 
+// An entryProblem is what is wrong with one entry of a manifest.
+type entryProblem struct {
+	Index    int    `json:"index"` // from 0
+	ClientID string `json:"client_id"`
+	Type     string `json:"type"`
+	Detail   string `json:"detail"`
+}
+
+func entryProblems(m *hooks.ManifestError) []entryProblem {
+	found := make([]entryProblem, len(m.Entries))
+	for i, e := range m.Entries {
+		p, _ := asProblem(e.Err)
+		found[i] = entryProblem{e.Index, e.ClientID, p.Type, p.Detail}
+	}
+	return found
+}
+
 var internalProblem = problemOf("internal", 500, "Something went wrong here", retryDetail)
 
 // asProblem translates err for a client. known is false for an error that the table does not have, which
@@ -141,6 +171,10 @@ func asProblem(err error) (p problem, known bool) {
 		var r *hooks.Refusal
 		if errors.As(err, &r) {
 			p.Detail = r.Detail
+		}
+		var m *hooks.ManifestError
+		if errors.As(err, &m) {
+			p.Errors = entryProblems(m)
 		}
 		return p, true
 	}

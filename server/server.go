@@ -67,6 +67,7 @@ type Parts struct {
 	Store     *object.Store
 	Locker    handler.Locker
 	Admission *hooks.Admission
+	Batches   *hooks.Batches
 	Receipts  *hooks.Receipts
 	Webhooks  *webhook.Endpoints
 	Verifier  *Verifier
@@ -100,6 +101,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeUploads(api)
 	s.routeWebhooks(api)
 	s.routeContent(api)
+	s.routeBatches(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
 			nameProtocol, s.authenticate)

@@ -146,9 +146,15 @@ func (s *Server) base() string { return strings.TrimSuffix(s.PublicURL, "/") + U
 
 // locate returns the address of an upload as tusd forms it.
 func (s *Server) locate(r handler.HTTPRequest, id string) string {
-	base := strings.TrimSuffix(s.PublicURL, "/")
-	if base == "" {
-		base = "http://" + r.Header.Get("Host")
+	return s.baseAt(r.Header.Get("Host")) + UploadsPath + "/" + id
+}
+
+// baseOf returns what the addresses begin with that a request is answered with.
+func (s *Server) baseOf(r *http.Request) string { return s.baseAt(r.Host) }
+
+func (s *Server) baseAt(host string) string {
+	if s.PublicURL != "" {
+		return strings.TrimSuffix(s.PublicURL, "/")
 	}
-	return base + UploadsPath + "/" + id
+	return "http://" + host
 }

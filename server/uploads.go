@@ -33,7 +33,8 @@ type uploadJSON struct {
 	Filename    *string          `json:"filename"`
 	Type        *string          `json:"type"` // what the content is; as declared until that is known
 	Project     string           `json:"project"`
-	Batch       *string          `json:"batch"`
+	Batch       *string          `json:"batch"` // what its client calls it
+	BatchID     *uuid.UUID       `json:"batch_id"`
 	ClientID    *string          `json:"client_id"`
 	CreatedAt   time.Time        `json:"created_at"`
 	UpdatedAt   time.Time        `json:"updated_at"`
@@ -50,6 +51,17 @@ type uploadJSON struct {
 type failureJSON struct {
 	Reason string `json:"reason"`
 	Detail string `json:"detail"`
+}
+
+func describeFailure(u storage.Upload) *failureJSON {
+	if u.FailureReason == nil {
+		return nil
+	}
+	j := &failureJSON{Reason: *u.FailureReason}
+	if u.FailureDetail != nil {
+		j.Detail = *u.FailureDetail
+	}
+	return j
 }
 
 type derivativeJSON struct {
@@ -217,7 +229,7 @@ func (s *Server) describeAll(ctx context.Context, us []storage.Upload, ds []stor
 func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.Derivative) (uploadJSON, error) {
 	j := uploadJSON{
 		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
-		Project: u.Project, Batch: u.Batch, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
+		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, Derivatives: []derivativeJSON{}, EXIF: describeFacts(u.Facts),
 	}
 	if at, ok := s.Store.Expires(u); ok {
@@ -233,12 +245,7 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		sum := hex.EncodeToString(u.SHA256)
 		j.SHA256 = &sum
 	}
-	if u.FailureReason != nil {
-		j.Failure = &failureJSON{Reason: *u.FailureReason}
-		if u.FailureDetail != nil {
-			j.Failure.Detail = *u.FailureDetail
-		}
-	}
+	j.Failure = describeFailure(u)
 	if u.Status != storage.Completed {
 		return j, nil // nothing is linked before it is scanned and clean
 	}

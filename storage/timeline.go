@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"time"
@@ -83,9 +84,48 @@ func (tx Tx) appendIf(ctx context.Context, id uuid.UUID, e Entry, condition stri
 // isStatus reports whether the event tells that the upload came to the status of that name, or was created.
 func (e Event) isStatus() bool { return e == EventCreated || Status(e).Known() }
 
+// AppendAll adds an entry to the timeline of each upload, in one statement.
+func (tx Tx) AppendAll(ctx context.Context, ids []uuid.UUID, entries []Entry) error {
+	var events, details []string
+	var offsets []*int64
+	for _, e := range entries {
+		detail, err := json.Marshal(e.Detail)
+		if err != nil {
+			return fmt.Errorf("append to timelines: %w", err)
+		}
+		if e.Detail == nil {
+			detail = []byte("{}")
+		}
+		events, details, offsets = append(events, string(e.Event)), append(details, string(detail)), append(offsets, e.Offset)
+	}
+	_, err := tx.Exec(ctx, `
+		insert into timeline (tenant_id, upload_id, event, at_offset, replica, trace_id, detail)
+		select $1, e.upload_id, e.event, e.at_offset, nullif($5, ''), nullif($6, ''), e.detail::jsonb
+		from unnest($2::uuid[], $3::text[], $4::bigint[], $7::text[]) e (upload_id, event, at_offset, detail)`,
+		tx.Tenant, ids, events, offsets, tx.replica, traceID(ctx), details)
+	if err != nil {
+		return fmt.Errorf("append to timelines: %w", err)
+	}
+	for i, e := range entries {
+		if !e.Event.isStatus() {
+			continue
+		}
+		if err := tx.became(ctx, ids[i], e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // became is where all that follows from a change of status begins: in the same transaction, behind the change itself.
 func (tx Tx) became(ctx context.Context, id uuid.UUID, e Entry) error {
-	return tx.announceUpload(ctx, id, e.Event)
+	if err := tx.announceUpload(ctx, id, e.Event); err != nil {
+		return err
+	}
+	if Status(e.Event).Ended() {
+		return tx.settleBatchOf(ctx, id) // last: it locks the batch
+	}
+	return nil
 }
 
 // milliseconds rounds up: what took time never took none.

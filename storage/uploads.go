@@ -124,10 +124,11 @@ type NewUpload struct {
 	UserID         string
 	ClientID       string // "" for none
 	Project        string
-	Batch          string // "" for none
-	Filename       string // "" for none
-	DeclaredType   string // "" for none
-	DeclaredSHA256 []byte // nil for none
+	Batch          string    // what its client calls the batch; "" for none
+	BatchID        uuid.UUID // the batch that it belongs to, which is of its project; the zero id for none
+	Filename       string    // "" for none
+	DeclaredType   string    // "" for none
+	DeclaredSHA256 []byte    // nil for none
 	Metadata       map[string]string
 	Size           int64       // bytes; 0 while the client has not said
 	MaxSize        int64       // bytes that an upload whose size nobody knows may have, and is charged with
@@ -147,8 +148,8 @@ func (n NewUpload) charge() int64 {
 }
 
 // CreateUpload charges the tenant's quota and inserts the upload, in one statement, so that concurrent
-// creations never overshoot. It returns [ErrQuotaExceeded], or [ErrDuplicateClientID], after which the
-// transaction is of no more use.
+// creations never overshoot. A batch that it belongs to is open again, and takes it for what it replaces there. It returns
+// [ErrQuotaExceeded], [ErrBatchCancelled], or [ErrDuplicateClientID], after which the transaction is of no more use.
 func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if n.Kind == "" {
 		n.Kind = Single
@@ -156,30 +157,44 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if n.Partials == nil {
 		n.Partials = []uuid.UUID{}
 	}
-	tag, err := tx.Exec(ctx, `
+	var created, opened int
+	// The batch is locked last, and in any case: who settles it meanwhile has not seen this upload.
+	err := tx.QueryRow(ctx, `
 		with charged as (
 			update tenants set charged_bytes = charged_bytes + $12
 			where id = $1 and (charged_bytes + $12 <= quota_bytes or $12 = 0)
 			returning id
 		), created as (
 			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type,
-			                     declared_sha256, metadata, size, charged_bytes, kind, partials)
+			                     declared_sha256, metadata, size, charged_bytes, kind, partials, batch_id)
 			select id, $2, $3, nullif($4, ''), $5, nullif($6, ''), nullif($7, ''), nullif($8, ''), $9, $10,
-			       nullif($11, 0), $12, $13, $14
+			       nullif($11, 0), $12, $13, $14, $15
 			from charged
 			returning tenant_id, id
+		), content as (
+			insert into contents (tenant_id, upload_id) select tenant_id, id from created
+		), replaced as (
+			update uploads o set replaced_by = n.id from created n
+			where o.tenant_id = $1 and o.batch_id = $15 and o.client_id = $4 and o.user_id = $3 and o.id <> n.id
+			returning o.id
+		), opened as (
+			update batches b set completed_at = null, failed = false, updated_at = now()
+			from (select count(*) n from created) c, (select count(*) from replaced) r
+			where b.tenant_id = $1 and b.id = $15 and b.cancelled_at is null and c.n > 0
+			returning b.id
 		)
-		insert into contents (tenant_id, upload_id) select tenant_id, id from created`,
+		select (select count(*) from created), (select count(*) from opened)`,
 		tx.Tenant, n.ID, n.UserID, n.ClientID, n.Project, n.Batch, n.Filename, n.DeclaredType,
-		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials)
-	if isUniqueViolation(err, "uploads_client_id") {
+		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials, known(n.BatchID)).Scan(&created, &opened)
+	switch {
+	case isUniqueViolation(err, "uploads_client_id"):
 		return ErrDuplicateClientID
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("create upload: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
+	case created == 0:
 		return ErrQuotaExceeded
+	case opened == 0 && n.BatchID != uuid.Nil:
+		return ErrBatchCancelled
 	}
 	if n.Kind == Final {
 		if err := tx.take(ctx, n.ID, n.Partials); err != nil {
@@ -240,8 +255,17 @@ type Page struct {
 	Before  uuid.UUID
 	Limit   int
 	Project string
-	Batch   string
+	Batch   string // its id, or what its client calls it
 	Status  Status
+}
+
+// batchID returns the id that the page's batch may be named by, or the zero id.
+func (p Page) batchID() uuid.UUID {
+	id, err := uuid.Parse(p.Batch)
+	if err != nil {
+		return uuid.Nil
+	}
+	return id
 }
 
 // Uploads returns one page, without partial uploads: they are no file yet. Ids are UUIDv7 (RFC 9562, section
@@ -253,9 +277,9 @@ func (tx Tx) Uploads(ctx context.Context, p Page) ([]Upload, error) {
 	}
 	rows, err := tx.Query(ctx, selectUpload+`
 		where u.tenant_id = $1 and u.id < $2 and u.kind <> 'partial'
-		  and ($3 = '' or u.project = $3) and ($4 = '' or u.batch = $4) and ($5 = '' or u.status = $5)
-		order by u.id desc limit $6`,
-		tx.Tenant, before, p.Project, p.Batch, string(p.Status), p.Limit)
+		  and ($3 = '' or u.project = $3) and ($4 = '' or u.batch = $4 or u.batch_id = $5) and ($6 = '' or u.status = $6)
+		order by u.id desc limit $7`,
+		tx.Tenant, before, p.Project, p.Batch, known(p.batchID()), string(p.Status), p.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list uploads: %w", err)
 	}

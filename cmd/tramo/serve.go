@@ -29,6 +29,7 @@ type serveCommand struct {
 	receiptSettings
 	cli.Webhooks
 	httpSettings
+	batchSettings
 	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
 	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
@@ -48,6 +49,7 @@ type configs struct {
 	policy   hooks.Policy
 	receipts hooks.ReceiptConfig
 	webhooks webhook.Config
+	batches  hooks.BatchConfig
 	log      *slog.Logger
 }
 
@@ -62,6 +64,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 		policy:   hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
 		receipts: c.receipts(c.PublicURL, m),
 		webhooks: c.Webhooks.Config(m),
+		batches:  c.batches(m),
 		log:      c.Logger(m),
 	}
 	k.database.Replica = c.ReplicaName(m)
@@ -141,12 +144,14 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if err != nil {
 		return server.Parts{}, err
 	}
+	batches := &hooks.Batches{BatchConfig: k.batches, DB: db, Policy: k.policy, Queue: queue, Metrics: finisher.Metrics, Log: k.log}
 	return server.Parts{
 		DB:        db,
 		Bucket:    bucket,
 		Store:     store,
 		Locker:    object.Locker{Leases: leases, Log: k.log},
 		Admission: &hooks.Admission{DB: db, Policy: k.policy, Log: k.log},
+		Batches:   batches,
 		Receipts:  receipts,
 		Webhooks:  webhooks,
 		Verifier:  verifier,

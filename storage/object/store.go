@@ -263,7 +263,11 @@ func (u *upload) FinishUpload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := u.store.finish.Finish(ctx, u.row.ID, *u.content.ObjectKey, hash.Sum(nil)); err != nil {
+	err = u.store.finish.Finish(ctx, u.row.ID, *u.content.ObjectKey, hash.Sum(nil))
+	switch {
+	case errors.Is(err, storage.ErrWrongStatus):
+		return ErrGone // its batch was cancelled while the last bytes came, which asks for no lease
+	case err != nil:
 		return err
 	}
 	if u.row.Kind == storage.Final {

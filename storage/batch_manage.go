@@ -1,0 +1,166 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// CancelBatch ends the batch, and with it what in it has not all its bytes, whose quota it refunds. What is safe already
+// goes on. It returns the uploads that it ended, whose holders are asked to let go once this commits; [ErrNotFound]; or
+// [ErrBatchCancelled] for a batch that was cancelled before.
+func (tx Tx) CancelBatch(ctx context.Context, id uuid.UUID) ([]uuid.UUID, error) {
+	if err := tx.lockTenant(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `
+		with old as (
+			select id, charged_bytes from uploads
+			where tenant_id = $1 and batch_id = $2 and status in ('pending', 'uploading') order by id for update
+		)
+		update uploads u set status = 'cancelled', charged_bytes = 0, updated_at = now() from old
+		where u.tenant_id = $1 and u.id = old.id
+		returning u.id, old.charged_bytes`, tx.Tenant, id)
+	if err != nil {
+		return nil, fmt.Errorf("cancel uploads of batch: %w", err)
+	}
+	var ids []uuid.UUID
+	var upload uuid.UUID
+	var charged, sum int64
+	_, err = pgx.ForEachRow(rows, []any{&upload, &charged}, func() error {
+		ids = append(ids, upload)
+		sum += charged
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cancel uploads of batch: %w", err)
+	}
+	// The batch first: the end of its last upload is not what ends it.
+	if err := tx.endBatch(ctx, id); err != nil {
+		return nil, err
+	}
+	if err := tx.giveUp(ctx, ids); err != nil {
+		return nil, err
+	}
+	return ids, tx.refund(ctx, sum)
+}
+
+// endBatch records that the batch was cancelled.
+func (tx Tx) endBatch(ctx context.Context, id uuid.UUID) error {
+	tag, err := tx.Exec(ctx, `
+		update batches set cancelled_at = now(), completed_at = null, failed = false, updated_at = now()
+		where tenant_id = $1 and id = $2 and cancelled_at is null`, tx.Tenant, id)
+	switch {
+	case err != nil:
+		return fmt.Errorf("cancel batch: %w", err)
+	case tag.RowsAffected() == 1:
+		return nil
+	}
+	if _, err := tx.Batch(ctx, id); err != nil {
+		return err
+	}
+	return ErrBatchCancelled
+}
+
+// giveUp forgets what uploads that were just cancelled had, and has their holders told when that is committed.
+func (tx Tx) giveUp(ctx context.Context, ids []uuid.UUID) error {
+	var all pgx.Batch // in one round trip
+	all.Queue(`delete from tails where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
+	all.Queue(`update uploads set final_id = null, updated_at = now() where tenant_id = $1 and final_id = any($2)`, tx.Tenant, ids)
+	all.Queue(`
+		select pg_notify('tramo_lock_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
+		from upload_locks where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
+	if err := tx.SendBatch(ctx, &all).Close(); err != nil {
+		return fmt.Errorf("give uploads up: %w", err)
+	}
+	entries := make([]Entry, len(ids))
+	for i := range ids {
+		entries[i] = Entry{Event: EventCancelled}
+	}
+	return tx.AppendAll(ctx, ids, entries)
+}
+
+// ErrSendAgain says that an upload which has ended badly has nothing left that could be processed again.
+var ErrSendAgain = errors.New("upload must be sent again")
+
+// EndedBadly returns the uploads of a batch that failed or expired and were not sent again, and locks the tenant and them.
+func (tx Tx) EndedBadly(ctx context.Context, batch uuid.UUID) ([]Upload, error) {
+	return tx.endedBadly(ctx, `u.batch_id = $2`, batch)
+}
+
+// EndedBadlyOne returns the upload if it failed or expired, and locks the tenant and it. Any other is [ErrWrongStatus],
+// and what the tenant does not have [ErrNotFound].
+func (tx Tx) EndedBadlyOne(ctx context.Context, id uuid.UUID) (Upload, error) {
+	us, err := tx.endedBadly(ctx, `u.id = $2`, id)
+	if err != nil {
+		return Upload{}, err
+	}
+	if len(us) == 1 {
+		return us[0], nil
+	}
+	if _, err := tx.Upload(ctx, id); err != nil {
+		return Upload{}, err
+	}
+	return Upload{}, ErrWrongStatus
+}
+
+func (tx Tx) endedBadly(ctx context.Context, which string, id uuid.UUID) ([]Upload, error) {
+	if err := tx.lockTenant(ctx); err != nil { // nobody begins anew under the same client id meanwhile
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, selectUpload+`
+		where u.tenant_id = $1 and `+which+` and u.status in ('failed', 'expired') and u.replaced_by is null
+		order by u.id for no key update of u`, tx.Tenant, id)
+	if err != nil {
+		return nil, fmt.Errorf("read what ended badly: %w", err)
+	}
+	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+	if err != nil {
+		return nil, fmt.Errorf("read what ended badly: %w", err)
+	}
+	return us, nil
+}
+
+// Retry makes failed uploads, whose objects are there and which [Tx.EndedBadly] has locked, uploaded again. Whoever calls
+// it enqueues their processing. It returns those that it did so with; the others were sent again meanwhile, under the same
+// client ids.
+func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := tx.Query(ctx, `
+		update uploads u set status = 'uploaded', failure_reason = null, failure_detail = null, updated_at = now()
+		where u.tenant_id = $1 and u.id = any($2) and u.status = 'failed' and u.object_key is not null
+		  and not exists (
+			select from uploads o where o.tenant_id = $1 and o.user_id = u.user_id and o.client_id = u.client_id
+			and o.status not in ('failed', 'expired', 'cancelled', 'joined'))
+		returning u.id`, tx.Tenant, ids)
+	if err != nil {
+		return nil, fmt.Errorf("retry uploads: %w", err)
+	}
+	retried, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return nil, fmt.Errorf("retry uploads: %w", err)
+	}
+	if len(retried) == 0 {
+		return nil, nil
+	}
+	entries := make([]Entry, len(retried))
+	for i := range entries {
+		entries[i] = Entry{Event: EventUploaded, Detail: map[string]any{"retry": true}}
+	}
+	return retried, tx.AppendAll(ctx, retried, entries)
+}
+
+// RenameBatch gives the batch another name. Its client's own name for it stays.
+func (tx Tx) RenameBatch(ctx context.Context, id uuid.UUID, name string) error {
+	tag, err := tx.Exec(ctx, `
+		update batches set name = $3, updated_at = now() where tenant_id = $1 and id = $2`, tx.Tenant, id, name)
+	if err != nil {
+		return fmt.Errorf("rename batch: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrNotFound
+	}
+	return nil
+}

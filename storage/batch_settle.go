@@ -1,0 +1,139 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Announcements of batches.
+const (
+	AnnounceBatchCompleted = "batch.completed"
+	AnnounceBatchFailed    = "batch.failed"
+)
+
+// settleBatchOf settles the batch that the upload, which has just ended, belongs to. The upload's row is locked by then,
+// and the batch's is the last lock that a transaction takes.
+func (tx Tx) settleBatchOf(ctx context.Context, upload uuid.UUID) error {
+	var batch uuid.UUID
+	var open bool
+	// NO KEY: uploads that are just being created in the batch refer to it, and need not wait.
+	err := tx.QueryRow(ctx, `
+		select b.id, b.completed_at is null and b.cancelled_at is null
+		from uploads u join batches b on b.tenant_id = u.tenant_id and b.id = u.batch_id
+		where u.tenant_id = $1 and u.id = $2 for no key update of b`, tx.Tenant, upload).Scan(&batch, &open)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil // it is in none
+	case err != nil:
+		return fmt.Errorf("lock batch of upload: %w", err)
+	case !open:
+		return tx.spoilBatch(ctx, batch)
+	}
+	return tx.settle(ctx, batch)
+}
+
+// SettleBatch ends the batch, and announces that, if nothing in it has still to end; [ErrWrongStatus] if there is nothing
+// to do. Whoever adds or adopts uploads that may have ended calls it last.
+func (tx Tx) SettleBatch(ctx context.Context, id uuid.UUID) error {
+	var open bool
+	err := tx.QueryRow(ctx, `
+		select completed_at is null and cancelled_at is null from batches where tenant_id = $1 and id = $2 for no key update`,
+		tx.Tenant, id).Scan(&open)
+	switch {
+	case err != nil:
+		return fmt.Errorf("lock batch: %w", notFound(err))
+	case !open:
+		return ErrWrongStatus
+	}
+	return tx.settle(ctx, id)
+}
+
+// settleable is a condition on a batch b: something in it came to an end that counts, and nothing in it has still to end.
+const settleable = `not exists (
+		select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id
+		and u.status in ('pending', 'uploading', 'uploaded', 'processing'))
+	and exists (
+		select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id and u.status <> 'cancelled' and u.replaced_by is null)`
+
+// spoilt is another: something in it failed or expired, and was not sent again.
+const spoilt = `exists (
+	select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id
+	and u.status in ('failed', 'expired') and u.replaced_by is null)`
+
+// settle ends a batch whose row is locked, and open. That it is locked before this statement begins is what makes one of
+// many uploads that end together see that all the others have: each statement sees what was committed before it.
+func (tx Tx) settle(ctx context.Context, id uuid.UUID) error {
+	var failed bool
+	err := tx.QueryRow(ctx, `
+		update batches b set completed_at = clock_timestamp(), updated_at = clock_timestamp(), failed = `+spoilt+`
+		where b.tenant_id = $1 and b.id = $2 and `+settleable+`
+		returning b.failed`, tx.Tenant, id).Scan(&failed)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("settle batch: %w", err)
+	}
+	return tx.announceBatch(ctx, id, failed)
+}
+
+// spoilBatch notes that something in a batch that has ended failed after all: its object was lost. That upload is
+// announced; the batch was, and is not again.
+func (tx Tx) spoilBatch(ctx context.Context, id uuid.UUID) error {
+	_, err := tx.Exec(ctx, `
+		update batches b set failed = true, updated_at = now()
+		where b.tenant_id = $1 and b.id = $2 and b.completed_at is not null and not b.failed and `+spoilt, tx.Tenant, id)
+	if err != nil {
+		return fmt.Errorf("spoil batch: %w", err)
+	}
+	return nil
+}
+
+func (tx Tx) announceBatch(ctx context.Context, id uuid.UUID, failed bool) error {
+	b, err := tx.Batch(ctx, id)
+	if err != nil {
+		return err
+	}
+	totals, err := tx.BatchTotals(ctx, id)
+	if err != nil {
+		return err
+	}
+	a := Announcement{Type: AnnounceBatchCompleted, Batch: id, Detail: map[string]any{
+		"project": b.Project, "name": b.Name, "client_id": b.ClientID, "completed_at": b.CompletedAt,
+		"uploads": totals[id].ByStatus, "bytes": totals[id].Safe,
+	}}
+	if failed {
+		a.Type = AnnounceBatchFailed
+	}
+	return tx.Announce(ctx, a)
+}
+
+// OpenBatch makes the batch open, if it had ended: there is something in it again that has not. Uploads are locked before
+// it is called. It returns [ErrBatchCancelled] for a batch that was cancelled.
+func (tx Tx) OpenBatch(ctx context.Context, id uuid.UUID) error {
+	tag, err := tx.Exec(ctx, `
+		update batches set completed_at = null, failed = false, updated_at = now()
+		where tenant_id = $1 and id = $2 and cancelled_at is null`, tx.Tenant, id)
+	if err != nil {
+		return fmt.Errorf("open batch: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrBatchCancelled
+	}
+	return nil
+}
+
+// DeclareManifest records that the batch's client said what belongs to it, and by what name. Uploads are locked before.
+func (tx Tx) DeclareManifest(ctx context.Context, id uuid.UUID, name string) error {
+	_, err := tx.Exec(ctx, `
+		update batches set manifest = true, name = $3, updated_at = now() where tenant_id = $1 and id = $2 and not manifest`,
+		tx.Tenant, id, name)
+	if err != nil {
+		return fmt.Errorf("declare manifest: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,150 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// UploadsByClientIDs returns the user's uploads under the client's own ids, by these. It locks the tenant first and then
+// the uploads, so that until the transaction ends no other is created and none of these changes.
+func (tx Tx) UploadsByClientIDs(ctx context.Context, user string, clientIDs []string) (map[string]Upload, error) {
+	if err := tx.lockTenant(ctx); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, selectUpload+`
+		where u.tenant_id = $1 and u.user_id = $2 and u.client_id = any($3)
+		  and u.status not in ('failed', 'expired', 'cancelled', 'joined')
+		order by u.id for no key update of u`, tx.Tenant, user, clientIDs)
+	if err != nil {
+		return nil, fmt.Errorf("find uploads by client id: %w", err)
+	}
+	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+	if err != nil {
+		return nil, fmt.Errorf("find uploads by client id: %w", err)
+	}
+	byID := make(map[string]Upload, len(us))
+	for _, u := range us {
+		byID[*u.ClientID] = u
+	}
+	return byID, nil
+}
+
+// CreateUploads is [Tx.CreateUpload] for many uploads of one batch, whose sizes are known, in one statement: all or none.
+// The ids that it returns are of those whose client id an upload has that the user cannot see; if there are any, or it
+// returns [ErrQuotaExceeded], the transaction is to be given up. The batch stays as it is: see [Tx.OpenBatch].
+func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload) (taken []uuid.UUID, err error) {
+	if len(ns) == 0 {
+		return nil, nil
+	}
+	c, err := columnsOf(ns)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `
+		with charged as (
+			update tenants set charged_bytes = charged_bytes + $3
+			where id = $1 and charged_bytes + $3 <= quota_bytes
+			returning id
+		), created as (
+			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type, declared_sha256,
+				metadata, size, charged_bytes, batch_id)
+			select t.id, n.id, n.user_id, nullif(n.client_id, ''), n.project, nullif(n.batch, ''), nullif(n.filename, ''),
+				nullif(n.declared_type, ''), n.declared_sha256, n.metadata::jsonb, n.size, n.size, $2
+			from charged t, unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[],
+				$12::text[], $13::bigint[])
+				n (id, user_id, client_id, project, batch, filename, declared_type, declared_sha256, metadata, size)
+			on conflict do nothing
+			returning tenant_id, id
+		), content as (
+			insert into contents (tenant_id, upload_id) select tenant_id, id from created
+		)
+		select created.id from charged left join created on true`,
+		tx.Tenant, batch, c.charge, c.ids, c.users, c.clients, c.projects, c.batches, c.names, c.types, c.sums, c.metadata, c.sizes)
+	if err != nil {
+		return nil, fmt.Errorf("create uploads: %w", err)
+	}
+	created, err := pgx.CollectRows(rows, pgx.RowTo[*uuid.UUID]) // null where there is room, and nothing was created
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("create uploads: %w", err)
+	case len(created) == 0:
+		return nil, ErrQuotaExceeded
+	case len(created) < len(ns) || created[0] == nil:
+		return slices.DeleteFunc(c.ids, func(id uuid.UUID) bool {
+			return slices.ContainsFunc(created, func(c *uuid.UUID) bool { return c != nil && *c == id })
+		}), nil
+	}
+	if err := tx.replace(ctx, batch, c.ids, c.users, c.clients); err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, len(ns))
+	for i, n := range ns {
+		entries[i] = Entry{Event: EventCreated, Offset: new(int64(0)), Detail: n.described()}
+	}
+	return nil, tx.AppendAll(ctx, c.ids, entries)
+}
+
+// newColumns are new uploads column by column, as a statement takes them.
+type newColumns struct {
+	ids                                                       []uuid.UUID
+	users, clients, projects, batches, names, types, metadata []string
+	sums                                                      [][]byte
+	sizes                                                     []int64
+	charge                                                    int64 // bytes, of all
+}
+
+func columnsOf(ns []NewUpload) (c newColumns, err error) {
+	for _, n := range ns {
+		meta, err := json.Marshal(n.Metadata)
+		if err != nil {
+			return c, fmt.Errorf("encode metadata: %w", err)
+		}
+		c.ids, c.users, c.clients = append(c.ids, n.ID), append(c.users, n.UserID), append(c.clients, n.ClientID)
+		c.projects, c.batches = append(c.projects, n.Project), append(c.batches, n.Batch)
+		c.names, c.types = append(c.names, n.Filename), append(c.types, n.DeclaredType)
+		c.metadata, c.sums = append(c.metadata, string(meta)), append(c.sums, n.DeclaredSHA256)
+		c.sizes, c.charge = append(c.sizes, n.Size), c.charge+n.charge()
+	}
+	return c, nil
+}
+
+// replace takes new uploads of a batch for what has ended badly there under the same client ids.
+func (tx Tx) replace(ctx context.Context, batch uuid.UUID, ids []uuid.UUID, users, clientIDs []string) error {
+	_, err := tx.Exec(ctx, `
+		update uploads o set replaced_by = n.id
+		from unnest($3::uuid[], $4::text[], $5::text[]) n (id, user_id, client_id)
+		where o.tenant_id = $1 and o.batch_id = $2 and o.client_id = n.client_id and o.user_id = n.user_id and o.id <> n.id`,
+		tx.Tenant, batch, ids, users, clientIDs)
+	if err != nil {
+		return fmt.Errorf("replace uploads: %w", err)
+	}
+	return nil
+}
+
+// AdoptUploads makes uploads that [Tx.UploadsByClientIDs] has locked, and that are in no batch, belong to one of their
+// project; label is what they call it. The time after which they expire begins anew.
+func (tx Tx) AdoptUploads(ctx context.Context, batch uuid.UUID, label string, us []Upload) error {
+	if len(us) == 0 {
+		return nil
+	}
+	var ids []uuid.UUID
+	var users, clients []string
+	for _, u := range us {
+		ids, users, clients = append(ids, u.ID), append(users, u.UserID), append(clients, *u.ClientID)
+	}
+	_, err := tx.Exec(ctx, `
+		with touched as (
+			update contents set touched_at = now() where tenant_id = $1 and upload_id = any($4)
+		)
+		update uploads set batch_id = $2, batch = $3, updated_at = now() where tenant_id = $1 and id = any($4) and batch_id is null`,
+		tx.Tenant, batch, label, ids)
+	if err != nil {
+		return fmt.Errorf("adopt uploads: %w", err)
+	}
+	return tx.replace(ctx, batch, ids, users, clients)
+}
