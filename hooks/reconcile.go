@@ -33,6 +33,8 @@ const (
 	KindLostObject       Kind = "lost_object"
 	KindLostDerivative   Kind = "lost_derivative"
 	KindQuotaDrift       Kind = "quota_drift"
+	KindUnfiledUploads   Kind = "unfiled_uploads"
+	KindUnsettledBatch   Kind = "unsettled_batch"
 )
 
 // A check is one kind of disorder: where it is looked for, and how it is repaired. A repair acts on what it makes sure of
@@ -51,6 +53,8 @@ func (r *Reconciler) quick(ctx context.Context) []check {
 		{KindExpired, "expire it", r.uploads(ctx, KindExpired, storage.Idle, r.Expiry), r.expire},
 		{KindMissingJob, "enqueue its processing", r.uploads(ctx, KindMissingJob, storage.WithoutJob, r.StuckGrace), r.enqueue},
 		{KindDeadJob, "fail it", r.uploads(ctx, KindDeadJob, storage.DeadJob, r.StuckGrace), r.bury},
+		{KindUnfiledUploads, "file them in a batch", r.labels(ctx), r.fileLabel},
+		{KindUnsettledBatch, "end it", r.unsettled(ctx), r.settleBatch},
 		{KindUnownedTail, "delete what is nobody's", r.uploads(ctx, KindUnownedTail, storage.UnownedTail, r.StuckGrace), r.dropTail},
 		{KindUnownedMultipart, "abort it", r.multiparts(ctx), r.abort},
 		{KindUnknownMultipart, "abort it", nil, r.deleteUnknown}, // by the listing of the one before
@@ -108,10 +112,12 @@ type Finding struct {
 	Kind        Kind
 	Tenant      uuid.UUID
 	Upload      uuid.UUID // the zero id where the finding is of no upload
+	Batch       uuid.UUID // the zero id where the finding is of no batch
 	Key         string    // in S3; "" where it is of rows alone
 	MultipartID string    // of the multipart upload under the key
 	Detail      string    // to a person
-	leave       decision  // why it is not to be repaired; "" to repair it
+	label       storage.Label
+	leave       decision // why it is not to be repaired; "" to repair it
 }
 
 // A decision is why something is left as it is, to a person.
@@ -140,7 +146,9 @@ type Result struct {
 
 // Reconcile makes the quick pass.
 func (r *Reconciler) Reconcile(ctx context.Context) error {
-	return r.alone(ctx, storage.ReconcileLock, func(ctx context.Context) error { return r.pass(ctx, "quick", r.quick(ctx)) })
+	return r.alone(ctx, storage.ReconcileLock, func(ctx context.Context) error {
+		return errors.Join(r.pass(ctx, "quick", r.quick(ctx)), r.forgetAnswers(ctx))
+	})
 }
 
 // TakeInventory makes the long pass.
@@ -238,6 +246,9 @@ func (r *Reconciler) log(ctx context.Context, res Result) {
 	attrs := []slog.Attr{
 		slog.String("kind", string(res.Kind)), slog.String("outcome", string(res.Outcome)),
 		slog.String("tenant_id", res.Tenant.String()), slog.String("upload_id", res.Upload.String()),
+	}
+	if res.Batch != uuid.Nil {
+		attrs = append(attrs, slog.String("batch_id", res.Batch.String()))
 	}
 	if res.Key != "" {
 		attrs = append(attrs, slog.String("key", res.Key))

@@ -257,6 +257,8 @@ func (y *yard) disorders() map[hooks.Kind]func(t *testing.T) planted {
 		hooks.KindLostObject:       y.lostObject,
 		hooks.KindLostDerivative:   y.lostDerivative,
 		hooks.KindQuotaDrift:       y.drift,
+		hooks.KindUnfiledUploads:   y.unfiled,
+		hooks.KindUnsettledBatch:   y.unsettled,
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 
 	"github.com/google/uuid"
@@ -49,7 +50,7 @@ func (s *Server) createBatch(c echo.Context) error {
 		Project: m.Project, Name: m.Name, ClientID: m.ClientID, Uploads: entriesOf(m.Uploads),
 	}, o)
 	if err != nil {
-		return err
+		return soon(c, err)
 	}
 	return s.tellFiled(c, f)
 }
@@ -72,9 +73,17 @@ func (s *Server) addToBatch(c echo.Context) error {
 	}
 	f, err := s.Batches.Add(c.Request().Context(), id, entriesOf(m.Uploads), o)
 	if err != nil {
-		return err
+		return soon(c, err)
 	}
 	return s.tellFiled(c, f)
+}
+
+// soon says when to try again, if that is all that there is to do.
+func soon(c echo.Context, err error) error {
+	if errors.Is(err, hooks.ErrKeyBusy) {
+		c.Response().Header().Set("Retry-After", "1")
+	}
+	return err
 }
 
 // filedJSON is what became of a manifest.

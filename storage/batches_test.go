@@ -25,6 +25,9 @@ func (d *database) batch(t *testing.T, ctx context.Context, n int, size int64) (
 		_, _, err := tx.MakeBatch(ctx, b)
 		return err
 	})
+	if n == 0 {
+		return b.ID, nil
+	}
 	return b.ID, d.addTo(t, ctx, b.ID, n, size)
 }
 
@@ -150,8 +153,7 @@ func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<40)
-	batch, first := d.batch(t, ctx, 1, 10)
-	d.processed(t, first)
+	batch, _ := d.batch(t, ctx, 0, 10)
 	g := new(errgroup.Group)
 	for i := range 8 {
 		g.Go(func() error {
@@ -178,9 +180,40 @@ func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 			t.Fatal("the batch has ended, and something in it has not")
 		}
 	}
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, first[0], storage.Results{}) }))
 	if b := d.readBatch(t, ctx, batch); b.CompletedAt == nil {
 		t.Error("everything has ended, and the batch has not")
+	}
+}
+
+// The last upload of a batch ends while another is just being created in it, which began before and so does not see that
+// the batch has ended. It is open again all the same.
+func TestBatchEndsWhileOneIsAdded(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<20)
+	batch, ids := d.batch(t, ctx, 1, 10)
+	d.processed(t, ids)
+	holding, err := d.Admin(t).Begin(t.Context())
+	must(t, err)
+	_, err = holding.Exec(t.Context(), `select from tenants for no key update`)
+	must(t, err)
+	n := anUpload(10)
+	n.BatchID = batch
+	created := make(chan error, 1)
+	go func() { created <- d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }) }()
+	admin := d.Admin(t)
+	eventually(t, patience, "the creation waits", func() bool {
+		return column[bool](t, admin, `select exists (select from pg_stat_activity
+			where datname = current_database() and wait_event_type = 'Lock')`)[0]
+	})
+	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
+	if got := d.announced(t, batch); len(got) != 1 {
+		t.Fatalf("announced: %v", got)
+	}
+	must(t, holding.Commit(t.Context()))
+	must(t, await(t, "creation", created))
+	if s := d.readBatch(t, ctx, batch).State(); s != storage.BatchOpen {
+		t.Errorf("the batch is %s, with an upload in it that has not ended", s)
 	}
 }
 

@@ -1,0 +1,99 @@
+package hooks_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+func (s *site) batches() *hooks.Batches {
+	return &hooks.Batches{
+		BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: s.admission.Policy, Queue: s.finisher.Queue,
+		Metrics: s.finisher.Metrics, Log: s.finisher.Log,
+	}
+}
+
+func entry(clientID string) hooks.ManifestEntry {
+	return hooks.ManifestEntry{ClientID: clientID, Filename: clientID + ".jpg", Size: 10, Type: "image/jpeg"}
+}
+
+// A token that covers one project makes batches of that, sees those of no other, and is told of its own uploads elsewhere no
+// more than that their client ids are taken.
+func TestBatchesOfOtherProjects(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	b := s.batches()
+	ctx := s.NewTenant(t, 1000)
+	who, err := tenant.From(ctx)
+	must(t, err)
+	who.Projects = []string{"puente"}
+	narrow := tenant.With(ctx, who)
+
+	f, err := b.Create(ctx, hooks.Manifest{Project: "torre", Name: "x", Uploads: []hooks.ManifestEntry{entry("a")}}, storage.Once{})
+	must(t, err)
+	_, err = b.Create(narrow, hooks.Manifest{Project: "torre", Name: "x"}, storage.Once{})
+	wantErr(t, err, hooks.ErrNotYourProject)
+	_, err = b.Add(narrow, f.Batch.ID, []hooks.ManifestEntry{entry("b")}, storage.Once{})
+	wantErr(t, err, storage.ErrNotFound)
+	_, err = b.Create(narrow, hooks.Manifest{Project: "puente", Name: "x", Uploads: []hooks.ManifestEntry{entry("b"), entry("a")}}, storage.Once{})
+	var wrong *hooks.ManifestError
+	if !errors.As(err, &wrong) || len(wrong.Entries) != 1 || wrong.Entries[0].Index != 1 || !errors.Is(wrong.Entries[0].Err, hooks.ErrClientIDTaken) {
+		t.Errorf("got %v", err)
+	}
+	_, err = s.admission.Admit(narrow, hooks.Request{Size: 10, Metadata: map[string]string{"project": "puente", "batch": f.Batch.ID.String()}})
+	wantErr(t, err, hooks.ErrNoBatch)
+	if n := s.count(t, `select count(*) from uploads`); n != 1 {
+		t.Errorf("there are %d uploads", n)
+	}
+	who.Role = tenant.Constructora
+	_, err = b.Cancel(tenant.With(ctx, who), f.Batch.ID)
+	wantErr(t, err, storage.ErrNotFound)
+	_, err = b.Retry(tenant.With(ctx, who), f.Batch.ID)
+	wantErr(t, err, storage.ErrNotFound)
+	wantErr(t, b.Rename(tenant.With(ctx, who), f.Batch.ID, "y"), storage.ErrNotFound)
+	if room := s.room(t, ctx); room != 990 {
+		t.Errorf("%d bytes are left, want 990", room)
+	}
+}
+
+// A tenant that a token names but that is not there is told of as such.
+func TestBatchOfNobody(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := as(t.Context(), uuid.Must(uuid.NewV7()), "ana", tenant.Empleado)
+	_, err := s.batches().Create(ctx, hooks.Manifest{Name: "x"}, storage.Once{})
+	wantErr(t, err, hooks.ErrNoTenant)
+	_, err = s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"batch": "x"}})
+	wantErr(t, err, hooks.ErrNoTenant)
+	_, err = s.batches().Create(context.Background(), hooks.Manifest{Name: "x"}, storage.Once{})
+	wantErr(t, err, tenant.ErrNoIdentity)
+}
+
+// A partial upload is in no batch; the final one that it becomes a part of is.
+func TestBatchOfAConcatenation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := s.NewTenant(t, 1000)
+	meta := map[string]string{"batch": "lunes"}
+	part, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Partial: true, Metadata: meta})
+	must(t, err)
+	if n := s.count(t, `select count(*) from batches`); n != 0 {
+		t.Errorf("there are %d batches", n)
+	}
+	must(t, s.finisher.Finish(ctx, part.ID, "key", make([]byte, 32)))
+	s.exec(t, `update uploads set status = 'uploading' where kind = 'partial'`)
+	final, err := s.admission.Admit(ctx, hooks.Request{Partials: []string{part.ID.String()}, Metadata: meta})
+	must(t, err)
+	if u := s.upload(t, ctx, final.ID); u.BatchID == nil {
+		t.Error("the final upload is in no batch")
+	}
+	if n := s.count(t, `select count(*) from uploads where batch_id is not null`); n != 1 {
+		t.Errorf("%d uploads are in the batch", n)
+	}
+}
