@@ -117,7 +117,9 @@ func (s *site) completes(t *testing.T, id uuid.UUID) {
 
 func (s *site) fails(t *testing.T, id uuid.UUID, reason string) {
 	t.Helper()
-	s.asWorker(t, id, func(tx storage.Tx) error { return tx.Fail(t.Context(), id, storage.Failure{Reason: reason, Detail: "x"}) })
+	s.asWorker(t, id, func(tx storage.Tx) error {
+		return tx.Fail(t.Context(), id, storage.Failure{Reason: reason, Detail: "x"})
+	})
 }
 
 func (s *site) count(t *testing.T, sql string, args ...any) (n int) {

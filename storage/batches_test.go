@@ -378,7 +378,9 @@ func TestBatchesAreNarrowed(t *testing.T) {
 	}
 	d.processed(t, ids)
 	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable}) })
+	d.must(t, ctx, func(tx storage.Tx) error {
+		return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable})
+	})
 	if sees(investor) {
 		t.Error("an investor sees a batch that failed")
 	}

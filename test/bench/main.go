@@ -40,6 +40,7 @@ var cases = []struct {
 	{"stalled", stalled},
 	{"beside", beside},
 	{"head", heads},
+	{"batches", batches},
 }
 
 func main() {

@@ -162,6 +162,7 @@ func (s *stand) serveTramo(ctx context.Context, sv *server, endpoint string) (er
 		"TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_S3_BUCKET="+s.s3.Bucket(),
 		"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0",
 		"TRAMO_MAX_UPLOAD_SIZE=2GiB", "TRAMO_LOG_FORMAT=text", "TMPDIR="+sv.temp,
+		fmt.Sprintf("TRAMO_MAX_BATCH=%d", kickoff),
 	)
 	sv.token = s.token
 	if sv.process, err = stack.Start(stack.ProcessConfig{Path: s.bin.Path("tramo"), Args: []string{"serve"}, Env: env}); err != nil {

@@ -1,5 +1,6 @@
 // Uploads one file with an unmodified tus-js-client, as a phone would.
 // Usage: node tus.mjs WEB_DIR ENDPOINT FILE, token and metadata in TRAMO_TEST_TOKEN and TRAMO_TEST_METADATA.
+// TRAMO_TEST_UPLOAD_URL is the address of an upload that is there already.
 // TRAMO_TEST_PARALLEL sends it as so many partial uploads, TRAMO_TEST_DEFERRED without saying its size first.
 // Prints {"url", "attempts", "offsets"}: how often a request body was begun, and the offsets it began at.
 import { createReadStream, statSync } from 'node:fs'
@@ -15,6 +16,7 @@ const deferred = process.env.TRAMO_TEST_DEFERRED === '1'
 
 const upload = new tus.Upload(deferred ? createReadStream(file).pipe(new PassThrough()) : createReadStream(file), {
   endpoint,
+  uploadUrl: process.env.TRAMO_TEST_UPLOAD_URL,
   uploadSize: parallel > 1 || deferred ? undefined : statSync(file).size,
   parallelUploads: parallel,
   uploadLengthDeferred: deferred,
