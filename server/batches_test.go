@@ -334,6 +334,16 @@ func TestIdempotencyKey(t *testing.T) {
 	if one.status != 200 || string(one.body) != string(two.body) {
 		t.Errorf("answered\n%s\nand then\n%s", one.body, two.body)
 	}
+	// While another replica works on it, it is not begun.
+	running, err := s.admin.Begin(t.Context())
+	must(t, err)
+	_, err = running.Exec(t.Context(), `select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'once', $1::uuid, $2::text, 'three'), 0))`,
+		u.who.Tenant, u.who.User)
+	must(t, err)
+	busy := u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three")
+	busy.want(t, 409, "idempotency-key-busy")
+	busy.wantHeader(t, "Retry-After", "1")
+	must(t, running.Rollback(t.Context()))
 	// A request that was refused may be tried again.
 	u.post(u.batches(), obj{"name": ""}, "Idempotency-Key", "three").want(t, 422, "bad-batch")
 	u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three").want(t, 201, "")

@@ -69,7 +69,9 @@ func (tx Tx) endBatch(ctx context.Context, id uuid.UUID) error {
 func (tx Tx) giveUp(ctx context.Context, ids []uuid.UUID) error {
 	var all pgx.Batch // in one round trip
 	all.Queue(`delete from tails where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
-	all.Queue(`update uploads set final_id = null, updated_at = now() where tenant_id = $1 and final_id = any($2)`, tx.Tenant, ids)
+	all.Queue(`
+		update uploads p set final_id = null, updated_at = now() from uploads f
+		where f.tenant_id = $1 and f.id = any($2) and p.tenant_id = $1 and p.id = any(f.partials) and p.final_id = f.id`, tx.Tenant, ids)
 	all.Queue(`
 		select pg_notify('tramo_lock_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
 		from upload_locks where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)

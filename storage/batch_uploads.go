@@ -34,6 +34,28 @@ func (tx Tx) UploadsByClientIDs(ctx context.Context, user string, clientIDs []st
 	return byID, nil
 }
 
+// insertUploads returns the ids of those that it has created: null where there is room and none of them could be, and no row
+// where there is no room.
+const insertUploads = `
+	with charged as (
+		update tenants set charged_bytes = charged_bytes + $3
+		where id = $1 and charged_bytes + $3 <= quota_bytes
+		returning id
+	), created as (
+		insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type, declared_sha256,
+			metadata, size, charged_bytes, batch_id)
+		select t.id, n.id, n.user_id, nullif(n.client_id, ''), n.project, nullif(n.batch, ''), nullif(n.filename, ''),
+			nullif(n.declared_type, ''), n.declared_sha256, n.metadata::jsonb, n.size, n.size, $2
+		from charged t, unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[],
+			$12::text[], $13::bigint[])
+			n (id, user_id, client_id, project, batch, filename, declared_type, declared_sha256, metadata, size)
+		on conflict do nothing
+		returning tenant_id, id
+	), content as (
+		insert into contents (tenant_id, upload_id) select tenant_id, id from created
+	)
+	select created.id from charged left join created on true`
+
 // CreateUploads is [Tx.CreateUpload] for many uploads of one batch, whose sizes are known, in one statement: all or none.
 // The ids that it returns are of those whose client id an upload has that the user cannot see; if there are any, or it
 // returns [ErrQuotaExceeded], the transaction is to be given up. The batch stays as it is: see [Tx.OpenBatch].
@@ -45,30 +67,12 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, `
-		with charged as (
-			update tenants set charged_bytes = charged_bytes + $3
-			where id = $1 and charged_bytes + $3 <= quota_bytes
-			returning id
-		), created as (
-			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type, declared_sha256,
-				metadata, size, charged_bytes, batch_id)
-			select t.id, n.id, n.user_id, nullif(n.client_id, ''), n.project, nullif(n.batch, ''), nullif(n.filename, ''),
-				nullif(n.declared_type, ''), n.declared_sha256, n.metadata::jsonb, n.size, n.size, $2
-			from charged t, unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[],
-				$12::text[], $13::bigint[])
-				n (id, user_id, client_id, project, batch, filename, declared_type, declared_sha256, metadata, size)
-			on conflict do nothing
-			returning tenant_id, id
-		), content as (
-			insert into contents (tenant_id, upload_id) select tenant_id, id from created
-		)
-		select created.id from charged left join created on true`,
+	rows, err := tx.Query(ctx, insertUploads,
 		tx.Tenant, batch, c.charge, c.ids, c.users, c.clients, c.projects, c.batches, c.names, c.types, c.sums, c.metadata, c.sizes)
 	if err != nil {
 		return nil, fmt.Errorf("create uploads: %w", err)
 	}
-	created, err := pgx.CollectRows(rows, pgx.RowTo[*uuid.UUID]) // null where there is room, and nothing was created
+	created, err := pgx.CollectRows(rows, pgx.RowTo[*uuid.UUID])
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("create uploads: %w", err)

@@ -339,6 +339,37 @@ func TestSentAgain(t *testing.T) {
 	}
 }
 
+// The process that ends the last upload dies before its commit: neither the upload nor the batch has ended, nobody is told,
+// and whoever does it again does all of it.
+func TestBatchEndsWithItsLastUpload(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<20)
+	batch, ids := d.batch(t, ctx, 1, 10)
+	d.processed(t, ids)
+	end := func(then func(storage.Tx)) error {
+		return d.Worker.InTenant(ctx, func(tx storage.Tx) error {
+			must(t, tx.Complete(ctx, ids[0], storage.Results{}))
+			then(tx)
+			return nil
+		})
+	}
+	err := end(func(tx storage.Tx) {
+		_, err := d.Admin(t).Exec(t.Context(), `select pg_terminate_backend($1)`, tx.Conn().PgConn().PID())
+		must(t, err)
+	})
+	if err == nil {
+		t.Fatal("it was committed by nobody")
+	}
+	if u, b := d.upload(t, ctx, ids[0]), d.readBatch(t, ctx, batch); u.Status != storage.Processing || b.State() != storage.BatchOpen || len(d.announced(t, batch)) != 0 {
+		t.Errorf("the upload is %s, the batch %s", u.Status, b.State())
+	}
+	must(t, end(func(storage.Tx) {}))
+	if b := d.readBatch(t, ctx, batch); b.State() != storage.BatchCompleted || len(d.announced(t, batch)) != 1 {
+		t.Errorf("the batch is %s", b.State())
+	}
+}
+
 // A batch whose uploads were all taken back waits for others, as an empty one does.
 func TestBatchOfCancelledUploads(t *testing.T) {
 	t.Parallel()
