@@ -9,12 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Announcements of batches.
-const (
-	AnnounceBatchCompleted = "batch.completed"
-	AnnounceBatchFailed    = "batch.failed"
-)
-
 // settleBatchOf settles the batch that the upload, which has just ended, belongs to. The upload's row is locked by then,
 // and the batch's is the last lock that a transaction takes.
 func (tx Tx) settleBatchOf(ctx context.Context, upload uuid.UUID) error {
