@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -21,6 +22,8 @@ type Finisher struct {
 	Bucket  *object.Bucket
 	Metrics *Metrics
 	Log     *slog.Logger
+
+	DeletedKeep time.Duration // for how long a deleted upload can be restored; 0 for [DefaultDeletedKeep]
 }
 
 // Finish records, in one transaction, that the upload's object is whole, settles its quota, enqueues its

@@ -66,7 +66,8 @@ func (r *Reconciler) multiparts(ctx context.Context) iter.Seq2[Finding, error] {
 func (r *Reconciler) judgeMultipart(ctx context.Context, listed object.Listed) (f Finding, owned bool, err error) {
 	keys, ok := object.ParseKey(listed.Key)
 	if !ok {
-		return r.unknown(listed, object.Keys{}), false, nil
+		f, err = r.unknown(ctx, listed, object.Keys{})
+		return f, false, err
 	}
 	ref := storage.UploadRef{Tenant: keys.Tenant, Upload: keys.Upload}
 	claims, err := r.DB.ClaimsOf(ctx, ref)
@@ -75,7 +76,8 @@ func (r *Reconciler) judgeMultipart(ctx context.Context, listed object.Listed) (
 	case err != nil:
 		return f, false, err
 	case !known:
-		return r.unknown(listed, keys), false, nil
+		f, err = r.unknown(ctx, listed, keys)
+		return f, false, err
 	case claim.Held || claim.OwnsMultipart(listed.MultipartID):
 		return f, true, nil
 	}
@@ -84,8 +86,9 @@ func (r *Reconciler) judgeMultipart(ctx context.Context, listed object.Listed) (
 
 // unknown is something in S3 of which no upload exists. Either the rows are older than S3, because a backup of the
 // database was restored, or they are another installation's: the last copy of somebody's photo may be among it, so only
-// a person decides. It does not matter for how long it has been there.
-func (r *Reconciler) unknown(listed object.Listed, keys object.Keys) Finding {
+// a person decides. It does not matter for how long it has been there. Only of an upload that was removed for good is it
+// known to be what a late writer left.
+func (r *Reconciler) unknown(ctx context.Context, listed object.Listed, keys object.Keys) (Finding, error) {
 	f := finding(KindUnknownObject, listed, keys)
 	if listed.MultipartID != "" {
 		f.Kind = KindUnknownMultipart
@@ -94,9 +97,13 @@ func (r *Reconciler) unknown(listed object.Listed, keys object.Keys) Finding {
 	case keys == object.Keys{}:
 		f.leave = "Tramo makes no such keys; whose it is only a person can tell"
 	case !r.DeleteUnknown:
+		purged, err := r.DB.Purged(ctx, storage.UploadRef{Tenant: keys.Tenant, Upload: keys.Upload})
+		if err != nil || purged {
+			return f, err
+		}
 		f.leave = "no such upload is known; if the database has not been restored from a backup and the bucket is the right one, --delete-unknown deletes it"
 	}
-	return f
+	return f, nil
 }
 
 func finding(k Kind, listed object.Listed, keys object.Keys) Finding {

@@ -204,7 +204,11 @@ func (r *Reconciler) judgeUnknown(ctx context.Context, s shelf) ([]Finding, erro
 	var found []Finding
 	for _, o := range s.objects {
 		if !r.young(o.Since) {
-			found = append(found, r.unknown(o, s.keys))
+			f, err := r.unknown(ctx, o, s.keys)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, f)
 		}
 	}
 	return found, nil
@@ -213,7 +217,7 @@ func (r *Reconciler) judgeUnknown(ctx context.Context, s shelf) ([]Finding, erro
 // judgeLost finds what the rows of an upload that is kept name and S3 does not have.
 func (r *Reconciler) judgeLost(ctx context.Context, s shelf) ([]Finding, error) {
 	kept := s.claim.Status == storage.Uploaded || s.claim.Status == storage.Processing || s.claim.Status == storage.Completed
-	if !kept || s.claim.ObjectKey == nil || r.young(s.claim.UpdatedAt) {
+	if !kept || s.claim.Deleted || s.claim.ObjectKey == nil || r.young(s.claim.UpdatedAt) {
 		return nil, nil
 	}
 	var found []Finding

@@ -59,6 +59,7 @@ type Pool struct {
 	PoolConfig
 	Rounds    Rounds     // what the pool does besides; nothing, if it has no reconciler
 	Sidelines []Sideline // and what else
+	Erasing   Erasing    // and what it removes; nothing, if it has no eraser
 
 	db       *storage.DB
 	pipeline *Pipeline
@@ -78,10 +79,10 @@ func (p *Pool) Run(ctx context.Context) error {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &worker{pool: p})
 	queues := map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.Workers}}
-	periodic := p.Rounds.join(workers, queues, p.log)
 	for _, s := range p.Sidelines {
 		s.Join(workers, queues)
 	}
+	periodic := append(p.Rounds.join(workers, queues, p.log), p.Erasing.join(workers, queues, p.log)...)
 	client, err := river.NewClient(riverpgxv5.New(p.db.Pool()), &river.Config{
 		Queues:                      queues,
 		PeriodicJobs:                periodic,

@@ -79,6 +79,9 @@ var problems = []struct {
 	{hooks.ErrContentNotReady, problemOf("content-not-ready", 409, "Content is not ready", "Ask again once the upload is completed.")},
 	{hooks.ErrNoContent, problemOf("no-content", 409, "There is no content to give out", "Send the file as a new upload.")},
 	{hooks.ErrBusy, problemOf("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{hooks.ErrSameAdmin, problemOf("same-admin", 403, "Another admin is needed", "Who asks for the erasure of a company can not approve it. Ask another admin.")},
+	{hooks.ErrErasureState, problemOf("erasure-state", 409, "The erasure is past that", "Ask for the erasure with GET to see how far it is.")},
+	{hooks.ErrBadErasure, problemOf("bad-request", 400, "Request is not valid", "Say what to erase.")},
 	{hooks.ErrNotPartial, problemOf("not-partial", 400, "Upload can not be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each once.")},
 	{hooks.ErrPartialOpen, problemOf("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},
 	{hooks.ErrPartialTaken, problemOf("partial-taken", 409, "A partial upload is part of another upload", "Send its bytes again as a new partial upload.")},
@@ -109,7 +112,7 @@ var problems = []struct {
 	{object.ErrUnavailable, unavailableProblem},
 	{object.ErrEmpty, problemOf("empty", 422, "File is empty", "The upload has ended. Choose a file that has content.")},
 	{object.ErrBusy, problemOf("busy", 423, "Upload is being finished", retryDetail)},
-	{object.ErrComplete, problemOf("complete", 409, "Upload is complete", "A complete upload can not be cancelled.")},
+	{object.ErrComplete, problemOf("complete", 409, "Part of another upload", "This upload is part of another one, or is just becoming that. Delete the other one.")},
 
 	{handler.ErrUnsupportedVersion, problemOf("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0, or Upload-Draft-Interop-Version: 3, 4, 5 or 6.")},
 	{handler.ErrMaxSizeExceeded, problemOf("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},

@@ -70,6 +70,7 @@ type Parts struct {
 	Batches   *hooks.Batches
 	Receipts  *hooks.Receipts
 	Webhooks  *webhook.Endpoints
+	Erasures  *hooks.Erasures
 	Verifier  *Verifier
 	Metrics   *Metrics
 	Tracers   trace.TracerProvider
@@ -102,6 +103,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeWebhooks(api)
 	s.routeContent(api)
 	s.routeBatches(api)
+	s.routeErasure(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
 			nameProtocol, s.authenticate)

@@ -61,6 +61,9 @@ func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 		}
 		if err == nil {
 			ctx = context.WithValue(object.WithLeaseSlot(ctx), writerKey{}, w)
+			if r.Method == http.MethodDelete {
+				ctx = object.ForTermination(ctx)
+			}
 			r = r.WithContext(ctx)
 			r.Body = object.WatchBody(ctx, r.Body)
 			tusd.ServeHTTP(w, r)

@@ -43,6 +43,8 @@ type uploadJSON struct {
 	CompletedAt *time.Time       `json:"completed_at"`
 	SHA256      *string          `json:"sha256"`
 	ContentURL  *string          `json:"content_url"` // relative to the API's root; null unless it is completed
+	DeletedAt   *time.Time       `json:"deleted_at"`
+	PurgeAt     *time.Time       `json:"purge_at"` // until when it can be restored
 	Failure     *failureJSON     `json:"failure"`
 	Derivatives []derivativeJSON `json:"derivatives"`
 	EXIF        *exifJSON        `json:"exif"`
@@ -141,6 +143,9 @@ func (s *Server) listUploads(c echo.Context) error {
 		return err
 	}
 	ctx := c.Request().Context()
+	if page.Deleted, err = wantsDeleted(c); err != nil {
+		return err
+	}
 	var us []storage.Upload
 	var ds []storage.Derivative
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
@@ -231,6 +236,7 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, Derivatives: []derivativeJSON{}, EXIF: describeFacts(u.Facts),
+		DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt,
 	}
 	if at, ok := s.Store.Expires(u); ok {
 		j.ExpiresAt = &at
@@ -246,8 +252,8 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		j.SHA256 = &sum
 	}
 	j.Failure = describeFailure(u)
-	if u.Status != storage.Completed {
-		return j, nil // nothing is linked before it is scanned and clean
+	if u.Status != storage.Completed || u.DeletedAt != nil {
+		return j, nil // nothing is linked before it is scanned and clean, and what is deleted is not there
 	}
 	who, err := tenant.From(ctx)
 	if err != nil {

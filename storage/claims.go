@@ -22,6 +22,7 @@ type Claim struct {
 	MultipartID *string   `db:"multipart_id"` // by this multipart upload
 	Derivatives []string  `db:"derivatives"`  // keys of the pictures
 	Held        bool      `db:"held"`         // by a living lease
+	Deleted     bool      `db:"deleted"`      // it keeps what it has until that is removed
 }
 
 // Owns reports whether the rows name an object under the key. What an upload that was given up had begun is
@@ -44,7 +45,7 @@ func (c Claim) OwnsMultipart(id string) bool {
 const selectClaim = `
 	select u.tenant_id, u.id, u.project, u.status, u.updated_at, u.object_key, c.object_key content_key, c.multipart_id,
 		array(select d.object_key from derivatives d where d.tenant_id = u.tenant_id and d.upload_id = u.id) derivatives,
-		` + held + ` held
+		` + held + ` held, u.deleted_at is not null deleted
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id `
 
 // Claims yields those of all uploads in the order of their keys in S3: by tenant, project and id. It needs an

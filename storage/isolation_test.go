@@ -147,6 +147,7 @@ func TestRoles(t *testing.T) {
 		"select sealed from webhook_secrets", "update webhook_secrets set sealed = 'x'", "delete from webhook_secrets",
 		"delete from webhook_deliveries", "update webhook_deliveries set endpoint_id = id", "update announcements set type = 'x'",
 		"update audit set actor = 'x'", "delete from audit", "truncate audit",
+		"update erasures set requested_by = 'x'", "delete from erasures", "update audit set actor = 'x'", "delete from audit", "truncate audit",
 		"update tenants set quota_bytes = 1", "insert into tenants (id, name, quota_bytes) values (gen_random_uuid(), 'x', 1)",
 		"insert into derivatives default values", "update goose_db_version set version_id = 0",
 		"create function f() returns int language sql security definer as 'select 1'",
@@ -211,6 +212,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me;
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');
+		insert into erasures (tenant_id, id, kind, subject, state, requested_by) values ('%[1]s', '%[2]s', 'user', 'x', 'running', 'ana');
 		insert into announcements (tenant_id, type) values ('%[1]s', 'x');
 		insert into batches (tenant_id, id, project, name, user_id, completed_at) values ('%[1]s', gen_random_uuid(), 'torre', 'x', 'ana', now());
 		insert into idempotency_keys (tenant_id, user_id, key, request, answer) values ('%[1]s', 'ana', 'x', sha256(''), '');

@@ -68,7 +68,7 @@ func (db *DB) InDisorder(ctx context.Context, d Disorder, age time.Duration) ite
 	return paged(func(after UploadRef) ([]UploadRef, error) {
 		rows, err := db.pool.Query(ctx, `
 			select u.tenant_id, u.id from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
-			where `+string(d)+` and not `+held+` and (u.tenant_id, u.id) > ($2, $3)
+			where `+string(d)+` and u.deleted_at is null and not `+held+` and (u.tenant_id, u.id) > ($2, $3)
 			order by u.tenant_id, u.id limit $4`, age, after.Tenant, after.Upload, page)
 		if err != nil {
 			return nil, fmt.Errorf("look for disorder: %w", err)
@@ -112,7 +112,7 @@ func (tx Tx) Confirm(ctx context.Context, id uuid.UUID, d Disorder, age time.Dur
 	both.Queue(`
 		select exists (
 			select from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
-			where u.tenant_id = $2 and u.id = $3 and `+string(d)+`)`,
+			where u.tenant_id = $2 and u.id = $3 and u.deleted_at is null and `+string(d)+`)`,
 		age, tx.Tenant, id).QueryRow(func(row pgx.Row) error { return row.Scan(&still) })
 	if err := tx.SendBatch(ctx, &both).Close(); err != nil {
 		return fmt.Errorf("confirm disorder: %w", err)
@@ -168,6 +168,7 @@ func (tx Tx) Lose(ctx context.Context, id uuid.UUID, key string, f Failure) erro
 		with old as (
 			select charged_bytes from uploads
 			where tenant_id = $1 and id = $2 and object_key = $3 and status in ('uploaded', 'processing', 'completed')
+				and deleted_at is null
 			for update
 		)
 		update uploads set status = 'failed', failure_reason = $4, failure_detail = $5, charged_bytes = 0, updated_at = now()

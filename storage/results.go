@@ -54,7 +54,7 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 			taken_at = $4, taken_local = $5, taken_zone = $6, latitude = $7, longitude = $8, altitude_m = $9,
 			direction_deg = $10, camera_make = $11, camera_model = $12, lens = $13, software = $14,
 			orientation = $15, width_px = $16, height_px = $17
-		where tenant_id = $1 and id = $2 and status = 'processing'`,
+		where tenant_id = $1 and id = $2 and status = 'processing' and deleted_at is null`,
 		tx.Tenant, id, r.DetectedType, f.TakenAt, f.TakenLocal, f.TakenZone, f.Latitude, f.Longitude, f.AltitudeM,
 		f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx)
 	if err != nil {

@@ -37,6 +37,8 @@ const (
 	EventJoined         Event = "joined"          // an end, of a partial upload: its bytes are another's
 	EventExpired        Event = "expired"         // an end: no byte came for too long
 	EventRepaired       Event = "repaired"        // the reconciler put something right
+	EventDeleted        Event = "deleted"         // it does not exist any more, unless somebody restores it in time
+	EventRestored       Event = "restored"        // it is as it was before it was deleted
 )
 
 // An Entry is what the timeline is told of something that happened to an upload. The tenant reads all of

@@ -106,6 +106,8 @@ type Upload struct {
 	Kind           Kind              `db:"kind"`
 	Partials       []uuid.UUID       `db:"partials"` // of a final upload, in order
 	FinalID        *uuid.UUID        `db:"final_id"` // of a partial upload that one has taken
+	DeletedAt      *time.Time        `db:"deleted_at"`
+	PurgeAt        *time.Time        `db:"purge_at"` // until when a deleted upload can be restored
 	Facts
 }
 
@@ -113,7 +115,7 @@ const selectUpload = `
 	select u.id, u.user_id, u.client_id, u.project, u.batch, u.batch_id, u.filename, u.declared_type, u.declared_sha256,
 	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received,
 	       u.status, u.failure_reason, u.failure_detail, u.detected_type, u.sha256, u.object_key, u.created_at,
-	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id,
+	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id, u.deleted_at, nullif(u.purge_at, '-infinity') as purge_at,
 	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
 	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id`
@@ -162,7 +164,7 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	err := tx.QueryRow(ctx, `
 		with charged as (
 			update tenants set charged_bytes = charged_bytes + $12
-			where id = $1 and (charged_bytes + $12 <= quota_bytes or $12 = 0)
+			where id = $1 and erasing_at is null and (charged_bytes + $12 <= quota_bytes or $12 = 0)
 			returning id
 		), created as (
 			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type,
@@ -225,7 +227,7 @@ func (tx Tx) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 // ended badly have given the id back.
 func (tx Tx) UploadByClientID(ctx context.Context, user, clientID string) (Upload, error) {
 	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.user_id = $2 and u.client_id = $3
-		and u.status not in ('failed', 'expired', 'cancelled', 'joined')`, user, clientID)
+		and u.status not in ('failed', 'expired', 'cancelled', 'joined') and u.deleted_at is null`, user, clientID)
 }
 
 // Touch begins the time anew after which an unfinished upload expires.
@@ -257,6 +259,7 @@ type Page struct {
 	Project string
 	Batch   string // its id, or what its client calls it
 	Status  Status
+	Deleted bool // only those that are deleted and can be restored; otherwise none of them
 }
 
 // batchID returns the id that the page's batch may be named by, or the zero id.
@@ -270,20 +273,28 @@ func (p Page) batchID() uuid.UUID {
 
 // Uploads returns one page, without partial uploads: they are no file yet. Ids are UUIDv7 (RFC 9562, section
 // 5.7), so their order is that of creation.
-func (tx Tx) Uploads(ctx context.Context, p Page) ([]Upload, error) {
+func (tx Tx) Uploads(ctx context.Context, p Page) (us []Upload, err error) {
 	before := p.Before
 	if before == uuid.Nil {
 		before = uuid.Max
 	}
-	rows, err := tx.Query(ctx, selectUpload+`
-		where u.tenant_id = $1 and u.id < $2 and u.kind <> 'partial'
-		  and ($3 = '' or u.project = $3) and ($4 = '' or u.batch = $4 or u.batch_id = $5) and ($6 = '' or u.status = $6)
-		order by u.id desc limit $7`,
-		tx.Tenant, before, p.Project, p.Batch, known(p.batchID()), string(p.Status), p.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("list uploads: %w", err)
+	read := func() (err error) {
+		rows, err := tx.Query(ctx, selectUpload+`
+			where u.tenant_id = $1 and u.id < $2 and u.kind <> 'partial'
+			  and ($3 = '' or u.project = $3) and ($4 = '' or u.batch = $4 or u.batch_id = $5) and ($6 = '' or u.status = $6)
+			  and (u.deleted_at is not null) = $8 and (u.purge_at is null or u.purge_at > now())
+			order by u.id desc limit $7`,
+			tx.Tenant, before, p.Project, p.Batch, known(p.batchID()), string(p.Status), p.Limit, p.Deleted)
+		if err == nil {
+			us, err = pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+		}
+		return err
 	}
-	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+	if p.Deleted {
+		err = tx.amongDeleted(ctx, read)
+	} else {
+		err = read()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list uploads: %w", err)
 	}
@@ -348,7 +359,7 @@ func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID, attempt int) error {
 	tag, err := tx.Exec(ctx, `
 		update uploads set status = 'processing', updated_at = now()
-		where tenant_id = $1 and id = $2 and status in ('uploaded', 'processing')`, tx.Tenant, id)
+		where tenant_id = $1 and id = $2 and status in ('uploaded', 'processing') and deleted_at is null`, tx.Tenant, id)
 	if err != nil {
 		return fmt.Errorf("mark processing: %w", err)
 	}
@@ -363,7 +374,7 @@ func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID, attempt int) erro
 func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
 	tag, err := tx.Exec(ctx, `
 		update uploads set status = 'failed', failure_reason = $3, failure_detail = $4, updated_at = now()
-		where tenant_id = $1 and id = $2 and status in ('pending', 'uploading', 'uploaded', 'processing')`,
+		where tenant_id = $1 and id = $2 and status in ('pending', 'uploading', 'uploaded', 'processing') and deleted_at is null`,
 		tx.Tenant, id, f.Reason, f.Detail)
 	if err != nil {
 		return fmt.Errorf("mark failed: %w", err)

@@ -51,6 +51,7 @@ type grammar struct {
 	cli.Lease
 	cli.Reconcile
 	webhookSettings
+	eraseSettings
 	Clamd             string        `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
 	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
 	Workers           int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
@@ -74,6 +75,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	rounds := processing.Rounds{ReconcileEvery: g.ReconcileInterval, InventoryEvery: g.InventoryInterval}
 	m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL", rounds.Validate())
 	webhooks := g.webhooks(m)
+	erasing := g.erasing(m)
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
 	if err := m.Err(); err != nil {
 		return err
@@ -107,6 +109,8 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	if err != nil {
 		return err
 	}
+	erasing.Eraser = eraser(db, bucket, leases, log)
+	workers.Erasing = erasing
 	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
 	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},

@@ -30,6 +30,7 @@ type serveCommand struct {
 	cli.Webhooks
 	httpSettings
 	batchSettings
+	deletedSettings
 	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
 	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
@@ -50,6 +51,7 @@ type configs struct {
 	receipts hooks.ReceiptConfig
 	webhooks webhook.Config
 	batches  hooks.BatchConfig
+	deleted  time.Duration
 	log      *slog.Logger
 }
 
@@ -65,6 +67,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 		receipts: c.receipts(c.PublicURL, m),
 		webhooks: c.Webhooks.Config(m),
 		batches:  c.batches(m),
+		deleted:  c.deleted(m),
 		log:      c.Logger(m),
 	}
 	k.database.Replica = c.ReplicaName(m)
@@ -139,7 +142,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if err != nil {
 		return server.Parts{}, err
 	}
-	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log}
+	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log, DeletedKeep: k.deleted}
 	store, err := object.NewStore(db, bucket, finisher, finisher, k.store, metrics, k.log)
 	if err != nil {
 		return server.Parts{}, err
@@ -154,6 +157,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		Batches:   batches,
 		Receipts:  receipts,
 		Webhooks:  webhooks,
+		Erasures:  &hooks.Erasures{DB: db, Queue: queue, Log: k.log},
 		Verifier:  verifier,
 		Metrics:   server.NewMetrics(registry),
 		Tracers:   telemetry.NewTracerProvider(),

@@ -148,14 +148,33 @@ func (b *Bucket) Tag(ctx context.Context, key, name, value string) error {
 // of that upload's, or an upload that is none of the caller's, is [ErrForeignKey]: so a wrong row links nothing of
 // another tenant's.
 func (b *Bucket) Link(ctx context.Context, of Keys, key string) (string, error) {
+	return b.LinkFor(ctx, of, key, LinkLife)
+}
+
+// LinkFor is Link for another time, a week at most, that [Bucket.LinksUntil] may cut short.
+func (b *Bucket) LinkFor(ctx context.Context, of Keys, key string, life time.Duration) (string, error) {
 	if err := of.check(ctx, key); err != nil {
 		return "", err
 	}
-	out, err := b.sign.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key}, s3.WithPresignExpires(LinkLife))
+	out, err := b.sign.PresignGetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key}, s3.WithPresignExpires(life))
 	if err != nil {
 		return "", fmt.Errorf("sign link: %w", err)
 	}
 	return out.URL, nil
+}
+
+// LinksUntil returns until when a link works that is made now for so long. One that temporary credentials have signed
+// works no longer than they do.
+func (b *Bucket) LinksUntil(ctx context.Context, life time.Duration) (time.Time, error) {
+	until := time.Now().Add(life).UTC()
+	credentials, err := b.s3.Options().Credentials.Retrieve(ctx)
+	if err != nil {
+		return until, fmt.Errorf("read the credentials: %w", err)
+	}
+	if credentials.CanExpire && credentials.Expires.Before(until) {
+		until = credentials.Expires.UTC()
+	}
+	return until, nil
 }
 
 // isAbsent reports whether S3 said that the object or the multipart upload does not exist. Any other 404, such

@@ -10,6 +10,19 @@ import (
 // holdTime bounds how long Hold waits for this process to become a holder of leases.
 const holdTime = 10 * time.Second
 
+// Seize takes the lease as [Locker.Hold] does, and asks whoever holds it to let go. It waits for that for as long as ctx
+// lasts and wait says: then it is [storage.ErrLeaseHeld].
+func (l Locker) Seize(ctx context.Context, upload uuid.UUID, wait time.Duration) (release func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	lease, err := l.Leases.Acquire(waiting, upload, func() {}) // which is given up to nobody
+	if err != nil {
+		return nil, err
+	}
+	lk := &lock{Locker: l, upload: upload, ctx: ctx, lease: lease}
+	return func() { _ = lk.Unlock() }, nil // which logs what goes wrong
+}
+
 // Hold takes the lease on an upload of the tenant in ctx for somebody who is no request of a client, unless
 // anybody living holds it: then it is [storage.ErrLeaseHeld]. Under the context that it returns a [Store] may
 // write. release must be called in the end.

@@ -53,6 +53,9 @@ func (k Keys) IsThumbnail(key string) bool { return strings.HasPrefix(key, k.und
 // Prefix is what all keys of the upload begin with, and no other's.
 func (k Keys) Prefix() string { return k.under("") }
 
+// TenantPrefix is what all keys of a tenant begin with, and no other's.
+func TenantPrefix(tenant uuid.UUID) string { return allPrefix + tenant.String() + "/" }
+
 // allPrefix is what the keys of all tenants begin with.
 const allPrefix = "tenants/"
 

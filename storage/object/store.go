@@ -32,11 +32,13 @@ type Finisher interface {
 	Finish(ctx context.Context, upload uuid.UUID, key string, sum []byte) error
 }
 
-// An Ender ends an upload in its rows. Both methods return [storage.ErrWrongStatus] for one that takes no
+// An Ender ends an upload in its rows. Cancel and Lose return [storage.ErrWrongStatus] for one that takes no
 // more bytes.
 type Ender interface {
 	// Cancel ends an upload that its client takes back.
 	Cancel(ctx context.Context, upload uuid.UUID) error
+	// Delete makes one that takes no more bytes vanish. One that is part of another is [storage.ErrWrongStatus].
+	Delete(ctx context.Context, upload uuid.UUID) error
 	// Lose ends an upload of which S3 no longer has what was stored.
 	Lose(ctx context.Context, upload uuid.UUID) error
 }
@@ -130,8 +132,8 @@ var (
 	ErrLost = handler.NewError("ERR_UPLOAD_LOST", "stored bytes of this upload are gone", http.StatusGone)
 	// ErrBusy says that all bytes are safe, but the upload could not be finished just now.
 	ErrBusy = handler.NewError("ERR_UPLOAD_NOT_SETTLED", "upload is being finished", http.StatusLocked)
-	// ErrComplete says that the upload is past cancelling.
-	ErrComplete = handler.NewError("ERR_UPLOAD_COMPLETE", "a complete upload cannot be cancelled", http.StatusConflict)
+	// ErrComplete says that the upload is part of another one, or just becoming that.
+	ErrComplete = handler.NewError("ERR_UPLOAD_COMPLETE", "part of another upload cannot be cancelled", http.StatusConflict)
 )
 
 // NewUpload implements [handler.DataStore]. The rows are there already: admission made them.
@@ -204,12 +206,27 @@ func (s *Store) open(ctx context.Context, id uuid.UUID) (*upload, error) {
 	case storage.Cancelled:
 		return nil, ErrGone
 	case storage.Failed:
+		if terminating(ctx) {
+			return u, nil
+		}
 		switch *u.row.FailureReason {
 		case storage.ReasonChecksumMismatch, storage.ReasonLost:
 			return nil, ErrGone // its bytes are not there any more
 		}
 	}
 	return u, nil
+}
+
+type terminationKey struct{}
+
+// ForTermination prepares ctx for a request that is to end an upload: also one that has failed can be opened by it.
+func ForTermination(ctx context.Context) context.Context {
+	return context.WithValue(ctx, terminationKey{}, true)
+}
+
+func terminating(ctx context.Context) bool {
+	yes, _ := ctx.Value(terminationKey{}).(bool)
+	return yes
 }
 
 // An upload is one request's view of an upload, under that request's lease.
@@ -338,11 +355,15 @@ func (u *upload) lost(ctx context.Context) error {
 }
 
 // Terminate implements [handler.TerminatableUpload] (tus 1.0.0, Termination). The rows decide; what S3
-// still holds afterwards belongs to nobody, so a failure there is only logged.
+// still holds afterwards belongs to nobody, so a failure there is only logged. An upload that takes no more bytes
+// is deleted, and keeps what it has for a while.
 func (u *upload) Terminate(ctx context.Context) error {
 	err := u.store.end.Cancel(ctx, u.row.ID)
 	if errors.Is(err, storage.ErrWrongStatus) {
-		return ErrComplete
+		if err = u.store.end.Delete(ctx, u.row.ID); errors.Is(err, storage.ErrWrongStatus) {
+			return ErrComplete
+		}
+		return err
 	}
 	if err != nil {
 		return err

@@ -1,0 +1,228 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+// An Eraser removes for good what was deleted long enough ago and what somebody asked to be erased. It implements
+// [processing.Eraser]. What is to go stands in the rows and is gone from S3 before its rows go, so that it can be cut off
+// anywhere: the next pass goes on.
+type Eraser struct {
+	DB     *storage.DB // as an operator
+	Bucket *object.Bucket
+	Locker object.Locker
+	Log    *slog.Logger
+
+	tables storage.TenantTables
+}
+
+const (
+	// erasedAtOnce is how many uploads are removed side by side: nearly all of the time goes to waiting for S3.
+	erasedAtOnce = 8
+	// seizeTime is how long an upload's writer may take to let go. One that does not is left for the next pass.
+	seizeTime = 20 * time.Second
+)
+
+// Erase makes one pass over all that is to go. What fails, or is in use, stays for the next one and keeps nothing else
+// from being removed.
+func (e *Eraser) Erase(ctx context.Context) error {
+	return e.DB.Alone(ctx, storage.EraseLock, func(ctx context.Context) (err error) {
+		if e.tables, err = e.DB.TenantTables(ctx); err != nil {
+			return err
+		}
+		return errors.Join(e.eraseAll(ctx), e.purgeDue(ctx))
+	})
+}
+
+// eraseAll takes steps of all running erasures in turn, so that a large one does not keep a small one waiting.
+func (e *Eraser) eraseAll(ctx context.Context) error {
+	running, err := e.DB.RunningErasures(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	var going []*advance
+	for _, r := range running {
+		if err := e.DB.Condemn(asEraser(ctx, r.Tenant), r); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		going = append(going, &advance{Erasure: r})
+	}
+	for len(going) > 0 && ctx.Err() == nil {
+		going = slices.DeleteFunc(going, func(g *advance) bool {
+			more, err := e.step(asEraser(ctx, g.Tenant), g)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("erasure %s: %w", g.ID, err))
+			}
+			return !more
+		})
+	}
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// An advance is how far an erasure has come in a pass.
+type advance struct {
+	storage.Erasure
+	after uuid.UUID // the upload that was removed last, or left
+	left  bool      // some upload could not be removed
+}
+
+// step takes the erasure a limited way on. It returns true if it can go on in this pass.
+func (e *Eraser) step(ctx context.Context, a *advance) (more bool, err error) {
+	page, err := e.purgeSome(ctx, a)
+	switch {
+	case page:
+		return true, err
+	case err != nil || a.left:
+		return false, err
+	}
+	switch a.Kind {
+	case storage.EraseTenant:
+		more, err = e.stepTenant(ctx, a.Erasure)
+	case storage.EraseUser:
+		err = e.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.EraseUserRows(ctx, a.Erasure, e.tables) })
+	}
+	if err != nil || more {
+		return more && err == nil, err
+	}
+	err = e.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.FinishErasure(ctx, a.Erasure, e.tables) })
+	switch {
+	case errors.Is(err, storage.ErrWrongStatus): // something came in between, which the next pass condemns
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	e.Log.InfoContext(ctx, "erased", slog.String("erasure_id", a.ID.String()), slog.String("kind", a.Kind), tenantAttr(ctx))
+	return false, nil
+}
+
+// purgeSome removes a page of the uploads that an erasure is about, each by itself. It returns false when there are no
+// more. One that cannot be removed stays for the next pass.
+func (e *Eraser) purgeSome(ctx context.Context, a *advance) (page bool, err error) {
+	var found []storage.UploadRef
+	err = e.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		found, err = tx.Condemned(ctx, a.Erasure, a.after)
+		return err
+	})
+	if err != nil || len(found) == 0 {
+		return false, err
+	}
+	a.after = found[len(found)-1].Upload
+	err = e.purgeEach(ctx, found, a.ID)
+	a.left = a.left || err != nil
+	return true, err
+}
+
+// purgeEach removes uploads side by side, and all that it can.
+func (e *Eraser) purgeEach(ctx context.Context, refs []storage.UploadRef, erasure uuid.UUID) error {
+	errs := make([]error, len(refs))
+	var group errgroup.Group
+	group.SetLimit(erasedAtOnce)
+	for i, ref := range refs {
+		group.Go(func() error {
+			if err := e.purge(asEraser(ctx, ref.Tenant), ref.Upload, erasure); err != nil {
+				errs[i] = fmt.Errorf("remove upload %s: %w", ref.Upload, err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // each has its own error
+	return errors.Join(errs...)
+}
+
+// purge removes one upload: what S3 has of it, then its rows. Whoever writes it lets go first, and what a writer that
+// froze sends later is known from the audit log for what it is.
+func (e *Eraser) purge(ctx context.Context, id, erasure uuid.UUID) error {
+	var project string
+	var inUse error
+	err := e.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		project, err = tx.Seal(ctx, id)
+		if errors.Is(err, storage.ErrInUse) { // sealed it is, and stays
+			inUse, err = err, nil
+		}
+		return err
+	})
+	if err := errors.Join(err, inUse); err != nil {
+		return err
+	}
+	release, err := e.Locker.Seize(ctx, id, seizeTime)
+	if err != nil {
+		return err
+	}
+	defer release()
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return err
+	}
+	objects, err := e.Bucket.RemoveUpload(ctx, object.Keys{Tenant: who.Tenant, Project: project, Upload: id})
+	if err != nil {
+		return err
+	}
+	return e.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := tx.Purge(ctx, id, e.tables); err != nil || erasure == uuid.Nil {
+			return err
+		}
+		return tx.CountErased(ctx, erasure, 1, objects)
+	})
+}
+
+// stepTenant removes what is left of a tenant once nobody writes any of its uploads: first its jobs, which would write
+// pictures, then its objects, then its rows.
+func (e *Eraser) stepTenant(ctx context.Context, r storage.Erasure) (more bool, err error) {
+	if err := e.DB.DropJobs(ctx, r.Tenant); err != nil {
+		return false, err
+	}
+	objects, err := e.Bucket.RemoveSomeOf(ctx, r.Tenant)
+	if err != nil {
+		return false, err
+	}
+	err = e.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if objects > 0 {
+			more = true
+			return tx.CountErased(ctx, r.ID, 0, objects)
+		}
+		more, err = tx.EraseRows(ctx, r, e.tables)
+		return err
+	})
+	return more, err
+}
+
+// purgeDue removes the uploads whose time is over.
+func (e *Eraser) purgeDue(ctx context.Context) error {
+	var errs []error
+	var some []storage.UploadRef
+	flush := func() {
+		if err := e.purgeEach(ctx, some, uuid.Nil); err != nil {
+			errs = append(errs, err)
+		}
+		some = some[:0]
+	}
+	for ref, err := range e.DB.Due(ctx) {
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		if some = append(some, ref); len(some) >= 10*erasedAtOnce {
+			flush()
+		}
+	}
+	flush()
+	return errors.Join(errs...)
+}
+
+func asEraser(ctx context.Context, id uuid.UUID) context.Context {
+	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "eraser", Role: tenant.Admin})
+}

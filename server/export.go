@@ -1,0 +1,191 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+const (
+	exportType = "application/x-ndjson"
+	// exportLinks is for how long the links in an export work, unless the credentials that sign them end before.
+	exportLinks = 24 * time.Hour
+	exportPage  = 100 // rows that are held at a time
+	// exportPatience is how long a reader may take to make room for a page of rows.
+	exportPatience = 2 * time.Minute
+)
+
+// An exportLine is a line of an export. The first is of the type export, the last of the type end, with how many there
+// were of each type between: without it the export was cut off.
+type exportLine struct {
+	Type   string          `json:"type"`
+	Row    json.RawMessage `json:"row,omitempty"`
+	Links  *exportLinkSet  `json:"links,omitempty"` // of an upload that is completed, and so was found clean
+	Tenant *uuid.UUID      `json:"tenant_id,omitempty"`
+	At     *time.Time      `json:"at,omitempty"`
+	Until  *time.Time      `json:"links_until,omitempty"`
+	Counts map[string]int  `json:"counts,omitempty"`
+}
+
+type exportLinkSet struct {
+	Original   string         `json:"original"`
+	Thumbnails map[int]string `json:"thumbnails"` // by the pixels of the box
+}
+
+// exportTenant streams all that the tenant has. It holds a page of rows and no transaction while the client reads.
+func (s *Server) exportTenant(c echo.Context) error {
+	id, err := uuid.Parse(c.Param("id"))
+	if err != nil {
+		return errNotFound
+	}
+	r := c.Request()
+	ctx, err := s.Erasures.MayExport(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	until, err := s.Bucket.LinksUntil(ctx, exportLinks)
+	if err != nil {
+		return err
+	}
+	h := c.Response().Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Type", exportType)
+	h.Set("Content-Disposition", `attachment; filename="tramo-`+id.String()+`.ndjson"`)
+	h.Set("X-Content-Type-Options", "nosniff")
+	c.Response().WriteHeader(http.StatusOK)
+	x := &export{server: s, out: bufio.NewWriterSize(c.Response(), 64<<10), control: http.NewResponseController(c.Response()), until: until}
+	if err := x.run(ctx, id); err != nil {
+		if !errors.Is(err, context.Canceled) {
+			s.Log.WarnContext(ctx, "export cut off", slog.Any("err", err))
+		}
+		panic(http.ErrAbortHandler) // so that the client sees that it was
+	}
+	return nil
+}
+
+type export struct {
+	server  *Server
+	out     *bufio.Writer
+	control *http.ResponseController
+	until   time.Time
+}
+
+func (x *export) run(ctx context.Context, id uuid.UUID) error {
+	now := time.Now().UTC()
+	if err := x.line(exportLine{Type: "export", Tenant: &id, At: &now, Until: &x.until}); err != nil {
+		return err
+	}
+	counts := make(map[string]int)
+	for _, section := range storage.ExportSections() {
+		behind := ""
+		for {
+			rows, err := x.page(ctx, section, behind)
+			if err != nil {
+				return err
+			}
+			counts[section.Type] += len(rows)
+			if len(rows) < exportPage {
+				break
+			}
+			behind = rows[len(rows)-1].Key
+		}
+	}
+	if err := x.line(exportLine{Type: "end", Counts: counts}); err != nil {
+		return err
+	}
+	return x.flush()
+}
+
+// page reads a page of a section and writes it to the client.
+func (x *export) page(ctx context.Context, section storage.Section, behind string) (rows []storage.ExportRow, err error) {
+	err = x.server.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		rows, err = tx.Export(ctx, section, behind, exportPage)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		line := exportLine{Type: section.Type, Row: row.Row}
+		if section.Type == "upload" {
+			if line.Links, err = x.links(ctx, row.Row); err != nil {
+				return nil, err
+			}
+		}
+		if err := x.line(line); err != nil {
+			return nil, err
+		}
+	}
+	return rows, x.flush()
+}
+
+// links makes those of an upload that was scanned and found clean, and is not deleted.
+func (x *export) links(ctx context.Context, row json.RawMessage) (*exportLinkSet, error) {
+	var u struct {
+		Status      storage.Status `json:"status"`
+		ObjectKey   *string        `json:"object_key"`
+		DeletedAt   *string        `json:"deleted_at"`
+		ID          uuid.UUID      `json:"id"`
+		Tenant      uuid.UUID      `json:"tenant_id"`
+		Project     string         `json:"project"`
+		Derivatives []struct {
+			Size      int    `json:"size"`
+			ObjectKey string `json:"object_key"`
+		} `json:"derivatives"`
+	}
+	if err := json.Unmarshal(row, &u); err != nil {
+		return nil, fmt.Errorf("read an exported upload: %w", err)
+	}
+	if u.Status != storage.Completed || u.DeletedAt != nil || u.ObjectKey == nil {
+		return nil, nil //nolint:nilnil // there are none
+	}
+	keys := object.Keys{Tenant: u.Tenant, Project: u.Project, Upload: u.ID}
+	original, err := x.server.Bucket.LinkFor(ctx, keys, *u.ObjectKey, exportLinks)
+	if err != nil {
+		return nil, err
+	}
+	set := &exportLinkSet{Original: original, Thumbnails: make(map[int]string, len(u.Derivatives))}
+	for _, d := range u.Derivatives {
+		if set.Thumbnails[d.Size], err = x.server.Bucket.LinkFor(ctx, keys, d.ObjectKey, exportLinks); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// line writes one, for which the client has to make room in time.
+func (x *export) line(l exportLine) error {
+	if err := x.patience(); err != nil {
+		return err
+	}
+	return json.NewEncoder(x.out).Encode(l)
+}
+
+func (x *export) flush() error {
+	if err := x.patience(); err != nil {
+		return err
+	}
+	if err := x.out.Flush(); err != nil {
+		return fmt.Errorf("write export: %w", err)
+	}
+	return x.control.Flush()
+}
+
+func (x *export) patience() error {
+	err := x.control.SetWriteDeadline(time.Now().Add(exportPatience))
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,90 @@
+package storage
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A Section is one kind of rows in an export.
+type Section struct {
+	Type string // of its rows
+	rows string // a query for the rows of tenant $1 behind the key $2 ("": from the first): key, row; in the key's order
+}
+
+// after is the condition that pages through a table by a key of the type named, which follows the tenant in an index.
+func after(key, kind string) string {
+	return `x.tenant_id = $1 and ($2 = '' or x.` + key + ` > nullif($2, '')::` + kind + `) order by x.` + key + ` limit $3`
+}
+
+// exported are the sections of an export. Each table that has a tenant is in one of them, or in [NotExported].
+var exported = []struct {
+	Section
+	tables []string
+}{
+	{Section{"tenant", `select '' as key, to_jsonb(x) as row from tenants x where x.id = $1 and $2 = '' and $3 > 0`}, []string{"tenants"}},
+	{Section{"upload", `
+		select x.id::text as key, to_jsonb(x) || jsonb_build_object('received', c.received,
+			'derivatives', coalesce((select jsonb_agg(to_jsonb(d) - '{tenant_id,upload_id}'::text[] order by d.size)
+				from derivatives d where d.tenant_id = x.tenant_id and d.upload_id = x.id), '[]'),
+			'timeline', coalesce((select jsonb_agg(to_jsonb(t) - '{tenant_id,upload_id}'::text[] order by t.seq)
+				from timeline t where t.tenant_id = x.tenant_id and t.upload_id = x.id), '[]')) as row
+		from uploads x join contents c on c.tenant_id = x.tenant_id and c.upload_id = x.id
+		where (x.purge_at is null or x.purge_at > now()) and ` + after("id", "uuid")},
+		[]string{"uploads", "contents", "derivatives", "timeline"}},
+	{Section{"batch", `select x.id::text as key, to_jsonb(x) as row from batches x where ` + after("id", "uuid")}, []string{"batches"}},
+	{Section{"webhook", `select x.id::text as key, to_jsonb(x) as row from webhook_endpoints x where ` + after("id", "uuid")}, []string{"webhook_endpoints"}},
+	{Section{"erasure", `select x.id::text as key, to_jsonb(x) as row from erasures x where ` + after("id", "uuid")}, []string{"erasures"}},
+	{Section{"audit", `select x.seq::text as key, to_jsonb(x) as row from audit x where ` + after("seq", "bigint")}, []string{"audit"}},
+}
+
+// NotExported are the tables with a tenant that no export has, each with the reason.
+var NotExported = map[string]string{
+	"parts":              "how S3 is to put an upload together that is not complete: no content, and nothing that the tenant said",
+	"tails":              "bytes of uploads that are not complete; their clients have them",
+	"upload_locks":       "which process writes an upload at this moment",
+	"idempotency_keys":   "answers to requests, to be repeated for a while; what they tell of is in the other rows",
+	"webhook_secrets":    "secrets: the tenant has its own copy, and an export would spread them",
+	"webhook_deliveries": "attempts to tell others of announcements",
+	"announcements":      "what others are still to be told of; the timelines tell the same",
+}
+
+// ExportedTables are the tables that exports have.
+func ExportedTables() (all []string) {
+	for _, s := range exported {
+		all = append(all, s.tables...)
+	}
+	return all
+}
+
+// ExportSections are the sections of an export, in its order.
+func ExportSections() (all []Section) {
+	for _, s := range exported {
+		all = append(all, s.Section)
+	}
+	return all
+}
+
+// An ExportRow is a row as Postgres writes it in JSON. Key is what the next page begins behind.
+type ExportRow struct {
+	Key string          `db:"key"`
+	Row json.RawMessage `db:"row"`
+}
+
+// Export returns at most limit rows of a section behind the key, "" for the first. What is deleted and can be restored
+// is among them. Each page is of one moment; an export of many pages is not, for a slow reader must not hold a snapshot.
+func (tx Tx) Export(ctx context.Context, s Section, behind string, limit int) (found []ExportRow, err error) {
+	err = tx.amongDeleted(ctx, func() error {
+		rows, err := tx.Query(ctx, s.rows, tx.Tenant, behind, limit)
+		if err == nil {
+			found, err = pgx.CollectRows(rows, pgx.RowToStructByName[ExportRow])
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("export %s: %w", s.Type, err)
+	}
+	return found, nil
+}

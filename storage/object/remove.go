@@ -1,0 +1,77 @@
+package object
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/google/uuid"
+)
+
+// RemoveUpload removes all that S3 has of an upload, whether rows name it or not, and returns how much that was. It can
+// be repeated from wherever it was cut off.
+func (b *Bucket) RemoveUpload(ctx context.Context, k Keys) (removed int, err error) {
+	if k.Tenant == uuid.Nil || k.Upload == uuid.Nil || !ValidProject(k.Project) {
+		return 0, fmt.Errorf("remove upload: %+v names none", k)
+	}
+	return b.removeAll(ctx, k.Prefix())
+}
+
+// RemoveSomeOf removes up to a thousand of the objects and multipart uploads that a tenant has; none means that there are
+// no more.
+func (b *Bucket) RemoveSomeOf(ctx context.Context, tenant uuid.UUID) (removed int, err error) {
+	if tenant == uuid.Nil {
+		return 0, errors.New("remove a tenant's objects: no tenant is named")
+	}
+	return b.removeSome(ctx, TenantPrefix(tenant))
+}
+
+func (b *Bucket) removeAll(ctx context.Context, prefix string) (removed int, err error) {
+	for {
+		n, err := b.removeSome(ctx, prefix)
+		removed += n
+		if err != nil || n == 0 {
+			return removed, err
+		}
+	}
+}
+
+// removeSome aborts multipart uploads before it deletes objects: of one that just completes, the object is found
+// afterwards. What it returns as removed it has listed anew, so that 0 is what S3 itself says.
+func (b *Bucket) removeSome(ctx context.Context, prefix string) (removed int, err error) {
+	begun, err := b.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &b.name, Prefix: &prefix})
+	if err != nil {
+		return 0, fmt.Errorf("list multipart uploads to abort: %w", err)
+	}
+	for _, u := range begun.Uploads {
+		if err := b.Abort(ctx, aws.ToString(u.Key), aws.ToString(u.UploadId)); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	listed, err := b.s3.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: &prefix})
+	if err != nil {
+		return removed, fmt.Errorf("list objects to delete: %w", err)
+	}
+	if len(listed.Contents) == 0 {
+		return removed, nil
+	}
+	doomed := make([]types.ObjectIdentifier, len(listed.Contents)) // S3 lists no more than DeleteObjects takes: 1,000
+	for i, o := range listed.Contents {
+		doomed[i].Key = o.Key
+	}
+	out, err := b.s3.DeleteObjects(ctx, &s3.DeleteObjectsInput{
+		Bucket: &b.name, Delete: &types.Delete{Objects: doomed, Quiet: aws.Bool(true)},
+	})
+	switch {
+	case err != nil:
+		return removed, fmt.Errorf("delete objects: %w", err)
+	case len(out.Errors) > 0:
+		return removed + len(doomed) - len(out.Errors), fmt.Errorf("delete objects: %d are left, one because of %s",
+			len(out.Errors), aws.ToString(out.Errors[0].Code))
+	}
+	return removed + len(doomed), nil
+}
