@@ -88,6 +88,16 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 		return err
 	})
 
+	elsewhere := tenant.With(ctx, tenant.Identity{Tenant: tenantOf(t, ctx), User: "x", Role: tenant.Constructora, Projects: []string{"other"}})
+	d.must(t, elsewhere, func(tx storage.Tx) error {
+		us, err := tx.Uploads(elsewhere, storage.Page{Limit: 10, Deleted: true})
+		if len(us) != 0 {
+			t.Errorf("a manager of another project sees %+v", us)
+		}
+		return err
+	})
+	wantErr(t, d.API.InTenant(elsewhere, func(tx storage.Tx) error { _, err := tx.Restore(elsewhere, id); return err }), storage.ErrNotFound)
+
 	d.must(t, ctx, func(tx storage.Tx) error { _, err := tx.Restore(ctx, id); return err })
 	after := d.upload(t, ctx, id)
 	before.UpdatedAt, after.UpdatedAt = time.Time{}, time.Time{}

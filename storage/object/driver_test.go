@@ -83,6 +83,13 @@ func (f *finisher) Lose(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
+func (f *finisher) Delete(ctx context.Context, id uuid.UUID) error {
+	return f.db.InTenant(ctx, func(tx storage.Tx) error {
+		_, err := tx.Delete(ctx, id, time.Hour)
+		return err
+	})
+}
+
 func (f *finisher) Cancel(ctx context.Context, id uuid.UUID) error {
 	return f.db.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
 }

@@ -156,12 +156,15 @@ func TestProtocolAnswers(t *testing.T) {
 	if over.status != http.StatusNoContent || over.header.Get("Upload-Offset") != "5" {
 		t.Errorf("overridden method: %d %s", over.status, over.body)
 	}
-	// A complete upload tells its size as offset, and is past cancelling.
+	// A complete upload tells its size as offset, and can be deleted.
 	if got := u.offset(url); got != 5 {
 		t.Errorf("offset %d", got)
 	}
-	if a := u.do("DELETE", url, nil); a.status != http.StatusConflict || a.problem(t).Type != "/problems/complete" {
-		t.Errorf("cancel a complete upload: %d %s", a.status, a.body)
+	if a := u.do("DELETE", url, nil); a.status != http.StatusNoContent {
+		t.Errorf("delete a complete upload: %d %s", a.status, a.body)
+	}
+	if a := u.do("GET", url, nil); a.status != http.StatusNotFound {
+		t.Errorf("a deleted upload: %d %s", a.status, a.body)
 	}
 }
 

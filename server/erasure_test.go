@@ -1,0 +1,333 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// as another user of the same tenant.
+func (u user) colleague(s *site, name string, role tenant.Role) user {
+	u.t.Helper()
+	return s.as(u.t, tenant.Identity{Tenant: u.who.Tenant, User: name, Role: role})
+}
+
+// complete sends a file and has it processed, with a picture.
+func (s *site) complete(t *testing.T, u user, pairs ...string) string {
+	t.Helper()
+	file := noise(100)
+	url := u.create(len(file), "Upload-Metadata", metadata(pairs...))
+	u.patch(url, 0, reader(file)).want(t, 204, "")
+	id, ctx := idOf(url), tenant.With(t.Context(), u.who)
+	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+		if err := tx.MarkProcessing(ctx, id, 1); err != nil {
+			return err
+		}
+		return tx.Complete(ctx, id, storage.Results{DetectedType: "image/png", Derivatives: []storage.Derivative{
+			{Size: 160, WidthPx: 1, HeightPx: 1, Bytes: 1, ContentType: "image/webp", ObjectKey: "tenants/x/thumbnails/160.webp"},
+		}})
+	}))
+	return url
+}
+
+type erasureAnswer struct {
+	ID      uuid.UUID
+	State   string
+	Subject *string
+}
+
+func (a answer) erasure(t *testing.T) (e erasureAnswer) {
+	t.Helper()
+	must(t, json.Unmarshal(a.body, &e))
+	return e
+}
+
+// What is deleted is answered, on every route and verb, as what never was; until a manager brings it back as it was.
+func TestDeletedIsNotThere(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
+	url := s.complete(t, s.user, "client_id", "IMG_1", "filename", "a.png")
+	s.user.colleague(s, "ben", tenant.Empleado).do("DELETE", url, nil).want(t, 403, "not-yours")
+	s.user.colleague(s, "inv", tenant.Inversionista).do("DELETE", url, nil).want(t, 403, "forbidden")
+	before := s.user.do("GET", url, nil)
+	s.user.do("DELETE", url, nil).want(t, 204, "")
+	never := s.user.uploads + "/" + uuid.NewString()
+	for _, u := range []user{s.user, jefa} {
+		for _, try := range []struct{ verb, path string }{
+			{"GET", ""}, {"HEAD", ""}, {"PATCH", ""}, {"DELETE", ""}, {"GET", "/timeline"}, {"POST", "/nothing"},
+		} {
+			headers := []string{"Upload-Offset", "0", "Content-Type", octets}
+			got, want := u.do(try.verb, url+try.path, nil, headers...), u.do(try.verb, never+try.path, nil, headers...)
+			if got.status != 404 || want.status != got.status || !bytes.Equal(got.body, want.body) {
+				t.Errorf("%s %s: %d %s, but %d %s of what never was", try.verb, try.path, got.status, got.body, want.status, want.body)
+			}
+		}
+	}
+	list := func(u user, query string) (items []struct {
+		ID        uuid.UUID
+		DeletedAt *string `json:"deleted_at"`
+		PurgeAt   *string `json:"purge_at"`
+		Links     []any   `json:"derivatives"`
+	}) {
+		t.Helper()
+		a := u.do("GET", u.uploads+query, nil)
+		a.want(t, 200, "")
+		page := struct{ Items any }{&items}
+		must(t, json.Unmarshal(a.body, &page))
+		return items
+	}
+	if items := list(jefa, ""); len(items) != 0 {
+		t.Errorf("the list has %v", items)
+	}
+	s.user.do("GET", s.user.uploads+"?deleted=true", nil).want(t, 403, "forbidden")
+	jefa.do("GET", jefa.uploads+"?deleted=perhaps", nil).want(t, 400, "bad-request")
+	if items := list(jefa, "?deleted=true"); len(items) != 1 || items[0].ID != idOf(url) || items[0].DeletedAt == nil || items[0].PurgeAt == nil || len(items[0].Links) != 0 {
+		t.Errorf("the list of deleted ones has %+v", items)
+	}
+	s.user.do("POST", url+"/restore", nil).want(t, 403, "forbidden")
+	jefa.do("POST", never+"/restore", nil).want(t, 404, "not-found")
+	s.newTenant(t).colleague(s, "z", tenant.Constructora).do("POST", url+"/restore", nil).want(t, 404, "not-found")
+
+	second := s.complete(t, s.user, "client_id", "IMG_1", "filename", "a.png")
+	if second == url {
+		t.Fatal("the client id still names the deleted upload")
+	}
+	jefa.do("POST", url+"/restore", nil).want(t, 409, "client-id-taken")
+	s.user.do("DELETE", second, nil).want(t, 204, "")
+	jefa.do("POST", url+"/restore", nil).want(t, 200, "")
+	if after := s.user.do("GET", url, nil); !sameButUpdated(t, before.body, after.body) {
+		t.Errorf("it was %s and is %s", before.body, after.body)
+	}
+}
+
+// sameButUpdated compares two uploads, without when they changed and without links, which are made anew each time.
+func sameButUpdated(t *testing.T, a, b []byte) bool {
+	t.Helper()
+	var both [2]map[string]any
+	for i, body := range [][]byte{a, b} {
+		must(t, json.Unmarshal(body, &both[i]))
+		maps.DeleteFunc(both[i], func(k string, _ any) bool { return k == "updated_at" || k == "derivatives" })
+	}
+	x, _ := json.Marshal(both[0]) // what was just read
+	y, _ := json.Marshal(both[1])
+	return bytes.Equal(x, y) && len(both[0]) > 10
+}
+
+// An upload that has failed can be deleted, also one whose bytes are gone; one that was cancelled is gone already.
+func TestDeleteOfEveryState(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	wrong := s.user.create(5, "Upload-Metadata", metadata("sha256", strings.Repeat("0", 64)))
+	s.user.patch(wrong, 0, reader(noise(5))).want(t, 422, "checksum-mismatch")
+	s.user.do("HEAD", wrong, nil).want(t, 410, "")
+	s.user.do("DELETE", wrong, nil).want(t, 204, "")
+	s.user.do("HEAD", wrong, nil).want(t, 404, "")
+	open := s.user.create(5)
+	s.user.do("DELETE", open, nil).want(t, 204, "")
+	s.user.do("DELETE", open, nil).want(t, 410, "gone")
+	uploaded := s.user.create(5)
+	s.user.patch(uploaded, 0, reader(noise(5))).want(t, 204, "")
+	s.user.do("DELETE", uploaded, nil).want(t, 204, "")
+	s.user.do("GET", uploaded, nil).want(t, 404, "not-found")
+}
+
+// The erasure of a tenant takes two admins; requests that say something else than what there is are refused.
+func TestErasuresOverHTTP(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	all := strings.TrimSuffix(s.user.uploads, "/uploads") + "/erasures"
+	jefa, one, two := s.user.colleague(s, "jefa", tenant.Constructora), s.user.colleague(s, "one", tenant.Admin), s.user.colleague(s, "two", tenant.Admin)
+	for body, status := range map[string]int{
+		``: 400, `{}`: 400, `[]`: 400, `{"user": "a", "tenant": true}`: 400, `{"user": "ana", "now": 1}`: 400, `{"user": "ana"} x`: 400, `{"upload": "x"}`: 400,
+		`{"user": "` + strings.Repeat("a", 300) + `"}`: 400, `{"user": "` + strings.Repeat("a", 5000) + `"}`: 400, `{"upload": "` + uuid.NewString() + `"}`: 404,
+		`{"tenant": true}`: 403,
+	} {
+		if a := jefa.do("POST", all, strings.NewReader(body)); a.status != status {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+	s.user.do("POST", all, strings.NewReader(`{"user": "ana"}`)).want(t, 403, "forbidden")
+	a := one.do("POST", all, strings.NewReader(`{"tenant": true}`))
+	a.want(t, 202, "")
+	address := all + "/" + a.erasure(t).ID.String()
+	a.wantHeader(t, "Location", "/api/erasures/"+a.erasure(t).ID.String())
+	one.do("POST", address+"/approve", nil).want(t, 403, "same-admin")
+	jefa.do("POST", address+"/approve", nil).want(t, 403, "forbidden")
+	stranger := s.newTenant(t).colleague(s, "three", tenant.Admin)
+	for _, path := range []string{"", "/approve", "/cancel"} {
+		verb := map[bool]string{true: "GET", false: "POST"}[path == ""]
+		stranger.do(verb, address+path, nil).want(t, 404, "not-found")
+	}
+	s.user.create(5)
+	a = two.do("POST", address+"/approve", nil)
+	a.want(t, 202, "")
+	if e := a.erasure(t); e.State != "running" || e.Subject != nil {
+		t.Errorf("got %+v", e)
+	}
+	two.do("POST", address+"/cancel", nil).want(t, 409, "erasure-state")
+	s.user.do("POST", s.user.uploads, nil, "Upload-Length", "5").want(t, 403, "no-tenant")
+	a = jefa.do("GET", all, nil)
+	a.want(t, 200, "")
+	var list struct {
+		Items []erasureAnswer
+		Next  *string
+	}
+	if must(t, json.Unmarshal(a.body, &list)); len(list.Items) != 1 || list.Next != nil {
+		t.Errorf("got %s", a.body)
+	}
+}
+
+type exportedLine struct {
+	Type  string
+	Row   map[string]any
+	Links *struct {
+		Original   string
+		Thumbnails map[string]string
+	}
+	Counts map[string]int
+}
+
+// lines reads an export to its end.
+func lines(t *testing.T, body []byte) (all []exportedLine) {
+	t.Helper()
+	for d := json.NewDecoder(bytes.NewReader(body)); ; {
+		var l exportedLine
+		err := d.Decode(&l)
+		if err == io.EOF {
+			return all
+		}
+		must(t, err)
+		all = append(all, l)
+	}
+}
+
+// An export has all uploads, each once, over many pages, with what is known of them and links to what is clean and not
+// deleted; the last line counts. Another tenant's export does not exist.
+func TestExport(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
+	address := func(u user) string {
+		return strings.TrimSuffix(s.user.uploads, "/uploads") + "/tenants/" + u.who.Tenant.String() + "/export"
+	}
+	clean, open := s.complete(t, s.user, "filename", "a.png"), s.user.create(5)
+	deleted := s.complete(t, s.user, "filename", "b.png")
+	s.user.do("DELETE", deleted, nil).want(t, 204, "")
+	const more = 250 // of several pages
+	s.exec(t, `with new as (insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes)
+		select $1, gen_random_uuid(), 'ana', 'default', '{}', 1, 1 from generate_series(1, $2) returning tenant_id, id)
+		insert into contents (tenant_id, upload_id) select tenant_id, id from new`, jefa.who.Tenant, more)
+	stranger := s.newTenant(t)
+	s.complete(t, stranger, "filename", "secret.png")
+
+	a := jefa.do("GET", address(jefa), nil)
+	a.want(t, 200, "")
+	a.wantHeader(t, "Content-Type", "application/x-ndjson")
+	seen, links := map[string]bool{}, map[string]bool{}
+	all := lines(t, a.body)
+	for _, l := range all {
+		if l.Type != "upload" {
+			continue
+		}
+		id, _ := l.Row["id"].(string)
+		if seen[id] {
+			t.Errorf("%s is there twice", id)
+		}
+		seen[id] = true
+		links[id] = l.Links != nil
+		if id == idOf(clean).String() {
+			if l.Row["filename"] != "a.png" || len(l.Row["timeline"].([]any)) < 3 || len(l.Row["derivatives"].([]any)) != 1 || l.Row["received"] != 100.0 {
+				t.Errorf("the upload is %v", l.Row)
+			}
+			checkLinks(t, l)
+		}
+	}
+	if len(seen) != more+3 || !seen[idOf(open).String()] || !links[idOf(clean).String()] || links[idOf(deleted).String()] || links[idOf(open).String()] {
+		t.Errorf("%d uploads; links to the clean one %t, the deleted one %t", len(seen), links[idOf(clean).String()], links[idOf(deleted).String()])
+	}
+	first, last := all[0], all[len(all)-1]
+	if first.Type != "export" || last.Type != "end" || last.Counts["upload"] != len(seen) || last.Counts["audit"] == 0 || last.Counts["tenant"] != 1 {
+		t.Errorf("it begins with %+v and ends with %+v", first, last)
+	}
+	if bytes.Contains(a.body, []byte(stranger.who.Tenant.String())) {
+		t.Error("another tenant is in it")
+	}
+
+	s.user.do("GET", address(jefa), nil).want(t, 403, "forbidden")
+	got, want := jefa.do("GET", address(stranger), nil), jefa.do("GET", s.url+"/api/tenants/"+uuid.NewString()+"/export", nil)
+	if got.status != 404 || got.status != want.status || !bytes.Equal(got.body, want.body) {
+		t.Errorf("another's export: %d %s; nobody's: %d %s", got.status, got.body, want.status, want.body)
+	}
+	admin := s.newTenant(t).colleague(s, "op", tenant.Admin)
+	admin.do("GET", address(stranger), nil).want(t, 200, "")
+	s.exec(t, `update audit set seq = default where tenant_id = $1 and action = 'tenant.export' and actor = 'op' and home_tenant = $2`,
+		stranger.who.Tenant, admin.who.Tenant)
+}
+
+func checkLinks(t *testing.T, l exportedLine) {
+	t.Helper()
+	for _, link := range []string{l.Links.Original, l.Links.Thumbnails["160"]} {
+		u, err := url.Parse(link)
+		must(t, err)
+		if u.Query().Get("X-Amz-Expires") != "86400" {
+			t.Errorf("the link %s does not work for a day", link)
+		}
+	}
+	res, err := http.Get(l.Links.Original)
+	must(t, err)
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || len(b) != 100 {
+		t.Errorf("the link answers %d with %d bytes (%v)", res.StatusCode, len(b), err)
+	}
+}
+
+// An export that cannot go on is no whole one: the connection is cut and the last line is missing. A reader who is slow,
+// or gone, holds no transaction meanwhile.
+func TestExportCutOff(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
+	s.exec(t, `with new as (insert into uploads (tenant_id, id, user_id, project, filename, metadata, size, charged_bytes)
+		select $1, gen_random_uuid(), 'ana', 'default', repeat('x', 250), jsonb_build_object('note', repeat('y', 8000)), 1, 1
+		from generate_series(1, 3000) returning tenant_id, id)
+		insert into contents (tenant_id, upload_id) select tenant_id, id from new`, jefa.who.Tenant)
+	address := s.url + "/api/tenants/" + jefa.who.Tenant.String() + "/export"
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	must(t, err)
+	defer conn.Close()
+	must(t, jefa.request("GET", address, nil).Write(conn))
+	in := bufio.NewReaderSize(conn, 4096)
+	res, err := http.ReadResponse(in, nil)
+	must(t, err)
+	defer res.Body.Close()
+	must(t, readSome(res.Body)) // it has begun, and 24 MB do not fit into what lies between
+	var open int
+	must(t, s.admin.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database()
+		and state like 'idle in transaction%'`).Scan(&open))
+	if open != 0 {
+		t.Errorf("%d transactions wait for the reader", open)
+	}
+	s.exec(t, `alter table erasures rename to erasures_gone; update tenants set name = name`)
+	rest, err := io.ReadAll(res.Body)
+	if err == nil || bytes.Contains(rest, []byte(`{"type":"end"`)) {
+		t.Errorf("it ended with %v and %q", err, rest[max(0, len(rest)-200):])
+	}
+}
+
+func readSome(r io.Reader) error {
+	_, err := io.ReadFull(r, make([]byte, 1000))
+	return err
+}
