@@ -199,13 +199,18 @@ func TestEraseUser(t *testing.T) {
 	ben.neighbours(t)
 	objects, rows := y.objects(t), y.left(t, "audit", "erasures", "river_job")
 	y.neighbours(t)
+	y.exec(t, `insert into batches (tenant_id, id, project, name, user_id) values ($1, gen_random_uuid(), 'default', 'x', 'ana')`, y.tenant)
+	y.exec(t, `insert into idempotency_keys (tenant_id, user_id, key, request, status, body) values ($1, 'ana', 'x', sha256(''), 201, '')`, y.tenant)
 	must(t, y.finisher.Delete(y.ctx, func() uuid.UUID { id, _, _ := y.complete(t); return id }()))
 	jefa, e := y.manage(t.Context(), "jefa", tenant.Constructora), y.erasures(t)
 	erasure, err := e.Request(jefa, hooks.EraseRequest{User: "ana"})
 	must(t, err)
 	must(t, y.erase(t))
 	y.wantSame(t, "the objects", objects, y.objects(t))
-	y.wantSame(t, "the rows", rows, y.left(t, "audit", "erasures", "river_job"))
+	y.wantSame(t, "the rows", rows, y.left(t, "audit", "erasures", "river_job", "batches"))
+	if n := y.count(t, `select count(*) from batches where user_id = 'erased'`); n != 1 {
+		t.Errorf("%d batches are nobody's", n)
+	}
 	got, err := e.Find(jefa, erasure.ID)
 	must(t, err)
 	if got.State != storage.ErasureDone || got.Uploads != 9 || got.EndedAt == nil || got.Objects == 0 {

@@ -121,7 +121,7 @@ func (e *Erasures) Request(ctx context.Context, r EraseRequest) (erasure storage
 	if errors.Is(err, storage.ErrErasing) {
 		return erasure, refuse(ErrErasureState, "The erasure of this company has been asked for already. Look at /api/erasures.")
 	}
-	return erasure, e.told(ctx, err, "erasure requested", erasure)
+	return erasure, e.told(ctx, err, erasure)
 }
 
 func (r EraseRequest) parse() (kind, subject string, err error) {
@@ -160,13 +160,13 @@ func (e *Erasures) Approve(ctx context.Context, id uuid.UUID) (storage.Erasure, 
 	if err == nil && same {
 		return storage.Erasure{}, ErrSameAdmin
 	}
-	return erasure, e.told(ctx, err, "erasure approved", erasure)
+	return erasure, e.told(ctx, err, erasure)
 }
 
 // Cancel takes back a tenant's erasure that nobody has approved yet.
 func (e *Erasures) Cancel(ctx context.Context, id uuid.UUID) (storage.Erasure, error) {
 	erasure, err := e.decide(ctx, id, func(tx storage.Tx) (storage.Erasure, error) { return tx.CancelErasure(ctx, id) })
-	return erasure, e.told(ctx, err, "erasure cancelled", erasure)
+	return erasure, e.told(ctx, err, erasure)
 }
 
 func (e *Erasures) decide(ctx context.Context, id uuid.UUID, fn func(storage.Tx) (storage.Erasure, error)) (erasure storage.Erasure, err error) {
@@ -242,9 +242,11 @@ func (e *Erasures) MayExport(ctx context.Context, id uuid.UUID) (context.Context
 	})
 }
 
-func (e *Erasures) told(ctx context.Context, err error, what string, erasure storage.Erasure) error {
+// told logs what became of an erasure, if nothing failed.
+func (e *Erasures) told(ctx context.Context, err error, erasure storage.Erasure) error {
 	if err == nil {
-		e.Log.InfoContext(ctx, what, slog.String("erasure_id", erasure.ID.String()), slog.String("kind", erasure.Kind), tenantAttr(ctx))
+		e.Log.InfoContext(ctx, "erasure", slog.String("erasure_id", erasure.ID.String()), slog.String("kind", erasure.Kind),
+			slog.String("state", string(erasure.State)), tenantAttr(ctx))
 	}
 	return err
 }

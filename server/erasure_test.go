@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -36,7 +37,7 @@ func (s *site) complete(t *testing.T, u user, pairs ...string) string {
 			return err
 		}
 		return tx.Complete(ctx, id, storage.Results{DetectedType: "image/png", Derivatives: []storage.Derivative{
-			{Size: 160, WidthPx: 1, HeightPx: 1, Bytes: 1, ContentType: "image/webp", ObjectKey: "tenants/x/thumbnails/160.webp"},
+			{Size: 160, WidthPx: 1, HeightPx: 1, Bytes: 1, ContentType: "image/webp", ObjectKey: object.Keys{Tenant: u.who.Tenant, Project: object.DefaultProject, Upload: id}.Thumbnail(160)},
 		}})
 	}))
 	return url

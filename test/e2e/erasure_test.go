@@ -1,0 +1,237 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A scene is a yard with two tenants, each with uploads of many states; only the first is to be erased.
+type scene struct {
+	*yard
+	crew, manager, one, two user // of the tenant acme
+	other                   user
+	acme, otherID           string
+}
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{yard: newYard(t)}
+	s.crew = s.user(t)
+	_, err := s.run(t.Context(), "tramo", "tenant", "add", "other")
+	must(t, err)
+	as := func(tenant, name, role string) user {
+		token, err := s.run(t.Context(), "tramo", "token", "--tenant", tenant, "--user", name, "--role", role)
+		must(t, err)
+		return user{t: t, token: strings.TrimSpace(token)}
+	}
+	s.manager, s.one, s.two = as("acme", "jefa", "constructora"), as("acme", "one", "admin"), as("acme", "two", "admin")
+	s.other = as("other", "jefe", "constructora")
+	must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
+	must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
+
+	worker, err := s.work(t.Context(), "TRAMO_S3_BUCKET="+s.bucket)
+	must(t, err)
+	for i := range 6 {
+		for _, u := range []user{s.crew, s.other} {
+			u.await(u.send(s.server, stack.PNG(10+i, 10), "filetype", "image/png", "client_id", strconv.Itoa(i)))
+		}
+	}
+	for _, u := range []user{s.crew, s.other} {
+		u.await(u.send(s.server, eicar(), "filetype", "image/png"))
+		deleted := u.send(s.server, stack.PNG(30, 10), "filetype", "image/png")
+		u.await(deleted)
+		if a := u.do("DELETE", deleted, nil); a.status != http.StatusNoContent {
+			t.Fatalf("delete: %d %s", a.status, a.body)
+		}
+		large := make([]byte, 9<<20) // a part is in S3, and a tail in Postgres
+		u.patch(u.create(s.server, 20<<20), 0, large)
+		u.create(s.server, 100)
+	}
+	must(t, worker.process.Stop())
+	return s
+}
+
+// hunt runs workers against S3 behind a proxy, each until a random request of its, at which it is killed; one in eight
+// requests fails besides. The last worker may live. It ends when the erasure is done.
+func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
+	t.Helper()
+	proxy, err := stack.NewS3Proxy(s.s3.Endpoint())
+	must(t, err)
+	defer proxy.Stop()
+	done := func() bool {
+		var e struct{ State string }
+		a := u.do("GET", erasure, nil)
+		must(t, json.Unmarshal(a.body, &e))
+		return e.State == "done"
+	}
+	const kills = 6
+	killed := 0
+	for i := range kills + 1 {
+		var worker atomic.Pointer[stack.Process]
+		at, seed := int64(1+random.IntN(12)), random.Uint64()
+		var requests atomic.Int64
+		proxy.Fault(func(kind string, _ int) stack.Fault {
+			if kind == "HeadBucket" {
+				return stack.Fault{}
+			}
+			n := requests.Add(1)
+			fault := stack.Fault{}
+			if mixed := (seed ^ uint64(n)*0x9e3779b97f4a7c15) >> 32; mixed%8 == 0 && i < kills {
+				fault = stack.Fault{Status: http.StatusServiceUnavailable, After: mixed%16 == 0}
+			}
+			if p := worker.Load(); p != nil && n == at && i < kills {
+				p.Kill() // the request itself goes on
+			}
+			return fault
+		})
+		p, err := stack.Start(stack.ProcessConfig{Path: s.bin.Path("tramo-worker"), Env: s.env("tramo_worker", "TRAMO_S3_BUCKET="+s.bucket,
+			"TRAMO_S3_ENDPOINT="+proxy.Endpoint(), "TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_ERASE_INTERVAL=1s", "TRAMO_LEASE_TTL=1s")})
+		must(t, err)
+		worker.Store(p)
+		// River's leader died with the last worker; what somebody asks for does not wait for the next.
+		if a := s.other.do("POST", s.server.url+"/api/erasures", strings.NewReader(`{"user": "nobody"}`)); a.status != http.StatusAccepted {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		ended := false
+		eventually(t, "end of the erasure or of its worker", func() bool {
+			select {
+			case <-p.Exited():
+				return true
+			default:
+			}
+			ended = done()
+			return ended
+		})
+		if ended {
+			_ = p.Stop()
+			t.Logf("done after %d kills", killed)
+			if killed == 0 {
+				t.Error("no worker was killed before the erasure was done")
+			}
+			return
+		}
+		killed++
+		t.Logf("killed at request %d", at)
+	}
+	t.Fatal("the erasure did not come to an end")
+}
+
+// dump are all rows that name the tenant, of all tables but those given, and all of its objects and multipart uploads.
+func (s *scene) dump(t *testing.T, id string, but ...string) (all []string) {
+	t.Helper()
+	strs := func(sql string, args ...any) []string {
+		rows, err := s.sql.Query(t.Context(), sql, args...)
+		must(t, err)
+		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		must(t, err)
+		return found
+	}
+	for _, table := range strs(`select relname::text from pg_class where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace order by 1`) {
+		if slices.Contains(but, table) {
+			continue
+		}
+		for _, row := range strs(fmt.Sprintf(`select to_jsonb(x)::text from %s x where to_jsonb(x)::text like '%%' || $1 || '%%' order by 1`, table), id) {
+			all = append(all, table+": "+row)
+		}
+	}
+	prefix := "tenants/" + id + "/"
+	objects, err := s.s3.Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix})
+	must(t, err)
+	for _, o := range objects.Contents {
+		all = append(all, *o.Key+" "+*o.ETag)
+	}
+	begun, err := s.s3.Client("").ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &s.bucket, Prefix: &prefix})
+	must(t, err)
+	for _, m := range begun.Uploads {
+		all = append(all, *m.Key+" "+*m.UploadId)
+	}
+	return all
+}
+
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		must(t, err)
+	}
+	t.Logf("TRAMO_TEST_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+func (u user) erasure(at replica, body string) string {
+	u.t.Helper()
+	a := u.do("POST", at.url+"/api/erasures", strings.NewReader(body))
+	if a.status != http.StatusAccepted {
+		u.t.Fatalf("POST erasures %s: %d %s", body, a.status, a.body)
+	}
+	return at.url + a.header.Get("Location")
+}
+
+// Kill the worker at random steps of an erasure, again and again, while S3 fails now and then: in the end nothing names
+// what was erased but the audit log, the erasures and the tenant's own row, S3 has nothing of it, and of another tenant
+// every row, object and multipart upload is what it was.
+func TestErasureSurvivesKills(t *testing.T) {
+	t.Parallel()
+	keep := []string{"audit", "erasures", "river_job"}
+	t.Run("tenant", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		before := s.dump(t, s.otherID, keep...)
+		erasure := s.one.erasure(s.server, `{"tenant": true}`)
+		if a := s.one.do("POST", erasure+"/approve", nil); a.status != http.StatusForbidden {
+			t.Fatalf("approved by who asked for it: %d", a.status)
+		}
+		if a := s.two.do("POST", erasure+"/approve", nil); a.status != http.StatusAccepted {
+			t.Fatalf("approve: %d %s", a.status, a.body)
+		}
+		if a := s.crew.do("POST", s.server.url+"/api/uploads", nil, "Upload-Length", "5"); a.status != http.StatusForbidden {
+			t.Errorf("a new upload: %d %s", a.status, a.body)
+		}
+		s.hunt(t, s.one, erasure, seeded(t))
+		if left := s.dump(t, s.acme, "audit", "erasures", "tenants"); len(left) > 0 {
+			t.Errorf("left are\n%s", strings.Join(left, "\n"))
+		}
+		if n := s.count(t, `select count(*) from tenants where erased_at is not null and charged_bytes = 0 and name like 'erased %'`); n != 1 {
+			t.Errorf("%d tombstones", n)
+		}
+		wantUntouched(t, before, s.dump(t, s.otherID, keep...))
+	})
+	t.Run("user", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		before := s.dump(t, s.otherID, keep...)
+		mine := s.manager.send(s.server, stack.PNG(40, 10), "filetype", "image/png")
+		s.hunt(t, s.manager, s.manager.erasure(s.server, `{"user": "crew"}`), seeded(t))
+		for _, row := range s.dump(t, s.acme, "audit", "erasures", "tenants") {
+			if !strings.Contains(row, idOf(mine)) {
+				t.Errorf("left is %s", row)
+			}
+		}
+		if n := s.count(t, `select (charged_bytes = (select size from uploads where tenant_id = t.id))::int from tenants t where name = 'acme'`); n != 1 {
+			t.Error("the quota was not refunded")
+		}
+		wantUntouched(t, before, s.dump(t, s.otherID, keep...))
+	})
+}
+
+func wantUntouched(t *testing.T, before, after []string) {
+	t.Helper()
+	if len(before) < 50 || !slices.Equal(before, after) {
+		t.Errorf("another tenant had\n%s\nand has\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+}
