@@ -200,7 +200,7 @@ func TestEraseUser(t *testing.T) {
 	objects, rows := y.objects(t), y.left(t, "audit", "erasures", "river_job")
 	y.neighbours(t)
 	y.exec(t, `insert into batches (tenant_id, id, project, name, user_id) values ($1, gen_random_uuid(), 'default', 'x', 'ana')`, y.tenant)
-	y.exec(t, `insert into idempotency_keys (tenant_id, user_id, key, request, status, body) values ($1, 'ana', 'x', sha256(''), 201, '')`, y.tenant)
+	y.exec(t, `insert into idempotency_keys (tenant_id, user_id, key, request, answer) values ($1, 'ana', 'x', sha256(''), '')`, y.tenant)
 	must(t, y.finisher.Delete(y.ctx, func() uuid.UUID { id, _, _ := y.complete(t); return id }()))
 	jefa, e := y.manage(t.Context(), "jefa", tenant.Constructora), y.erasures(t)
 	erasure, err := e.Request(jefa, hooks.EraseRequest{User: "ana"})

@@ -123,8 +123,8 @@ func newSite(t testing.TB, change ...func(*server.Config)) *site {
 			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: queue,
 			Metrics: finisher.Metrics, Log: log,
 		},
-				Erasures:  &hooks.Erasures{DB: s.API, Queue: queue, Log: log},
-		Receipts:  receipts, Tracers: noop.NewTracerProvider(),
+		Erasures: &hooks.Erasures{DB: s.API, Queue: queue, Log: log},
+		Receipts: receipts, Tracers: noop.NewTracerProvider(),
 		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Log: log,
 	})
 	must(t, err)

@@ -48,15 +48,16 @@ func (tx Tx) SettleBatch(ctx context.Context, id uuid.UUID) error {
 
 // settleable is a condition on a batch b: something in it came to an end that counts, and nothing in it has still to end.
 const settleable = `not exists (
-		select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id
+		select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id and u.deleted_at is null
 		and u.status in ('pending', 'uploading', 'uploaded', 'processing'))
 	and exists (
-		select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id and u.status <> 'cancelled' and u.replaced_by is null)`
+		select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id and u.deleted_at is null
+		and u.status <> 'cancelled' and u.replaced_by is null)`
 
 // spoilt is another: something in it failed or expired, and was not sent again.
 const spoilt = `exists (
 	select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id
-	and u.status in ('failed', 'expired') and u.replaced_by is null)`
+	and u.deleted_at is null and u.status in ('failed', 'expired') and u.replaced_by is null)`
 
 // settle ends a batch whose row is locked, and open. That it is locked before this statement begins is what makes one of
 // many uploads that end together see that all the others have: each statement sees what was committed before it.

@@ -39,7 +39,7 @@ func (tx Tx) UploadsByClientIDs(ctx context.Context, user string, clientIDs []st
 const insertUploads = `
 	with charged as (
 		update tenants set charged_bytes = charged_bytes + $3
-		where id = $1 and charged_bytes + $3 <= quota_bytes
+		where id = $1 and erasing_at is null and charged_bytes + $3 <= quota_bytes
 		returning id
 	), created as (
 		insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type, declared_sha256,

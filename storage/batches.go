@@ -152,7 +152,7 @@ func (tx Tx) BatchTotals(ctx context.Context, ids ...uuid.UUID) (map[uuid.UUID]B
 	rows, err := tx.Query(ctx, `
 		select u.batch_id, u.status, count(*), coalesce(sum(coalesce(u.size, c.received)), 0)::bigint, coalesce(sum(c.received), 0)::bigint
 		from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
-		where u.tenant_id = $1 and u.batch_id = any($2) and u.replaced_by is null
+		where u.tenant_id = $1 and u.batch_id = any($2) and u.replaced_by is null and u.deleted_at is null
 		group by u.batch_id, u.status`, tx.Tenant, ids)
 	if err != nil {
 		return nil, fmt.Errorf("count uploads of batches: %w", err)

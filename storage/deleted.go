@@ -50,6 +50,8 @@ func (tx Tx) Delete(ctx context.Context, id uuid.UUID, keep time.Duration) (purg
 	if err != nil {
 		return purge, err
 	}
+	var batch *uuid.UUID
+	var was Status
 	err = tx.amongDeleted(ctx, func() error { // the new rows must be visible to who writes them
 		return tx.QueryRow(ctx, `
 			with gone as (
@@ -57,9 +59,9 @@ func (tx Tx) Delete(ctx context.Context, id uuid.UUID, keep time.Duration) (purg
 				where tenant_id = $1 and id = any($3) and deleted_at is null
 				  and (id = $2 and status in ('uploaded', 'processing', 'completed', 'failed')
 				       or final_id = $2 and status = 'joined')
-				returning id, purge_at
+				returning id, purge_at, batch_id, status
 			)
-			select purge_at from gone where id = $2`, tx.Tenant, id, ids, keep).Scan(&purge)
+			select purge_at, batch_id, status from gone where id = $2`, tx.Tenant, id, ids, keep).Scan(&purge, &batch, &was)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -70,7 +72,43 @@ func (tx Tx) Delete(ctx context.Context, id uuid.UUID, keep time.Duration) (purg
 	if err := tx.Append(ctx, id, Entry{Event: EventDeleted, Detail: map[string]any{"purge_at": purge.UTC()}}); err != nil {
 		return purge, err
 	}
-	return purge, tx.Audit(ctx, Audit{Action: "upload.delete", Subject: id.String(), Detail: map[string]any{"purge_at": purge.UTC()}})
+	if err := tx.Audit(ctx, Audit{Action: "upload.delete", Subject: id.String(), Detail: map[string]any{"purge_at": purge.UTC()}}); err != nil {
+		return purge, err
+	}
+	return purge, tx.leaveBatch(ctx, batch, was)
+}
+
+// leaveBatch settles the batch of an upload that is not there any more: it may have been the last that the batch waited
+// for, or the one that had failed.
+func (tx Tx) leaveBatch(ctx context.Context, batch *uuid.UUID, was Status) error {
+	if batch == nil {
+		return nil
+	}
+	if was == Failed {
+		if err := tx.OpenBatch(ctx, *batch); err != nil && !errors.Is(err, ErrBatchCancelled) {
+			return err
+		}
+	}
+	if err := tx.SettleBatch(ctx, *batch); err != nil && !errors.Is(err, ErrWrongStatus) {
+		return err
+	}
+	return nil
+}
+
+// rejoinBatch tells the batch of an upload that is there again.
+func (tx Tx) rejoinBatch(ctx context.Context, u Upload) error {
+	switch {
+	case u.BatchID == nil:
+		return nil
+	case u.Status == Failed:
+		return tx.spoilBatch(ctx, *u.BatchID)
+	case u.Status == Completed:
+		return nil
+	}
+	if err := tx.OpenBatch(ctx, *u.BatchID); err != nil && !errors.Is(err, ErrBatchCancelled) {
+		return err
+	}
+	return nil
 }
 
 // Restore brings a deleted upload back as it was and returns it. One that is not deleted, or whose time is over, is
@@ -109,5 +147,8 @@ func (tx Tx) Restore(ctx context.Context, id uuid.UUID) (u Upload, err error) {
 	if err := tx.Audit(ctx, Audit{Action: "upload.restore", Subject: id.String()}); err != nil {
 		return u, err
 	}
-	return tx.Upload(ctx, id)
+	if u, err = tx.Upload(ctx, id); err != nil {
+		return u, err
+	}
+	return u, tx.rejoinBatch(ctx, u)
 }

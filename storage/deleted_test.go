@@ -242,3 +242,45 @@ func TestTenantTablesAreAll(t *testing.T) {
 		t.Errorf("the order is %v", names)
 	}
 }
+
+// A batch has what is there: who deletes the upload that a batch waited for ends it, who deletes the one that had failed
+// makes it complete, and who restores one that is to be processed opens it again.
+func TestDeletedUploadsLeaveTheirBatch(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	batch, ids := d.batch(t, ctx, 3, 10)
+	for _, id := range ids {
+		d.must(t, ctx, func(tx storage.Tx) error {
+			_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
+			return err
+		})
+	}
+	worker := func(fn func(tx storage.Tx) error) { t.Helper(); must(t, d.Worker.InTenant(ctx, fn)) }
+	worker(func(tx storage.Tx) error { return tx.MarkProcessing(ctx, ids[0], 1) })
+	worker(func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) })
+	worker(func(tx storage.Tx) error { return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable}) })
+	if b := d.readBatch(t, ctx, batch); b.CompletedAt != nil {
+		t.Fatal("the batch has ended before its last upload")
+	}
+	d.delete(t, ctx, ids[2], time.Hour)
+	if b := d.readBatch(t, ctx, batch); b.CompletedAt == nil || !b.Failed {
+		t.Errorf("without what it waited for: %+v", b)
+	}
+	d.delete(t, ctx, ids[1], time.Hour)
+	if b := d.readBatch(t, ctx, batch); b.CompletedAt == nil || b.Failed {
+		t.Errorf("without what had failed: %+v", b)
+	}
+	if got, want := d.announced(t, batch), []string{"batch.failed", "batch.completed"}; !slices.Equal(got, want) {
+		t.Errorf("announced %q, want %q", got, want)
+	}
+	d.must(t, ctx, func(tx storage.Tx) error { _, err := tx.Restore(ctx, ids[2]); return err })
+	if b := d.readBatch(t, ctx, batch); b.CompletedAt != nil {
+		t.Errorf("with one that is to be processed: %+v", b)
+	}
+	worker(func(tx storage.Tx) error { return tx.MarkProcessing(ctx, ids[2], 1) })
+	worker(func(tx storage.Tx) error { return tx.Complete(ctx, ids[2], storage.Results{}) })
+	if b := d.readBatch(t, ctx, batch); b.CompletedAt == nil || b.Failed {
+		t.Errorf("after that: %+v", b)
+	}
+}

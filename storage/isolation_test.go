@@ -216,7 +216,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into announcements (tenant_id, type) values ('%[1]s', 'x');
 		insert into batches (tenant_id, id, project, name, user_id, completed_at) values ('%[1]s', gen_random_uuid(), 'torre', 'x', 'ana', now());
 		insert into idempotency_keys (tenant_id, user_id, key, request, answer) values ('%[1]s', 'ana', 'x', sha256(''), '');
-		insert into webhook_endpoints (tenant_id, id, url, created_by) values ('%[1]s', '%[2]s', 'https://a.example/', 'ana');
+		insert into webhook_endpoints (tenant_id, id, url, user_id) values ('%[1]s', '%[2]s', 'https://a.example/', 'ana');
 		insert into webhook_secrets values ('%[1]s', '%[2]s', '%[2]s', 'x');
 		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
 		select tenant_id, '%[2]s', '%[2]s', id from announcements where tenant_id = '%[1]s'`, owner, id))

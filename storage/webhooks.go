@@ -26,7 +26,7 @@ type WebhookEndpoint struct {
 	URL            string     `db:"url"`
 	Types          []string   `db:"types"` // that it wants; empty for all
 	Description    *string    `db:"description"`
-	CreatedBy      string     `db:"created_by"`
+	CreatedBy      string     `db:"user_id"`
 	CreatedAt      time.Time  `db:"created_at"`
 	UpdatedAt      time.Time  `db:"updated_at"`
 	FailingSince   *time.Time `db:"failing_since"` // the first of the attempts that failed since one succeeded
@@ -38,7 +38,7 @@ type WebhookEndpoint struct {
 }
 
 const selectWebhook = `
-	select e.id, e.url, e.types, e.description, e.created_by, e.created_at, e.updated_at, e.failing_since, e.held_until,
+	select e.id, e.url, e.types, e.description, e.user_id, e.created_at, e.updated_at, e.failing_since, e.held_until,
 		e.disabled_at, e.disabled_reason, (
 			select max(s.valid_until) from webhook_secrets s
 			where s.tenant_id = e.tenant_id and s.endpoint_id = e.id and s.valid_until > now()) previous_until
@@ -62,7 +62,7 @@ func (tx Tx) CreateWebhook(ctx context.Context, n NewWebhook, limit int) error {
 		n.Types = []string{}
 	}
 	tag, err := tx.Exec(ctx, `
-		insert into webhook_endpoints (tenant_id, id, url, types, description, created_by)
+		insert into webhook_endpoints (tenant_id, id, url, types, description, user_id)
 		select $1, $2, $3, $4, $5, $6 where (select count(*) from webhook_endpoints where tenant_id = $1) < $7`,
 		tx.Tenant, n.ID, n.URL, n.Types, n.Description, tx.Who.User, limit)
 	if err != nil {

@@ -8,7 +8,7 @@ create table webhook_endpoints (
   url             text not null,
   types           text[] not null default '{}',  -- of announcements that it wants; empty for all
   description     text,
-  created_by      text not null,
+  user_id         text not null,                 -- who created it
   created_at      timestamptz not null default now(),
   updated_at      timestamptz not null default now(),
   failing_since   timestamptz,                   -- the first of the attempts that failed since one succeeded
