@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
-	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -25,11 +28,16 @@ const maxSubject = 255
 // MinSecret is the least length of a secret for HS256, in bytes (RFC 7518, section 3.2).
 const MinSecret = 32
 
+// maxProjects is how many projects a token may name.
+const maxProjects = 256
+
 // AuthConfig says which tokens are good: those signed with Secret (HS256), or with a key that JWKSURL
 // publishes (RS256, ES256 or EdDSA). One of the two is needed.
 type AuthConfig struct {
-	Secret  string
-	JWKSURL string
+	Secret   string
+	JWKSURL  string
+	Issuer   string // that tokens must name as iss; "" lets any pass
+	Audience string // that tokens must name in aud; "" lets any pass
 }
 
 // Validate reports what is wrong with c.
@@ -42,76 +50,141 @@ func (c AuthConfig) Validate() error {
 	case c.Secret != "" && len(c.Secret) < MinSecret:
 		return fmt.Errorf("the secret has %d bytes; HS256 needs at least %d, such as openssl rand -hex 32 prints", len(c.Secret), MinSecret)
 	case c.JWKSURL != "":
-		if u, err := url.Parse(c.JWKSURL); err != nil || u.Host == "" {
+		if u, err := url.Parse(c.JWKSURL); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
 			return errors.New("the JWKS URL is not a URL such as https://id.example.com/.well-known/jwks.json")
 		}
 	}
 	return nil
 }
 
-// Claims are what a token says of its bearer.
-type Claims struct {
-	jwt.RegisteredClaims
-	Tenant string `json:"tenant"` // the tenant's id
-	Role   string `json:"role"`   // see package tenant
-}
-
 // A Verifier turns tokens into identities. It is safe for concurrent use.
 type Verifier struct {
 	parser *jwt.Parser
-	key    jwt.Keyfunc
+	secret []byte
+	keys   *keyRing // nil where there is a secret
 }
 
-// NewVerifier makes a verifier. A JWKS is fetched, and refreshed, until ctx is done.
-func NewVerifier(ctx context.Context, c AuthConfig) (*Verifier, error) {
+// NewVerifier makes a verifier. A JWKS is followed until ctx is done. It need not be there yet: until it is, what needs
+// it fails, and [Verifier.Ready] says so.
+func NewVerifier(ctx context.Context, c AuthConfig, log *slog.Logger) (*Verifier, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	v := &Verifier{secret: []byte(c.Secret)}
 	// The algorithms are ours to choose, never the token's: a public key must not pass for a secret.
 	methods := []string{jwt.SigningMethodHS256.Name}
-	key := func(*jwt.Token) (any, error) { return []byte(c.Secret), nil }
 	if c.JWKSURL != "" {
 		methods = []string{jwt.SigningMethodRS256.Name, jwt.SigningMethodES256.Name, jwt.SigningMethodEdDSA.Alg()}
-		set, err := keyfunc.NewDefaultCtx(ctx, []string{c.JWKSURL})
-		if err != nil {
-			return nil, fmt.Errorf("follow the JWKS: %w", err)
-		}
-		key = set.Keyfunc
+		v.keys = followKeys(ctx, c.JWKSURL, keysClient(), log)
 	}
-	return &Verifier{
-		parser: jwt.NewParser(jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithLeeway(clockSkew)),
-		key:    key,
-	}, nil
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockSkew),
+		jwt.WithStrictDecoding(),
+	}
+	if c.Issuer != "" {
+		options = append(options, jwt.WithIssuer(c.Issuer))
+	}
+	if c.Audience != "" {
+		options = append(options, jwt.WithAudience(c.Audience))
+	}
+	v.parser = jwt.NewParser(options...)
+	return v, nil
 }
 
-// Verify returns whom the token speaks for.
-func (v *Verifier) Verify(token string) (tenant.Identity, error) {
-	var c Claims
-	if _, err := v.parser.ParseWithClaims(token, &c, v.key); err != nil {
+// Ready reports whether there is anything to verify tokens with.
+func (v *Verifier) Ready(context.Context) error {
+	if v.keys == nil {
+		return nil
+	}
+	return v.keys.had()
+}
+
+// Verify returns whom the token speaks for. ctx bounds how long it waits for a key that is new.
+func (v *Verifier) Verify(ctx context.Context, token string) (tenant.Identity, error) {
+	// Names of claims are compared exactly (RFC 7519, section 10.1.1), which encoding/json does for maps alone.
+	c := jwt.MapClaims{}
+	_, err := v.parser.ParseWithClaims(token, c, func(t *jwt.Token) (any, error) { return v.key(ctx, t) })
+	if err != nil {
 		return tenant.Identity{}, err
 	}
-	id, err := uuid.Parse(c.Tenant)
+	return identityOf(c)
+}
+
+// key returns what the token's signature is verified with.
+func (v *Verifier) key(ctx context.Context, t *jwt.Token) (any, error) {
+	if _, ok := t.Header["crit"]; ok { // of which we understand none (RFC 7515, section 4.1.11)
+		return nil, errors.New("header crit asks for what is not understood")
+	}
+	if v.keys == nil {
+		return v.secret, nil
+	}
+	id, _ := t.Header["kid"].(string)
+	if id == "" {
+		return nil, errors.New("header kid does not name a key")
+	}
+	return v.keys.find(ctx, keyName{id, t.Method.Alg()})
+}
+
+// identityOf reads the claims of a token whose signature and times are good.
+func identityOf(c jwt.MapClaims) (tenant.Identity, error) {
+	text := func(name string) string { s, _ := c[name].(string); return s }
+	id, err := uuid.Parse(text("tenant"))
 	if err != nil || id == uuid.Nil {
 		return tenant.Identity{}, errors.New("claim tenant is not a tenant's id")
 	}
-	role, err := tenant.ParseRole(c.Role)
+	role, err := tenant.ParseRole(text("role"))
 	if err != nil {
 		return tenant.Identity{}, fmt.Errorf("claim role: %w", err)
 	}
-	if c.Subject == "" || len(c.Subject) > maxSubject || strings.ContainsRune(c.Subject, 0) {
-		return tenant.Identity{}, fmt.Errorf("claim sub is empty, longer than %d bytes, or has a NUL", maxSubject)
+	user := text("sub")
+	if user == "" || len(user) > maxSubject || !utf8.ValidString(user) || strings.ContainsFunc(user, unicode.IsControl) {
+		return tenant.Identity{}, fmt.Errorf("claim sub is empty, longer than %d bytes, or has control characters", maxSubject)
 	}
-	return tenant.Identity{Tenant: id, User: c.Subject, Role: role}, nil
+	projects, err := projectsOf(c)
+	if err != nil {
+		return tenant.Identity{}, err
+	}
+	return tenant.Identity{Tenant: id, User: user, Role: role, Projects: projects}, nil
 }
 
-// Sign makes a token for id that is good for ttl, with the HS256 secret.
-func Sign(secret string, id tenant.Identity, ttl time.Duration, now time.Time) (string, error) {
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, Claims{
-		RegisteredClaims: jwt.RegisteredClaims{
-			Subject:   id.User,
-			IssuedAt:  jwt.NewNumericDate(now),
-			ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
-		},
-		Tenant: id.Tenant.String(),
-		Role:   string(id.Role),
-	}).SignedString([]byte(secret))
+// projectsOf returns the projects that the token narrows its bearer to, nil for all. A claim that is there and names
+// none is a mistake of the issuer's: it must not become all.
+func projectsOf(c jwt.MapClaims) ([]string, error) {
+	claim, ok := c["projects"]
+	if !ok {
+		return nil, nil
+	}
+	list, ok := claim.([]any)
+	if !ok || len(list) == 0 || len(list) > maxProjects {
+		return nil, fmt.Errorf("claim projects is not a list of 1 to %d names", maxProjects)
+	}
+	projects := make([]string, len(list))
+	for i, p := range list {
+		name, ok := p.(string)
+		if !ok || !object.ValidProject(name) {
+			return nil, errors.New("claim projects names what is not a project")
+		}
+		projects[i] = name
+	}
+	return projects, nil
+}
+
+// Sign makes a token for id that is good for ttl and that c verifies, with the secret.
+func (c AuthConfig) Sign(id tenant.Identity, ttl time.Duration, now time.Time) (string, error) {
+	claims := jwt.MapClaims{
+		"sub": id.User, "tenant": id.Tenant.String(), "role": string(id.Role),
+		"iat": now.Unix(), "exp": now.Add(ttl).Unix(),
+	}
+	if id.Projects != nil {
+		claims["projects"] = id.Projects
+	}
+	if c.Issuer != "" {
+		claims["iss"] = c.Issuer
+	}
+	if c.Audience != "" {
+		claims["aud"] = c.Audience
+	}
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(c.Secret))
 }
 
 // authenticate lets a request with a good token pass, acting for whom it names.
@@ -122,7 +195,10 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		if !strings.EqualFold(scheme, "Bearer") {
 			return errUnauthorized
 		}
-		id, err := s.Verifier.Verify(strings.TrimSpace(token))
+		id, err := s.Verifier.Verify(r.Context(), strings.TrimSpace(token))
+		if errors.Is(err, errKeysAway) {
+			return err
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", errUnauthorized, err)
 		}

@@ -1,20 +1,14 @@
 package server_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
-	"math/big"
-	"net/http"
-	"net/http/httptest"
+	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -32,143 +27,246 @@ var (
 	crew     = tenant.Identity{Tenant: tenantID, User: "ana", Role: tenant.Empleado}
 )
 
-func verifier(t *testing.T, c server.AuthConfig) *server.Verifier {
+func verifier(t testing.TB, c server.AuthConfig) *server.Verifier {
 	t.Helper()
-	v, err := server.NewVerifier(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	v, err := server.NewVerifier(t.Context(), c, slog.New(slog.NewTextHandler(output(t), nil)))
+	must(t, err)
 	return v
 }
 
 func TestSignedTokensVerify(t *testing.T) {
 	t.Parallel()
-	token, err := server.Sign(secret, crew, time.Hour, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := verifier(t, server.AuthConfig{Secret: secret}).Verify(token)
-	if err != nil || !reflect.DeepEqual(got, crew) {
-		t.Errorf("%+v, %v", got, err)
+	narrow := crew
+	narrow.Projects = []string{"torre-norte", "Puente_2"}
+	for _, c := range []server.AuthConfig{
+		{Secret: secret}, {Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"},
+	} {
+		for _, id := range []tenant.Identity{crew, narrow} {
+			token, err := c.Sign(id, time.Hour, time.Now())
+			must(t, err)
+			got, err := verifier(t, c).Verify(t.Context(), token)
+			if err != nil || !reflect.DeepEqual(got, id) {
+				t.Errorf("%+v, %v", got, err)
+			}
+		}
 	}
 }
 
-// claims is a good token's, changed.
-func claims(change func(jwt.MapClaims)) jwt.MapClaims {
+// claims is a good token's, changed: names and values one after the other, nil takes a claim away.
+func claims(change ...any) jwt.MapClaims {
 	c := jwt.MapClaims{
-		"sub": "ana", "tenant": tenantID.String(), "role": "empleado", "exp": time.Now().Add(time.Hour).Unix(),
+		"sub": "ana", "tenant": tenantID.String(), "role": "empleado", "exp": in(time.Hour),
+		"iss": "https://id.example.com", "aud": []string{"other", "tramo"},
 	}
-	if change != nil {
-		change(c)
+	for i := 0; i < len(change); i += 2 {
+		if c[change[i].(string)] = change[i+1]; change[i+1] == nil {
+			delete(c, change[i].(string))
+		}
 	}
 	return c
 }
 
+// in is a time as claims have it.
+func in(d time.Duration) int64 { return time.Now().Add(d).Unix() }
+
+// null is a claim that is there and is JSON's null.
+var null = json.RawMessage("null")
+
+// forge signs with the tests' secret.
+func forge(t testing.TB, c jwt.MapClaims, header ...any) string {
+	t.Helper()
+	return forgeWith(t, jwt.SigningMethodHS256, []byte(secret), c, header...)
+}
+
+func forgeWith(t testing.TB, m jwt.SigningMethod, key any, c jwt.MapClaims, header ...any) string {
+	t.Helper()
+	token := jwt.NewWithClaims(m, c)
+	for i := 0; i < len(header); i += 2 {
+		token.Header[header[i].(string)] = header[i+1]
+	}
+	s, err := token.SignedString(key)
+	must(t, err)
+	return s
+}
+
+// signText signs claims that no encoder would write.
+func signText(t testing.TB, header, payload string) string {
+	t.Helper()
+	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
+	sig, err := jwt.SigningMethodHS256.Sign(text, []byte(secret))
+	must(t, err)
+	return text + "." + base64.RawURLEncoding.EncodeToString(sig)
+}
+
 func TestTokensThatAreRefused(t *testing.T) {
 	t.Parallel()
-	v := verifier(t, server.AuthConfig{Secret: secret})
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
+	v := verifier(t, server.AuthConfig{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"})
+	rs, err := rsa.GenerateKey(rand.Reader, 2048)
+	must(t, err)
+	good := forge(t, claims())
+	if _, err := v.Verify(t.Context(), good); err != nil {
+		t.Fatalf("the token that the others differ from: %v", err)
 	}
-	for name, c := range map[string]struct {
-		method jwt.SigningMethod
-		key    any
-		change func(jwt.MapClaims)
-	}{
-		"other secret":       {jwt.SigningMethodHS256, []byte(strings.Repeat("x", 32)), nil},
-		"not signed":         {jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, nil},
-		"other algorithm":    {jwt.SigningMethodHS512, []byte(secret), nil},
-		"asymmetric":         {jwt.SigningMethodRS256, key, nil},
-		"expired":            {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Minute).Unix() }},
-		"never expires":      {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { delete(c, "exp") }},
-		"not yet":            {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["nbf"] = time.Now().Add(time.Hour).Unix() }},
-		"no tenant":          {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { delete(c, "tenant") }},
-		"tenant is no id":    {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["tenant"] = "acme" }},
-		"tenant is the zero": {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["tenant"] = uuid.Nil.String() }},
-		"tenant is a list":   {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["tenant"] = []string{tenantID.String()} }},
-		"no subject":         {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { delete(c, "sub") }},
-		"subject too long":   {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["sub"] = strings.Repeat("a", 256) }},
-		"subject with NUL":   {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["sub"] = "a\x00b" }},
-		"unknown role":       {jwt.SigningMethodHS256, []byte(secret), func(c jwt.MapClaims) { c["role"] = "root" }},
+	many := make([]string, 257)
+	for i := range many {
+		many[i] = fmt.Sprint("p", i)
+	}
+	parts := strings.Split(good, ".")
+	plain := func(header string) string {
+		return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + parts[1] + "."
+	}
+	for name, token := range map[string]string{
+		"nothing":            "",
+		"no token":           "token",
+		"other secret":       forgeWith(t, jwt.SigningMethodHS256, []byte(strings.Repeat("x", 32)), claims()),
+		"not signed":         forgeWith(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claims()),
+		"nOnE":               plain(`{"alg":"nOnE","typ":"JWT"}`),
+		"no algorithm":       plain(`{"typ":"JWT"}`),
+		"other algorithm":    forgeWith(t, jwt.SigningMethodHS512, []byte(secret), claims()),
+		"asymmetric":         forgeWith(t, jwt.SigningMethodRS256, rs, claims()),
+		"signature cut off":  parts[0] + "." + parts[1] + ".",
+		"signature of other": parts[0] + "." + strings.Split(forge(t, claims("sub", "eva")), ".")[1] + "." + parts[2],
+		"padded":             good + "=",
+		"critical header":    forge(t, claims(), "crit", []string{"exp"}),
+		"critical, empty":    forge(t, claims(), "crit", []string{}),
+		"critical, b64":      forge(t, claims(), "crit", []string{"b64"}, "b64", false),
+
+		"expired":                  forge(t, claims("exp", in(-time.Minute))),
+		"never expires":            forge(t, claims("exp", nil)),
+		"expires at zero":          forge(t, claims("exp", 0)),
+		"expires in words":         forge(t, claims("exp", "tomorrow")),
+		"expires under other name": forge(t, claims("exp", nil, "EXP", in(time.Hour))),
+		"not yet":                  forge(t, claims("nbf", in(time.Minute))),
+		"not yet, in words":        forge(t, claims("nbf", "now")),
+		"issued later":             forge(t, claims("iat", in(time.Minute))),
+
+		"no issuer":         forge(t, claims("iss", nil)),
+		"other issuer":      forge(t, claims("iss", "https://id.example.com.evil.org")),
+		"issuer is a list":  forge(t, claims("iss", []string{"https://id.example.com"})),
+		"no audience":       forge(t, claims("aud", nil)),
+		"other audience":    forge(t, claims("aud", []string{"other"})),
+		"empty audience":    forge(t, claims("aud", []string{})),
+		"audience in a map": forge(t, claims("aud", map[string]string{"tramo": "tramo"})),
+
+		"no tenant":               forge(t, claims("tenant", nil)),
+		"tenant is no id":         forge(t, claims("tenant", "acme")),
+		"tenant is the zero":      forge(t, claims("tenant", uuid.Nil.String())),
+		"tenant is a list":        forge(t, claims("tenant", []string{tenantID.String()})),
+		"tenant under other name": forge(t, claims("tenant", nil, "Tenant", tenantID.String())),
+
+		"no subject":              forge(t, claims("sub", nil)),
+		"empty subject":           forge(t, claims("sub", "")),
+		"subject is a number":     forge(t, claims("sub", 7)),
+		"subject too long":        forge(t, claims("sub", strings.Repeat("a", 256))),
+		"subject with NUL":        forge(t, claims("sub", "a\x00b")),
+		"subject with line break": forge(t, claims("sub", "a\nb")),
+
+		"no role":         forge(t, claims("role", nil)),
+		"unknown role":    forge(t, claims("role", "root")),
+		"role in capital": forge(t, claims("role", "Admin")),
+		"roles":           forge(t, claims("role", []string{"admin"})),
+
+		"no project":                forge(t, claims("projects", []string{})),
+		"projects are null":         forge(t, claims("projects", null)),
+		"projects are a name":       forge(t, claims("projects", "torre")),
+		"projects are numbers":      forge(t, claims("projects", []int{1})),
+		"projects are a map":        forge(t, claims("projects", map[string]bool{"torre": true})),
+		"project without name":      forge(t, claims("projects", []string{""})),
+		"project and one without":   forge(t, claims("projects", []string{"torre", ""})),
+		"project that is a path":    forge(t, claims("projects", []string{"../x"})),
+		"project with a comma":      forge(t, claims("projects", []string{"torre,puente"})),
+		"project with a quote":      forge(t, claims("projects", []string{"a', true), set_config('app.tenant_id', 'x"})),
+		"project with a line end":   forge(t, claims("projects", []string{"torre\n"})),
+		"more projects than most":   forge(t, claims("projects", many)),
+		"payload that is no object": signText(t, `{"alg":"HS256"}`, `[]`),
+		"payload that is null":      signText(t, `{"alg":"HS256"}`, `null`),
+		"header that is a list":     signText(t, `["HS256"]`, `{}`),
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			token, err := jwt.NewWithClaims(c.method, claims(c.change)).SignedString(c.key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if id, err := v.Verify(token); err == nil {
-				t.Errorf("accepted as %+v", id)
-			}
-		})
+		if id, err := v.Verify(t.Context(), token); err == nil {
+			t.Errorf("%s: accepted as %+v", name, id)
+		}
 	}
 }
 
-// Keys that a JWKS publishes verify tokens. A public key is not a secret: a token that uses it as one (the
-// confusion of algorithms, RFC 8725, section 2.1) is refused.
-func TestJWKS(t *testing.T) {
+// What is neither wrong nor ours to judge passes.
+func TestTokensThatAreGood(t *testing.T) {
 	t.Parallel()
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rs, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public := func(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-	point, err := ec.PublicKey.Bytes() // 4, X, Y
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := json.Marshal(map[string]any{"keys": []map[string]string{
-		{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "e", "x": public(point[1:33]), "y": public(point[33:])},
-		{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "r", "n": public(rs.N.Bytes()), "e": public(big.NewInt(int64(rs.E)).Bytes())},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var asked atomic.Int32
-	published := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		asked.Add(1)
-		_, _ = w.Write(set)
-	}))
-	t.Cleanup(published.Close)
-	v := verifier(t, server.AuthConfig{JWKSURL: published.URL})
-
-	sign := func(m jwt.SigningMethod, kid string, key any) string {
-		token := jwt.NewWithClaims(m, claims(nil))
-		token.Header["kid"] = kid
-		s, err := token.SignedString(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	for name, token := range map[string]string{
-		"ES256": sign(jwt.SigningMethodES256, "e", ec), "RS256": sign(jwt.SigningMethodRS256, "r", rs),
+	strict := server.AuthConfig{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"}
+	for name, c := range map[string]struct {
+		config server.AuthConfig
+		claims jwt.MapClaims
+	}{
+		"expired within the skew":     {strict, claims("exp", in(-20*time.Second))},
+		"not yet, within the skew":    {strict, claims("nbf", in(20*time.Second))},
+		"issued within the skew":      {strict, claims("iat", in(20*time.Second))},
+		"one audience":                {strict, claims("aud", "tramo")},
+		"issuer and audience any":     {server.AuthConfig{Secret: secret}, claims("iss", "whoever", "aud", "whatever")},
+		"neither issuer nor audience": {server.AuthConfig{Secret: secret}, claims("iss", nil, "aud", nil)},
+		"claims of others":            {strict, claims("Tenant", uuid.NewString(), "ROLE", "admin", "Projects", []string{}, "name", "Ana")},
 	} {
-		if got, err := v.Verify(token); err != nil || !reflect.DeepEqual(got, crew) {
+		got, err := verifier(t, c.config).Verify(t.Context(), forge(t, c.claims))
+		if err != nil || !reflect.DeepEqual(got, crew) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
-	der, err := x509.MarshalPKIXPublicKey(&rs.PublicKey)
-	if err != nil {
-		t.Fatal(err)
+	// RFC 7519, section 4: of a name that is there twice the last one counts, or the token is refused.
+	text := signText(t, `{"alg":"HS256"}`, fmt.Sprintf(`{"role":"admin","sub":"ana","tenant":%q,"exp":%d,"role":"empleado"}`, tenantID, in(time.Hour)))
+	if got, err := verifier(t, server.AuthConfig{Secret: secret}).Verify(t.Context(), text); err == nil && got.Role != tenant.Empleado {
+		t.Errorf("of two roles %+v counts", got)
 	}
-	confused := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	for name, token := range map[string]string{
-		"public key as a secret": sign(jwt.SigningMethodHS256, "r", confused),
-		"unknown key":            sign(jwt.SigningMethodES256, "gone", ec),
-		"key of another kind":    sign(jwt.SigningMethodES256, "r", ec),
+}
+
+// Whatever is in a token that somebody signed for us, and whatever is not: nobody comes out of it who is nobody, or
+// who might break out of the statement that tells Postgres who asks.
+func FuzzVerify(f *testing.F) {
+	v := verifier(f, server.AuthConfig{Secret: secret})
+	for _, payload := range []string{
+		`{"sub":"ana","tenant":"01890a5d-ac96-774b-bcce-b302099a8057","role":"empleado","exp":9999999999}`,
+		`{"sub":"ana","tenant":"01890a5d-ac96-774b-bcce-b302099a8057","role":"admin","exp":9999999999,"projects":["a","b"]}`,
+		`{"sub":"ana","tenant":"{01890a5d-ac96-774b-bcce-b302099a8057}","role":"admin","exp":1e300,"projects":[]}`,
+		`{"exp":-1,"nbf":1e400,"iat":{},"aud":[[]],"projects":null}`, `null`, `[]`, ``, "\xff",
 	} {
-		if got, err := v.Verify(token); err == nil {
-			t.Errorf("%s: accepted as %+v", name, got)
-		}
+		f.Add(`{"alg":"HS256","typ":"JWT"}`, payload)
 	}
-	if n := asked.Load(); n > 2 {
-		t.Errorf("the JWKS was fetched %d times for five tokens", n)
+	f.Add(`{"alg":"none"}`, `{}`)
+	f.Add(`{"alg":"HS256","crit":[],"kid":7}`, `{}`)
+	f.Fuzz(func(t *testing.T, header, payload string) {
+		token := signText(t, header, payload)
+		id, err := v.Verify(t.Context(), token)
+		if err == nil {
+			checkIdentity(t, header, payload, id)
+		} else if !reflect.DeepEqual(id, tenant.Identity{}) {
+			t.Errorf("refused, and yet %+v", id)
+		}
+		if id, err := v.Verify(t.Context(), token+"A"); err == nil {
+			t.Errorf("another signature is accepted for %+v", id)
+		}
+		if id, err := v.Verify(t.Context(), payload); err == nil {
+			t.Errorf("%q is accepted as %+v", payload, id)
+		}
+	})
+}
+
+// checkIdentity compares an identity with what its token says, read by other means.
+func checkIdentity(t *testing.T, header, payload string, id tenant.Identity) {
+	t.Helper()
+	var h, c map[string]any
+	if json.Unmarshal([]byte(header), &h) != nil || json.Unmarshal([]byte(payload), &c) != nil || h["alg"] != "HS256" || h["crit"] != nil {
+		t.Fatalf("accepted %s %s", header, payload)
+	}
+	exp, _ := c["exp"].(float64)
+	_, known := tenant.ParseRole(string(id.Role))
+	if exp < float64(time.Now().Add(-time.Minute).Unix()) || known != nil || id.Tenant == uuid.Nil || id.Home != uuid.Nil ||
+		id.User == "" || id.User != c["sub"] || string(id.Role) != c["role"] {
+		t.Errorf("%s is %+v", payload, id)
+	}
+	if _, narrowed := c["projects"]; narrowed != (id.Projects != nil) || narrowed && len(id.Projects) == 0 {
+		t.Errorf("%s has the projects %q", payload, id.Projects)
+	}
+	for _, p := range id.Projects {
+		if !object.ValidProject(p) {
+			t.Errorf("%s has the project %q", payload, p)
+		}
 	}
 }
 
@@ -182,6 +280,7 @@ func TestAuthConfig(t *testing.T) {
 		"both":         {server.AuthConfig{Secret: secret, JWKSURL: "https://id.example.com/keys"}, false},
 		"short secret": {server.AuthConfig{Secret: secret[1:]}, false},
 		"no URL":       {server.AuthConfig{JWKSURL: "keys"}, false},
+		"a file":       {server.AuthConfig{JWKSURL: "file://host/keys"}, false},
 		"secret":       {server.AuthConfig{Secret: secret}, true},
 		"JWKS":         {server.AuthConfig{JWKSURL: "https://id.example.com/keys"}, true},
 	} {

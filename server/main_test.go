@@ -104,7 +104,7 @@ func newSite(t testing.TB, change ...func(*server.Config)) *site {
 	t.Cleanup(func() { must(t, store.Close()) })
 	types, err := processing.ParseTypeList("image/*,application/pdf,text/plain")
 	must(t, err)
-	verifier, err := server.NewVerifier(context.WithoutCancel(t.Context()), server.AuthConfig{Secret: secret})
+	verifier, err := server.NewVerifier(context.WithoutCancel(t.Context()), server.AuthConfig{Secret: secret}, log)
 	must(t, err)
 	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test"})
 	must(t, err)
@@ -158,7 +158,7 @@ func (s *site) newTenant(t testing.TB) user {
 
 func (s *site) as(t testing.TB, who tenant.Identity) user {
 	t.Helper()
-	token, err := server.Sign(secret, who, time.Hour, time.Now())
+	token, err := server.AuthConfig{Secret: secret}.Sign(who, time.Hour, time.Now())
 	must(t, err)
 	return user{t: t, who: who, token: token, uploads: s.url + server.UploadsPath}
 }

@@ -59,6 +59,7 @@ var problems = []struct {
 	{errBodyTooLarge, problemOf("request-too-large", 413, "Request is too large", "Send less at a time.")},
 	{errTooSlow, problemOf("too-slow", 408, "Request came too slowly", "Send the request again, over a better connection if there is one.")},
 	{errUnauthorized, problemOf("unauthorized", 401, "Not signed in", "Send a valid token as Authorization: Bearer TOKEN. Tokens run out: sign in again to get a new one.")},
+	{errKeysAway, unavailableProblem},
 	{errBadRequest, problemOf("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.")},
 	{errNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 	{errMethod, problemOf("method-not-allowed", 405, "Method not allowed", "This address takes other methods; Allow tells which.")},

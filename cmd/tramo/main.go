@@ -5,12 +5,9 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/tramo/tramo/cmd/internal/cli"
-	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/tenant"
 )
 
 type grammar struct {
@@ -66,37 +63,6 @@ func (c *tenantAddCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 		return fmt.Errorf("tenant %q exists already, with id %s", c.Name, id)
 	}
 	fmt.Fprintln(os.Stdout, id)
-	return nil
-}
-
-type tokenCommand struct {
-	cli.Database
-	JWTSecret string        `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"The secret that the server verifies tokens with."`
-	Tenant    string        `required:"" env:"" placeholder:"NAME" help:"The tenant's name."`
-	User      string        `required:"" env:"" placeholder:"ID" help:"Who the token is for."`
-	Role      string        `required:"" env:"" placeholder:"ROLE" help:"constructora, inversionista, empleado or admin."`
-	TTL       time.Duration `name:"ttl" default:"1h" env:"" help:"How long the token is good."`
-}
-
-// Run implements the command.
-func (c *tokenCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	m.Check("TRAMO_JWT_SECRET", server.AuthConfig{Secret: c.JWTSecret}.Validate())
-	role, err := tenant.ParseRole(c.Role)
-	m.Check("--role", err)
-	db, err := openAsOperator(ctx, c.Database, m)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	id, err := db.TenantByName(ctx, c.Tenant)
-	if err != nil {
-		return fmt.Errorf("tenant %q: %w; tramo tenant add makes one", c.Tenant, err)
-	}
-	token, err := server.Sign(c.JWTSecret, tenant.Identity{Tenant: id, User: c.User, Role: role}, c.TTL, time.Now())
-	if err != nil {
-		return err
-	}
-	fmt.Fprintln(os.Stdout, token)
 	return nil
 }
 

@@ -31,10 +31,10 @@ type serveCommand struct {
 	httpSettings
 	batchSettings
 	deletedSettings
+	tokenSettings
 	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
 	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
-	JWTSecret      string        `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"Secret that verifies HS256 tokens, 32 bytes or more. Either this or a JWKS URL."`
 	JWKSURL        string        `name:"jwks-url" env:"TRAMO_JWKS_URL" placeholder:"URL" help:"Where keys that verify RS256, ES256 and EdDSA tokens are published."`
 	MaxUploadSize  cli.Bytes     `default:"100MiB" help:"The largest upload."`
 	NetworkTimeout time.Duration `default:"1m" help:"How long a request's body may be silent before the upload is kept as far as it came."`
@@ -61,7 +61,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 		database: c.Database.Config(m),
 		bucket:   c.S3.Config(m),
 		store:    c.store(int64(c.MaxUploadSize), m),
-		auth:     server.AuthConfig{Secret: c.JWTSecret, JWKSURL: c.JWKSURL},
+		auth:     c.tokenConfig(),
 		server:   server.DefaultConfig(),
 		policy:   hooks.Policy{MaxSize: int64(c.MaxUploadSize), Types: c.Policy(m)},
 		receipts: c.receipts(c.PublicURL, m),
@@ -70,6 +70,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 		deleted:  c.deleted(m),
 		log:      c.Logger(m),
 	}
+	k.auth.JWKSURL = c.JWKSURL
 	k.database.Replica = c.ReplicaName(m)
 	k.server.Listen, k.server.PublicURL, k.server.NetworkTimeout = c.Listen, c.PublicURL, c.NetworkTimeout
 	c.apply(&k.server, m)
@@ -114,6 +115,7 @@ func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 	ops := &telemetry.Ops{Listen: c.OpsListen, Registry: registry, Log: k.log, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
+		{Name: "jwks", Ask: parts.Verifier.Ready},
 	}}
 	return run(ctx, s, ops, leases)
 }
@@ -122,7 +124,7 @@ func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Bucket,
 	registry *prometheus.Registry, leases *storage.Leases,
 ) (server.Parts, error) {
-	verifier, err := server.NewVerifier(ctx, k.auth)
+	verifier, err := server.NewVerifier(ctx, k.auth, k.log)
 	if err != nil {
 		return server.Parts{}, err
 	}
