@@ -203,6 +203,10 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 			return fmt.Errorf("%w: %w", errUnauthorized, err)
 		}
 		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
+		if id, err = s.enter(c, id); err != nil {
+			return err
+		}
+		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
 		return next(c)
 	}
 }

@@ -209,6 +209,7 @@ func (s *Server) handleError(err error, c echo.Context) {
 	if !known {
 		c.Set(causeKey, err)
 	}
+	s.denied(c, p)
 	writeProblem(c.Response(), c.Request().Method, p)
 }
 

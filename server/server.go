@@ -83,6 +83,7 @@ type Server struct {
 	Parts
 	echo    *echo.Echo
 	handler http.Handler // echo, traced
+	denials denials
 }
 
 // New wires the routes.
@@ -104,6 +105,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeContent(api)
 	s.routeBatches(api)
 	s.routeErasure(api)
+	s.routeAudit(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
 			nameProtocol, s.authenticate)

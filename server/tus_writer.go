@@ -37,6 +37,7 @@ type tusWriter struct {
 	held    int            // status of an error held back; 0 for none
 	body    []byte         // what tusd says of it: its code, a colon, a text
 	cause   error          // what our own parts told tusd, if the error is theirs
+	told    func(problem)  // hears of a problem before the client does
 }
 
 // Unwrap gives [http.ResponseController] the connection.
@@ -126,4 +127,6 @@ func (w *tusWriter) finish(err error) (cause error) {
 	}
 	w.status, w.sent = writeProblem(w.ResponseWriter, w.request.Method, p)
 	return cause
+	w.told(p)
+	w.status = writeProblem(w.ResponseWriter, w.request.Method, p)
 }
