@@ -3,6 +3,7 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -106,7 +107,7 @@ func newSite(t testing.TB, change ...func(*server.Config)) *site {
 	must(t, err)
 	verifier, err := server.NewVerifier(context.WithoutCancel(t.Context()), server.AuthConfig{Secret: secret}, log)
 	must(t, err)
-	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test"})
+	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test", Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
 	must(t, err)
 	vault, err := webhook.NewVault(secret)
 	must(t, err)

@@ -243,6 +243,9 @@ const nextFence = `(floor(extract(epoch from clock_timestamp()) * 1000)::bigint 
 // [ErrNotFound] when this tenant has no such upload. The caller knows that nobody in this process holds it:
 // if the row says so, the answer to a commit got lost, and the row is free.
 func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, err error) {
+	if !tx.Who.Role.CanUpload() {
+		return 0, tx.whyNotLocked(ctx, upload)
+	}
 	var both pgx.Batch // in one round trip
 	// A heartbeat under way holds its row, and dead waits for it and then looks again: no holder's lease is taken
 	// over that has been told that it is alive.
@@ -253,7 +256,7 @@ func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, e
 			for share of h
 		)
 		insert into upload_locks as l (tenant_id, upload_id, holder_id, fence)
-		select u.tenant_id, u.id, $3, 0 from uploads u where u.tenant_id = $1 and u.id = $2 and ($4 = '' or u.user_id = $4)
+		select u.tenant_id, u.id, $3, 0 from uploads u where u.tenant_id = $1 and u.id = $2 and ($4::text is null or u.user_id = $4)
 		on conflict (tenant_id, upload_id) do update
 			set holder_id = excluded.holder_id, waiter = null
 			where l.holder_id = excluded.holder_id or l.holder_id in (select id from dead)`,
@@ -278,12 +281,12 @@ func (tx Tx) takeLock(ctx context.Context, upload, me uuid.UUID) (fence int64, e
 	return 0, tx.whyNotLocked(ctx, upload)
 }
 
-// writesOnlyOf returns the user whose uploads alone the transaction may write, or "".
-func (tx Tx) writesOnlyOf() string {
+// writesOnlyOf returns the user whose uploads alone the transaction may write, or nil.
+func (tx Tx) writesOnlyOf() *string {
 	if tx.Who.Role.CanManage() {
-		return ""
+		return nil
 	}
-	return tx.Who.User
+	return &tx.Who.User
 }
 
 func (tx Tx) whyNotLocked(ctx context.Context, upload uuid.UUID) error {

@@ -38,7 +38,7 @@ func ParseRole(s string) (Role, error) {
 }
 
 // CanUpload reports whether the role may create uploads, and write and cancel its own.
-func (r Role) CanUpload() bool { return r != Inversionista }
+func (r Role) CanUpload() bool { return r == Empleado || r.CanManage() }
 
 // CanManage reports whether the role may do so with the uploads of others, manage batches, and see to what is the
 // whole tenant's: its endpoints, its audit log, its export and its erasure.

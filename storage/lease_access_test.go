@@ -1,0 +1,83 @@
+package storage_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Who may not write an upload is told so at once, by the holder's replica and by any other, whether or not somebody
+// holds it, and the holder hears nothing. Who may gets it as ever.
+func TestLeaseAsksWhoMayWrite(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<30)
+	here, there := newReplica(t, d, calmly), newReplica(t, d, calmly)
+	id, free := d.create(t, ctx, 1), d.create(t, ctx, 1)
+	as := func(change func(*tenant.Identity)) context.Context {
+		who, err := tenant.From(ctx)
+		must(t, err)
+		change(&who)
+		return tenant.With(t.Context(), who)
+	}
+	refused := map[string]struct {
+		ctx  context.Context
+		want error
+	}{
+		"another user":            {as(func(id *tenant.Identity) { id.User = "pedro" }), storage.ErrNotYours},
+		"nobody in particular":    {as(func(id *tenant.Identity) { id.User = "" }), storage.ErrNotYours},
+		"an investor of the name": {as(func(id *tenant.Identity) { id.Role = tenant.Inversionista }), storage.ErrNotFound}, // who sees what is completed
+		"no role":                 {as(func(id *tenant.Identity) { id.User, id.Role = "pedro", "" }), storage.ErrNotYours},
+		"outside the project":     {as(func(id *tenant.Identity) { id.Projects = []string{"puente"} }), storage.ErrNotFound},
+		"a manager outside of it": {as(func(id *tenant.Identity) { id.Role, id.Projects = tenant.Constructora, []string{"puente"} }), storage.ErrNotFound},
+		"another tenant":          {as(func(id *tenant.Identity) { id.Tenant = tenantOf(t, d.NewTenant(t, 1)) }), storage.ErrNotFound},
+		"another tenant's admin": {as(func(id *tenant.Identity) {
+			id.Tenant, id.Role = tenantOf(t, d.NewTenant(t, 1)), tenant.Admin
+		}), storage.ErrNotFound},
+	}
+	asked := make(flag, 1)
+	lease := here.acquire(t, ctx, id, asked.raise)
+	for name, c := range refused {
+		for where, r := range map[string]*replica{"the holder's": here, "another": there} {
+			for what, upload := range map[string]uuid.UUID{"held": id, "free": free} {
+				for how, take := range map[string]func(context.Context, uuid.UUID, func()) (*storage.Lease, error){
+					"acquires": r.Acquire, "tries": r.Try,
+				} {
+					limited, cancel := context.WithTimeout(c.ctx, patience)
+					_, err := take(limited, upload, func() {})
+					cancel()
+					if how == "tries" && what == "held" && where == "the holder's" {
+						continue // which hears that it is held, and only our own programs try
+					}
+					if wantErr(t, err, c.want); t.Failed() {
+						t.Fatalf("%s %s what is %s on %s replica", name, how, what, where)
+					}
+				}
+			}
+		}
+	}
+	// What is completed an investor sees, and may not hold either.
+	_, err := d.Admin(t).Exec(t.Context(), `update uploads set status = 'completed' where id = $1`, free)
+	must(t, err)
+	_, err = there.Acquire(refused["an investor of the name"].ctx, free, func() {})
+	wantErr(t, err, storage.ErrNotYours)
+	// A manager's request, on the other replica, is what the holder hears first.
+	select {
+	case <-asked:
+		t.Fatal("the holder was disturbed by who may not write")
+	default:
+	}
+	marta := as(func(id *tenant.Identity) { id.User, id.Role = "marta", tenant.Constructora })
+	next := there.acquiring(t, marta, id)
+	await(t, "the manager's request", asked)
+	must(t, lease.Release(t.Context()))
+	taken := await(t, "the manager's lease", next)
+	if taken.Fence() <= lease.Fence() {
+		t.Errorf("fence %d after %d", taken.Fence(), lease.Fence())
+	}
+	must(t, taken.Release(t.Context()))
+}
