@@ -24,7 +24,7 @@ import (
 // How an identity provider is asked for its keys.
 const (
 	keysInterval = 15 * time.Minute // while all is well
-	keysRetry    = 30 * time.Second // after a fetch that failed
+	keysRetry    = 10 * time.Second // after a fetch that failed
 	keysRest     = 5 * time.Second  // after any fetch, whatever tokens name
 	keysTimeout  = 5 * time.Second  // for one fetch
 	keysMaxSize  = 1 << 20          // of the answer, in bytes

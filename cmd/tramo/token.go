@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -39,6 +40,9 @@ func (c *tokenCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 	m.Check("TRAMO_JWT_SECRET", auth.Validate())
 	role, err := tenant.ParseRole(c.Role)
 	m.Check("--role", err)
+	if c.Projects != nil && len(c.Projects) == 0 {
+		m.Check("--projects", errors.New("names none; leave it out for all"))
+	}
 	for _, p := range c.Projects {
 		if !object.ValidProject(p) {
 			m.Check("--projects", fmt.Errorf("%q is not a project's name, which matches %s", p, object.ProjectPattern))

@@ -131,6 +131,11 @@ func (in *installation) run(ctx context.Context, name string, args ...string) (s
 	return stack.Run(ctx, stack.ProcessConfig{Path: in.bin.Path(name), Args: args, Env: in.env("postgres")})
 }
 
+// runWith runs tramo as run does, with more in its environment.
+func (in *installation) runWith(ctx context.Context, env []string, args ...string) (string, error) {
+	return stack.Run(ctx, stack.ProcessConfig{Path: in.bin.Path("tramo"), Args: args, Env: in.env("postgres", env...)})
+}
+
 // serve starts a replica of the server.
 func (in *installation) serve(ctx context.Context, extra ...string) (replica, error) {
 	env := in.env("tramo_api", append([]string{"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0"}, extra...)...)

@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// token is what tramo token prints.
+func token(t *testing.T, env []string, args ...string) user {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	out, err := tramo.runWith(ctx, env, append([]string{"token"}, args...)...)
+	must(t, err)
+	return user{t: t, token: strings.TrimSpace(out)}
+}
+
+// arrived waits until the server has something of the upload, without asking for its offset.
+func arrived(t *testing.T, u user, url string) {
+	t.Helper()
+	late := time.After(patience)
+	for tick := time.NewTicker(50 * time.Millisecond); u.get(url).Offset == 0; {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatal("nothing has arrived")
+		}
+	}
+}
+
+// A crew member that asks for another's offset, sends to their upload or ends it, on the replica that has it or on the
+// other, is refused, and whoever is sending does not notice. A manager takes it over from either.
+func TestCrewDoesNotDisturbCrew(t *testing.T) {
+	t.Parallel()
+	tenant, ana := newTenant(t, "1GiB")
+	pedro, marta := userOf(t, tenant, "pedro", "empleado"), userOf(t, tenant, "marta", "constructora")
+	a, b := tramo.replicas[0], tramo.replicas[1]
+	data := bytes.Repeat([]byte("obra "), 20_000)
+	url := ana.create(a, len(data))
+	sending := ana.stall(url, 0, data[:1000])
+	arrived(t, ana, url)
+	for _, r := range []replica{a, b} {
+		for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
+			got := pedro.do(method, r.at(url), nil, "Upload-Offset", "0", "Content-Type", octets)
+			if got.status != http.StatusForbidden {
+				t.Errorf("%s: %d %s", method, got.status, got.body)
+			}
+		}
+	}
+	if got := sending.finish(data[1000:]); got.status != http.StatusNoContent {
+		t.Errorf("whoever was sending heard %d %s", got.status, got.body)
+	}
+	checkOriginal(t, idOf(url), data)
+
+	url = ana.create(a, len(data))
+	sending = ana.stall(url, 0, data[:1000])
+	arrived(t, ana, url)
+	if got := marta.do("HEAD", b.at(url), nil); got.status != http.StatusOK {
+		t.Errorf("the manager heard %d", got.status)
+	}
+	if got := <-sending.ended; got.status == http.StatusNoContent {
+		t.Errorf("whoever was sending heard %d", got.status)
+	}
+}
+
+// What tramo token writes the server reads: projects narrow, issuer and audience have to be right.
+func TestTokensOfTheCommand(t *testing.T) {
+	t.Parallel()
+	tenant, _ := newTenant(t, "1GiB")
+	who := []string{"--tenant", tenant, "--user", "ana", "--role", "empleado"}
+	strict := []string{"TRAMO_JWT_ISSUER=https://id.example.com", "TRAMO_JWT_AUDIENCE=tramo"}
+	r := tramo.serves(t, strict...)
+	list := r.url + "/api/uploads"
+	for name, c := range map[string]struct {
+		user user
+		want int
+	}{
+		"neither":        {token(t, nil, who...), http.StatusUnauthorized},
+		"both":           {token(t, strict, who...), http.StatusOK},
+		"other issuer":   {token(t, strict, append(who, "--jwt-issuer", "https://evil.example.com")...), http.StatusUnauthorized},
+		"other audience": {token(t, strict, append(who, "--jwt-audience", "other")...), http.StatusUnauthorized},
+	} {
+		if got := c.user.do("GET", list, nil); got.status != c.want {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
+		}
+	}
+	narrow := token(t, strict, append(who, "--projects", "torre,casa")...)
+	for project, want := range map[string]int{"torre": http.StatusCreated, "casa": http.StatusCreated, "puente": http.StatusForbidden} {
+		got := narrow.do("POST", list, nil, "Upload-Length", "5", "Upload-Metadata", metadata("project", project))
+		if got.status != want {
+			t.Errorf("%s: %d %s", project, got.status, got.body)
+		}
+	}
+	for _, bad := range []string{"", "a/b", "torre,a b"} {
+		if out, err := tramo.runWith(t.Context(), nil, append([]string{"token", "--projects=" + bad}, who...)...); err == nil {
+			t.Errorf("projects %q make the token %s", bad, out)
+		}
+	}
+}
+
+// An admin acts in another tenant, and that tenant's manager reads it in the log.
+func TestAdminLeavesATrace(t *testing.T) {
+	t.Parallel()
+	tenant, ana := newTenant(t, "1GiB")
+	home, _ := newTenant(t, "1GiB")
+	admin, marta := userOf(t, home, "olga", "admin"), userOf(t, tenant, "marta", "constructora")
+	a := tramo.replicas[0]
+	url := ana.create(a, 5)
+	if got := admin.do("GET", url, nil); got.status != http.StatusNotFound {
+		t.Errorf("at home: %d", got.status)
+	}
+	id, err := tramo.run(t.Context(), "tramo", "tenant", "add", tenant, "--if-missing")
+	must(t, err)
+	if got := admin.do("GET", url, nil, "Tramo-Tenant", strings.TrimSpace(id)); got.status != http.StatusOK {
+		t.Errorf("there: %d %s", got.status, got.body)
+	}
+	var log struct {
+		Items []struct{ Actor, Action, Subject, Outcome string }
+	}
+	must(t, json.Unmarshal(marta.do("GET", a.url+"/api/audit", nil).body, &log))
+	if len(log.Items) != 1 || log.Items[0] != (struct{ Actor, Action, Subject, Outcome string }{"olga", "tenant.enter", idOf(url), "done"}) {
+		t.Errorf("the log has %+v", log.Items)
+	}
+}
