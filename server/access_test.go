@@ -22,7 +22,7 @@ func (s *site) like(t testing.TB, u user, change func(*tenant.Identity)) user {
 	return s.as(t, who)
 }
 
-func (s *site) manager(t testing.TB, u user) user {
+func (s *site) marta(t testing.TB, u user) user {
 	t.Helper()
 	return s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "marta", tenant.Constructora })
 }
@@ -57,7 +57,7 @@ func (e entry) String() string {
 // audit is the tenant's whole log, the oldest entry first.
 func (s *site) audit(t testing.TB, u user) (all []entry) {
 	t.Helper()
-	return s.auditBy(t, s.manager(t, u), "?limit=2")
+	return s.auditBy(t, s.marta(t, u), "?limit=2")
 }
 
 func (s *site) auditBy(t testing.TB, manager user, query string) (all []entry) {
@@ -259,7 +259,7 @@ func TestDenialsAreAudited(t *testing.T) {
 	for range tries {
 		rita.do("GET", s.url+"/api/audit", nil).want(t, 403, "forbidden")
 	}
-	if n := len(s.auditBy(t, s.manager(t, u), "?limit=500&actor=rita")); n < 30 || n > 60 { // two minutes' worth, at most
+	if n := len(s.auditBy(t, s.marta(t, u), "?limit=500&actor=rita")); n < 30 || n > 60 { // two minutes' worth, at most
 		t.Errorf("%d of %d denials are in the log", n, tries)
 	}
 }
@@ -275,7 +275,7 @@ func TestAuditLog(t *testing.T) {
 		s.exec(t, `insert into audit (tenant_id, actor, role, action, subject, outcome) values ($1, 'ana', 'empleado', 'x.do', '0', 'done')`,
 			other.who.Tenant)
 	}
-	marta := s.manager(t, u)
+	marta := s.marta(t, u)
 	for query, want := range map[string]string{
 		"?limit=3": "0123456", "?limit=7": "0123456", "?limit=500": "0123456", "?limit=2&actor=ana": "0246", "?limit=2&action=y.do": "14",
 		"?limit=1&subject=3": "3", "?limit=2&actor=pedro&action=x.do": "3", "?limit=2&actor=nobody": "",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -51,7 +52,7 @@ type attack struct {
 
 // attacks are tried on every route. Whoever adds a route adds what can be tried there: a test looks whether any is left
 // out. What they name is made in [newVictim].
-var attacks = slices.Concat(attacksOnUploads, attacksOnAudit)
+var attacks = slices.Concat(attacksOnUploads, attacksOnAudit, attacksOnWebhooks)
 
 // simply is an attack that is a method and a path, with {kinds} of the victim's in it, and headers likewise.
 func simply(route, path string, headers ...string) attack {
@@ -152,6 +153,29 @@ var attacksOnAudit = []attack{
 	simply("GET /api/audit", "/api/audit?subject={upload}"),
 	simply("GET /api/audit", "/api/audit?actor={user}"),
 	simply("GET /api/audit", "/api/audit?cursor={seq}"),
+}
+
+var attacksOnWebhooks = []attack{
+	simply("GET /api/webhooks", "/api/webhooks"),
+	withJSON("POST /api/webhooks", "/api/webhooks", `{"id":"{endpoint}"}`),
+	simply("GET /api/webhooks/:id", "/api/webhooks/{endpoint}"),
+	withJSON("PATCH /api/webhooks/:id", "/api/webhooks/{endpoint}", `{"enabled":false}`),
+	simply("DELETE /api/webhooks/:id", "/api/webhooks/{endpoint}"),
+	withJSON("POST /api/webhooks/:id/rotate", "/api/webhooks/{endpoint}/rotate", ``),
+	withJSON("POST /api/webhooks/:id/test", "/api/webhooks/{endpoint}/test", ``),
+	simply("GET /api/webhooks/:id/deliveries", "/api/webhooks/{endpoint}/deliveries"),
+	simply("GET /api/webhooks/:id/deliveries", "/api/webhooks/{endpoint}/deliveries?cursor={delivery}"),
+	withJSON("POST /api/webhooks/:id/deliveries/replay", "/api/webhooks/{endpoint}/deliveries/replay", ``),
+	withJSON("POST /api/webhooks/:id/deliveries/:delivery/replay", "/api/webhooks/{endpoint}/deliveries/{delivery}/replay", ``),
+}
+
+// withJSON is an attack with a body.
+func withJSON(route, path, body string) attack {
+	return attack{route, path + " " + body, func(u user, v victim) *http.Request {
+		method, _, _ := strings.Cut(route, " ")
+		base := strings.TrimSuffix(u.uploads, "/api/uploads")
+		return u.request(method, base+v.fill(path), strings.NewReader(v.fill(body)), "Content-Type", "application/json")
+	}}
 }
 
 // unarmed are the routes that name nothing of anybody's.
@@ -257,10 +281,29 @@ func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	u.patch(partial, 0, strings.NewReader("trozo")).want(t, 204, "")
 	v["upload"], v["whole"], v["partial"] = idOf(upload).String(), idOf(whole).String(), idOf(partial).String()
 	s.like(t, u, func(id *tenant.Identity) { id.User = "pedro" }).do("DELETE", upload, nil).want(t, 403, "not-yours")
+	s.addWebhook(t, u, v)
 	var seq int64
 	must(t, s.admin.QueryRow(t.Context(), `select max(seq) from audit where tenant_id = $1`, u.who.Tenant).Scan(&seq))
 	v["seq"] = fmt.Sprint(seq + 1)
 	return u, v, u.sendSlowly(t, upload, data)
+}
+
+// addWebhook gives the victim an endpoint and a delivery.
+func (s *site) addWebhook(t *testing.T, u user, v victim) {
+	t.Helper()
+	marta := s.marta(t, u)
+	at := s.url + "/api/webhooks"
+	var endpoint struct{ ID string }
+	a := marta.do("POST", at, strings.NewReader(`{"url":"https://93.184.215.14/secreto.txt"}`), "Content-Type", "application/json")
+	a.want(t, 201, "")
+	must(t, json.Unmarshal(a.body, &endpoint))
+	if a := marta.do("POST", at+"/"+endpoint.ID+"/test", nil); a.status >= 300 {
+		t.Fatalf("no delivery: %d %s", a.status, a.body)
+	}
+	v["endpoint"] = endpoint.ID
+	var delivery string
+	must(t, s.admin.QueryRow(t.Context(), `select id::text from webhook_deliveries where endpoint_id = $1`, endpoint.ID).Scan(&delivery))
+	v["delivery"] = delivery
 }
 
 // complete does what the workers would.

@@ -176,7 +176,7 @@ func TestOnlyOwnersAndManagersWrite(t *testing.T) {
 
 	url = u.create(len(data))
 	slow = u.sendSlowly(t, url, data)
-	marta := s.manager(t, u)
+	marta := s.marta(t, u)
 	if marta.offset(url) < 8 { // which takes the upload over
 		t.Error("the manager is told of less than what had arrived")
 	}
