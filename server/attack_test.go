@@ -102,6 +102,10 @@ var attacksOnUploads = []attack{
 	simply("GET /api/uploads/:id/receipt", "/api/uploads/{upload}/receipt"),
 	simply("GET /api/uploads/:id/receipt", "/api/uploads/{whole}/receipt"),
 
+	simply("GET /api/uploads/:id/content", "/api/uploads/{whole}/content"),
+	simply("HEAD /api/uploads/:id/content", "/api/uploads/{whole}/content"),
+	simply("GET /api/uploads/:id/thumbnails/:size", "/api/uploads/{whole}/thumbnails/160"),
+	simply("HEAD /api/uploads/:id/thumbnails/:size", "/api/uploads/{whole}/thumbnails/160"),
 	simply("HEAD /api/uploads/:id", "/api/uploads/{upload}"),
 	simply("HEAD /api/uploads/:id", "/api/uploads/{whole}"),
 	simply("HEAD /api/uploads/:id", "/api/uploads/{upload}", "Tus-Resumable", "", "Upload-Draft-Interop-Version", "6"),
@@ -184,6 +188,9 @@ var unarmed = map[string]string{
 	"/api/*":                 "no such resource",
 	"/api/uploads/":          "the collection, as without the slash",
 	"/*":                     "the page, for everyone",
+	"/problems":              "documentation, for everyone",
+	"/problems/":             "documentation, for everyone",
+	"/problems/:name":        "documentation, for everyone",
 	"/.well-known/jwks.json": "public keys, for everyone",
 }
 

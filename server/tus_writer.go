@@ -125,8 +125,7 @@ func (w *tusWriter) finish(err error) (cause error) {
 	if p.Status == http.StatusPreconditionFailed && !draft {
 		w.Header().Set("Tus-Version", tusVersion) // tus 1.0.0, Tus-Resumable: MUST on 412
 	}
+	w.told(p)
 	w.status, w.sent = writeProblem(w.ResponseWriter, w.request.Method, p)
 	return cause
-	w.told(p)
-	w.status = writeProblem(w.ResponseWriter, w.request.Method, p)
 }
