@@ -153,7 +153,7 @@ func TestOthersDoNotCross(t *testing.T) {
 				if request[0] == "HEAD" {
 					continue
 				}
-				if i > 0 && string(a.body) != string(before.body) {
+				if i > 0 && anyID.ReplaceAllString(string(a.body), "") != anyID.ReplaceAllString(string(before.body), "") {
 					t.Errorf("%s: %s and %s", role, a.body, before.body)
 				}
 				before = a
