@@ -283,7 +283,7 @@ func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	upload := u.create(len(data), "Upload-Metadata", about)
 	whole := u.create(10, "Upload-Metadata", metadata("filename", "secreto.txt", "project", v["project"], "sha256", v["sha256"]))
 	u.patch(whole, 0, strings.NewReader("completo!!")).want(t, 204, "")
-	s.complete(t, u, whole, v["project"])
+	s.completeAt(t, u, whole, v["project"])
 	partial := u.create(5, "Upload-Concat", "partial", "Upload-Metadata", metadata("project", v["project"]))
 	u.patch(partial, 0, strings.NewReader("trozo")).want(t, 204, "")
 	v["upload"], v["whole"], v["partial"] = idOf(upload).String(), idOf(whole).String(), idOf(partial).String()
@@ -313,8 +313,8 @@ func (s *site) addWebhook(t *testing.T, u user, v victim) {
 	v["delivery"] = delivery
 }
 
-// complete does what the workers would.
-func (s *site) complete(t *testing.T, u user, url, project string) {
+// completeAt does what the workers would.
+func (s *site) completeAt(t *testing.T, u user, url, project string) {
 	t.Helper()
 	key := object.Keys{Tenant: u.who.Tenant, Project: project, Upload: idOf(url)}.Thumbnail(160)
 	s.exec(t, `update uploads set status = 'completed', completed_at = now() where id = $1`, idOf(url))
@@ -446,7 +446,7 @@ func TestWrongRowLinksNothing(t *testing.T) {
 	thief := s.newTenant(t)
 	url := thief.create(10)
 	thief.patch(url, 0, strings.NewReader("0123456789")).want(t, 204, "")
-	s.complete(t, thief, url, "default")
+	s.completeAt(t, thief, url, "default")
 	a := thief.do("GET", url, nil)
 	a.want(t, 200, "")
 	if !strings.Contains(string(a.body), "thumbnails/160.webp") {

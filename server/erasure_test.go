@@ -70,7 +70,7 @@ func TestDeletedIsNotThere(t *testing.T) {
 		for _, try := range []struct{ verb, path string }{
 			{"GET", ""}, {"HEAD", ""}, {"PATCH", ""}, {"DELETE", ""}, {"GET", "/timeline"}, {"POST", "/nothing"},
 		} {
-			headers := []string{"Upload-Offset", "0", "Content-Type", octets}
+			headers := []string{"Upload-Offset", "0", "Content-Type", octets, "X-Request-Id", "same"}
 			got, want := u.do(try.verb, url+try.path, nil, headers...), u.do(try.verb, never+try.path, nil, headers...)
 			if got.status != 404 || want.status != got.status || !bytes.Equal(got.body, want.body) {
 				t.Errorf("%s %s: %d %s, but %d %s of what never was", try.verb, try.path, got.status, got.body, want.status, want.body)
@@ -268,7 +268,8 @@ func TestExport(t *testing.T) {
 	}
 
 	s.user.do("GET", address(jefa), nil).want(t, 403, "forbidden")
-	got, want := jefa.do("GET", address(stranger), nil), jefa.do("GET", s.url+"/api/tenants/"+uuid.NewString()+"/export", nil)
+	got := jefa.do("GET", address(stranger), nil, "X-Request-Id", "same")
+	want := jefa.do("GET", s.url+"/api/tenants/"+uuid.NewString()+"/export", nil, "X-Request-Id", "same")
 	if got.status != 404 || got.status != want.status || !bytes.Equal(got.body, want.body) {
 		t.Errorf("another's export: %d %s; nobody's: %d %s", got.status, got.body, want.status, want.body)
 	}

@@ -25,6 +25,8 @@ var restrictions = map[string]string{
 	"uploads.scope": "ALL to {public} using (" + narrowed + " AND (" + undressed + " OR (status = 'completed'::text))) check " + narrowed,
 	"batches.scope": "ALL to {public} using (" + narrowed + " AND (" + undressed +
 		" OR ((completed_at IS NOT NULL) AND (NOT failed)))) check " + narrowed,
+	"uploads.undeleted": "ALL to {public} using ((deleted_at IS NULL) OR (COALESCE(current_setting('app.deleted'::text, true), ''::text) <> ''::text))" +
+		" check true",
 	"audit.whole": "SELECT to {public} using " + unscoped + " check ",
 }
 

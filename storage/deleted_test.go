@@ -259,7 +259,9 @@ func TestDeletedUploadsLeaveTheirBatch(t *testing.T) {
 	worker := func(fn func(tx storage.Tx) error) { t.Helper(); must(t, d.Worker.InTenant(ctx, fn)) }
 	worker(func(tx storage.Tx) error { return tx.MarkProcessing(ctx, ids[0], 1) })
 	worker(func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) })
-	worker(func(tx storage.Tx) error { return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable}) })
+	worker(func(tx storage.Tx) error {
+		return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable})
+	})
 	if b := d.readBatch(t, ctx, batch); b.CompletedAt != nil {
 		t.Fatal("the batch has ended before its last upload")
 	}
