@@ -41,10 +41,12 @@ var (
 	ErrPartialTaken     = errors.New("partial upload belongs to another upload")
 )
 
-// A Refusal is an answer to a client that must do something else. Detail says what, to a person.
+// A Refusal is an answer to a client that must do something else. Detail says what, to a person; Facts, if there
+// are any, to a program.
 type Refusal struct {
 	Cause  error
 	Detail string
+	Facts  map[string]any
 }
 
 func (r *Refusal) Error() string { return r.Cause.Error() + ": " + r.Detail }
@@ -159,12 +161,12 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 			return Admitted{}, refuse(ErrClientIDTaken, "Another upload of yours has this client_id. Use a new client_id for each file.")
 		}
 		return old, err
-	case errors.Is(err, storage.ErrQuotaExceeded):
-		// What uses up the room may be this very upload.
+	case errors.Is(err, storage.ErrQuotaExceeded), errors.Is(err, storage.ErrTooLarge):
+		// What uses up the room may be this very upload, and the tenant may have had larger ones.
 		if old, err := a.findExisting(ctx, n); !errors.Is(err, storage.ErrNotFound) {
 			return old, err
 		}
-		return Admitted{}, a.explainNoRoom(ctx, n)
+		return Admitted{}, a.explainRefusal(ctx, n)
 	case errors.Is(err, storage.ErrBatchCancelled):
 		return Admitted{}, errCancelledBatch()
 	case err != nil:
@@ -241,29 +243,52 @@ func explainLength(err error) error {
 // differ reports whether two checksums are known and not the same.
 func differ(a, b []byte) bool { return a != nil && b != nil && !bytes.Equal(a, b) }
 
-// explainNoRoom tells a full tenant from one that is not there.
-func (a *Admission) explainNoRoom(ctx context.Context, n storage.NewUpload) error {
-	var room int64
-	var exists bool
+// explainRefusal tells a full tenant from one that may not have such uploads, and from one that is not there.
+func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) error {
+	var t storage.Tenant
 	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		room, exists, err = tx.Room(ctx)
+		t, err = tx.Account(ctx)
 		return err
 	})
-	left := humanize.IBytes(uint64(max(room, 0)))
 	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return errNoTenant()
 	case err != nil:
 		return err
-	case !exists:
-		return errNoTenant()
-	case n.Size == 0 && n.MaxSize < a.Policy.MaxSize:
-		return refuse(ErrNoRoom, "This file needs room for %s and your company has %s left. Ask your administrator for more room.",
-			humanize.IBytes(uint64(n.MaxSize)), left)
-	case n.Size == 0:
-		return refuse(ErrNoRoom, "An upload without a length needs room for %s and your company has %s left. Send Upload-Length, or ask your administrator for more room.",
-			humanize.IBytes(uint64(n.MaxSize)), left)
 	}
-	return refuse(ErrNoRoom, "This file has %s and your company has %s left. Ask your administrator for more room.",
-		humanize.IBytes(uint64(n.Size)), left)
+	if most := t.MaxUpload(n.MaxSize); n.Size > most {
+		return tooLarge(n.Size, most)
+	}
+	if n.Size == 0 && n.MaxSize < a.Policy.MaxSize { // its client has said how large it can be
+		return noRoom(t, n.MaxSize, n.MaxSize)
+	}
+	return noRoom(t, n.Size, t.MaxUpload(n.MaxSize))
+}
+
+// noRoom refuses an upload of size bytes, 0 for one whose size nobody knows, which may then have most.
+func noRoom(t storage.Tenant, size, most int64) error {
+	left := humanize.IBytes(uint64(t.Remaining()))
+	if size == 0 {
+		return noRoomFor(t, fmt.Sprintf("An upload without a length needs room for %s and your company has %s left. Send Upload-Length, or ask your administrator for more room.",
+			humanize.IBytes(uint64(most)), left))
+	}
+	return noRoomFor(t, fmt.Sprintf("This file has %s and your company has %s left. Ask your administrator for more room.",
+		humanize.IBytes(uint64(size)), left))
+}
+
+// noRoomFor refuses with what there is of the quota, for programs.
+func noRoomFor(t storage.Tenant, detail string) error {
+	return &Refusal{Cause: ErrNoRoom, Detail: detail, Facts: map[string]any{
+		"quota_bytes": t.QuotaBytes, "charged_bytes": t.ChargedBytes, "remaining_bytes": t.Remaining(),
+	}}
+}
+
+func tooLarge(size, most int64) error {
+	return &Refusal{
+		Cause:  ErrTooLarge,
+		Detail: fmt.Sprintf("The file has %s; the most is %s.", humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most))),
+		Facts:  map[string]any{"max_bytes": most},
+	}
 }
 
 // examine turns what a client says of an upload into what is recorded of it.
@@ -321,8 +346,7 @@ func (p Policy) checkSize(size int64) error {
 	case size <= 0:
 		return refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
 	case size > p.MaxSize:
-		return refuse(ErrTooLarge, "The file has %s; the most is %s.",
-			humanize.IBytes(uint64(size)), humanize.IBytes(uint64(p.MaxSize)))
+		return tooLarge(size, p.MaxSize)
 	}
 	return nil
 }

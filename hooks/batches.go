@@ -251,7 +251,16 @@ func (b *Batches) fill(ctx context.Context, tx storage.Tx, who tenant.Identity, 
 	if batch.CancelledAt != nil {
 		return Filed{}, 0, storage.ErrBatchCancelled
 	}
-	wanted, wrong := b.examine(who, batch, entries)
+	policy := b.Policy
+	account, err := tx.Account(ctx)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return Filed{}, 0, errNoTenant()
+	case err != nil:
+		return Filed{}, 0, err
+	}
+	policy.MaxSize = account.MaxUpload(policy.MaxSize)
+	wanted, wrong := policy.examineAll(who, batch, entries)
 	if len(wrong) > 0 {
 		return Filed{}, 0, &ManifestError{wrong}
 	}
@@ -270,11 +279,11 @@ func (b *Batches) fill(ctx context.Context, tx storage.Tx, who tenant.Identity, 
 	return f, needed, err
 }
 
-// examine checks each entry as an upload that begins by itself is checked.
-func (b *Batches) examine(who tenant.Identity, batch storage.Batch, entries []ManifestEntry) (ns []storage.NewUpload, wrong []EntryError) {
+// examineAll checks each entry as an upload that begins by itself is checked.
+func (p Policy) examineAll(who tenant.Identity, batch storage.Batch, entries []ManifestEntry) (ns []storage.NewUpload, wrong []EntryError) {
 	seen := make(map[string]bool, len(entries))
 	for i, e := range entries {
-		n, err := b.Policy.examine(who, Request{Size: e.Size, Metadata: e.metadata(batch)})
+		n, err := p.examine(who, Request{Size: e.Size, Metadata: e.metadata(batch)})
 		switch {
 		case err != nil:
 		case e.ClientID == "":
@@ -305,22 +314,21 @@ func (e ManifestEntry) metadata(batch storage.Batch) map[string]string {
 	return meta
 }
 
-// explainNoRoom is [Admission.explainNoRoom] for many uploads.
+// explainNoRoom is [Admission.explainRefusal] for many uploads.
 func (b *Batches) explainNoRoom(ctx context.Context, needed int64) error {
-	var room int64
-	var exists bool
+	var t storage.Tenant
 	err := b.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		room, exists, err = tx.Room(ctx)
+		t, err = tx.Account(ctx)
 		return err
 	})
 	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return errNoTenant()
 	case err != nil:
 		return err
-	case !exists:
-		return errNoTenant()
 	}
-	return refuse(ErrNoRoom, "These files have %s and your company has %s left. Nothing was created. Send fewer, or ask your administrator for more room.",
-		humanize.IBytes(uint64(needed)), humanize.IBytes(uint64(max(room, 0))))
+	return noRoomFor(t, fmt.Sprintf("These files have %s and your company has %s left. Nothing was created. Send fewer, or ask your administrator for more room.",
+		humanize.IBytes(uint64(needed)), humanize.IBytes(uint64(t.Remaining()))))
 }
 
 func errNoTenant() error {

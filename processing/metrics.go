@@ -38,8 +38,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 }
 
-// Depth tells, at each scrape, how many jobs are in which state and how many uploads are on their way. It
-// needs a role that sees every tenant.
+// Depth tells, at each scrape, how many jobs are in which state, how many uploads are on their way, and how full each
+// tenant's quota is. It needs a role that sees every tenant.
 type Depth struct {
 	DB  *storage.DB
 	Log *slog.Logger
@@ -47,6 +47,7 @@ type Depth struct {
 
 var (
 	jobsDesc    = prometheus.NewDesc("tramo_jobs", "Processing jobs by state, over all tenants; discarded ones are dead letters.", []string{"state"}, nil)
+	quotaDesc   = prometheus.NewDesc("tramo_tenant_quota_used_ratio", "What is charged to a tenant's quota, as a share of it. Tenants are warned at 0.8 and 0.95.", []string{"tenant"}, nil)
 	uploadsDesc = prometheus.NewDesc("tramo_uploads", "Uploads that have not ended, by status, over all tenants.", []string{"status"}, nil)
 )
 
@@ -54,6 +55,7 @@ var (
 func (*Depth) Describe(ch chan<- *prometheus.Desc) {
 	ch <- jobsDesc
 	ch <- uploadsDesc
+	ch <- quotaDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -71,5 +73,24 @@ func (d *Depth) Collect(ch chan<- prometheus.Metric) {
 	}
 	for status, n := range b.Uploads {
 		ch <- prometheus.MustNewConstMetric(uploadsDesc, prometheus.GaugeValue, float64(n), string(status))
+	}
+	d.collectQuotas(ctx, ch)
+}
+
+// collectQuotas names tenants in a label: there are hundreds of them, not thousands, and whoever is about to be
+// refused must be known by name.
+func (d *Depth) collectQuotas(ctx context.Context, ch chan<- prometheus.Metric) {
+	tenants, err := d.DB.Tenants(ctx)
+	if err != nil {
+		d.Log.WarnContext(ctx, "reading quotas for metrics failed", slog.Any("err", err))
+		ch <- prometheus.NewInvalidMetric(quotaDesc, err)
+		return
+	}
+	for _, t := range tenants {
+		used := 1.0 // who may keep nothing has no room
+		if t.QuotaBytes > 0 {
+			used = float64(t.ChargedBytes) / float64(t.QuotaBytes)
+		}
+		ch <- prometheus.MustNewConstMetric(quotaDesc, prometheus.GaugeValue, used, t.Name)
 	}
 }

@@ -17,15 +17,29 @@ import (
 )
 
 // A problem is an error as a client sees it (RFC 9457). Type is stable and documented in docs/problems.md;
-// Detail tells a person what to do next. It never shows an internal cause.
+// Detail tells a person what to do next. It never shows an internal cause. Facts are extension members (section
+// 3.2), for programs.
 type problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-	// RequestID finds the request in the logs, for a person who asks for help.
-	RequestID string `json:"request_id"`
-	Errors    any    `json:"errors,omitempty"` // of a manifest, what is wrong with its entries
+	Type   string
+	Title  string
+	Status int
+	Detail string
+	Facts  map[string]any
+
+	RequestID string // finds the request in the logs, for a person who asks for help
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (p problem) MarshalJSON() ([]byte, error) {
+	members := map[string]any{
+		"type": p.Type, "title": p.Title, "status": p.Status, "detail": p.Detail, "request_id": p.RequestID,
+	}
+	for name, value := range p.Facts {
+		if _, standard := members[name]; !standard {
+			members[name] = value
+		}
+	}
+	return json.Marshal(members)
 }
 
 const problemType = "application/problem+json"
@@ -174,11 +188,11 @@ func asProblem(err error) (p problem, known bool) {
 		p = row.problem
 		var r *hooks.Refusal
 		if errors.As(err, &r) {
-			p.Detail = r.Detail
+			p.Detail, p.Facts = r.Detail, r.Facts
 		}
 		var m *hooks.ManifestError
 		if errors.As(err, &m) {
-			p.Errors = entryProblems(m)
+			p.Facts = map[string]any{"errors": entryProblems(m)}
 		}
 		return p, true
 	}

@@ -54,7 +54,10 @@ func (s *Server) newTus() (serve, options echo.HandlerFunc, err error) {
 func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
-		w := &tusWriter{ResponseWriter: c.Response().Writer, request: r, told: func(p problem) { s.denied(c, p) }}
+		w := &tusWriter{
+			ResponseWriter: c.Response().Writer, request: r, most: s.Admission.Policy.MaxSize,
+			told: func(p problem) { s.denied(c, p) },
+		}
 		ctx, err := checkTusRequest(r)
 		if err == nil {
 			err = s.resolvePartials(r)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ func nameProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 type tusWriter struct {
 	http.ResponseWriter
 	request *http.Request
+	most    int64          // bytes of an upload, here
 	upload  handler.Upload // what the answer is about, once that is known
 	status  int            // of the answer, once it is given
 	sent    int64          // bytes of its body
@@ -109,6 +111,8 @@ func (w *tusWriter) finish(err error) (cause error) {
 	}
 	p, known := asProblem(err)
 	switch {
+	case errors.Is(err, handler.ErrMaxSizeExceeded):
+		p.Facts = map[string]any{"max_bytes": w.most}
 	case known:
 	case w.held == http.StatusMethodNotAllowed:
 		p, _ = asProblem(errMethod)

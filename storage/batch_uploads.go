@@ -34,13 +34,13 @@ func (tx Tx) UploadsByClientIDs(ctx context.Context, user string, clientIDs []st
 	return byID, nil
 }
 
-// insertUploads returns the ids of those that it has created: null where there is room and none of them could be, and no row
+// insertUploads returns the ids of those that it has created, and the tenant's quota then: null where there is room and none of them could be, and no row
 // where there is no room.
 const insertUploads = `
 	with charged as (
 		update tenants set charged_bytes = charged_bytes + $3
 		where id = $1 and erasing_at is null and charged_bytes + $3 <= quota_bytes
-		returning id
+		returning id, charged_bytes, quota_bytes
 	), created as (
 		insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type, declared_sha256,
 			metadata, size, charged_bytes, batch_id)
@@ -54,7 +54,7 @@ const insertUploads = `
 	), content as (
 		insert into contents (tenant_id, upload_id) select tenant_id, id from created
 	)
-	select created.id from charged left join created on true`
+	select created.id, charged_bytes, quota_bytes from charged left join created on true`
 
 // CreateUploads is [Tx.CreateUpload] for many uploads of one batch, whose sizes are known, in one statement: all or none.
 // The ids that it returns are of those whose client id an upload has that the user cannot see; if there are any, or it
@@ -72,7 +72,13 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	if err != nil {
 		return nil, fmt.Errorf("create uploads: %w", err)
 	}
-	created, err := pgx.CollectRows(rows, pgx.RowTo[*uuid.UUID])
+	var created []*uuid.UUID
+	var id *uuid.UUID
+	quota := charge{bytes: c.charge}
+	_, err = pgx.ForEachRow(rows, []any{&id, &quota.charged, &quota.quota}, func() error {
+		created = append(created, id)
+		return nil
+	})
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("create uploads: %w", err)
@@ -82,6 +88,9 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 		return slices.DeleteFunc(c.ids, func(id uuid.UUID) bool {
 			return slices.ContainsFunc(created, func(c *uuid.UUID) bool { return c != nil && *c == id })
 		}), nil
+	}
+	if err := tx.warn(ctx, quota); err != nil {
+		return nil, err
 	}
 	if err := tx.replace(ctx, batch, c.ids, c.users, c.clients); err != nil {
 		return nil, err

@@ -151,7 +151,8 @@ func (n NewUpload) charge() int64 {
 
 // CreateUpload charges the tenant's quota and inserts the upload, in one statement, so that concurrent
 // creations never overshoot. A batch that it belongs to is open again, and takes it for what it replaces there. It returns
-// [ErrQuotaExceeded], [ErrBatchCancelled], or [ErrDuplicateClientID], after which the transaction is of no more use.
+// [ErrQuotaExceeded], [ErrTooLarge] for what this tenant may never have, [ErrBatchCancelled], or [ErrDuplicateClientID],
+// after which the transaction is of no more use.
 func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if n.Kind == "" {
 		n.Kind = Single
@@ -159,18 +160,22 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if n.Partials == nil {
 		n.Partials = []uuid.UUID{}
 	}
-	var created, opened int
+	// An upload whose size nobody knows has room for the largest that its tenant may have.
+	const bytes = `(case when $16 then least($12::bigint, coalesce(max_upload_bytes, $12)) else $12 end)`
+	var c charge
+	var opened int
 	// The batch is locked last, and in any case: who settles it meanwhile has not seen this upload.
 	err := tx.QueryRow(ctx, `
 		with charged as (
-			update tenants set charged_bytes = charged_bytes + $12
-			where id = $1 and erasing_at is null and (charged_bytes + $12 <= quota_bytes or $12 = 0)
-			returning id
+			update tenants set charged_bytes = charged_bytes + `+bytes+`
+			where id = $1 and erasing_at is null and (charged_bytes + `+bytes+` <= quota_bytes or $12 = 0)
+			  and ($16 or $11 <= coalesce(max_upload_bytes, $11))
+			returning id, `+bytes+` as bytes, charged_bytes, quota_bytes
 		), created as (
 			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type,
 			                     declared_sha256, metadata, size, charged_bytes, kind, partials, batch_id)
 			select id, $2, $3, nullif($4, ''), $5, nullif($6, ''), nullif($7, ''), nullif($8, ''), $9, $10,
-			       nullif($11, 0), $12, $13, $14, $15
+			       nullif($11, 0), bytes, $13, $14, $15
 			from charged
 			returning tenant_id, id
 		), content as (
@@ -185,18 +190,22 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 			where b.tenant_id = $1 and b.id = $15 and b.cancelled_at is null and c.n > 0
 			returning b.id
 		)
-		select (select count(*) from created), (select count(*) from opened)`,
+		select bytes, charged_bytes, quota_bytes, (select count(*) from opened) from charged`,
 		tx.Tenant, n.ID, n.UserID, n.ClientID, n.Project, n.Batch, n.Filename, n.DeclaredType,
-		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials, known(n.BatchID)).Scan(&created, &opened)
+		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials, known(n.BatchID), n.Size == 0).
+		Scan(&c.bytes, &c.charged, &c.quota, &opened)
 	switch {
 	case isUniqueViolation(err, "uploads_client_id"):
 		return ErrDuplicateClientID
+	case errors.Is(err, pgx.ErrNoRows):
+		return tx.explainRefusal(ctx, n.Size)
 	case err != nil:
 		return fmt.Errorf("create upload: %w", err)
-	case created == 0:
-		return ErrQuotaExceeded
 	case opened == 0 && n.BatchID != uuid.Nil:
 		return ErrBatchCancelled
+	}
+	if err := tx.warn(ctx, c); err != nil {
+		return err
 	}
 	if n.Kind == Final {
 		if err := tx.take(ctx, n.ID, n.Partials); err != nil {
@@ -204,6 +213,20 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 		}
 	}
 	return tx.Append(ctx, n.ID, Entry{Event: EventCreated, Offset: new(int64(0)), Detail: n.described()})
+}
+
+// explainRefusal says why no tenant was charged for uploads of which the largest has so many bytes.
+func (tx Tx) explainRefusal(ctx context.Context, largest int64) error {
+	t, err := tx.Account(ctx)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return ErrQuotaExceeded // nobody's quota
+	case err != nil:
+		return err
+	case largest > t.MaxUpload(largest):
+		return ErrTooLarge
+	}
+	return ErrQuotaExceeded
 }
 
 // described is what the timeline says of the upload's creation.

@@ -38,7 +38,9 @@ func (c *migrateCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 }
 
 type tenantCommand struct {
-	Add tenantAddCommand `cmd:"" help:"Add a tenant and print its id."`
+	Add  tenantAddCommand  `cmd:"" help:"Add a tenant and print its id."`
+	Set  tenantSetCommand  `cmd:"" help:"Change what a tenant may do, and print what it may then."`
+	List tenantListCommand `cmd:"" help:"List the tenants, what they may do and what they use."`
 }
 
 type tenantAddCommand struct {

@@ -1,0 +1,199 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// 2,000 creations at once, by two servers over 80 connections, fill a quota exactly and never go beyond, and its tenant
+// is warned once at each mark.
+func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	const size, fits, tries, connections = 7, 1000, 2000, 40
+	ctx := d.NewTenant(t, size*fits+size-1)
+	servers := []*storage.DB{openWide(t, d, connections), openWide(t, d, connections)}
+	var admitted atomic.Int64
+	g := new(errgroup.Group)
+	g.SetLimit(2 * connections)
+	for i := range tries {
+		g.Go(func() error {
+			err := servers[i%2].InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(size)) })
+			if errors.Is(err, storage.ErrQuotaExceeded) {
+				return nil
+			}
+			admitted.Add(1)
+			return err
+		})
+	}
+	must(t, g.Wait())
+	if admitted.Load() != fits {
+		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
+	}
+	if room := d.room(t, ctx); room != size-1 {
+		t.Errorf("%d bytes are left, want %d", room, size-1)
+	}
+	if got := d.warnings(t, ctx); !slices.Equal(got, []int{80, 95}) {
+		t.Errorf("the tenant was warned at %v percent, want once at 80 and once at 95", got)
+	}
+}
+
+func openWide(t *testing.T, d *database, connections int) *storage.DB {
+	t.Helper()
+	url := shared.URL("tramo_api", d.Name)
+	db, err := storage.Open(t.Context(), storage.Config{URL: fmt.Sprintf("%s&pool_max_conns=%d", url, connections)})
+	must(t, err)
+	t.Cleanup(db.Close)
+	return db
+}
+
+// warnings are the percents that the tenant was warned at, in order.
+func (d *database) warnings(t *testing.T, ctx context.Context) (percents []int) {
+	t.Helper()
+	rows, err := d.Admin(t).Query(ctx, `
+		select (detail->>'percent')::int from announcements
+		where tenant_id = $1 and type = 'quota.warning' and (detail->>'charged_bytes')::bigint * 100
+			>= (detail->>'percent')::bigint * (detail->>'quota_bytes')::bigint
+		order by 1`, tenantOf(t, ctx))
+	must(t, err)
+	for rows.Next() {
+		var p int
+		must(t, rows.Scan(&p))
+		percents = append(percents, p)
+	}
+	must(t, rows.Err())
+	return percents
+}
+
+// A tenant is warned when its charge comes to a mark, not while it stays above, and again after it fell below.
+func TestQuotaWarnings(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	step := func(size int64, want ...int) uuid.UUID {
+		t.Helper()
+		id := d.create(t, ctx, size)
+		if got := d.warnings(t, ctx); !slices.Equal(got, want) {
+			t.Errorf("after %d bytes more the tenant was warned at %v percent, want %v", size, got, want)
+		}
+		return id
+	}
+	first := step(799)
+	edge := step(1, 80)
+	step(100, 80)
+	last := step(50, 80, 95)
+	cancel := func(id uuid.UUID) {
+		t.Helper()
+		d.must(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
+	}
+	cancel(last)
+	step(50, 80, 95, 95)
+	cancel(edge)
+	step(50, 80, 95, 95, 95) // 949 → 999: it never fell below 80
+	cancel(first)
+	if _, err := d.Worker.ChangeTenant(t.Context(), d.nameOf(t, ctx), storage.TenantChange{QuotaBytes: new(int64(201))}); err != nil {
+		t.Fatal(err)
+	}
+	step(1, 80, 95, 95, 95)
+}
+
+func (d *database) nameOf(t *testing.T, ctx context.Context) (name string) {
+	t.Helper()
+	d.must(t, ctx, func(tx storage.Tx) error {
+		account, err := tx.Account(ctx)
+		name = account.Name
+		return err
+	})
+	return name
+}
+
+// What is not committed warns nobody.
+func TestNoWarningOfWhatIsRolledBack(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 100)
+	giveUp := errors.New("give up")
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+		return errors.Join(tx.CreateUpload(ctx, anUpload(99)), giveUp)
+	}), giveUp)
+	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(101)) }), storage.ErrQuotaExceeded)
+	if got := d.warnings(t, ctx); got != nil {
+		t.Errorf("the tenant was warned at %v percent", got)
+	}
+}
+
+// A tenant's own maximum holds for what it begins, also without saying how large that is.
+func TestTenantsOwnMaximum(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	change := func(c storage.TenantChange) storage.Tenant {
+		t.Helper()
+		changed, err := d.Worker.ChangeTenant(t.Context(), d.nameOf(t, ctx), c)
+		must(t, err)
+		return changed
+	}
+	create := func(n storage.NewUpload) error {
+		return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+	}
+	change(storage.TenantChange{MaxUploadBytes: new(int64(100)), MaxUploads: new(7)})
+	wantErr(t, create(anUpload(101)), storage.ErrTooLarge)
+	must(t, create(anUpload(100)))
+
+	deferred := anUpload(0)
+	deferred.MaxSize = 500
+	must(t, create(deferred))
+	if u := d.upload(t, ctx, deferred.ID); u.ChargedBytes != 100 {
+		t.Errorf("an upload of unknown size is charged with %d bytes, want the tenant's largest", u.ChargedBytes)
+	}
+	declare := func(size int64) error {
+		return d.API.InTenant(ctx, func(tx storage.Tx) error {
+			return tx.DeclareLength(ctx, deferred.ID, storage.NoFence, size)
+		})
+	}
+	wantErr(t, declare(101), storage.ErrBadLength)
+	must(t, declare(40))
+	if room := d.room(t, ctx); room != 860 {
+		t.Errorf("%d bytes are left, want 860", room)
+	}
+
+	after := change(storage.TenantChange{MaxUploadBytes: new(int64(0)), QuotaBytes: new(int64(120))})
+	if after.MaxUploadBytes != nil || *after.MaxUploads != 7 || after.ChargedBytes != 140 || after.Remaining() != 0 {
+		t.Errorf("the tenant became %+v", after)
+	}
+	wantErr(t, create(anUpload(1)), storage.ErrQuotaExceeded)
+	change(storage.TenantChange{QuotaBytes: new(int64(2000))})
+	must(t, create(anUpload(501)))
+	_, err := d.Worker.ChangeTenant(t.Context(), "nobody", storage.TenantChange{})
+	wantErr(t, err, storage.ErrNotFound)
+}
+
+// What waits for workers is counted no further than asked, and another tenant's is not counted.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx, other := d.NewTenant(t, 1000), d.NewTenant(t, 1000)
+	for _, status := range []storage.Status{storage.Pending, storage.Uploaded, storage.Uploaded, storage.Processing, storage.Completed} {
+		d.bring(t, ctx, d.create(t, ctx, 1), status)
+	}
+	d.bring(t, other, d.create(t, other, 1), storage.Uploaded)
+	for most, want := range map[int]int{2: 2, 3: 3, 50: 3} {
+		d.must(t, ctx, func(tx storage.Tx) error {
+			n, err := tx.Waiting(ctx, most)
+			if n != want {
+				t.Errorf("up to %d: %d wait, want %d", most, n, want)
+			}
+			return err
+		})
+	}
+}
+
