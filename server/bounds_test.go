@@ -41,7 +41,7 @@ func read(t *testing.T, from *bufio.Reader) answer {
 func TestSlowRequests(t *testing.T) {
 	t.Parallel()
 	const limit = 300 * time.Millisecond
-	s := newSite(t, func(c *server.Config) { c.RequestTime = limit })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.RequestTime = limit })
 	upload := pathOnly(s.user.create(1000))
 	for _, c := range []struct{ method, path, headers string }{
 		{"GET", "/", ""},
@@ -99,7 +99,7 @@ func TestSlowRequests(t *testing.T) {
 // A request that is no upload may bring 1 MiB, whatever it says of its length.
 func TestLargeRequests(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, func(c *server.Config) { c.MaxBody = 1000 })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.MaxBody = 1000 })
 	body := strings.Repeat("x", 1001)
 	said := s.user.do("GET", s.uploads(), strings.NewReader(body))
 	said.want(t, 413, "request-too-large")

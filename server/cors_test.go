@@ -15,7 +15,7 @@ import (
 func TestCrossOrigin(t *testing.T) {
 	t.Parallel()
 	const ours, theirs = "https://app.example.com", "https://evil.example.com"
-	s := newSite(t, func(c *server.Config) { c.CORSOrigins = []string{ours} })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.CORSOrigins = []string{ours} })
 	one := s.url + server.UploadsPath + "/" + uuid.NewString()
 	for _, c := range []struct{ method, url string }{
 		{"POST", s.uploads()}, {"HEAD", one}, {"PATCH", one}, {"DELETE", one}, {"GET", one + "/receipt"}, {"GET", s.url + "/api/nothing"},
@@ -65,6 +65,6 @@ func TestNoCrossOrigin(t *testing.T) {
 		a := s.user.do(method, s.uploads(), nil, "Origin", "https://app.example.com", "Access-Control-Request-Method", "POST")
 		a.wantHeader(t, "Access-Control-Allow-Origin", "")
 	}
-	all := newSite(t, func(c *server.Config) { c.CORSOrigins = []string{"*"} })
+	all := newSite(t, func(c *server.Config, _ *server.Parts) { c.CORSOrigins = []string{"*"} })
 	all.user.do("GET", all.uploads(), nil, "Origin", "https://any.example.com").wantHeader(t, "Access-Control-Allow-Origin", "*")
 }

@@ -218,7 +218,7 @@ func (u user) begin(length int, beginning string) net.Conn {
 // once. One with a client_id stays, and goes on when it is sent again: by a form, or by tus from where it ended.
 func TestFormCutOff(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, func(c *server.Config) { c.NetworkTimeout = time.Second })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.NetworkTimeout = time.Second })
 	data := noise(2 * mib)
 	// start is a form up to its file's first byte.
 	start := func(fields string) string {

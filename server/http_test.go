@@ -90,6 +90,6 @@ func TestSecurityHeaders(t *testing.T) {
 // A server that clients reach by https tells browsers never to come by http again; one on a laptop does not.
 func TestTransportSecurity(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, func(c *server.Config) { c.PublicURL = "https://uploads.example.com" })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.PublicURL = "https://uploads.example.com" })
 	s.user.do("GET", s.uploads(), nil).wantHeader(t, "Strict-Transport-Security", "max-age=31536000")
 }

@@ -84,7 +84,8 @@ type site struct {
 	user     user
 }
 
-func newSite(t testing.TB, change ...func(*server.Config)) *site {
+// newSite starts a server. Options change what it is made of.
+func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site {
 	t.Helper()
 	s := &site{Database: shared.cluster.NewDatabase(t), registry: prometheus.NewRegistry()}
 	var err error
@@ -111,11 +112,7 @@ func newSite(t testing.TB, change ...func(*server.Config)) *site {
 	must(t, err)
 	vault, err := webhook.NewVault(secret)
 	must(t, err)
-	shape := server.DefaultConfig()
-	for _, f := range change {
-		f(&shape)
-	}
-	s.server, err = server.New(shape, server.Parts{
+	serverConf, parts := server.DefaultConfig(), server.Parts{
 		DB: s.API, Bucket: bucket, Store: store,
 		Locker:    object.Locker{Leases: s.lease(t, log), Log: log},
 		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
@@ -127,7 +124,11 @@ func newSite(t testing.TB, change ...func(*server.Config)) *site {
 		Erasures: &hooks.Erasures{DB: s.API, Queue: queue, Log: log},
 		Receipts: receipts, Tracers: noop.NewTracerProvider(),
 		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Log: log,
-	})
+	}
+	for _, option := range options {
+		option(&serverConf, &parts)
+	}
+	s.server, err = server.New(serverConf, parts)
 	must(t, err)
 	listening := httptest.NewServer(s.server)
 	t.Cleanup(listening.Close)

@@ -1,8 +1,6 @@
 package server
 
 import (
-	"net"
-	"net/http"
 	"regexp"
 
 	"github.com/google/uuid"
@@ -16,11 +14,12 @@ const headerRequestID = "X-Request-Id"
 
 var requestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// setOrigin notes where the request came from, and answers with its id.
+// setOrigin notes where the request came from, as far as that can be believed, and answers with its id.
 func (s *Server) setOrigin(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
-		o := tenant.Origin{Address: clientAddress(r), RequestID: r.Header.Get(headerRequestID)}
+		s.TrustedProxies.sift(r)
+		o := tenant.Origin{Address: c.RealIP(), RequestID: r.Header.Get(headerRequestID)}
 		if !requestID.MatchString(o.RequestID) {
 			o.RequestID = uuid.NewString()
 		}
@@ -28,13 +27,4 @@ func (s *Server) setOrigin(next echo.HandlerFunc) echo.HandlerFunc {
 		c.SetRequest(r.WithContext(tenant.WithOrigin(r.Context(), o)))
 		return next(c)
 	}
-}
-
-// clientAddress returns the IP address that the request came from.
-func clientAddress(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }

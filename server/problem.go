@@ -77,6 +77,9 @@ var problems = []struct {
 	{errBadRequest, problemOf("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.")},
 	{errNotFound, problemOf("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 	{errMethod, problemOf("method-not-allowed", 405, "Method not allowed", "This address takes other methods; Allow tells which.")},
+	{errTooMany, problemOf("rate-limited", 429, "Too many requests", "Nothing is lost. Wait for as long as Retry-After says, and go on.")},
+	{errTooManyTransfer, problemOf("slow-down", 423, "Too many requests to uploads", "Nothing is lost. Wait for as long as Retry-After says, and go on.")},
+	{errTenantBusy, problemOf("tenant-busy", 423, "Too many uploads at a time", retryDetail)},
 
 	{hooks.ErrForbidden, problemOf("forbidden", 403, "Not allowed", "Your role can look at uploads but not send, resume or cancel any.")},
 	{hooks.ErrNotYourProject, problemOf("not-your-project", 403, "Not one of your projects", "Name a project that your token covers, or ask your administrator for one that covers it.")},
@@ -243,7 +246,9 @@ func writeProblem(w http.ResponseWriter, method string, p problem) (status int, 
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="tramo"`) // RFC 6750, section 3
 	case http.StatusLocked, http.StatusServiceUnavailable:
-		h.Set("Retry-After", "1")
+		if h.Get("Retry-After") == "" {
+			h.Set("Retry-After", "1")
+		}
 	}
 	w.WriteHeader(p.Status)
 	if method == http.MethodHead {

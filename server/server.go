@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -31,9 +32,11 @@ type Config struct {
 	LockTimeout    time.Duration // how long a request waits for an upload that another one writes
 	ShutdownTime   time.Duration // how long running requests may take to save what they have
 
-	RequestTime time.Duration // how long a request that is no upload may take to arrive, and its answer to leave
-	MaxBody     int64         // bytes of such a request's body, unless its route takes more
-	CORSOrigins []string      // whose pages may use the API; * for all
+	RequestTime    time.Duration // how long a request that is no upload may take to arrive, and its answer to leave
+	MaxBody        int64         // bytes of such a request's body, unless its route takes more
+	CORSOrigins    []string      // whose pages may use the API; * for all
+	TrustedProxies Proxies       // whose word on where a request came from is believed
+	TenantUploads  int           // of a tenant that may send to this server at the same time, unless it has a maximum of its own; 0 for any number
 }
 
 // DefaultConfig is what is used for what is not said.
@@ -45,6 +48,7 @@ func DefaultConfig() Config {
 		ShutdownTime:   30 * time.Second,
 		RequestTime:    30 * time.Second,
 		MaxBody:        1 << 20,
+		TenantUploads:  500,
 	}
 }
 
@@ -73,6 +77,7 @@ type Parts struct {
 	Erasures  *hooks.Erasures
 	Verifier  *Verifier
 	Metrics   *Metrics
+	Limits    *Limits // nil for none
 	Tracers   trace.TracerProvider
 	Log       *slog.Logger
 }
@@ -84,6 +89,8 @@ type Server struct {
 	echo    *echo.Echo
 	handler http.Handler // echo, traced
 	denials denials
+	slots   Slots
+	maxima  sync.Map // of uploads at a time, by tenant
 }
 
 // New wires the routes.
@@ -97,18 +104,20 @@ func New(c Config, p Parts) (*Server, error) {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.handleError
-	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound)
+	e.IPExtractor = s.TrustedProxies.extractor()
+	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, s.limitAddress)
 
-	api := e.Group("/api", s.authenticate)
+	api := e.Group("/api", s.authenticate, s.limitUser)
 	s.routeUploads(api)
 	s.routeWebhooks(api)
 	s.routeContent(api)
 	s.routeBatches(api)
 	s.routeErasure(api)
 	s.routeAudit(api)
+	s.routeTenant(api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
-			nameProtocol, s.authenticate)
+			nameProtocol, s.authenticate, s.limitUser, s.takeSlot)
 		e.OPTIONS(path, tusOptions)
 	}
 	api.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware

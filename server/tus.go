@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -42,6 +43,7 @@ func (s *Server) newTus() (serve, options echo.HandlerFunc, err error) {
 		PreUploadCreateCallback:    s.admit,
 		NetworkTimeout:             s.NetworkTimeout,
 		AcquireLockTimeout:         s.LockTimeout,
+		RespectForwardedHeaders:    true, // as far as Proxies lets them through
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up tus: %w", err)
@@ -152,15 +154,18 @@ func (s *Server) base() string { return strings.TrimSuffix(s.PublicURL, "/") + U
 
 // locate returns the address of an upload as tusd forms it.
 func (s *Server) locate(r handler.HTTPRequest, id string) string {
-	return s.baseAt(r.Header.Get("Host")) + UploadsPath + "/" + id
+	return s.baseAt(r.Header, r.Header.Get("Host")) + UploadsPath + "/" + id
 }
 
 // baseOf returns what the addresses begin with that a request is answered with.
-func (s *Server) baseOf(r *http.Request) string { return s.baseAt(r.Host) }
+func (s *Server) baseOf(r *http.Request) string { return s.baseAt(r.Header, r.Host) }
 
-func (s *Server) baseAt(host string) string {
+// baseAt believes what is left of forwarding headers: those of trusted proxies.
+func (s *Server) baseAt(h http.Header, host string) string {
 	if s.PublicURL != "" {
 		return strings.TrimSuffix(s.PublicURL, "/")
 	}
-	return "http://" + host
+	scheme := cmp.Or(h.Get("X-Forwarded-Proto"), "http")
+	host = cmp.Or(h.Get("X-Forwarded-Host"), host)
+	return scheme + "://" + strings.TrimSuffix(host, map[string]string{"http": ":80", "https": ":443"}[scheme])
 }

@@ -12,12 +12,9 @@ import (
 // ErrTooLarge says that the tenant may not have an upload of this size.
 var ErrTooLarge = errors.New("upload is larger than its tenant may have any")
 
-// warnings are the shares of a quota, in percent, at which its tenant is warned.
+// warnings are the shares of a quota, in percent, at which its tenant is warned. The detail of [AnnounceQuotaWarning] has
+// percent, charged_bytes and quota_bytes.
 var warnings = [...]int64{80, 95}
-
-// AnnounceQuotaWarning is announced when a tenant's charge reaches one of them from below. Its detail has percent,
-// charged_bytes and quota_bytes.
-const AnnounceQuotaWarning = "quota.warning"
 
 // A charge is what the creation of uploads did to a tenant's quota.
 type charge struct {

@@ -32,6 +32,7 @@ type serveCommand struct {
 	batchSettings
 	deletedSettings
 	tokenSettings
+	limitSettings
 	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
 	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
@@ -52,6 +53,7 @@ type configs struct {
 	webhooks webhook.Config
 	batches  hooks.BatchConfig
 	deleted  time.Duration
+	limits   limits
 	log      *slog.Logger
 }
 
@@ -72,6 +74,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 	}
 	k.auth.JWKSURL = c.JWKSURL
 	k.database.Replica = c.ReplicaName(m)
+	k.limits = c.limit(&k.server, m)
 	k.server.Listen, k.server.PublicURL, k.server.NetworkTimeout = c.Listen, c.PublicURL, c.NetworkTimeout
 	c.apply(&k.server, m)
 	m.Check("TRAMO_JWT_SECRET, TRAMO_JWKS_URL", k.auth.Validate())
@@ -144,6 +147,10 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if err != nil {
 		return server.Parts{}, err
 	}
+	limits, err := server.NewLimits(k.limits.rates, k.limits.redis, registry, k.log)
+	if err != nil {
+		return server.Parts{}, err
+	}
 	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log, DeletedKeep: k.deleted}
 	store, err := object.NewStore(db, bucket, finisher, finisher, k.store, metrics, k.log)
 	if err != nil {
@@ -162,6 +169,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		Erasures:  &hooks.Erasures{DB: db, Queue: queue, Log: k.log},
 		Verifier:  verifier,
 		Metrics:   server.NewMetrics(registry),
+		Limits:    limits,
 		Tracers:   telemetry.NewTracerProvider(),
 		Log:       k.log,
 	}, nil

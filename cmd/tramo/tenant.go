@@ -22,8 +22,8 @@ type tenantSetCommand struct {
 
 // Run implements the command.
 func (c *tenantSetCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	if c.MaxUploads != nil && *c.MaxUploads < 0 {
-		m.Check("--max-uploads", fmt.Errorf("%d is less than 0", *c.MaxUploads))
+	if c.MaxUploads != nil {
+		m.Check("--max-uploads", cli.CheckNotNegative(*c.MaxUploads))
 	}
 	db, err := openAsOperator(ctx, c.Database, m)
 	if err != nil {

@@ -58,6 +58,7 @@ collect() {
 	fi
 	[ "$scope" = test ] || return 0
 	have exiftool || need libimage-exiftool-perl
+	have redis-server || need redis-server
 	have_browser || need chromium
 }
 
@@ -121,6 +122,10 @@ install "$@"
 case " $* " in *" libvips-dev "*)
 	# Since Debian 13 libheif reads an iPhone's photos by a plugin, which is only recommended.
 	! apt-cache show libheif-plugin-libde265 >/dev/null 2>&1 || install libheif-plugin-libde265
+	;;
+esac
+case " $* " in *" redis-server "*)
+	! command -v systemctl >/dev/null || systemctl --quiet disable redis-server.service || true
 	;;
 esac
 case " $* " in *" clamav-daemon "*)

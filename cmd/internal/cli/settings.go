@@ -125,3 +125,11 @@ func CheckAddress(s string) error {
 	}
 	return nil
 }
+
+// CheckNotNegative reports whether n is a number of something.
+func CheckNotNegative(n int) error {
+	if n < 0 {
+		return fmt.Errorf("%d is less than 0", n)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+)
+
+// Proxies are the networks whose word on where a request came from is believed.
+type Proxies []netip.Prefix
+
+// ParseProxies reads networks such as 10.0.0.0/8 or 2001:db8::/32, or single addresses, with commas between them.
+func ParseProxies(list string) (Proxies, error) {
+	var ps Proxies
+	for s := range strings.SplitSeq(list, ",") {
+		if s = strings.TrimSpace(s); s == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if a, single := netip.ParseAddr(s); single == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil || p.Addr().Is4In6() {
+			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
+		}
+		ps = append(ps, p.Masked())
+	}
+	return ps, nil
+}
+
+// extractor finds the client's address: of those that X-Forwarded-For lists, and the peer's, the last one that is no
+// proxy of ours. What stands left of it anybody may have written there.
+func (ps Proxies) extractor() echo.IPExtractor {
+	if len(ps) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	// echo believes all private networks unless it is told not to.
+	options := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, p := range ps {
+		options = append(options, echo.TrustIPRange(&net.IPNet{
+			IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
+		}))
+	}
+	return echo.ExtractIPFromXFFHeader(options...)
+}
+
+// trusts reports whether the request's peer is one of the proxies.
+func (ps Proxies) trusts(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	a := peer.Addr().Unmap().WithZone("")
+	for _, p := range ps {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	forwardedHost  = regexp.MustCompile(`^[A-Za-z0-9.:\[\]-]+$`)
+	forwardedProto = regexp.MustCompile(`^https?$`)
+)
+
+// sift takes away from the request what only a proxy may say of the address that the client used, unless a proxy of
+// ours says it: then it is the last one's word. Whoever comes behind may believe what is left.
+func (ps Proxies) sift(r *http.Request) {
+	trusted := ps.trusts(r)
+	for name, valid := range map[string]*regexp.Regexp{"X-Forwarded-Host": forwardedHost, "X-Forwarded-Proto": forwardedProto} {
+		said := r.Header.Values(name)
+		if len(said) == 0 {
+			continue
+		}
+		last := said[len(said)-1]
+		last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
+		if r.Header.Del(name); trusted && valid.MatchString(last) {
+			r.Header.Set(name, last)
+		}
+	}
+	r.Header.Del("Forwarded") // RFC 7239; it would be a second truth
+}

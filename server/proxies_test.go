@@ -1,0 +1,62 @@
+package server_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tramo/tramo/server"
+)
+
+func behind(t testing.TB, networks string) func(*server.Config, *server.Parts) {
+	return func(c *server.Config, _ *server.Parts) {
+		var err error
+		c.TrustedProxies, err = server.ParseProxies(networks)
+		must(t, err)
+	}
+}
+
+// Behind a proxy each client has its own limit, and what it says itself gives it no other.
+func TestRateBehindAProxy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, behind(t, "127.0.0.0/8"), limited(t, server.Rates{IP: server.Rate{PerMinute: 2}}))
+	from := func(forwarded string) int {
+		return s.user.do("GET", s.url+"/", nil, "X-Forwarded-For", forwarded).status
+	}
+	for i, c := range []struct {
+		forwarded string
+		want      int
+	}{
+		{"203.0.113.9", 200},
+		{"1.1.1.1, 203.0.113.9", 200},
+		{"2.2.2.2, 203.0.113.9", 429},
+		{"203.0.113.10", 200},
+		{"2001:db8::1", 200},
+		{"2001:db8::2", 200},
+		{"2001:db8::3", 429},
+		{"2001:db8:0:1::3", 200},
+	} {
+		if got := from(c.forwarded); got != c.want {
+			t.Errorf("request %d, of %s: %d, want %d", i, c.forwarded, got, c.want)
+		}
+	}
+}
+
+// An upload's address is the one that its client used, as a trusted proxy tells it, and nobody else.
+func TestLocationBehindAProxy(t *testing.T) {
+	t.Parallel()
+	said := []string{"X-Forwarded-Host", "uploads.example.com", "X-Forwarded-Proto", "https", "Forwarded", "host=evil.example"}
+	for networks, prefix := range map[string]string{"127.0.0.0/8": "https://uploads.example.com/api/uploads/", "10.0.0.0/8": ""} {
+		s := newSite(t, behind(t, networks))
+		if prefix == "" {
+			prefix = s.user.uploads + "/"
+		}
+		headers := append([]string{"Upload-Metadata", metadata("client_id", "one", "filename", "a.jpg")}, said...)
+		first := s.user.create(5, headers...)
+		if !strings.HasPrefix(first, prefix) {
+			t.Errorf("with proxies in %s an upload is at %s", networks, first)
+		}
+		if again := s.user.create(5, headers...); again != first {
+			t.Errorf("with proxies in %s the same upload is at %s", networks, again)
+		}
+	}
+}

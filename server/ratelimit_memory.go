@@ -1,0 +1,44 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/throttled/throttled/v2"
+	"github.com/throttled/throttled/v2/store/memstore"
+)
+
+// memoryKeys is how many clients a policy remembers, some 10 MiB of them. Of more, those are forgotten that have not
+// asked for longest; they begin anew.
+const memoryKeys = 1 << 16
+
+// A memory counts in this process.
+type memory map[string]*throttled.GCRARateLimiterCtx // by policy
+
+func newMemory(policies ...policy) (memory, error) {
+	m := memory{}
+	for _, p := range policies {
+		if p.rate == 0 {
+			continue
+		}
+		store, err := memstore.NewCtx(memoryKeys)
+		if err != nil {
+			return nil, fmt.Errorf("make room for rate limit %s: %w", p.name, err)
+		}
+		limiter, err := throttled.NewGCRARateLimiterCtx(store, throttled.RateQuota{
+			MaxRate: throttled.PerDuration(p.rate, time.Minute), MaxBurst: p.burst - 1, // on top of one
+		})
+		if err != nil {
+			return nil, fmt.Errorf("set rate limit %s: %w", p.name, err)
+		}
+		limiter.SetMaxCASAttemptsLimit(1000) // of requests at the same moment, each makes one succeed
+		m[p.name] = limiter
+	}
+	return m, nil
+}
+
+func (m memory) take(ctx context.Context, p policy, key string, n int) (verdict, error) {
+	limited, r, err := m[p.name].RateLimitCtx(ctx, key, n)
+	return verdict{allowed: !limited, remaining: r.Remaining, reset: r.ResetAfter, retry: r.RetryAfter}, err
+}

@@ -1,0 +1,187 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/test/stack"
+)
+
+func startRedis(t *testing.T) *stack.Redis {
+	t.Helper()
+	r, err := stack.StartRedis(t.Context())
+	must(t, err)
+	t.Cleanup(func() { must(t, r.Stop()) })
+	return r
+}
+
+// A sharing site counts in the Redis at url.
+type sharing struct {
+	*site
+	registry *prometheus.Registry
+	log      *notes
+}
+
+// newSharing waits for Redis no longer than patience.
+func newSharing(t *testing.T, url string, patience time.Duration, r server.Rates) *sharing {
+	t.Helper()
+	s := &sharing{registry: prometheus.NewRegistry(), log: &notes{}}
+	s.site = newSite(t, func(_ *server.Config, p *server.Parts) {
+		redis, err := server.OpenRedis(url, patience)
+		must(t, err)
+		t.Cleanup(func() { must(t, redis.Close()) })
+		p.Limits, err = server.NewLimits(r, redis, s.registry, slog.New(slog.NewTextHandler(s.log, nil)))
+		must(t, err)
+	})
+	return s
+}
+
+// gauge is whether the metric says that Redis is up.
+func (s *sharing) up(t *testing.T) float64 { return s.value(t, "tramo_rate_limit_redis_up") }
+
+func (s *sharing) value(t *testing.T, name string) float64 {
+	t.Helper()
+	families, err := s.registry.Gather()
+	must(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			m := f.GetMetric()[0]
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+// notes keep what is logged.
+type notes struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (n *notes) Write(b []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.text.Write(b)
+}
+
+func (n *notes) lines() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return strings.Count(n.text.String(), "\n")
+}
+
+// Servers that share a Redis allow together what one would, however many ask at once.
+func TestRatesAreShared(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	const burst, tries = 40, 200
+	rates := server.Rates{IP: server.Rate{PerMinute: 1, Burst: burst}}
+	servers := []*sharing{newSharing(t, redis.URL(), patience, rates), newSharing(t, redis.URL(), patience, rates)}
+	var allowed atomic.Int64
+	g := new(errgroup.Group)
+	g.SetLimit(32)
+	for i := range tries {
+		g.Go(func() error {
+			if s := servers[i%2]; s.user.do("GET", s.user.uploads, nil).status == 200 {
+				allowed.Add(1)
+			}
+			return nil
+		})
+	}
+	must(t, g.Wait())
+	if n := allowed.Load(); n < burst || n > burst+1 { // one a minute more
+		t.Errorf("%d requests were allowed, want %d", n, burst)
+	}
+}
+
+// Redis is killed, and comes back: no request fails, each server keeps the limit by itself meanwhile, one line says that
+// it is gone and one that it is back, and the metric says which.
+func TestRedisGone(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	s := newSharing(t, redis.URL(), time.Second, server.Rates{IP: server.Rate{PerMinute: 60000, Burst: 1000}, User: server.Rate{PerMinute: 1, Burst: 20}})
+	get := func() int { return s.user.do("GET", s.user.uploads, nil).status }
+	if get() != 200 || s.up(t) != 1 {
+		t.Fatal("Redis is not used")
+	}
+	redis.Kill()
+	allowed := 0
+	for range 60 {
+		switch status := get(); status {
+		case 200:
+			allowed++
+		case 429:
+		default:
+			t.Fatalf("a request was answered with %d", status)
+		}
+	}
+	if allowed < 20 || allowed > 21 {
+		t.Errorf("%d requests were allowed by a server alone, want 20", allowed)
+	}
+	if s.up(t) != 0 || s.log.lines() != 1 {
+		t.Errorf("the metric says %v, and the log has %d lines, want 0 and 1", s.up(t), s.log.lines())
+	}
+	must(t, redis.Start(context.WithoutCancel(t.Context())))
+	eventually(t, "Redis is used again", func() bool { get(); return s.up(t) == 1 })
+	if s.log.lines() != 2 {
+		t.Errorf("the log has %d lines, want 2", s.log.lines())
+	}
+	before := s.value(t, "tramo_rate_limit_fallbacks_total")
+	get()
+	if after := s.value(t, "tramo_rate_limit_fallbacks_total"); after != before {
+		t.Error("a request was counted alone while Redis is there")
+	}
+}
+
+// A Redis that answers late costs a few requests a moment each, and then none of them anything.
+func TestRedisSlow(t *testing.T) {
+	t.Parallel()
+	redis := startRedis(t)
+	proxy, err := stack.NewProxy(redis.Addr())
+	must(t, err)
+	t.Cleanup(proxy.Close)
+	s := newSharing(t, "redis://"+proxy.Addr(), 200*time.Millisecond, server.Rates{IP: server.Rate{PerMinute: 60000}})
+	s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
+	must(t, proxy.Latency(2*time.Second))
+	start := time.Now()
+	const requests = 50
+	for range requests {
+		s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
+	}
+	if took := time.Since(start); took > requests*time.Second/10 {
+		t.Errorf("%d requests took %s beside a Redis that takes 2 s for each", requests, took)
+	}
+	if s.up(t) != 0 {
+		t.Error("the metric says that Redis is up")
+	}
+	proxy.Clear()
+	eventually(t, "Redis is used again", func() bool {
+		s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
+		return s.up(t) == 1
+	})
+}
+
+// A server starts, and serves, where its Redis is not there.
+func TestRedisNeverThere(t *testing.T) {
+	t.Parallel()
+	s := newSharing(t, "redis://127.0.0.1:1", server.RedisPatience, server.Rates{IP: server.Rate{PerMinute: 100}})
+	for range 10 {
+		s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
+	}
+	for _, url := range []string{"localhost:6379", "http://cache", "redis://cache/zero"} {
+		if _, err := server.OpenRedis(url, server.RedisPatience); err == nil {
+			t.Errorf("%s passes for a Redis", url)
+		}
+	}
+}

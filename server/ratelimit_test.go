@@ -1,0 +1,152 @@
+package server_test
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+
+	"github.com/dunglas/httpsfv"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/tenant"
+)
+
+// limited makes a site hold its clients to the rates.
+func limited(t testing.TB, r server.Rates) func(*server.Config, *server.Parts) {
+	return func(_ *server.Config, p *server.Parts) {
+		var err error
+		p.Limits, err = server.NewLimits(r, nil, prometheus.NewRegistry(), p.Log)
+		must(t, err)
+	}
+}
+
+// wantRefused checks a refusal by a rate limit: when to come back, in seconds, is said three times, and the same.
+func (a answer) wantRefused(t testing.TB, status int, problem, policy string) {
+	t.Helper()
+	a.want(t, status, problem)
+	wait, err := strconv.Atoi(a.header.Get("Retry-After"))
+	if err != nil || wait < 1 || wait > 60 {
+		t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+	}
+	r, w := a.rate(t, "RateLimit", policy, "r"), a.rate(t, "RateLimit", policy, "t")
+	if r != 0 || w != int64(wait) {
+		t.Errorf("RateLimit has r=%d and t=%d beside Retry-After: %d", r, w, wait)
+	}
+}
+
+// rate reads a parameter of a policy in one of the header fields, as a client would that knows structured fields.
+func (a answer) rate(t testing.TB, header, policy, parameter string) int64 {
+	t.Helper()
+	list, err := httpsfv.UnmarshalList(a.header.Values(header))
+	must(t, err)
+	for _, member := range list {
+		if item := member.(httpsfv.Item); item.Value == policy {
+			n, _ := item.Params.Get(parameter)
+			return n.(int64)
+		}
+	}
+	t.Errorf("%s is %q, without %s", header, a.header.Values(header), policy)
+	return -1
+}
+
+// An address is held to its rate whoever asks, also with tokens that are none, and whatever a client says of itself.
+func TestRateOfAnAddress(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, limited(t, server.Rates{IP: server.Rate{PerMinute: 5}}))
+	guesser := s.user
+	guesser.token = "guessed"
+	for i := range 5 {
+		a := guesser.do("GET", s.user.uploads, nil, "X-Forwarded-For", "203.0.113."+strconv.Itoa(i))
+		a.want(t, 401, "unauthorized")
+		if left := a.rate(t, "RateLimit", "ip", "r"); left != int64(4-i) {
+			t.Errorf("after %d requests %d are left", i+1, left)
+		}
+		a.wantHeader(t, "RateLimit-Policy", `"ip";q=5;w=60`)
+	}
+	s.user.do("GET", s.user.uploads, nil).wantRefused(t, 429, "rate-limited", "ip")
+	s.user.do("GET", s.url+"/", nil).wantRefused(t, 429, "rate-limited", "ip")
+	a := s.user.do("POST", s.user.uploads, nil, "Upload-Length", "5")
+	a.wantRefused(t, 429, "rate-limited", "ip")
+	a.wantHeader(t, "Tus-Resumable", "1.0.0")
+	s.user.do("HEAD", s.user.uploads+"/"+crew.Tenant.String(), nil).want(t, 404, "") // transfers count apart
+}
+
+// A user is held to its rate, and nobody else is with it: not another user of its name, nor one of its tenant.
+func TestRateOfAUser(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, limited(t, server.Rates{User: server.Rate{PerMinute: 60, Burst: 3}}))
+	namesake := s.newTenant(t)
+	colleague := s.as(t, tenant.Identity{Tenant: s.user.who.Tenant, User: "luz", Role: tenant.Empleado})
+	for range 3 {
+		a := s.user.do("GET", s.user.uploads, nil)
+		a.want(t, 200, "")
+		a.wantHeader(t, "RateLimit-Policy", `"user";q=3;w=3`)
+	}
+	s.user.do("GET", s.user.uploads, nil).wantRefused(t, 429, "rate-limited", "user")
+	namesake.do("GET", s.user.uploads, nil).want(t, 200, "")
+	colleague.do("GET", s.user.uploads, nil).want(t, 200, "")
+	eventually(t, "the user may ask again", func() bool { return s.user.do("GET", s.user.uploads, nil).status == 200 })
+}
+
+// Who has created as much as it may for now still sends, resumes and takes back what it has begun, and still asks.
+func TestRateOfCreations(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, limited(t, server.Rates{Uploads: server.Rate{PerMinute: 1, Burst: 4}, User: server.Rate{PerMinute: 2}}))
+	var urls []string
+	for range 4 {
+		urls = append(urls, s.user.create(8))
+	}
+	s.user.do("POST", s.user.uploads, nil, "Upload-Length", "5").wantRefused(t, 429, "rate-limited", "uploads")
+	for range 20 {
+		s.user.patch(urls[0], s.user.offset(urls[0]), nil).want(t, 204, "")
+	}
+	s.user.patch(urls[0], 0, reader(noise(8))).want(t, 204, "")
+	s.user.do("DELETE", urls[1], nil).want(t, 204, "")
+	s.user.do("GET", urls[0], nil).want(t, 200, "")
+}
+
+// A client that asks for its offset in a circle is told so with a status on which tus-js-client keeps the upload.
+func TestRateOfTransfers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, limited(t, server.Rates{Transfers: server.Rate{PerMinute: 60, Burst: 2}}))
+	url := s.user.create(8)
+	s.user.offset(url)
+	s.user.patch(url, 0, reader(noise(4))).want(t, 204, "")
+	a := s.user.do("HEAD", url, nil)
+	a.wantRefused(t, 423, "", "transfers")
+	a.wantHeader(t, "Tus-Resumable", "1.0.0")
+	s.user.patch(url, 4, reader(noise(4))).wantRefused(t, 423, "slow-down", "transfers")
+	eventually(t, "the client goes on where it was", func() bool {
+		return s.user.patch(url, 4, reader(noise(4))).status == http.StatusNoContent
+	})
+}
+
+// By address, too.
+func TestRateOfTransfersOfAnAddress(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, limited(t, server.Rates{IPTransfers: server.Rate{PerMinute: 60, Burst: 1}, IP: server.Rate{PerMinute: 2}}))
+	url := s.user.create(8)
+	s.user.offset(url)
+	a := s.user.do("HEAD", url, nil)
+	a.wantRefused(t, 423, "", "ip-transfers")
+	a.wantHeader(t, "Tus-Resumable", "1.0.0")
+	s.user.do("GET", url, nil).want(t, 200, "")
+}
+
+// Without a rate there is neither a limit nor a header.
+func TestNoRateNoLimit(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]func(*server.Config, *server.Parts){
+		"none": nil, "zero": {limited(t, server.Rates{})},
+	} {
+		s := newSite(t, options...)
+		for range 10 {
+			a := s.user.do("GET", s.user.uploads, nil)
+			a.want(t, 200, "")
+			if h := a.header.Get("RateLimit-Policy") + a.header.Get("RateLimit"); h != "" {
+				t.Errorf("%s: the answer tells of %s", name, h)
+			}
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package server_test
+
+import (
+	"encoding/json"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Each role learns what its tenant may do and has left, and of no other tenant.
+func TestGetTenant(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, limited(t, server.Rates{Uploads: server.Rate{PerMinute: 50, Burst: 2000}}))
+	s.newTenant(t)
+	s.exec(t, `update tenants set quota_bytes = 1000, max_upload_bytes = 300, max_uploads = 7 where id = $1`, s.user.who.Tenant)
+	s.user.create(250)
+	for _, role := range []tenant.Role{tenant.Empleado, tenant.Constructora, tenant.Inversionista, tenant.Admin} {
+		u := s.as(t, tenant.Identity{Tenant: s.user.who.Tenant, User: "luz", Role: role})
+		a := u.do("GET", s.url+"/api/tenant", nil)
+		a.want(t, 200, "")
+		var fields map[string]any
+		must(t, json.Unmarshal(a.body, &fields))
+		limits, _ := json.Marshal(fields["rate_limits"])
+		for name, want := range map[string]any{
+			"id": s.user.who.Tenant.String(), "quota_bytes": 1000.0, "charged_bytes": 250.0, "remaining_bytes": 750.0,
+			"max_upload_bytes": 300.0, "max_uploads": 7.0,
+		} {
+			if fields[name] != want {
+				t.Errorf("%s: %s is %v, want %v", role, name, fields[name], want)
+			}
+		}
+		if string(limits) != `[{"burst":2000,"name":"uploads","per_minute":50}]` {
+			t.Errorf("%s: the limits are %s", role, limits)
+		}
+	}
+	stranger := s.as(t, tenant.Identity{Tenant: crew.Tenant, User: "luz", Role: tenant.Constructora})
+	stranger.do("GET", s.url+"/api/tenant", nil).want(t, 404, "not-found")
+}
+
+// Who is refused for want of room learns, in numbers, what there is.
+func TestRefusalsTellWhatRemains(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, `update tenants set quota_bytes = 1000, max_upload_bytes = 900 where id = $1`, s.user.who.Tenant)
+	s.user.create(250)
+	for _, c := range []struct {
+		length, problem string
+		want            map[string]float64
+	}{
+		{"751", "quota-exceeded", map[string]float64{"quota_bytes": 1000, "charged_bytes": 250, "remaining_bytes": 750}},
+		{"901", "too-large", map[string]float64{"max_bytes": 900}},
+		{"67108865", "too-large", map[string]float64{"max_bytes": maxSize}},
+	} {
+		a := s.user.do("POST", s.user.uploads, nil, "Upload-Length", c.length)
+		a.want(t, 413, c.problem)
+		var got map[string]any
+		must(t, json.Unmarshal(a.body, &got))
+		for name, want := range c.want {
+			if got[name] != want {
+				t.Errorf("%s bytes: %s is %v, want %v", c.length, name, got[name], want)
+			}
+		}
+	}
+	a := s.user.do("POST", s.user.uploads, nil, "Upload-Length", "", "Upload-Defer-Length", "1")
+	a.want(t, 413, "quota-exceeded")
+}
+
+// A tenant whose slots are all taken waits, and is told so in a way that tus clients survive. HEAD and DELETE go at once,
+// and so do other tenants.
+func TestUploadsAtATime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.TenantUploads, c.LockTimeout = 1, 300*time.Millisecond })
+	slow, quick, third := s.user.create(8), s.user.create(8), s.user.create(8)
+	body, sender := io.Pipe()
+	ended := make(chan answer, 1)
+	go func() { ended <- s.user.patch(slow, 0, body) }()
+	_, err := sender.Write(noise(4))
+	must(t, err)
+	var a answer
+	eventually(t, "the only slot is taken", func() bool {
+		a = s.user.patch(quick, 0, reader(noise(1)), "Content-Length", "1")
+		return a.status == 423
+	})
+	a.want(t, 423, "tenant-busy")
+	a.wantHeader(t, "Retry-After", "5")
+	a.wantHeader(t, "Tus-Resumable", "1.0.0")
+	s.user.do("POST", s.user.uploads, reader(noise(4)), "Upload-Length", "8", "Content-Type", octets).want(t, 423, "tenant-busy")
+	offset := s.user.offset(quick)
+	s.user.do("DELETE", third, nil).want(t, 204, "")
+	s.user.create(8)
+	other := s.newTenant(t)
+	other.patch(other.create(8), 0, reader(noise(8))).want(t, 204, "")
+
+	_, err = sender.Write(noise(4))
+	must(t, err)
+	must(t, sender.Close())
+	(<-ended).want(t, 204, "")
+	s.user.patch(quick, offset, reader(noise(8-offset))).want(t, 204, "")
+}

@@ -1,0 +1,35 @@
+package stack_test
+
+import (
+	"context"
+	"net"
+	"testing"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A Redis that was killed comes back at the same address, and nothing of it is left behind when it is stopped.
+func TestRedis(t *testing.T) {
+	t.Parallel()
+	r, err := stack.StartRedis(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Stop(); err != nil {
+			t.Error(err)
+		}
+		if conn, err := net.Dial("tcp", r.Addr()); err == nil {
+			conn.Close()
+			t.Error("it still listens")
+		}
+	})
+	url := r.URL()
+	r.Kill()
+	if err := r.Start(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if r.URL() != url {
+		t.Errorf("it moved from %s to %s", url, r.URL())
+	}
+}
