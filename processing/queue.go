@@ -43,16 +43,21 @@ func NewQueue(db *storage.DB, log *slog.Logger) (*Queue, error) {
 	return &Queue{client: client}, nil
 }
 
-// Enqueue adds the uploads' processing jobs in the transaction that makes them uploaded.
+// Enqueue adds the uploads' processing jobs in the transaction that makes them uploaded. The more of their tenant's wait, the
+// later they are worked.
 func (q *Queue) Enqueue(ctx context.Context, tx storage.Tx, uploads ...uuid.UUID) error {
 	metadata, err := traceMetadata(ctx)
+	if err != nil {
+		return err
+	}
+	priority, err := nextPriority(ctx, tx)
 	if err != nil {
 		return err
 	}
 	jobs := make([]river.InsertManyParams, len(uploads))
 	for i, id := range uploads {
 		jobs[i] = river.InsertManyParams{
-			Args: Args{TenantID: tx.Tenant, UploadID: id}, InsertOpts: &river.InsertOpts{Metadata: metadata},
+			Args: Args{TenantID: tx.Tenant, UploadID: id}, InsertOpts: &river.InsertOpts{Metadata: metadata, Priority: priority},
 		}
 	}
 	// The fast insert returns no row, and so needs no right to read other tenants' jobs.

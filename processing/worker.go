@@ -104,7 +104,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		return fmt.Errorf("start the worker pool: %w", err)
 	}
 	p.log.InfoContext(ctx, "working", slog.Int("workers", p.Workers))
-	<-ctx.Done()
+	p.rank(ctx)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime+5*time.Second)
 	defer cancel()
 	if err := client.Stop(last); err != nil {

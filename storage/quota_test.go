@@ -196,4 +196,3 @@ func TestWaiting(t *testing.T) {
 		})
 	}
 }
-
