@@ -41,6 +41,8 @@ var cases = []struct {
 	{"beside", beside},
 	{"head", heads},
 	{"batches", batches},
+	{"quota", quota},
+	{"fairness", fairness},
 }
 
 func main() {

@@ -164,6 +164,7 @@ func (s *stand) serveTramo(ctx context.Context, sv *server, endpoint string) (er
 		"TRAMO_MAX_UPLOAD_SIZE=2GiB", "TRAMO_LOG_FORMAT=text", "TMPDIR="+sv.temp,
 		fmt.Sprintf("TRAMO_MAX_BATCH=%d", kickoff),
 	)
+	env = append(env, stack.NoRateLimits()...) // all clients are one user at one address
 	sv.token = s.token
 	if sv.process, err = stack.Start(stack.ProcessConfig{Path: s.bin.Path("tramo"), Args: []string{"serve"}, Env: env}); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,7 +77,7 @@ func (s *site) env(role string, extra ...string) []string {
 		"TRAMO_JWT_SECRET="+secret,
 		"TRAMO_LOG_FORMAT=text",
 	)
-	return append(env, extra...)
+	return slices.Concat(env, stack.NoRateLimits(), extra)
 }
 
 // run runs a command of tramo with an operator's rights and returns what it printed.

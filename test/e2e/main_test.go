@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,7 +124,7 @@ func (in *installation) env(role string, extra ...string) []string {
 		// The receivers of webhooks are the tests'.
 		"TRAMO_WEBHOOK_KEY="+in.secret, "TRAMO_WEBHOOK_ALLOW=127.0.0.0/8", "TRAMO_WEBHOOK_ALLOW_HTTP=true",
 	)
-	return append(env, extra...)
+	return slices.Concat(env, stack.NoRateLimits(), extra)
 }
 
 // run runs a command to its end with an operator's rights and returns what it printed.

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+const (
+	burst       = 300 // photos of one company
+	burstAtOnce = 16
+	singles     = 3 // photos of the other one, one after the other, while the burst is sent and worked
+)
+
+// fairness measures how long one company's photo takes, from its creation until it is completed, while nothing else
+// happens, and in the middle of another company's burst: as things are, and with all jobs in the order of arrival.
+func fairness(ctx context.Context, b *bench) error {
+	workers, err := b.startWorkers(ctx)
+	if err != nil {
+		return err
+	}
+	defer workers.stop() //nolint:errcheck // Nothing is measured any more.
+	sent, done := map[string]figures{}, map[string]figures{}
+	for _, when := range []string{"alone", "fair", "fifo"} {
+		sent[when], done[when] = figures{}, figures{}
+	}
+	for i := range b.repeat {
+		for _, order := range []string{"fair", "fifo"} {
+			if err := b.setOrder(ctx, order == "fifo"); err != nil {
+				return err
+			}
+			err := b.burstBeside(ctx, fmt.Sprintf("%s-%d-%d", order, i, time.Now().UnixNano()), func(when string, up, all time.Duration) {
+				if when == "burst" {
+					when = order
+				}
+				sent[when].add(tramo, up.Seconds()*1000)
+				done[when].add(tramo, all.Seconds()*1000)
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range []struct{ when, name string }{
+		{"alone", "a photo, nothing else"},
+		{"fair", fmt.Sprintf("a photo, in another company's burst of %d", burst)},
+		{"fifo", "the same, jobs in the order of arrival"},
+	} {
+		b.spread(r.name, done[r.when])
+		b.row("ms to send "+r.name, sent[r.when], "%.0f", "", true)
+		goal := ""
+		if r.when == "fair" {
+			goal = "≤ 2000 more"
+		}
+		b.row("ms to complete "+r.name, done[r.when], "%.0f", goal, done[r.when].of(tramo) <= done["alone"].of(tramo)+2000)
+	}
+	return nil
+}
+
+// burstBeside lets one company send its burst and, once half of it is there, another one single photos. It returns
+// when the burst is worked.
+func (b *bench) burstBeside(ctx context.Context, name string, tell func(when string, sent, done time.Duration)) error {
+	t, err := b.target(ctx, tramo, b.s3.Endpoint())
+	if err != nil {
+		return err
+	}
+	defer t.close() //nolint:errcheck // It has answered all that was asked.
+	ours, theirs := *t.server, *t.server
+	if ours.token, err = b.tenant(ctx, "one photo "+name, "1TiB"); err != nil {
+		return err
+	}
+	if theirs.token, err = b.tenant(ctx, "burst "+name, "1TiB"); err != nil {
+		return err
+	}
+	picture := stack.Photo(stack.PhotoConfig{Width: 1600, Height: 1200, Seed: uint64(time.Now().UnixNano())})
+	single := func(when string) error {
+		start := time.Now()
+		address, err := ours.sendPicture(ctx, picture)
+		if err != nil {
+			return err
+		}
+		up := time.Since(start)
+		if err := ours.completed(ctx, address); err != nil {
+			return err
+		}
+		tell(when, up, time.Since(start))
+		return nil
+	}
+	for range 2 { // the first one warms up
+		if err := single("alone"); err != nil {
+			return err
+		}
+	}
+	var arrived atomic.Int64
+	half := make(chan struct{})
+	g, sending := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return together(sending, burstAtOnce, burst, func(ctx context.Context) error {
+			_, err := theirs.sendPicture(ctx, picture)
+			if arrived.Add(1) == burst/2 {
+				close(half)
+			}
+			return err
+		})
+	})
+	g.Go(func() error {
+		select {
+		case <-half:
+		case <-sending.Done():
+			return sending.Err()
+		}
+		for range singles {
+			if err := single("burst"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	start := time.Now()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	left, err := b.waiting(ctx)
+	b.note("%s: %d jobs of the burst waited when the single photos were done, %s after it began", name, left, time.Since(start).Round(time.Millisecond))
+	if err != nil {
+		return err
+	}
+	return poll(ctx, func() (bool, error) {
+		left, err := b.waiting(ctx)
+		return left == 0, err
+	})
+}
+
+// waiting counts jobs that are not done.
+func (s *stand) waiting(ctx context.Context) (n int, err error) {
+	err = s.sql(ctx, func(c *pgx.Conn) error {
+		return c.QueryRow(ctx, `select count(*) from river_job where kind = 'process_upload' and finalized_at is null`).Scan(&n)
+	})
+	return n, err
+}
+
+// setOrder makes all jobs equal, so that they are worked in the order of arrival, or leaves them as they are made.
+func (s *stand) setOrder(ctx context.Context, fifo bool) error {
+	return s.sql(ctx, func(c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `
+			create or replace function bench_fifo() returns trigger language plpgsql as $$
+			begin new.priority := 1; return new; end $$;
+			drop trigger if exists bench_fifo on river_job`)
+		if err == nil && fifo {
+			_, err = c.Exec(ctx, `create trigger bench_fifo before insert or update on river_job for each row execute function bench_fifo()`)
+		}
+		return err
+	})
+}
+
+func (s *stand) sql(ctx context.Context, f func(*pgx.Conn) error) error {
+	c, err := pgx.Connect(ctx, s.postgres.URL("postgres", database))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(c), c.Close(ctx))
+}
+
+// sendPicture creates an upload and sends it in one PATCH.
+func (sv *server) sendPicture(ctx context.Context, picture []byte) (address string, err error) {
+	h, err := sv.do(ctx, http.MethodPost, sv.url, 0, map[string]string{
+		"Upload-Length":   strconv.Itoa(len(picture)),
+		"Upload-Metadata": "filetype " + base64.StdEncoding.EncodeToString([]byte("image/jpeg")),
+	}, http.StatusCreated)
+	if err != nil {
+		return "", err
+	}
+	address = h.Get("Location")
+	r, err := http.NewRequestWithContext(ctx, http.MethodPatch, address, bytes.NewReader(picture))
+	if err != nil {
+		return "", err
+	}
+	for k, v := range sv.headers() {
+		r.Header.Set(k, v)
+	}
+	r.Header.Set("Content-Type", octets)
+	r.Header.Set("Upload-Offset", "0")
+	_, err = answered(r, http.StatusNoContent)
+	return address, err
+}
+
+// completed waits until the upload at address is.
+func (sv *server) completed(ctx context.Context, address string) error {
+	return poll(ctx, func() (bool, error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+		if err != nil {
+			return false, err
+		}
+		r.Header.Set("Authorization", "Bearer "+sv.token)
+		body, err := answered(r, http.StatusOK)
+		if err != nil {
+			return false, err
+		}
+		var upload struct{ Status string }
+		if err := json.Unmarshal(body, &upload); err != nil {
+			return false, err
+		}
+		if upload.Status == "failed" {
+			return false, fmt.Errorf("an upload failed: %s", body)
+		}
+		return upload.Status == "completed", nil
+	})
+}
+
+func answered(r *http.Request, want int) ([]byte, error) {
+	res, err := clients.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != want {
+		err = &refusal{method: r.Method, status: res.StatusCode, body: body}
+	}
+	return body, err
+}
+
+// workers are what completes uploads.
+type workers struct {
+	bin     *stack.Binaries
+	clamd   *stack.Clamd
+	process *stack.Process
+}
+
+func (s *stand) startWorkers(ctx context.Context) (w *workers, err error) {
+	w = &workers{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.stop())
+		}
+	}()
+	if w.bin, err = stack.Build(ctx, "tramo-worker"); err != nil {
+		return w, err
+	}
+	if w.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{}); err != nil {
+		return w, err
+	}
+	w.process, err = stack.Start(stack.ProcessConfig{Path: w.bin.Path("tramo-worker"), Env: append(s.tramoEnv("tramo_worker"),
+		"TRAMO_S3_ENDPOINT="+s.s3.Endpoint(), "TRAMO_S3_BUCKET="+s.s3.Bucket(), "TRAMO_CLAMD="+w.clamd.Address(),
+		"TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_LOG_FORMAT=text",
+	)})
+	if err != nil {
+		return w, err
+	}
+	return w, w.process.WaitForLog(ctx, "msg=working")
+}
+
+func (w *workers) stop() (err error) {
+	if w.process != nil {
+		err = w.process.Stop()
+	}
+	if w.clamd != nil {
+		err = errors.Join(err, w.clamd.Stop())
+	}
+	if w.bin != nil {
+		err = errors.Join(err, w.bin.Remove())
+	}
+	return err
+}
