@@ -48,6 +48,14 @@ func (p *plant) priorities(t *testing.T, ctx context.Context) string {
 	return runs
 }
 
+// next is the tenant whose job River would fetch.
+func (p *plant) next(t *testing.T) (id uuid.UUID) {
+	t.Helper()
+	must(t, p.Worker.Pool().QueryRow(t.Context(), `
+		select args->>'tenant_id' from river_job where state = 'available' order by priority, scheduled_at, id limit 1`).Scan(&id))
+	return id
+}
+
 func (p *plant) wantPriorities(t *testing.T, when string, ctx context.Context, want string) {
 	t.Helper()
 	if got := p.priorities(t, ctx); got != want {
@@ -75,9 +83,13 @@ func TestBurstGivesWay(t *testing.T) {
 	if moved := rank(); moved != 0 {
 		t.Errorf("%d jobs moved without a reason", moved)
 	}
-	p.exec(t, `delete from river_job where id in (select id from river_job order by priority, id limit 5)`) // worked
+	p.exec(t, `delete from river_job where id in (select id from river_job order by priority, id limit 4)`) // worked
 	if moved := rank(); moved != 4+4+4 {
 		t.Errorf("%d jobs moved, want 12", moved)
+	}
+	// What moved up has been there for longer, and yet comes behind.
+	if next := p.next(t); next != tenantOf(t, other) {
+		t.Error("the burst's next few come before the single photo")
 	}
 	p.wantPriorities(t, "later", p.ctx, "4x1 46x2 450x3 6x4")
 

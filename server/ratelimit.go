@@ -2,7 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -38,11 +38,9 @@ func DefaultRates() Rates {
 }
 
 // Validate reports what is wrong with r.
-func (r Rates) Validate() error {
-	for _, rate := range []Rate{r.IP, r.IPTransfers, r.User, r.Uploads, r.Transfers} {
-		if rate.PerMinute < 0 || rate.Burst < 0 || rate.PerMinute > maxPerMinute || rate.Burst > maxPerMinute {
-			return errors.New("rates and bursts are from 0, for no limit, to a million")
-		}
+func (r Rate) Validate() error {
+	if min(r.PerMinute, r.Burst) < 0 || max(r.PerMinute, r.Burst) > maxPerMinute {
+		return fmt.Errorf("rates and bursts go from 0, for no limit, to %d", maxPerMinute)
 	}
 	return nil
 }

@@ -44,7 +44,11 @@ func (s *limitSettings) limit(c *server.Config, m *cli.Mistakes) (l limits) {
 		Uploads:     server.Rate{PerMinute: s.RateUploads, Burst: s.RateUploadsBurst},
 		Transfers:   server.Rate{PerMinute: s.RateUserTransfers},
 	}
-	m.Check("TRAMO_RATE_...", l.rates.Validate())
+	m.Check("TRAMO_RATE_IP, TRAMO_RATE_IP_BURST", l.rates.IP.Validate())
+	m.Check("TRAMO_RATE_IP_TRANSFERS", l.rates.IPTransfers.Validate())
+	m.Check("TRAMO_RATE_USER, TRAMO_RATE_USER_BURST", l.rates.User.Validate())
+	m.Check("TRAMO_RATE_UPLOADS, TRAMO_RATE_UPLOADS_BURST", l.rates.Uploads.Validate())
+	m.Check("TRAMO_RATE_USER_TRANSFERS", l.rates.Transfers.Validate())
 	if s.RedisURL != "" {
 		l.redis, err = server.OpenRedis(s.RedisURL, s.RedisTimeout)
 		m.Check("TRAMO_REDIS_URL", err)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	burst       = 300 // photos of one company
+	burst       = 200 // photos of one company
 	burstAtOnce = 16
 	singles     = 3 // photos of the other one, one after the other, while the burst is sent and worked
 )
@@ -85,7 +85,7 @@ func (b *bench) burstBeside(ctx context.Context, name string, tell func(when str
 	if theirs.token, err = b.tenant(ctx, "burst "+name, "1TiB"); err != nil {
 		return err
 	}
-	picture := stack.Photo(stack.PhotoConfig{Width: 1600, Height: 1200, Seed: uint64(time.Now().UnixNano())})
+	picture := stack.Photo(stack.PhotoConfig{Width: 800, Height: 600, Seed: uint64(time.Now().UnixNano())})
 	single := func(when string) error {
 		start := time.Now()
 		address, err := ours.sendPicture(ctx, picture)
