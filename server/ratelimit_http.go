@@ -45,15 +45,27 @@ func (s *Server) limitAddress(next echo.HandlerFunc) echo.HandlerFunc {
 // limitUser holds the user that a request acts for to its rates.
 func (s *Server) limitUser(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		p, cause := s.Limits.ofUser(c.Request())
-		if err := s.limitCaller(c, p, 1, cause); err != nil {
+		if err := s.limitRequest(c); err != nil {
 			return err
 		}
 		return next(c)
 	}
 }
 
-// limitUploads counts n uploads that the user's request creates, beside the request itself.
+func (s *Server) limitRequest(c echo.Context) error {
+	r := c.Request()
+	switch {
+	case s.Limits == nil:
+		return nil
+	case isTransfer(r):
+		return s.limitCaller(c, s.Limits.transfers, 1, errTooManyTransfer)
+	case isCreation(r):
+		return s.limitUploads(c, 1)
+	}
+	return s.limitCaller(c, s.Limits.user, 1, errTooMany)
+}
+
+// limitUploads counts n uploads that the request creates. A batch calls it for its entries, beside the request itself.
 func (s *Server) limitUploads(c echo.Context, n int) error {
 	if s.Limits == nil {
 		return nil
@@ -130,18 +142,6 @@ func (l *Limits) ofAddress(r *http.Request) (policy, error) {
 		return l.ipTransfers, errTooManyTransfer
 	}
 	return l.ip, errTooMany
-}
-
-func (l *Limits) ofUser(r *http.Request) (policy, error) {
-	switch {
-	case l == nil:
-		return policy{}, nil
-	case isTransfer(r):
-		return l.transfers, errTooManyTransfer
-	case isCreation(r):
-		return l.uploads, errTooMany
-	}
-	return l.user, errTooMany
 }
 
 // isTransfer reports whether the request is one by which clients send, resume or take back an upload.

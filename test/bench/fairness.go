@@ -77,7 +77,7 @@ func (b *bench) burstBeside(ctx context.Context, name string, tell func(when str
 	if err != nil {
 		return err
 	}
-	defer t.close() //nolint:errcheck // It has answered all that was asked.
+	defer func() { _ = t.close() }() // It has answered all that was asked.
 	ours, theirs := *t.server, *t.server
 	if ours.token, err = b.tenant(ctx, "one photo "+name, "1TiB"); err != nil {
 		return err
