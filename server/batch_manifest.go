@@ -42,7 +42,7 @@ func (s *Server) createBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := once(c.Request(), body)
+	o, err := s.onceFor(c, body, len(m.Uploads))
 	if err != nil {
 		return err
 	}
@@ -53,6 +53,27 @@ func (s *Server) createBatch(c echo.Context) error {
 		return soon(c, err)
 	}
 	return s.tellFiled(c, f)
+}
+
+// onceFor reads the request's idempotency key, and counts the uploads that it creates. Who has lost the answer and asks
+// again creates none, and is not held up for it.
+func (s *Server) onceFor(c echo.Context, body []byte, uploads int) (storage.Once, error) {
+	r := c.Request()
+	o, err := once(r, body)
+	if err != nil {
+		return o, err
+	}
+	var answered bool
+	if o.Key != "" {
+		err = s.DB.InTenant(r.Context(), func(tx storage.Tx) (err error) {
+			answered, err = tx.Answered(r.Context(), o)
+			return err
+		})
+	}
+	if err != nil || answered {
+		return o, err
+	}
+	return o, s.limitUploads(c, uploads)
 }
 
 func (s *Server) addToBatch(c echo.Context) error {
@@ -67,7 +88,7 @@ func (s *Server) addToBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := once(c.Request(), body)
+	o, err := s.onceFor(c, body, len(m.Uploads))
 	if err != nil {
 		return err
 	}

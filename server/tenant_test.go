@@ -1,8 +1,11 @@
 package server_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,4 +102,44 @@ func TestUploadsAtATime(t *testing.T) {
 	must(t, sender.Close())
 	(<-ended).want(t, 204, "")
 	s.user.patch(quick, offset, reader(noise(8-offset))).want(t, 204, "")
+}
+
+// A manifest is held to what single uploads are held to: the tenant's maximum of a file, the warnings of its quota, and the
+// rate of new uploads, of which each entry is one. Who asks again under the same key creates nothing and is not held up.
+func TestManifestsAreLimited(t *testing.T) {
+	t.Parallel()
+	const ours = "https://app.example.com"
+	s := newSite(t, limited(t, server.Rates{Uploads: server.Rate{PerMinute: 1, Burst: 4}}),
+		func(c *server.Config, _ *server.Parts) { c.CORSOrigins = []string{ours} })
+	s.exec(t, `update tenants set quota_bytes = 1000, max_upload_bytes = 300 where id = $1`, s.user.who.Tenant)
+	send := func(key string, sizes ...int) answer {
+		entries := make([]map[string]any, len(sizes))
+		for i, size := range sizes {
+			entries[i] = map[string]any{"client_id": fmt.Sprint(key, i), "name": "a.jpg", "size": size}
+		}
+		body, err := json.Marshal(map[string]any{"name": "lunes", "uploads": entries})
+		must(t, err)
+		return s.user.do("POST", s.url+"/api/batches", bytes.NewReader(body), "Content-Type", "application/json",
+			"Idempotency-Key", key, "Origin", ours)
+	}
+	a := send("large", 301)
+	if a.want(t, 422, "bad-manifest"); !bytes.Contains(a.body, []byte("300 B")) {
+		t.Errorf("too large for the tenant: %s", a.body)
+	}
+	first := send("first", 300, 300, 250)
+	first.want(t, 201, "")
+	if n := s.count(t, `select count(*) from announcements where type = 'quota.warning' and detail->>'percent' = '80'`); n != 1 {
+		t.Errorf("%d warnings at 80 %%", n)
+	}
+	a = send("second", 1, 1)
+	a.want(t, 429, "rate-limited")
+	a.wantHeader(t, "Access-Control-Allow-Origin", ours)
+	if exposed := a.header.Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Retry-After") || !strings.Contains(strings.ToLower(exposed), "ratelimit-policy") {
+		t.Errorf("a page can read %s", exposed)
+	}
+	for range 3 {
+		if again := send("first", 300, 300, 250); again.status != 201 || !bytes.Equal(again.body, first.body) {
+			t.Errorf("asked again: %d %s", again.status, again.body)
+		}
+	}
 }

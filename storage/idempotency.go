@@ -67,6 +67,17 @@ func (tx Tx) Once(ctx context.Context, o Once, do func() ([]byte, error)) (answe
 	return answer, false, nil
 }
 
+// Answered reports whether a request under the user's key was answered before.
+func (tx Tx) Answered(ctx context.Context, o Once) (yes bool, err error) {
+	err = tx.QueryRow(ctx, `
+		select exists (select from idempotency_keys where tenant_id = $1 and user_id = $2 and key = $3)`,
+		tx.Tenant, tx.Who.User, o.Key).Scan(&yes)
+	if err != nil {
+		return false, fmt.Errorf("look for idempotency key: %w", err)
+	}
+	return yes, nil
+}
+
 // ForgetAnswers deletes those that are older than [KeepAnswers] and returns how many there were. It needs an operator's
 // role.
 func (db *DB) ForgetAnswers(ctx context.Context) (int64, error) {
