@@ -144,7 +144,11 @@ func identityOf(c jwt.MapClaims) (tenant.Identity, error) {
 	if err != nil {
 		return tenant.Identity{}, err
 	}
-	return tenant.Identity{Tenant: id, User: user, Role: role, Projects: projects}, nil
+	expires, err := c.GetExpirationTime()
+	if err != nil || expires == nil {
+		return tenant.Identity{}, errors.New("claim exp is not a time")
+	}
+	return tenant.Identity{Tenant: id, User: user, Role: role, Projects: projects, Expires: expires.Add(clockSkew)}, nil
 }
 
 // projectsOf returns the projects that the token narrows its bearer to, nil for all. A claim that is there and names

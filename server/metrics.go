@@ -13,6 +13,7 @@ import (
 type Metrics struct {
 	requests *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
+	live     *liveMetrics
 }
 
 // NewMetrics registers them.
@@ -28,6 +29,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tramo_http_requests_in_flight",
 			Help: "Requests being answered.",
 		}, []string{"method"}),
+		live: newLiveMetrics(f),
 	}
 }
 

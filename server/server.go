@@ -37,6 +37,7 @@ type Config struct {
 	CORSOrigins    []string      // whose pages may use the API; * for all
 	TrustedProxies Proxies       // whose word on where a request came from is believed
 	TenantUploads  int           // of a tenant that may send to this server at the same time, unless it has a maximum of its own; 0 for any number
+	Events         EventsConfig
 }
 
 // DefaultConfig is what is used for what is not said.
@@ -49,6 +50,7 @@ func DefaultConfig() Config {
 		RequestTime:    30 * time.Second,
 		MaxBody:        1 << 20,
 		TenantUploads:  500,
+		Events:         DefaultEventsConfig(),
 	}
 }
 
@@ -91,12 +93,15 @@ type Server struct {
 	denials denials
 	slots   Slots
 	maxima  sync.Map // of uploads at a time, by tenant
+	hub     *hub
 }
 
 // New wires the routes.
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
 	s.handler = s.traced(s.crossOrigin(s.echo))
+	s.hub = newHub(c.Events, p)
+	s.hub.describe = s.describeAll
 	tus, tusOptions, err := s.newTus()
 	if err != nil {
 		return nil, err
@@ -115,6 +120,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeErasure(api)
 	s.routeAudit(api)
 	s.routeTenant(api)
+	s.routeEvents(e, api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
 			nameProtocol, s.authenticate, s.limitUser, s.takeSlot)
@@ -137,6 +143,11 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	var followed sync.WaitGroup
+	followed.Go(func() { s.Follow(following) })
+	defer followed.Wait()
+	defer stopFollowing()
 	base, stopUploads := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopUploads(nil)
 	hs := &http.Server{
@@ -162,5 +173,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := hs.Shutdown(last); err != nil {
 		return fmt.Errorf("finish running requests: %w", errors.Join(err, hs.Close()))
 	}
+	s.hub.close() // of WebSockets Shutdown knows nothing
 	return nil
 }
+
+// Follow hears what changes in the database and tells listeners, until ctx is done. [Server.Run] calls it.
+func (s *Server) Follow(ctx context.Context) { s.hub.run(ctx) }

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -21,12 +22,16 @@ func (tx Tx) Announce(ctx context.Context, a Announcement) error {
 	if a.Detail == nil {
 		a.Detail = map[string]any{}
 	}
-	_, err := tx.Exec(ctx, `
+	var id uuid.UUID
+	err := tx.QueryRow(ctx, `
 		insert into announcements (tenant_id, type, upload_id, batch_id, detail, trace_id)
-		values ($1, $2, $3, $4, $5, nullif($6, ''))`,
-		tx.Tenant, a.Type, known(a.Upload), known(a.Batch), a.Detail, traceID(ctx))
+		values ($1, $2, $3, $4, $5, nullif($6, '')) returning id`,
+		tx.Tenant, a.Type, known(a.Upload), known(a.Batch), a.Detail, traceID(ctx)).Scan(&id)
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", a.Type, err)
+	}
+	if !strings.HasPrefix(a.Type, aboutUploads) {
+		tx.changed(announced, id)
 	}
 	return nil
 }

@@ -145,6 +145,7 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 	if moved == 0 {
 		return ErrFenced
 	}
+	tx.progressed(id)
 	if p.Part != nil {
 		if err := tx.addPart(ctx, id, *p.Part); err != nil {
 			return err

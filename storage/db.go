@@ -63,6 +63,7 @@ func (c Config) Validate() error {
 type DB struct {
 	pool    *pgxpool.Pool
 	replica string
+	teller  *teller
 }
 
 // Open connects to the database. The caller closes it.
@@ -89,11 +90,14 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to database: %w", err)
 	}
-	return &DB{pool: pool, replica: c.Replica}, nil
+	return &DB{pool: pool, replica: c.Replica, teller: newTeller(pool)}, nil
 }
 
-// Close waits for connections in use and closes them all.
-func (db *DB) Close() { db.pool.Close() }
+// Close tells other processes what this one has changed, waits for connections in use and closes them all.
+func (db *DB) Close() {
+	db.teller.close()
+	db.pool.Close()
+}
 
 // Pool lends the pool to River, which brings its own queries. Tenant data never goes this way.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
@@ -146,6 +150,7 @@ type Tx struct {
 	Who    tenant.Identity
 
 	replica string
+	changes *changes
 }
 
 // InTenant runs fn in a transaction scoped to the tenant in ctx and commits unless fn fails. Without a
@@ -170,9 +175,17 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	if err != nil {
 		return err
 	}
-	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle + settings + scope}, func(tx pgx.Tx) error {
-		return fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, replica: db.replica})
+	var noted, told changes
+	err = pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle + settings + scope}, func(tx pgx.Tx) error {
+		err := fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, replica: db.replica, changes: &noted})
+		if err == nil {
+			told = noted
+		}
+		return err
 	})
+	// Also after a commit that failed: its answer may have got lost. Who is told of no change reads for nothing.
+	db.teller.note(told)
+	return err
 }
 
 // scopeOf is the statement that tells row-level security who asks.

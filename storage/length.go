@@ -48,6 +48,7 @@ func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64)
 	if err := tx.refund(ctx, u.ChargedBytes-size); err != nil {
 		return err
 	}
+	tx.changed(uploadChanged, id)
 	return tx.Append(ctx, id, Entry{Event: EventLengthDeclared, Detail: map[string]any{"size": size}})
 }
 

@@ -124,6 +124,7 @@ func (tx Tx) became(ctx context.Context, id uuid.UUID, e Entry) error {
 	if err := tx.announceUpload(ctx, id, e.Event); err != nil {
 		return err
 	}
+	tx.changed(uploadChanged, id)
 	if Status(e.Event).Ended() {
 		return tx.settleBatchOf(ctx, id) // last: it locks the batch
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -54,6 +55,7 @@ type Identity struct {
 	Role     Role
 	Projects []string  // the only ones that there are for this user; nil for all
 	Home     uuid.UUID // of an [Admin] that acts in another tenant: the tenant that its token names
+	Expires  time.Time // when the token is good no longer
 }
 
 // Sees reports whether the project exists for this user.

@@ -1,0 +1,295 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// An event is a message as a listener has it.
+type event struct {
+	Event string
+	ID    string
+	Data  json.RawMessage
+}
+
+// told is what messages of every sort say.
+type told struct {
+	ID       uuid.UUID
+	Status   string
+	Offset   int64
+	Reason   string
+	Complete bool
+	Type     string
+}
+
+func (e event) told(t testing.TB) (j told) {
+	t.Helper()
+	must(t, json.Unmarshal(e.Data, &j))
+	return j
+}
+
+// live makes the site's server follow the database, as Run does, shaped as a test needs it.
+func (s *site) live(t testing.TB, shape func(*server.Config)) {
+	t.Helper()
+	s.url, s.server = s.another(t, shape)
+	s.user.uploads = s.url + server.UploadsPath
+}
+
+// another starts one more server on the site's database.
+func (s *site) another(t testing.TB, shape func(*server.Config)) (string, *server.Server) {
+	t.Helper()
+	conf := server.DefaultConfig()
+	conf.Events.Recheck = time.Hour // unless a test is about it, all is heard
+	if shape != nil {
+		shape(&conf)
+	}
+	sv, err := server.New(conf, s.server.Parts)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	followed := make(chan struct{})
+	go func() { sv.Follow(ctx); close(followed) }()
+	listening := httptest.NewServer(sv)
+	t.Cleanup(func() {
+		listening.CloseClientConnections()
+		listening.Close()
+		cancel()
+		<-followed
+	})
+	return listening.URL, sv
+}
+
+// A listening is a listener's open stream, over either transport.
+type listening struct {
+	t      testing.TB
+	events chan event // closed when the stream ends
+	header http.Header
+	close  func()
+	lastID string // of what next returned last
+}
+
+// listen opens a stream of server-sent events. query is that of the URL.
+func (u user) listen(base, query string, headers ...string) *listening {
+	u.t.Helper()
+	ctx, cancel := context.WithCancel(u.t.Context())
+	r := u.request("GET", base+server.EventsPath+"?"+query, nil, headers...).WithContext(ctx)
+	res, err := http.DefaultClient.Do(r) //nolint:bodyclose // the goroutine below closes it
+	must(u.t, err)
+	if res.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(res.Body)
+		u.t.Fatalf("listen: %d %s", res.StatusCode, b)
+	}
+	l := &listening{t: u.t, events: make(chan event), header: res.Header, close: cancel}
+	u.t.Cleanup(cancel)
+	go func() {
+		defer close(l.events)
+		defer res.Body.Close()
+		readEvents(res.Body, func(e event) bool {
+			select {
+			case l.events <- e:
+				return true
+			case <-ctx.Done():
+				return false
+			}
+		})
+	}()
+	return l
+}
+
+// readEvents parses server-sent events as WHATWG HTML, section 9.2.6 has it, as far as ours need it. The id of one
+// that has none is that of the one before.
+func readEvents(r io.Reader, yield func(event) bool) {
+	var e event
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			return
+		}
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		name, value, _ := strings.Cut(string(line), ": ")
+		switch {
+		case len(line) == 0:
+			if e.Data != nil && !yield(e) {
+				return
+			}
+			e = event{ID: e.ID}
+		case name == "id":
+			e.ID = value
+		case name == "event":
+			e.Event = value
+		case name == "data":
+			e.Data = append(e.Data, value...)
+		}
+	}
+}
+
+// webSocket opens the same stream as a WebSocket.
+func (u user) webSocket(base, query string, headers ...string) (*listening, *http.Response, error) {
+	u.t.Helper()
+	h := http.Header{}
+	for i := 0; i < len(headers); i += 2 {
+		h.Set(headers[i], headers[i+1])
+	}
+	ctx, cancel := context.WithCancel(u.t.Context())
+	u.t.Cleanup(cancel)
+	conn, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+server.EventsPath+"?"+query, &websocket.DialOptions{HTTPHeader: h})
+	if err != nil {
+		return nil, res, err
+	}
+	conn.SetReadLimit(1 << 20)
+	l := &listening{t: u.t, events: make(chan event), close: cancel}
+	go func() {
+		defer close(l.events)
+		defer conn.CloseNow() //nolint:errcheck // it has ended anyway
+		for {
+			_, data, err := conn.Read(ctx)
+			if err != nil {
+				return
+			}
+			var e event
+			if err := json.Unmarshal(data, &e); err != nil {
+				u.t.Errorf("frame %q: %v", data, err)
+				return
+			}
+			select {
+			case l.events <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return l, res, nil
+}
+
+// next returns the next event; ok is false when the stream has ended.
+func (l *listening) next() (e event, ok bool) {
+	l.t.Helper()
+	select {
+	case e, ok = <-l.events:
+		if e.ID != "" {
+			l.lastID = e.ID
+		}
+		return e, ok
+	case <-time.After(patience):
+		l.t.Fatalf("no event within %s", patience)
+		return e, false
+	}
+}
+
+// until returns all events up to the first that is wanted, which it includes.
+func (l *listening) until(what string, wanted func(event, told) bool) (all []event) {
+	l.t.Helper()
+	for {
+		e, ok := l.next()
+		if !ok {
+			l.t.Fatalf("the stream ended before %s; it told %v", what, names(all))
+		}
+		all = append(all, e)
+		if wanted(e, e.told(l.t)) {
+			return all
+		}
+	}
+}
+
+func names(es []event) (ns []string) {
+	for _, e := range es {
+		ns = append(ns, e.Event+" "+string(e.Data[:min(len(e.Data), 120)]))
+	}
+	return ns
+}
+
+func (l *listening) ready() []event {
+	l.t.Helper()
+	return l.until("ready", func(e event, _ told) bool { return e.Event == "ready" })
+}
+
+func (l *listening) upload(id uuid.UUID, status string) []event {
+	l.t.Helper()
+	return l.until(id.String()+" "+status, func(e event, j told) bool {
+		return e.Event == "upload" && j.ID == id && j.Status == status
+	})
+}
+
+// mentions reports whether any event says the text.
+func mentions(es []event, text string) bool {
+	for _, e := range es {
+		if bytes.Contains(e.Data, []byte(text)) {
+			return true
+		}
+	}
+	return false
+}
+
+// as returns another user of the same tenant.
+func (u user) as(s *site, name string, role tenant.Role, projects ...string) user {
+	who := u.who
+	who.User, who.Role, who.Projects = name, role, projects
+	return s.as(u.t, who)
+}
+
+// in acts in storage as the user.
+func (s *site) in(t testing.TB, u user, fn func(context.Context, storage.Tx) error) {
+	t.Helper()
+	ctx := tenant.With(t.Context(), u.who)
+	must(t, s.API.InTenant(ctx, func(tx storage.Tx) error { return fn(ctx, tx) }))
+}
+
+func query(pairs ...string) string {
+	q := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		q.Add(pairs[i], pairs[i+1])
+	}
+	return q.Encode()
+}
+
+// A listener is told first what there is, then that it is told all, then each change: as GET tells it, in order, with
+// the offset while bytes arrive; whichever server the change is made at, and over either transport.
+func TestListenerIsToldEachChange(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	other, _ := s.another(t, nil)
+	before := s.user.create(100)
+	overSSE := s.user.listen(s.url, "")
+	overWS, _, err := s.user.webSocket(other, "", "Authorization", "Bearer "+s.user.token)
+	must(t, err)
+	for name, l := range map[string]*listening{"sse": overSSE, "websocket": overWS} {
+		first := l.ready()
+		if len(first) != 3 || first[0].told(t).Reason != "new" || first[1].told(t).ID != idOf(before) || !first[2].told(t).Complete {
+			t.Errorf("%s: first it was told %v", name, names(first))
+		}
+	}
+	if got := overSSE.header; got.Get("Content-Type") != "text/event-stream" || got.Get("X-Accel-Buffering") != "no" || got.Get("Cache-Control") != "no-store, no-transform" {
+		t.Errorf("headers %v", got)
+	}
+	url := s.user.create(300_000)
+	s.user.patch(url, 0, reader(noise(100_000))).want(t, 204, "")
+	s.user.patch(url, 100_000, reader(noise(100_000))).want(t, 204, "")
+	for name, l := range map[string]*listening{"sse": overSSE, "websocket": overWS} {
+		l.until(name+" at 200,000", func(_ event, j told) bool { return j.ID == idOf(url) && j.Status == "uploading" && j.Offset == 200_000 })
+	}
+	s.user.do("DELETE", url, nil).want(t, 204, "")
+	got := s.user.do("GET", url, nil)
+	for name, l := range map[string]*listening{"sse": overSSE, "websocket": overWS} {
+		es := l.upload(idOf(url), "cancelled")
+		if last := es[len(es)-1]; !bytes.Equal(bytes.TrimSpace(got.body), last.Data) || last.ID == "" {
+			t.Errorf("%s: GET tells %s\nthe stream told %s, id %q", name, got.body, last.Data, last.ID)
+		}
+	}
+}

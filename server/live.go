@@ -1,0 +1,190 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// EventsConfig shapes the live state that [Server] tells.
+type EventsConfig struct {
+	PerUser   int           // how many listeners a user may have at this process
+	PerTenant int           // how many a tenant may have at this process
+	Heartbeat time.Duration // how often a listener that hears nothing is told so
+	Recheck   time.Duration // how often changes are looked for that nobody has told of
+	Overlap   time.Duration // the longest that a transaction may take without a change of its being missed
+	WriteTime time.Duration // how long a listener may take to accept what it is sent
+	Backlog   int           // how many messages may wait for a listener
+}
+
+// DefaultEventsConfig is what is used for what is not said.
+func DefaultEventsConfig() EventsConfig {
+	return EventsConfig{
+		PerUser:   20,
+		PerTenant: 500,
+		Heartbeat: 15 * time.Second,
+		Recheck:   5 * time.Second,
+		Overlap:   30 * time.Second,
+		WriteTime: 20 * time.Second,
+		Backlog:   4096,
+	}
+}
+
+// Validate reports what is wrong with c.
+func (c EventsConfig) Validate() error {
+	if c.PerUser < 1 || c.PerTenant < 1 {
+		return errors.New("at least 1 listener must be allowed; 20 a user and 500 a tenant are usual")
+	}
+	return nil
+}
+
+var (
+	errTooManyListeners = errors.New("too many listeners")
+	// errShuttingDown ends listeners as it ends uploads: their clients are to come back.
+	errShuttingDown = handler.ErrServerShutdown
+)
+
+// A hub tells all listeners of this process what changes, wherever it was changed. It hears which rows have changed
+// over one connection, and reads them once for all listeners of a tenant.
+type hub struct {
+	EventsConfig
+	db       *storage.DB
+	describe func(context.Context, []storage.Upload, []storage.Derivative) ([]uploadJSON, error)
+	metrics  *liveMetrics
+	log      *slog.Logger
+
+	opened chan *room
+
+	mu      sync.Mutex
+	rooms   map[uuid.UUID]*room // those with listeners, by tenant
+	closing bool
+	streams sync.WaitGroup
+}
+
+func newHub(c EventsConfig, p Parts) *hub {
+	return &hub{
+		EventsConfig: c, db: p.DB, metrics: p.Metrics.live, log: p.Log,
+		opened: make(chan *room), rooms: make(map[uuid.UUID]*room),
+	}
+}
+
+// followRetry is how long the hub waits until it connects again. What changes meanwhile is found by looking.
+const followRetry = time.Second
+
+// run follows the database and tells listeners until ctx is done.
+func (h *hub) run(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() {
+		for ctx.Err() == nil {
+			err := h.db.Follow(ctx, h.lookAll, h.heard)
+			if ctx.Err() != nil {
+				return
+			}
+			h.metrics.reconnects.Inc()
+			h.log.WarnContext(ctx, "changes are not heard", slog.Any("err", err))
+			select {
+			case <-ctx.Done():
+			case <-time.After(followRetry):
+			}
+		}
+	})
+	for {
+		select {
+		case r := <-h.opened:
+			all.Go(func() { r.attend(ctx) })
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// heard passes on what another process, or this one, says to have changed.
+func (h *hub) heard(c storage.Changes) {
+	h.mu.Lock()
+	r := h.rooms[c.Tenant]
+	h.mu.Unlock()
+	if r != nil {
+		r.heard(c)
+	}
+}
+
+// lookAll has every room look for what it has not heard.
+func (h *hub) lookAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.rooms {
+		r.look()
+	}
+}
+
+// join adds a listener for who. It hears all that is changed from the moment that join returns.
+func (h *hub) join(ctx context.Context, who tenant.Identity, f filter) (*listener, error) {
+	l := &listener{who: who, filter: f, backlog: h.Backlog, wake: make(chan struct{}, 1)}
+	r, fresh, err := h.enter(l)
+	if err != nil {
+		return nil, err
+	}
+	if fresh {
+		select {
+		case h.opened <- r:
+		case <-ctx.Done():
+			h.leave(l)
+			return nil, context.Cause(ctx)
+		}
+	}
+	select {
+	case <-r.primed:
+		return l, nil
+	case <-ctx.Done():
+		h.leave(l)
+		return nil, context.Cause(ctx)
+	}
+}
+
+// enter puts a listener into its tenant's room, which is fresh if it is the first.
+func (h *hub) enter(l *listener) (r *room, fresh bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closing {
+		return nil, false, errShuttingDown
+	}
+	r = h.rooms[l.who.Tenant]
+	if fresh = r == nil; fresh {
+		r = newRoom(h, l.who.Tenant)
+	}
+	if err := r.enter(l); err != nil {
+		return nil, false, err
+	}
+	h.rooms[l.who.Tenant], l.room = r, r
+	h.streams.Add(1)
+	return r, fresh, nil
+}
+
+// leave takes a listener out, and closes its room behind the last one.
+func (h *hub) leave(l *listener) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.streams.Done()
+	if l.room.leave(l) > 0 {
+		return
+	}
+	delete(h.rooms, l.who.Tenant)
+	close(l.room.closed)
+}
+
+// close lets no more listeners in and waits until all have left, which they do when their requests' context is done.
+func (h *hub) close() {
+	h.mu.Lock()
+	h.closing = true
+	h.mu.Unlock()
+	h.streams.Wait()
+}

@@ -1,0 +1,164 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Names of what listeners are told; docs/events.md explains them to clients.
+const (
+	eventUpload       = "upload"       // an upload is as GET tells it
+	eventBatch        = "batch"        // a batch is as GET tells it
+	eventAnnouncement = "announcement" // something happened that is nobody's state
+	eventReset        = "reset"        // what follows does not continue what was told before
+	eventReady        = "ready"        // all is told that there was; from now on, changes are
+	eventEnd          = "end"          // the stream ends, and why
+)
+
+// A message is told to many listeners: nothing of it is changed once it is offered.
+type message struct {
+	event string
+	id    string // where to go on from; "" for where the one before said
+	data  []byte // JSON in one line
+
+	// Whom it concerns.
+	subject   uuid.UUID // an upload or a batch; the zero id for none
+	version   storage.Version
+	moved     time.Time // when it changed
+	batch     uuid.UUID // the zero id for none
+	label     string    // of an upload's batch, "" for none
+	project   string
+	user      string
+	everybody bool // it is about the whole tenant
+}
+
+func newMessage(event string, data any) (*message, error) {
+	b, err := json.Marshal(data)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", event, err)
+	}
+	return &message{event: event, data: b}, nil
+}
+
+// readUploads makes messages of the uploads that read returns.
+func (h *hub) readUploads(ctx context.Context, read func(context.Context, storage.Tx) ([]storage.Upload, error)) ([]*message, error) {
+	var us []storage.Upload
+	var ds []storage.Derivative
+	err := h.db.InTenant(ctx, func(tx storage.Tx) (err error) {
+		if us, err = read(ctx, tx); err != nil || len(us) == 0 {
+			return err
+		}
+		var ids []uuid.UUID
+		for _, u := range us {
+			if u.Status == storage.Completed {
+				ids = append(ids, u.ID)
+			}
+		}
+		if len(ids) > 0 {
+			ds, err = tx.Derivatives(ctx, ids...)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	items, err := h.describe(ctx, us, ds)
+	if err != nil {
+		return nil, err
+	}
+	ms := make([]*message, len(us))
+	for i, u := range us {
+		if ms[i], err = newMessage(eventUpload, items[i]); err != nil {
+			return nil, err
+		}
+		ms[i].subject, ms[i].version, ms[i].project, ms[i].user = u.ID, u.Version(), u.Project, u.UserID
+		if ms[i].moved = u.UpdatedAt; u.Status.Receiving() && u.TouchedAt.After(u.UpdatedAt) {
+			ms[i].moved = u.TouchedAt
+		}
+		if u.Batch != nil {
+			ms[i].label = *u.Batch
+		}
+	}
+	return ms, nil
+}
+
+// announcementJSON is an announcement as listeners are told it.
+type announcementJSON struct {
+	ID        uuid.UUID      `json:"id"`
+	Type      string         `json:"type"`
+	UploadID  *uuid.UUID     `json:"upload_id"`
+	BatchID   *uuid.UUID     `json:"batch_id"`
+	CreatedAt time.Time      `json:"created_at"`
+	Detail    map[string]any `json:"detail"`
+}
+
+// announcementMessages leaves those out whose upload is not to be seen.
+func announcementMessages(as []storage.Announced) ([]*message, error) {
+	var ms []*message
+	for _, a := range as {
+		m, err := newMessage(eventAnnouncement, announcementJSON{a.ID, a.Type, a.UploadID, a.BatchID, a.CreatedAt, a.Detail})
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case a.Project != nil:
+			m.project = *a.Project
+		case a.UploadID != nil || a.BatchID != nil:
+			continue
+		default:
+			m.everybody = true
+		}
+		if a.UploadID != nil {
+			m.subject = *a.UploadID
+		}
+		if a.BatchID != nil {
+			m.batch = *a.BatchID
+		}
+		if a.Batch != nil {
+			m.label = *a.Batch
+		}
+		if a.User != nil {
+			m.user = *a.User
+		}
+		ms = append(ms, m)
+	}
+	return ms, nil
+}
+
+// A filter says what a listener wants to hear of. Fields that are empty match all; one that is not matches any of
+// its values.
+type filter struct {
+	uploads  []uuid.UUID
+	batches  []string
+	projects []string
+	mine     bool
+}
+
+// concerns reports whether a message is for who, and what it asked for.
+func (f filter) concerns(m *message, who tenant.Identity) bool {
+	if m.everybody {
+		return who.Role.CanUpload() && f.uploads == nil && f.batches == nil && f.projects == nil
+	}
+	return who.Sees(m.project) &&
+		(f.uploads == nil || slices.Contains(f.uploads, m.subject)) &&
+		(f.batches == nil || m.batch != uuid.Nil && slices.Contains(f.batches, m.batch.String()) || m.label != "" && slices.Contains(f.batches, m.label)) &&
+		(f.projects == nil || slices.Contains(f.projects, m.project)) &&
+		(!f.mine || m.user == who.User)
+}
+
+// watch is the filter as package storage takes it.
+func (f filter) watch(who tenant.Identity) storage.Watch {
+	w := storage.Watch{Uploads: f.uploads, Batches: f.batches, Projects: f.projects}
+	if f.mine {
+		w.User = who.User
+	}
+	return w
+}

@@ -1,0 +1,169 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// A Version tells states of an upload apart. The offset moves without the time.
+type Version struct {
+	UpdatedAt time.Time `db:"updated_at"`
+	Offset    int64     `db:"received"`
+}
+
+// Version returns the upload's.
+func (u Upload) Version() Version { return Version{u.UpdatedAt, u.Received} }
+
+// Covers reports whether v is no older than w, a version of the same upload.
+func (v Version) Covers(w Version) bool {
+	return !v.UpdatedAt.Before(w.UpdatedAt) && v.Offset >= w.Offset
+}
+
+// Now returns Postgres' clock at the beginning of the transaction: what was committed before is seen by all of it.
+func (tx Tx) Now(ctx context.Context) (now time.Time, err error) {
+	if err = tx.QueryRow(ctx, `select now()`).Scan(&now); err != nil {
+		return now, fmt.Errorf("ask the clock: %w", err)
+	}
+	return now, nil
+}
+
+// moved is which uploads u with contents c have changed since $2.
+const moved = `(u.updated_at > $2 or u.status in ('pending', 'uploading') and c.touched_at > $2)`
+
+// MovedSince returns the versions of the tenant's uploads that have changed since then by the time of their
+// transaction's beginning, partial uploads left out. An upload that takes bytes no more has changed only if its status has.
+func (tx Tx) MovedSince(ctx context.Context, since time.Time) (map[uuid.UUID]Version, error) {
+	rows, err := tx.Query(ctx, `
+		select u.id, u.updated_at, c.received from uploads u
+		join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
+		where u.tenant_id = $1 and u.kind <> 'partial' and u.updated_at > $2
+		union
+		select u.id, u.updated_at, c.received from uploads u
+		join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
+		where u.tenant_id = $1 and u.kind <> 'partial' and u.status in ('pending', 'uploading') and c.touched_at > $2`,
+		tx.Tenant, since)
+	if err != nil {
+		return nil, fmt.Errorf("look for changed uploads: %w", err)
+	}
+	found := make(map[uuid.UUID]Version)
+	var id uuid.UUID
+	var v Version
+	_, err = pgx.ForEachRow(rows, []any{&id, &v.UpdatedAt, &v.Offset}, func() error {
+		found[id] = v
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for changed uploads: %w", err)
+	}
+	return found, nil
+}
+
+// UploadsByID returns those of the uploads that the tenant has, partial uploads left out.
+func (tx Tx) UploadsByID(ctx context.Context, ids []uuid.UUID) ([]Upload, error) {
+	rows, err := tx.Query(ctx, selectUpload+`
+		where u.tenant_id = $1 and u.id = any($2) and u.kind <> 'partial' order by u.updated_at, u.id`, tx.Tenant, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read uploads: %w", err)
+	}
+	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+	if err != nil {
+		return nil, fmt.Errorf("read uploads: %w", err)
+	}
+	return us, nil
+}
+
+// A Watch says which uploads somebody wants to know of. Empty fields match all.
+type Watch struct {
+	Uploads  []uuid.UUID
+	Batches  []string
+	Projects []string
+	User     string
+}
+
+// Watched returns at most limit uploads of the watch that have changed since then, the latest, in the order of their
+// change; and, if asked for, those that are not at an end, no matter since when.
+func (tx Tx) Watched(ctx context.Context, w Watch, since time.Time, unfinished bool, limit int) ([]Upload, error) {
+	which := moved
+	if unfinished {
+		which = `(u.updated_at > $2 or u.status in ('pending', 'uploading') or u.status in ('uploaded', 'processing'))`
+	}
+	rows, err := tx.Query(ctx, `
+		select * from (`+selectUpload+`
+			where u.tenant_id = $1 and u.kind <> 'partial' and `+which+`
+			  and ($3::uuid[] is null or u.id = any($3)) and ($4::text[] is null or u.batch = any($4))
+			  and ($5::text[] is null or u.project = any($5)) and ($6 = '' or u.user_id = $6)
+			order by u.updated_at desc, u.id limit $7) latest
+		order by updated_at, id`,
+		tx.Tenant, since, w.Uploads, w.Batches, w.Projects, w.User, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read watched uploads: %w", err)
+	}
+	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
+	if err != nil {
+		return nil, fmt.Errorf("read watched uploads: %w", err)
+	}
+	return us, nil
+}
+
+// RequireUploads returns [ErrNotFound] unless the tenant has all of these uploads.
+func (tx Tx) RequireUploads(ctx context.Context, ids []uuid.UUID) error {
+	var all bool
+	err := tx.QueryRow(ctx, `
+		select not exists (select from unnest($2::uuid[]) wanted
+			where not exists (select from uploads u where u.tenant_id = $1 and u.id = wanted))`, tx.Tenant, ids).Scan(&all)
+	if err != nil {
+		return fmt.Errorf("look for uploads: %w", err)
+	}
+	if !all {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// An Announced is an announcement as it was written down, and what its upload is, if it is about one.
+type Announced struct {
+	ID        uuid.UUID      `db:"id"`
+	Type      string         `db:"type"`
+	UploadID  *uuid.UUID     `db:"upload_id"`
+	BatchID   *uuid.UUID     `db:"batch_id"`
+	Detail    map[string]any `db:"detail"`
+	CreatedAt time.Time      `db:"created_at"`
+	Project   *string        `db:"project"` // null too where the upload is not to be seen
+	User      *string        `db:"user_id"`
+	Batch     *string        `db:"batch"`
+}
+
+const selectAnnounced = `
+	select a.id, a.type, a.upload_id, a.batch_id, a.detail, a.created_at, u.project, u.user_id, u.batch
+	from announcements a left join uploads u on u.tenant_id = a.tenant_id and u.id = a.upload_id`
+
+// aboutUploads begins the types that tell nobody anything who is told of uploads already.
+const aboutUploads = "upload."
+
+// AnnouncementsByID returns those of the announcements that the tenant has.
+func (tx Tx) AnnouncementsByID(ctx context.Context, ids []uuid.UUID) ([]Announced, error) {
+	return tx.announced(ctx, selectAnnounced+` where a.tenant_id = $1 and a.id = any($2) order by a.created_at, a.id`, ids)
+}
+
+// AnnouncementsSince returns the announcements of after that time, the oldest first, without those that only tell of
+// an upload what its status does.
+func (tx Tx) AnnouncementsSince(ctx context.Context, since time.Time) ([]Announced, error) {
+	return tx.announced(ctx, selectAnnounced+`
+		where a.tenant_id = $1 and a.created_at > $2 and a.type not like '`+aboutUploads+`%' order by a.created_at, a.id`, since)
+}
+
+func (tx Tx) announced(ctx context.Context, sql string, args ...any) ([]Announced, error) {
+	rows, err := tx.Query(ctx, sql, append([]any{tx.Tenant}, args...)...)
+	if err != nil {
+		return nil, fmt.Errorf("read announcements: %w", err)
+	}
+	as, err := pgx.CollectRows(rows, pgx.RowToStructByName[Announced])
+	if err != nil {
+		return nil, fmt.Errorf("read announcements: %w", err)
+	}
+	return as, nil
+}
