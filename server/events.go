@@ -80,7 +80,8 @@ func (s *Server) issueTicket(c echo.Context) error {
 // listen opens a stream of live state, over which transport the request says.
 func (s *Server) listen(c echo.Context) error {
 	r := c.Request()
-	ctx := r.Context()
+	ctx, cut := context.WithCancel(r.Context())
+	defer cut()
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return err
@@ -99,12 +100,12 @@ func (s *Server) listen(c echo.Context) error {
 	if err := s.requireFilter(ctx, f); err != nil {
 		return err
 	}
-	l, err := s.hub.join(ctx, who, f)
-	if err != nil {
+	l := newListener(who, f, s.Events.Backlog, cut)
+	if err := s.hub.join(ctx, l); err != nil {
 		return err
 	}
 	defer s.hub.leave(l)
-	st, err := open(c)
+	st, err := open(ctx, c)
 	if err != nil {
 		return nil //nolint:nilerr // it is answered already
 	}
@@ -194,11 +195,7 @@ func (h *hub) serve(ctx context.Context, l *listener, st stream, lastID string) 
 		case <-expiry.C:
 			return h.end(ctx, st, "token_expired")
 		case <-l.wake:
-			ms, ok := l.take()
-			if !ok {
-				return nil
-			}
-			err = h.sendAll(ctx, st, unless(ms, told))
+			err = h.sendAll(ctx, st, unless(l.take(), told))
 		case <-beat.C:
 			told = nil // what was read before the snapshot is long through
 			err = st.beat(ctx, l.room.id())

@@ -20,16 +20,25 @@ type sse struct {
 	w         http.ResponseWriter
 	control   *http.ResponseController
 	writeTime time.Duration
-	unhook    func() bool
+	unhook    func()
 }
 
-func (s *Server) openSSE(c echo.Context) (stream, error) {
-	w, ctx := c.Response(), c.Request().Context()
+func (s *Server) openSSE(ctx context.Context, c echo.Context) (stream, error) {
+	w := c.Response()
 	st := &sse{w: w, control: http.NewResponseController(w), writeTime: s.Events.WriteTime}
 	// The connection's deadlines are for requests that end.
 	_ = st.control.SetReadDeadline(time.Time{})
-	// A client that takes nothing must not hold a server up that is to stop.
-	st.unhook = context.AfterFunc(ctx, func() { _ = st.control.SetWriteDeadline(time.Now().Add(farewell)) })
+	// Who takes nothing must not hold up a server that is to stop, nor stay when it is dropped.
+	hurried := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(hurried)
+		_ = st.control.SetWriteDeadline(time.Now().Add(farewell))
+	})
+	st.unhook = func() {
+		if !stop() {
+			<-hurried // the response is another request's once this one is over
+		}
+	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store, no-transform")

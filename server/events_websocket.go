@@ -42,7 +42,7 @@ type webSocket struct {
 	writeTime time.Duration
 }
 
-func (s *Server) openWebSocket(c echo.Context) (stream, error) {
+func (s *Server) openWebSocket(ctx context.Context, c echo.Context) (stream, error) {
 	r := c.Request()
 	conn, err := websocket.Accept(c.Response(), r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true,                          // checkOrigin has looked
@@ -53,7 +53,7 @@ func (s *Server) openWebSocket(c echo.Context) (stream, error) {
 	}
 	st := &webSocket{conn: conn, writeTime: s.Events.WriteTime}
 	// Not the request's context: that ends when the server is to stop, and the client is to hear so.
-	gone, stop := context.WithCancel(context.WithoutCancel(r.Context()))
+	gone, stop := context.WithCancel(context.WithoutCancel(ctx))
 	st.left, st.stop = conn.CloseRead(gone).Done(), stop
 	return st, nil
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/tenant"
 )
 
 // EventsConfig shapes the live state that [Server] tells.
@@ -126,47 +125,46 @@ func (h *hub) lookAll() {
 	}
 }
 
-// join adds a listener for who. It hears all that is changed from the moment that join returns.
-func (h *hub) join(ctx context.Context, who tenant.Identity, f filter) (*listener, error) {
-	l := &listener{who: who, filter: f, backlog: h.Backlog, wake: make(chan struct{}, 1)}
-	r, fresh, err := h.enter(l)
+// join lets a listener in. It hears all that is changed from the moment that join returns.
+func (h *hub) join(ctx context.Context, l *listener) error {
+	fresh, err := h.enter(l)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if fresh {
 		select {
-		case h.opened <- r:
+		case h.opened <- l.room:
 		case <-ctx.Done():
 			h.leave(l)
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	select {
-	case <-r.primed:
-		return l, nil
+	case <-l.room.primed:
+		return nil
 	case <-ctx.Done():
 		h.leave(l)
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
 
 // enter puts a listener into its tenant's room, which is fresh if it is the first.
-func (h *hub) enter(l *listener) (r *room, fresh bool, err error) {
+func (h *hub) enter(l *listener) (fresh bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closing {
-		return nil, false, errShuttingDown
+		return false, errShuttingDown
 	}
-	r = h.rooms[l.who.Tenant]
+	r := h.rooms[l.who.Tenant]
 	if fresh = r == nil; fresh {
 		r = newRoom(h, l.who.Tenant)
 	}
 	if err := r.enter(l); err != nil {
-		return nil, false, err
+		return false, err
 	}
 	h.rooms[l.who.Tenant], l.room = r, r
 	h.streams.Add(1)
-	return r, fresh, nil
+	return fresh, nil
 }
 
 // leave takes a listener out, and closes its room behind the last one.

@@ -14,12 +14,17 @@ type listener struct {
 	who     tenant.Identity
 	filter  filter
 	room    *room
-	backlog int
-	wake    chan struct{} // something waits in queue, or the listener is dropped
+	backlog int           // how many messages may wait
+	cut     func()        // ends the stream, whatever it is doing
+	wake    chan struct{} // something waits in queue
 
 	mu      sync.Mutex
 	queue   []*message
 	dropped bool
+}
+
+func newListener(who tenant.Identity, f filter, backlog int, cut func()) *listener {
+	return &listener{who: who, filter: f, backlog: backlog, cut: cut, wake: make(chan struct{}, 1)}
 }
 
 // offer queues what concerns the listener and reports whether it is dropped with that: it has let too much pile up.
@@ -30,31 +35,30 @@ func (l *listener) offer(ms []*message) (dropped bool) {
 	if l.dropped {
 		return false
 	}
-	before := len(l.queue)
 	for _, m := range ms {
 		if l.filter.concerns(m, l.who) {
 			l.queue = append(l.queue, m)
 		}
 	}
-	if len(l.queue) == before {
-		return false
-	}
-	if len(l.queue) > l.backlog {
+	switch {
+	case len(l.queue) > l.backlog:
 		l.queue, l.dropped = nil, true
-	}
-	select {
-	case l.wake <- struct{}{}:
-	default:
+		l.cut()
+	case len(l.queue) > 0:
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
 	}
 	return l.dropped
 }
 
-// take returns what waits; ok is false once the listener is dropped.
-func (l *listener) take() (ms []*message, ok bool) {
+// take returns what waits.
+func (l *listener) take() (ms []*message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ms, l.queue = l.queue, nil
-	return ms, !l.dropped
+	return ms
 }
 
 // unless drops from ms those states that the versions cover: the listener was told so already, when it came.

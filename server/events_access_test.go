@@ -1,0 +1,319 @@
+package server_test
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Another tenant hears nothing of an upload, however it asks; what it hears instead is its own marker, made after all
+// that it must not hear of.
+func TestListenerHearsNothingOfAnotherTenant(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	stranger := s.newTenant(t)
+	mine := s.user.listen(s.url, "")
+	mine.ready()
+	listening := []*listening{stranger.listen(s.url, ""), stranger.listen(s.url, "", "Last-Event-ID", "1"),
+		stranger.listen(s.url, query("project", "general")), stranger.listen(s.url, "", "Last-Event-ID", mine.lastID)}
+	for _, l := range listening {
+		if es := l.ready(); mentions(es, `"status"`) {
+			t.Errorf("a stranger was told %v", names(es))
+		}
+	}
+	url := s.user.create(1000)
+	s.user.patch(url, 0, reader(noise(500))).want(t, 204, "")
+	s.in(t, s.user, func(ctx context.Context, tx storage.Tx) error {
+		return tx.Announce(ctx, storage.Announcement{Type: "quota.warning", Detail: map[string]any{"percent": 80}})
+	})
+	mine.until("the warning", func(e event, j told) bool { return j.Type == "quota.warning" })
+	s.user.do("DELETE", url, nil).want(t, 204, "")
+	mine.upload(idOf(url), "cancelled")
+	marker := stranger.create(1000, "Upload-Metadata", metadata("project", "general"))
+	for _, l := range listening {
+		if es := l.upload(idOf(marker), "pending"); len(es) != 1 {
+			t.Errorf("a stranger was told %v", names(es))
+		}
+	}
+	missing := uuid.Must(uuid.NewV7())
+	foreign := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", idOf(url).String()), nil)
+	absent := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", missing.String()), nil)
+	foreign.want(t, 404, "not-found")
+	if string(foreign.body) != string(absent.body) || foreign.status != absent.status {
+		t.Errorf("%d %s for another's upload, %d %s for none", foreign.status, foreign.body, absent.status, absent.body)
+	}
+}
+
+// complete has a worker end uploads well.
+func (s *site) complete(t testing.TB, u user, urls ...string) {
+	t.Helper()
+	ctx := tenant.With(t.Context(), u.who)
+	for _, url := range urls {
+		must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+			if _, err := tx.MarkUploaded(ctx, idOf(url), "key", make([]byte, 32)); err != nil {
+				return err
+			}
+			if err := tx.MarkProcessing(ctx, idOf(url), 1); err != nil {
+				return err
+			}
+			return tx.Complete(ctx, idOf(url), storage.Results{DetectedType: "text/plain"})
+		}))
+	}
+}
+
+// Inside a tenant a listener is told what its token lets it read: an investor what is completed, a user with projects
+// theirs; and of that what it asked for. A worker's changes are told as a server's are.
+func TestListenersAreToldWhatTheyMaySee(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	begin := func(u user, project string) string {
+		return u.create(10, "Upload-Metadata", metadata("project", project, "batch", "of "+project))
+	}
+	north, south := begin(s.user, "north"), begin(s.user, "south")
+	theirs := begin(s.user.as(s, "jefa", tenant.Constructora), "north")
+	investor := func(projects ...string) user { return s.user.as(s, "inv", tenant.Inversionista, projects...) }
+	crew := func(projects ...string) user { return s.user.as(s, "bea", tenant.Empleado, projects...) }
+	all := []string{north, south, theirs}
+	cases := []struct {
+		who    user
+		query  string
+		first  []string // what its snapshot has
+		later  []string // what it is told once all are completed
+		marker string   // the project whose upload it is told of last
+	}{
+		{s.user, "", all, all, "west"},
+		{investor(), "", nil, all, "west"},
+		{investor("west"), "", nil, nil, "west"},
+		{investor("south"), query("project", "south", "project", "north"), nil, []string{south}, "south"},
+		{crew("south"), "", []string{south}, []string{south}, "south"},
+		{crew("south", "west"), query("project", "north", "project", "west"), nil, nil, "west"},
+		{s.user, query("project", "north"), []string{north, theirs}, []string{north, theirs}, "north"},
+		{s.user, query("project", "north", "project", "south"), all, all, "south"},
+		{s.user, query("upload", idOf(south).String(), "project", "south"), []string{south}, []string{south}, ""},
+		{s.user, query("mine", "true"), []string{north, south}, []string{north, south}, "west"},
+		{s.user, query("batch", "of west"), nil, nil, "west"},
+		{s.user, query("batch", "of north", "mine", "true"), []string{north}, []string{north}, "north"},
+	}
+	streams := make([]*listening, len(cases))
+	for i, c := range cases {
+		streams[i] = c.who.listen(s.url, c.query+"&"+query("ticket", s.ticket(t, c.who)))
+		first := map[uuid.UUID]bool{}
+		for _, e := range streams[i].ready() {
+			if e.Event == "upload" {
+				first[e.told(t).ID] = true
+			}
+		}
+		if want := ids(c.first); !maps.Equal(first, want) {
+			t.Errorf("%s %v %q: its snapshot has %v, want %v", c.who.who.Role, c.who.who.Projects, c.query, first, want)
+		}
+	}
+	s.complete(t, s.user, north, theirs, south)
+	markers := map[string]string{}
+	for _, project := range []string{"north", "south", "west"} {
+		markers[project] = begin(s.user, project)
+		s.complete(t, s.user, markers[project])
+	}
+	for i, c := range cases {
+		last := south
+		if c.marker != "" {
+			last = markers[c.marker]
+		}
+		later := map[uuid.UUID]bool{}
+		for _, e := range streams[i].upload(idOf(last), "completed") {
+			later[e.told(t).ID] = true
+			if status := e.told(t).Status; c.who.who.Role == tenant.Inversionista && status != "completed" {
+				t.Errorf("an investor is told that an upload is %s", status)
+			}
+		}
+		for _, url := range markers {
+			delete(later, idOf(url))
+		}
+		if want := ids(c.later); !maps.Equal(later, want) {
+			t.Errorf("%s %v %q: it was told of %v, want %v", c.who.who.Role, c.who.who.Projects, c.query, later, want)
+		}
+	}
+}
+
+func ids(urls []string) map[uuid.UUID]bool {
+	set := make(map[uuid.UUID]bool)
+	for _, url := range urls {
+		set[idOf(url)] = true
+	}
+	return set
+}
+
+// ticket issues a ticket that stands for who u is.
+func (s *site) ticket(t testing.TB, u user) (ticket string) {
+	t.Helper()
+	u.who.Expires = time.Now().Add(time.Hour)
+	s.in(t, u, func(ctx context.Context, tx storage.Tx) (err error) {
+		ticket, _, err = tx.IssueTicket(ctx, time.Minute)
+		return err
+	})
+	return ticket
+}
+
+// A ticket stands for its token once, at any server, and keeps it to what the token may see; one that is used, old,
+// made up or given another tenant's name is refused, all the same.
+func TestTickets(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	second, _ := s.another(t, nil)
+	stranger := s.newTenant(t)
+	bea := s.user.as(s, "bea", tenant.Empleado, "south")
+	ticket := func(u user) string {
+		if u.who.Projects != nil {
+			return s.ticket(t, u)
+		}
+		a := u.do("POST", s.url+server.EventsPath+"/tickets", nil)
+		a.want(t, 201, "")
+		a.wantHeader(t, "Cache-Control", "no-store")
+		var j struct {
+			Ticket    string
+			ExpiresAt time.Time `json:"expires_at"`
+		}
+		must(t, json.Unmarshal(a.body, &j))
+		if left := time.Until(j.ExpiresAt); left > time.Minute || left < 0 {
+			t.Errorf("it expires in %s", left)
+		}
+		return j.Ticket
+	}
+	nobody := s.user
+	nobody.token = ""
+	refused := func(name, ticket string) {
+		t.Helper()
+		a := nobody.do("GET", second+server.EventsPath+"?"+query("ticket", ticket), nil, "Authorization", "")
+		if a.status != 401 || !strings.Contains(string(a.body), "/problems/bad-ticket") {
+			t.Errorf("%s: %d %s", name, a.status, a.body)
+		}
+	}
+	mine := ticket(bea)
+	l := nobody.listen(second, query("ticket", mine), "Authorization", "")
+	l.ready()
+	refused("used", mine)
+	overWS, _, err := nobody.webSocket(s.url, query("ticket", ticket(bea)))
+	must(t, err)
+	overWS.ready()
+	s.user.create(10, "Upload-Metadata", metadata("project", "north"))
+	marker := s.user.create(10, "Upload-Metadata", metadata("project", "south"))
+	for _, l := range []*listening{l, overWS} {
+		if es := l.upload(idOf(marker), "pending"); len(es) != 1 {
+			t.Errorf("with a ticket for south: %v", names(es))
+		}
+	}
+	old := ticket(bea)
+	s.exec(t, `update event_tickets set expires_at = now()`)
+	refused("expired", old)
+	ticket(bea)
+	var left int
+	must(t, s.admin.QueryRow(t.Context(), `select count(*) from event_tickets`).Scan(&left))
+	if left != 1 {
+		t.Errorf("%d tickets are kept, and only one is good", left)
+	}
+	// The tenant stands in the first 16 bytes, 21 characters of Base64 and a bit.
+	theirs, ours := ticket(stranger), ticket(bea)
+	refused("another tenant's name before our secret", theirs[:21]+ours[21:])
+	refused("our name before another tenant's secret", ours[:21]+theirs[21:])
+	refused("no ticket", "x")
+	refused("empty", "")
+	for _, name := range []string{"token", "access_token"} {
+		a := nobody.do("GET", s.url+server.EventsPath+"?"+query(name, s.user.token), nil, "Authorization", "")
+		a.want(t, 400, "bad-request")
+		if !strings.Contains(string(a.body), "does not belong into a URL") || strings.Contains(string(a.body), s.user.token) {
+			t.Errorf("%s: %s", name, a.body)
+		}
+	}
+}
+
+// A stream ends when its token would be refused, and says so: also one that a ticket opened.
+func TestStreamEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	// Tokens are taken for half a minute longer than they say.
+	token, err := server.Sign(secret, s.user.who, -29*time.Second, time.Now())
+	must(t, err)
+	soon := s.user
+	soon.token = token
+	a := soon.do("POST", s.url+server.EventsPath+"/tickets", nil)
+	a.want(t, 201, "")
+	var j struct{ Ticket string }
+	must(t, json.Unmarshal(a.body, &j))
+	overWS, _, err := soon.webSocket(s.url, "", "Authorization", "Bearer "+token)
+	must(t, err)
+	for name, l := range map[string]*listening{
+		"sse": soon.listen(s.url, ""), "websocket": overWS,
+		"ticket": soon.listen(s.url, query("ticket", j.Ticket), "Authorization", ""),
+	} {
+		es := l.until("its end", func(e event, _ told) bool { return e.Event == "end" })
+		if got := es[len(es)-1].told(t).Reason; got != "token_expired" {
+			t.Errorf("%s: it ended for %s", name, got)
+		}
+		if e, more := l.next(); more {
+			t.Errorf("%s: after its end it tells %v", name, names([]event{e}))
+		}
+	}
+}
+
+// So many streams a user and a tenant may have; who closes one may open another.
+func TestListenersAreLimited(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, func(c *server.Config) { c.Events.PerUser, c.Events.PerTenant = 2, 3 })
+	first := s.user.listen(s.url, "")
+	s.user.listen(s.url, "")
+	s.user.do("GET", s.url+server.EventsPath, nil).want(t, 429, "too-many-listeners")
+	s.user.as(s, "bea", tenant.Empleado).listen(s.url, "")
+	s.user.as(s, "cai", tenant.Empleado).do("GET", s.url+server.EventsPath, nil).want(t, 429, "too-many-listeners")
+	s.newTenant(t).listen(s.url, "")
+	first.close()
+	eventually(t, "a place is free", func() bool { return s.counter(t, "tramo_listeners") == 3 })
+	s.user.listen(s.url, "")
+}
+
+// A browser opens a WebSocket for any page: pages of others than the installation names are refused.
+func TestWebSocketOrigin(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, func(c *server.Config) { c.CORSOrigins = []string{"https://obra.example"} })
+	for origin, ok := range map[string]bool{
+		"": true, s.url: true, "https://obra.example": true,
+		"https://evil.example": false, "https://obra.example.evil": false, "null": false, "http://obra.example": false,
+	} {
+		l, res, err := s.user.webSocket(s.url, "", "Authorization", "Bearer "+s.user.token, "Origin", origin)
+		if ok != (err == nil) {
+			t.Errorf("origin %q: %v", origin, err)
+		}
+		if err == nil {
+			l.ready()
+		} else if res.StatusCode != http.StatusForbidden || res.Header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("origin %q: %d %s", origin, res.StatusCode, res.Header)
+		}
+	}
+}
+
+// What is not a filter is refused before anything is streamed.
+func TestBadFilters(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	for _, q := range []string{"upload=x", "upload=", "batch=%00", "project=%ff", "mine=maybe", strings.Repeat("project=a&", 101)} {
+		s.user.do("GET", s.url+server.EventsPath+"?"+q, nil).want(t, 400, "bad-request")
+	}
+	s.user.do("GET", s.url+server.EventsPath, nil, "Authorization", "").want(t, 401, "unauthorized")
+	s.user.do("GET", s.url+server.EventsPath+"/tickets", nil).want(t, 404, "not-found")
+	s.user.do("POST", s.url+server.EventsPath+"/tickets", nil, "Authorization", "").want(t, 401, "unauthorized")
+}
