@@ -83,6 +83,9 @@ func (h *hub) readUploads(ctx context.Context, read func(context.Context, storag
 		if ms[i].moved = u.UpdatedAt; u.Status.Receiving() && u.TouchedAt.After(u.UpdatedAt) {
 			ms[i].moved = u.TouchedAt
 		}
+		if u.BatchID != nil {
+			ms[i].batch = *u.BatchID
+		}
 		if u.Batch != nil {
 			ms[i].label = *u.Batch
 		}
@@ -137,7 +140,7 @@ func announcementMessages(as []storage.Announced) ([]*message, error) {
 // its values.
 type filter struct {
 	uploads  []uuid.UUID
-	batches  []string
+	batches  []string // ids, or what their clients call them
 	projects []string
 	mine     bool
 }
@@ -149,14 +152,19 @@ func (f filter) concerns(m *message, who tenant.Identity) bool {
 	}
 	return who.Sees(m.project) &&
 		(f.uploads == nil || slices.Contains(f.uploads, m.subject)) &&
-		(f.batches == nil || m.batch != uuid.Nil && slices.Contains(f.batches, m.batch.String()) || m.label != "" && slices.Contains(f.batches, m.label)) &&
+		(f.batches == nil || slices.Contains(f.batches, m.batch.String()) || slices.Contains(f.batches, m.label)) &&
 		(f.projects == nil || slices.Contains(f.projects, m.project)) &&
 		(!f.mine || m.user == who.User)
 }
 
 // watch is the filter as package storage takes it.
 func (f filter) watch(who tenant.Identity) storage.Watch {
-	w := storage.Watch{Uploads: f.uploads, Batches: f.batches, Projects: f.projects}
+	w := storage.Watch{Uploads: f.uploads, Labels: f.batches, Projects: f.projects}
+	for _, b := range f.batches {
+		if id, err := uuid.Parse(b); err == nil {
+			w.Batches = append(w.Batches, id)
+		}
+	}
 	if f.mine {
 		w.User = who.User
 	}

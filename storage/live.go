@@ -79,7 +79,8 @@ func (tx Tx) UploadsByID(ctx context.Context, ids []uuid.UUID) ([]Upload, error)
 // A Watch says which uploads somebody wants to know of. Empty fields match all.
 type Watch struct {
 	Uploads  []uuid.UUID
-	Batches  []string
+	Batches  []uuid.UUID
+	Labels   []string // of batches, as their clients call them; what has either matches
 	Projects []string
 	User     string
 }
@@ -94,11 +95,12 @@ func (tx Tx) Watched(ctx context.Context, w Watch, since time.Time, unfinished b
 	rows, err := tx.Query(ctx, `
 		select * from (`+selectUpload+`
 			where u.tenant_id = $1 and u.kind <> 'partial' and `+which+`
-			  and ($3::uuid[] is null or u.id = any($3)) and ($4::text[] is null or u.batch = any($4))
-			  and ($5::text[] is null or u.project = any($5)) and ($6 = '' or u.user_id = $6)
-			order by u.updated_at desc, u.id limit $7) latest
+			  and ($3::uuid[] is null or u.id = any($3))
+			  and ($4::uuid[] is null and $5::text[] is null or u.batch_id = any($4) or u.batch = any($5))
+			  and ($6::text[] is null or u.project = any($6)) and ($7 = '' or u.user_id = $7)
+			order by u.updated_at desc, u.id limit $8) latest
 		order by updated_at, id`,
-		tx.Tenant, since, w.Uploads, w.Batches, w.Projects, w.User, limit)
+		tx.Tenant, since, w.Uploads, w.Batches, w.Labels, w.Projects, w.User, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read watched uploads: %w", err)
 	}

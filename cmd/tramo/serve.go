@@ -33,6 +33,7 @@ type serveCommand struct {
 	deletedSettings
 	tokenSettings
 	limitSettings
+	eventSettings
 	Listen         string        `default:"127.0.0.1:8080" help:"Address for clients."`
 	OpsListen      string        `default:"127.0.0.1:9090" help:"Address for /livez, /readyz and /metrics. Keep clients away from it."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Where clients reach this server, for the addresses of uploads. Default: what each request says as Host."`
@@ -77,6 +78,7 @@ func (c *serveCommand) configs(m *cli.Mistakes) (configs, error) {
 	k.limits = c.limit(&k.server, m)
 	k.server.Listen, k.server.PublicURL, k.server.NetworkTimeout = c.Listen, c.PublicURL, c.NetworkTimeout
 	c.apply(&k.server, m)
+	k.server.Events = c.events(m)
 	m.Check("TRAMO_JWT_SECRET, TRAMO_JWKS_URL", k.auth.Validate())
 	m.Check("TRAMO_PUBLIC_URL", k.server.Validate())
 	m.Check("TRAMO_MAX_UPLOAD_SIZE", k.policy.Validate())

@@ -43,6 +43,7 @@ var cases = []struct {
 	{"batches", batches},
 	{"quota", quota},
 	{"fairness", fairness},
+	{"listeners", listeners},
 }
 
 func main() {

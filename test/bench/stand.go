@@ -163,6 +163,7 @@ func (s *stand) serveTramo(ctx context.Context, sv *server, endpoint string) (er
 		"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0",
 		"TRAMO_MAX_UPLOAD_SIZE=2GiB", "TRAMO_LOG_FORMAT=text", "TMPDIR="+sv.temp,
 		fmt.Sprintf("TRAMO_MAX_BATCH=%d", kickoff),
+		fmt.Sprintf("TRAMO_LISTENERS_PER_USER=%d", ears), fmt.Sprintf("TRAMO_LISTENERS_PER_TENANT=%d", ears),
 	)
 	env = append(env, stack.NoRateLimits()...) // all clients are one user at one address
 	sv.token = s.token

@@ -1,0 +1,286 @@
+package storage_test
+
+import (
+	"bytes"
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// follow returns what a process hears, from the moment on that it returns.
+func (d *database) follow(t *testing.T, db *storage.DB) <-chan storage.Changes {
+	t.Helper()
+	heard, began := make(chan storage.Changes, 1000), make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = db.Follow(ctx, func() { began <- struct{}{} }, func(c storage.Changes) { heard <- c })
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	await(t, "following", began)
+	return heard
+}
+
+// What a committed transaction changed is told to every process, once for many; what a transaction that was rolled back
+// changed is not.
+func TestChangesAreTold(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	heard := d.follow(t, d.Worker)
+	ctx := d.NewTenant(t, 1<<40)
+	var want []uuid.UUID
+	_ = d.API.InTenant(ctx, func(tx storage.Tx) error {
+		must(t, tx.CreateUpload(ctx, anUpload(1)))
+		return context.Canceled
+	})
+	const many = 700 // more than one payload holds
+	d.must(t, ctx, func(tx storage.Tx) error {
+		for range many {
+			n := anUpload(1)
+			want = append(want, n.ID)
+			if err := tx.CreateUpload(ctx, n); err != nil {
+				return err
+			}
+		}
+		return tx.Announce(ctx, storage.Announcement{Type: "quota.warning"})
+	})
+	var got []uuid.UUID
+	announcements := 0
+	for len(got) < many || announcements == 0 {
+		c := await(t, "change", heard)
+		if c.Tenant != tenantOf(t, ctx) {
+			t.Errorf("told of tenant %s", c.Tenant)
+		}
+		got, announcements = append(got, c.Uploads...), announcements+len(c.Announcements)
+	}
+	byID := func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
+	slices.SortFunc(got, byID)
+	slices.SortFunc(want, byID)
+	if !slices.Equal(got, want) || announcements != 1 {
+		t.Errorf("%d uploads and %d announcements were told of, not exactly those that there are", len(got), announcements)
+	}
+}
+
+// An offset that moves a hundred times is told of at most once a second, and is told of in the end; a status is told of
+// at once, and takes the offset along.
+func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<40)
+	r := newReplica(t, d, calmly)
+	id := d.create(t, ctx, 1000)
+	lease := r.acquire(t, ctx, id, func() {})
+	advance := func(i int64) {
+		d.must(t, ctx, func(tx storage.Tx) error {
+			return tx.Advance(ctx, id, lease.Fence(), storage.Progress{From: i, To: i + 1, TailSize: i + 1})
+		})
+	}
+	advance(0)
+	heard := d.follow(t, d.Worker)
+	await(t, "uploading", heard)
+	began, told := time.Now(), 0
+	for i := range int64(100) {
+		advance(i + 1)
+	}
+	for last := time.Since(began); told == 0 || time.Since(began) < last+time.Second; told++ {
+		await(t, "progress", heard)
+		advance(int64(101 + told))
+	}
+	if most := 1 + int(time.Since(began)/(900*time.Millisecond)); told > most {
+		t.Errorf("progress was told %d times in %s", told, time.Since(began))
+	}
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
+	began = time.Now()
+	await(t, "cancelled", heard)
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("a status was told after %s", took)
+	}
+}
+
+// A process that ends tells first what it still has to tell.
+func TestClosingTells(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	heard := d.follow(t, d.Worker)
+	ctx := d.NewTenant(t, 1<<40)
+	db, err := storage.Open(t.Context(), storage.Config{URL: shared.URL("tramo_api", d.Name)})
+	must(t, err)
+	n := anUpload(1)
+	must(t, db.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }))
+	db.Close()
+	select {
+	case c := <-heard:
+		if !slices.Contains(c.Uploads, n.ID) {
+			t.Errorf("told of %v", c.Uploads)
+		}
+	case <-time.After(patience):
+		t.Error("nothing was told")
+	}
+}
+
+// No transaction that changes anything of an upload notifies: NOTIFY's lock on the whole database is taken by
+// transactions that do nothing else. Postgres' own log of every statement says so.
+func TestHotTransactionsDoNotNotify(t *testing.T) {
+	t.Parallel()
+	var log syncBuffer
+	postgres, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Log: &log})
+	must(t, err)
+	t.Cleanup(func() { must(t, postgres.Stop()) })
+	must(t, postgres.CreateDatabase(t.Context(), "tramo_template", ""))
+	must(t, storage.Migrate(t.Context(), storage.Config{URL: postgres.URL("postgres", "tramo_template")}, storage.Passwords{}))
+	d := &database{(&storagetest.Cluster{Postgres: postgres}).NewDatabase(t)}
+	admin := d.Admin(t)
+	for _, sql := range []string{
+		`alter system set log_statement = 'all'`, `alter system set log_line_prefix = 'xact=%v '`, `select pg_reload_conf()`,
+	} {
+		_, err := admin.Exec(t.Context(), sql)
+		must(t, err)
+	}
+	eventually(t, patience, "statements in the log", func() bool {
+		conn, err := pgx.Connect(t.Context(), postgres.URL("tramo_api", d.Name))
+		must(t, err)
+		defer conn.Close(t.Context())
+		_, err = conn.Exec(t.Context(), "select 'logged'")
+		must(t, err)
+		return strings.Contains(log.String(), "select 'logged'")
+	})
+	d.Worker.Pool().Reset()
+	d.API.Pool().Reset()
+
+	heard := d.follow(t, d.Worker)
+	ctx := d.NewTenant(t, 1<<40)
+	r := newReplica(t, d, calmly)
+	id := d.create(t, ctx, 100)
+	lease := r.acquire(t, ctx, id, func() {})
+	d.must(t, ctx, func(tx storage.Tx) error {
+		return tx.Advance(ctx, id, lease.Fence(), storage.Progress{To: 100, Object: "key"})
+	})
+	d.must(t, ctx, func(tx storage.Tx) error {
+		_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
+		return err
+	})
+	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 1) }))
+	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
+		if err := tx.Complete(ctx, id, storage.Results{}); err != nil {
+			return err
+		}
+		return tx.Announce(ctx, storage.Announcement{Type: "batch.completed"})
+	}))
+	for announced := false; !announced; {
+		announced = len(await(t, "change", heard).Announcements) > 0
+	}
+
+	notify := regexp.MustCompile(`(?i)\bnotify\b|pg_notify`)
+	changes := regexp.MustCompile(`(?i)\b(insert into|update|delete from)\s+(uploads|contents|parts|tails|timeline|announcements|tenants|derivatives)\b`)
+	byXact := make(map[string]string)
+	var last string
+	for line := range strings.Lines(log.String()) {
+		if m := regexp.MustCompile(`xact=(\S+) `).FindStringSubmatch(line); m != nil {
+			last = m[1]
+		}
+		byXact[last] += line // a statement has several lines
+	}
+	notifying, changing := 0, 0
+	for xact, statements := range byXact {
+		n, c := notify.MatchString(statements), changes.MatchString(statements)
+		if n {
+			notifying++
+		}
+		if c {
+			changing++
+		}
+		if n && c {
+			t.Errorf("transaction %s changes and notifies:\n%s", xact, statements)
+		}
+	}
+	if notifying == 0 || changing < 5 {
+		t.Errorf("%d transactions notified, %d changed something: the log does not tell\n%s", notifying, changing, log.String())
+	}
+}
+
+// A syncBuffer is a buffer that a process writes to while a test reads.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// With a hundred thousand uploads, what a listener's tenant is asked again and again reads the few rows that it is
+// about: row-level security does not keep its indexes from being used.
+func TestLiveQueriesUseIndexes(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<40)
+	admin := d.Admin(t)
+	for _, sql := range []string{
+		`insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes, status, updated_at)
+			select id, gen_random_uuid(), 'ana', 'torre', '{}', 1, 1, 'completed', now() - n * interval '1 minute'
+			from tenants, generate_series(10, 50000) n`,
+		`insert into contents (tenant_id, upload_id) select tenant_id, id from uploads`,
+		`insert into announcements (tenant_id, type, created_at)
+			select id, 'x', now() - n * interval '1 minute' from tenants, generate_series(10, 50000) n`,
+		`analyze`,
+	} {
+		_, err := admin.Exec(t.Context(), sql)
+		must(t, err)
+	}
+	for range 3 {
+		d.create(t, ctx, 1)
+	}
+	scanned := func() (n int64) {
+		_, err := admin.Exec(t.Context(), `select pg_stat_force_next_flush(), pg_stat_clear_snapshot()`)
+		must(t, err)
+		must(t, admin.QueryRow(t.Context(), `select coalesce(sum(seq_tup_read), 0) from pg_stat_user_tables
+			where relname in ('uploads', 'contents', 'announcements')`).Scan(&n))
+		return n
+	}
+	before := scanned()
+	d.must(t, ctx, func(tx storage.Tx) error {
+		since, err := tx.Now(ctx)
+		must(t, err)
+		since = since.Add(-5 * time.Minute)
+		moved, err := tx.MovedSince(ctx, since)
+		must(t, err)
+		us, err := tx.Watched(ctx, storage.Watch{User: "ana"}, since, true, 1000)
+		must(t, err)
+		again, err := tx.Watched(ctx, storage.Watch{}, since, false, 1000)
+		must(t, err)
+		if len(moved) != 3 || len(us) != 3 || len(again) != 3 {
+			t.Errorf("found %d, %d and %d uploads", len(moved), len(us), len(again))
+		}
+		_, err = tx.AnnouncementsSince(ctx, since)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `select pg_stat_force_next_flush()`)
+		return err
+	})
+	d.API.Pool().Reset() // a connection that ends has told what it did
+	eventually(t, patience, "connections ended", func() bool { return d.API.Pool().Stat().TotalConns() == 0 })
+	if n := scanned() - before; n > 1000 {
+		t.Errorf("%d rows were read without an index", n)
+	}
+}
