@@ -185,7 +185,9 @@ func (h *hub) serve(ctx context.Context, l *listener, st stream, lastID string) 
 	defer expiry.Stop()
 	beat := time.NewTicker(h.Heartbeat)
 	defer beat.Stop()
-	told, err := h.catchUp(ctx, l, st, lastID)
+	var told map[uuid.UUID]storage.Version
+	var err error
+	shallowly(func() { told, err = h.catchUp(ctx, l, st, lastID) })
 	for err == nil {
 		select {
 		case <-ctx.Done():
@@ -208,6 +210,17 @@ func (h *hub) serve(ctx context.Context, l *listener, st stream, lastID string) 
 		return nil
 	}
 	return errors.Join(err, h.end(ctx, st, "error"))
+}
+
+// shallowly runs fn on a stack of its own. A goroutine's stack grows to what fn needs and hardly shrinks again; that of
+// a listener is there for hours.
+func shallowly(fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fn()
+	}()
+	<-done
 }
 
 var errStreamGone = errors.New("listener has gone")
