@@ -106,6 +106,9 @@ func TestPagePausesAndResumes(t *testing.T) {
 	if len(listed.Items) != 1 || listed.Items[0].SHA256 != sumOf(data) {
 		t.Errorf("uploads: %s", a.body)
 	}
+	if r.metric(t, `tramo_live_messages_total{event="upload"}`) == 0 {
+		t.Error("the page was told nothing of its uploads: it has asked")
+	}
 	// What a browser has handed to the network when it is told to stop is sent, but not always received.
 	again := int(r.metric(t, "tramo_upload_received_bytes_total")) - len(data)
 	if again > 0 {

@@ -96,11 +96,20 @@ export class Api {
     return this.get<UploadPage>(`${endpoint()}?limit=${limit}`)
   }
 
-  private async get<T>(url: string): Promise<T> {
+  /** Opens one event stream, within half a minute. */
+  async ticket(): Promise<string> {
+    return (await this.ask<{ ticket: string }>('POST', '/api/events/tickets')).ticket
+  }
+
+  private get<T>(url: string): Promise<T> {
+    return this.ask<T>('GET', url)
+  }
+
+  private async ask<T>(method: string, url: string): Promise<T> {
     const token = this.token()
     const headers: Record<string, string> = { Accept: 'application/json' }
     if (token) headers['Authorization'] = `Bearer ${token}`
-    const res = await fetch(url, { headers, cache: 'no-store' })
+    const res = await fetch(url, { method, headers, cache: 'no-store' })
     if (!res.ok) throw new ApiError(res.status, problemDetail(await res.text()))
     return (await res.json()) as T
   }

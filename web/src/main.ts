@@ -6,6 +6,7 @@ import { accessForm, projectInput } from './forms'
 import { t, translatePage } from './i18n'
 import { ClientIds } from './ids'
 import { totals } from './item'
+import { Live } from './live'
 import { Recent } from './recent'
 import { need, Rows } from './rows'
 import './style.css'
@@ -27,10 +28,17 @@ const say = (text: string): void => {
   live.textContent = text
 }
 
-const uploads: Uploads = new Uploads(api, token, new ClientIds(storage()), (item) => {
-  rows.touch(item)
-  if (item.id) recent.drop(item.id)
-})
+const waiting = (): void => events.update()
+const uploads: Uploads = new Uploads(
+  api,
+  token,
+  new ClientIds(storage()),
+  (item) => {
+    rows.touch(item)
+    if (item.id) recent.drop(item.id)
+  },
+  waiting,
+)
 const summary = new Summary(need(document, '#summary'), uploads, say)
 const rows: Rows = new Rows(
   need(now, 'ul'),
@@ -42,7 +50,25 @@ const rows: Rows = new Rows(
     summary.update()
   },
 )
-const recent: Recent = new Recent(need(document, '#recent'), template, api, token, (id) => uploads.has(id))
+const recent: Recent = new Recent(need(document, '#recent'), template, api, token, (id) => uploads.has(id), waiting)
+const events: Live = new Live({
+  ticket: () => api.ticket(),
+  open: (url) => new EventSource(url),
+  told: (state) => {
+    uploads.told(state)
+    recent.told(state)
+  },
+  changed: (live) => {
+    uploads.live(live)
+    recent.live(live)
+  },
+  wanted: () =>
+    uploads.watching + recent.watching > 0 && token.get() !== null && document.visibilityState === 'visible',
+})
+token.onChange(() => {
+  events.close()
+  events.update()
+})
 const project = projectInput(projectBox)
 accessForm(need(document, '#access'), token)
 
@@ -82,6 +108,8 @@ document.addEventListener('visibilitychange', () => {
   const visible = document.visibilityState === 'visible'
   uploads.visible(visible)
   recent.visible(visible)
+  if (!visible) events.close()
+  events.update()
 })
 
 window.addEventListener('beforeunload', (e) => {

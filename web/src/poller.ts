@@ -16,16 +16,21 @@ export class Poller {
   private timer: ReturnType<typeof setTimeout> | undefined
   private readonly stops = new Set<string>()
 
-  constructor(private readonly poll: Poll) {}
+  /** changed is called when there may be more, or less, to wait for. */
+  constructor(
+    private readonly poll: Poll,
+    private readonly changed: () => void = () => undefined,
+  ) {}
 
   watch(id: string): void {
     if (this.entries.has(id)) return
     this.entries.set(id, { at: Date.now() + firstMs, delay: firstMs, busy: false })
     this.schedule()
+    this.changed()
   }
 
   unwatch(id: string): void {
-    this.entries.delete(id)
+    if (this.entries.delete(id)) this.changed()
   }
 
   get watching(): number {
@@ -74,7 +79,7 @@ export class Poller {
     entry.busy = true
     this.inFlight++
     try {
-      if (await this.poll.ask(id)) this.entries.delete(id)
+      if (await this.poll.ask(id)) this.unwatch(id)
       entry.delay = Math.min(lastMs, entry.delay * 1.6)
     } catch {
       entry.delay = Math.min(troubleMs, Math.max(lastMs, entry.delay * 2))

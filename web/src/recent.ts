@@ -22,8 +22,10 @@ export class Recent {
     private readonly token: Token,
     /** True for an upload that this visit's own list shows. */
     private readonly listed: (id: string) => boolean,
+    /** Called when there may be more, or less, to wait for. */
+    waiting: () => void,
   ) {
-    this.poller = new Poller({ ask: (id) => this.ask(id) })
+    this.poller = new Poller({ ask: (id) => this.ask(id) }, waiting)
     token.onChange((value) => {
       if (value) void this.load()
     })
@@ -45,6 +47,21 @@ export class Recent {
   visible(visible: boolean): void {
     if (visible) this.poller.resume('hidden')
     else this.poller.pause('hidden')
+  }
+
+  get watching(): number {
+    return this.poller.watching
+  }
+
+  /** While changes are told, nothing is asked for. */
+  live(live: boolean): void {
+    if (live) this.poller.pause('live')
+    else this.poller.resume('live')
+  }
+
+  told(state: UploadState): void {
+    this.rows.get(state.id)?.update(state)
+    if (isSettled(state.status)) this.poller.unwatch(state.id)
   }
 
   /** Takes an upload out that this visit's own list shows by now. */

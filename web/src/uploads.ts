@@ -1,6 +1,6 @@
 // The list of this visit: what was chosen, who sends now, and every change of state.
 
-import { ApiError, isSettled, type Api } from './api'
+import { ApiError, isSettled, type Api, type UploadState } from './api'
 import { fingerprint, type ClientIds } from './ids'
 import { applyState, canRetry, newItem, type Item, type Status } from './item'
 import { Poller } from './poller'
@@ -35,8 +35,10 @@ export class Uploads {
     private readonly token: Token,
     private readonly clientIds: ClientIds,
     private readonly changed: (item: Item) => void,
+    /** Called when there may be more, or less, to wait for. */
+    waiting: () => void,
   ) {
-    this.poller = new Poller({ ask: (id) => this.ask(id) })
+    this.poller = new Poller({ ask: (id) => this.ask(id) }, waiting)
     token.onChange(() => this.followToken())
     this.followToken()
     if (!navigator.onLine) this.queue.hold('offline')
@@ -125,6 +127,23 @@ export class Uploads {
     }
     this.poller.resume('hidden')
     this.hurry()
+  }
+
+  get watching(): number {
+    return this.poller.watching
+  }
+
+  /** While changes are told, nothing is asked for. */
+  live(live: boolean): void {
+    if (live) this.poller.pause('live')
+    else this.poller.resume('live')
+  }
+
+  told(state: UploadState): void {
+    const item = this.byId.get(state.id)
+    if (!item) return
+    this.apply(item, state)
+    if (isSettled(state.status)) this.poller.unwatch(state.id)
   }
 
   /** Asks once more for an item's state: the link of its thumbnail may have expired. */
@@ -235,15 +254,19 @@ export class Uploads {
     this.changed(item)
   }
 
+  private apply(item: Item, state: UploadState): void {
+    const before = item.status + item.thumbnail
+    applyState(item, state)
+    if (before !== item.status + item.thumbnail) this.changed(item)
+  }
+
   private async ask(id: string): Promise<boolean> {
     const item = this.byId.get(id)
     if (!item) return true
     const used = this.token.get()
     try {
       const state = await this.api.upload(id)
-      const before = item.status + item.thumbnail
-      applyState(item, state)
-      if (before !== item.status + item.thumbnail) this.changed(item)
+      this.apply(item, state)
       return isSettled(state.status)
     } catch (err) {
       if (err instanceof ApiError && err.status === 401) this.token.refuse(used)
