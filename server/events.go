@@ -24,6 +24,8 @@ const (
 	maxFilter = 100
 	// snapshotLimit is how many uploads a snapshot has at most.
 	snapshotLimit = 1000
+	// snapshotBatches is how many batches it has at most.
+	snapshotBatches = 100
 	// snapshotReach is how long ago an upload may have ended that a snapshot still has: a client that listed uploads
 	// a moment before misses none.
 	snapshotReach = 5 * time.Minute
@@ -315,6 +317,7 @@ type snapshot struct {
 func (h *hub) missed(ctx context.Context, l *listener, since time.Time) (s snapshot, err error) {
 	since = since.Add(-h.Overlap)
 	var as []storage.Announced
+	var counted []*message
 	s.messages, err = h.readUploads(ctx, func(ctx context.Context, tx storage.Tx) (us []storage.Upload, err error) {
 		if s.now, err = tx.Now(ctx); err != nil {
 			return nil, err
@@ -323,14 +326,17 @@ func (h *hub) missed(ctx context.Context, l *listener, since time.Time) (s snaps
 			return nil, err
 		}
 		us, err = tx.Watched(ctx, l.filter.watch(l.who), since, false, snapshotLimit+1)
-		s.more = len(us) > snapshotLimit
+		if s.more = len(us) > snapshotLimit; s.more || err != nil {
+			return nil, err
+		}
+		counted, err = l.batches(ctx, tx, since, us, false)
 		return us, err
 	})
 	if err != nil || s.more {
 		return s, err
 	}
 	ms, err := announcementMessages(as)
-	for _, m := range ms {
+	for _, m := range append(counted, ms...) {
 		if l.filter.concerns(m, l.who) {
 			s.messages = append(s.messages, m)
 		}
@@ -340,15 +346,41 @@ func (h *hub) missed(ctx context.Context, l *listener, since time.Time) (s snaps
 
 // present reads what a listener that knows nothing is told.
 func (h *hub) present(ctx context.Context, l *listener) (s snapshot, err error) {
+	var counted []*message
 	s.messages, err = h.readUploads(ctx, func(ctx context.Context, tx storage.Tx) (us []storage.Upload, err error) {
 		if s.now, err = tx.Now(ctx); err != nil {
 			return nil, err
 		}
-		us, err = tx.Watched(ctx, l.filter.watch(l.who), s.now.Add(-snapshotReach), true, snapshotLimit+1)
+		since := s.now.Add(-snapshotReach)
+		us, err = tx.Watched(ctx, l.filter.watch(l.who), since, true, snapshotLimit+1)
+		if err != nil {
+			return nil, err
+		}
 		if s.more = len(us) > snapshotLimit; s.more {
 			us = us[1:] // the one that changed first
 		}
+		counted, err = l.batches(ctx, tx, since, us, true)
 		return us, err
 	})
+	s.messages = append(s.messages, counted...)
 	return s, err
+}
+
+// batches makes messages of the batches that a listener is told first: those that have changed since then or that one of
+// the uploads is in, and, if asked for, those that are open.
+func (l *listener) batches(ctx context.Context, tx storage.Tx, since time.Time, us []storage.Upload, open bool) ([]*message, error) {
+	if l.filter.uploads != nil {
+		return nil, nil
+	}
+	var changed []uuid.UUID
+	for _, u := range us {
+		if u.BatchID != nil {
+			changed = append(changed, *u.BatchID)
+		}
+	}
+	bs, err := tx.WatchedBatches(ctx, l.filter.watch(l.who), since, changed, open, snapshotBatches)
+	if err != nil {
+		return nil, err
+	}
+	return countBatches(ctx, tx, bs)
 }

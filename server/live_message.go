@@ -93,6 +93,29 @@ func (h *hub) readUploads(ctx context.Context, read func(context.Context, storag
 	return ms, nil
 }
 
+// countBatches makes messages of batches, with their totals.
+func countBatches(ctx context.Context, tx storage.Tx, bs []storage.Batch) ([]*message, error) {
+	if len(bs) == 0 {
+		return nil, nil
+	}
+	ids := make([]uuid.UUID, len(bs))
+	for i, b := range bs {
+		ids[i] = b.ID
+	}
+	totals, err := tx.BatchTotals(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	ms := make([]*message, len(bs))
+	for i, b := range bs {
+		if ms[i], err = newMessage(eventBatch, countBatch(b, totals[b.ID])); err != nil {
+			return nil, err
+		}
+		ms[i].batch, ms[i].label, ms[i].project, ms[i].user = b.ID, b.Label(), b.Project, b.UserID
+	}
+	return ms, nil
+}
+
 // announcementJSON is an announcement as listeners are told it.
 type announcementJSON struct {
 	ID        uuid.UUID      `json:"id"`

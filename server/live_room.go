@@ -401,8 +401,25 @@ func (r *room) sum(ctx context.Context) (wait time.Duration, err error) {
 		return wait, nil
 	}
 	ids := slices.Collect(maps.Keys(r.counts))
-	_ = ids
-	_ = ctx
+	for _, onlyCompleted := range []bool{false, true} {
+		ls := r.audience(onlyCompleted)
+		if len(ls) == 0 {
+			continue
+		}
+		ctx, ms := r.as(ctx, onlyCompleted), []*message(nil)
+		err := r.hub.db.InTenant(ctx, func(tx storage.Tx) error {
+			bs, err := tx.BatchesByID(ctx, ids)
+			if err != nil {
+				return err
+			}
+			ms, err = countBatches(ctx, tx, bs)
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		r.deliver(ls, ms)
+	}
 	clear(r.counts)
 	r.summed = time.Now()
 	return 0, nil

@@ -57,6 +57,7 @@ func (tx Tx) endBatch(ctx context.Context, id uuid.UUID) error {
 	case err != nil:
 		return fmt.Errorf("cancel batch: %w", err)
 	case tag.RowsAffected() == 1:
+		tx.changed(batchChanged, id)
 		return nil
 	}
 	if _, err := tx.Batch(ctx, id); err != nil {
@@ -164,5 +165,6 @@ func (tx Tx) RenameBatch(ctx context.Context, id uuid.UUID, name string) error {
 	if tag.RowsAffected() == 0 {
 		return ErrNotFound
 	}
+	tx.changed(batchChanged, id)
 	return nil
 }

@@ -73,6 +73,7 @@ func (tx Tx) settle(ctx context.Context, id uuid.UUID) error {
 	case err != nil:
 		return fmt.Errorf("settle batch: %w", err)
 	}
+	tx.changed(batchChanged, id)
 	return tx.announceBatch(ctx, id, failed)
 }
 
@@ -85,6 +86,7 @@ func (tx Tx) spoilBatch(ctx context.Context, id uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("spoil batch: %w", err)
 	}
+	tx.changed(batchChanged, id)
 	return nil
 }
 
@@ -130,5 +132,6 @@ func (tx Tx) DeclareManifest(ctx context.Context, id uuid.UUID, name string) err
 	if err != nil {
 		return fmt.Errorf("declare manifest: %w", err)
 	}
+	tx.changed(batchChanged, id)
 	return nil
 }

@@ -243,5 +243,8 @@ func (tx Tx) MakeBatch(ctx context.Context, n NewBatch) (b Batch, made bool, err
 	if errors.Is(err, ErrNotFound) {
 		return Batch{}, false, ErrQuotaExceeded
 	}
+	if tag.RowsAffected() == 1 {
+		tx.changed(batchChanged, n.ID)
+	}
 	return b, tag.RowsAffected() == 1, err
 }

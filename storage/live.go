@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -126,7 +127,7 @@ func (tx Tx) RequireUploads(ctx context.Context, ids []uuid.UUID) error {
 	return nil
 }
 
-// An Announced is an announcement as it was written down, and what its upload is, if it is about one.
+// An Announced is an announcement as it was written down, and what its upload or batch is, if it is about one.
 type Announced struct {
 	ID        uuid.UUID      `db:"id"`
 	Type      string         `db:"type"`
@@ -134,14 +135,17 @@ type Announced struct {
 	BatchID   *uuid.UUID     `db:"batch_id"`
 	Detail    map[string]any `db:"detail"`
 	CreatedAt time.Time      `db:"created_at"`
-	Project   *string        `db:"project"` // null too where the upload is not to be seen
+	Project   *string        `db:"project"` // null too where what it is about is not to be seen
 	User      *string        `db:"user_id"`
 	Batch     *string        `db:"batch"`
 }
 
 const selectAnnounced = `
-	select a.id, a.type, a.upload_id, a.batch_id, a.detail, a.created_at, u.project, u.user_id, u.batch
-	from announcements a left join uploads u on u.tenant_id = a.tenant_id and u.id = a.upload_id`
+	select a.id, a.type, a.upload_id, a.batch_id, a.detail, a.created_at, coalesce(u.project, b.project) as project,
+		coalesce(u.user_id, b.user_id) as user_id, coalesce(u.batch, b.client_id, b.name) as batch
+	from announcements a
+	left join uploads u on u.tenant_id = a.tenant_id and u.id = a.upload_id
+	left join batches b on b.tenant_id = a.tenant_id and b.id = a.batch_id`
 
 // aboutUploads begins the types that tell nobody anything who is told of uploads already.
 const aboutUploads = "upload."
@@ -168,4 +172,22 @@ func (tx Tx) announced(ctx context.Context, sql string, args ...any) ([]Announce
 		return nil, fmt.Errorf("read announcements: %w", err)
 	}
 	return as, nil
+}
+
+// WatchedBatches returns at most limit batches of the watch that have changed since then, the latest, in the order of
+// their change; those of changed, whatever became of the batch itself; and, if asked for, those that are open.
+func (tx Tx) WatchedBatches(ctx context.Context, w Watch, since time.Time, changed []uuid.UUID, open bool, limit int) ([]Batch, error) {
+	bs, err := tx.batches(ctx, `
+		where b.tenant_id = $1 and (b.updated_at > $2 or b.id = any($3) or $4 and `+stateCondition[BatchOpen]+`)
+		  and ($5::uuid[] is null and $6::text[] is null or b.id = any($5) or coalesce(b.client_id, b.name) = any($6))
+		  and ($7::text[] is null or b.project = any($7)) and ($8 = '' or b.user_id = $8)
+		order by b.updated_at desc, b.id limit $9`,
+		since, changed, open, w.Batches, w.Labels, w.Projects, w.User, limit)
+	slices.Reverse(bs)
+	return bs, err
+}
+
+// BatchesByID returns those of the batches that the tenant has.
+func (tx Tx) BatchesByID(ctx context.Context, ids []uuid.UUID) ([]Batch, error) {
+	return tx.batches(ctx, `where b.tenant_id = $1 and b.id = any($2) order by b.updated_at, b.id`, ids)
 }

@@ -1,0 +1,91 @@
+package server_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/tenant"
+)
+
+// The totals of a batch are told while its uploads move, at most once a second, then as they end, and that it is
+// complete; renamed, it is told again. An investor is told of it once it is complete, somebody with other projects never.
+func TestListenersAreToldOfBatches(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	boss := s.user.as(s, "jefa", tenant.Constructora)
+	all := s.user.listen(s.url, "")
+	investor := s.user.as(s, "inv", tenant.Inversionista).listen(s.url, "")
+	bea := s.user.as(s, "bea", tenant.Empleado, "other")
+	elsewhere := bea.listen(s.url, query("ticket", s.ticket(t, bea)))
+	for _, l := range []*listening{all, investor, elsewhere} {
+		l.ready()
+	}
+	a := s.user.do("POST", s.url+server.BatchesPath, strings.NewReader(
+		`{"project":"torre","name":"lunes","uploads":[{"client_id":"a","name":"a","size":10},{"client_id":"b","name":"b","size":10}]}`),
+		"Content-Type", "application/json")
+	a.want(t, 201, "")
+	var made struct {
+		Batch   struct{ ID uuid.UUID }
+		Uploads []struct{ URL string }
+	}
+	must(t, json.Unmarshal(a.body, &made))
+	id := made.Batch.ID
+	type batch struct{ Name, State string }
+	last := func(l *listening, state, name string) (times int) {
+		t.Helper()
+		l.until("batch "+state+" "+name, func(e event, j told) bool {
+			var b batch
+			must(t, json.Unmarshal(e.Data, &b))
+			if e.Event != "batch" || j.ID != id {
+				return false
+			}
+			times++
+			return b.State == state && b.Name == name
+		})
+		return times
+	}
+	last(all, "open", "lunes")
+	began := time.Now()
+	s.complete(t, s.user, made.Uploads[0].URL, made.Uploads[1].URL)
+	if n, most := last(all, "completed", "lunes"), 2+int(time.Since(began)/time.Second); n > most {
+		t.Errorf("it was told %d times in %s", n, time.Since(began))
+	}
+	listed := s.user.do("GET", s.url+server.BatchesPath, nil)
+	es := s.user.listen(s.url, query("batch", id.String())).ready()
+	var page struct{ Items []json.RawMessage }
+	must(t, json.Unmarshal(listed.body, &page))
+	found := false
+	for _, e := range es {
+		found = found || e.Event == "batch" && len(page.Items) == 1 && string(e.Data) == string(page.Items[0])
+	}
+	if !found {
+		t.Errorf("GET tells %s\na listener's snapshot %v", listed.body, names(es))
+	}
+	if n := last(investor, "completed", "lunes"); n != 1 {
+		t.Errorf("an investor was told %d times of a batch, once of which it was complete", n)
+	}
+	boss.do("PATCH", s.url+server.BatchesPath+"/"+id.String(), strings.NewReader(`{"name":"martes"}`), "Content-Type", "application/json").want(t, 200, "")
+	last(all, "completed", "martes")
+	marker := bea.create(10, "Upload-Metadata", metadata("project", "other"))
+	if es := elsewhere.upload(idOf(marker), "pending"); len(es) != 1 {
+		t.Errorf("with another project: %v", names(es))
+	}
+}
+
+// That a batch is complete is announced to whoever sees it.
+func TestBatchIsAnnouncedToListeners(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	l := s.user.listen(s.url, query("project", "torre"))
+	l.ready()
+	url := s.user.create(10, "Upload-Metadata", metadata("project", "torre", "batch", "lunes"))
+	s.complete(t, s.user, url)
+	l.until("batch.completed", func(e event, j told) bool { return e.Event == "announcement" && j.Type == "batch.completed" })
+}
