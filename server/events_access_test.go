@@ -303,8 +303,8 @@ func TestWebSocketOrigin(t *testing.T) {
 		}
 		if err == nil {
 			l.ready()
-		} else if res.StatusCode != http.StatusForbidden || res.Header.Get("Content-Type") != "application/problem+json" {
-			t.Errorf("origin %q: %d %s", origin, res.StatusCode, res.Header)
+		} else if res.status != http.StatusForbidden || res.header.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("origin %q: %d %s", origin, res.status, res.header)
 		}
 	}
 }

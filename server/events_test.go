@@ -139,8 +139,14 @@ func readEvents(r io.Reader, yield func(event) bool) {
 	}
 }
 
+// A refusal is the answer that a WebSocket got instead of a connection.
+type refusal struct {
+	status int
+	header http.Header
+}
+
 // webSocket opens the same stream as a WebSocket.
-func (u user) webSocket(base, query string, headers ...string) (*listening, *http.Response, error) {
+func (u user) webSocket(base, query string, headers ...string) (*listening, refusal, error) {
 	u.t.Helper()
 	h := http.Header{}
 	for i := 0; i < len(headers); i += 2 {
@@ -150,7 +156,11 @@ func (u user) webSocket(base, query string, headers ...string) (*listening, *htt
 	u.t.Cleanup(cancel)
 	conn, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+server.EventsPath+"?"+query, &websocket.DialOptions{HTTPHeader: h})
 	if err != nil {
-		return nil, res, err
+		if res == nil {
+			return nil, refusal{}, err
+		}
+		res.Body.Close()
+		return nil, refusal{res.StatusCode, res.Header}, err
 	}
 	conn.SetReadLimit(1 << 20)
 	l := &listening{t: u.t, events: make(chan event), close: cancel}
@@ -174,7 +184,7 @@ func (u user) webSocket(base, query string, headers ...string) (*listening, *htt
 			}
 		}
 	}()
-	return l, res, nil
+	return l, refusal{}, nil
 }
 
 // next returns the next event; ok is false when the stream has ended.
