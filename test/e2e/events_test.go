@@ -33,7 +33,7 @@ func (u user) listenFrom(r replica, lastID string) <-chan event {
 	must(u.t, err)
 	req.Header.Set("Authorization", "Bearer "+u.token)
 	req.Header.Set("Last-Event-ID", lastID)
-	res, err := http.DefaultClient.Do(req)
+	res, err := http.DefaultClient.Do(req) //nolint:bodyclose // the goroutine below closes it
 	must(u.t, err)
 	if res.StatusCode != http.StatusOK {
 		u.t.Fatalf("listen: %d", res.StatusCode)
