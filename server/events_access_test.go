@@ -37,7 +37,7 @@ func TestListenerHearsNothingOfAnotherTenant(t *testing.T) {
 	s.in(t, s.user, func(ctx context.Context, tx storage.Tx) error {
 		return tx.Announce(ctx, storage.Announcement{Type: "quota.warning", Detail: map[string]any{"percent": 80}})
 	})
-	mine.until("the warning", func(e event, j told) bool { return j.Type == "quota.warning" })
+	mine.until("the warning", func(e event, j saying) bool { return j.Type == "quota.warning" })
 	s.user.do("DELETE", url, nil).want(t, 204, "")
 	mine.upload(idOf(url), "cancelled")
 	marker := stranger.create(1000, "Upload-Metadata", metadata("project", "general"))
@@ -266,7 +266,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 		"sse": soon.listen(s.url, ""), "websocket": overWS,
 		"ticket": soon.listen(s.url, query("ticket", j.Ticket), "Authorization", ""),
 	} {
-		es := l.until("its end", func(e event, _ told) bool { return e.Event == "end" })
+		es := l.until("its end", func(e event, _ saying) bool { return e.Event == "end" })
 		if got := es[len(es)-1].told(t).Reason; got != "token_expired" {
 			t.Errorf("%s: it ended for %s", name, got)
 		}

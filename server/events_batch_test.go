@@ -39,7 +39,7 @@ func TestListenersAreToldOfBatches(t *testing.T) {
 	type batch struct{ Name, State string }
 	last := func(l *listening, state, name string) (times int) {
 		t.Helper()
-		l.until("batch "+state+" "+name, func(e event, j told) bool {
+		l.until("batch "+state+" "+name, func(e event, j saying) bool {
 			var b batch
 			must(t, json.Unmarshal(e.Data, &b))
 			if e.Event != "batch" || j.ID != id {
@@ -87,5 +87,5 @@ func TestBatchIsAnnouncedToListeners(t *testing.T) {
 	l.ready()
 	url := s.user.create(10, "Upload-Metadata", metadata("project", "torre", "batch", "lunes"))
 	s.complete(t, s.user, url)
-	l.until("batch.completed", func(e event, j told) bool { return e.Event == "announcement" && j.Type == "batch.completed" })
+	l.until("batch.completed", func(e event, j saying) bool { return e.Event == "announcement" && j.Type == "batch.completed" })
 }

@@ -54,7 +54,7 @@ func TestUntoldChangesAreFound(t *testing.T) {
 	url := s.user.create(1000)
 	l.upload(idOf(url), "pending")
 	s.exec(t, `update contents set received = 700, touched_at = clock_timestamp() where upload_id = $1`, idOf(url))
-	l.until("the offset", func(_ event, j told) bool { return j.ID == idOf(url) && j.Offset == 700 })
+	l.until("the offset", func(_ event, j saying) bool { return j.ID == idOf(url) && j.Offset == 700 })
 	s.exec(t, `update uploads set status = 'cancelled', updated_at = clock_timestamp() where id = $1`, idOf(url))
 	l.upload(idOf(url), "cancelled")
 	if n := s.counter(t, "tramo_live_found_total", "by", "looking"); n < 2 {
@@ -72,14 +72,14 @@ func TestUntoldChangeOfALongTransactionIsFound(t *testing.T) {
 	l.ready()
 	url, marker := s.user.create(1000), s.user.create(1000)
 	waiting := map[uuid.UUID]bool{idOf(url): true, idOf(marker): true}
-	l.until("both", func(_ event, j told) bool { delete(waiting, j.ID); return len(waiting) == 0 })
+	l.until("both", func(_ event, j saying) bool { delete(waiting, j.ID); return len(waiting) == 0 })
 	tx, err := s.admin.Begin(t.Context())
 	must(t, err)
 	_, err = tx.Exec(t.Context(), `update uploads set status = 'cancelled', updated_at = now() where id = $1`, idOf(url))
 	must(t, err)
 	for i := range 5 { // each is found by a look that the transaction is not committed at
 		s.exec(t, `update contents set received = $2, touched_at = clock_timestamp() where upload_id = $1`, idOf(marker), i+1)
-		l.until("the marker", func(_ event, j told) bool { return j.ID == idOf(marker) && j.Offset == int64(i+1) })
+		l.until("the marker", func(_ event, j saying) bool { return j.ID == idOf(marker) && j.Offset == int64(i+1) })
 	}
 	must(t, tx.Commit(t.Context()))
 	l.upload(idOf(url), "cancelled")
@@ -157,7 +157,7 @@ func TestReconnectMissesNothing(t *testing.T) {
 	c := &changer{s: s, rnd: rnd, final: make(map[uuid.UUID]string)}
 	seen := make(map[uuid.UUID]string)
 	lastID, resumed := "", 0
-	note := func(e event, j told) {
+	note := func(e event, j saying) {
 		if e.Event == "upload" {
 			seen[j.ID] = fmt.Sprintf("%s %d", j.Status, j.Offset)
 		}
@@ -246,7 +246,7 @@ func TestSlowListenerIsDropped(t *testing.T) {
 		for _, id := range ids {
 			waiting[id] = true
 		}
-		good.until("all of them", func(_ event, j told) bool { delete(waiting, j.ID); return len(waiting) == 0 })
+		good.until("all of them", func(_ event, j saying) bool { delete(waiting, j.ID); return len(waiting) == 0 })
 	}
 	if n := s.counter(t, "tramo_listeners_dropped_total"); n != 1 {
 		t.Errorf("%v were dropped", n)

@@ -28,8 +28,8 @@ type event struct {
 	Data  json.RawMessage
 }
 
-// told is what messages of every sort say.
-type told struct {
+// A saying is what messages of every sort say.
+type saying struct {
 	ID       uuid.UUID
 	Status   string
 	Offset   int64
@@ -38,7 +38,7 @@ type told struct {
 	Type     string
 }
 
-func (e event) told(t testing.TB) (j told) {
+func (e event) told(t testing.TB) (j saying) {
 	t.Helper()
 	must(t, json.Unmarshal(e.Data, &j))
 	return j
@@ -203,7 +203,7 @@ func (l *listening) next() (e event, ok bool) {
 }
 
 // until returns all events up to the first that is wanted, which it includes.
-func (l *listening) until(what string, wanted func(event, told) bool) (all []event) {
+func (l *listening) until(what string, wanted func(event, saying) bool) (all []event) {
 	l.t.Helper()
 	for {
 		e, ok := l.next()
@@ -226,12 +226,12 @@ func names(es []event) (ns []string) {
 
 func (l *listening) ready() []event {
 	l.t.Helper()
-	return l.until("ready", func(e event, _ told) bool { return e.Event == "ready" })
+	return l.until("ready", func(e event, _ saying) bool { return e.Event == "ready" })
 }
 
 func (l *listening) upload(id uuid.UUID, status string) []event {
 	l.t.Helper()
-	return l.until(id.String()+" "+status, func(e event, j told) bool {
+	return l.until(id.String()+" "+status, func(e event, j saying) bool {
 		return e.Event == "upload" && j.ID == id && j.Status == status
 	})
 }
@@ -292,7 +292,9 @@ func TestListenerIsToldEachChange(t *testing.T) {
 	s.user.patch(url, 0, reader(noise(100_000))).want(t, 204, "")
 	s.user.patch(url, 100_000, reader(noise(100_000))).want(t, 204, "")
 	for name, l := range map[string]*listening{"sse": overSSE, "websocket": overWS} {
-		l.until(name+" at 200,000", func(_ event, j told) bool { return j.ID == idOf(url) && j.Status == "uploading" && j.Offset == 200_000 })
+		l.until(name+" at 200,000", func(_ event, j saying) bool {
+			return j.ID == idOf(url) && j.Status == "uploading" && j.Offset == 200_000
+		})
 	}
 	s.user.do("DELETE", url, nil).want(t, 204, "")
 	got := s.user.do("GET", url, nil)
