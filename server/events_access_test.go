@@ -47,8 +47,8 @@ func TestListenerHearsNothingOfAnotherTenant(t *testing.T) {
 		}
 	}
 	missing := uuid.Must(uuid.NewV7())
-	foreign := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", idOf(url).String()), nil)
-	absent := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", missing.String()), nil)
+	foreign := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", idOf(url).String()), nil, "X-Request-Id", "same")
+	absent := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", missing.String()), nil, "X-Request-Id", "same")
 	foreign.want(t, 404, "not-found")
 	if string(foreign.body) != string(absent.body) || foreign.status != absent.status {
 		t.Errorf("%d %s for another's upload, %d %s for none", foreign.status, foreign.body, absent.status, absent.body)
