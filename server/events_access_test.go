@@ -55,8 +55,8 @@ func TestListenerHearsNothingOfAnotherTenant(t *testing.T) {
 	}
 }
 
-// complete has a worker end uploads well.
-func (s *site) complete(t testing.TB, u user, urls ...string) {
+// ends has a worker end uploads well.
+func (s *site) ends(t testing.TB, u user, urls ...string) {
 	t.Helper()
 	ctx := tenant.With(t.Context(), u.who)
 	for _, url := range urls {
@@ -121,11 +121,11 @@ func TestListenersAreToldWhatTheyMaySee(t *testing.T) {
 	}
 	unfinished := begin(s.user, "east") // which an investor must not be told of, though others are
 	streams[0].upload(idOf(unfinished), "pending")
-	s.complete(t, s.user, north, theirs, south)
+	s.ends(t, s.user, north, theirs, south)
 	markers := map[string]string{}
 	for _, project := range []string{"north", "south", "west"} {
 		markers[project] = begin(s.user, project)
-		s.complete(t, s.user, markers[project])
+		s.ends(t, s.user, markers[project])
 	}
 	for i, c := range cases {
 		last := south
@@ -252,7 +252,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 	s := newSite(t)
 	s.live(t, nil)
 	// Tokens are taken for half a minute longer than they say.
-	token, err := server.Sign(secret, s.user.who, -29*time.Second, time.Now())
+	token, err := server.AuthConfig{Secret: secret}.Sign(s.user.who, -27*time.Second, time.Now())
 	must(t, err)
 	soon := s.user
 	soon.token = token
@@ -322,6 +322,6 @@ func TestBadFilters(t *testing.T) {
 		s.user.do("GET", s.url+server.EventsPath+"?"+q, nil).want(t, 400, "bad-request")
 	}
 	s.user.do("GET", s.url+server.EventsPath, nil, "Authorization", "").want(t, 401, "unauthorized")
-	s.user.do("GET", s.url+server.EventsPath+"/tickets", nil).want(t, 404, "not-found")
+	s.user.do("GET", s.url+server.EventsPath+"/tickets", nil).want(t, 405, "method-not-allowed")
 	s.user.do("POST", s.url+server.EventsPath+"/tickets", nil, "Authorization", "").want(t, 401, "unauthorized")
 }

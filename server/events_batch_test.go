@@ -52,7 +52,7 @@ func TestListenersAreToldOfBatches(t *testing.T) {
 	}
 	last(all, "open", "lunes")
 	began := time.Now()
-	s.complete(t, s.user, made.Uploads[0].URL, made.Uploads[1].URL)
+	s.ends(t, s.user, made.Uploads[0].URL, made.Uploads[1].URL)
 	if n, most := last(all, "completed", "lunes"), 2+int(time.Since(began)/time.Second); n > most {
 		t.Errorf("it was told %d times in %s", n, time.Since(began))
 	}
@@ -86,6 +86,6 @@ func TestBatchIsAnnouncedToListeners(t *testing.T) {
 	l := s.user.listen(s.url, query("project", "torre"))
 	l.ready()
 	url := s.user.create(10, "Upload-Metadata", metadata("project", "torre", "batch", "lunes"))
-	s.complete(t, s.user, url)
+	s.ends(t, s.user, url)
 	l.until("batch.completed", func(e event, j saying) bool { return e.Event == "announcement" && j.Type == "batch.completed" })
 }

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -147,7 +148,7 @@ func TestWebhooksAreTheirOwn(t *testing.T) {
 	for i, r := range routes(made.ID, d.ID) {
 		a, b := stranger.call(r[0], r[1], r[2], nil), stranger.call(nothing[i][0], nothing[i][1], nothing[i][2], nil)
 		a.want(t, 404, "not-found")
-		if string(a.body) != string(b.body) || a.status != b.status {
+		if !bytes.Equal(anyID.ReplaceAll(a.body, nil), anyID.ReplaceAll(b.body, nil)) || a.status != b.status {
 			t.Errorf("%s %s: %d %s, but for nothing %d %s", r[0], r[1], a.status, a.body, b.status, b.body)
 		}
 		for _, u := range []user{s.user, s.as(t, investor)} {

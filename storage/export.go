@@ -48,6 +48,7 @@ var NotExported = map[string]string{
 	"idempotency_keys":   "answers to requests, to be repeated for a while; what they tell of is in the other rows",
 	"webhook_secrets":    "secrets: the tenant has its own copy, and an export would spread them",
 	"webhook_deliveries": "attempts to tell others of announcements",
+	"event_tickets":      "secrets of listeners, good for half a minute",
 	"announcements":      "what others are still to be told of; the timelines tell the same",
 }
 
