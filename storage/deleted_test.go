@@ -238,6 +238,20 @@ func TestTenantTablesAreAll(t *testing.T) {
 			t.Errorf("%s: erased %t", table, !stays)
 		}
 	}
+	// Workers erase, so they need the right to: of each row, and of the user in rows that stay.
+	for _, table := range tables {
+		needs := "delete"
+		if table.User && !table.UserKey {
+			needs = "update"
+		}
+		var may bool
+		must(t, d.Admin(t).QueryRow(t.Context(), `
+			select has_table_privilege('tramo_worker', $1::text, 'delete') and has_table_privilege('tramo_worker', $1::text, $2)`,
+			table.Name, needs).Scan(&may))
+		if !may {
+			t.Errorf("tramo_worker cannot erase from %s: it needs %s", table.Name, needs)
+		}
+	}
 	if len(names) == 0 || names[len(names)-1] == "timeline" {
 		t.Errorf("the order is %v", names)
 	}

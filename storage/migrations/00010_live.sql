@@ -26,6 +26,6 @@ create policy tenant on event_tickets
   using (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid)
   with check (tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid);
 grant select, insert, delete on event_tickets to tramo_api;
-grant select, delete on event_tickets to tramo_worker;
+grant select, update, delete on event_tickets to tramo_worker;     -- to erase a user, or a tenant
 
 reset role;

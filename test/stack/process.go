@@ -88,11 +88,12 @@ func CleanEnv(extra ...string) []string {
 	return append(env, extra...)
 }
 
-// NoRateLimits returns the variables with which a server lets clients ask as often as they like, as tests and
-// benchmarks do, whose clients are few users at one address.
+// NoRateLimits returns the variables with which a server lets clients ask as often, and send as much at a time, as they
+// like, as tests and benchmarks do, whose clients are few users at one address.
 func NoRateLimits() []string {
 	return []string{
 		"TRAMO_RATE_IP=0", "TRAMO_RATE_IP_TRANSFERS=0", "TRAMO_RATE_USER=0", "TRAMO_RATE_UPLOADS=0", "TRAMO_RATE_USER_TRANSFERS=0",
+		"TRAMO_TENANT_UPLOADS=0",
 	}
 }
 
