@@ -127,6 +127,9 @@ func New(c Config, p Parts) (*Server, error) {
 		e.OPTIONS(path, tusOptions)
 	}
 	api.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware
+	if err := s.routeDescription(e); err != nil {
+		return nil, err
+	}
 	e.Match([]string{http.MethodGet, http.MethodHead}, "/.well-known/jwks.json", s.getReceiptKeys)
 	return s, s.routePages()
 }

@@ -1,0 +1,114 @@
+package server_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/tramo/tramo/server"
+)
+
+// description reads the server's own description of itself, and checks it and its examples.
+func (s *site) description(t *testing.T) *openapi3.T {
+	t.Helper()
+	a := user{t: t}.do("GET", s.url+"/openapi.yaml", nil)
+	a.want(t, 200, "")
+	a.wantHeader(t, "Content-Type", "application/yaml")
+	doc, err := openapi3.NewLoader().LoadFromData(a.body)
+	must(t, err)
+	must(t, doc.Validate(t.Context()))
+	return doc
+}
+
+// What the server is wired with is described, and what is described is wired.
+func TestRoutesAreDescribed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	described := make(map[string]bool) // "GET /api/uploads/{}"
+	for path, item := range s.description(t).Paths.Map() {
+		for method := range item.Operations() {
+			described[method+" "+canonicalPath(path)] = true
+		}
+	}
+	wired := make(map[string]bool)
+	for _, r := range s.server.Routes() {
+		method, path, _ := strings.Cut(r, " ")
+		route := method + " " + canonicalPath(path)
+		wired[route] = true
+		switch {
+		case described[route] || strings.HasSuffix(path, "/*"): // the page, and what is not found
+		case method == http.MethodHead && described["GET "+canonicalPath(path)]:
+			// The HEAD of a GET (RFC 9110, section 9.3.2) needs no words.
+		default:
+			s.wantNoRoute(t, method, path)
+		}
+	}
+	for route := range described {
+		if !wired[route] {
+			t.Errorf("%s is described, but there is no such route", route)
+		}
+	}
+}
+
+// wantNoRoute asks what a route that is not described answers: that it is none.
+func (s *site) wantNoRoute(t *testing.T, method, path string) {
+	t.Helper()
+	u := s.user
+	u.t = t
+	a := u.do(method, s.url+strings.ReplaceAll(path, ":id", "01a20179-fc7f-7add-abf1-6b5b731f04d1"), nil)
+	if a.status != http.StatusNotFound && a.status != http.StatusMethodNotAllowed {
+		t.Errorf("%s %s is not described, and answers %d", method, path, a.status)
+	}
+}
+
+var pathParameter = regexp.MustCompile(`\{[^}]*\}|:[^/]*`)
+
+// canonicalPath makes paths of echo's and of OpenAPI's comparable.
+func canonicalPath(path string) string {
+	return strings.TrimSuffix(pathParameter.ReplaceAllString(path, "{}"), "/")
+}
+
+// The types of problems are those of the table.
+func TestProblemTypesAreDescribed(t *testing.T) {
+	t.Parallel()
+	described := make(map[string]bool)
+	for _, v := range newSite(t).description(t).Components.Schemas["Problem"].Value.Properties["type"].Value.Enum {
+		described[v.(string)] = true
+	}
+	known := server.ProblemTypes()
+	for name := range known {
+		if !described[name] {
+			t.Errorf("%s is not in the description", name)
+		}
+	}
+	for name := range described {
+		if !known[name] {
+			t.Errorf("%s is in the description, but no answer has it", name)
+		}
+	}
+}
+
+// The description as JSON says the same as the one that is written.
+func TestDescriptionAsJSON(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	want, err := json.Marshal(s.description(t))
+	must(t, err)
+	a := user{t: t}.do("GET", s.url+"/openapi.json", nil)
+	a.want(t, 200, "")
+	a.wantHeader(t, "Content-Type", "application/json")
+	a.wantHeader(t, "Cache-Control", "no-cache")
+	doc, err := openapi3.NewLoader().LoadFromData(a.body)
+	must(t, err)
+	got, err := json.Marshal(doc)
+	must(t, err)
+	if string(got) != string(want) {
+		t.Errorf("JSON has\n%s\nYAML has\n%s", got, want)
+	}
+	again := user{t: t}.do("GET", s.url+"/openapi.json", nil, "If-None-Match", a.header.Get("ETag"))
+	again.want(t, http.StatusNotModified, "")
+}
