@@ -11,7 +11,7 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 # The tests use the programs that make has built.
 export TRAMO_BIN := $(BIN)
 
-WEB_SOURCES := $(shell find web -type d \( -name node_modules -o -name dist \) -prune -o -type f ! -name '*.go' -print)
+WEB_SOURCES := $(shell find web -type d \( -name node_modules -o -name dist \) -prune -o -type f ! -name '*.go' ! -path web/src/openapi.ts -print)
 
 .PHONY: help
 help: ## List the targets
@@ -37,8 +37,9 @@ bench: setup-run build ## Measure against stock tusd and a bare S3 client; ARGS=
 	@go run ./test/bench $(ARGS)
 
 .PHONY: lint
-lint: setup web $(LINT) ## Check the code, and that imports run one way
+lint: setup web $(LINT) ## Check the code, that imports run one way, and the description of the API
 	$(LINT) run ./...
+	npm --prefix web run lint
 
 .PHONY: build
 build: web ## Build bin/tramo, bin/tramo-worker and bin/tramo-dev
@@ -62,7 +63,7 @@ clean: ## Remove what was built, and nothing else
 	rm -rf $(BIN) web/node_modules
 	find web/dist -mindepth 1 ! -name .gitkeep -delete
 
-web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES) server/openapi.yaml
 	npm --prefix web run build
 	@touch $@
 

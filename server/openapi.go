@@ -11,8 +11,6 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/labstack/echo/v4"
-
-	"github.com/tramo/tramo/web"
 )
 
 // openAPI describes the whole API (OpenAPI 3.1). It is written by hand; tests hold the routes, the problems and
@@ -21,7 +19,7 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// routeDescription serves the description of the API: as it is written, as JSON, and as a page. It is no secret.
+// routeDescription serves the description of the API, as it is written and as JSON. It is no secret.
 func (s *Server) routeDescription(e *echo.Echo) error {
 	asJSON, err := yaml.YAMLToJSON(openAPI)
 	if err != nil {
@@ -30,7 +28,6 @@ func (s *Server) routeDescription(e *echo.Echo) error {
 	for path, handle := range map[string]echo.HandlerFunc{
 		"/openapi.yaml": serveStatic("application/yaml", openAPI), // RFC 9512
 		"/openapi.json": serveStatic("application/json", asJSON),
-		"/docs":         echo.WrapHandler(web.Handler()),
 	} {
 		e.Match([]string{http.MethodGet, http.MethodHead}, path, handle)
 	}

@@ -9,7 +9,8 @@ import (
 	"github.com/tramo/tramo/web"
 )
 
-// routePages serves what a person opens in a browser: the uploader page at the root, and what problems mean.
+// routePages serves what a person opens in a browser: the uploader page at the root, the description of the API, and
+// what problems mean.
 func (s *Server) routePages() error {
 	problems, err := newProblemPages()
 	if err != nil {
@@ -21,13 +22,15 @@ func (s *Server) routePages() error {
 		return err
 	}
 	page := web.New(pictures)
-	s.echo.Match([]string{http.MethodGet, http.MethodHead}, "/*", func(c echo.Context) error {
-		if !page.Has(c.Request().URL.Path) {
-			return errNotFound
-		}
-		page.ServeHTTP(c.Response(), c.Request())
-		return nil
-	})
+	for _, path := range []string{"/docs", "/*"} {
+		s.echo.Match([]string{http.MethodGet, http.MethodHead}, path, func(c echo.Context) error {
+			if !page.Has(c.Request().URL.Path) {
+				return errNotFound
+			}
+			page.ServeHTTP(c.Response(), c.Request())
+			return nil
+		})
+	}
 	return nil
 }
 

@@ -24,13 +24,18 @@ const (
 	cacheNever     = "no-cache"
 
 	indexName = "index.html"
+	docsName  = "docs.html"
 )
 
-// A Page is what Vite built: index.html at "/", its assets below. Before the page has been built every path is 503, with
-// a text that says how to build it.
+// policy is what the page may do: run its own scripts, speak to its own server, be framed by nobody. Where it has
+// pictures from stands behind it.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; " +
+	"form-action 'none'; frame-ancestors 'none'; img-src 'self' "
+
+// A Page is what Vite built: index.html at "/", docs.html at "/docs", their assets below. Before it has been built every
+// path is 503, with a text that says how to build it.
 type Page struct {
-	files  map[string]file // by path without its leading slash; nil before the page has been built
-	policy string
+	files map[string]file // by path without its leading slash; nil before the page has been built
 }
 
 // New reads the built page. It loads pictures from one more origin than its own, such as
@@ -48,6 +53,7 @@ type file struct {
 	contentType  string
 	cacheControl string
 	etag         string
+	policy       string
 }
 
 // newPage reads all of built once: it is small, and already in memory.
@@ -61,7 +67,15 @@ func newPage(built fs.FS, pictures string) *Page {
 		if err != nil {
 			return err
 		}
-		files[name] = newFile(name, body)
+		f := newFile(name, body)
+		f.policy = policy + pictures
+		if name == docsName {
+			f.policy = policy + "data:" // where Swagger UI has its icons
+		}
+		files[name] = f
+		if page, ok := strings.CutSuffix(name, ".html"); ok {
+			files[page] = f
+		}
 		return nil
 	})
 	index, ok := files[indexName]
@@ -69,8 +83,7 @@ func newPage(built fs.FS, pictures string) *Page {
 		return &Page{}
 	}
 	files[""] = index
-	return &Page{files: files, policy: "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; " +
-		"img-src 'self' " + pictures + "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
+	return &Page{files: files}
 }
 
 // Has reports whether the page has something at path. Before it has been built, it has 503 everywhere.
@@ -88,7 +101,7 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		http.NotFound(w, r)
 	default:
-		w.Header().Set("Content-Security-Policy", p.policy)
+		w.Header().Set("Content-Security-Policy", f.policy)
 		f.serve(w, r)
 	}
 }

@@ -12,6 +12,7 @@ func builtPage() fstest.MapFS {
 	return fstest.MapFS{
 		".gitkeep":              {},
 		"index.html":            {Data: []byte("<!doctype html><title>Tramo</title>")},
+		"docs.html":             {Data: []byte("<!doctype html><title>API</title>")},
 		"icon.svg":              {Data: []byte("<svg/>")},
 		"assets/index-ab12.js":  {Data: []byte("export {}")},
 		"assets/index-cd34.css": {Data: []byte("body{}")},
@@ -32,6 +33,7 @@ func TestHandlerServesTheBuiltPage(t *testing.T) {
 		{"GET", "", 200, "text/html", "no-cache"}, // mounted with http.StripPrefix
 		{"HEAD", "/", 200, "text/html", "no-cache"},
 		{"GET", "/index.html", 200, "text/html", "no-cache"},
+		{"GET", "/docs", 200, "text/html", "no-cache"},
 		{"GET", "/icon.svg", 200, "image/svg+xml", "no-cache"},
 		{"GET", "/assets/index-ab12.js", 200, "text/javascript", "public, max-age=31536000, immutable"},
 		{"GET", "/assets/index-cd34.css", 200, "text/css", "public, max-age=31536000, immutable"},
@@ -111,7 +113,7 @@ func TestPagePolicy(t *testing.T) {
 		w := httptest.NewRecorder()
 		p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		policy := w.Header().Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "script-src 'self';", "img-src 'self' https://pictures.example;", "frame-ancestors 'none'"} {
+		for _, want := range []string{"default-src 'none'", "script-src 'self';", "img-src 'self' https://pictures.example", "frame-ancestors 'none'"} {
 			if !strings.Contains(policy, want) {
 				t.Errorf("%s: policy %q does not say %s", path, policy, want)
 			}
@@ -120,7 +122,12 @@ func TestPagePolicy(t *testing.T) {
 			t.Errorf("%s: policy %q", path, policy)
 		}
 	}
-	if !p.Has("/") || !p.Has("/icon.svg") || p.Has("/assets/") || p.Has("/.gitkeep") || !newPage(fstest.MapFS{}, "").Has("/any") {
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/docs", nil))
+	if policy := w.Header().Get("Content-Security-Policy"); !strings.Contains(policy, "script-src 'self';") || !strings.HasSuffix(policy, "img-src 'self' data:") {
+		t.Errorf("/docs: policy %q", policy)
+	}
+	if !p.Has("/") || !p.Has("/docs") || !p.Has("/icon.svg") || p.Has("/assets/") || p.Has("/.gitkeep") || !newPage(fstest.MapFS{}, "").Has("/any") {
 		t.Error("the page does not know what it has")
 	}
 }

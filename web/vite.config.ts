@@ -9,9 +9,14 @@ export default defineConfig({
     // copied back after each build empties the folder.
     emptyOutDir: true,
     assetsInlineLimit: 0,
+    rollupOptions: { input: ['index.html', 'docs.html'] },
+    // Swagger UI, which only /docs loads.
+    chunkSizeWarningLimit: 2000,
   },
   test: { setupFiles: ['src/node18.setup.ts'] },
   server: {
-    proxy: { '/api': { target: 'http://localhost:8080', changeOrigin: false } },
+    proxy: Object.fromEntries(
+      ['/api', '/openapi.yaml'].map((path) => [path, { target: 'http://localhost:8080', changeOrigin: false }]),
+    ),
   },
 })

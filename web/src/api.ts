@@ -1,52 +1,17 @@
-// The JSON side of the server: reading the state of uploads.
+// The JSON side of the server, as its description has it: what may be asked, and what is answered, are types made from
+// server/openapi.yaml by each build.
 
+import createClient, { type Middleware } from 'openapi-fetch'
 import { problemWords } from './i18n'
+import type { components, paths } from './openapi'
 
-export type ServerStatus =
-  | 'pending'
-  | 'uploading'
-  | 'uploaded'
-  | 'processing'
-  | 'completed'
-  | 'failed'
-  | 'expired'
-  | 'cancelled'
+type Schemas = components['schemas']
 
-export type FailureReason =
-  | 'infected'
-  | 'unscannable'
-  | 'unreadable'
-  | 'type_mismatch'
-  | 'type_not_allowed'
-  | 'checksum_mismatch'
-  | 'dead_lettered'
-
-export interface Derivative {
-  size: number
-  width: number
-  height: number
-  bytes: number
-  type: string
-  url: string
-}
-
-export interface UploadState {
-  id: string
-  status: ServerStatus
-  offset: number
-  size: number
-  filename: string
-  type: string
-  project: string | null
-  created_at: string
-  failure: { reason: FailureReason; detail: string } | null
-  derivatives: Derivative[] | null
-}
-
-export interface UploadPage {
-  items: UploadState[]
-  next: string | null
-}
+export type UploadState = Schemas['Upload']
+export type UploadPage = Schemas['UploadPage']
+export type ServerStatus = Schemas['UploadStatus']
+export type FailureReason = Schemas['Failure']['reason']
+type Problem = Schemas['Problem']
 
 /** Any answer of the API that is not a success. */
 export class ApiError extends Error {
@@ -58,59 +23,68 @@ export class ApiError extends Error {
   }
 }
 
+const uploads = '/api/uploads' satisfies keyof paths
+
 /** Absolute, because tus-js-client resolves a relative Location against it. */
-export const endpoint = (): string => new URL('/api/uploads', location.href).href
+export const endpoint = (): string => new URL(uploads, location.href).href
 
 /** The person-readable `detail` of a problem+json body, or its title, or ''. */
 export function problemDetail(body: string): string {
   try {
-    const problem: unknown = JSON.parse(body)
-    if (typeof problem !== 'object' || problem === null) return ''
-    const { type, detail, title } = problem as { type?: unknown; detail?: unknown; title?: unknown }
-    const own = problemWords(type)
-    if (own) return own
-    if (typeof detail === 'string' && detail) return detail
-    return typeof title === 'string' ? title : ''
+    return problemText(JSON.parse(body))
   } catch {
     return ''
   }
 }
 
+// What stands between here and the server may answer too, in its own words: nothing is certain of an error.
+function problemText(problem: unknown): string {
+  if (typeof problem !== 'object' || problem === null) return ''
+  const { type, detail, title } = problem as { [key in keyof Problem]?: unknown }
+  const own = problemWords(type)
+  if (own) return own
+  if (typeof detail === 'string' && detail) return detail
+  return typeof title === 'string' ? title : ''
+}
+
 /** The URL of the picture that fits a row, or null while there is none. */
 export function thumbnailOf(state: UploadState): string | null {
-  return state.derivatives?.find((d) => d.size === 160)?.url ?? null
+  return state.derivatives.find((d) => d.size === 160)?.url ?? null
 }
 
 export function isSettled(status: ServerStatus): boolean {
-  return status === 'completed' || status === 'failed' || status === 'expired' || status === 'cancelled'
+  return ['completed', 'failed', 'expired', 'cancelled', 'joined'].includes(status)
 }
 
 export class Api {
-  constructor(private readonly token: () => string | null) {}
+  private readonly client
 
-  upload(id: string): Promise<UploadState> {
-    return this.get<UploadState>(`${endpoint()}/${encodeURIComponent(id)}`)
+  constructor(token: () => string | null) {
+    const signed: Middleware = {
+      onRequest({ request }) {
+        const value = token()
+        if (value) request.headers.set('Authorization', `Bearer ${value}`)
+      },
+    }
+    this.client = createClient<paths>({ baseUrl: location.origin, cache: 'no-store' })
+    this.client.use(signed)
   }
 
-  recent(limit: number): Promise<UploadPage> {
-    return this.get<UploadPage>(`${endpoint()}?limit=${limit}`)
+  async upload(id: string): Promise<UploadState> {
+    return succeeded(await this.client.GET('/api/uploads/{id}', { params: { path: { id } } }))
   }
 
   /** Opens one event stream, within half a minute. */
   async ticket(): Promise<string> {
-    return (await this.ask<{ ticket: string }>('POST', '/api/events/tickets')).ticket
+    return succeeded(await this.client.POST('/api/events/tickets')).ticket
   }
 
-  private get<T>(url: string): Promise<T> {
-    return this.ask<T>('GET', url)
+  async recent(limit: number): Promise<UploadPage> {
+    return succeeded(await this.client.GET(uploads, { params: { query: { limit } } }))
   }
+}
 
-  private async ask<T>(method: string, url: string): Promise<T> {
-    const token = this.token()
-    const headers: Record<string, string> = { Accept: 'application/json' }
-    if (token) headers['Authorization'] = `Bearer ${token}`
-    const res = await fetch(url, { method, headers, cache: 'no-store' })
-    if (!res.ok) throw new ApiError(res.status, problemDetail(await res.text()))
-    return (await res.json()) as T
-  }
+function succeeded<T>({ data, error, response }: { data?: T; error?: unknown; response: Response }): T {
+  if (data === undefined) throw new ApiError(response.status, problemText(error))
+  return data
 }

@@ -17,10 +17,18 @@ function state(over: Partial<UploadState>): UploadState {
     size: 100,
     filename: 'a.jpg',
     type: 'image/jpeg',
-    project: null,
+    project: 'default',
+    batch: null,
+    client_id: null,
     created_at: '2026-01-01T00:00:00Z',
+    updated_at: '2026-01-01T00:00:00Z',
+    expires_at: null,
+    uploaded_at: null,
+    completed_at: null,
+    sha256: null,
     failure: null,
     derivatives: [],
+    exif: null,
     ...over,
   }
 }
@@ -42,7 +50,7 @@ it('totals leaves cancelled out, and does not wait for failed bytes', () => {
 it('takes the thumbnail of size 160 over', () => {
   const it = item('uploaded')
   const link = { width: 160, height: 120, bytes: 1, type: 'image/webp' }
-  applyState(it, state({ derivatives: [{ size: 640, url: 'big', ...link }, { size: 160, url: 'small', ...link }] }))
+  applyState(it, state({ derivatives: [{ size: 480, url: 'big', ...link }, { size: 160, url: 'small', ...link }] }))
   expect(it).toMatchObject({ status: 'completed', thumbnail: 'small' })
 })
 

@@ -2,7 +2,7 @@
 
 import { ApiError, isSettled, thumbnailOf, type Api, type UploadState } from './api'
 import * as format from './format'
-import { locale } from './i18n'
+import { locale, t } from './i18n'
 import { Picture } from './picture'
 import { Poller } from './poller'
 import { need } from './rows'
@@ -86,11 +86,12 @@ export class Recent {
   private row(first: UploadState): HTMLElement {
     const el = need<HTMLElement>(this.template.content.cloneNode(true) as DocumentFragment, 'li')
     el.dataset['testid'] = 'recent-upload'
-    el.dataset['name'] = first.filename
-    need<HTMLElement>(el, '.name').textContent = first.filename
-    need<HTMLElement>(el, '.detail').textContent = format.bytes(first.size, locale)
+    const name = first.filename ?? t('unnamed')
+    el.dataset['name'] = name
+    need<HTMLElement>(el, '.name').textContent = name
+    need<HTMLElement>(el, '.detail').textContent = first.size === null ? '' : format.bytes(first.size, locale)
     for (const unused of el.querySelectorAll('progress, .actions')) unused.remove()
-    const picture = new Picture(need(el, '.picture'), first.type, first.filename, 'recent-thumbnail', () => {
+    const picture = new Picture(need(el, '.picture'), first.type ?? '', name, 'recent-thumbnail', () => {
       void this.ask(first.id).catch(() => undefined)
     })
     const update = (state: UploadState): void => {

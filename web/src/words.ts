@@ -32,6 +32,8 @@ export function serverStateText(state: UploadState): string {
     case 'pending':
     case 'uploading':
       return t('unfinished')
+    case 'joined': // a piece of another upload, which the list does not have
+      return t('uploaded')
     case 'failed':
       return state.failure
         ? failureText({ kind: 'server', reason: state.failure.reason, detail: state.failure.detail })
