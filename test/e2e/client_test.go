@@ -98,6 +98,17 @@ func (u user) try(ctx context.Context, method, url string, body io.Reader, heade
 	if err != nil {
 		return answer{}, err
 	}
+	u.addHeaders(r, headers)
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer res.Body.Close() // read to its end
+	data, err := io.ReadAll(res.Body)
+	return answer{status: res.StatusCode, header: res.Header, body: data}, err
+}
+
+func (u user) addHeaders(r *http.Request, headers []string) {
 	r.Header.Set("Tus-Resumable", "1.0.0")
 	if u.token != "" {
 		r.Header.Set("Authorization", "Bearer "+u.token)
@@ -109,13 +120,6 @@ func (u user) try(ctx context.Context, method, url string, body io.Reader, heade
 		}
 		r.Header.Set(headers[i], headers[i+1])
 	}
-	res, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return answer{}, err
-	}
-	defer res.Body.Close() // read to its end
-	data, err := io.ReadAll(res.Body)
-	return answer{status: res.StatusCode, header: res.Header, body: data}, err
 }
 
 // metadata encodes pairs as Upload-Metadata.

@@ -31,7 +31,7 @@ func TestParallelUploads(t *testing.T) {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	proxy, err := stack.NewProxy(tramo.replicas[0].url)
+	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestDeferredLength(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	path := fieldPhoto(t)
-	proxy, err := stack.NewProxy(tramo.replicas[0].url)
+	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,7 @@ type installation struct {
 	database string
 	replicas []replica
 	worker   replica
+	contract *contract
 }
 
 // A replica is one running binary.
@@ -54,7 +55,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := tramo.start(ctx); err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	return m.Run(), tramo.contract.kept()
 }
 
 func (in *installation) start(ctx context.Context) (err error) {
@@ -85,7 +86,10 @@ func (in *installation) start(ctx context.Context) (err error) {
 		}
 		in.replicas = append(in.replicas, r)
 	}
-	in.worker, err = in.work(ctx)
+	if in.worker, err = in.work(ctx); err != nil {
+		return err
+	}
+	in.contract, err = sign(ctx, in.replicas[0].url)
 	return err
 }
 

@@ -23,6 +23,7 @@ import (
 func TestPageInABrowser(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
+	r := watched(t, tramo.replicas[0])
 	ctx := browser(t)
 	photo := fieldPhoto(t)
 	document := filepath.Join(t.TempDir(), "acta de obra.csv")
@@ -32,7 +33,7 @@ func TestPageInABrowser(t *testing.T) {
 
 	must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
-		chromedp.Navigate(tramo.replicas[0].url+"/#token="+u.token),
+		chromedp.Navigate(r.url+"/#token="+u.token),
 		chromedp.WaitReady("#files"),
 		chromedp.SetUploadFiles("#files", []string{photo, document, virus}),
 		chromedp.WaitVisible(`[data-testid="upload"][data-name="photo.jpg"][data-status="completed"] img[data-testid="thumbnail"]`),
@@ -43,7 +44,7 @@ func TestPageInABrowser(t *testing.T) {
 		const i = document.querySelector('img[data-testid="thumbnail"]'); return i.complete && i.naturalWidth > 0 })()`))
 	address := ask(t, ctx, chromedp.Location())
 	reason := ask(t, ctx, chromedp.Text(`[data-testid="upload"][data-name="eicar.com"]`))
-	if address != tramo.replicas[0].url+"/" {
+	if address != r.url+"/" {
 		t.Errorf("the address bar shows %s: a token must not stay there", address)
 	}
 	if !strings.Contains(reason, "virus") {
@@ -180,4 +181,41 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// The description of the API is a page that loads nothing from elsewhere, breaks none of its own rules, and fits a phone.
+func TestDescriptionInABrowser(t *testing.T) {
+	t.Parallel()
+	ctx := browser(t)
+	r := watched(t, tramo.replicas[0])
+	const operation = `#operations-Uploads-getUpload`
+	_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: `
+		window.broken = []
+		addEventListener('securitypolicyviolation', (e) => broken.push(e.violatedDirective + ' ' + e.blockedURI))
+		addEventListener('error', (e) => broken.push(e.message))`})
+	must(t, err)
+	must(t, chromedp.Do(ctx,
+		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
+		chromedp.Navigate(r.url+"/docs"),
+		chromedp.WaitVisible(operation+` .opblock-summary`),
+		chromedp.Click(operation+` .opblock-summary-control`),
+		chromedp.WaitVisible(operation+` .response[data-code="404"]`),
+	))
+	if broken := ask(t, ctx, chromedp.Evaluate[[]string]("broken")); len(broken) > 0 {
+		t.Errorf("the page's rules were broken: %q", broken)
+	}
+	for _, from := range ask(t, ctx, chromedp.Evaluate[[]string](`performance.getEntriesByType('resource').map((e) => e.name)`)) {
+		if !strings.HasPrefix(from, r.url+"/") && !strings.HasPrefix(from, "data:") {
+			t.Errorf("it loaded %s", from)
+		}
+	}
+	if text := ask(t, ctx, chromedp.Text(operation)); !strings.Contains(text, "State of an upload") || !strings.Contains(text, "completed") {
+		t.Errorf("it says %q", text)
+	}
+	if wide := ask(t, ctx, chromedp.Evaluate[int]("document.documentElement.scrollWidth")); wide > 390 {
+		t.Errorf("it is %d pixels wide", wide)
+	}
+	screenshot(t, ctx, "docs-phone.png")
+	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
+	screenshot(t, ctx, "docs-desktop.png")
 }
