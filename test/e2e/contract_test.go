@@ -224,7 +224,7 @@ func (c *contract) checkRequest(in *openapi3filter.RequestValidationInput) error
 func ofEveryRequest(name string) bool {
 	switch name {
 	case "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Length",
-		"Content-Type", "If-None-Match", "Origin", "Pragma", "Priority", "Referer", "Tus-Resumable", "User-Agent",
+		"Content-Type", "Expect", "If-None-Match", "Origin", "Pragma", "Priority", "Referer", "Tus-Resumable", "User-Agent",
 		"Trailer", "Traceparent", "Tracestate", "X-Request-Id":
 		return true
 	}

@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A step is a command block of docs/api.md, and the answer that the page shows for it, if it does.
+type step struct {
+	line     int
+	commands string
+	shown    string
+}
+
+// stepsOf reads the blocks of a page that are marked as commands (sh), each with a block of JSON right behind it if there
+// is one.
+func stepsOf(t *testing.T, page string) (steps []step) {
+	t.Helper()
+	var kind string
+	var block strings.Builder
+	ended := 0 // the line of the last block's end
+	n := 0
+	for line := range strings.Lines(page) {
+		n++
+		fence, isFence := strings.CutPrefix(strings.TrimSpace(line), "```")
+		switch {
+		case isFence && kind == "":
+			if kind = fence; kind == "" {
+				t.Fatalf("line %d: a block does not say what it is", n)
+			}
+			block.Reset()
+			if kind == "sh" {
+				steps = append(steps, step{line: n})
+			} else if kind == "json" && ended != n-1 {
+				t.Fatalf("line %d: an answer does not stand right behind its commands", n)
+			}
+		case isFence:
+			switch kind {
+			case "sh":
+				steps[len(steps)-1].commands = block.String()
+			case "json":
+				steps[len(steps)-1].shown = block.String()
+			}
+			kind, ended = "", n
+		case kind != "":
+			block.WriteString(line)
+		}
+	}
+	return steps
+}
+
+// script runs all steps in one shell, as a reader does, and stops at the first that fails. What each prints goes to a
+// file of its own.
+func script(steps []step) string {
+	var b strings.Builder
+	b.WriteString("set -euo pipefail\n")
+	for i, s := range steps {
+		fmt.Fprintf(&b, "echo 'docs/api.md, line %d' >&2\n{\n%s} > out.%d\n", s.line, s.commands, i)
+	}
+	return b.String()
+}
+
+// A newcomer follows docs/api.md with curl alone: every command in it works, one after the other, against a server that
+// was given a token and a photo, and answers in the shape that the page shows.
+func TestGuide(t *testing.T) {
+	t.Parallel()
+	root, err := stack.RepoRoot()
+	must(t, err)
+	steps := stepsOf(t, string(read(t, filepath.Join(root, "docs/api.md"))))
+	if len(steps) < 10 {
+		t.Fatalf("only %d steps", len(steps))
+	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "photo.jpg"), read(t, fieldPhoto(t)))
+	private, _ := newReceiptKey(t)
+	r, err := tramo.serve(t.Context(), "TRAMO_RECEIPT_KEY_FILE="+private)
+	must(t, err)
+	t.Cleanup(func() { must(t, r.process.Stop()) })
+	tenant, _ := newTenant(t, "50GiB")
+	u := userOf(t, tenant, "ana", "constructora") // as make run has it
+
+	out, err := stack.Run(t.Context(), stack.ProcessConfig{
+		Path: "/bin/bash", Args: []string{"-c", script(steps)}, Dir: dir,
+		Env: stack.CleanEnv("TRAMO="+watched(t, r).url, "TOKEN="+u.token),
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for i, s := range steps {
+		if s.shown == "" {
+			continue
+		}
+		printed := read(t, filepath.Join(dir, fmt.Sprintf("out.%d", i)))
+		if err := sameShape(decode(t, s.shown), decode(t, string(printed))); err != nil {
+			t.Errorf("docs/api.md, line %d: %v; it printed %s", s.line, err, printed)
+		}
+	}
+}
+
+func decode(t *testing.T, s string) (v any) {
+	t.Helper()
+	if err := json.NewDecoder(bytes.NewReader([]byte(s))).Decode(&v); err != nil {
+		t.Fatalf("%v in %q", err, s)
+	}
+	return v
+}
+
+// sameShape compares what a page shows with what was answered: the fields, and their types. Values differ from day to
+// day; of a list the first item counts.
+func sameShape(shown, got any) error {
+	switch shown := shown.(type) {
+	case map[string]any:
+		got, ok := got.(map[string]any)
+		if !ok || !slices.Equal(slices.Sorted(maps.Keys(shown)), slices.Sorted(maps.Keys(got))) {
+			return fmt.Errorf("shown is %v, answered was %v", shown, got)
+		}
+		for key := range shown {
+			if err := sameShape(shown[key], got[key]); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
+		}
+		return nil
+	case []any:
+		got, ok := got.([]any)
+		if !ok || len(shown) > 0 != (len(got) > 0) {
+			return fmt.Errorf("shown is %v, answered was %v", shown, got)
+		}
+		if len(shown) > 0 {
+			return sameShape(shown[0], got[0])
+		}
+		return nil
+	}
+	if fmt.Sprintf("%T", shown) != fmt.Sprintf("%T", got) {
+		return fmt.Errorf("shown is %v, answered was %v", shown, got)
+	}
+	return nil
+}
