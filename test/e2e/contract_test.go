@@ -75,13 +75,17 @@ func sign(ctx context.Context, base string) (*contract, error) {
 // requestHeaders are those that some route reads. A client may send them to others: tus-js-client does.
 func requestHeaders(doc *openapi3.T) map[string]bool {
 	headers := make(map[string]bool)
-	for _, item := range doc.Paths.Map() {
-		for _, op := range item.Operations() {
-			for _, p := range op.Parameters {
-				if p.Value.In == openapi3.ParameterInHeader {
-					headers[http.CanonicalHeaderKey(p.Value.Name)] = true
-				}
+	add := func(ps openapi3.Parameters) {
+		for _, p := range ps {
+			if p.Value.In == openapi3.ParameterInHeader {
+				headers[http.CanonicalHeaderKey(p.Value.Name)] = true
 			}
+		}
+	}
+	for _, item := range doc.Paths.Map() {
+		add(item.Parameters)
+		for _, op := range item.Operations() {
+			add(op.Parameters)
 		}
 	}
 	return headers
