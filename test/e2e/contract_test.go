@@ -228,7 +228,7 @@ func (c *contract) checkRequest(in *openapi3filter.RequestValidationInput) error
 func ofEveryRequest(name string) bool {
 	switch name {
 	case "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Length",
-		"Content-Type", "Expect", "If-None-Match", "Origin", "Pragma", "Priority", "Referer", "Tus-Resumable", "User-Agent",
+		"Content-Type", "Expect", "If-None-Match", "Origin", "Range", "Pragma", "Priority", "Referer", "Tus-Resumable", "User-Agent",
 		"Trailer", "Traceparent", "Tracestate", "X-Request-Id":
 		return true
 	}
@@ -270,10 +270,14 @@ func checkAnswer(in *openapi3filter.RequestValidationInput, res *http.Response) 
 // checkContent holds an answer's media type against its description; one without a type must have no content.
 func checkContent(response *openapi3.Response, res *http.Response) error {
 	contentType := res.Header.Get("Content-Type")
+	needed := len(response.Content) > 0
+	if optional, _ := response.Extensions["x-content-optional"].(bool); optional && contentType == "" {
+		needed = false
+	}
 	switch {
-	case len(response.Content) > 0 && response.Content.Get(contentType) == nil:
+	case needed && response.Content.Get(contentType) == nil:
 		return fmt.Errorf("content of %q is not described", contentType)
-	case len(response.Content) > 0 || res.StatusCode == http.StatusSwitchingProtocols:
+	case needed || res.StatusCode == http.StatusSwitchingProtocols:
 		return nil
 	}
 	data, err := keepBody(res)
