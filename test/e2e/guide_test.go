@@ -99,13 +99,13 @@ func TestGuide(t *testing.T) {
 			continue
 		}
 		printed := read(t, filepath.Join(dir, fmt.Sprintf("out.%d", i)))
-		if err := sameShape(decode(t, s.shown), decode(t, string(printed))); err != nil {
+		if err := sameShape(fromJSON(t, s.shown), fromJSON(t, string(printed))); err != nil {
 			t.Errorf("docs/api.md, line %d: %v; it printed %s", s.line, err, printed)
 		}
 	}
 }
 
-func decode(t *testing.T, s string) (v any) {
+func fromJSON(t *testing.T, s string) (v any) {
 	t.Helper()
 	if err := json.NewDecoder(bytes.NewReader([]byte(s))).Decode(&v); err != nil {
 		t.Fatalf("%v in %q", err, s)
