@@ -1,0 +1,124 @@
+package server_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// Counts of a batch are by each status that an upload in one can have: partial uploads, which are joined, are in none.
+func TestCountsOfABatchAreDescribed(t *testing.T) {
+	t.Parallel()
+	counts := newSite(t).description(t).Components.Schemas["BatchTotals"].Value.Properties["counts"].Value
+	described := slices.Sorted(maps.Keys(counts.Properties))
+	want := append(without(constantsOf(t, "storage", "Status", ""), "joined"), "total")
+	slices.Sort(want)
+	if !slices.Equal(described, want) {
+		t.Errorf("described are %q, want %q", described, want)
+	}
+}
+
+// What the description lists as the values of a field are the constants that the code has for it, no more and no less.
+func TestEnumsAreTheConstants(t *testing.T) {
+	t.Parallel()
+	schemas := newSite(t).description(t).Components.Schemas
+	property := func(schema, name string) *openapi3.Schema { return schemas[schema].Value.Properties[name].Value }
+	for name, c := range map[string]struct {
+		described *openapi3.Schema
+		constants []string
+	}{
+		"statuses of uploads":  {schemas["UploadStatus"].Value, constantsOf(t, "storage", "Status", "")},
+		"reasons of failures":  {property("Failure", "reason"), constantsOf(t, "storage", "", "Reason")},
+		"events of a timeline": {property("TimelineEntry", "event"), constantsOf(t, "storage", "Event", "Event")},
+		"announcements":        {schemas["AnnouncementType"].Value, constantsOf(t, "storage", "", "Announce")},
+		"announcements for endpoints": {
+			schemas["AnnouncementTypes"].Value.Items.Value,
+			without(constantsOf(t, "storage", "", "Announce"), "webhook.test"), // which is sent whatever an endpoint wants
+		},
+		"states of batches":    {schemas["BatchState"].Value, constantsOf(t, "storage", "BatchState", "")},
+		"states of deliveries": {schemas["DeliveryState"].Value, constantsOf(t, "storage", "DeliveryState", "")},
+		"why one is disabled":  {property("WebhookFields", "disabled_reason"), constantsOf(t, "storage", "", "Disabled")},
+		"errors of deliveries": {property("Delivery", "last_error"), append(constantsOf(t, "processing/webhook", "", "error"), constantsOf(t, "storage", "", "WebhookError")...)},
+		"states of erasures":   {property("Erasure", "state"), constantsOf(t, "storage", "ErasureState", "")},
+		"what is erased":       {property("Erasure", "kind"), constantsOf(t, "storage", "", "Erase")},
+		"roles":                {schemas["Role"].Value, constantsOf(t, "tenant", "Role", "")},
+		"messages of a stream": {property("Event", "event"), constantsOf(t, "server", "", "event")},
+	} {
+		var described []string
+		for _, v := range c.described.Enum {
+			if v != nil {
+				described = append(described, v.(string))
+			}
+		}
+		slices.Sort(described)
+		slices.Sort(c.constants)
+		if len(described) == 0 || !slices.Equal(described, c.constants) {
+			t.Errorf("%s: described are %q, the code has %q", name, described, c.constants)
+		}
+	}
+}
+
+// constantsOf returns the values of a package's string constants that are declared with the type, or that have names of
+// the prefix and another word.
+func constantsOf(t *testing.T, dir, typed, prefix string) (values []string) {
+	t.Helper()
+	root, err := stack.RepoRoot()
+	must(t, err)
+	files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	must(t, err)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		must(t, err)
+		for _, d := range file.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.CONST {
+				continue
+			}
+			for _, s := range g.Specs {
+				if c := s.(*ast.ValueSpec); isOf(c, typed, prefix) {
+					values = append(values, stringsOf(t, c)...)
+				}
+			}
+		}
+	}
+	return values
+}
+
+func isOf(c *ast.ValueSpec, typed, prefix string) bool {
+	if typed != "" {
+		id, ok := c.Type.(*ast.Ident)
+		return ok && id.Name == typed
+	}
+	word, ok := strings.CutPrefix(c.Names[0].Name, prefix)
+	return ok && word != "" && unicode.IsUpper(rune(word[0]))
+}
+
+func stringsOf(t *testing.T, c *ast.ValueSpec) (values []string) {
+	t.Helper()
+	for _, v := range c.Values {
+		if l, ok := v.(*ast.BasicLit); ok && l.Kind == token.STRING {
+			s, err := strconv.Unquote(l.Value)
+			must(t, err)
+			values = append(values, s)
+		}
+	}
+	return values
+}
+
+func without(values []string, one string) []string {
+	return slices.DeleteFunc(values, func(v string) bool { return v == one })
+}
