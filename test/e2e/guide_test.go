@@ -69,7 +69,7 @@ func script(steps []step) string {
 }
 
 // A newcomer follows docs/api.md with curl alone: every command in it works, one after the other, against a server that
-// was given a token and a photo, and answers in the shape that the page shows.
+// was given a token, a photo and where webhooks go, and answers in the shape that the page shows.
 func TestGuide(t *testing.T) {
 	t.Parallel()
 	root, err := stack.RepoRoot()
@@ -81,15 +81,18 @@ func TestGuide(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "photo.jpg"), read(t, fieldPhoto(t)))
 	private, _ := newReceiptKey(t)
-	r, err := tramo.serve(t.Context(), "TRAMO_RECEIPT_KEY_FILE="+private)
+	r, err := tramo.serve(t.Context(), "TRAMO_RECEIPT_KEY_FILE="+private, // and with the limits that there are by default
+		"TRAMO_RATE_IP=1000", "TRAMO_RATE_IP_TRANSFERS=12000", "TRAMO_RATE_USER=100", "TRAMO_RATE_UPLOADS=50",
+		"TRAMO_RATE_USER_TRANSFERS=3000")
 	must(t, err)
 	t.Cleanup(func() { must(t, r.process.Stop()) })
 	tenant, _ := newTenant(t, "50GiB")
 	u := userOf(t, tenant, "ana", "constructora") // as make run has it
+	hook, _ := newReceiver(t, nil)
 
 	out, err := stack.Run(t.Context(), stack.ProcessConfig{
 		Path: "/bin/bash", Args: []string{"-c", script(steps)}, Dir: dir,
-		Env: stack.CleanEnv("TRAMO="+watched(t, r).url, "TOKEN="+u.token),
+		Env: stack.CleanEnv("TRAMO="+watched(t, r).url, "TOKEN="+u.token, "HOOK="+hook),
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
