@@ -115,8 +115,9 @@ func TestReceipt(t *testing.T) {
 	if got, err := second.verify(t, strings.Join(parts, ".")); err == nil || !strings.Contains(err.Error(), "signature") {
 		t.Errorf("a forged receipt: %+v, %v", got, err)
 	}
-	stranger := newUser(t).do("GET", url+"/receipt", nil)
-	unknown := u.do("GET", first.url+"/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/receipt", nil)
+	const name = "X-Request-Id" // which problems tell
+	stranger := newUser(t).do("GET", url+"/receipt", nil, name, "same")
+	unknown := u.do("GET", first.url+"/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/receipt", nil, name, "same")
 	if stranger.status != http.StatusNotFound || !bytes.Equal(stranger.body, unknown.body) {
 		t.Errorf("a stranger: %d %s, an unknown id: %s", stranger.status, stranger.body, unknown.body)
 	}
