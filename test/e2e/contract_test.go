@@ -134,13 +134,18 @@ func (c *contract) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if err := c.check(r, asked, res); err != nil {
-		err = fmt.Errorf("not as described: %s %s was answered %d: %w", r.Method, r.URL.Path, res.StatusCode, err)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.broken = append(c.broken, err)
+		err = c.note(fmt.Errorf("not as described: %s %s was answered %d: %w", r.Method, r.URL.Path, res.StatusCode, err))
 		return nil, errors.Join(err, res.Body.Close())
 	}
 	return res, nil
+}
+
+// note keeps a break for the end of the run, and returns it.
+func (c *contract) note(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken = append(c.broken, err)
+	return err
 }
 
 // kept reports every break.
@@ -174,7 +179,11 @@ func (c *contract) check(r *http.Request, asked []byte, res *http.Response) erro
 			return fmt.Errorf("it was accepted, but %w", err)
 		}
 	}
-	return checkAnswer(in, res)
+	if err := checkAnswer(in, res); err != nil {
+		return err
+	}
+	c.watch(route.Operation, res)
+	return nil
 }
 
 func authenticate(_ context.Context, in *openapi3filter.AuthenticationInput) error {
@@ -229,7 +238,7 @@ func ofEveryRequest(name string) bool {
 	switch name {
 	case "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Length",
 		"Content-Type", "Expect", "If-None-Match", "Origin", "Range", "Pragma", "Priority", "Referer", "Tus-Resumable", "User-Agent",
-		"Trailer", "Traceparent", "Tracestate", "X-Request-Id":
+		"Trailer", "Traceparent", "Tracestate", "Upgrade", "X-Request-Id":
 		return true
 	}
 	return strings.HasPrefix(name, "Sec-")

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -29,6 +30,16 @@ func replaceBody(was, is string) tampering {
 	}
 }
 
+// insert begins an answer with text that the server did not send.
+func insert(text string) tampering {
+	return func(res *http.Response) {
+		res.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(strings.NewReader(text), res.Body), res.Body}
+	}
+}
+
 func setHeader(name, value string) tampering {
 	return func(res *http.Response) { res.Header.Set(name, value) }
 }
@@ -45,12 +56,15 @@ func setStatus(status int) tampering {
 // described. Without the difference, the same exchange passes.
 func TestDriftIsNoticed(t *testing.T) {
 	t.Parallel()
-	u := newUser(t)
+	tenant, _ := newTenant(t, "1GiB")
+	u := userOf(t, tenant, "marta", "constructora")
+	id, err := tramo.run(t.Context(), "tramo", "tenant", "add", tenant, "--if-missing")
+	must(t, err)
 	r := tramo.replicas[0]
 	mine := u.send(r, stack.PNG(10, 10), "filetype", "image/png", "filename", "a.png")
 	open := u.create(r, 10)
 	u.await(mine)
-	list := r.url + "/api/uploads"
+	list, events, export := r.url+"/api/uploads", r.url+"/api/events", r.url+"/api/tenants/"+strings.TrimSpace(id)+"/export"
 	for name, c := range map[string]struct {
 		method, url string
 		headers     []string
@@ -79,6 +93,12 @@ func TestDriftIsNoticed(t *testing.T) {
 		"field of a problem":   {"GET", mine + "0", nil, replaceBody(`"title"`, `"headline"`), "title"},
 		"new route":            {"GET", r.url + "/api/new", nil, setStatus(200), "no such route"},
 		"new method":           {"PUT", mine, nil, setStatus(200), "no such route"},
+		"new event":            {"GET", events, nil, insert("event: news\ndata: {}\n\n"), "event"},
+		"field of an event":    {"GET", events, nil, insert("event: ready\ndata: {\"complete\":true,\"new\":1}\n\n"), "data"},
+		"event without data":   {"GET", events, nil, insert("event: ready\ndata: null\n\ndata: 1\n\n"), "event"},
+		"field of a stream":    {"GET", events, nil, insert("kind: ready\n"), "no such field"},
+		"line of an export":    {"GET", export, nil, replaceBody(`{"type":"upload"`, `{"type":"photo"`), "photo"},
+		"field of an export":   {"GET", export, nil, replaceBody(`"links":{`, `"links":{"new":1,`), "links"},
 		"parameter accepted":   {"GET", list + "?sort=size", nil, nil, "sort"},
 		"header accepted":      {"GET", list, []string{"X-Sort", "size"}, nil, "X-Sort"},
 		"bad value accepted":   {"GET", list + "?limit=0", nil, setStatus(200), "limit"},
@@ -89,9 +109,14 @@ func TestDriftIsNoticed(t *testing.T) {
 				c.tamper = func(*http.Response) {}
 			}
 			broken := &contract{RoundTripper: c.tamper, router: tramo.contract.router, problem: tramo.contract.problem, headers: tramo.contract.headers}
-			res, err := broken.RoundTrip(u.request(t, c.method, c.url, c.headers...))
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			res, err := broken.RoundTrip(u.request(t, c.method, c.url, c.headers...).WithContext(ctx))
 			if err == nil {
+				_, err = io.Copy(io.Discard, res.Body)
 				res.Body.Close()
+			}
+			if err == nil {
 				t.Fatal("nothing was noticed")
 			}
 			if !strings.Contains(err.Error(), c.notice) || broken.kept() == nil {
