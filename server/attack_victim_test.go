@@ -1,0 +1,187 @@
+package server_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+// A slowUpload is a victim's PATCH that goes on while others try things.
+type slowUpload struct {
+	url  string
+	sent []byte
+	rest []byte
+	body *io.PipeWriter
+	over chan answer
+}
+
+// sendSlowly begins a PATCH and returns once the server has something of it.
+func (u user) sendSlowly(t *testing.T, url string, data []byte) *slowUpload {
+	t.Helper()
+	body, client := io.Pipe()
+	s := &slowUpload{url: url, rest: data, body: client, over: make(chan answer, 1)}
+	r := u.request("PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets)
+	r.ContentLength = int64(len(data))
+	go func() {
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			s.over <- answer{body: []byte(err.Error())}
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		s.over <- answer{res.StatusCode, res.Header, b}
+	}()
+	s.send(t, 8)
+	eventually(t, "the victim's first bytes", func() bool { return u.upload(url).Offset > 0 })
+	return s
+}
+
+// send sends n bytes more on the same connection.
+func (s *slowUpload) send(t *testing.T, n int) {
+	t.Helper()
+	if _, err := s.body.Write(s.rest[:n]); err != nil {
+		t.Fatalf("the victim's connection: %v, after %d bytes", err, len(s.sent))
+	}
+	s.sent, s.rest = append(s.sent, s.rest[:n]...), s.rest[n:]
+}
+
+// finish sends what is left and wants the request, the same all the time, to have gone well.
+func (s *slowUpload) finish(t *testing.T, u user) {
+	t.Helper()
+	s.send(t, len(s.rest))
+	must(t, s.body.Close())
+	a := <-s.over
+	a.want(t, 204, "")
+	wantWhole(t, u, s.url, s.sent)
+}
+
+// newVictim is somebody with one of each kind: an upload that is being written, one that is complete, with a picture, a
+// partial one, one that failed, one that is deleted, a batch, erasures, an endpoint, names, and an audit log.
+func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
+	t.Helper()
+	u = s.user
+	v = victim{"tenant": u.who.Tenant.String(), "project": "obra-secreta", "batch": "lote-secreto", "client": "cliente-secreto", "user": "usuario-secreto"}
+	u = s.like(t, u, func(id *tenant.Identity) { id.User = v["user"] })
+	sha := sha256.Sum256([]byte("completo!!"))
+	v["sha256"] = hex.EncodeToString(sha[:])
+	about := metadata("filename", "secreto.txt", "project", v["project"], "batch", v["batch"], "client_id", v["client"])
+	data := noise(4096)
+	upload := u.create(len(data), "Upload-Metadata", about)
+	whole := u.create(10, "Upload-Metadata", metadata("filename", "secreto.txt", "project", v["project"], "sha256", v["sha256"]))
+	u.patch(whole, 0, strings.NewReader("completo!!")).want(t, 204, "")
+	s.completeAt(t, u, whole, v["project"])
+	partial := u.create(5, "Upload-Concat", "partial", "Upload-Metadata", metadata("project", v["project"]))
+	u.patch(partial, 0, strings.NewReader("trozo")).want(t, 204, "")
+	v["upload"], v["whole"], v["partial"] = idOf(upload).String(), idOf(whole).String(), idOf(partial).String()
+	s.like(t, u, func(id *tenant.Identity) { id.User = "pedro" }).do("DELETE", upload, nil).want(t, 403, "not-yours")
+	s.addEnded(t, u, v)
+	s.addBatch(t, u, v)
+	s.addErasures(t, u, v)
+	s.addWebhook(t, u, v)
+	var seq int64
+	must(t, s.admin.QueryRow(t.Context(), `select max(seq) from audit where tenant_id = $1`, u.who.Tenant).Scan(&seq))
+	v["seq"] = fmt.Sprint(seq + 1)
+	return u, v, u.sendSlowly(t, upload, data)
+}
+
+// addEnded gives the victim an upload that failed and could be processed again, and one that is deleted and could be
+// restored.
+func (s *site) addEnded(t *testing.T, u user, v victim) {
+	t.Helper()
+	send := func() string {
+		url := u.create(10, "Upload-Metadata", metadata("filename", "secreto.txt", "project", v["project"], "client_id", uuid.NewString()))
+		u.patch(url, 0, strings.NewReader("completo!!")).want(t, 204, "")
+		return url
+	}
+	failed, deleted := send(), send()
+	s.exec(t, `update uploads set status = 'failed', failure_reason = 'unreadable' where id = $1`, idOf(failed))
+	s.completeAt(t, u, deleted, v["project"])
+	u.do("DELETE", deleted, nil).want(t, 204, "")
+	v["failed"], v["deleted"] = idOf(failed).String(), idOf(deleted).String()
+}
+
+// addBatch gives the victim a batch by a manifest, to which it has added something.
+func (s *site) addBatch(t *testing.T, u user, v victim) {
+	t.Helper()
+	v["batch_name"], v["batch_client"], v["entry"] = "nombre-secreto", "manifiesto-secreto", "entrada-secreta"
+	v["key"], v["key_to_add"] = "clave-secreta", "segunda-llave"
+	made := readAs[filed](t, u.do("POST", u.batches(), strings.NewReader(v.fill(aManifest)),
+		"Content-Type", "application/json", "Idempotency-Key", v["key"]), 201)
+	v["batch_id"], v["batch_upload"] = made.Batch.ID.String(), made.Uploads[0].ID.String()
+	added := readAs[filed](t, u.do("POST", u.batches()+"/"+v["batch_id"]+"/uploads", strings.NewReader(v.fill(moreEntries)),
+		"Content-Type", "application/json", "Idempotency-Key", v["key_to_add"]), 200)
+	v["added_upload"] = added.Uploads[0].ID.String()
+}
+
+// addErasures gives the victim one that waits to be approved, and one that runs.
+func (s *site) addErasures(t *testing.T, u user, v victim) {
+	t.Helper()
+	admin := s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "olga", tenant.Admin })
+	ask := func(body string) string {
+		a := admin.do("POST", u.base()+"/api/erasures", strings.NewReader(body), "Content-Type", "application/json")
+		a.want(t, 202, "")
+		return a.erasure(t).ID.String()
+	}
+	v["erasure"], v["erasure_of_user"] = ask(`{"tenant":true}`), ask(`{"user":"nadie"}`)
+}
+
+// addWebhook gives the victim an endpoint and a delivery.
+func (s *site) addWebhook(t *testing.T, u user, v victim) {
+	t.Helper()
+	marta := s.marta(t, u)
+	at := s.url + "/api/webhooks"
+	var endpoint struct{ ID string }
+	a := marta.do("POST", at, strings.NewReader(`{"url":"https://93.184.215.14/secreto.txt"}`), "Content-Type", "application/json")
+	a.want(t, 201, "")
+	must(t, json.Unmarshal(a.body, &endpoint))
+	if a := marta.do("POST", at+"/"+endpoint.ID+"/test", nil); a.status >= 300 {
+		t.Fatalf("no delivery: %d %s", a.status, a.body)
+	}
+	v["endpoint"] = endpoint.ID
+	var delivery string
+	must(t, s.admin.QueryRow(t.Context(), `select id::text from webhook_deliveries where endpoint_id = $1`, endpoint.ID).Scan(&delivery))
+	v["delivery"] = delivery
+}
+
+// completeAt does what the workers would.
+func (s *site) completeAt(t *testing.T, u user, url, project string) {
+	t.Helper()
+	key := object.Keys{Tenant: u.who.Tenant, Project: project, Upload: idOf(url)}.Thumbnail(160)
+	s.exec(t, `update uploads set status = 'completed', completed_at = now() where id = $1`, idOf(url))
+	s.exec(t, `insert into derivatives values ($1, $2, 160, 10, 10, 10, 'image/webp', $3)`, u.who.Tenant, idOf(url), key)
+}
+
+// rowsOf is what the victim's rows say, but for those that its own upload moves on.
+func (s *site) rowsOf(t *testing.T, u user) string {
+	t.Helper()
+	var text string
+	must(t, s.admin.QueryRow(t.Context(), `
+		with mine as (select * from uploads where tenant_id = $1 and user_id = $2)
+		select string_agg(line, e'\n' order by line) from (
+			select concat_ws(' ', 'upload', id, status, size, batch, batch_id, project, object_key, failure_reason, deleted_at, purge_at) from mine
+			union all select concat_ws(' ', 'timeline', id, event) from timeline t join mine on id = upload_id where event not in ('part', 'checkpoint', 'tail')
+			union all select concat_ws(' ', 'derivative', id, d.object_key) from derivatives d join mine on id = upload_id
+			union all select concat_ws(' ', 'lock', id, fence, waiter) from upload_locks join mine on id = upload_id
+			union all select concat_ws(' ', 'audit', actor, action) from audit where tenant_id = $1 and actor = $2
+			union all select concat_ws(' ', 'batch', b.*) from batches b where tenant_id = $1 and user_id = $2
+			union all select concat_ws(' ', 'erasure', e.*) from erasures e where tenant_id = $1
+			union all select concat_ws(' ', 'endpoint', e.*) from webhook_endpoints e where tenant_id = $1
+			union all select concat_ws(' ', 'secret', e.*) from webhook_secrets e where tenant_id = $1
+			union all select concat_ws(' ', 'delivery', e.*) from webhook_deliveries e where tenant_id = $1
+			union all select concat_ws(' ', 'answer', key, answer) from idempotency_keys where tenant_id = $1 and user_id = $2
+			union all select concat_ws(' ', 'job', j.kind, args) from river_job j join mine on mine.id::text = j.args->>'upload_id'
+			union all select concat_ws(' ', 'tenant', name, quota_bytes, erasing_at, erased_at) from tenants where id = $1
+		) x (line)`, u.who.Tenant, u.who.User).Scan(&text))
+	return text
+}
