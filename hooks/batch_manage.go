@@ -34,7 +34,7 @@ func (b *Batches) Rename(ctx context.Context, id uuid.UUID, name string) error {
 		if err := tx.RenameBatch(ctx, id, name); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, storage.Audit{Action: "batch.rename", Subject: id.String()})
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditBatchRename, Subject: id.String()})
 	})
 }
 
@@ -63,7 +63,7 @@ func (b *Batches) Cancel(ctx context.Context, id uuid.UUID) (ended int, err erro
 			return err
 		}
 		ended = len(uploads)
-		return tx.Audit(ctx, storage.Audit{Action: "batch.cancel", Subject: id.String(), Detail: map[string]any{"uploads": ended}})
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditBatchCancel, Subject: id.String(), Detail: map[string]any{"uploads": ended}})
 	})
 	if errors.Is(err, storage.ErrBatchCancelled) {
 		return 0, nil
@@ -106,7 +106,7 @@ func (b *Batches) Retry(ctx context.Context, id uuid.UUID) (r Retried, err error
 		if r, err = b.retry(ctx, tx, us); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, storage.Audit{Action: "batch.retry", Subject: id.String(), Detail: map[string]any{
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditBatchRetry, Subject: id.String(), Detail: map[string]any{
 			"retried": len(r.Retried), "send_again": len(r.SendAgain), "refused": len(r.Refused),
 		}})
 	})
@@ -136,7 +136,7 @@ func (b *Batches) RetryUpload(ctx context.Context, id uuid.UUID) error {
 		case len(r.Retried) == 0:
 			return ErrNothingToRetry // it was sent again
 		}
-		return tx.Audit(ctx, storage.Audit{Action: "upload.retry", Subject: id.String()})
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadRetry, Subject: id.String()})
 	})
 	if errors.Is(err, storage.ErrWrongStatus) {
 		return ErrNothingToRetry

@@ -25,10 +25,7 @@ type Content struct {
 	Type   string // media type, by its content; "" where nobody knows
 }
 
-const (
-	auditContent    = "upload.content"
-	outcomeInfected = "infected"
-)
+const outcomeInfected = "infected"
 
 // ReadContent finds the content of an upload of the tenant in ctx, or the picture drawn of it for a box of thumbnail
 // pixels (0: the original). Only what has been scanned and found clean is given out: anything else is a [*Refusal], a
@@ -41,7 +38,7 @@ func ReadContent(ctx context.Context, db *storage.DB, upload uuid.UUID, thumbnai
 			return err
 		}
 		c = Content{Upload: u, Keys: object.Keys{Tenant: tx.Tenant, Project: u.Project, Upload: u.ID}}
-		a := storage.Audit{Action: auditContent, Subject: upload.String(), Detail: map[string]any{"thumbnail": thumbnail}}
+		a := storage.Audit{Action: storage.AuditUploadContent, Subject: upload.String(), Detail: map[string]any{"thumbnail": thumbnail}}
 		if thumbnail == 0 {
 			a.Detail = nil
 		}

@@ -150,7 +150,7 @@ func (e *Erasures) Approve(ctx context.Context, id uuid.UUID) (storage.Erasure, 
 	erasure, err := e.decide(ctx, id, func(tx storage.Tx) (erasure storage.Erasure, err error) {
 		erasure, err = tx.ApproveErasure(ctx, id)
 		if same = errors.Is(err, storage.ErrSamePerson); same {
-			return erasure, tx.Audit(ctx, storage.Audit{Action: "erasure.approve", Subject: id.String(), Outcome: "same-admin"})
+			return erasure, tx.Audit(ctx, storage.Audit{Action: storage.AuditErasureApprove, Subject: id.String(), Outcome: "same-admin"})
 		}
 		if err != nil {
 			return erasure, err
@@ -238,7 +238,7 @@ func (e *Erasures) MayExport(ctx context.Context, id uuid.UUID) (context.Context
 		if err := tx.RequireTenant(ctx); err != nil {
 			return err
 		}
-		return tx.Audit(ctx, storage.Audit{Action: "tenant.export"})
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditTenantExport})
 	})
 }
 

@@ -21,12 +21,6 @@ import (
 // headerTenant names the tenant that an admin acts in, if that is not the token's.
 const headerTenant = "Tramo-Tenant"
 
-// Actions that the audit log is told of here. docs/audit.md lists all.
-const (
-	actionEnter = "tenant.enter" // an admin acts in a tenant that is not its own
-	actionDeny  = "request.deny" // a request of a known user was answered with 403
-)
-
 // errMayNotEnter answers everyone but an admin alike, so that it tells nothing of the tenant that was named.
 var errMayNotEnter = &hooks.Refusal{
 	Cause: hooks.ErrForbidden, Detail: "Only an operator of the installation can act in another company. Leave " + headerTenant + " out.",
@@ -54,11 +48,11 @@ func (s *Server) enter(c echo.Context, who tenant.Identity) (tenant.Identity, er
 		if _, exists, err := tx.Room(ctx); err != nil || !exists {
 			return cmp.Or(err, storage.ErrNotFound)
 		}
-		return tx.Audit(ctx, storage.Audit{Action: actionEnter, Subject: subjectOf(c), Detail: routeOf(c)})
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditTenantEnter, Subject: subjectOf(c), Detail: routeOf(c)})
 	})
 	if errors.Is(err, storage.ErrNotFound) {
 		s.auditBestEffort(tenant.With(r.Context(), who), storage.Audit{
-			Action: actionEnter, Subject: wanted.String(), Outcome: problemName(err), Detail: routeOf(c),
+			Action: storage.AuditTenantEnter, Subject: wanted.String(), Outcome: problemName(err), Detail: routeOf(c),
 		})
 	}
 	return there, err
@@ -95,7 +89,7 @@ func (s *Server) denied(c echo.Context, p problem) {
 	if err != nil || !s.denials.admit(who, time.Now()) {
 		return
 	}
-	s.auditBestEffort(ctx, storage.Audit{Action: actionDeny, Subject: subjectOf(c), Outcome: p.name(), Detail: routeOf(c)})
+	s.auditBestEffort(ctx, storage.Audit{Action: storage.AuditRequestDeny, Subject: subjectOf(c), Outcome: p.name(), Detail: routeOf(c)})
 }
 
 // auditTime bounds how long an answer waits for an entry that it does not need.

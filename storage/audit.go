@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,7 +17,7 @@ const OutcomeDone = "done"
 
 // An Audit is what the audit log is told of an action. Who did it, in which trace and from where, the context says.
 type Audit struct {
-	Action  string         // a verb behind its object, such as batch.cancel; once used, it keeps its meaning
+	Action  string         // one of [AuditActions]: a verb behind its object
 	Subject string         // what was acted on: an id, or a user; "" for the tenant itself
 	Outcome string         // "" for [OutcomeDone]
 	Detail  map[string]any // no file names, no positions, no secrets
@@ -25,6 +26,9 @@ type Audit struct {
 // Audit appends to the tenant's audit log, in the transaction that carries the action out. Nobody can take an entry
 // back: the roles of servers and workers may neither change nor delete any.
 func (tx Tx) Audit(ctx context.Context, a Audit) error {
+	if !slices.Contains(AuditActions(), a.Action) {
+		return fmt.Errorf("append to audit log: %q is no action that anybody knows", a.Action)
+	}
 	if a.Outcome == "" {
 		a.Outcome = OutcomeDone
 	}

@@ -72,7 +72,7 @@ func (tx Tx) Delete(ctx context.Context, id uuid.UUID, keep time.Duration) (purg
 	if err := tx.Append(ctx, id, Entry{Event: EventDeleted, Detail: map[string]any{"purge_at": purge.UTC()}}); err != nil {
 		return purge, err
 	}
-	if err := tx.Audit(ctx, Audit{Action: "upload.delete", Subject: id.String(), Detail: map[string]any{"purge_at": purge.UTC()}}); err != nil {
+	if err := tx.Audit(ctx, Audit{Action: AuditUploadDelete, Subject: id.String(), Detail: map[string]any{"purge_at": purge.UTC()}}); err != nil {
 		return purge, err
 	}
 	return purge, tx.leaveBatch(ctx, batch, was)
@@ -144,7 +144,7 @@ func (tx Tx) Restore(ctx context.Context, id uuid.UUID) (u Upload, err error) {
 	if err := tx.Append(ctx, id, Entry{Event: EventRestored}); err != nil {
 		return u, err
 	}
-	if err := tx.Audit(ctx, Audit{Action: "upload.restore", Subject: id.String()}); err != nil {
+	if err := tx.Audit(ctx, Audit{Action: AuditUploadRestore, Subject: id.String()}); err != nil {
 		return u, err
 	}
 	if u, err = tx.Upload(ctx, id); err != nil {

@@ -156,7 +156,7 @@ func (tx Tx) FinishErasure(ctx context.Context, e Erasure, tables TenantTables) 
 	if tag.RowsAffected() == 0 {
 		return ErrWrongStatus
 	}
-	return tx.Audit(ctx, Audit{Action: "erasure.done", Subject: e.ID.String()})
+	return tx.Audit(ctx, Audit{Action: AuditErasureDone, Subject: e.ID.String()})
 }
 
 func orWrongStatus(err error) error {

@@ -84,7 +84,7 @@ func (tx Tx) RequestErasure(ctx context.Context, kind, subject string) (Erasure,
 	if subject != "" {
 		detail["subject"] = subject
 	}
-	if err := tx.Audit(ctx, Audit{Action: "erasure.request", Subject: id.String(), Detail: detail}); err != nil {
+	if err := tx.Audit(ctx, Audit{Action: AuditErasureRequest, Subject: id.String(), Detail: detail}); err != nil {
 		return Erasure{}, err
 	}
 	return tx.Erasure(ctx, id)
@@ -162,7 +162,7 @@ func (tx Tx) ApproveErasure(ctx context.Context, id uuid.UUID) (Erasure, error) 
 	if err != nil {
 		return e, fmt.Errorf("approve erasure: %w", err)
 	}
-	if err := tx.Audit(ctx, Audit{Action: "erasure.approve", Subject: id.String()}); err != nil {
+	if err := tx.Audit(ctx, Audit{Action: AuditErasureApprove, Subject: id.String()}); err != nil {
 		return e, err
 	}
 	return tx.Erasure(ctx, id)
@@ -186,7 +186,7 @@ func (tx Tx) CancelErasure(ctx context.Context, id uuid.UUID) (Erasure, error) {
 	if err != nil {
 		return e, fmt.Errorf("cancel erasure: %w", err)
 	}
-	if err := tx.Audit(ctx, Audit{Action: "erasure.cancel", Subject: id.String()}); err != nil {
+	if err := tx.Audit(ctx, Audit{Action: AuditErasureCancel, Subject: id.String()}); err != nil {
 		return e, err
 	}
 	return tx.Erasure(ctx, id)

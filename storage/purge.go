@@ -90,7 +90,7 @@ func (tx Tx) Purge(ctx context.Context, id uuid.UUID, tables TenantTables) error
 	if err := tx.refund(ctx, charged); err != nil {
 		return err
 	}
-	return tx.Audit(ctx, Audit{Action: "upload.purge", Subject: id.String()})
+	return tx.Audit(ctx, Audit{Action: AuditUploadPurge, Subject: id.String()})
 }
 
 // Purged reports whether the upload was there once and was removed for good, by itself or with its tenant. It needs

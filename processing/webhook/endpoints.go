@@ -58,7 +58,7 @@ func (m *Endpoints) Create(ctx context.Context, n storage.NewWebhook) (w storage
 		if err := tx.CreateWebhook(ctx, n, MaxEndpoints); err != nil {
 			return err
 		}
-		if err := audit(ctx, tx, "webhook.create", n.ID, map[string]any{"host": hostOf(n.URL), "types": n.Types}); err != nil {
+		if err := audit(ctx, tx, storage.AuditWebhookCreate, n.ID, map[string]any{"host": hostOf(n.URL), "types": n.Types}); err != nil {
 			return err
 		}
 		w, err = tx.Webhook(ctx, n.ID)
@@ -85,7 +85,7 @@ func (m *Endpoints) Update(ctx context.Context, id uuid.UUID, c Change) (w stora
 		if err := enable(ctx, tx, id, c.Enabled); err != nil {
 			return err
 		}
-		if err := audit(ctx, tx, "webhook.update", id, detail); err != nil {
+		if err := audit(ctx, tx, storage.AuditWebhookUpdate, id, detail); err != nil {
 			return err
 		}
 		w, err = tx.Webhook(ctx, id)
@@ -128,7 +128,7 @@ func (m *Endpoints) Delete(ctx context.Context, id uuid.UUID) error {
 		if err := tx.DeleteWebhook(ctx, id); err != nil {
 			return err
 		}
-		return audit(ctx, tx, "webhook.delete", id, nil)
+		return audit(ctx, tx, storage.AuditWebhookDelete, id, nil)
 	})
 }
 
@@ -146,7 +146,7 @@ func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Durat
 		if err := tx.RotateWebhook(ctx, id, m.Vault.seal(who.Tenant, id, secret), overlap); err != nil {
 			return err
 		}
-		if err := audit(ctx, tx, "webhook.rotate", id, map[string]any{"overlap_seconds": int64(overlap.Seconds())}); err != nil {
+		if err := audit(ctx, tx, storage.AuditWebhookRotate, id, map[string]any{"overlap_seconds": int64(overlap.Seconds())}); err != nil {
 			return err
 		}
 		w, err = tx.Webhook(ctx, id)
@@ -157,7 +157,7 @@ func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Durat
 
 // Test sends webhook.test to the endpoint.
 func (m *Endpoints) Test(ctx context.Context, id uuid.UUID) (d storage.Delivery, err error) {
-	err = m.deliver(ctx, id, "webhook.test", func(tx storage.Tx) (map[string]any, error) {
+	err = m.deliver(ctx, id, storage.AuditWebhookTest, func(tx storage.Tx) (map[string]any, error) {
 		delivery, err := tx.TestWebhook(ctx, id)
 		if err != nil {
 			return nil, err
@@ -170,7 +170,7 @@ func (m *Endpoints) Test(ctx context.Context, id uuid.UUID) (d storage.Delivery,
 
 // Replay delivers again what has ended.
 func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d storage.Delivery, err error) {
-	err = m.deliver(ctx, id, "webhook.replay", func(tx storage.Tx) (map[string]any, error) {
+	err = m.deliver(ctx, id, storage.AuditWebhookReplay, func(tx storage.Tx) (map[string]any, error) {
 		if err := tx.ReplayDelivery(ctx, id, delivery); err != nil {
 			return nil, err
 		}
@@ -182,7 +182,7 @@ func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d stora
 
 // ReplayDead delivers again all dead letters since then, and returns how many they are.
 func (m *Endpoints) ReplayDead(ctx context.Context, id uuid.UUID, since time.Time) (n int64, err error) {
-	err = m.deliver(ctx, id, "webhook.replay", func(tx storage.Tx) (detail map[string]any, err error) {
+	err = m.deliver(ctx, id, storage.AuditWebhookReplay, func(tx storage.Tx) (detail map[string]any, err error) {
 		n, err = tx.ReplayDead(ctx, id, since)
 		return map[string]any{"since": since, "deliveries": n}, err
 	})

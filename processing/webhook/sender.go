@@ -139,7 +139,7 @@ func (s *Sender) record(ctx context.Context, r storage.WebhookResult) error {
 			return err
 		}
 		detail := map[string]any{"endpoint_id": r.Endpoint, "reason": disabled}
-		if err := tx.Audit(ctx, storage.Audit{Action: "webhook.disable", Subject: r.Endpoint.String(), Detail: detail}); err != nil {
+		if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditWebhookDisable, Subject: r.Endpoint.String(), Detail: detail}); err != nil {
 			return err
 		}
 		return tx.Announce(ctx, storage.Announcement{Type: storage.AnnounceWebhookDisabled, Detail: detail})

@@ -1,0 +1,85 @@
+package storage_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// What the audit log can be told is what its page explains, each action, and no more; and it is told of each somewhere.
+func TestAuditActionsAreDocumented(t *testing.T) {
+	t.Parallel()
+	_, here, _, _ := runtime.Caller(0)
+	root := filepath.Dir(filepath.Dir(here))
+	page, err := os.ReadFile(filepath.Join(root, "docs/audit.md"))
+	must(t, err)
+	_, table, _ := strings.Cut(string(page), "| action | when |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var documented []string
+	for line := range strings.Lines(table) {
+		if cells := strings.Split(line, "|"); len(cells) > 1 {
+			for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[1], -1) {
+				documented = append(documented, m[1])
+			}
+		}
+	}
+	known := storage.AuditActions()
+	slices.Sort(known)
+	slices.Sort(documented)
+	if !slices.Equal(known, documented) {
+		t.Errorf("docs/audit.md explains %q,\nand the log can be told of %q", documented, known)
+	}
+
+	list := filepath.Join(root, "storage/audit_actions.go")
+	source, err := os.ReadFile(list)
+	must(t, err)
+	names := regexp.MustCompile(`(?m)^\t(Audit\w+) += "([a-z.]+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(names) != len(known) {
+		t.Errorf("%d actions have a name in %s, and %d are listed", len(names), list, len(known))
+	}
+	written := sourcesBut(t, root, list)
+	for _, n := range names {
+		if !regexp.MustCompile(`\b` + n[1] + `\b`).Match(written) {
+			t.Errorf("nobody writes %s", n[2])
+		}
+	}
+}
+
+// sourcesBut is what runs of the module, but for one file.
+func sourcesBut(t *testing.T, root, but string) []byte {
+	t.Helper()
+	var all bytes.Buffer
+	must(t, filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && (e.Name() == "node_modules" || e.Name() == ".git"):
+			return filepath.SkipDir
+		case path == but || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		all.Write(b)
+		return err
+	}))
+	return all.Bytes()
+}
+
+// An action that no page explains is not carried out: its entry fails, and the transaction with it.
+func TestUnknownActionIsRefused(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Audit(ctx, storage.Audit{Action: "upload.steal"}) })
+	if err == nil || !strings.Contains(err.Error(), "upload.steal") {
+		t.Errorf("%v", err)
+	}
+}
