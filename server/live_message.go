@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,6 +39,7 @@ type message struct {
 	project   string
 	user      string
 	everybody bool // it is about the whole tenant
+	managers  bool // it is about its endpoints, which are for managers of all projects, as at /api/webhooks
 }
 
 func newMessage(event string, data any) (*message, error) {
@@ -140,7 +142,7 @@ func announcementMessages(as []storage.Announced) ([]*message, error) {
 		case a.UploadID != nil || a.BatchID != nil:
 			continue
 		default:
-			m.everybody = true
+			m.everybody, m.managers = true, strings.HasPrefix(a.Type, "webhook.")
 		}
 		if a.UploadID != nil {
 			m.subject = *a.UploadID
@@ -171,7 +173,8 @@ type filter struct {
 // concerns reports whether a message is for who, and what it asked for.
 func (f filter) concerns(m *message, who tenant.Identity) bool {
 	if m.everybody {
-		return who.Role.CanUpload() && f.uploads == nil && f.batches == nil && f.projects == nil
+		return who.Role.CanUpload() && (!m.managers || who.Role.CanManage() && who.Projects == nil) &&
+			f.uploads == nil && f.batches == nil && f.projects == nil
 	}
 	return who.Sees(m.project) &&
 		(f.uploads == nil || slices.Contains(f.uploads, m.subject)) &&
