@@ -75,6 +75,7 @@ var (
 	anyTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)`)
 	anyDate = regexp.MustCompile(`\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT`)
 	anySeq  = regexp.MustCompile(`"(seq)":\d+`)
+	ticket  = regexp.MustCompile(`"ticket":"[^"]*"`)
 )
 
 // normal is an answer to u as text, without what differs between any two requests, and with the victim's things by kind.
@@ -88,14 +89,15 @@ func (v victim) normal(u user, a answer) string {
 		}
 	}
 	b.Write(a.body)
-	// Strangers have the name of the victim's user.
-	text := strings.ReplaceAll(b.String(), u.who.User, "<user>")
+	// Strangers have the name of the victim's user, and everybody knows its own tenant.
+	text := strings.NewReplacer(u.who.User, "<user>", u.who.Tenant.String(), "<id>").Replace(b.String())
 	for kind, s := range v {
 		if len(s) > 7 { // shorter ones are in everything
 			text = strings.ReplaceAll(text, s, "<"+kind+">")
 		}
 	}
 	text = anyTime.ReplaceAllString(anyID.ReplaceAllString(text, "<id>"), "<time>")
+	text = ticket.ReplaceAllString(text, `"ticket":"<ticket>"`)
 	// Fractions of seconds have no fixed length.
 	text = regexp.MustCompile(`Content-Length \[\d+\]`).ReplaceAllString(text, "Content-Length")
 	return anySeq.ReplaceAllString(anyDate.ReplaceAllString(text, "<date>"), `"$1":0`)
