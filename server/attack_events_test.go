@@ -1,0 +1,147 @@
+package server_test
+
+import (
+	"context"
+	"encoding/base64"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// streams opens what an attacker can: with filters that name the victim's, from where the victim has come, and over
+// either transport. Each also takes what is of the attacker's own project and batch.
+func (s *site) streams(t *testing.T, u user, v victim, lastID string) map[string]*listening {
+	t.Helper()
+	all := map[string]*listening{
+		"everything":      u.listen(s.url, ""),
+		"project":         u.listen(s.url, query("project", v["project"], "project", u.project())),
+		"batch":           u.listen(s.url, query("batch", v["batch"], "batch", v["batch_client"], "batch", v["batch_id"], "batch", "marca")),
+		"own":             u.listen(s.url, query("mine", "true")),
+		"Last-Event-ID":   u.listen(s.url, "", "Last-Event-ID", lastID),
+		"last_event_id":   u.listen(s.url, query("last_event_id", lastID)),
+		"the first there": u.listen(s.url, "", "Last-Event-ID", "1"),
+		"ticket":          u.listen(s.url, query("ticket", s.ticket(t, u)), "Authorization", ""),
+	}
+	for name, q := range map[string]string{"WebSocket": "", "WebSocket of batch": query("batch", v["batch_id"], "batch", "marca")} {
+		l, _, err := u.webSocket(s.url, q, "Authorization", "Bearer "+u.token, "Last-Event-ID", lastID)
+		must(t, err)
+		all[name] = l
+	}
+	return all
+}
+
+// Whatever a stream is asked for, it tells an attacker nothing of the victim's: not of what there is, not of what
+// happens while it is open. That it tells nothing is known once it tells the attacker's own, which is made last.
+func TestStreamsTellNothingOfTheVictim(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	u, v := s.newDoneVictim(t)
+	mine := u.listen(s.url, "")
+	mine.ready()
+	open := map[string]map[string]*listening{}
+	who := map[string]user{}
+	for name, newAttacker := range s.attackers(t, u, true) {
+		who[name] = newAttacker()
+		open[name] = s.streams(t, who[name], v, mine.lastID)
+		for stream, l := range open[name] {
+			v.wantUntold(t, name+", "+stream+", at first", l.ready())
+		}
+	}
+
+	s.busy(t, u, v, mine)
+	for name, streams := range open {
+		maker := s.like(t, who[name], func(id *tenant.Identity) { id.Role = tenant.Constructora })
+		marker := s.sendPlain(t, maker, "project", maker.project(), "batch", "marca")
+		for stream, l := range streams {
+			v.wantUntold(t, name+", "+stream, l.upload(idOf(marker), "completed"))
+		}
+	}
+}
+
+// busy does what is told of, of each sort, and returns when the victim itself was told.
+func (s *site) busy(t *testing.T, u user, v victim, mine *listening) {
+	t.Helper()
+	manager := s.like(t, u, func(id *tenant.Identity) { id.Role = tenant.Constructora })
+	s.sendPlain(t, u, "project", v["project"], "batch", v["batch"], "filename", "secreto.txt")
+	manager.do("PATCH", u.batches()+"/"+v["batch_id"], strings.NewReader(`{"name":"otro secreto.txt"}`), "Content-Type", "application/json").want(t, 200, "")
+	manager.do("POST", u.batches()+"/"+v["batch_id"]+"/cancel", nil).want(t, 200, "")
+	s.in(t, u, func(ctx context.Context, tx storage.Tx) error {
+		return tx.Announce(ctx, storage.Announcement{Type: storage.AnnounceQuotaWarning, Detail: map[string]any{"percent": 80}})
+	})
+	mine.until("the warning", func(_ event, j saying) bool { return j.Type == storage.AnnounceQuotaWarning })
+	u.do("DELETE", u.uploads+"/"+v["upload"], nil).want(t, 204, "")
+	mine.upload(uuid.MustParse(v["upload"]), "cancelled")
+}
+
+// sendPlain sends a file of which no picture is drawn, and has it processed.
+func (s *site) sendPlain(t *testing.T, u user, pairs ...string) string {
+	t.Helper()
+	file := noise(100)
+	url := u.create(len(file), "Upload-Metadata", metadata(pairs...))
+	u.patch(url, 0, reader(file)).want(t, 204, "")
+	ctx := tenant.With(t.Context(), u.who)
+	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+		if err := tx.MarkProcessing(ctx, idOf(url), 1); err != nil {
+			return err
+		}
+		return tx.Complete(ctx, idOf(url), storage.Results{DetectedType: "text/plain"})
+	}))
+	return url
+}
+
+// wantUntold wants none of the events to say anything that is the victim's alone.
+func (v victim) wantUntold(t *testing.T, what string, es []event) {
+	t.Helper()
+	for kind, secret := range v {
+		if kind == "user" || kind == "tenant" || len(secret) < 8 {
+			continue // a stranger has the same name, and who is narrowed is of the same tenant
+		}
+		if mentions(es, secret) {
+			t.Errorf("%s: it is told the victim's %s: %v", what, kind, names(es))
+		}
+	}
+	// Who is narrowed is of the same tenant, and so is its quota.
+	if mentions(es, "secreto.txt") || mentions(es, storage.AnnounceQuotaWarning) && !strings.HasPrefix(what, "narrowed") {
+		t.Errorf("%s: it is told %v", what, names(es))
+	}
+}
+
+// A ticket is good for the tenant that it was issued in: with another one's name in front it is none, and stays unused.
+func TestTicketsOfTheVictim(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.live(t, nil)
+	stranger := s.newTenant(t)
+	renamed := func(ticket string, to uuid.UUID) string {
+		raw, err := base64.RawURLEncoding.DecodeString(ticket)
+		must(t, err)
+		copy(raw, to[:])
+		return base64.RawURLEncoding.EncodeToString(raw)
+	}
+	victims, strangers := s.ticket(t, s.user), s.ticket(t, stranger)
+	never := renamed(base64.RawURLEncoding.EncodeToString(noise(48)), stranger.who.Tenant)
+	ask := func(ticket string) string {
+		a := stranger.do("GET", s.url+server.EventsPath+"?"+query("ticket", ticket), nil, "X-Request-Id", "same")
+		a.want(t, 401, "bad-ticket")
+		return victim{}.normal(stranger, a)
+	}
+	want := ask(never)
+	for name, forged := range map[string]string{
+		"the victim's secret behind the stranger's name": renamed(victims, stranger.who.Tenant),
+		"the stranger's secret behind the victim's name": renamed(strangers, s.user.who.Tenant),
+		"the victim's secret behind nobody's name":       renamed(victims, uuid.New()),
+		"the victim's secret behind no name":             renamed(victims, uuid.Nil),
+	} {
+		if got := ask(forged); got != want {
+			t.Errorf("%s: %s\nand what never was: %s", name, got, want)
+		}
+	}
+	s.user.listen(s.url, query("ticket", victims), "Authorization", "").ready()
+	stranger.listen(s.url, query("ticket", strangers), "Authorization", "").ready()
+}
