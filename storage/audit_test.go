@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
 // What the audit log can be told is what its page explains, each action, and no more; and it is told of each somewhere.
@@ -81,5 +82,34 @@ func TestUnknownActionIsRefused(t *testing.T) {
 	err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Audit(ctx, storage.Audit{Action: "upload.steal"}) })
 	if err == nil || !strings.Contains(err.Error(), "upload.steal") {
 		t.Errorf("%v", err)
+	}
+}
+
+// The log tells of all projects: who is narrowed, and an investor, appends to it and reads nothing, whatever asks.
+func TestAuditLogIsTheWholeCompanys(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	count := func(change func(*tenant.Identity)) (n int) {
+		who, err := tenant.From(ctx)
+		must(t, err)
+		change(&who)
+		ctx := tenant.With(ctx, who)
+		must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+			must(t, tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadContent}))
+			return tx.QueryRow(ctx, "select count(*) from audit").Scan(&n)
+		}))
+		return n
+	}
+	for name, n := range map[string]int{
+		"narrowed":    count(func(id *tenant.Identity) { id.Role, id.Projects = tenant.Admin, []string{"torre"} }),
+		"an investor": count(func(id *tenant.Identity) { id.Role = tenant.Inversionista }),
+	} {
+		if n != 0 {
+			t.Errorf("%s: reads %d entries", name, n)
+		}
+	}
+	if n := count(func(*tenant.Identity) {}); n != 3 {
+		t.Errorf("the company reads %d entries of 3", n)
 	}
 }
