@@ -301,6 +301,9 @@ var unarmed = map[string]string{
 	"/problems/":             "documentation, for everyone",
 	"/problems/:name":        "documentation, for everyone",
 	"/.well-known/jwks.json": "public keys, for everyone",
+	"/openapi.yaml":          "documentation, for everyone",
+	"/openapi.json":          "documentation, for everyone",
+	"/docs":                  "documentation, for everyone",
 }
 
 // collections take only POST and GET; tus's other methods have no resource there.

@@ -113,7 +113,7 @@ func (tx Tx) EraseUserRows(ctx context.Context, e Erasure, tables TenantTables) 
 			continue
 		}
 		sql := `update ` + t.name() + ` set user_id = 'erased' where tenant_id = $1 and user_id = $2`
-		if t.UserKey || t.Name == "event_tickets" { // which stands for nobody else
+		if t.UserKey {
 			sql = `delete from ` + t.name() + ` where tenant_id = $1 and user_id = $2`
 		}
 		if _, err := tx.Exec(ctx, sql, tx.Tenant, e.Subject); err != nil {
