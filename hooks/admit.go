@@ -247,13 +247,10 @@ func differ(a, b []byte) bool { return a != nil && b != nil && !bytes.Equal(a, b
 func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) error {
 	var t storage.Tenant
 	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		t, err = tx.Account(ctx)
+		t, err = account(ctx, tx)
 		return err
 	})
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return errNoTenant()
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	if most := t.MaxUpload(n.MaxSize); n.Size > most {
@@ -263,6 +260,15 @@ func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) err
 		return noRoom(t, n.MaxSize, n.MaxSize)
 	}
 	return noRoom(t, n.Size, t.MaxUpload(n.MaxSize))
+}
+
+// account returns the tenant that the transaction acts for, if uploads may begin in it.
+func account(ctx context.Context, tx storage.Tx) (storage.Tenant, error) {
+	t, err := tx.Account(ctx)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && t.ErasingAt != nil {
+		return t, refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
+	}
+	return t, err
 }
 
 // noRoom refuses an upload of size bytes, 0 for one whose size nobody knows, which may then have most.

@@ -252,14 +252,11 @@ func (b *Batches) fill(ctx context.Context, tx storage.Tx, who tenant.Identity, 
 		return Filed{}, 0, storage.ErrBatchCancelled
 	}
 	policy := b.Policy
-	account, err := tx.Account(ctx)
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return Filed{}, 0, errNoTenant()
-	case err != nil:
+	t, err := account(ctx, tx)
+	if err != nil {
 		return Filed{}, 0, err
 	}
-	policy.MaxSize = account.MaxUpload(policy.MaxSize)
+	policy.MaxSize = t.MaxUpload(policy.MaxSize)
 	wanted, wrong := policy.examineAll(who, batch, entries)
 	if len(wrong) > 0 {
 		return Filed{}, 0, &ManifestError{wrong}
@@ -318,19 +315,12 @@ func (e ManifestEntry) metadata(batch storage.Batch) map[string]string {
 func (b *Batches) explainNoRoom(ctx context.Context, needed int64) error {
 	var t storage.Tenant
 	err := b.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		t, err = tx.Account(ctx)
+		t, err = account(ctx, tx)
 		return err
 	})
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return errNoTenant()
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	return noRoomFor(t, fmt.Sprintf("These files have %s and your company has %s left. Nothing was created. Send fewer, or ask your administrator for more room.",
 		humanize.IBytes(uint64(needed)), humanize.IBytes(uint64(t.Remaining()))))
-}
-
-func errNoTenant() error {
-	return refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
 }

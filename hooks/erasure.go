@@ -235,7 +235,7 @@ func (e *Erasures) MayExport(ctx context.Context, id uuid.UUID) (context.Context
 		return nil, err
 	}
 	return ctx, e.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.RequireTenant(ctx); err != nil {
+		if _, err := tx.Account(ctx); err != nil {
 			return err
 		}
 		return tx.Audit(ctx, storage.Audit{Action: storage.AuditTenantExport})

@@ -94,7 +94,8 @@ func (s *site) upload(t *testing.T, ctx context.Context, id uuid.UUID) (u storag
 func (s *site) room(t *testing.T, ctx context.Context) (room int64) {
 	t.Helper()
 	must(t, s.API.InTenant(ctx, func(tx storage.Tx) (err error) {
-		room, _, err = tx.Room(ctx)
+		a, err := tx.Account(ctx)
+		room = a.QuotaBytes - a.ChargedBytes
 		return err
 	}))
 	return room

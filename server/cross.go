@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -45,8 +44,8 @@ func (s *Server) enter(c echo.Context, who tenant.Identity) (tenant.Identity, er
 	there.Tenant, there.Home = wanted, who.Tenant
 	ctx := tenant.With(r.Context(), there)
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if _, exists, err := tx.Room(ctx); err != nil || !exists {
-			return cmp.Or(err, storage.ErrNotFound)
+		if _, err := tx.Account(ctx); err != nil {
+			return err
 		}
 		return tx.Audit(ctx, storage.Audit{Action: storage.AuditTenantEnter, Subject: subjectOf(c), Detail: routeOf(c)})
 	})

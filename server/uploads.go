@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -264,6 +266,11 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 	j.ContentURL = &content
 	for _, d := range ds {
 		url, err := s.Bucket.Link(ctx, keys, d.ObjectKey)
+		if errors.Is(err, object.ErrForeignKey) {
+			// Nothing is linked, and the others of the list, or of the stream, are told all the same.
+			s.Log.ErrorContext(ctx, "a row names an object that is not its own", slog.String("upload_id", u.ID.String()), slog.Any("err", err))
+			continue
+		}
 		if err != nil {
 			return uploadJSON{}, err
 		}

@@ -105,7 +105,8 @@ func (d *database) upload(t *testing.T, ctx context.Context, id uuid.UUID) (u st
 func (d *database) room(t *testing.T, ctx context.Context) (room int64) {
 	t.Helper()
 	d.must(t, ctx, func(tx storage.Tx) (err error) {
-		room, _, err = tx.Room(ctx)
+		a, err := tx.Account(ctx)
+		room = a.QuotaBytes - a.ChargedBytes
 		return err
 	})
 	return room

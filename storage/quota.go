@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -49,6 +50,8 @@ type Tenant struct {
 	ChargedBytes   int64     `db:"charged_bytes"`    // of its quota, by the uploads that it keeps and has begun
 	MaxUploadBytes *int64    `db:"max_upload_bytes"` // of one upload; nil for the installation's
 	MaxUploads     *int      `db:"max_uploads"`      // that send to one server at the same time; nil for the installation's
+	// Since when it takes no uploads, because all that it has is being removed; nil if it is not.
+	ErasingAt *time.Time `db:"erasing_at"`
 }
 
 // Remaining is what the quota has left, in bytes, and never negative: a quota may be lowered below what is charged.
@@ -62,12 +65,12 @@ func (t Tenant) MaxUpload(most int64) int64 {
 	return min(most, *t.MaxUploadBytes)
 }
 
-const selectTenant = `select id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads from tenants `
+const selectTenant = `select id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads, erasing_at from tenants `
 
 // Account returns the tenant that the transaction acts for, or [ErrNotFound] for one that a token names but that
-// never was, or is being erased.
+// never was.
 func (tx Tx) Account(ctx context.Context) (Tenant, error) {
-	rows, err := tx.Query(ctx, selectTenant+`where id = $1 and erasing_at is null`, tx.Tenant)
+	rows, err := tx.Query(ctx, selectTenant+`where id = $1`, tx.Tenant)
 	if err != nil {
 		return Tenant{}, fmt.Errorf("read tenant: %w", err)
 	}
@@ -108,7 +111,7 @@ func (db *DB) ChangeTenant(ctx context.Context, name string, c TenantChange) (Te
 			max_upload_bytes = case when $3::bigint is null then max_upload_bytes else nullif($3, 0) end,
 			max_uploads = case when $4::integer is null then max_uploads else nullif($4, 0) end
 		where name = $1
-		returning id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads`,
+		returning id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads, erasing_at`,
 		name, c.QuotaBytes, c.MaxUploadBytes, c.MaxUploads)
 	if err != nil {
 		return Tenant{}, fmt.Errorf("change tenant: %w", err)

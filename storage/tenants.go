@@ -2,11 +2,9 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // CreateTenant adds a tenant with a quota in bytes and returns its id; created is false when a tenant
@@ -37,32 +35,6 @@ func (db *DB) TenantByName(ctx context.Context, name string) (uuid.UUID, error) 
 		return uuid.Nil, fmt.Errorf("find tenant by name: %w", notFound(err))
 	}
 	return id, nil
-}
-
-// Room returns how many bytes the tenant's quota has left; exists is false for a tenant that a token names
-// but that never was, or that is being erased.
-func (tx Tx) Room(ctx context.Context) (room int64, exists bool, err error) {
-	err = tx.QueryRow(ctx, `select quota_bytes - charged_bytes from tenants where id = $1 and erasing_at is null`, tx.Tenant).Scan(&room)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, false, nil
-	}
-	if err != nil {
-		return 0, false, fmt.Errorf("read quota: %w", err)
-	}
-	return room, true, nil
-}
-
-// RequireTenant returns [ErrNotFound] unless the tenant exists, erased or not.
-func (tx Tx) RequireTenant(ctx context.Context) error {
-	var exists bool
-	err := tx.QueryRow(ctx, `select exists (select from tenants where id = $1)`, tx.Tenant).Scan(&exists)
-	switch {
-	case err != nil:
-		return fmt.Errorf("look for tenant: %w", err)
-	case !exists:
-		return ErrNotFound
-	}
-	return nil
 }
 
 // lockTenant goes before the lock of an upload whose charge is to change, as in CreateUpload: a creation under the

@@ -394,9 +394,9 @@ func TestTerminate(t *testing.T) {
 				t.Errorf("S3 still has %q", left)
 			}
 			must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
-				room, _, err := tx.Room(s.ctx)
-				if room != quota {
-					t.Errorf("%d bytes were not refunded", quota-room)
+				a, err := tx.Account(s.ctx)
+				if a.ChargedBytes != 0 {
+					t.Errorf("%d bytes were not refunded", a.ChargedBytes)
 				}
 				return err
 			}))

@@ -206,8 +206,8 @@ func (r *replica) concat(ctx context.Context, id uuid.UUID) error {
 func (s *site) charged(t *testing.T) (n int64) {
 	t.Helper()
 	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
-		room, _, err := tx.Room(s.ctx)
-		n = quota - room
+		a, err := tx.Account(s.ctx)
+		n = a.ChargedBytes
 		return err
 	}))
 	return n
