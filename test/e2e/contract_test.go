@@ -33,6 +33,7 @@ type contract struct {
 	http.RoundTripper
 	router  routers.Router
 	problem *openapi3.Schema
+	webhook *openapi3.Operation
 	headers map[string]bool // of requests, of one route or another
 	mu      sync.Mutex
 	broken  []error
@@ -68,6 +69,7 @@ func sign(ctx context.Context, base string) (*contract, error) {
 		return nil, err
 	}
 	c.headers = requestHeaders(doc)
+	c.webhook = doc.Webhooks["told"].Post
 	http.DefaultTransport = c
 	return c, nil
 }
@@ -342,6 +344,19 @@ func watched(t *testing.T, at replica) replica {
 	t.Cleanup(proxy.Close)
 	at.url = proxy.URL
 	return at
+}
+
+// checkWebhook holds what a receiver was sent against its description.
+func (c *contract) checkWebhook(r *http.Request, body []byte) error {
+	r = r.Clone(r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	err := openapi3filter.ValidateRequest(r.Context(), &openapi3filter.RequestValidationInput{
+		Request: r, Route: &routers.Route{Spec: &openapi3.T{OpenAPI: "3.1.0"}, PathItem: &openapi3.PathItem{}, Operation: c.webhook},
+	})
+	if err != nil {
+		return c.note(fmt.Errorf("not as described: webhook %s: %w", body, err))
+	}
+	return nil
 }
 
 func hasHeader(headers openapi3.Headers, name string) bool {

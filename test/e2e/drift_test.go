@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	neturl "net/url"
 	"strings"
 	"testing"
 
@@ -120,6 +121,38 @@ func TestDriftIsNoticed(t *testing.T) {
 				t.Fatal("nothing was noticed")
 			}
 			if !strings.Contains(err.Error(), c.notice) || broken.kept() == nil {
+				t.Errorf("what was noticed is %v", err)
+			}
+		})
+	}
+}
+
+// Every kind of difference between a webhook and its description is noticed.
+func TestDriftOfAWebhookIsNoticed(t *testing.T) {
+	t.Parallel()
+	tenant, _ := newTenant(t, "1GiB")
+	u := userOf(t, tenant, "office", "constructora")
+	url, hooks := newReceiver(t, nil)
+	endpoint, _ := u.addWebhook(tramo.replicas[0], url, "null")
+	if a := u.do("POST", endpoint+"/test", nil); a.status != http.StatusAccepted {
+		t.Fatalf("POST test: %d %s", a.status, a.body)
+	}
+	sent := nextHook(t, hooks)
+	for name, c := range map[string]struct{ was, is, without string }{
+		"new field":       {was: `{"type"`, is: `{"new":1,"type"`},
+		"missing field":   {was: `"endpoint_id"`, is: `"id"`},
+		"another's data":  {was: `webhook.test`, is: `batch.completed`},
+		"unknown type":    {was: `webhook.test`, is: `webhook.news`},
+		"not a time":      {was: `"timestamp":"20`, is: `"timestamp":"on 20`},
+		"missing header":  {without: "Webhook-Signature"},
+		"no content type": {without: "Content-Type"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &http.Request{Method: http.MethodPost, URL: new(neturl.URL), Header: sent.header.Clone()}
+			r.Header.Del(c.without)
+			broken := &contract{webhook: tramo.contract.webhook}
+			err := broken.checkWebhook(r, bytes.Replace(sent.body, []byte(c.was), []byte(c.is), 1))
+			if err == nil || broken.kept() == nil {
 				t.Errorf("what was noticed is %v", err)
 			}
 		})

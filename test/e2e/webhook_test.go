@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -29,6 +30,9 @@ func newReceiver(t *testing.T, answer http.HandlerFunc) (url string, hooks <-cha
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
+		}
+		if err := tramo.contract.checkWebhook(r, body); err != nil {
+			t.Error(err)
 		}
 		arrived <- hook{r.Header, body}
 		if answer != nil {
@@ -103,6 +107,39 @@ func TestWebhookOfACompletedUpload(t *testing.T) {
 	deliveries := manager.do("GET", endpoint+"/deliveries", nil)
 	if !strings.Contains(string(deliveries.body), traceID) || !strings.Contains(string(deliveries.body), h.header.Get("Webhook-Id")) {
 		t.Errorf("deliveries are %s", deliveries.body)
+	}
+}
+
+// A batch ends, and its company's receiver is told what it came to.
+func TestWebhookOfABatch(t *testing.T) {
+	t.Parallel()
+	name, crew := newTenant(t, "1GiB")
+	here := tramo.replicas[0]
+	url, hooks := newReceiver(t, nil)
+	userOf(t, name, "office", "constructora").addWebhook(here, url, `["batch.completed", "batch.failed"]`)
+	plan := stack.PNG(30, 20)
+	f := decode[filedAnswer](t, crew.postJSON(here.url+"/api/batches", map[string]any{
+		"project": "torre", "name": "Torre, martes", "client_id": "martes", "uploads": []map[string]any{
+			{"client_id": "plan", "name": "plan.png", "size": len(plan), "type": "image/png"},
+			{"client_id": "broken", "name": "broken.jpg", "size": 5, "type": "image/jpeg"},
+		},
+	}), 201)
+	crew.patch(f.Uploads[0].URL, 0, plan)
+	crew.patch(f.Uploads[1].URL, 0, []byte("photo"))
+	var told struct {
+		Type string
+		Data struct {
+			ID, Project, Name string
+			ClientID          string `json:"client_id"`
+			Uploads           map[string]int
+			Bytes             int
+		}
+	}
+	must(t, json.Unmarshal(nextHook(t, hooks).body, &told))
+	d := told.Data
+	if told.Type != "batch.failed" || d.ID != f.Batch.ID || d.Project != "torre" || d.Name != "Torre, martes" || d.ClientID != "martes" ||
+		!maps.Equal(d.Uploads, map[string]int{"completed": 1, "failed": 1}) || d.Bytes != len(plan) {
+		t.Errorf("told %+v", told)
 	}
 }
 
