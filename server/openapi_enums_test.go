@@ -52,6 +52,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 		"errors of deliveries": {property("Delivery", "last_error"), append(constantsOf(t, "processing/webhook", "", "error"), constantsOf(t, "storage", "", "WebhookError")...)},
 		"states of erasures":   {property("Erasure", "state"), constantsOf(t, "storage", "ErasureState", "")},
 		"what is erased":       {property("Erasure", "kind"), constantsOf(t, "storage", "", "Erase")},
+		"actions of the audit": {property("AuditEntry", "action"), constantsOf(t, "storage", "", "Audit")},
 		"roles":                {schemas["Role"].Value, constantsOf(t, "tenant", "Role", "")},
 		"messages of a stream": {property("Event", "event"), constantsOf(t, "server", "", "event")},
 	} {
