@@ -106,11 +106,12 @@ func (s *Server) limit(c echo.Context, p policy, key string, n int, cause error)
 	}
 }
 
-// tellRate adds the policy and what it leaves to the answer (draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4).
+// tellRate adds the policy and what it leaves to the answer (draft-ietf-httpapi-ratelimit-headers: RateLimit-Policy, with
+// quota q and window w, and RateLimit, with what remains, r, and the seconds until it is reset, t).
 func tellRate(h http.Header, p policy, v verdict) {
 	reset := v.reset
 	if !v.allowed {
-		reset = v.retry // section 6: the same point in time as Retry-After
+		reset = v.retry // the same point in time as Retry-After
 	}
 	addItem(h, "RateLimit-Policy", p.name, "q", int64(p.burst), "w", seconds(p.window()))
 	addItem(h, "RateLimit", p.name, "r", int64(v.remaining), "t", seconds(reset))
