@@ -17,7 +17,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -78,7 +78,7 @@ const (
 // Policy is what may be uploaded.
 type Policy struct {
 	MaxSize int64 // bytes
-	Types   processing.TypePolicy
+	Types   mediatype.Policy
 }
 
 // Validate reports what is wrong with p.

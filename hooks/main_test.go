@@ -14,6 +14,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
@@ -71,7 +72,7 @@ func newSite(t *testing.T) *site {
 	must(t, err)
 	queue, err := processing.NewQueue(s.API, log)
 	must(t, err)
-	types, err := processing.ParseTypeList("image/*,application/pdf")
+	types, err := mediatype.ParsePolicy("image/*,application/pdf")
 	must(t, err)
 	s.admission = &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log}
 	s.finisher = &hooks.Finisher{DB: s.API, Queue: queue, Bucket: s.bucket, Metrics: hooks.NewMetrics(prometheus.NewRegistry()), Log: log}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/riverqueue/river/rivertype"
 
+	"github.com/tramo/tramo/processing/clamd"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -15,6 +16,9 @@ import (
 // An attempt is one run of the steps over one upload. It keeps what the timeline is told of them until the
 // transaction that ends the attempt.
 type attempt struct {
+	job     *rivertype.JobRow
+	db      *storage.DB
+	args    Args
 	number  int // from 1
 	began   time.Time
 	at      string // the step that it has come to
@@ -22,8 +26,18 @@ type attempt struct {
 	metrics *Metrics
 }
 
-func newAttempt(number int, m *Metrics) *attempt {
-	return &attempt{number: number, began: time.Now(), at: "begin", metrics: m}
+func (p *Pool) newAttempt(job *rivertype.JobRow, args Args) *attempt {
+	return &attempt{job: job, db: p.db, args: args, number: job.Attempt, began: time.Now(), at: "begin", metrics: p.metrics}
+}
+
+// keep keeps what the steps have found so far for the next attempt, if this one is still the one that runs.
+func (a *attempt) keep(ctx context.Context, found storage.Findings) error {
+	return a.db.InTenant(ctx, func(tx storage.Tx) error {
+		if err := ownAttempt(ctx, tx, a.job); err != nil {
+			return err
+		}
+		return tx.KeepFindings(ctx, a.args.UploadID, found)
+	})
 }
 
 // time starts a step's clock and returns what stops it.
@@ -54,7 +68,7 @@ func (a *attempt) tell(ctx context.Context, tx storage.Tx, args Args) error {
 func (p *Pool) waits(ctx context.Context, job *rivertype.JobRow, args Args, a *attempt, cause error) {
 	detail := a.detail()
 	detail["reason"] = "storage_unavailable"
-	if errors.Is(cause, ErrScannerAway) {
+	if errors.Is(cause, clamd.ErrAway) {
 		detail["reason"] = "scanner_unavailable"
 	}
 	p.note(ctx, job, args, func(ctx context.Context, tx storage.Tx) error {

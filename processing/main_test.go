@@ -5,11 +5,13 @@ import (
 	"crypto/md5"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 
+	"github.com/tramo/tramo/processing/clamd"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -84,6 +86,13 @@ func infectedPhoto() []byte {
 }
 
 // startClamd runs a clamd that the test may kill, in a directory and with lines of clamd.conf of its own.
+func newScanner(t *testing.T, address string) *clamd.Scanner {
+	t.Helper()
+	s, err := clamd.New(address, clamd.Timeouts{})
+	must(t, err)
+	return s
+}
+
 func startClamd(t *testing.T, lines ...string) (clamd *stack.Clamd, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -98,4 +107,27 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// listen answers each connection with serve and returns the address.
+func listen(t *testing.T, serve func(net.Conn)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return "tcp://" + listener.Addr().String()
 }

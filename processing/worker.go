@@ -135,7 +135,7 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 	ctx = asWorker(ctx, job.Args)
 	log := w.pool.log.With(slog.String("tenant_id", job.Args.TenantID.String()),
 		slog.String("upload_id", job.Args.UploadID.String()), slog.Int64("job_id", job.ID))
-	a := newAttempt(job.Attempt, w.pool.metrics)
+	a := w.pool.newAttempt(job.JobRow, job.Args)
 	out, err := w.pool.pipeline.process(ctx, job.Args.UploadID, a)
 	if err == nil {
 		err = w.settle(ctx, job, out, a)
@@ -234,10 +234,10 @@ func (u *undertaker) HandlePanic(ctx context.Context, job *rivertype.JobRow, cau
 	if job.Kind != (Args{}).Kind() {
 		return nil
 	}
-	a := newAttempt(job.Attempt, u.pool.metrics) // what was known of it is gone with the panic
-	a.at = "worker"
 	var args Args
 	err := json.Unmarshal(job.EncodedArgs, &args)
+	a := u.pool.newAttempt(job, args) // what was known of it is gone with the panic
+	a.at = "worker"
 	switch {
 	case err != nil:
 	case job.Attempt < job.MaxAttempts:

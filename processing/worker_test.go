@@ -21,6 +21,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
@@ -52,14 +54,14 @@ func newPlant(t *testing.T) *plant {
 	must(t, err)
 	p.keys = object.Keys{Tenant: who.Tenant, Project: object.DefaultProject}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	types, err := ParseTypeList(DefaultTypes)
+	types, err := mediatype.ParsePolicy(mediatype.Accepted)
 	must(t, err)
 	p.queue, err = NewQueue(p.API, log)
 	must(t, err)
 	p.pipeline = &Pipeline{
-		DB: p.Worker, Scanner: newTestScanner(t, common.clamd.Address(), ScanTimeouts{}), Types: types,
+		DB: p.Worker, Scanner: newScanner(t, common.clamd.Address()), Types: types,
 		// The race detector's own memory counts against the child's.
-		Examiner: &Examiner{Limits: ExamineLimits{Memory: 4 << 30}},
+		Examiner: &examine.Examiner{Limits: examine.Limits{Memory: 4 << 30}},
 		TempDir:  t.TempDir(), Metrics: NewMetrics(p.registry), Log: log,
 	}
 	p.reach(t, common.s3.Endpoint())
@@ -237,9 +239,10 @@ func (p *plant) metric(t *testing.T, name, label string) (total int) {
 }
 
 const (
-	outcomes = "tramo_processing_outcomes_total"
-	waits    = "tramo_processing_waits_total"
-	steps    = "tramo_processing_step_duration_seconds"
+	outcomes  = "tramo_processing_outcomes_total"
+	waits     = "tramo_processing_waits_total"
+	chunk     = 64 << 10 // what clamd is sent at a time
+	stepTimes = "tramo_processing_step_duration_seconds"
 )
 
 // A gate is a way to S3 that holds every answer up behind its first bytes, until it is opened.
@@ -305,7 +308,7 @@ func TestInfected(t *testing.T) {
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 1)
 	p.job(t, 1, 0)
-	if p.drawn(t, id) != 0 || p.metric(t, steps, "examine") != 0 || p.metric(t, steps, "scan") != 1 {
+	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "pictures") != 0 || p.metric(t, stepTimes, "scan") != 1 {
 		t.Error("it was examined")
 	}
 	tags, err := stand(t).s3.Client("").GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{
@@ -335,7 +338,7 @@ func TestWorkTwice(t *testing.T) {
 			close(g.open)
 			p.await(t, allJobs, "completed")
 			p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
-			if n := p.metric(t, steps, "scan"); n != workers {
+			if n := p.metric(t, stepTimes, "scan"); n != workers {
 				t.Errorf("%d jobs scanned it, want %d", n, workers)
 			}
 			if n := p.metric(t, outcomes, ""); n != 1 {
@@ -360,8 +363,8 @@ func TestOvertakenAttempt(t *testing.T) {
 		drawn          int
 		err            string // what River is told, if the row still takes it
 	}{
-		{"by a newer attempt", newer, 3, smallPhoto(), len(thumbnailSizes), "overtaken"},
-		{"by a rescue", `update river_job set state = 'retryable', scheduled_at = now() + '1h'`, 3, smallPhoto(), len(thumbnailSizes), ""},
+		{"by a newer attempt", newer, 3, smallPhoto(), 0, "overtaken"},
+		{"by a rescue", `update river_job set state = 'retryable', scheduled_at = now() + '1h'`, 3, smallPhoto(), 0, ""},
 		{"on its last attempt", newer, 1, damaged(), 0, "record dead letter: attempt 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -404,7 +407,7 @@ func TestDamagedObject(t *testing.T) {
 	if errs := p.job(t, MaxAttempts, MaxAttempts); strings.Count(errs, "SHA-256") != MaxAttempts {
 		t.Errorf("the attempts failed of %s", errs)
 	}
-	if p.drawn(t, id) != 0 || p.metric(t, steps, "examine") != 0 {
+	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "pictures") != 0 {
 		t.Error("it was examined")
 	}
 	p.tells(t, id, "processing attempt=1", "scan attempt=1", "retry attempt=1 reason=scan_failed",
@@ -432,7 +435,7 @@ func TestClamdAway(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	clamd, _ := startClamd(t)
-	p.pipeline.Scanner = newTestScanner(t, clamd.Address(), ScanTimeouts{})
+	p.pipeline.Scanner = newScanner(t, clamd.Address())
 	clamd.Kill()
 	id := p.receive(t, note, note, 1)
 	p.run(t)
@@ -442,7 +445,7 @@ func TestClamdAway(t *testing.T) {
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", 0, 1)
 	p.tells(t, id, "processing attempt=1", "waiting attempt=1 reason=scanner_unavailable",
-		"scan attempt=1", "examine attempt=1", "store attempt=1", "completed derivatives=0")
+		"scan attempt=1", "type attempt=1", "pictures attempt=1", "facts attempt=1", "completed derivatives=0")
 	p.job(t, 1, 0)
 }
 
@@ -452,11 +455,11 @@ func TestClamdDiesInTheMiddle(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	clamd, dir := startClamd(t)
-	p.pipeline.Scanner = newTestScanner(t, clamd.Address(), ScanTimeouts{})
-	g := newGate(t, 4*scanChunk)
+	p.pipeline.Scanner = newScanner(t, clamd.Address())
+	g := newGate(t, 4*chunk)
 	p.reach(t, g.url)
 	photo := stack.Photo(stack.PhotoConfig{Width: 1600, Height: 1200, Seed: 1})
-	if len(photo) < 6*scanChunk {
+	if len(photo) < 6*chunk {
 		t.Fatalf("a photo of %d bytes is not held up in its middle", len(photo))
 	}
 	id := p.receive(t, photo, photo, 1)

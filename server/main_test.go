@@ -27,6 +27,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
@@ -104,7 +105,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	store, err := object.NewStore(s.API, bucket, finisher, finisher, conf, object.NewMetrics(s.registry, bucket), log)
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
-	types, err := processing.ParseTypeList("image/*,application/pdf,text/plain")
+	types, err := mediatype.ParsePolicy("image/*,application/pdf,text/plain")
 	must(t, err)
 	verifier, err := server.NewVerifier(context.WithoutCancel(t.Context()), server.AuthConfig{Secret: secret}, log)
 	must(t, err)

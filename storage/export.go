@@ -49,6 +49,7 @@ var NotExported = map[string]string{
 	"webhook_secrets":    "secrets: the tenant has its own copy, and an export would spread them",
 	"webhook_deliveries": "attempts to tell others of announcements",
 	"event_tickets":      "secrets of listeners, good for half a minute",
+	"findings":           "what processing has come to; when it ends, it stands in the uploads",
 	"announcements":      "what others are still to be told of; the timelines tell the same",
 }
 

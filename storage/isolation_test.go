@@ -126,6 +126,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into parts values ('%[1]s', '%[2]s', 1, 10, 'etag');
 		insert into tails values ('%[1]s', '%[2]s', 0, 'x');
 		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
+		insert into findings values ('%[1]s', '%[2]s', '{scan}', '{}');
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me;
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');
@@ -227,6 +228,11 @@ func TestForgottenTenant(t *testing.T) {
 	ctxA, _ := d.everyRow(t)
 	d.everyRow(t)
 	for _, table := range tenantTables(t, d.Admin(t)) {
+		var readable bool // what it may not read at all it cannot forget the tenant of
+		must(t, d.API.Pool().QueryRow(t.Context(), "select has_table_privilege($1, 'select')", table).Scan(&readable))
+		if !readable {
+			continue
+		}
 		var n int
 		d.must(t, ctxA, func(tx storage.Tx) error {
 			return tx.QueryRow(ctxA, "select count(*) from "+table).Scan(&n)

@@ -25,7 +25,28 @@ type Facts struct {
 	Orientation  *int16     `db:"orientation"` // EXIF 2.32, tag 274: 1 to 8
 	WidthPx      *int32     `db:"width_px"`    // upright
 	HeightPx     *int32     `db:"height_px"`
+	Pages        *int32     `db:"pages"` // of a document
+	Title        *string    `db:"title"` // of a document, in its own words
 }
+
+// Pictured says how drawing pictures of an upload went.
+type Pictured struct {
+	Partial     bool    `db:"partial"`     // the pictures show a part of it: the rest is missing or damaged
+	Placeholder *string `db:"placeholder"` // ThumbHash, base64: what a list shows while pictures load
+	NoPicture   *string `db:"no_picture"`  // one of the NoPicture constants; nil if there is one, or its type has none
+}
+
+// Why there is no picture of something that can have one.
+const (
+	NoPictureTooLarge    = "too_large" // more pixels than are decoded
+	NoPictureMemory      = "memory"    // drawing it takes more memory than it may
+	NoPictureCPU         = "cpu"       // and so on
+	NoPictureTime        = "time"
+	NoPictureOutput      = "output"
+	NoPictureUnsupported = "unsupported"  // a sound file, perhaps, in a flavour that cannot be drawn
+	NoPictureProtected   = "protected"    // a password is needed to look inside
+	NoPictureToolMissing = "tool_missing" // the program that draws such files is not installed where it was processed
+)
 
 // A Derivative is a picture drawn from an upload.
 type Derivative struct {
@@ -41,7 +62,9 @@ type Derivative struct {
 // Results are what processing found out about an upload.
 type Results struct {
 	DetectedType string
+	TypeMismatch bool // it is not of the kind that its sender said
 	Facts        Facts
+	Pictured     Pictured
 	Derivatives  []Derivative
 }
 
@@ -53,10 +76,12 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 		update uploads set status = 'completed', completed_at = now(), updated_at = now(), detected_type = $3,
 			taken_at = $4, taken_local = $5, taken_zone = $6, latitude = $7, longitude = $8, altitude_m = $9,
 			direction_deg = $10, camera_make = $11, camera_model = $12, lens = $13, software = $14,
-			orientation = $15, width_px = $16, height_px = $17
+			orientation = $15, width_px = $16, height_px = $17, pages = $18, title = $19,
+			type_mismatch = $20, partial = $21, placeholder = $22, no_picture = $23
 		where tenant_id = $1 and id = $2 and status = 'processing' and deleted_at is null`,
 		tx.Tenant, id, r.DetectedType, f.TakenAt, f.TakenLocal, f.TakenZone, f.Latitude, f.Longitude, f.AltitudeM,
-		f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx)
+		f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx,
+		f.Pages, f.Title, r.TypeMismatch, r.Pictured.Partial, r.Pictured.Placeholder, r.Pictured.NoPicture)
 	if err != nil {
 		return fmt.Errorf("mark completed: %w", err)
 	}
@@ -67,6 +92,9 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 		if err := tx.putDerivative(ctx, id, d); err != nil {
 			return err
 		}
+	}
+	if err := tx.forgetFindings(ctx, id); err != nil {
+		return err
 	}
 	return tx.Append(ctx, id, Entry{Event: EventCompleted, Detail: map[string]any{"derivatives": len(r.Derivatives)}})
 }

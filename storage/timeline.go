@@ -25,8 +25,9 @@ const (
 	EventUploaded       Event = "uploaded"        // the whole object is safe, its processing is enqueued
 	EventProcessing     Event = "processing"      // a worker has begun an attempt
 	EventScan           Event = "scan"            // a step of an attempt ran: download, virus scan and hash
-	EventExamine        Event = "examine"         // a step of an attempt ran: pictures and facts
-	EventStore          Event = "store"           // a step of an attempt ran: the pictures went to S3
+	EventType           Event = "type"            // a step of an attempt ran: what the content is
+	EventPictures       Event = "pictures"        // a step of an attempt ran: pictures were drawn, and went to S3
+	EventFacts          Event = "facts"           // a step of an attempt ran: what the file says of itself
 	EventWaiting        Event = "waiting"         // a dependency does not answer, and the attempt is put off
 	EventRetry          Event = "retry"           // an attempt failed, and another will be made
 	EventCompleted      Event = "completed"       // an end

@@ -107,8 +107,10 @@ type Upload struct {
 	Partials       []uuid.UUID       `db:"partials"` // of a final upload, in order
 	FinalID        *uuid.UUID        `db:"final_id"` // of a partial upload that one has taken
 	DeletedAt      *time.Time        `db:"deleted_at"`
-	PurgeAt        *time.Time        `db:"purge_at"` // until when a deleted upload can be restored
+	PurgeAt        *time.Time        `db:"purge_at"`      // until when a deleted upload can be restored
+	TypeMismatch   bool              `db:"type_mismatch"` // it is not of the kind that its sender said
 	Facts
+	Pictured
 }
 
 const selectUpload = `
@@ -117,7 +119,8 @@ const selectUpload = `
 	       u.status, u.failure_reason, u.failure_detail, u.detected_type, u.sha256, u.object_key, u.created_at,
 	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id, u.deleted_at, nullif(u.purge_at, '-infinity') as purge_at,
 	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
-	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px
+	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px, u.pages, u.title,
+	       u.type_mismatch, u.partial, u.placeholder, u.no_picture
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id`
 
 // A NewUpload is what is known of an upload when it is created.

@@ -14,6 +14,8 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/clamd"
+	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/vips"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -22,7 +24,7 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "examine" {
-		examine()
+		serveChild()
 		return
 	}
 	// The child that decodes runs as the same user: without this it could read our credentials from
@@ -34,9 +36,9 @@ func main() {
 	cli.Main(new(grammar), "tramo-worker", "Processes uploads: virus scan, thumbnails, EXIF. Each flag can be set by the variable named beside it.")
 }
 
-// examine is the life of the child that decodes one stranger's file, without credentials.
-func examine() {
-	if err := processing.ServeChild(os.Args[2:], os.Stdin, os.Stdout, vips.Render); err != nil {
+// serveChild is the life of the child that decodes one stranger's file, without credentials.
+func serveChild() {
+	if err := examine.ServeChild(os.Args[2:], os.Stdin, os.Stdout, vips.Render); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -66,7 +68,7 @@ type grammar struct {
 func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.Policy(m), g.Logger(m)
 	database.Replica = g.ReplicaName(m)
-	scanner, err := processing.NewScanner(g.Clamd, processing.ScanTimeouts{Reply: processing.ScanReply})
+	scanner, err := clamd.New(g.Clamd, clamd.Timeouts{Reply: processing.ScanReply})
 	m.Check("TRAMO_CLAMD", err)
 	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
 	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY", pool.Validate())
@@ -96,7 +98,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	registry.MustRegister(&processing.Depth{DB: db, Log: log})
 	metrics := processing.NewMetrics(registry)
 	workers := processing.NewPool(pool, db, &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Examiner: &processing.Examiner{TempDir: g.TempDir}, Types: types,
+		DB: db, Bucket: bucket, Scanner: scanner, Examiner: &examine.Examiner{TempDir: g.TempDir}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
 	}, metrics, telemetry.NewTracerProvider(), log)
 	leases := g.Leases(db, database.Replica, registry, log)

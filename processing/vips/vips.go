@@ -42,6 +42,8 @@ type Picture = struct {
 // original's, in pixels, held upright.
 type Rendered = struct {
 	Width, Height int
+	Partial       bool   // it shows a part: the rest is missing or damaged
+	Placeholder   string // ThumbHash, base64
 	Pictures      []Picture
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/dustin/go-humanize"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/mediatype"
 )
 
 // Main runs the command that the arguments name in the grammar, until it ends or the process is told to by
@@ -22,7 +22,7 @@ import (
 func Main(grammar any, name, description string) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	var mistakes Mistakes
-	parser := kong.Must(grammar, kong.Name(name), kong.Description(description), kong.DefaultEnvars("TRAMO"), kong.Vars{"types": processing.DefaultTypes},
+	parser := kong.Must(grammar, kong.Name(name), kong.Description(description), kong.DefaultEnvars("TRAMO"), kong.Vars{"types": mediatype.Accepted},
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Bind(&mistakes), kong.BindTo(ctx, (*context.Context)(nil)))
 	mistakes.readEnvironment(parser.Model)

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
@@ -112,8 +112,8 @@ type Types struct {
 }
 
 // Policy parses the list.
-func (t Types) Policy(m *Mistakes) processing.TypePolicy {
-	p, err := processing.ParseTypeList(t.AllowedTypes)
+func (t Types) Policy(m *Mistakes) mediatype.Policy {
+	p, err := mediatype.ParsePolicy(t.AllowedTypes)
 	m.Check("TRAMO_ALLOWED_TYPES", err)
 	return p
 }

@@ -1,4 +1,4 @@
-package processing
+package mediatype
 
 import (
 	"strings"
@@ -37,10 +37,10 @@ func TestDetectType(t *testing.T) {
 		{"pdf", "%PDF-1.7\n", "application/pdf"},
 		{"text", "hormigón\n", "text/plain"},
 		{"zip", "PK\x03\x04\x14\x00\x00\x00\x08\x00", "application/zip"},
-		{"unknown", "\x00\x01\x02\x03", UnknownType},
-		{"a header cut off", "\x00\x00\x00\x18ftyp", UnknownType},
+		{"unknown", "\x00\x01\x02\x03", Unknown},
+		{"a header cut off", "\x00\x00\x00\x18ftyp", Unknown},
 	} {
-		if got := DetectType([]byte(c.head)); got != c.want {
+		if got := Detect([]byte(c.head)); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
@@ -48,7 +48,7 @@ func TestDetectType(t *testing.T) {
 
 func TestTypePolicy(t *testing.T) {
 	t.Parallel()
-	policy, err := ParseTypeList(" image/*, application/PDF ,,text/plain")
+	policy, err := ParsePolicy(" image/*, application/PDF ,,text/plain")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,18 +60,18 @@ func TestTypePolicy(t *testing.T) {
 			t.Errorf("%q: %t, want %t", mediaType, got, want)
 		}
 	}
-	if (TypePolicy{}).Allows("image/jpeg") {
+	if (Policy{}).Allows("image/jpeg") {
 		t.Error("the zero policy allows something")
 	}
-	if !(TypePolicy{Allowed: []string{"*/*"}}).Allows("a/b") {
+	if !(Policy{Allowed: []string{"*/*"}}).Allows("a/b") {
 		t.Error("*/* does not allow everything")
 	}
 	for _, list := range []string{"", " , ", "jpeg", "image/", "*/jpeg", "image/jpeg image/png"} {
-		if _, err := ParseTypeList(list); err == nil {
+		if _, err := ParsePolicy(list); err == nil {
 			t.Errorf("%q was accepted", list)
 		}
 	}
-	standard, err := ParseTypeList(DefaultTypes)
+	standard, err := ParsePolicy(Accepted)
 	if err != nil || len(standard.Allowed) != 22 {
 		t.Errorf("the default list has %d entries, %v", len(standard.Allowed), err)
 	}
@@ -86,13 +86,13 @@ func TestMismatch(t *testing.T) {
 		{"image/jpeg", "image/heic", false},
 		{"image/jpeg", "video/mp4", true},
 		{"image/jpeg", "text/html", true},
-		{"image/jpeg", UnknownType, true},
-		{"video/mp4", UnknownType, true},
+		{"image/jpeg", Unknown, true},
+		{"video/mp4", Unknown, true},
 		{"video/mp4", "audio/mp4", false},
-		{"application/pdf", UnknownType, true},
+		{"application/pdf", Unknown, true},
 		{"application/pdf", "text/html", true},
 		{"application/pdf", "application/pdf", false},
-		{"application/msword", UnknownType, false},
+		{"application/msword", Unknown, false},
 		{"application/vnd.ms-excel", "text/csv", false},
 		{"text/plain", "application/zip", false},
 		{"text/plain", "image/png", true},
@@ -100,7 +100,7 @@ func TestMismatch(t *testing.T) {
 		{"image/x-dwg", "image/vnd.dwg", false},
 		{"application/zip", "image/jpeg", true},
 		{"", "image/jpeg", false},
-		{UnknownType, "image/jpeg", false},
+		{Unknown, "image/jpeg", false},
 		{"Image/JPG; name=x", "image/jpeg", false},
 	} {
 		if got := Mismatch(c.declared, c.detected); got != c.want {
@@ -113,7 +113,7 @@ func FuzzDetectType(f *testing.F) {
 	f.Add([]byte(isoFile("mif1", "heic")))
 	f.Add([]byte("MM\x00*\xFF\xFF\xFF\xFF"))
 	f.Fuzz(func(t *testing.T, head []byte) {
-		if got := DetectType(head); !typePattern.MatchString(got) {
+		if got := Detect(head); !typePattern.MatchString(got) {
 			t.Errorf("%q is not a media type", got)
 		}
 	})

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package processing
+package examine
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 // errNeedsLinux: everything else builds and runs elsewhere, but nothing there can hold a decoder.
 var errNeedsLinux = errors.New("examining pictures needs Linux")
 
-func confine(ExamineLimits) error           { return errNeedsLinux }
+func confine(Limits) error                  { return errNeedsLinux }
 func mapFile(*os.File) ([]byte, error)      { return nil, errNeedsLinux }
 func reopen(*os.File) (*os.File, error)     { return nil, errNeedsLinux }
 func childAttributes() *syscall.SysProcAttr { return nil }

@@ -1,4 +1,4 @@
-package processing
+package clamd
 
 import (
 	"bytes"
@@ -17,9 +17,9 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-func newTestScanner(t *testing.T, address string, timeouts ScanTimeouts) *Scanner {
+func newTestScanner(t *testing.T, address string, timeouts Timeouts) *Scanner {
 	t.Helper()
-	scanner, err := NewScanner(address, timeouts)
+	scanner, err := New(address, timeouts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func newTestScanner(t *testing.T, address string, timeouts ScanTimeouts) *Scanne
 
 func TestScanWithClamd(t *testing.T) {
 	t.Parallel()
-	scanner := newTestScanner(t, stand(t).clamd.Address(), ScanTimeouts{})
+	scanner := newTestScanner(t, shared(t), Timeouts{})
 	for _, c := range []struct {
 		name     string
 		content  io.Reader
@@ -63,7 +63,7 @@ func (zeros) Read(p []byte) (int, error) {
 // A reader that breaks after the clean half of a file gives no verdict, whatever its error is called.
 func TestScanOfABrokenReader(t *testing.T) {
 	t.Parallel()
-	scanner := newTestScanner(t, stand(t).clamd.Address(), ScanTimeouts{})
+	scanner := newTestScanner(t, shared(t), Timeouts{})
 	for _, broken := range []error{errors.New("reset"), io.ErrUnexpectedEOF, fmt.Errorf("wrapped: %w", io.EOF)} {
 		for _, sent := range []int64{0, 100, scanChunk, 3*scanChunk + 1} {
 			r := io.MultiReader(io.LimitReader(zeros{}, sent), iotest.ErrReader(broken))
@@ -77,8 +77,8 @@ func TestScanOfABrokenReader(t *testing.T) {
 // Over clamd's limits there is no clean verdict: over the stream's an error, over a file's Unscannable.
 func TestScanOverClamdsLimits(t *testing.T) {
 	t.Parallel()
-	clamd, _ := startClamd(t, "StreamMaxLength 2M", "MaxFileSize 1M", "MaxScanSize 1M")
-	scanner := newTestScanner(t, clamd.Address(), ScanTimeouts{})
+	own := startClamd(t, "StreamMaxLength 2M", "MaxFileSize 1M", "MaxScanSize 1M")
+	scanner := newTestScanner(t, own.Address(), Timeouts{})
 	if verdict, err := scanner.Scan(t.Context(), io.LimitReader(zeros{}, 50<<20)); err == nil || verdict != (Verdict{}) {
 		t.Errorf("over StreamMaxLength: %+v, %v", verdict, err)
 	}
@@ -156,7 +156,7 @@ func TestOnlyTheExactReplyIsClean(t *testing.T) {
 				_, _ = io.WriteString(conn, said)
 			}
 		})
-		got, err := newTestScanner(t, address, ScanTimeouts{}).Scan(t.Context(), strings.NewReader("bytes"))
+		got, err := newTestScanner(t, address, Timeouts{}).Scan(t.Context(), strings.NewReader("bytes"))
 		wantError := !want.Clean && !want.Infected && !want.Unscannable
 		if (err != nil) != wantError {
 			t.Errorf("%.40q: %v", said, err)
@@ -179,7 +179,7 @@ func TestEarlyAnswers(t *testing.T) {
 			_ = conn.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)
 		})
-		verdict, err := newTestScanner(t, address, ScanTimeouts{}).Scan(t.Context(), zeros{})
+		verdict, err := newTestScanner(t, address, Timeouts{}).Scan(t.Context(), zeros{})
 		if verdict.Infected != infected || verdict.Clean || (err == nil) != infected {
 			t.Errorf("%q: %+v, %v", said, verdict, err)
 		}
@@ -194,7 +194,7 @@ func TestSilence(t *testing.T) {
 		takeStream(conn)
 		<-t.Context().Done()
 	})
-	short := ScanTimeouts{Dial: 100 * time.Millisecond, Idle: 100 * time.Millisecond, Reply: 100 * time.Millisecond}
+	short := Timeouts{Dial: 100 * time.Millisecond, Idle: 100 * time.Millisecond, Reply: 100 * time.Millisecond}
 	if _, err := newTestScanner(t, deaf, short).Scan(t.Context(), zeros{}); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("deaf: %v", err)
 	}
@@ -204,10 +204,10 @@ func TestSilence(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	for name, address := range map[string]string{"deaf": deaf, "mute": mute} {
-		if _, err := newTestScanner(t, address, ScanTimeouts{}).Scan(ctx, strings.NewReader("x")); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := newTestScanner(t, address, Timeouts{}).Scan(ctx, strings.NewReader("x")); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s, cancelled: %v", name, err)
 		}
-		if err := newTestScanner(t, address, ScanTimeouts{}).Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := newTestScanner(t, address, Timeouts{}).Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s, ping cancelled: %v", name, err)
 		}
 	}
@@ -216,16 +216,16 @@ func TestSilence(t *testing.T) {
 func TestScannerAddresses(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"", "/run/clamd", "unix:", "unix:relative", "tcp://", "tcp://host", "http://host:1"} {
-		if _, err := NewScanner(address, ScanTimeouts{}); err == nil {
+		if _, err := New(address, Timeouts{}); err == nil {
 			t.Errorf("%q was accepted", address)
 		}
 	}
 	for _, address := range []string{"unix:/run/clamd.ctl", "unix:///run/clamd.ctl", "tcp://clamd:3310", "tcp://[::1]:3310"} {
-		if _, err := NewScanner(address, ScanTimeouts{}); err != nil {
+		if _, err := New(address, Timeouts{}); err != nil {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
-	nobody := newTestScanner(t, "unix:"+t.TempDir()+"/nobody", ScanTimeouts{})
+	nobody := newTestScanner(t, "unix:"+t.TempDir()+"/nobody", Timeouts{})
 	if _, err := nobody.Scan(t.Context(), strings.NewReader("x")); err == nil {
 		t.Error("a verdict without a clamd")
 	}

@@ -1,4 +1,6 @@
-package processing
+// Package mediatype says what a file is by its bytes, never by its name, and whether that is what its sender said and what is
+// accepted.
+package mediatype
 
 import (
 	"encoding/binary"
@@ -10,28 +12,28 @@ import (
 	"github.com/gabriel-vasile/mimetype"
 )
 
-// DefaultTypes is the list of media types accepted unless a deployment says otherwise: what phones,
+// Accepted is the list of media types accepted unless a deployment says otherwise: what phones,
 // scanners and offices on a building site send.
-const DefaultTypes = "image/jpeg,image/png,image/webp,image/heic,image/heif,image/avif,image/tiff,image/gif," +
+const Accepted = "image/jpeg,image/png,image/webp,image/heic,image/heif,image/avif,image/tiff,image/gif," +
 	"image/x-adobe-dng,image/vnd.dwg,application/pdf,video/mp4,video/quicktime,text/plain,text/csv,application/zip," +
 	"application/vnd.openxmlformats-officedocument.wordprocessingml.document," +
 	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet," +
 	"application/vnd.openxmlformats-officedocument.presentationml.presentation," +
 	"application/msword,application/vnd.ms-excel,application/vnd.oasis.opendocument.text"
 
-// UnknownType is what DetectType says of bytes that it does not know.
-const UnknownType = "application/octet-stream"
+// Unknown is what Detect says of bytes that it does not know.
+const Unknown = "application/octet-stream"
 
-// DetectType names the media type of a file by its first bytes (4 KiB are enough), without
-// parameters. It never fails: what it does not know is UnknownType.
-func DetectType(head []byte) string {
+// Detect names the media type of a file by its first bytes (4 KiB are enough), without
+// parameters. It never fails: what it does not know is Unknown.
+func Detect(head []byte) string {
 	if isDWG(head) {
 		return "image/vnd.dwg"
 	}
 	if known := isoMediaType(head); known != "" {
 		return known
 	}
-	detected := canonicalType(mimetype.Detect(head).String())
+	detected := Canonical(mimetype.Detect(head).String())
 	if detected == "image/tiff" && isDNG(head) {
 		return "image/x-adobe-dng"
 	}
@@ -118,11 +120,11 @@ var spellings = map[string]string{
 	"application/autocad_dwg": "image/vnd.dwg", "application/dwg": "image/vnd.dwg", "application/x-dwg": "image/vnd.dwg",
 	"application/x-autocad": "image/vnd.dwg", "application/vnd.dwg": "image/vnd.dwg", "drawing/dwg": "image/vnd.dwg",
 	"application/x-zip-compressed": "application/zip", "application/x-zip": "application/zip", "application/x-pdf": "application/pdf",
-	"binary/octet-stream": UnknownType,
+	"binary/octet-stream": Unknown,
 }
 
-// canonicalType returns a media type in lower case, without parameters, in one spelling.
-func canonicalType(mediaType string) string {
+// Canonical returns a media type in lower case, without parameters, in one spelling.
+func Canonical(mediaType string) string {
 	mediaType, _, _ = strings.Cut(mediaType, ";")
 	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
 	if known, ok := spellings[mediaType]; ok {
@@ -131,8 +133,8 @@ func canonicalType(mediaType string) string {
 	return mediaType
 }
 
-// TypePolicy says which media types are accepted. Its zero value accepts none.
-type TypePolicy struct {
+// Policy says which media types are accepted. Its zero value accepts none.
+type Policy struct {
 	// Allowed holds media types, and wildcards such as "image/*" or "*/*".
 	Allowed []string
 }
@@ -140,31 +142,31 @@ type TypePolicy struct {
 // typePattern is RFC 6838, 4.2, and a wildcard.
 var typePattern = regexp.MustCompile(`^(\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*))$`)
 
-// ParseTypeList reads a list of media types separated by commas, such as DefaultTypes.
-func ParseTypeList(list string) (TypePolicy, error) {
-	var policy TypePolicy
+// ParsePolicy reads a list of media types separated by commas, such as Accepted.
+func ParsePolicy(list string) (Policy, error) {
+	var policy Policy
 	for entry := range strings.SplitSeq(list, ",") {
-		entry = canonicalType(entry)
+		entry = Canonical(entry)
 		if entry == "" {
 			continue
 		}
 		if !typePattern.MatchString(entry) {
-			return TypePolicy{}, fmt.Errorf("%q is not a media type such as image/jpeg or image/*", entry)
+			return Policy{}, fmt.Errorf("%q is not a media type such as image/jpeg or image/*", entry)
 		}
 		policy.Allowed = append(policy.Allowed, entry)
 	}
 	if len(policy.Allowed) == 0 {
-		return TypePolicy{}, fmt.Errorf("the list of media types %q names none", list)
+		return Policy{}, fmt.Errorf("the list of media types %q names none", list)
 	}
 	return policy, nil
 }
 
 // Allows reports whether a media type, in any spelling and with any parameters, is accepted.
-func (p TypePolicy) Allows(mediaType string) bool {
-	mediaType = canonicalType(mediaType)
+func (p Policy) Allows(mediaType string) bool {
+	mediaType = Canonical(mediaType)
 	family, _, ok := strings.Cut(mediaType, "/")
 	return ok && slices.ContainsFunc(p.Allowed, func(allowed string) bool {
-		allowed = canonicalType(allowed)
+		allowed = Canonical(allowed)
 		return allowed == mediaType || allowed == family+"/*" || allowed == "*/*"
 	})
 }
@@ -173,21 +175,21 @@ func (p TypePolicy) Allows(mediaType string) bool {
 // compared, not types: phones call a HEIC a JPEG, and no harm is done. A sender that says
 // nothing is never wrong.
 func Mismatch(declared, detected string) bool {
-	declared, detected = canonicalType(declared), canonicalType(detected)
+	declared, detected = Canonical(declared), Canonical(detected)
 	switch {
-	case declared == "" || declared == UnknownType || declared == detected:
+	case declared == "" || declared == Unknown || declared == detected:
 		return false
 	case declared == "application/pdf":
 		return true // every PDF is known by its first bytes
-	case detected == "" || detected == UnknownType:
+	case detected == "" || detected == Unknown:
 		return strings.HasPrefix(declared, "image/") || strings.HasPrefix(declared, "video/")
 	}
-	return typeFamily(declared) != typeFamily(detected)
+	return family(declared) != family(detected)
 }
 
-// typeFamily puts together what nobody tells apart reliably: a CSV is text and, to Windows, Excel; an
+// family puts together what nobody tells apart reliably: a CSV is text and, to Windows, Excel; an
 // MP4 may hold only sound.
-func typeFamily(mediaType string) string {
+func family(mediaType string) string {
 	family, _, _ := strings.Cut(mediaType, "/")
 	switch family {
 	case "text":

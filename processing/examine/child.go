@@ -1,4 +1,4 @@
-package processing
+package examine
 
 import (
 	"bytes"
@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/tramo/tramo/processing/facts"
+	"github.com/tramo/tramo/processing/mediatype"
 )
 
 // Picture is one rendered size of a photo: a WebP in sRGB, upright, without metadata. Size is the long
@@ -20,6 +23,8 @@ type Picture = struct {
 // Rendered is what a Renderer makes of a photo; Width and Height are the original's, upright.
 type Rendered = struct {
 	Width, Height int
+	Partial       bool   // it shows a part: the rest is missing or damaged
+	Placeholder   string // ThumbHash, base64
 	Pictures      []Picture
 }
 
@@ -37,19 +42,27 @@ const (
 
 // childOrder is the child's argument. It names nothing that belongs to a tenant.
 type childOrder struct {
-	Request ExamineRequest `json:"request"`
-	Limits  ExamineLimits  `json:"limits"`
+	Request childRequest `json:"request"`
+	Limits  Limits       `json:"limits"`
+}
+
+// childRequest asks for one of both.
+type childRequest struct {
+	Draw    *DrawRequest `json:"draw,omitempty"`
+	FactsOf string       `json:"facts_of,omitempty"` // a media type
 }
 
 // childAnswer is the line of JSON that the child writes first; the pictures follow it, back to back.
 type childAnswer struct {
-	Facts     Facts          `json:"facts"`
-	Width     int            `json:"width"`
-	Height    int            `json:"height"`
-	Truncated bool           `json:"truncated"`
-	Pictures  []childPicture `json:"pictures"`
-	Reason    string         `json:"reason,omitempty"`
-	Cause     string         `json:"cause,omitempty"`
+	Facts       facts.Facts    `json:"facts"`
+	Width       int            `json:"width"`
+	Height      int            `json:"height"`
+	Truncated   bool           `json:"truncated"`
+	Partial     bool           `json:"partial"`
+	Placeholder string         `json:"placeholder"`
+	Pictures    []childPicture `json:"pictures"`
+	Reason      string         `json:"reason,omitempty"`
+	Cause       string         `json:"cause,omitempty"`
 }
 
 type childPicture struct {
@@ -81,10 +94,18 @@ func ServeChild(arguments []string, input *os.File, output io.Writer, render Ren
 	return writeAnswer(output, answer, pictures)
 }
 
-// examine believes the bytes, not the name that came with them. What can be learnt is answered even
-// when no picture can be drawn.
-func examine(data []byte, request ExamineRequest, render Renderer) (childAnswer, []Picture) {
-	detected := DetectType(data[:min(len(data), 4<<10)])
+// examine believes the bytes, not the name that came with them.
+func examine(data []byte, request childRequest, render Renderer) (childAnswer, []Picture) {
+	if request.Draw != nil {
+		return draw(data, *request.Draw, render)
+	}
+	// Damaged metadata is common and costs nothing but itself.
+	found, _ := facts.Read(bytes.NewReader(data), request.FactsOf)
+	return childAnswer{Facts: found}, nil
+}
+
+func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Picture) {
+	detected := mediatype.Detect(data[:min(len(data), 4<<10)])
 	if !Drawable(detected) {
 		return childAnswer{Reason: reasonNotAPicture, Cause: "it begins as " + detected}, nil
 	}
@@ -93,15 +114,14 @@ func examine(data []byte, request ExamineRequest, render Renderer) (childAnswer,
 		truncated, err := TruncatedJPEG(bytes.NewReader(data))
 		answer.Truncated = truncated && err == nil
 	}
-	// Damaged metadata is common and costs nothing but itself.
-	answer.Facts, _ = ReadFacts(bytes.NewReader(data), detected)
-
-	rendered, err := render(data, answer.Facts.Orientation, request.Sizes, request.MaxPixels)
+	found, _ := facts.Read(bytes.NewReader(data), detected)
+	rendered, err := render(data, found.Orientation, request.Sizes, request.MaxPixels)
 	if err != nil {
 		answer.Reason, answer.Cause = reasonOf(err), err.Error()
 		return answer, nil
 	}
-	answer.Width, answer.Height = rendered.Width, rendered.Height
+	answer.Width, answer.Height, answer.Placeholder = rendered.Width, rendered.Height, rendered.Placeholder
+	answer.Partial = rendered.Partial || answer.Truncated
 	for _, picture := range rendered.Pictures {
 		answer.Pictures = append(answer.Pictures, childPicture{picture.Size, picture.Width, picture.Height, len(picture.WebP)})
 	}
@@ -134,7 +154,7 @@ func writeAnswer(output io.Writer, answer childAnswer, pictures []Picture) error
 // Drawable reports whether pictures can be drawn of a media type at all. Of the others Examine says
 // nothing, and starts no child.
 func Drawable(mediaType string) bool {
-	switch canonicalType(mediaType) {
+	switch mediatype.Canonical(mediaType) {
 	case "image/jpeg", "image/png", "image/webp", "image/gif", "image/tiff", "image/x-adobe-dng",
 		"image/heic", "image/heif", "image/avif":
 		return true

@@ -1,7 +1,8 @@
-package processing
+package examine
 
 import (
 	"bufio"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ const (
 	childCauseLimit  = 1 << 10
 
 	maxPictureSide = 16_383 // pixels, of a WebP (RFC 9649, 2.6)
+	maxPlaceholder = 40     // bytes, above the 25 of the longest ThumbHash
 )
 
 var (
@@ -24,7 +26,7 @@ var (
 )
 
 // readAnswer reads and checks a child's whole answer of at most limit bytes.
-func readAnswer(r io.Reader, request ExamineRequest, limit int64) (childAnswer, []Picture, error) {
+func readAnswer(r io.Reader, request childRequest, limit int64) (childAnswer, []Picture, error) {
 	limited := &io.LimitedReader{R: r, N: limit + 1}
 	in := bufio.NewReaderSize(limited, childHeaderLimit)
 	line, err := in.ReadSlice('\n')
@@ -61,19 +63,26 @@ func readAnswer(r io.Reader, request ExamineRequest, limit int64) (childAnswer, 
 }
 
 // check makes an answer harmless: plausible facts, the sizes that were asked for, lengths within limit.
-func (a *childAnswer) check(request ExamineRequest, limit int64) error {
-	a.Facts = a.Facts.plausible()
+func (a *childAnswer) check(request childRequest, limit int64) error {
+	a.Facts = a.Facts.Plausible()
 	a.Cause = strings.ToValidUTF8(a.Cause[:min(len(a.Cause), childCauseLimit)], "")
 	const maxDimension = 1 << 20
 	if a.Width < 0 || a.Height < 0 || a.Width > maxDimension || a.Height > maxDimension {
 		return fmt.Errorf("%w: a picture of %d by %d", errBadAnswer, a.Width, a.Height)
 	}
-	if len(a.Pictures) > len(request.Sizes) {
-		return fmt.Errorf("%w: %d pictures, %d were asked for", errBadAnswer, len(a.Pictures), len(request.Sizes))
+	var sizes []int
+	if request.Draw != nil {
+		sizes = request.Draw.Sizes
+	}
+	if len(a.Pictures) > len(sizes) {
+		return fmt.Errorf("%w: %d pictures, %d were asked for", errBadAnswer, len(a.Pictures), len(sizes))
+	}
+	if raw, err := base64.StdEncoding.DecodeString(a.Placeholder); err != nil || len(raw) > maxPlaceholder {
+		return fmt.Errorf("%w: a placeholder of %d characters", errBadAnswer, len(a.Placeholder))
 	}
 	var total int64
 	for _, picture := range a.Pictures {
-		if !slices.Contains(request.Sizes, picture.Size) || min(picture.Width, picture.Height) < 1 ||
+		if !slices.Contains(sizes, picture.Size) || min(picture.Width, picture.Height) < 1 ||
 			max(picture.Width, picture.Height) > min(picture.Size, maxPictureSide) || picture.Length < 12 {
 			return fmt.Errorf("%w: picture %+v", errBadAnswer, picture)
 		}
@@ -84,24 +93,25 @@ func (a *childAnswer) check(request ExamineRequest, limit int64) error {
 	return nil
 }
 
-// examined turns an answer into what the caller of Examine gets.
-func (a *childAnswer) examined(pictures []Picture) (Examined, error) {
-	found := Examined{Facts: a.Facts, Width: a.Width, Height: a.Height, Pictures: pictures, Truncated: a.Truncated}
-	if a.Reason == "" {
-		return found, nil
-	}
+// drawing turns an answer into what the caller of Draw gets.
+func (a *childAnswer) drawing(pictures []Picture) (Drawing, error) {
+	d := Drawing{Width: a.Width, Height: a.Height, Pictures: pictures, Partial: a.Partial, Placeholder: a.Placeholder}
 	unreadable := func(sentence string) error { return &UnreadableError{Sentence: sentence, Cause: a.Cause} }
 	switch {
+	case a.Reason == "":
+		return d, nil
 	case a.Reason == reasonOutOfMemory:
-		return found, &LimitError{Limit: LimitMemory, Cause: a.Cause}
+		return d, &LimitError{Limit: LimitMemory, Cause: a.Cause}
 	case a.Reason == reasonUnsupported:
-		return found, fmt.Errorf("%w: %s", ErrUnsupported, a.Cause)
-	case a.Truncated:
-		return found, unreadable("The picture is cut off; send it again from the phone.")
+		d.Problem = ProblemUnsupported
+		return d, nil
 	case a.Reason == reasonTooManyPixels:
-		return found, unreadable("The picture has too many pixels; make it smaller and send it again.")
+		d.Problem = ProblemTooLarge
+		return d, nil
+	case a.Truncated:
+		return d, unreadable("The picture is cut off; send it again from the phone.")
 	case a.Reason == reasonNotAPicture:
-		return found, unreadable("The file says that it is a picture, but it is not; check that it opens, and send it again.")
+		return d, unreadable("The file says that it is a picture, but it is not; check that it opens, and send it again.")
 	}
-	return found, unreadable("The picture is damaged; check that it opens on the phone, and send it again.")
+	return d, unreadable("The picture is damaged; check that it opens on the phone, and send it again.")
 }

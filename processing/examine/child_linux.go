@@ -1,4 +1,4 @@
-package processing
+package examine
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ const childFiles = 64
 
 // confine sets the limits of the process that calls it, before it touches a stranger's byte.
 // RLIMIT_AS is not among them: with it HEIC decoding deadlocks.
-func confine(limits ExamineLimits) error {
+func confine(limits Limits) error {
 	limits = limits.withDefaults()
 	for _, limit := range []struct {
 		name     string

@@ -1,4 +1,4 @@
-package processing
+package facts
 
 import (
 	"bytes"
@@ -58,7 +58,7 @@ func TestReadFacts(t *testing.T) {
 		"-LensModel=26mm f/1.8", "-Software=" + strings.Repeat("é", 300), "-Orientation#=6",
 	}, place...)
 	for _, c := range []struct{ name, contentType string }{{"a.jpg", "image/jpeg"}, {"a.jpg", "IMAGE/JPG; q=1"}, {"a.png", "image/png"}} {
-		facts, err := ReadFacts(bytes.NewReader(tagged(t, c.name, tags...)), c.contentType)
+		facts, err := Read(bytes.NewReader(tagged(t, c.name, tags...)), c.contentType)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func TestTakenZone(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			facts, err := ReadFacts(bytes.NewReader(tagged(t, "a.jpg", c.tags...)), "image/jpeg")
+			facts, err := Read(bytes.NewReader(tagged(t, "a.jpg", c.tags...)), "image/jpeg")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -119,7 +119,7 @@ func TestNoPlace(t *testing.T) {
 		"no hemisphere": {"-GPSLatitude=34.6", "-GPSLongitude=58.3"},
 		"out of range":  {"-GPSLatitude=134.6", "-GPSLatitudeRef=N", "-GPSLongitude=58.3", "-GPSLongitudeRef=E"},
 	} {
-		facts, err := ReadFacts(bytes.NewReader(tagged(t, "a.jpg", tags...)), "image/jpeg")
+		facts, err := Read(bytes.NewReader(tagged(t, "a.jpg", tags...)), "image/jpeg")
 		if err != nil || facts.Latitude != nil || facts.Longitude != nil || facts.Altitude != nil {
 			t.Errorf("%s: %v %v %v, %v", name, facts.Latitude, facts.Longitude, facts.Altitude, err)
 		}
@@ -129,7 +129,7 @@ func TestNoPlace(t *testing.T) {
 func TestReadFactsOfOtherTypes(t *testing.T) {
 	t.Parallel()
 	for _, contentType := range []string{"application/pdf", "image/gif", "", "text/plain"} {
-		if facts, err := ReadFacts(strings.NewReader("whatever"), contentType); err != nil || facts != (Facts{}) {
+		if facts, err := Read(strings.NewReader("whatever"), contentType); err != nil || facts != (Facts{}) {
 			t.Errorf("%s: %+v, %v", contentType, facts, err)
 		}
 	}
@@ -145,7 +145,7 @@ func FuzzReadFacts(f *testing.F) {
 	f.Add([]byte("RIFF\x20\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x08\x00\x00\x00\x3f\x00\x00\x2f\x00\x00EXIF\x04\x00\x00\x00MM\x00*"), byte(2))
 	f.Add([]byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic\x00\x00\x00\x0cmeta\x00\x00\x00\x00"), byte(4))
 	f.Fuzz(func(t *testing.T, content []byte, kind byte) {
-		facts, _ := ReadFacts(bytes.NewReader(content), types[int(kind)%len(types)])
+		facts, _ := Read(bytes.NewReader(content), types[int(kind)%len(types)])
 		kept, err := json.Marshal(facts)
 		if err != nil {
 			t.Fatalf("%+v: %v", facts, err)

@@ -1,4 +1,6 @@
-package processing
+// Package clamd asks ClamAV whether bytes are harmless. Only its exact words count as a verdict; whatever else it says, or
+// fails to say, means that nothing was scanned.
+package clamd
 
 import (
 	"bytes"
@@ -18,8 +20,8 @@ const (
 	scanReplyLimit = 4 << 10
 )
 
-// ScanTimeouts bound the waiting for clamd; a zero field means its default.
-type ScanTimeouts struct {
+// Timeouts bound the waiting for clamd; a zero field means its default.
+type Timeouts struct {
 	Dial  time.Duration // to connect; 10 s
 	Idle  time.Duration // for clamd to take one chunk of 64 KiB; 30 s
 	Reply time.Duration // from the last byte to the verdict, above clamd's MaxScanTime; 5 min
@@ -42,12 +44,12 @@ type Verdict struct {
 // used by several goroutines at once.
 type Scanner struct {
 	network, address string
-	timeouts         ScanTimeouts
+	timeouts         Timeouts
 }
 
-// NewScanner returns a Scanner for "unix:/path/to/socket" or "tcp://host:port".
-func NewScanner(address string, timeouts ScanTimeouts) (*Scanner, error) {
-	scanner := &Scanner{timeouts: ScanTimeouts{
+// New returns a Scanner for "unix:/path/to/socket" or "tcp://host:port".
+func New(address string, timeouts Timeouts) (*Scanner, error) {
+	scanner := &Scanner{timeouts: Timeouts{
 		Dial:  cmp.Or(timeouts.Dial, 10*time.Second),
 		Idle:  cmp.Or(timeouts.Idle, 30*time.Second),
 		Reply: cmp.Or(timeouts.Reply, 5*time.Minute),
@@ -107,8 +109,8 @@ func (s *Scanner) Scan(ctx context.Context, r io.Reader) (Verdict, error) {
 	return verdict, err
 }
 
-// ErrScannerAway says that no connection to clamd could be had, so that nothing was scanned.
-var ErrScannerAway = errors.New("reach clamd")
+// ErrAway says that no connection to clamd could be had, so that nothing was scanned.
+var ErrAway = errors.New("reach clamd")
 
 var (
 	errAnsweredEarly = errors.New("clamd answered before the end")
@@ -258,7 +260,7 @@ func (s *Scanner) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: s.timeouts.Dial}
 	conn, err := dialer.DialContext(ctx, s.network, s.address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrScannerAway, err)
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	return conn, nil
 }

@@ -1,4 +1,5 @@
-package processing
+// Package facts reads what a photo says of itself. It was written by a stranger: nothing in it is proven.
+package facts
 
 import (
 	"cmp"
@@ -11,6 +12,8 @@ import (
 	"unicode"
 
 	"github.com/bep/imagemeta"
+
+	"github.com/tramo/tramo/processing/mediatype"
 )
 
 // How Facts.TakenAt came by its zone.
@@ -22,11 +25,11 @@ const (
 // localLayout is the layout of Facts.TakenLocal: a wall clock, no zone.
 const localLayout = "2006-01-02T15:04:05"
 
-// The limits of ReadFacts. A phone's EXIF is about 64 KiB and read in under a millisecond.
+// The limits of Read. A phone's EXIF is about 64 KiB and read in under a millisecond.
 const (
-	factsReadLimit = 32 << 20
-	factsTimeLimit = 5 * time.Second
-	factsTextLimit = 200
+	readLimit = 32 << 20
+	timeLimit = 5 * time.Second
+	textLimit = 200
 )
 
 // Facts is what a photo says about itself. Every field may be empty: cameras leave out what they
@@ -55,11 +58,11 @@ type Facts struct {
 	Height      int `json:"height,omitempty"`
 }
 
-// ReadFacts reads EXIF from a picture of the given media type. A type that has none gives empty
+// Read reads EXIF from a picture of the given media type. A type that has none gives empty
 // Facts. When the metadata is damaged it returns what it had read by then, and an error: the
 // picture itself may be sound.
-func ReadFacts(r io.ReadSeeker, contentType string) (facts Facts, err error) {
-	format, ok := metadataFormats[canonicalType(contentType)]
+func Read(r io.ReadSeeker, contentType string) (facts Facts, err error) {
+	format, ok := metadataFormats[mediatype.Canonical(contentType)]
 	if !ok {
 		return Facts{}, nil
 	}
@@ -70,7 +73,7 @@ func ReadFacts(r io.ReadSeeker, contentType string) (facts Facts, err error) {
 	}()
 	tags := exifTags{}
 	result, err := imagemeta.Decode(imagemeta.Options{
-		R:               &limitedSeeker{source: r, left: factsReadLimit, until: time.Now().Add(factsTimeLimit)},
+		R:               &limitedSeeker{source: r, left: readLimit, until: time.Now().Add(timeLimit)},
 		ImageFormat:     format,
 		Sources:         imagemeta.EXIF | imagemeta.CONFIG,
 		ShouldHandleTag: func(tag imagemeta.TagInfo) bool { return wantedTags[tag.Tag] == lastName(tag.Namespace) },
@@ -83,7 +86,13 @@ func ReadFacts(r io.ReadSeeker, contentType string) (facts Facts, err error) {
 	if err != nil {
 		err = fmt.Errorf("read the picture's metadata: %w", err)
 	}
-	return facts.plausible(), err
+	return facts.Plausible(), err
+}
+
+// Readable reports whether anything can be read of a media type at all.
+func Readable(mediaType string) bool {
+	_, ok := metadataFormats[mediatype.Canonical(mediaType)]
+	return ok
 }
 
 var metadataFormats = map[string]imagemeta.ImageFormat{
@@ -232,9 +241,9 @@ func inZone(clock time.Time, offset int) *time.Time {
 	return &at
 }
 
-// plausible returns f without what cannot be. The parent of the process that read it applies it once
+// Plausible returns f without what cannot be. The parent of the process that read it applies it once
 // more, because that process is not trusted.
-func (f Facts) plausible() Facts {
+func (f Facts) Plausible() Facts {
 	within := func(number *float64, low, high float64) *float64 {
 		if number == nil || math.IsNaN(*number) || *number < low || *number > high {
 			return nil
@@ -271,7 +280,7 @@ func (f Facts) plausible() Facts {
 }
 
 // cleanText returns text as a database and a page can take it: valid UTF-8, without control
-// characters, trimmed, of at most factsTextLimit characters.
+// characters, trimmed, of at most textLimit characters.
 func cleanText(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == unicode.ReplacementChar {
@@ -279,8 +288,8 @@ func cleanText(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, ""))
-	if characters := []rune(text); len(characters) > factsTextLimit {
-		text = string(characters[:factsTextLimit])
+	if characters := []rune(text); len(characters) > textLimit {
+		text = string(characters[:textLimit])
 	}
 	return strings.TrimSpace(text)
 }

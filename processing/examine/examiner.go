@@ -1,4 +1,6 @@
-package processing
+// Package examine decodes what strangers sent, in child processes that hold no credentials: it draws pictures and reads
+// facts. [Examiner] is the parent's side, [ServeChild] the child's. Nothing that a child says is believed unchecked.
+package examine
 
 import (
 	"bytes"
@@ -13,14 +15,16 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/processing/facts"
 )
 
-// What Examine's errors are, for errors.Is. Asking again changes nothing about the first two.
+// What the errors are, for errors.Is. Asking again changes nothing about the first.
 var (
 	// ErrUnreadable: the file's own fault; the error is an *UnreadableError.
 	ErrUnreadable = errors.New("the picture cannot be read")
-	// ErrUnsupported: we cannot draw it, though it may be sound. What was learnt is returned with it.
-	ErrUnsupported = errors.New("the picture cannot be drawn here")
 	// ErrChildCrashed: the examining process died, or answered nonsense.
 	ErrChildCrashed = errors.New("the examining process crashed")
 )
@@ -44,6 +48,18 @@ const (
 	LimitOutput = "output"
 )
 
+// Why there is no picture of a file that is not to blame.
+const (
+	ProblemTooLarge    = "too_large" // more pixels than are decoded
+	ProblemMemory      = "memory"    // drawing it takes more memory than it may
+	ProblemCPU         = "cpu"       // and so on
+	ProblemTime        = "time"
+	ProblemOutput      = "output"
+	ProblemUnsupported = "unsupported"  // a sound file, perhaps, in a flavour that cannot be drawn
+	ProblemProtected   = "protected"    // a password is needed to look inside
+	ProblemToolMissing = "tool_missing" // the program that draws such files is not installed
+)
+
 // LimitError means that examining a file took more than is allowed. It may be the file's fault or the
 // machine's.
 type LimitError struct {
@@ -55,24 +71,24 @@ func (e *LimitError) Error() string {
 	return "examining the picture hit the limit of " + e.Limit + ": " + e.Cause
 }
 
-// ExamineRequest says what to make of a file.
-type ExamineRequest struct {
+// A DrawRequest says what to draw of a file.
+type DrawRequest struct {
 	ContentType string `json:"content_type"` // what it is taken for; the child looks for itself
 	Sizes       []int  `json:"sizes"`        // pixels of the long side
 	MaxPixels   int    `json:"max_pixels"`   // of the original; 0 means the renderer's default
 }
 
-// Examined is what was learnt of a file. Width and Height are the original's in pixels, upright.
-type Examined struct {
-	Facts         Facts
+// A Drawing is what was drawn of a file. Width and Height are the original's in pixels, upright.
+type Drawing struct {
 	Width, Height int
-	Pictures      []Picture
-	// Truncated means that the file ends too early: the pictures are grey from somewhere on.
-	Truncated bool
+	Pictures      []Picture // none, if there is a Problem
+	Partial       bool      // the pictures show a part of it: the rest is missing or damaged
+	Placeholder   string    // ThumbHash, base64
+	Problem       string    // why there are no pictures: one of the Problem constants, or ""
 }
 
-// ExamineLimits bound one examination; a zero field means its default.
-type ExamineLimits struct {
+// Limits bound one examination; a zero field means its default.
+type Limits struct {
 	Wall     time.Duration `json:"-"`         // 60 s
 	CPU      time.Duration `json:"cpu"`       // 30 s, in whole seconds
 	Memory   int64         `json:"memory"`    // bytes of RLIMIT_DATA, 512 MiB
@@ -80,8 +96,8 @@ type ExamineLimits struct {
 	Output   int64         `json:"-"`         // bytes of answer and pictures, 32 MiB
 }
 
-func (l ExamineLimits) withDefaults() ExamineLimits {
-	return ExamineLimits{
+func (l Limits) withDefaults() Limits {
+	return Limits{
 		Wall:     cmp.Or(l.Wall, time.Minute),
 		CPU:      max(time.Second, cmp.Or(l.CPU, 30*time.Second).Truncate(time.Second)),
 		Memory:   cmp.Or(l.Memory, 512<<20),
@@ -93,7 +109,7 @@ func (l ExamineLimits) withDefaults() ExamineLimits {
 // Examiner decodes strangers' files in child processes that hold no credentials. Each file gets its own
 // child. It may be used by several goroutines at once.
 type Examiner struct {
-	Limits ExamineLimits
+	Limits Limits
 	// Command is the program that calls ServeChild, and its hidden argument. By default it is this
 	// program, as it was when it started, with "examine".
 	Command []string
@@ -101,29 +117,49 @@ type Examiner struct {
 	TempDir string
 }
 
-// Examine learns what it can from file, whose offset and mode do not matter: the child gets a
-// read-only descriptor of its own. A type that cannot be drawn gives an empty Examined. With
-// ErrUnreadable, ErrUnsupported and LimitError, what was learnt before is returned as well. When
-// it returns, no process is left.
-func (e *Examiner) Examine(ctx context.Context, file *os.File, request ExamineRequest) (Examined, error) {
-	if !Drawable(request.ContentType) {
-		return Examined{}, nil
+// Draw draws a file of the tenant, whose offset and mode do not matter: the child gets a read-only descriptor
+// of its own. A type that cannot be drawn gives an empty Drawing, one that could be but is not gives its Problem. When it
+// returns with ErrUnreadable, that is the file's own fault.
+func (e *Examiner) Draw(ctx context.Context, tenant uuid.UUID, file *os.File, r DrawRequest) (Drawing, error) {
+	if !Drawable(r.ContentType) {
+		return Drawing{}, nil
 	}
+	run, err := e.ask(ctx, tenant, file, childRequest{Draw: &r})
+	if err != nil {
+		return Drawing{}, err
+	}
+	return run.answer.drawing(run.pictures)
+}
+
+// ReadFacts reads what a file of the tenant says of itself. Damaged metadata costs nothing but itself.
+func (e *Examiner) ReadFacts(ctx context.Context, tenant uuid.UUID, file *os.File, contentType string) (facts.Facts, error) {
+	if !facts.Readable(contentType) {
+		return facts.Facts{}, nil
+	}
+	run, err := e.ask(ctx, tenant, file, childRequest{FactsOf: contentType})
+	if err != nil {
+		return facts.Facts{}, err
+	}
+	return run.answer.Facts, nil
+}
+
+// ask has a child answer one request. When it returns, no process is left.
+func (e *Examiner) ask(ctx context.Context, _ uuid.UUID, file *os.File, request childRequest) (*childRun, error) {
 	input, err := reopen(file)
 	if err != nil {
-		return Examined{}, fmt.Errorf("open the file for the child: %w", err)
+		return nil, fmt.Errorf("open the file for the child: %w", err)
 	}
 	defer func() { _ = input.Close() }()
 	temporary, err := os.MkdirTemp(e.TempDir, "examine-")
 	if err != nil {
-		return Examined{}, fmt.Errorf("make the child's directory: %w", err)
+		return nil, fmt.Errorf("make the child's directory: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(temporary) }()
 
-	run := childRun{request: request, limits: e.Limits.withDefaults()}
+	run := &childRun{request: request, limits: e.Limits.withDefaults()}
 	command, err := e.command(run, temporary)
 	if err != nil {
-		return Examined{}, err
+		return nil, err
 	}
 	command.Stdin, command.Stderr = input, &run.stderr
 
@@ -135,13 +171,10 @@ func (e *Examiner) Examine(ctx context.Context, file *os.File, request ExamineRe
 		runtime.LockOSThread()
 		done <- run.do(ctx, command)
 	}()
-	if err := <-done; err != nil {
-		return Examined{}, err
-	}
-	return run.answer.examined(run.pictures)
+	return run, <-done
 }
 
-func (e *Examiner) command(run childRun, temporary string) (*exec.Cmd, error) {
+func (e *Examiner) command(run *childRun, temporary string) (*exec.Cmd, error) {
 	order, err := json.Marshal(childOrder{run.request, run.limits})
 	if err != nil {
 		return nil, fmt.Errorf("write the child's order: %w", err)
@@ -164,8 +197,8 @@ func (e *Examiner) command(run childRun, temporary string) (*exec.Cmd, error) {
 
 // childRun is one child from start to end.
 type childRun struct {
-	request  ExamineRequest
-	limits   ExamineLimits
+	request  childRequest
+	limits   Limits
 	stderr   cappedBuffer
 	answer   childAnswer
 	pictures []Picture

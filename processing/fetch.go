@@ -1,0 +1,90 @@
+package processing
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/tramo/tramo/storage/object"
+)
+
+// fetch reads the upload's object once, through what reads along, into a file without a name, and makes sure that it
+// is what was received: every byte of it. A work that has the file needs no second one.
+//
+// What reads along may be content before the end; then its word is all that counts, and nothing is kept of the file.
+func (p *Pipeline) fetch(ctx context.Context, w *work, along func(io.Reader) (enough bool, err error)) error {
+	body, size, err := p.Bucket.Get(ctx, *w.upload.ObjectKey)
+	switch {
+	case errors.Is(err, object.ErrNoObject):
+		return fmt.Errorf("object of upload %s: %w", w.upload.ID, err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", errBusy, err)
+	}
+	defer body.Close() // read to its end, or given up
+	if size != w.upload.Size {
+		return fmt.Errorf("object of upload %s has %d bytes, not %d", w.upload.ID, size, w.upload.Size)
+	}
+	file, err := p.tempFile()
+	if err != nil {
+		return err
+	}
+	w.file = file
+	sum, count := sha256.New(), new(counter)
+	enough, err := along(io.TeeReader(io.LimitReader(body, size), io.MultiWriter(file, sum, count)))
+	if err != nil || enough {
+		w.close()
+		return err
+	}
+	if int64(*count) != size {
+		return fmt.Errorf("upload %s: %d bytes were read of %d", w.upload.ID, *count, size)
+	}
+	if w.upload.SHA256 != nil && !bytes.Equal(sum.Sum(nil), w.upload.SHA256) {
+		return fmt.Errorf("upload %s: the object's SHA-256 is not that of what was received", w.upload.ID)
+	}
+	return nil
+}
+
+// open returns the upload's bytes, and fetches them if a step that fetches was done by an earlier attempt.
+func (p *Pipeline) open(ctx context.Context, w *work) (*os.File, error) {
+	if w.file != nil {
+		return w.file, nil
+	}
+	err := p.fetch(ctx, w, func(r io.Reader) (bool, error) {
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return false, fmt.Errorf("%w: read object: %w", errBusy, err)
+		}
+		return false, nil
+	})
+	return w.file, err
+}
+
+// close gives the file up: it has no name and is read by nobody else.
+func (w *work) close() {
+	if w.file != nil {
+		_ = w.file.Close()
+		w.file = nil
+	}
+}
+
+// tempFile makes a file without a name, which is gone when the process is, however it ends.
+func (p *Pipeline) tempFile() (*os.File, error) {
+	f, err := os.CreateTemp(p.TempDir, "tramo-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("unlink a temporary file: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}

@@ -1,0 +1,52 @@
+package processing
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/tramo/tramo/processing/facts"
+	"github.com/tramo/tramo/storage"
+)
+
+// readFacts has a child process read what the file says of itself.
+func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
+	if !facts.Readable(w.results.DetectedType) {
+		return nil
+	}
+	file, err := p.open(ctx, w)
+	if err != nil {
+		return err
+	}
+	found, err := p.Examiner.ReadFacts(ctx, w.keys.Tenant, file, w.results.DetectedType)
+	if err != nil {
+		return err
+	}
+	w.results.Facts = record(found, w.results.Facts)
+	return nil
+}
+
+// record turns what a file says of itself into typed columns; what it does not say stays null. The dimensions are
+// those that were drawn, if it was.
+func record(f facts.Facts, drawn storage.Facts) storage.Facts {
+	r := storage.Facts{
+		TakenAt: f.TakenAt, TakenZone: known(f.TakenZone), Latitude: toCentimetres(f.Latitude), Longitude: toCentimetres(f.Longitude),
+		AltitudeM: f.Altitude, DirectionDeg: f.Direction, CameraMake: known(f.CameraMake),
+		CameraModel: known(f.CameraModel), Lens: known(f.Lens), Software: known(f.Software),
+		Orientation: known(int16(f.Orientation)), WidthPx: drawn.WidthPx, HeightPx: drawn.HeightPx,
+	}
+	if local, err := time.Parse("2006-01-02T15:04:05", f.TakenLocal); err == nil {
+		r.TakenLocal = &local
+	}
+	return r
+}
+
+// toCentimetres rounds degrees to seven places, about a centimetre: EXIF's fractions of degrees, minutes and
+// seconds leave noise behind that looks like precision.
+func toCentimetres(degrees *float64) *float64 {
+	if degrees == nil {
+		return nil
+	}
+	rounded := math.Round(*degrees*1e7) / 1e7
+	return &rounded
+}

@@ -1,0 +1,69 @@
+package processing
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/storage"
+)
+
+// thumbnailSizes are the boxes that pictures are drawn for, in pixels of the long side.
+var thumbnailSizes = []int{160, 480, 1600}
+
+const webp = "image/webp"
+
+// draw has pictures drawn in a child process, and stores them. A type without pictures has none, and that is no
+// failure; nor is a picture that can be kept but not drawn.
+func (p *Pipeline) draw(ctx context.Context, w *work) error {
+	if !examine.Drawable(w.results.DetectedType) {
+		return nil
+	}
+	file, err := p.open(ctx, w)
+	if err != nil {
+		return err
+	}
+	drawing, err := p.Examiner.Draw(ctx, w.keys.Tenant, file, examine.DrawRequest{ContentType: w.results.DetectedType, Sizes: thumbnailSizes})
+	var unreadable *examine.UnreadableError
+	switch {
+	case errors.As(err, &unreadable):
+		p.Log.InfoContext(ctx, "picture cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
+		return reject(storage.ReasonUnreadable, "%s", unreadable.Sentence)
+	case err != nil:
+		return err
+	}
+	w.results.Facts.WidthPx, w.results.Facts.HeightPx = known(int32(drawing.Width)), known(int32(drawing.Height))
+	w.results.Pictured = storage.Pictured{
+		Partial: drawing.Partial, Placeholder: known(drawing.Placeholder), NoPicture: known(drawing.Problem),
+	}
+	w.results.Derivatives, err = p.store(ctx, w, drawing.Pictures)
+	return err
+}
+
+// store puts the pictures where their keys say; doing it twice changes nothing.
+func (p *Pipeline) store(ctx context.Context, w *work, pictures []examine.Picture) ([]storage.Derivative, error) {
+	derivatives := make([]storage.Derivative, len(pictures))
+	for i, pic := range pictures {
+		key := w.keys.Thumbnail(pic.Size)
+		size := int64(len(pic.WebP))
+		if err := p.Bucket.Put(ctx, key, webp, bytes.NewReader(pic.WebP), size); err != nil {
+			return nil, fmt.Errorf("%w: %w", errBusy, err)
+		}
+		derivatives[i] = storage.Derivative{
+			Size: pic.Size, WidthPx: pic.Width, HeightPx: pic.Height, Bytes: size, ContentType: webp, ObjectKey: key,
+		}
+	}
+	return derivatives, nil
+}
+
+// known returns nil for a zero value, which is how a child says that it does not know.
+func known[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}

@@ -1,0 +1,148 @@
+// Package processing is what happens to an upload once its object is safe: the job, the worker pool, and
+// the steps. What strangers sent is decoded in child processes that hold no credentials (package examine);
+// cgo is confined to package vips, which this one never imports.
+package processing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/processing/clamd"
+	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+// A Pipeline processes one upload from its object to its outcome.
+type Pipeline struct {
+	DB       *storage.DB
+	Bucket   *object.Bucket
+	Scanner  *clamd.Scanner
+	Examiner *examine.Examiner
+	Types    mediatype.Policy
+	TempDir  string // where downloads go; "" for the system's
+	Metrics  *Metrics
+	Log      *slog.Logger
+}
+
+// steps are what happens to an upload, in order. Each may be run again: what it writes besides its results are objects
+// under keys that follow from the upload.
+var steps = []step{
+	{storage.EventScan, (*Pipeline).scan},
+	{storage.EventType, (*Pipeline).decideType},
+	{storage.EventPictures, (*Pipeline).draw},
+	{storage.EventFacts, (*Pipeline).readFacts},
+}
+
+// A step adds to a work's results. It ends the upload by returning a [rejection]. The error of a dependency that says
+// nothing of the upload is an errBusy; any other costs the job an attempt.
+type step struct {
+	name storage.Event // in the timeline, in metrics, and in what is kept for the next attempt
+	run  func(*Pipeline, context.Context, *work) error
+}
+
+// A work is one attempt at one upload.
+type work struct {
+	*attempt
+	upload  storage.Upload
+	keys    object.Keys
+	file    *os.File // the object, once a step has needed it; it has no name
+	results storage.Results
+}
+
+// errBusy marks the failure of a dependency that says nothing of the upload: the job waits and keeps its
+// attempts.
+var errBusy = errors.New("dependency does not answer")
+
+// A rejection is the error of a step that has found out why the upload fails.
+type rejection struct{ storage.Failure }
+
+func (r *rejection) Error() string { return "upload fails: " + r.Reason }
+
+func reject(reason, format string, args ...any) error {
+	return &rejection{storage.Failure{Reason: reason, Detail: fmt.Sprintf(format, args...)}}
+}
+
+// An outcome is an upload's end: its results, or why it failed.
+type outcome struct {
+	results storage.Results
+	failure *storage.Failure
+}
+
+func (o outcome) status() storage.Status {
+	if o.failure != nil {
+		return storage.Failed
+	}
+	return storage.Completed
+}
+
+func (o outcome) record(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
+	if o.failure != nil {
+		return tx.Fail(ctx, id, *o.failure)
+	}
+	return tx.Complete(ctx, id, o.results)
+}
+
+// process runs the steps that no earlier attempt has done. An upload that has ended is [storage.ErrWrongStatus].
+func (p *Pipeline) process(ctx context.Context, id uuid.UUID, a *attempt) (outcome, error) {
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return outcome{}, err
+	}
+	w := &work{attempt: a}
+	defer w.close()
+	kept, err := p.begin(ctx, id, w)
+	if err != nil {
+		return outcome{}, err
+	}
+	w.keys = object.Keys{Tenant: who.Tenant, Project: w.upload.Project, Upload: id}
+	for i, s := range steps {
+		if kept.Has(string(s.name)) {
+			continue
+		}
+		err := p.run(ctx, s, w)
+		var r *rejection
+		if errors.As(err, &r) {
+			return outcome{failure: &r.Failure}, nil
+		}
+		if err != nil {
+			return outcome{}, err
+		}
+		if kept.Done = append(kept.Done, string(s.name)); i < len(steps)-1 {
+			kept.Results = w.results
+			if err := a.keep(ctx, kept); err != nil {
+				return outcome{}, err
+			}
+		}
+	}
+	return outcome{results: w.results}, nil
+}
+
+// run times a step.
+func (p *Pipeline) run(ctx context.Context, s step, w *work) error {
+	defer w.time(s.name)()
+	return s.run(p, ctx, w)
+}
+
+// begin reads the upload and what earlier attempts have kept of it.
+func (p *Pipeline) begin(ctx context.Context, id uuid.UUID, w *work) (kept storage.Findings, err error) {
+	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := tx.MarkProcessing(ctx, id, w.number); err != nil {
+			return err
+		}
+		if w.upload, err = tx.Upload(ctx, id); err != nil {
+			return err
+		}
+		kept, err = tx.Findings(ctx, id)
+		return err
+	})
+	w.results = kept.Results
+	return kept, err
+}
