@@ -68,7 +68,7 @@ func (a *attempt) tell(ctx context.Context, tx storage.Tx, args Args) error {
 func (p *Pool) waits(ctx context.Context, job *rivertype.JobRow, args Args, a *attempt, cause error) {
 	detail := a.detail()
 	detail["reason"] = "storage_unavailable"
-	if errors.Is(cause, clamd.ErrAway) {
+	if trouble := new(clamd.Trouble); errors.As(cause, &trouble) {
 		detail["reason"] = "scanner_unavailable"
 	}
 	p.note(ctx, job, args, func(ctx context.Context, tx storage.Tx) error {

@@ -29,7 +29,7 @@ func (p *Pipeline) decideType(ctx context.Context, w *work) error {
 	w.results.DetectedType = kind
 	w.results.TypeMismatch = mediatype.Mismatch(declared, kind)
 	switch {
-	case w.results.TypeMismatch:
+	case w.results.TypeMismatch && !p.Types.AllowMismatch:
 		return reject(storage.ReasonTypeMismatch, "This file was sent as %s, but it is not one. Check that it opens, and send it again.", declared)
 	case !p.Types.Allows(kind):
 		return reject(storage.ReasonTypeNotAllowed, "Files of this kind (%s) are not accepted here.", kind)

@@ -25,6 +25,7 @@ type Pipeline struct {
 	DB       *storage.DB
 	Bucket   *object.Bucket
 	Scanner  *clamd.Scanner
+	Scans    ScanPolicy
 	Examiner *examine.Examiner
 	Types    mediatype.Policy
 	TempDir  string // where downloads go; "" for the system's

@@ -59,7 +59,7 @@ func newPlant(t *testing.T) *plant {
 	p.queue, err = NewQueue(p.API, log)
 	must(t, err)
 	p.pipeline = &Pipeline{
-		DB: p.Worker, Scanner: newScanner(t, common.clamd.Address()), Types: types,
+		DB: p.Worker, Scanner: newScanner(t, common.clamd.Address()), Types: types, Scans: ScanPolicy{Max: 512 << 20},
 		// The race detector's own memory counts against the child's.
 		Examiner: &examine.Examiner{Limits: examine.Limits{Memory: 4 << 30}},
 		TempDir:  t.TempDir(), Metrics: NewMetrics(p.registry), Log: log,

@@ -68,6 +68,7 @@ type Failure struct {
 const (
 	ReasonInfected         = "infected"
 	ReasonUnscannable      = "unscannable"
+	ReasonTooLargeToScan   = "too_large_to_scan"
 	ReasonUnreadable       = "unreadable"
 	ReasonTypeNotAllowed   = "type_not_allowed"
 	ReasonTypeMismatch     = "type_mismatch"

@@ -14,7 +14,6 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/processing"
-	"github.com/tramo/tramo/processing/clamd"
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/vips"
 	"github.com/tramo/tramo/storage"
@@ -49,12 +48,11 @@ type grammar struct {
 	cli.Replica
 	cli.S3
 	cli.Log
-	cli.Types
+	contentSettings
 	cli.Lease
 	cli.Reconcile
 	webhookSettings
 	eraseSettings
-	Clamd             string        `placeholder:"ADDRESS" help:"clamd: unix:/path/to/socket or tcp://host:port."`
 	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
 	Workers           int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
 	RetryDelay        time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
@@ -66,10 +64,9 @@ type grammar struct {
 
 // Run implements the command.
 func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
-	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.Policy(m), g.Logger(m)
+	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.types(m), g.Logger(m)
 	database.Replica = g.ReplicaName(m)
-	scanner, err := clamd.New(g.Clamd, clamd.Timeouts{Reply: processing.ScanReply})
-	m.Check("TRAMO_CLAMD", err)
+	scanner, scans := g.scanner(m)
 	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
 	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY", pool.Validate())
 	g.CheckTTL(m)
@@ -95,10 +92,10 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		return err
 	}
 	registry := telemetry.NewRegistry()
-	registry.MustRegister(&processing.Depth{DB: db, Log: log})
+	registry.MustRegister(&processing.Depth{DB: db, Log: log}, scanner)
 	metrics := processing.NewMetrics(registry)
 	workers := processing.NewPool(pool, db, &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Examiner: &examine.Examiner{TempDir: g.TempDir}, Types: types,
+		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Examiner: &examine.Examiner{TempDir: g.TempDir}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
 	}, metrics, telemetry.NewTracerProvider(), log)
 	leases := g.Leases(db, database.Replica, registry, log)
@@ -122,6 +119,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	return leases.During(ctx, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })
+		group.Go(func() error { scanner.Run(ctx); return nil })
 		group.Go(func() error { return workers.Run(ctx) })
 		group.Go(func() error { return dispatch(ctx) })
 		return group.Wait()

@@ -1,6 +1,7 @@
 package clamd
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -10,9 +11,12 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -74,12 +78,12 @@ func TestScanOfABrokenReader(t *testing.T) {
 	}
 }
 
-// Over clamd's limits there is no clean verdict: over the stream's an error, over a file's Unscannable.
+// Over clamd's limits there is no clean verdict: over the stream's it is TooLarge, over a file's Unscannable.
 func TestScanOverClamdsLimits(t *testing.T) {
 	t.Parallel()
 	own := startClamd(t, "StreamMaxLength 2M", "MaxFileSize 1M", "MaxScanSize 1M")
 	scanner := newTestScanner(t, own.Address(), Timeouts{})
-	if verdict, err := scanner.Scan(t.Context(), io.LimitReader(zeros{}, 50<<20)); err == nil || verdict != (Verdict{}) {
+	if verdict, err := scanner.Scan(t.Context(), io.LimitReader(zeros{}, 50<<20)); err != nil || !verdict.TooLarge || verdict.Clean {
 		t.Errorf("over StreamMaxLength: %+v, %v", verdict, err)
 	}
 	verdict, err := scanner.Scan(t.Context(), io.LimitReader(zeros{}, 3<<19))
@@ -116,6 +120,10 @@ func takeStream(conn net.Conn) bool {
 	if _, err := io.ReadFull(conn, make([]byte, len("zINSTREAM\x00"))); err != nil {
 		return false
 	}
+	return takeChunks(conn)
+}
+
+func takeChunks(conn net.Conn) bool {
 	for {
 		var length uint32
 		if err := binary.Read(conn, binary.BigEndian, &length); err != nil {
@@ -146,22 +154,23 @@ func TestOnlyTheExactReplyIsClean(t *testing.T) {
 		"stream:  FOUND\x00":         {},
 		"stream: TIMED OUT\x00":      {},
 		"COMMAND READ TIMED OUT\x00": {},
-		"stream: Can't allocate memory ERROR\x00": {},
-		"INSTREAM size limit exceeded. ERROR\x00": {},
-		"UNKNOWN COMMAND\x00":                     {},
-		strings.Repeat("x", 100_000):              {},
+		"stream: Can't allocate memory ERROR\x00":            {},
+		"INSTREAM size limit exceeded. ERROR\x00":            {TooLarge: true, Bytes: 5},
+		"INSTREAM: Can't write to temporary file. ERROR\x00": {},
+		"UNKNOWN COMMAND\x00":                                {},
+		strings.Repeat("x", 100_000):                         {},
 	} {
 		address := listen(t, func(conn net.Conn) {
 			if takeStream(conn) {
 				_, _ = io.WriteString(conn, said)
 			}
 		})
-		got, err := newTestScanner(t, address, Timeouts{}).Scan(t.Context(), strings.NewReader("bytes"))
-		wantError := !want.Clean && !want.Infected && !want.Unscannable
+		got, err := newTestScanner(t, address, Timeouts{Idle: 50 * time.Millisecond}).Scan(t.Context(), strings.NewReader("bytes"))
+		wantError := want == Verdict{}
 		if (err != nil) != wantError {
 			t.Errorf("%.40q: %v", said, err)
 		}
-		if !wantError && got != want || wantError && (got.Clean || got.Infected || got.Unscannable) {
+		if !wantError && got != want || wantError && (got != want) {
 			t.Errorf("%.40q: %+v, want %+v", said, got, want)
 		}
 	}
@@ -171,7 +180,7 @@ func TestOnlyTheExactReplyIsClean(t *testing.T) {
 func TestEarlyAnswers(t *testing.T) {
 	t.Parallel()
 	for said, infected := range map[string]bool{
-		"stream: OK\x00": false, "INSTREAM size limit exceeded. ERROR\x00": false, "": false, "stream: Early FOUND\x00": true,
+		"stream: OK\x00": false, "": false, "stream: Early FOUND\x00": true,
 	} {
 		address := listen(t, func(conn net.Conn) {
 			_, _ = io.ReadFull(conn, make([]byte, 100))
@@ -179,7 +188,7 @@ func TestEarlyAnswers(t *testing.T) {
 			_ = conn.(*net.TCPConn).CloseWrite()
 			_, _ = io.Copy(io.Discard, conn)
 		})
-		verdict, err := newTestScanner(t, address, Timeouts{}).Scan(t.Context(), zeros{})
+		verdict, err := newTestScanner(t, address, Timeouts{Idle: 50 * time.Millisecond}).Scan(t.Context(), zeros{})
 		if verdict.Infected != infected || verdict.Clean || (err == nil) != infected {
 			t.Errorf("%q: %+v, %v", said, verdict, err)
 		}
@@ -215,18 +224,186 @@ func TestSilence(t *testing.T) {
 
 func TestScannerAddresses(t *testing.T) {
 	t.Parallel()
-	for _, address := range []string{"", "/run/clamd", "unix:", "unix:relative", "tcp://", "tcp://host", "http://host:1"} {
+	for _, address := range []string{"", "/run/clamd", "unix:", "unix:relative", "tcp://", "tcp://host", "http://host:1", "tcp://a:1,", "tcp://a:1,b"} {
 		if _, err := New(address, Timeouts{}); err == nil {
 			t.Errorf("%q was accepted", address)
 		}
 	}
-	for _, address := range []string{"unix:/run/clamd.ctl", "unix:///run/clamd.ctl", "tcp://clamd:3310", "tcp://[::1]:3310"} {
+	for _, address := range []string{"unix:/run/clamd.ctl", "unix:///run/clamd.ctl", "tcp://clamd:3310", "tcp://[::1]:3310", "tcp://a:1, tcp://b:1"} {
 		if _, err := New(address, Timeouts{}); err != nil {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
-	nobody := newTestScanner(t, "unix:"+t.TempDir()+"/nobody", Timeouts{})
-	if _, err := nobody.Scan(t.Context(), strings.NewReader("x")); err == nil {
-		t.Error("a verdict without a clamd")
+	nobody := newTestScanner(t, "unix:"+t.TempDir()+"/nobody,unix:/nowhere", Timeouts{})
+	if _, err := nobody.Scan(t.Context(), strings.NewReader("x")); !isTrouble(err) {
+		t.Errorf("without a clamd: %v, want a Trouble", err)
+	}
+	if err := nobody.Ping(t.Context()); err == nil {
+		t.Error("nobody answers a ping")
+	}
+}
+
+func isTrouble(err error) bool {
+	trouble := new(Trouble)
+	return errors.As(err, &trouble)
+}
+
+// clean answers each scan with OK and each VERSION with version, and counts the scans.
+func clean(t *testing.T, version string) (address string, scans *atomic.Int64) {
+	t.Helper()
+	scans = new(atomic.Int64)
+	return listen(t, func(conn net.Conn) {
+		command, err := bufio.NewReader(io.LimitReader(conn, 9)).ReadString(0)
+		switch {
+		case command == "zVERSION\x00":
+			_, _ = io.WriteString(conn, version+"\x00")
+		case err == io.EOF && command == "zINSTREAM":
+			_, _ = io.ReadFull(conn, make([]byte, 1))
+			if takeChunks(conn) {
+				scans.Add(1)
+				_, _ = io.WriteString(conn, "stream: OK\x00")
+			}
+		}
+	}), scans
+}
+
+// One clamd that is away is passed over, without a byte of the file being lost for the next; it is asked last until it
+// is back.
+func TestOneOfTwoIsAway(t *testing.T) {
+	t.Parallel()
+	first, second := startClamd(t), startClamd(t)
+	scanner := newTestScanner(t, first.Address()+","+second.Address(), Timeouts{})
+	first.Kill()
+	for range 3 {
+		verdict, err := scanner.Scan(t.Context(), strings.NewReader(stack.EICAR()))
+		if err != nil || !verdict.Infected {
+			t.Fatalf("%+v, %v", verdict, err)
+		}
+	}
+	if scanner.order()[0].name != second.Address() {
+		t.Error("the one that is away is asked first")
+	}
+	if err := scanner.Ping(t.Context()); err != nil {
+		t.Errorf("one answers: %v", err)
+	}
+	second.Kill()
+	if _, err := scanner.Scan(t.Context(), strings.NewReader("x")); !isTrouble(err) {
+		t.Errorf("with none: %v, want a Trouble", err)
+	}
+	if err := first.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if verdict, err := scanner.Scan(t.Context(), strings.NewReader("x")); err != nil || !verdict.Clean {
+		t.Errorf("back again: %+v, %v", verdict, err)
+	}
+}
+
+// Scans go to whoever has the fewest of them.
+func TestScansAreSpread(t *testing.T) {
+	t.Parallel()
+	a, atA := clean(t, "ClamAV 1")
+	b, atB := clean(t, "ClamAV 1")
+	scanner := newTestScanner(t, a+","+b, Timeouts{})
+	held, release := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		_, err := scanner.Scan(t.Context(), held)
+		done <- err
+	}()
+	_, _ = release.Write([]byte("x")) // returns once the first scan reads
+	if _, err := scanner.Scan(t.Context(), strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	if atA.Load() != 0 || atB.Load() != 1 {
+		t.Errorf("%d scans at the busy one, %d at the idle one", atA.Load(), atB.Load())
+	}
+	_ = release.Close()
+	if err := <-done; err != nil || atA.Load() != 1 {
+		t.Errorf("the first ended with %v, %d scans", err, atA.Load())
+	}
+}
+
+// Silence is the file's fault while clamd has time for a ping, and clamd's if it has not. A full disk is clamd's.
+func TestWhoIsToBlame(t *testing.T) {
+	t.Parallel()
+	short := Timeouts{Dial: 200 * time.Millisecond, Idle: 200 * time.Millisecond, Reply: 200 * time.Millisecond}
+	mute := listen(t, func(conn net.Conn) {
+		takeStream(conn)
+		<-t.Context().Done()
+	})
+	pings := listen(t, func(conn net.Conn) {
+		command := make([]byte, 6)
+		if _, err := io.ReadFull(conn, command); err == nil && string(command) == "zPING\x00" {
+			_, _ = io.WriteString(conn, "PONG\x00")
+			return
+		}
+		<-t.Context().Done()
+	})
+	full := listen(t, func(conn net.Conn) {
+		if takeStream(conn) {
+			_, _ = io.WriteString(conn, "INSTREAM: Can't write to temporary file. ERROR\x00")
+		}
+	})
+	for name, c := range map[string]struct {
+		address string
+		trouble bool
+	}{"mute": {mute, true}, "answers pings": {pings, false}, "disk is full": {full, true}} {
+		if _, err := newTestScanner(t, c.address, short).Scan(t.Context(), strings.NewReader("x")); err == nil || isTrouble(err) != c.trouble {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The signatures' version stands beside the verdict.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	signed := time.Date(2026, 11, 21, 9, 25, 5, 0, time.UTC)
+	for said, want := range map[string]Version{
+		"ClamAV 1.4.3/27500/Sat Nov 21 09:25:05 2026": {"ClamAV 1.4.3", 27500, signed},
+		"ClamAV 1.4.3/27500/yesterday":                {Engine: "ClamAV 1.4.3", Signatures: 27500},
+		"ClamAV 1.4.3":                                {Engine: "ClamAV 1.4.3"},
+		"ClamAV 1.4.3/-1/Sat Nov 21 09:25:05 2026":    {Engine: "ClamAV 1.4.3"},
+	} {
+		address, _ := clean(t, said)
+		verdict, err := newTestScanner(t, address, Timeouts{}).Scan(t.Context(), strings.NewReader("x"))
+		if err != nil || verdict.Version != want {
+			t.Errorf("%s: %+v, %v", said, verdict.Version, err)
+		}
+	}
+	real, err := newTestScanner(t, shared(t), Timeouts{}).Version(t.Context())
+	if err != nil || !strings.HasPrefix(real.Engine, "ClamAV ") {
+		t.Errorf("the real one says %+v, %v", real, err)
+	}
+}
+
+// The metrics tell which clamd is away, so that an alert can be made of it.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	up, _ := clean(t, "ClamAV 1.4.3/27500/Sat Nov 21 09:25:05 2026")
+	scanner := newTestScanner(t, up+",unix:/nowhere", Timeouts{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		scanner.Run(ctx)
+	}()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for scanner.daemons[0].state.Load() == nil || scanner.daemons[1].state.Load() == nil {
+		<-tick.C
+	}
+	cancel()
+	<-ended
+	want := fmt.Sprintf(`
+# HELP tramo_clamd_up Whether the clamd at this address answered last time. While none does, uploads wait: alert on max(tramo_clamd_up) == 0.
+# TYPE tramo_clamd_up gauge
+tramo_clamd_up{address="%s"} 1
+tramo_clamd_up{address="unix:/nowhere"} 0
+`, up)
+	if err := testutil.CollectAndCompare(scanner, strings.NewReader(want), "tramo_clamd_up"); err != nil {
+		t.Error(err)
+	}
+	if n := testutil.CollectAndCount(scanner, "tramo_clamd_signatures_timestamp_seconds"); n != 1 {
+		t.Errorf("%d ages of signatures", n)
 	}
 }

@@ -137,6 +137,8 @@ func Canonical(mediaType string) string {
 type Policy struct {
 	// Allowed holds media types, and wildcards such as "image/*" or "*/*".
 	Allowed []string
+	// AllowMismatch takes files that are not of the kind that their sender said, if the kind that they are of is accepted.
+	AllowMismatch bool
 }
 
 // typePattern is RFC 6838, 4.2, and a wildcard.

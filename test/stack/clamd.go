@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tramo/tramo/deploy"
 )
 
 const (
@@ -140,22 +142,15 @@ func (c *Clamd) configure() error {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return fmt.Errorf("make clamd's temporary directory: %w", err)
 	}
-	// clamd says OK of what it did not scan, so the limits lie far above any upload, and an alert says when one
-	// was hit. Fuzzy image hashes decode every picture: seven times the CPU for nothing we look for.
 	conf := strings.Join(slices.Concat(c.cfg.Extra, []string{
 		"Foreground yes",
 		"DatabaseDirectory " + c.cfg.Database,
 		"LocalSocket " + c.socketPath(),
 		"LocalSocketMode 600",
 		"TemporaryDirectory " + tmp,
-		"AlertEncrypted yes",
-		"AlertExceedsMax yes",
-		"ScanImageFuzzyHash no",
-		"StreamMaxLength 512M",
-		"MaxFileSize 512M",
-		"MaxScanSize 512M",
 		"MaxThreads 4",
 		"SelfCheck 0",
+		deploy.Clamd,
 	}), "\n") + "\n"
 	if err := os.WriteFile(filepath.Join(c.cfg.Dir, "clamd.conf"), []byte(conf), 0o600); err != nil {
 		return fmt.Errorf("write clamd's configuration: %w", err)

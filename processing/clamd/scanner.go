@@ -1,0 +1,140 @@
+// Package clamd asks ClamAV whether bytes are harmless. Only its exact words count as a verdict; whatever else it says, or
+// fails to say, means that nothing was scanned.
+package clamd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// How often each clamd is asked how it is: often while it does not answer, so that it is used again soon.
+const (
+	askEvery     = time.Minute
+	askAgainSoon = 5 * time.Second
+)
+
+// A Scanner has bytes scanned by whichever of several clamds is there and has the least to do, over the command
+// INSTREAM (clamd(8), COMMANDS). It may be used by several goroutines at once.
+type Scanner struct{ daemons []*daemon }
+
+// New returns a Scanner for addresses such as "unix:/path/to/socket" or "tcp://host:port", separated by commas.
+func New(addresses string, timeouts Timeouts) (*Scanner, error) {
+	timeouts = Timeouts{
+		Dial:  cmp.Or(timeouts.Dial, 10*time.Second),
+		Idle:  cmp.Or(timeouts.Idle, 30*time.Second),
+		Reply: cmp.Or(timeouts.Reply, 5*time.Minute),
+	}
+	s := new(Scanner)
+	var mistakes []error
+	for address := range strings.SplitSeq(addresses, ",") {
+		d, err := newDaemon(strings.TrimSpace(address), timeouts)
+		s.daemons, mistakes = append(s.daemons, d), append(mistakes, err)
+	}
+	if err := errors.Join(mistakes...); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Scan sends everything that r gives to a clamd. An error means that there is no verdict: a [Trouble] says nothing of the
+// file; any other may be the file's doing. Which clamd it is is decided before the first byte is read from r.
+func (s *Scanner) Scan(ctx context.Context, r io.Reader) (Verdict, error) {
+	d, conn, err := s.reach(ctx)
+	if err != nil {
+		return Verdict{}, err
+	}
+	verdict, err := d.scan(ctx, conn, r)
+	if err != nil {
+		return Verdict{}, err
+	}
+	verdict.Version = d.known(ctx)
+	return verdict, nil
+}
+
+// reach connects to the first of the clamds, in the order of how much they have to do, that lets it.
+func (s *Scanner) reach(ctx context.Context) (*daemon, net.Conn, error) {
+	var all []error
+	for _, d := range s.order() {
+		conn, err := d.dial(ctx)
+		if err == nil {
+			return d, conn, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, fmt.Errorf("scan: %w", context.Cause(ctx))
+		}
+		d.state.Store(&state{asked: time.Now(), err: err})
+		all = append(all, fmt.Errorf("%s: %w", d.name, err))
+	}
+	return nil, nil, &Trouble{errors.Join(all...)}
+}
+
+// order puts those first that answered last time, and of these the idle ones.
+func (s *Scanner) order() []*daemon {
+	order := slices.Clone(s.daemons)
+	slices.SortStableFunc(order, func(a, b *daemon) int {
+		return cmp.Or(cmp.Compare(a.ailing(), b.ailing()), cmp.Compare(a.running.Load(), b.running.Load()))
+	})
+	return order
+}
+
+func (d *daemon) ailing() int {
+	if at := d.state.Load(); at != nil && at.err != nil {
+		return 1
+	}
+	return 0
+}
+
+// Run asks each clamd how it is from time to time, so that one which is away is not waited for at each scan. It ends
+// with ctx.
+func (s *Scanner) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, d := range s.daemons {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				wait := askEvery
+				if d.refresh(ctx); d.ailing() == 1 {
+					wait = askAgainSoon
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(wait):
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// Ping returns nil if one clamd at least answers. Its answer queues behind running scans: 5 s have been seen.
+func (s *Scanner) Ping(ctx context.Context) error {
+	answers := make(chan error, len(s.daemons))
+	for _, d := range s.daemons {
+		go func() {
+			text, err := d.ask(ctx, "PING")
+			if err == nil && text != "PONG" {
+				err = fmt.Errorf("clamd answers a ping with %q", text)
+			}
+			if err != nil {
+				err = fmt.Errorf("%s: %w", d.name, err)
+			}
+			answers <- err
+		}()
+	}
+	var all []error
+	for range s.daemons {
+		err := <-answers
+		if err == nil {
+			return nil
+		}
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}

@@ -1,0 +1,125 @@
+package clamd
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+const (
+	scanChunk  = 64 << 10
+	replyLimit = 4 << 10
+)
+
+var (
+	errAnsweredEarly = errors.New("clamd answered before the end")
+	errSend          = errors.New("send to clamd")
+)
+
+// stream sends INSTREAM's chunks: a length of four bytes, big-endian, and the bytes; a length of zero
+// ends it. That zero is sent only when r ended with io.EOF itself: after any other error clamd
+// would take half a file for the whole.
+func (d *daemon) stream(conn net.Conn, r io.Reader, replies chan reply) (sent int64, err error) {
+	if err := d.send(conn, []byte("zINSTREAM\x00")); err != nil {
+		return 0, err
+	}
+	buffer := make([]byte, 4+scanChunk)
+	for {
+		n, readErr := fill(r, buffer[4:])
+		// Only io.EOF itself ends a file (io.Reader); an error that wraps it is a broken download.
+		ended := readErr == io.EOF //nolint:errorlint // see above
+		if readErr != nil && !ended {
+			return sent, fmt.Errorf("read what is to be scanned: %w", readErr)
+		}
+		if early := takeEarly(replies); early {
+			return sent, errAnsweredEarly
+		}
+		if n > 0 {
+			binary.BigEndian.PutUint32(buffer, uint32(n))
+			if err := d.send(conn, buffer[:4+n]); err != nil {
+				return sent, err
+			}
+			sent += int64(n)
+		}
+		if ended {
+			return sent, d.send(conn, make([]byte, 4))
+		}
+	}
+}
+
+// takeEarly looks for a reply and leaves it where it is.
+func takeEarly(replies chan reply) bool {
+	select {
+	case early := <-replies:
+		replies <- early
+		return true
+	default:
+		return false
+	}
+}
+
+func (d *daemon) send(conn net.Conn, data []byte) error {
+	if err := conn.SetWriteDeadline(time.Now().Add(d.timeouts.Idle)); err != nil {
+		return fmt.Errorf("%w: %w", errSend, err)
+	}
+	if _, err := conn.Write(data); err != nil {
+		return fmt.Errorf("%w: %w", errSend, err)
+	}
+	return nil
+}
+
+// fill reads until buffer is full or r fails. io.ReadFull would turn the io.EOF that ends a file
+// into the io.ErrUnexpectedEOF that a broken download gives, and the two must not be mistaken.
+func fill(r io.Reader, buffer []byte) (n int, err error) {
+	for n < len(buffer) && err == nil {
+		var m int
+		m, err = r.Read(buffer[n:])
+		n += m
+	}
+	return n, err
+}
+
+// reply is what clamd said before it hung up.
+type reply struct {
+	text string
+	err  error
+}
+
+func (r reply) quoted() string {
+	if r.text == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (clamd says %q)", r.text)
+}
+
+// readReply reads one reply, which ends with a NUL as the command did.
+func readReply(conn net.Conn) reply {
+	var text []byte
+	buffer := make([]byte, 512)
+	for len(text) < replyLimit {
+		n, err := conn.Read(buffer)
+		text = append(text, buffer[:n]...)
+		if end := bytes.IndexByte(text, 0); end >= 0 {
+			return reply{text: string(text[:end])}
+		}
+		if err != nil {
+			return reply{string(text), fmt.Errorf("read clamd's reply: %w", err)}
+		}
+	}
+	return reply{string(text), errors.New("clamd's reply has no end")}
+}
+
+// closeWith closes conn when ctx ends, which unblocks every read and write, and returns what closes it
+// otherwise.
+func closeWith(ctx context.Context, conn net.Conn) func() {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	return func() {
+		stop()
+		_ = conn.Close()
+	}
+}

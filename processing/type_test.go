@@ -1,0 +1,28 @@
+package processing
+
+import (
+	"testing"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// A file that is not of the kind that its sender said fails, or is recorded to be so, as the policy says.
+func TestMismatchPolicy(t *testing.T) {
+	t.Parallel()
+	for _, allow := range []bool{false, true} {
+		p := newPlant(t)
+		p.pipeline.Types.AllowMismatch = allow
+		id := p.receive(t, smallPhoto(), smallPhoto(), 1)
+		p.exec(t, `update uploads set declared_type = 'application/pdf'`)
+		p.run(t)
+		p.await(t, allJobs, "completed")
+		if !allow {
+			p.want(t, id, storage.Failed, storage.ReasonTypeMismatch, 0, 1)
+			continue
+		}
+		p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
+		if n := p.count(t, `select count(*) from uploads where type_mismatch and detected_type = 'image/jpeg'`); n != 1 {
+			t.Error("the mismatch is not recorded")
+		}
+	}
+}
