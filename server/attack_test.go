@@ -26,6 +26,10 @@ type victim map[string]string
 func (v victim) phantom() victim {
 	p := victim{}
 	for kind, s := range v {
+		if elsewhere, ok := map[string]string{"near": "48.8584,2.2945,100", "taken": "1999-01-01T00:00:00Z..1999-01-02T00:00:00Z"}[kind]; ok {
+			p[kind] = elsewhere
+			continue
+		}
 		if id, err := uuid.Parse(s); err == nil {
 			p[kind] = uuid.NewString()
 			if id.Version() == 7 {

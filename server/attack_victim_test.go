@@ -81,11 +81,14 @@ func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	whole := u.create(10, "Upload-Metadata", metadata("filename", "secreto.txt", "project", v["project"], "sha256", v["sha256"]))
 	u.patch(whole, 0, strings.NewReader("completo!!")).want(t, 204, "")
 	s.completeAt(t, u, whole, v["project"])
+	v["near"], v["taken"] = "-12.0464,-77.0428,100", "2026-11-20T08:00:00Z..2026-11-20T08:00:00Z"
 	partial := u.create(5, "Upload-Concat", "partial", "Upload-Metadata", metadata("project", v["project"]))
 	u.patch(partial, 0, strings.NewReader("trozo")).want(t, 204, "")
 	v["upload"], v["whole"], v["partial"] = idOf(upload).String(), idOf(whole).String(), idOf(partial).String()
 	s.like(t, u, func(id *tenant.Identity) { id.User = "pedro" }).do("DELETE", upload, nil).want(t, 403, "not-yours")
 	s.addEnded(t, u, v)
+	s.exec(t, `update uploads set latitude = -12.0464, longitude = -77.0428, taken_at = '2026-11-20T08:00Z', taken_local = '2026-11-20T05:00'
+		where user_id = $1 and tenant_id = $2`, u.who.User, u.who.Tenant)
 	s.addBatch(t, u, v)
 	s.addErasures(t, u, v)
 	s.addWebhook(t, u, v)

@@ -40,6 +40,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 	}{
 		"statuses of uploads":  {schemas["UploadStatus"].Value, constantsOf(t, "storage", "Status", "")},
 		"reasons of failures":  {property("Failure", "reason"), constantsOf(t, "storage", "", "Reason")},
+		"why no picture":       {property("Upload", "no_picture"), constantsOf(t, "storage", "", "NoPicture")},
 		"events of a timeline": {property("TimelineEntry", "event"), constantsOf(t, "storage", "Event", "Event")},
 		"announcements":        {schemas["AnnouncementType"].Value, constantsOf(t, "storage", "", "Announce")},
 		"announcements for endpoints": {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -50,6 +51,18 @@ type uploadJSON struct {
 	Failure     *failureJSON     `json:"failure"`
 	Derivatives []derivativeJSON `json:"derivatives"`
 	EXIF        *exifJSON        `json:"exif"`
+	DistanceM   *float64         `json:"distance_m,omitempty"` // from where near searched; else it is not told
+	picturedJSON
+}
+
+// picturedJSON is what processing found out beside pictures and EXIF.
+type picturedJSON struct {
+	TypeMismatch bool    `json:"type_mismatch"` // it is not of the kind that its sender said
+	Partial      bool    `json:"partial"`       // its pictures show a part of it
+	Placeholder  *string `json:"placeholder"`   // ThumbHash, base64: what to show while pictures load
+	NoPicture    *string `json:"no_picture"`    // why there is none of something that can have one
+	Pages        *int32  `json:"pages"`
+	Title        *string `json:"title"`
 }
 
 type failureJSON struct {
@@ -168,6 +181,12 @@ func (s *Server) listUploads(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if page.Near != nil {
+		for i, u := range us {
+			far := math.Round(page.Near.Distance(*u.Latitude, *u.Longitude)*10) / 10
+			items[i].DistanceM = &far
+		}
+	}
 	var next *uuid.UUID
 	if len(items) == page.Limit {
 		next = &items[len(items)-1].ID
@@ -191,6 +210,12 @@ func parsePage(c echo.Context) (storage.Page, error) {
 		return p, refuse("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired, cancelled or joined.")
 	}
 	var err error
+	if p.Near, err = parseNear(c.QueryParam("near")); err != nil {
+		return p, err
+	}
+	if p.Taken, err = parseTaken(c.QueryParam("taken")); err != nil {
+		return p, err
+	}
 	if p.Limit, err = parseLimit(c); err != nil {
 		return p, err
 	}
@@ -239,6 +264,9 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, Derivatives: []derivativeJSON{}, EXIF: describeFacts(u.Facts),
 		DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt,
+		picturedJSON: picturedJSON{
+			TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoPicture: u.NoPicture, Pages: u.Pages, Title: u.Title,
+		},
 	}
 	if at, ok := s.Store.Expires(u); ok {
 		j.ExpiresAt = &at
@@ -263,7 +291,7 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 	}
 	keys := object.Keys{Tenant: who.Tenant, Project: u.Project, Upload: u.ID}
 	content := contentPath(u.ID)
-	j.ContentURL = &content
+	j.ContentURL, j.Placeholder = &content, u.Placeholder // which is a picture, too
 	for _, d := range ds {
 		url, err := s.Bucket.Link(ctx, keys, d.ObjectKey)
 		if errors.Is(err, object.ErrForeignKey) {
@@ -285,6 +313,7 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 const wallClock = "2006-01-02T15:04:05"
 
 func describeFacts(f storage.Facts) *exifJSON {
+	f.Pages, f.Title = nil, nil // which are no photo's
 	if f == (storage.Facts{}) {
 		return nil
 	}
