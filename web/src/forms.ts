@@ -1,7 +1,7 @@
 // The two small forms: the access code, and the project.
 
 import { t } from './i18n'
-import { need } from './rows'
+import { need } from './dom'
 import type { Token } from './token'
 
 /** Shows the form while there is no access code, and takes one. */

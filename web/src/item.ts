@@ -1,6 +1,6 @@
 // One line of the list: a chosen file and what is known of it.
 
-import { thumbnailOf, type FailureReason, type UploadState } from './api'
+import type { FailureReason, UploadState } from './api'
 import { Speed } from './speed'
 
 export type Status =
@@ -34,7 +34,8 @@ export interface Item {
   failure: Failure | null
   /** The server's id, once the last byte was acknowledged. */
   id: string | null
-  thumbnail: string | null
+  /** What the server said last. */
+  state: UploadState | null
   readonly speed: Speed
 }
 
@@ -51,14 +52,14 @@ export function newItem(key: number, file: File, project: string, fingerprint: s
     counting: false,
     failure: null,
     id: null,
-    thumbnail: null,
+    state: null,
     speed: new Speed(),
   }
 }
 
 /** What the server says, taken over into the item. */
 export function applyState(item: Item, state: UploadState): void {
-  item.thumbnail = thumbnailOf(state)
+  item.state = state
   switch (state.status) {
     case 'processing':
     case 'completed':

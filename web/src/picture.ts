@@ -1,10 +1,13 @@
-// The square at the start of a row: an icon, and the thumbnail over it once there is one.
+// The square at the start of a row: an icon, over it the placeholder, and over that the thumbnail, once there is one.
 
+import { thumbnailOf, type UploadState } from './api'
+import { canvasOf, pixelsOf, type Dimensions } from './placeholder'
 import { iconFor } from './words'
 
 export class Picture {
   private url: string | null = null
   private img: HTMLImageElement | null = null
+  private placeholder: HTMLCanvasElement | null = null
   private asked = false
 
   /** stale is called once when the picture does not load: its link may have expired. */
@@ -18,12 +21,23 @@ export class Picture {
     box.querySelector('use')?.setAttribute('href', `#i-${iconFor(type, name)}`)
   }
 
-  show(url: string | null): void {
-    if (url === this.url) return
-    this.url = url
-    if (!url) return
+  show(state: UploadState): void {
+    const thumbnail = thumbnailOf(state)
+    if (!thumbnail || thumbnail.url === this.url) return
+    this.url = thumbnail.url
+    if (!this.img) this.hold(state.placeholder, thumbnail)
     const img = this.img ?? this.make()
-    img.src = url
+    img.width = thumbnail.width
+    img.height = thumbnail.height
+    img.src = thumbnail.url
+  }
+
+  private hold(placeholder: string | null, thumbnail: Dimensions): void {
+    const pixels = this.placeholder ? null : pixelsOf(placeholder)
+    if (!pixels) return
+    this.placeholder = canvasOf(pixels, thumbnail)
+    this.placeholder.dataset['testid'] = 'placeholder'
+    this.box.append(this.placeholder)
   }
 
   private make(): HTMLImageElement {
@@ -33,6 +47,11 @@ export class Picture {
     img.loading = 'lazy'
     img.decoding = 'async'
     img.dataset['testid'] = this.testid
+    img.addEventListener('load', () => {
+      // It would show through a picture that is not opaque.
+      this.placeholder?.remove()
+      this.placeholder = null
+    })
     img.addEventListener('error', () => {
       img.remove()
       this.img = null

@@ -1,11 +1,11 @@
 // The person's last uploads, from before this visit or from another device.
 
-import { ApiError, isSettled, thumbnailOf, type Api, type UploadState } from './api'
+import { ApiError, isSettled, type Api, type UploadState } from './api'
+import { need } from './dom'
 import * as format from './format'
 import { locale, t } from './i18n'
-import { Picture } from './picture'
 import { Poller } from './poller'
-import { need } from './rows'
+import { Results } from './results'
 import type { Token } from './token'
 import { serverStateText } from './words'
 
@@ -91,13 +91,13 @@ export class Recent {
     need<HTMLElement>(el, '.name').textContent = name
     need<HTMLElement>(el, '.detail').textContent = first.size === null ? '' : format.bytes(first.size, locale)
     for (const unused of el.querySelectorAll('progress, .actions')) unused.remove()
-    const picture = new Picture(need(el, '.picture'), first.type ?? '', name, 'recent-thumbnail', () => {
+    const results = new Results(el, first.type ?? '', name, 'recent-thumbnail', () => {
       void this.ask(first.id).catch(() => undefined)
     })
     const update = (state: UploadState): void => {
       el.dataset['status'] = state.status
       need<HTMLElement>(el, '.state').textContent = serverStateText(state)
-      picture.show(thumbnailOf(state))
+      results.show(state)
     }
     update(first)
     this.rows.set(first.id, { el, update })

@@ -1,9 +1,10 @@
 // The rows of the list. Only what changed is written, at most ten times a second.
 
+import { need, show, write } from './dom'
 import * as format from './format'
 import { locale, t } from './i18n'
 import { canRetry, type Item } from './item'
-import { Picture } from './picture'
+import { Results } from './results'
 import type { Uploads } from './uploads'
 import { stateText } from './words'
 
@@ -12,20 +13,13 @@ const flushMs = 100
 type Action = 'pause' | 'resume' | 'cancel' | 'retry'
 const actions: readonly Action[] = ['pause', 'resume', 'retry', 'cancel']
 
-/** The element of a fixed page; its absence is a mistake in index.html. */
-export function need<E extends Element>(root: ParentNode, selector: string): E {
-  const el = root.querySelector<E>(selector)
-  if (!el) throw new Error(`index.html has no ${selector}`)
-  return el
-}
-
 class Row {
   readonly el: HTMLElement
   private readonly bar: HTMLProgressElement
   private readonly state: HTMLElement
   private readonly detail: HTMLElement
   private readonly buttons: Record<Action, HTMLButtonElement>
-  private readonly picture: Picture
+  private readonly results: Results
   private cancelled = false
 
   constructor(template: HTMLTemplateElement, item: Item, stale: () => void) {
@@ -47,7 +41,7 @@ class Row {
       this.buttons[a].setAttribute('aria-label', t(a, { name }))
       this.buttons[a].title = t(a, { name })
     }
-    this.picture = new Picture(need(this.el, '.picture'), item.file.type, name, 'thumbnail', stale)
+    this.results = new Results(this.el, item.file.type, name, 'thumbnail', stale)
   }
 
   update(item: Item, hasToken: boolean): void {
@@ -63,7 +57,7 @@ class Row {
     show(this.buttons.resume, item.status === 'paused')
     show(this.buttons.retry, canRetry(item))
     show(this.buttons.cancel, waits || item.status === 'paused')
-    this.picture.show(item.thumbnail)
+    if (item.state) this.results.show(item.state)
     this.cancelled = item.status === 'cancelled'
   }
 
@@ -130,12 +124,4 @@ export class Rows {
     this.flush()
     if (button.hidden) this.rows.get(key)?.keepFocus()
   }
-}
-
-function write(el: HTMLElement, text: string): void {
-  if (el.textContent !== text) el.textContent = text
-}
-
-function show(el: HTMLElement, visible: boolean): void {
-  if (el.hidden === visible) el.hidden = !visible
 }

@@ -1,9 +1,9 @@
 // The card on top: how much is safe, how fast it goes, how long it takes, what went wrong.
 
+import { need } from './dom'
 import * as format from './format'
 import { locale, t } from './i18n'
 import { totals, type Totals } from './item'
-import { need } from './rows'
 import { secondsLeft } from './speed'
 import type { Uploads } from './uploads'
 

@@ -255,9 +255,8 @@ export class Uploads {
   }
 
   private apply(item: Item, state: UploadState): void {
-    const before = item.status + item.thumbnail
     applyState(item, state)
-    if (before !== item.status + item.thumbnail) this.changed(item)
+    this.changed(item) // of which a row writes only what is new
   }
 
   private async ask(id: string): Promise<boolean> {

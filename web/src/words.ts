@@ -43,6 +43,22 @@ export function serverStateText(state: UploadState): string {
   }
 }
 
+/** What a document says of itself. */
+export function aboutText(state: UploadState): string {
+  const pages = state.pages === null ? '' : state.pages === 1 ? t('pagesOne') : t('pages', { n: state.pages })
+  return [state.title?.trim(), pages].filter(Boolean).join(' · ')
+}
+
+/** Why what is to be seen of a file is not all of it, though the file is safe. */
+export function noteText(state: UploadState): string {
+  if (state.status !== 'completed') return ''
+  if (state.partial) return t(state.type?.startsWith('image/') ? 'partialPhoto' : 'partialFile')
+  if (!state.no_picture) return ''
+  // A reason newer than this page has no words here.
+  const key = `picture_${state.no_picture}`
+  return `${isKey(key) ? t(key) : t('noPicture')} ${t('fileIsSafe')}`
+}
+
 /** Which of the page's neutral pictures stands for a type. */
 export function iconFor(type: string, name: string): 'photo' | 'video' | 'pdf' | 'document' {
   if (type.startsWith('image/') || /\.(jpe?g|png|heic|heif|webp|gif|avif)$/i.test(name)) return 'photo'

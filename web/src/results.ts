@@ -1,0 +1,29 @@
+// What processing found out about a file, in its row: a picture, and what there is to say.
+
+import type { UploadState } from './api'
+import { need, show, write } from './dom'
+import { Picture } from './picture'
+import { aboutText, noteText } from './words'
+
+export class Results {
+  private readonly picture: Picture
+  private readonly about: HTMLElement
+  private readonly note: HTMLElement
+
+  constructor(row: HTMLElement, type: string, name: string, testid: string, stale: () => void) {
+    this.picture = new Picture(need(row, '.picture'), type, name, testid, stale)
+    this.about = need(row, '.about')
+    this.note = need(row, '.note')
+  }
+
+  show(state: UploadState): void {
+    this.picture.show(state)
+    say(this.about, aboutText(state))
+    say(this.note, noteText(state))
+  }
+}
+
+function say(el: HTMLElement, text: string): void {
+  write(el, text)
+  show(el, text !== '')
+}
