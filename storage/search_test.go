@@ -119,6 +119,28 @@ func TestCircles(t *testing.T) {
 	}
 }
 
+// What lies on the other side of the Earth is as far away as can be, however its angle is rounded.
+func TestOppositeSides(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1<<20)
+	r := randomly(t)
+	places := make([]place, 100)
+	for i := range places {
+		places[i].lat, places[i].lon = somewhere(r)
+	}
+	d.addPlaces(t, tenantOf(t, ctx), places)
+	for _, p := range places {
+		c := storage.Circle{Latitude: -p.lat, Longitude: p.lon - math.Copysign(180, p.lon), Radius: math.Pi*6371008.8 + 1}
+		if got := c.Distance(p.lat, p.lon); !(got > c.Radius-2 && got < c.Radius) {
+			t.Errorf("from %+v it is %v m", c, got)
+		}
+		if got := d.found(t, ctx, storage.Page{Near: &c, Limit: 1000}); len(got) != len(places) {
+			t.Errorf("from %+v %d places are found, of %d", c, len(got), len(places))
+		}
+	}
+}
+
 // somewhere returns a place, half of the time where longitudes end or meridians meet, in steps down to a metre from there.
 func somewhere(r *rand.Rand) (lat, lon float64) {
 	lat, lon = math.Asin(2*r.Float64()-1)*180/math.Pi, 360*r.Float64()-180
