@@ -10,6 +10,8 @@ const (
 	AuditUploadDelete   = "upload.delete"
 	AuditUploadRestore  = "upload.restore"
 	AuditUploadPurge    = "upload.purge"
+	AuditLetterRetry    = "dead_letter.retry"
+	AuditLetterDiscard  = "dead_letter.discard"
 	AuditBatchRename    = "batch.rename"
 	AuditBatchRetry     = "batch.retry"
 	AuditBatchCancel    = "batch.cancel"
@@ -31,6 +33,7 @@ func AuditActions() []string {
 	return []string{
 		AuditTenantEnter, AuditTenantExport, AuditRequestDeny,
 		AuditUploadContent, AuditUploadRetry, AuditUploadDelete, AuditUploadRestore, AuditUploadPurge,
+		AuditLetterRetry, AuditLetterDiscard,
 		AuditBatchRename, AuditBatchRetry, AuditBatchCancel,
 		AuditErasureRequest, AuditErasureApprove, AuditErasureCancel, AuditErasureDone,
 		AuditWebhookCreate, AuditWebhookUpdate, AuditWebhookRotate, AuditWebhookTest, AuditWebhookReplay, AuditWebhookDisable,

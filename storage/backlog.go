@@ -11,6 +11,7 @@ import (
 type Backlog struct {
 	Jobs    map[string]int64 // that process uploads, by River's state; discarded ones are dead letters
 	Uploads map[Status]int64 // by status, those that have not ended
+	Letters map[string]int64 // dead letters that wait for a decision, by step
 }
 
 // Backlog counts. It needs an operator's role.
@@ -28,7 +29,8 @@ func (db *DB) Backlog(ctx context.Context) (b Backlog, err error) {
 	if err != nil {
 		return Backlog{}, fmt.Errorf("count uploads: %w", err)
 	}
-	return b, nil
+	b.Letters, err = db.openLetters(ctx)
+	return b, err
 }
 
 func counts[K ~string](ctx context.Context, db *DB, sql string) (map[K]int64, error) {

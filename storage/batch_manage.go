@@ -136,7 +136,7 @@ func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		where u.tenant_id = $1 and u.id = any($2) and u.status = 'failed' and u.object_key is not null
 		  and not exists (
 			select from uploads o where o.tenant_id = $1 and o.user_id = u.user_id and o.client_id = u.client_id
-			and o.status not in ('failed', 'expired', 'cancelled', 'joined'))
+			and o.status not in ('failed', 'expired', 'cancelled', 'joined') and o.deleted_at is null)
 		returning u.id`, tx.Tenant, ids)
 	if err != nil {
 		return nil, fmt.Errorf("retry uploads: %w", err)
@@ -147,6 +147,9 @@ func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 	}
 	if len(retried) == 0 {
 		return nil, nil
+	}
+	if err := tx.answerLetters(ctx, retried); err != nil {
+		return nil, err
 	}
 	entries := make([]Entry, len(retried))
 	for i := range entries {

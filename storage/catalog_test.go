@@ -27,6 +27,8 @@ var restrictions = map[string]string{
 		" OR ((completed_at IS NOT NULL) AND (NOT failed)))) check " + narrowed,
 	"uploads.undeleted": "ALL to {public} using ((deleted_at IS NULL) OR (COALESCE(current_setting('app.deleted'::text, true), ''::text) <> ''::text))" +
 		" check true",
+	"dead_letters.scope": "ALL to {public} using (EXISTS ( SELECT\n   FROM uploads u\n" +
+		"  WHERE ((u.tenant_id = dead_letters.tenant_id) AND (u.id = dead_letters.upload_id)))) check ",
 	"audit.whole": "SELECT to {public} using " + unscoped + " check ",
 }
 

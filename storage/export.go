@@ -50,6 +50,7 @@ var NotExported = map[string]string{
 	"webhook_deliveries": "attempts to tell others of announcements",
 	"event_tickets":      "secrets of listeners, good for half a minute",
 	"findings":           "what processing has come to; when it ends, it stands in the uploads",
+	"dead_letters":       "what failed inside, for whoever operates the installation; the timelines tell the tenant what became of its uploads",
 	"announcements":      "what others are still to be told of; the timelines tell the same",
 }
 

@@ -64,6 +64,7 @@ func TestRoles(t *testing.T) {
 		"select sealed from webhook_secrets", "update webhook_secrets set sealed = 'x'", "delete from webhook_secrets",
 		"delete from webhook_deliveries", "update webhook_deliveries set endpoint_id = id", "update announcements set type = 'x'",
 		"update audit set actor = 'x'", "delete from audit", "truncate audit",
+		"update dead_letters set error = 'x'", "delete from dead_letters", "insert into dead_letters (attempts) values (1)",
 		"update erasures set requested_by = 'x'", "delete from erasures", "update audit set actor = 'x'", "delete from audit", "truncate audit",
 		"update tenants set quota_bytes = 1", "insert into tenants (id, name, quota_bytes) values (gen_random_uuid(), 'x', 1)",
 		"insert into derivatives default values", "update goose_db_version set version_id = 0",
@@ -127,6 +128,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into tails values ('%[1]s', '%[2]s', 0, 'x');
 		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
 		insert into findings values ('%[1]s', '%[2]s', '{scan}', '{}');
+		insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts) values ('%[1]s', '%[2]s', '%[2]s', 'x', 'scan', 'x', 3);
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me;
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');

@@ -58,11 +58,12 @@ func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) error {
 	return tx.appendIf(ctx, id, e, "true")
 }
 
-// AppendOnce appends an entry unless the upload's timeline has one with the same event and detail. Work
-// that is repeated for hours while a dependency is away says so once.
+// AppendOnce appends an entry unless the upload's timeline has one with the same event and detail since it was uploaded, or
+// retried, last. Work that is repeated for hours while a dependency is away says so once.
 func (tx Tx) AppendOnce(ctx context.Context, id uuid.UUID, e Entry) error {
 	return tx.appendIf(ctx, id, e, `not exists (
-		select from timeline where tenant_id = $1 and upload_id = $2 and event = $3 and detail = $9)`)
+		select from timeline where tenant_id = $1 and upload_id = $2 and event = $3 and detail = $9
+		and seq > coalesce((select max(seq) from timeline where tenant_id = $1 and upload_id = $2 and event = 'uploaded'), 0))`)
 }
 
 func (tx Tx) appendIf(ctx context.Context, id uuid.UUID, e Entry, condition string) error {
