@@ -13,6 +13,12 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
+// Where an attempt is before its first step and behind its last.
+const (
+	stepBegin  = "begin"
+	stepRecord = "record"
+)
+
 // An attempt is one run of the steps over one upload. It keeps what the timeline is told of them until the
 // transaction that ends the attempt.
 type attempt struct {
@@ -27,7 +33,7 @@ type attempt struct {
 }
 
 func (p *Pool) newAttempt(job *rivertype.JobRow, args Args) *attempt {
-	return &attempt{job: job, db: p.db, args: args, number: job.Attempt, began: time.Now(), at: "begin", metrics: p.metrics}
+	return &attempt{job: job, db: p.db, args: args, number: job.Attempt, began: time.Now(), at: stepBegin, metrics: p.metrics}
 }
 
 // keep keeps what the steps have found so far for the next attempt, if this one is still the one that runs.

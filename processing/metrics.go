@@ -46,8 +46,9 @@ type Depth struct {
 }
 
 var (
-	jobsDesc    = prometheus.NewDesc("tramo_jobs", "Processing jobs by state, over all tenants; discarded ones are dead letters.", []string{"state"}, nil)
+	jobsDesc    = prometheus.NewDesc("tramo_jobs", "Processing jobs by state, over all tenants; those of dead letters are discarded, and kept for 90 days.", []string{"state"}, nil)
 	quotaDesc   = prometheus.NewDesc("tramo_tenant_quota_used_ratio", "What is charged to a tenant's quota, as a share of it. Tenants are warned at 0.8 and 0.95.", []string{"tenant"}, nil)
+	lettersDesc = prometheus.NewDesc("tramo_dead_letters", "Uploads whose processing was given up and that wait for somebody's decision, by the step that failed, over all tenants.", []string{"step"}, nil)
 	uploadsDesc = prometheus.NewDesc("tramo_uploads", "Uploads that have not ended, by status, over all tenants.", []string{"status"}, nil)
 )
 
@@ -56,6 +57,7 @@ func (*Depth) Describe(ch chan<- *prometheus.Desc) {
 	ch <- jobsDesc
 	ch <- uploadsDesc
 	ch <- quotaDesc
+	ch <- lettersDesc
 }
 
 // Collect implements [prometheus.Collector].
@@ -73,6 +75,12 @@ func (d *Depth) Collect(ch chan<- prometheus.Metric) {
 	}
 	for status, n := range b.Uploads {
 		ch <- prometheus.MustNewConstMetric(uploadsDesc, prometheus.GaugeValue, float64(n), string(status))
+	}
+	for _, step := range lastSteps() {
+		b.Letters[step] += 0 // what never failed is told, too
+	}
+	for step, n := range b.Letters {
+		ch <- prometheus.MustNewConstMetric(lettersDesc, prometheus.GaugeValue, float64(n), step)
 	}
 	d.collectQuotas(ctx, ch)
 }

@@ -2,7 +2,6 @@ package processing
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +25,7 @@ const (
 	fetchCooldown = 20 * time.Millisecond
 	pollInterval  = 250 * time.Millisecond // covers a lost notification
 	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops
-	keepDead      = 90 * 24 * time.Hour    // how long dead letters are kept
+	keepDead      = 90 * 24 * time.Hour    // how long the jobs of dead letters are kept
 )
 
 // ScanReply is how long the pool waits for clamd's verdict once it has everything. It is above clamd's own
@@ -151,7 +150,7 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 		return river.JobSnooze(w.pool.BusyDelay)
 	case err != nil && job.Attempt >= job.MaxAttempts:
 		log.ErrorContext(ctx, "upload is a dead letter", slog.Any("err", err))
-		return errors.Join(err, w.pool.bury(ctx, job.JobRow, job.Args, a))
+		return errors.Join(err, w.pool.bury(ctx, a, a.at, err))
 	case err != nil:
 		log.WarnContext(ctx, "processing failed and is tried again", slog.Int("attempt", job.Attempt), slog.Any("err", err))
 		w.pool.retries(ctx, job.JobRow, job.Args, a)
@@ -164,7 +163,7 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 // settle writes the outcome and the job's completion in one transaction, unless another attempt of the job
 // has taken over: River does not fence attempts.
 func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome, a *attempt) error {
-	a.at = "record"
+	a.at = stepRecord
 	var before bool // another job ended the upload
 	err := w.pool.db.InTenant(ctx, func(tx storage.Tx) error {
 		if err := ownAttempt(ctx, tx, job.JobRow); err != nil {
@@ -185,68 +184,6 @@ func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome, 
 	}
 	if !before {
 		w.pool.metrics.outcomes.WithLabelValues(string(out.status())).Inc()
-	}
-	return nil
-}
-
-// DeadLetter is why an upload fails whose processing failed for good.
-func DeadLetter() storage.Failure {
-	return storage.Failure{
-		Reason: storage.ReasonDeadLettered,
-		Detail: "The file is safe, but it could not be processed. Your administrator can find out why.",
-	}
-}
-
-// bury records on the upload that its job is about to become a dead letter. The job's own time may be over.
-func (p *Pool) bury(ctx context.Context, job *rivertype.JobRow, args Args, a *attempt) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buryTime)
-	defer cancel()
-	ctx = asWorker(ctx, args)
-	err := p.db.InTenant(ctx, func(tx storage.Tx) error {
-		if err := ownAttempt(ctx, tx, job); err != nil {
-			return err
-		}
-		if err := a.tell(ctx, tx, args); err != nil {
-			return err
-		}
-		return tx.Fail(ctx, args.UploadID, DeadLetter())
-	})
-	if err != nil {
-		return fmt.Errorf("record dead letter: %w", err)
-	}
-	p.metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
-	return nil
-}
-
-// An undertaker buries uploads whose job panicked on its last attempt. Jobs that fail bury them themselves, and what
-// no worker lived to bury the reconciler finds.
-type undertaker struct{ pool *Pool }
-
-// HandleError implements [river.ErrorHandler].
-func (*undertaker) HandleError(context.Context, *rivertype.JobRow, error) *river.ErrorHandlerResult {
-	return nil
-}
-
-// HandlePanic implements [river.ErrorHandler].
-func (u *undertaker) HandlePanic(ctx context.Context, job *rivertype.JobRow, cause any, stack string) *river.ErrorHandlerResult {
-	ctx = inTraceOf(ctx, job)
-	u.pool.log.ErrorContext(ctx, "processing panicked", slog.Int64("job_id", job.ID), slog.Any("err", cause), slog.String("stack", stack))
-	if job.Kind != (Args{}).Kind() {
-		return nil
-	}
-	var args Args
-	err := json.Unmarshal(job.EncodedArgs, &args)
-	a := u.pool.newAttempt(job, args) // what was known of it is gone with the panic
-	a.at = "worker"
-	switch {
-	case err != nil:
-	case job.Attempt < job.MaxAttempts:
-		u.pool.retries(ctx, job, args, a)
-	default:
-		err = u.pool.bury(ctx, job, args, a)
-	}
-	if err != nil {
-		u.pool.log.ErrorContext(ctx, "dead letter not recorded", slog.Int64("job_id", job.ID), slog.Any("err", err))
 	}
 	return nil
 }
