@@ -25,6 +25,7 @@ const (
 	KindExpired          Kind = "expired"
 	KindMissingJob       Kind = "missing_job"
 	KindDeadJob          Kind = "dead_job"
+	KindMissingLetter    Kind = "missing_letter"
 	KindUnownedTail      Kind = "unowned_tail"
 	KindUnownedMultipart Kind = "unowned_multipart"
 	KindUnownedObject    Kind = "unowned_object"
@@ -53,6 +54,7 @@ func (r *Reconciler) quick(ctx context.Context) []check {
 		{KindExpired, "expire it", r.uploads(ctx, KindExpired, storage.Idle, r.Expiry), r.expire},
 		{KindMissingJob, "enqueue its processing", r.uploads(ctx, KindMissingJob, storage.WithoutJob, r.StuckGrace), r.enqueue},
 		{KindDeadJob, "fail it", r.uploads(ctx, KindDeadJob, storage.DeadJob, r.StuckGrace), r.bury},
+		{KindMissingLetter, "write its dead letter", r.uploads(ctx, KindMissingLetter, storage.Unlettered, r.StuckGrace), r.writeLetter},
 		{KindUnfiledUploads, "file them in a batch", r.labels(ctx), r.fileLabel},
 		{KindUnsettledBatch, "end it", r.unsettled(ctx), r.settleBatch},
 		{KindUnownedTail, "delete what is nobody's", r.uploads(ctx, KindUnownedTail, storage.UnownedTail, r.StuckGrace), r.dropTail},

@@ -101,12 +101,25 @@ func (r *Reconciler) bury(ctx context.Context, f Finding) error {
 		if err := tx.Confirm(ctx, f.Upload, storage.DeadJob, r.StuckGrace); err != nil {
 			return err
 		}
-		return tx.Fail(ctx, f.Upload, processing.DeadLetter())
+		return processing.BuryLost(ctx, tx, f.Upload)
 	})
 	if err == nil {
 		r.Uploads.became(storage.Failed)
 	}
 	return err
+}
+
+func (r *Reconciler) writeLetter(ctx context.Context, f Finding) error {
+	return r.repaired(ctx, f, func(tx storage.Tx) error {
+		if err := tx.Confirm(ctx, f.Upload, storage.Unlettered, r.StuckGrace); err != nil {
+			return err
+		}
+		u, err := tx.Upload(ctx, f.Upload)
+		if err != nil {
+			return err
+		}
+		return processing.WriteMissingLetter(ctx, tx, u)
+	})
 }
 
 func (r *Reconciler) dropTail(ctx context.Context, f Finding) error {

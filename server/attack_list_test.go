@@ -14,7 +14,7 @@ import (
 // attacks are tried on every route. Whoever adds a route adds what can be tried there: a test looks whether any is left
 // out. What they name is made in [newVictim].
 var attacks = slices.Concat(attacksOnUploads, attacksByForm, attacksOnDeleted, attacksOnBatches, attacksOnErasures, attacksOnTenants,
-	attacksOnAudit, attacksOnWebhooks, attacksOnEvents)
+	attacksOnAudit, attacksOnDeadLetters, attacksOnWebhooks, attacksOnEvents)
 
 // simply is an attack that is a method and a path, with {kinds} of the victim's in it, and headers likewise.
 func simply(route, path string, headers ...string) attack {
@@ -150,6 +150,20 @@ var attacksOnAudit = []attack{
 	simply("GET /api/audit", "/api/audit?subject={upload}"),
 	simply("GET /api/audit", "/api/audit?actor={user}"),
 	simply("GET /api/audit", "/api/audit?cursor={seq}"),
+}
+
+var attacksOnDeadLetters = []attack{
+	simply("GET /api/admin/dead-letters", "/api/admin/dead-letters"),
+	simply("GET /api/admin/dead-letters", "/api/admin/dead-letters?state=all&cursor={letter}"),
+	simply("GET /api/admin/dead-letters/:id", "/api/admin/dead-letters/{letter}"),
+	simply("GET /api/admin/dead-letters/:id", "/api/admin/dead-letters/{dead}"),
+	toStrangers(simply("GET /api/admin/dead-letters/:id", "/api/admin/dead-letters/{letter}", "Tramo-Tenant", "{tenant}")),
+	simply("DELETE /api/admin/dead-letters/:id", "/api/admin/dead-letters/{letter}"),
+	with("", "POST /api/admin/dead-letters/:id/retry", "/api/admin/dead-letters/{letter}/retry"),
+	withJSON("POST /api/admin/dead-letters/retry", "/api/admin/dead-letters/retry", `{"ids":["{letter}"]}`),
+	withJSON("POST /api/admin/dead-letters/retry", "/api/admin/dead-letters/retry", `{"all":true}`),
+	withJSON("POST /api/admin/dead-letters/retry", "/api/admin/dead-letters/retry", `{"step":"scan"}`),
+	with("", "POST /api/uploads/:id/retry", "/api/uploads/{dead}/retry"),
 }
 
 var attacksOnWebhooks = []attack{

@@ -67,7 +67,7 @@ func (s *slowUpload) finish(t *testing.T, u user) {
 }
 
 // newVictim is somebody with one of each kind: an upload that is being written, one that is complete, with a picture, a
-// partial one, one that failed, one that is deleted, a batch, erasures, an endpoint, names, and an audit log.
+// partial one, one that failed, one that died and its letter, one that is deleted, a batch, erasures, an endpoint, names, and an audit log.
 func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	t.Helper()
 	u = s.user
@@ -107,10 +107,14 @@ func (s *site) addEnded(t *testing.T, u user, v victim) {
 		u.patch(url, 0, strings.NewReader("completo!!")).want(t, 204, "")
 		return url
 	}
-	failed, deleted := send(), send()
+	failed, deleted, dead := send(), send(), send()
 	s.exec(t, `update uploads set status = 'failed', failure_reason = 'unreadable' where id = $1`, idOf(failed))
 	s.completeAt(t, u, deleted, v["project"])
 	u.do("DELETE", deleted, nil).want(t, 204, "")
+	s.exec(t, `update uploads set status = 'failed', failure_reason = 'dead_lettered' where id = $1`, idOf(dead))
+	v["dead"], v["letter"] = idOf(dead).String(), uuid.Must(uuid.NewV7()).String()
+	s.exec(t, `insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts)
+		values ($1, $2, $3, 'process_upload', 'scan', 'completo!! secreto.txt', 3)`, u.who.Tenant, v["letter"], v["dead"])
 	v["failed"], v["deleted"] = idOf(failed).String(), idOf(deleted).String()
 }
 
@@ -179,6 +183,7 @@ func (s *site) rowsOf(t *testing.T, u user) string {
 			union all select concat_ws(' ', 'audit', actor, action) from audit where tenant_id = $1 and actor = $2
 			union all select concat_ws(' ', 'batch', b.*) from batches b where tenant_id = $1 and user_id = $2
 			union all select concat_ws(' ', 'erasure', e.*) from erasures e where tenant_id = $1
+			union all select concat_ws(' ', 'letter', d.*) from dead_letters d where tenant_id = $1
 			union all select concat_ws(' ', 'endpoint', e.*) from webhook_endpoints e where tenant_id = $1
 			union all select concat_ws(' ', 'secret', e.*) from webhook_secrets e where tenant_id = $1
 			union all select concat_ws(' ', 'delivery', e.*) from webhook_deliveries e where tenant_id = $1

@@ -122,8 +122,9 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: queue,
 			Metrics: finisher.Metrics, Log: log,
 		},
-		Erasures: &hooks.Erasures{DB: s.API, Queue: queue, Log: log},
-		Receipts: receipts, Tracers: noop.NewTracerProvider(),
+		Erasures:    &hooks.Erasures{DB: s.API, Queue: queue, Log: log},
+		DeadLetters: &hooks.DeadLetters{DB: s.API, Queue: queue, Uploads: finisher.Metrics, Log: log},
+		Receipts:    receipts, Tracers: noop.NewTracerProvider(),
 		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Log: log,
 	}
 	for _, option := range options {

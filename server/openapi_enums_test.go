@@ -47,15 +47,16 @@ func TestEnumsAreTheConstants(t *testing.T) {
 			schemas["AnnouncementTypes"].Value.Items.Value,
 			without(constantsOf(t, "storage", "", "Announce"), "webhook.test"), // which is sent whatever an endpoint wants
 		},
-		"states of batches":    {schemas["BatchState"].Value, constantsOf(t, "storage", "BatchState", "")},
-		"states of deliveries": {schemas["DeliveryState"].Value, constantsOf(t, "storage", "DeliveryState", "")},
-		"why one is disabled":  {property("WebhookFields", "disabled_reason"), constantsOf(t, "storage", "", "Disabled")},
-		"errors of deliveries": {property("Delivery", "last_error"), append(constantsOf(t, "processing/webhook", "", "error"), constantsOf(t, "storage", "", "WebhookError")...)},
-		"states of erasures":   {property("Erasure", "state"), constantsOf(t, "storage", "ErasureState", "")},
-		"what is erased":       {property("Erasure", "kind"), constantsOf(t, "storage", "", "Erase")},
-		"actions of the audit": {property("AuditEntry", "action"), constantsOf(t, "storage", "", "Audit")},
-		"roles":                {schemas["Role"].Value, constantsOf(t, "tenant", "Role", "")},
-		"messages of a stream": {property("Event", "event"), constantsOf(t, "server", "", "event")},
+		"states of batches":      {schemas["BatchState"].Value, constantsOf(t, "storage", "BatchState", "")},
+		"states of dead letters": {schemas["DeadLetterState"].Value, constantsOf(t, "storage", "LetterState", "")},
+		"states of deliveries":   {schemas["DeliveryState"].Value, constantsOf(t, "storage", "DeliveryState", "")},
+		"why one is disabled":    {property("WebhookFields", "disabled_reason"), constantsOf(t, "storage", "", "Disabled")},
+		"errors of deliveries":   {property("Delivery", "last_error"), append(constantsOf(t, "processing/webhook", "", "error"), constantsOf(t, "storage", "", "WebhookError")...)},
+		"states of erasures":     {property("Erasure", "state"), constantsOf(t, "storage", "ErasureState", "")},
+		"what is erased":         {property("Erasure", "kind"), constantsOf(t, "storage", "", "Erase")},
+		"actions of the audit":   {property("AuditEntry", "action"), constantsOf(t, "storage", "", "Audit")},
+		"roles":                  {schemas["Role"].Value, constantsOf(t, "tenant", "Role", "")},
+		"messages of a stream":   {property("Event", "event"), constantsOf(t, "server", "", "event")},
 	} {
 		var described []string
 		for _, v := range c.described.Enum {

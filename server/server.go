@@ -68,20 +68,21 @@ func (c Config) Validate() error {
 
 // Parts are what a Server puts on the network.
 type Parts struct {
-	DB        *storage.DB
-	Bucket    *object.Bucket
-	Store     *object.Store
-	Locker    handler.Locker
-	Admission *hooks.Admission
-	Batches   *hooks.Batches
-	Receipts  *hooks.Receipts
-	Webhooks  *webhook.Endpoints
-	Erasures  *hooks.Erasures
-	Verifier  *Verifier
-	Metrics   *Metrics
-	Limits    *Limits // nil for none
-	Tracers   trace.TracerProvider
-	Log       *slog.Logger
+	DB          *storage.DB
+	Bucket      *object.Bucket
+	Store       *object.Store
+	Locker      handler.Locker
+	Admission   *hooks.Admission
+	Batches     *hooks.Batches
+	Receipts    *hooks.Receipts
+	Webhooks    *webhook.Endpoints
+	Erasures    *hooks.Erasures
+	DeadLetters *hooks.DeadLetters
+	Verifier    *Verifier
+	Metrics     *Metrics
+	Limits      *Limits // nil for none
+	Tracers     trace.TracerProvider
+	Log         *slog.Logger
 }
 
 // A Server serves Tramo's API and page.
@@ -118,6 +119,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeContent(api)
 	s.routeBatches(api)
 	s.routeErasure(api)
+	s.routeDeadLetters(api)
 	s.routeAudit(api)
 	s.routeTenant(api)
 	s.routeEvents(e, api)

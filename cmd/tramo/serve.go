@@ -160,20 +160,21 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	}
 	batches := &hooks.Batches{BatchConfig: k.batches, DB: db, Policy: k.policy, Queue: queue, Metrics: finisher.Metrics, Log: k.log}
 	return server.Parts{
-		DB:        db,
-		Bucket:    bucket,
-		Store:     store,
-		Locker:    object.Locker{Leases: leases, Log: k.log},
-		Admission: &hooks.Admission{DB: db, Policy: k.policy, Log: k.log},
-		Batches:   batches,
-		Receipts:  receipts,
-		Webhooks:  webhooks,
-		Erasures:  &hooks.Erasures{DB: db, Queue: queue, Log: k.log},
-		Verifier:  verifier,
-		Metrics:   server.NewMetrics(registry),
-		Limits:    limits,
-		Tracers:   telemetry.NewTracerProvider(),
-		Log:       k.log,
+		DB:          db,
+		Bucket:      bucket,
+		Store:       store,
+		Locker:      object.Locker{Leases: leases, Log: k.log},
+		Admission:   &hooks.Admission{DB: db, Policy: k.policy, Log: k.log},
+		Batches:     batches,
+		Receipts:    receipts,
+		Webhooks:    webhooks,
+		Erasures:    &hooks.Erasures{DB: db, Queue: queue, Log: k.log},
+		DeadLetters: &hooks.DeadLetters{DB: db, Queue: queue, Uploads: finisher.Metrics, Log: k.log},
+		Verifier:    verifier,
+		Metrics:     server.NewMetrics(registry),
+		Limits:      limits,
+		Tracers:     telemetry.NewTracerProvider(),
+		Log:         k.log,
 	}, nil
 }
 

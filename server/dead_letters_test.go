@@ -1,0 +1,214 @@
+package server_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/tenant"
+)
+
+type letterAnswer struct {
+	ID        string
+	UploadID  string `json:"upload_id"`
+	State     string
+	Step      string
+	Error     string
+	Attempts  int
+	JobID     *int64  `json:"job_id"`
+	TraceID   *string `json:"trace_id"`
+	DiedAt    time.Time
+	RetriedBy *string `json:"retried_by"`
+}
+
+type letterPage struct {
+	Items []letterAnswer
+	Next  *string
+}
+
+// die makes an upload of the user's whose processing was given up at the step, and returns its address and its letter's.
+func (s *site) die(t *testing.T, u user, step string) (upload, letter string) {
+	t.Helper()
+	upload = u.create(5, "Upload-Metadata", metadata("project", u.project()))
+	u.patch(upload, 0, strings.NewReader("hello")).want(t, 204, "")
+	s.exec(t, `update uploads set status = 'failed', failure_reason = 'dead_lettered', failure_detail = 'It is safe.' where id = $1`, idOf(upload))
+	id := uuid.Must(uuid.NewV7())
+	s.exec(t, `insert into dead_letters (tenant_id, id, upload_id, job_id, kind, step, error, attempts, trace_id)
+		values ($1, $2, $3, 7, 'process_upload', $4, 'the disk is on fire', 3, 'abc')`, u.who.Tenant, id, idOf(upload), step)
+	s.exec(t, `delete from river_job where args->>'upload_id' = $1`, idOf(upload).String())
+	return upload, u.base() + "/api/admin/dead-letters/" + id.String()
+}
+
+func (s *site) rootOf(t *testing.T, u user) user {
+	t.Helper()
+	return s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "root", tenant.Admin })
+}
+
+func (s *site) jobsOf(t *testing.T, upload string) (n int) {
+	t.Helper()
+	must(t, s.admin.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, idOf(upload).String()).Scan(&n))
+	return n
+}
+
+// An admin reads why an upload died, and the tenant does not; retries it, once; and discards what is not worth it.
+func TestDeadLetters(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.user
+	upload, letter := s.die(t, u, "scan")
+	other, rest := s.die(t, u, "pictures")
+	root := s.rootOf(t, u)
+	list := u.base() + "/api/admin/dead-letters"
+
+	page := readAs[letterPage](t, root.do("GET", list+"?limit=1&since=2026-01-01T00:00:00Z", nil), 200)
+	if len(page.Items) != 1 || page.Items[0].UploadID != idOf(other).String() || page.Next == nil {
+		t.Fatalf("got %+v", page)
+	}
+	page = readAs[letterPage](t, root.do("GET", list+"?limit=1&cursor="+*page.Next, nil), 200)
+	if len(page.Items) != 1 || page.Items[0].UploadID != idOf(upload).String() {
+		t.Fatalf("got %+v", page)
+	}
+	d := page.Items[0]
+	if d.State != "open" || d.Step != "scan" || d.Error != "the disk is on fire" || d.Attempts != 3 || *d.JobID != 7 || *d.TraceID != "abc" {
+		t.Errorf("got %+v", d)
+	}
+	for _, path := range []string{upload, upload + "/timeline", u.uploads} {
+		for _, who := range []user{u, root} {
+			if a := who.do("GET", path, nil); a.status != 200 || strings.Contains(string(a.body), "fire") {
+				t.Errorf("GET %s: %d %s", path, a.status, a.body)
+			}
+		}
+	}
+	for _, query := range []string{"?step=scan", "?kind=process_upload&step=scan&state=all"} {
+		if page := readAs[letterPage](t, root.do("GET", list+query, nil), 200); len(page.Items) != 1 || page.Items[0].ID != d.ID {
+			t.Errorf("%s: got %+v", query, page)
+		}
+	}
+
+	got := readAs[letterAnswer](t, root.do("POST", letter+"/retry", nil), 200)
+	if got.State != "retried" || *got.RetriedBy != "root" || u.upload(upload).Status != "uploaded" || s.jobsOf(t, upload) != 1 {
+		t.Errorf("got %+v, %+v, %d jobs", got, u.upload(upload), s.jobsOf(t, upload))
+	}
+	root.do("POST", letter+"/retry", nil).want(t, 409, "nothing-to-retry")
+	if n := s.jobsOf(t, upload); n != 1 {
+		t.Errorf("there are %d jobs", n)
+	}
+	for range 2 {
+		root.do("DELETE", rest, nil).want(t, 204, "")
+	}
+	if got := readAs[letterAnswer](t, root.do("GET", rest, nil), 200); got.State != "discarded" || u.upload(other).Status != "failed" {
+		t.Errorf("got %+v", got)
+	}
+	if page := readAs[letterPage](t, root.do("GET", list, nil), 200); len(page.Items) != 0 {
+		t.Errorf("still open: %+v", page)
+	}
+	u.do("DELETE", other, nil).want(t, 204, "")
+	root.do("GET", rest, nil).want(t, 404, "not-found")
+	root.do("POST", rest+"/retry", nil).want(t, 404, "not-found")
+	for _, query := range []string{"?state=dead", "?since=yesterday", "?cursor=1", "?limit=0", "?step=%00"} {
+		root.do("GET", list+query, nil).want(t, 400, "bad-request")
+	}
+}
+
+// An admin of another tenant enters, on record, and acts there.
+func TestAdminEntersForDeadLetters(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.user
+	upload, letter := s.die(t, u, "scan")
+	root := s.rootOf(t, s.newTenant(t))
+	root.do("POST", letter+"/retry", nil).want(t, 404, "not-found")
+	root.do("POST", letter+"/retry", nil, "Tramo-Tenant", u.who.Tenant.String()).want(t, 200, "")
+	if n := s.jobsOf(t, upload); n != 1 {
+		t.Errorf("there are %d jobs", n)
+	}
+	var home uuid.UUID
+	must(t, s.admin.QueryRow(t.Context(), `select home_tenant from audit where tenant_id = $1 and action = 'dead_letter.retry'`, u.who.Tenant).Scan(&home))
+	if home != root.who.Tenant {
+		t.Errorf("the audit log says %s", home)
+	}
+}
+
+// Many are retried by their ids, by what they died of, or all, each by itself.
+func TestRetryManyDeadLetters(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.user
+	root := s.rootOf(t, u)
+	type answer struct {
+		Retried int
+		Left    []struct{ ID, Type, Detail string }
+		More    bool
+	}
+	ask := func(body string) answer {
+		t.Helper()
+		return readAs[answer](t, root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(body), "Content-Type", "application/json"), 200)
+	}
+	_, one := s.die(t, u, "scan")
+	_, two := s.die(t, u, "scan")
+	stranger := uuid.NewString()
+	ids, err := json.Marshal([]string{idOf(one).String(), stranger, idOf(one).String()})
+	must(t, err)
+	got := ask(fmt.Sprintf(`{"ids":%s}`, ids))
+	if got.Retried != 1 || len(got.Left) != 1 || got.Left[0].ID != stranger || got.Left[0].Type != "/problems/not-found" || got.More {
+		t.Errorf("got %+v", got)
+	}
+	pictures, _ := s.die(t, u, "pictures")
+	if got := ask(`{"step":"scan","since":"2026-01-01T00:00:00Z"}`); got.Retried != 1 || len(got.Left) != 0 {
+		t.Errorf("got %+v", got)
+	}
+	if got := readAs[letterAnswer](t, root.do("GET", two, nil), 200); got.State != "retried" {
+		t.Errorf("got %+v", got)
+	}
+	if got := u.upload(pictures); got.Status != "failed" {
+		t.Errorf("got %+v", got)
+	}
+	if got := ask(`{"since":"2100-01-01T00:00:00Z"}`); got.Retried != 0 {
+		t.Errorf("got %+v", got)
+	}
+	if got := ask(`{"all":true}`); got.Retried != 1 {
+		t.Errorf("got %+v", got)
+	}
+	many := strings.TrimSuffix(strings.Repeat(`"`+stranger+`",`, 201), ",")
+	for _, body := range []string{``, `{}`, `[]`, `{"all":false}`, `{"all":true,"step":"scan"}`, `{"ids":[]}`, `{"ids":["x"]}`, `{"what":1}`, `{"all":true}{}`,
+		`{"ids":[` + many + `]}`, `{"step":"\u0000"}`} {
+		root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(body), "Content-Type", "application/json").want(t, 400, "bad-request")
+	}
+}
+
+// More than one request retries are more.
+func TestRetryMoreDeadLettersThanOneRequestTakes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.user
+	root := s.rootOf(t, u)
+	_, letter := s.die(t, u, "scan")
+	// Copies, which cost less than uploads of their own: 202 in all.
+	s.exec(t, `with new as (
+			insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes, status, failure_reason, object_key)
+			select tenant_id, gen_random_uuid(), user_id, project, metadata, size, charged_bytes, status, failure_reason, object_key
+			from uploads, generate_series(1, 201) where id = (select upload_id from dead_letters where id = $1)
+			returning tenant_id, id)
+		, held as (insert into contents (tenant_id, upload_id) select * from new)
+		insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts)
+		select tenant_id, id, id, 'process_upload', 'scan', 'x', 3 from new`, idOf(letter))
+	ask := func() (a struct {
+		Retried int
+		More    bool
+	}) {
+		answer := root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(`{"all":true}`), "Content-Type", "application/json")
+		answer.want(t, 200, "")
+		must(t, json.Unmarshal(answer.body, &a))
+		return a
+	}
+	if a := ask(); a.Retried != 200 || !a.More {
+		t.Errorf("got %+v", a)
+	}
+	if a := ask(); a.Retried != 2 || a.More {
+		t.Errorf("got %+v", a)
+	}
+}
