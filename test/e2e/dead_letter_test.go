@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+type deadLetter struct {
+	ID       string
+	UploadID string `json:"upload_id"`
+	State    string
+	Step     string
+	Error    string
+	Attempts int
+	TraceID  string `json:"trace_id"`
+}
+
+func (u user) deadLetters(at replica, query string) []deadLetter {
+	u.t.Helper()
+	a := u.do("GET", at.url+"/api/admin/dead-letters"+query, nil)
+	if a.status != http.StatusOK {
+		u.t.Fatalf("%d %s", a.status, a.body)
+	}
+	var page struct{ Items []deadLetter }
+	must(u.t, json.Unmarshal(a.body, &page))
+	return page.Items
+}
+
+// jobs runs tramo jobs with the operator's login.
+func (y *yard) jobs(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	return stack.Run(t.Context(), stack.ProcessConfig{
+		Path: y.bin.Path("tramo"), Args: append([]string{"jobs"}, args...), Env: y.env("tramo_worker"),
+	})
+}
+
+// Somebody overwrites objects in the bucket: their uploads die, each with a letter that an admin reads and nobody else. What
+// is retried too early dies again. Once the objects are repaired the uploads are retried, one by the API and one by an
+// operator's command, and completed; one is discarded. The metric follows.
+func TestDeadLetterAndBack(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	u := y.user(t)
+	token, err := y.run(t.Context(), "tramo", "token", "--tenant", "acme", "--user", "root", "--role", "admin")
+	must(t, err)
+	root := user{t: t, token: strings.TrimSpace(token)}
+	photos := make(map[string][]byte) // by where they are kept
+	var urls []string
+	for i := range 3 {
+		photo := stack.PNG(10+i, 10)
+		url := u.send(y.server, photo, "filetype", "image/png")
+		var key string
+		must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, idOf(url)).Scan(&key))
+		photos[key], urls = photo, append(urls, url)
+		y.overwrite(t, key, append([]byte{^photo[0]}, photo[1:]...))
+	}
+	w, err := y.work(t.Context(), "TRAMO_S3_BUCKET="+y.bucket, "TRAMO_RETRY_DELAY=10ms")
+	must(t, err)
+	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	byUpload := func(query string) map[string]deadLetter {
+		found := make(map[string]deadLetter)
+		for _, d := range root.deadLetters(y.server, query) {
+			found[d.UploadID] = d
+		}
+		return found
+	}
+	for _, url := range urls {
+		up, _ := u.await(url)
+		if up.Status != "failed" || up.Failure.Reason != "dead_lettered" {
+			t.Fatalf("got %+v", up)
+		}
+		d := byUpload("")[idOf(url)]
+		if d.Step != "scan" || !strings.Contains(d.Error, "SHA-256") || d.Attempts != 3 || d.TraceID == "" {
+			t.Errorf("got %+v", d)
+		}
+		for _, at := range []string{url, url + "/timeline"} {
+			if a := u.do("GET", at, nil); a.status != http.StatusOK || bytes.Contains(a.body, []byte("SHA-256")) {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+	}
+	w.awaitMetric(t, `tramo_dead_letters{step="scan"}`, 3)
+	if a := u.do("GET", y.server.url+"/api/admin/dead-letters", nil); a.status != http.StatusForbidden {
+		t.Errorf("the crew is answered %d %s", a.status, a.body)
+	}
+	letters := byUpload("")
+	at := func(url string) string { return y.server.url + "/api/admin/dead-letters/" + letters[idOf(url)].ID }
+
+	// Too early.
+	if a := root.do("POST", at(urls[0])+"/retry", nil); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	eventually(t, "a second letter", func() bool { return len(root.deadLetters(y.server, "?state=all")) == 4 })
+	letters = byUpload("")
+	if n := y.count(t, `select count(*) from river_job where kind = 'process_upload' and state = 'discarded' and attempt = 3`); n != 4 || len(letters) != 3 {
+		t.Errorf("%d jobs are dead, and %d letters open", n, len(letters))
+	}
+
+	for key, photo := range photos {
+		y.overwrite(t, key, photo)
+	}
+	if a := root.do("POST", at(urls[0])+"/retry", nil); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	y.wantRepaired(t, u, urls[0], stack.PNG(10, 10))
+
+	// The same by command.
+	id := letters[idOf(urls[1])].ID
+	out, err := y.jobs(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
+	must(t, err)
+	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD DIED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
+	out, err = y.jobs(t, "list", "--json", "--step", "pictures")
+	must(t, err)
+	if out != "" {
+		t.Errorf("of another step are listed %s", out)
+	}
+	out, err = y.jobs(t, "retry", "--all", "--step", "scan", "--dry-run")
+	must(t, err)
+	wantLines(t, strings.Split(out, "\n"), id+": would retry upload "+idOf(urls[1]), "2 found, 0 retried, 0 failed")
+	if up := u.get(urls[1]); up.Status != "failed" {
+		t.Errorf("a dry run made it %s", up.Status)
+	}
+	out, err = y.jobs(t, "retry", id)
+	must(t, err)
+	wantLines(t, strings.Split(out, "\n"), id+": retried upload "+idOf(urls[1]), "1 found, 1 retried, 0 failed")
+	y.wantRepaired(t, u, urls[1], stack.PNG(11, 10))
+	for _, args := range [][]string{{"retry", id}, {"retry", "0199d6f8-0000-7000-8000-000000000000"}, {"retry"}, {"retry", "--all", id},
+		{"retry", "--step", "scan"}, {"list", "--tenant", "nobody"}, {"discard", "x"}} {
+		if out, err := y.jobs(t, args...); err == nil {
+			t.Errorf("tramo jobs %q succeeds: %s", args, out)
+		}
+	}
+
+	out, err = y.jobs(t, "discard", "--all", "--tenant", "acme")
+	must(t, err)
+	wantLines(t, strings.Split(out, "\n"), "discarded upload "+idOf(urls[2]), "1 found, 1 discarded, 0 failed")
+	if left := root.deadLetters(y.server, ""); len(left) != 0 {
+		t.Errorf("open are %+v", left)
+	}
+	if up := u.get(urls[2]); up.Status != "failed" {
+		t.Errorf("got %+v", up)
+	}
+	eventually(t, "no open letter in the metrics", func() bool { return w.metric(t, `tramo_dead_letters{step="scan"}`) == 0 })
+	if n := y.count(t, `select count(*) from audit where actor = 'operator' and role = 'admin' and (action, subject) in (values
+		('dead_letter.retry', '`+idOf(urls[1])+`'), ('dead_letter.discard', '`+idOf(urls[2])+`'))`); n != 2 {
+		t.Errorf("the audit log has %d entries of the operator's", n)
+	}
+
+	// The rest of the API, where nothing is left to do.
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"GET", at(urls[1]), "", 200},
+		{"DELETE", at(urls[2]), "", 204},
+		{"POST", at(urls[1]) + "/retry", "", 409},
+		{"POST", y.server.url + "/api/admin/dead-letters/retry", fmt.Sprintf(`{"ids": [%q]}`, id), 200},
+		{"POST", y.server.url + "/api/admin/dead-letters/retry", `{"step": "scan", "since": "2026-01-01T00:00:00Z"}`, 200},
+	} {
+		if a := root.do(c.method, c.path, strings.NewReader(c.body), "Content-Type", "application/json"); a.status != c.status {
+			t.Errorf("%s %s: %d %s", c.method, c.path, a.status, a.body)
+		}
+	}
+}
+
+// overwrite puts something else where an upload's bytes are kept.
+func (y *yard) overwrite(t *testing.T, key string, content []byte) {
+	t.Helper()
+	_, err := y.s3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.bucket, Key: &key, Body: bytes.NewReader(content)})
+	must(t, err)
+}
+
+// wantRepaired waits until an upload that had failed is completed, as it was sent.
+func (y *yard) wantRepaired(t *testing.T, u user, url string, photo []byte) {
+	t.Helper()
+	if up, _ := u.await(url); up.Status != "completed" || up.SHA256 != sumOf(photo) {
+		t.Errorf("got %+v", up)
+	}
+}
