@@ -145,7 +145,11 @@ func TestLetterOfALostWorker(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPlant(t)
+			own := p.ctx
+			request := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{5}, SpanID: trace.SpanID{6}})
+			p.ctx = trace.ContextWithRemoteSpanContext(own, request)
 			id := p.receive(t, note, note, 1)
+			p.ctx = own // whoever finds it is in no trace, or another
 			p.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now(), errors = `+c.errors)
 			must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
 				if c.done != nil {
@@ -155,7 +159,10 @@ func TestLetterOfALostWorker(t *testing.T) {
 				}
 				return BuryLost(p.ctx, tx, id)
 			}))
-			p.wantLetter(t, id, c.step, c.reason)
+			d := p.wantLetter(t, id, c.step, c.reason)
+			if d.TraceID == nil || *d.TraceID != request.TraceID().String() {
+				t.Errorf("the letter is in the trace %v", d.TraceID)
+			}
 		})
 	}
 }
