@@ -248,8 +248,11 @@ func TestWhatCannotBeRetried(t *testing.T) {
 	operator.DB = s.Worker
 	_, err := operator.Retry(admin, deleted.ID)
 	wantErr(t, err, storage.ErrNotFound)
-	_, err = d.Retry(admin, otherwise.ID)
-	wantErr(t, err, hooks.ErrNothingToRetry)
+	for range 2 { // open, and discarded
+		_, err = d.Retry(admin, otherwise.ID)
+		wantErr(t, err, hooks.ErrNothingToRetry)
+		must(t, d.Discard(admin, otherwise.ID))
+	}
 
 	for range 2 {
 		must(t, d.Discard(admin, discarded.ID))

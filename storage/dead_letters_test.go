@@ -188,6 +188,11 @@ func TestLettersAreNarrowed(t *testing.T) {
 	if n := len(d.letters(t, narrow("puente"), storage.LetterPage{})); n != 0 {
 		t.Errorf("%d letters of another project are seen", n)
 	}
+	puente, all := narrow("puente"), 0 // also by a statement that forgets the upload
+	d.must(t, puente, func(tx storage.Tx) error { return tx.QueryRow(puente, `select count(*) from dead_letters`).Scan(&all) })
+	if all != 0 {
+		t.Errorf("the table shows %d letters of another project", all)
+	}
 	if n := len(d.letters(t, narrow("torre"), storage.LetterPage{})); n != 1 {
 		t.Errorf("%d letters of the project are seen", n)
 	}
