@@ -3,6 +3,7 @@ package facts
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +19,9 @@ import (
 
 // How Facts.TakenAt came by its zone.
 const (
-	ZoneFromOffset = "offset" // the camera wrote OffsetTimeOriginal
-	ZoneFromGPS    = "gps"    // the satellite's time beside the camera's, or alone
+	ZoneFromOffset = "offset" // the camera wrote it beside its clock (EXIF 2.31, OffsetTimeOriginal)
+	ZoneFromXMP    = "xmp"    // the XMP tells the time with its zone
+	ZoneFromGPS    = "gps"    // the satellites' time beside the camera's, or alone
 )
 
 // localLayout is the layout of Facts.TakenLocal: a wall clock, no zone.
@@ -30,13 +32,14 @@ const (
 	readLimit = 32 << 20
 	timeLimit = 5 * time.Second
 	textLimit = 200
+	maxPages  = 10_000_000
 )
 
-// Facts is what a photo says about itself. Every field may be empty: cameras leave out what they
-// like. It was written by a stranger; nothing in it is proven.
+// Facts is what a file says about itself. Every field may be empty: cameras leave out what they
+// like. It was written by a stranger; nothing in it is proven. docs/facts.md says where each comes from.
 type Facts struct {
-	// TakenAt is the moment, in the zone where it was taken if TakenZone is ZoneFromOffset or
-	// ZoneFromGPS. It is nil when the zone is unknown: then only TakenLocal is.
+	// TakenAt is the moment, in the zone that TakenZone tells how it is known. It is nil when the
+	// zone is unknown: then only TakenLocal is.
 	TakenAt   *time.Time `json:"taken_at,omitempty"`
 	TakenZone string     `json:"taken_zone,omitempty"`
 	// TakenLocal is the camera's wall clock, "2006-01-02T15:04:05".
@@ -51,41 +54,35 @@ type Facts struct {
 	CameraModel string `json:"camera_model,omitempty"`
 	Lens        string `json:"lens,omitempty"`
 	Software    string `json:"software,omitempty"`
+	Title       string `json:"title,omitempty"`
 
 	// Orientation is EXIF's, 1 to 8, or 0 when unknown. Width and Height are in pixels, as stored.
 	Orientation int `json:"orientation,omitempty"`
 	Width       int `json:"width,omitempty"`
 	Height      int `json:"height,omitempty"`
+	Pages       int `json:"pages,omitempty"` // of a document
+
+	// Tags are the tags themselves, by group and name: an object of objects, of at most MaxTags bytes, or nil.
+	// TagsTruncated says that there were more.
+	Tags          json.RawMessage `json:"tags,omitempty"`
+	TagsTruncated bool            `json:"tags_truncated,omitempty"`
 }
 
-// Read reads EXIF from a picture of the given media type. A type that has none gives empty
-// Facts. When the metadata is damaged it returns what it had read by then, and an error: the
-// picture itself may be sound.
-func Read(r io.ReadSeeker, contentType string) (facts Facts, err error) {
+// Read reads EXIF, XMP and IPTC from a picture of the given media type. A type that has none gives empty
+// Facts. When some of the metadata is damaged it returns what it had read by then and what the rest says,
+// and an error: the picture itself may be sound.
+func Read(r io.ReadSeeker, contentType string) (Facts, error) {
 	format, ok := metadataFormats[mediatype.Canonical(contentType)]
 	if !ok {
 		return Facts{}, nil
 	}
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("read the picture's metadata: panic: %v", cause)
-		}
-	}()
-	tags := exifTags{}
-	result, err := imagemeta.Decode(imagemeta.Options{
-		R:               &limitedSeeker{source: r, left: readLimit, until: time.Now().Add(timeLimit)},
-		ImageFormat:     format,
-		Sources:         imagemeta.EXIF | imagemeta.CONFIG,
-		ShouldHandleTag: func(tag imagemeta.TagInfo) bool { return wantedTags[tag.Tag] == lastName(tag.Namespace) },
-		HandleTag:       tags.keep,
-		LimitNumTags:    2000,
-		LimitTagSize:    4 << 10,
-	})
-	facts = tags.facts()
-	facts.Width, facts.Height = result.ImageConfig.Width, result.ImageConfig.Height
-	if err != nil {
-		err = fmt.Errorf("read the picture's metadata: %w", err)
-	}
+	limited := &limitedSeeker{source: r, left: readLimit, until: time.Now().Add(timeLimit)}
+	found := reading{tags: tags{}}
+	err := found.read(limited, format)
+	facts := found.facts()
+	facts.Width, facts.Height = found.config.Width, found.config.Height
+	facts.Tags, facts.TagsTruncated = found.json()
+	facts.TagsTruncated = facts.TagsTruncated || found.tooMany
 	return facts.Plausible(), err
 }
 
@@ -106,160 +103,113 @@ var metadataFormats = map[string]imagemeta.ImageFormat{
 	"image/x-adobe-dng": imagemeta.DNG,
 }
 
-// wantedTags names, in imagemeta's words, the tags read and the directory each has to be in: the
-// same number means something else in another one.
-var wantedTags = map[string]string{
-	"Make": "IFD0", "Model": "IFD0", "Software": "IFD0", "Orientation": "IFD0", "ModifyDate": "IFD0",
-	"DateTimeOriginal": "ExifIFDP", "OffsetTimeOriginal": "ExifIFDP", "OffsetTime": "ExifIFDP", "LensModel": "ExifIFDP",
-	"GPSLatitude": "GPSInfoIFD", "GPSLatitudeRef": "GPSInfoIFD", "GPSLongitude": "GPSInfoIFD", "GPSLongitudeRef": "GPSInfoIFD",
-	"GPSAltitude": "GPSInfoIFD", "GPSAltitudeRef": "GPSInfoIFD", "GPSImgDirection": "GPSInfoIFD",
-	"GPSDateStamp": "GPSInfoIFD", "GPSTimeStamp": "GPSInfoIFD",
-}
-
-func lastName(namespace string) string {
-	return namespace[strings.LastIndexByte(namespace, '/')+1:]
-}
-
-// exifTags are raw values by name. imagemeta's own helpers assert their types and panic.
-type exifTags map[string]any
-
-// keep lets the first of two equal names win.
-func (t exifTags) keep(tag imagemeta.TagInfo) error {
-	if _, seen := t[tag.Tag]; !seen {
-		t[tag.Tag] = tag.Value
+// facts chooses between the sources: EXIF, which the camera wrote, before XMP and IPTC, which programs copy and
+// people edit. What is implausible in one does not hide what the next says.
+func (t tags) facts() Facts {
+	facts := t.exif().Plausible()
+	for _, next := range []Facts{t.xmp().Plausible(), t.iptc().Plausible()} {
+		if facts.Latitude == nil { // a place and its height are of one source
+			facts.Latitude, facts.Longitude, facts.Altitude = next.Latitude, next.Longitude, next.Altitude
+		}
+		facts.Direction = cmp.Or(facts.Direction, next.Direction)
+		facts.CameraMake = cmp.Or(facts.CameraMake, next.CameraMake)
+		facts.CameraModel = cmp.Or(facts.CameraModel, next.CameraModel)
+		facts.Lens = cmp.Or(facts.Lens, next.Lens)
+		facts.Software = cmp.Or(facts.Software, next.Software)
+		facts.Title = cmp.Or(facts.Title, next.Title)
 	}
-	return nil
+	facts.TakenAt, facts.TakenZone, facts.TakenLocal = t.taken()
+	return facts
 }
 
-func (t exifTags) text(name string) string {
-	text, _ := t[name].(string)
-	return cleanText(text)
-}
-
-func (t exifTags) number(name string) *float64 {
-	var number float64
-	switch value := t[name].(type) {
-	case interface{ Float64() float64 }:
-		number = value.Float64()
-	case float64:
-		number = value
-	case uint8:
-		number = float64(value)
-	case uint16:
-		number = float64(value)
-	case uint32:
-		number = float64(value)
-	default:
-		return nil
+func (t tags) exif() Facts {
+	return Facts{
+		Latitude: t.signed("GPS:GPSLatitude", "N", "S"), Longitude: t.signed("GPS:GPSLongitude", "E", "W"),
+		Altitude:  t.altitude("GPS:GPSAltitude"),
+		Direction: t.number("GPS:GPSImgDirection"), CameraMake: t.text("IFD0:Make"), CameraModel: t.text("IFD0:Model"),
+		Lens: t.text("ExifIFD:LensModel"), Software: t.text("IFD0:Software"), Orientation: t.orientation(),
 	}
-	return &number
+}
+
+// orientation is EXIF's alone: no viewer turns a picture for what its XMP says.
+func (t tags) orientation() int {
+	n := t.number("IFD0:Orientation")
+	if n == nil || *n != math.Trunc(*n) {
+		return 0
+	}
+	return int(within(n, 0, 8))
+}
+
+func (t tags) xmp() Facts {
+	return Facts{
+		Latitude: xmpCoordinate(t.text("XMP-exif:GPSLatitude"), "N", "S"), Longitude: xmpCoordinate(t.text("XMP-exif:GPSLongitude"), "E", "W"),
+		Altitude:  t.altitude("XMP-exif:GPSAltitude"),
+		Direction: t.number("XMP-exif:GPSImgDirection"), CameraMake: t.text("XMP-tiff:Make"), CameraModel: t.text("XMP-tiff:Model"),
+		Lens:     cmp.Or(t.text("XMP-exifEX:LensModel"), t.text("XMP-aux:Lens")),
+		Software: cmp.Or(t.text("XMP-tiff:Software"), t.text("XMP-xmp:CreatorTool")),
+		Title:    t.text("XMP-dc:Title"),
+	}
+}
+
+func (t tags) iptc() Facts {
+	return Facts{Software: t.text("IPTC:OriginatingProgram"), Title: t.text("IPTC:ObjectName")}
 }
 
 // signed returns a coordinate with the sign of its hemisphere. Without one it is nil: the wrong
 // half of the world is worse than no place.
-func (t exifTags) signed(name, positive, negative string) *float64 {
-	degrees, hemisphere := t.number(name), strings.ToUpper(t.text(name+"Ref"))
-	switch {
-	case degrees == nil || hemisphere == "" || *degrees < 0:
+func (t tags) signed(name, positive, negative string) *float64 {
+	degrees := t.number(name)
+	if degrees == nil || *degrees < 0 {
 		return nil
-	case hemisphere[:1] == positive:
+	}
+	switch hemisphere := strings.ToUpper(t.text(name + "Ref")); {
+	case strings.HasPrefix(hemisphere, positive):
 		return degrees
-	case hemisphere[:1] == negative:
+	case strings.HasPrefix(hemisphere, negative):
 		*degrees = -*degrees
 		return degrees
 	}
 	return nil
 }
 
-func (t exifTags) facts() Facts {
-	facts := Facts{
-		Latitude: t.signed("GPSLatitude", "N", "S"), Longitude: t.signed("GPSLongitude", "E", "W"),
-		Altitude: t.number("GPSAltitude"), Direction: t.number("GPSImgDirection"),
-		CameraMake: t.text("Make"), CameraModel: t.text("Model"), Lens: t.text("LensModel"), Software: t.text("Software"),
+// altitude is below the sea if its reference says so: 1, or 3 of EXIF 3.0, whose 0 and 1 are of the ellipsoid.
+func (t tags) altitude(name string) *float64 {
+	altitude := t.number(name)
+	if reference := t.number(name + "Ref"); altitude != nil && reference != nil && (*reference == 1 || *reference == 3) {
+		*altitude = -*altitude
 	}
-	if below := t.number("GPSAltitudeRef"); below != nil && *below == 1 && facts.Altitude != nil {
-		*facts.Altitude = -*facts.Altitude
-	}
-	if orientation := t.number("Orientation"); orientation != nil {
-		facts.Orientation = int(*orientation)
-	}
-	facts.TakenAt, facts.TakenZone, facts.TakenLocal = t.taken()
-	return facts
+	return altitude
 }
 
-// taken works out when the shutter fell: the wall clock with the offset that the camera wrote, or
-// with the one that the satellites imply, or alone.
-func (t exifTags) taken() (at *time.Time, zone, local string) {
-	clock, err := time.Parse("2006:01:02 15:04:05", firstBytes(cmp.Or(t.text("DateTimeOriginal"), t.text("ModifyDate")), 19))
-	haveClock := err == nil
-	satellite, haveSatellite := t.satelliteTime()
-	if haveClock {
-		local = clock.Format(localLayout)
-		if offset, ok := parseOffset(cmp.Or(t.text("OffsetTimeOriginal"), t.text("OffsetTime"))); ok {
-			return inZone(clock, offset), ZoneFromOffset, local
-		}
-		if offset, ok := impliedOffset(clock, satellite); ok && haveSatellite {
-			return inZone(clock, offset), ZoneFromGPS, local
-		}
-		return nil, "", local
+// within returns the number if it is between low and high, or else 0.
+func within(number *float64, low, high float64) float64 {
+	if number == nil || math.IsNaN(*number) || *number < low || *number > high {
+		return 0
 	}
-	if haveSatellite {
-		return &satellite, ZoneFromGPS, ""
-	}
-	return nil, "", ""
-}
-
-func (t exifTags) satelliteTime() (time.Time, bool) {
-	date := strings.ReplaceAll(t.text("GPSDateStamp"), "-", ":")
-	at, err := time.Parse("2006:01:02 15:04:05", date+" "+firstBytes(t.text("GPSTimeStamp"), 8))
-	return at, err == nil
-}
-
-// impliedOffset is what the wall clock is ahead of UTC, in whole quarters of an hour as all zones
-// are. The last fix may be a little old: three minutes are forgiven.
-func impliedOffset(clock, satellite time.Time) (seconds int, ok bool) {
-	ahead := clock.Sub(satellite)
-	offset := ahead.Round(15 * time.Minute)
-	if (ahead-offset).Abs() > 3*time.Minute || offset < -12*time.Hour || offset > 14*time.Hour {
-		return 0, false
-	}
-	return int(offset.Seconds()), true
-}
-
-// parseOffset reads "-03:00", "+05:45" or "Z" (EXIF 2.32, 4.6.5, tag 0x9011).
-func parseOffset(text string) (seconds int, ok bool) {
-	at, err := time.Parse("Z07:00", text)
-	if err != nil {
-		return 0, false
-	}
-	_, seconds = at.Zone()
-	return seconds, seconds >= -12*3600 && seconds <= 14*3600
-}
-
-func inZone(clock time.Time, offset int) *time.Time {
-	at := clock.Add(-time.Duration(offset) * time.Second).In(time.FixedZone("", offset))
-	return &at
+	return *number
 }
 
 // Plausible returns f without what cannot be. The parent of the process that read it applies it once
 // more, because that process is not trusted.
 func (f Facts) Plausible() Facts {
-	within := func(number *float64, low, high float64) *float64 {
+	between := func(number *float64, low, high float64) *float64 {
 		if number == nil || math.IsNaN(*number) || *number < low || *number > high {
 			return nil
 		}
 		return number
 	}
-	f.Latitude, f.Longitude = within(f.Latitude, -90, 90), within(f.Longitude, -180, 180)
-	if f.Latitude == nil || f.Longitude == nil || (*f.Latitude == 0 && *f.Longitude == 0) {
-		f.Latitude, f.Longitude, f.Altitude = nil, nil, nil // a receiver without a fix writes 0, 0
+	f.Latitude, f.Longitude = between(f.Latitude, -90, 90), between(f.Longitude, -180, 180)
+	// A receiver without a fix writes 0, 0; a coordinate that cannot be read is 0 as well. What is lost is a line a
+	// few centimetres wide.
+	if f.Latitude == nil || f.Longitude == nil || *f.Latitude == 0 || *f.Longitude == 0 {
+		f.Latitude, f.Longitude, f.Altitude = nil, nil, nil
 	}
-	f.Altitude = within(f.Altitude, -1000, 20_000)
-	if f.Direction = within(f.Direction, 0, 360); f.Direction != nil && *f.Direction == 360 {
+	f.Altitude = between(f.Altitude, -1000, 20_000)
+	if f.Direction = between(f.Direction, 0, 360); f.Direction != nil && *f.Direction == 360 {
 		f.Direction = new(float64)
 	}
-	for _, text := range []*string{&f.CameraMake, &f.CameraModel, &f.Lens, &f.Software} {
-		*text = cleanText(*text)
+	for _, text := range []*string{&f.CameraMake, &f.CameraModel, &f.Lens, &f.Software, &f.Title} {
+		*text = cleanText(*text, textLimit)
 	}
 	if f.Orientation < 1 || f.Orientation > 8 {
 		f.Orientation = 0
@@ -267,35 +217,42 @@ func (f Facts) Plausible() Facts {
 	if f.Width < 1 || f.Height < 1 || f.Width > math.MaxInt32 || f.Height > math.MaxInt32 {
 		f.Width, f.Height = 0, 0
 	}
-	if _, err := time.Parse(localLayout, f.TakenLocal); err != nil {
+	if f.Pages < 1 || f.Pages > maxPages {
+		f.Pages = 0
+	}
+	f.Tags, f.TagsTruncated = plausibleTags(f.Tags, f.TagsTruncated)
+	return f.plausiblyTaken()
+}
+
+func (f Facts) plausiblyTaken() Facts {
+	if clock, err := time.Parse(localLayout, f.TakenLocal); err != nil || !plausibleClock(clock) {
 		f.TakenLocal = ""
 	}
-	if f.TakenZone != ZoneFromOffset && f.TakenZone != ZoneFromGPS {
-		f.TakenAt, f.TakenZone = nil, ""
+	switch f.TakenZone {
+	case ZoneFromOffset, ZoneFromXMP, ZoneFromGPS:
+	default:
+		f.TakenAt = nil
 	}
-	if f.TakenAt == nil || f.TakenAt.Year() < 1 || f.TakenAt.Year() > 9998 { // JSON and Postgres end there
+	if f.TakenAt == nil || !plausibleClock(f.TakenAt.UTC()) {
 		f.TakenAt, f.TakenZone = nil, ""
 	}
 	return f
 }
 
 // cleanText returns text as a database and a page can take it: valid UTF-8, without control
-// characters, trimmed, of at most textLimit characters.
-func cleanText(text string) string {
+// characters, trimmed, of at most limit characters.
+func cleanText(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == unicode.ReplacementChar {
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(text, ""))
-	if characters := []rune(text); len(characters) > textLimit {
-		text = string(characters[:textLimit])
+	text = strings.TrimSpace(text)
+	if characters := []rune(text); len(characters) > limit {
+		text = strings.TrimSpace(string(characters[:limit]))
 	}
-	return strings.TrimSpace(text)
-}
-
-func firstBytes(text string, n int) string {
-	return text[:min(n, len(text))]
+	return text
 }
 
 var errMetadataTooLarge = errors.New("the metadata takes too much reading")
@@ -318,5 +275,15 @@ func (l *limitedSeeker) Read(p []byte) (int, error) {
 
 func (l *limitedSeeker) Seek(offset int64, whence int) (int64, error) {
 	l.left -= 64 // a seek without a read is work too
+	if l.left <= 0 {
+		return 0, errMetadataTooLarge
+	}
 	return l.source.Seek(offset, whence)
+}
+
+// recovered turns a panic of a decoder into an error.
+func recovered(err *error) {
+	if cause := recover(); cause != nil {
+		*err = errors.Join(*err, fmt.Errorf("panic: %v", cause))
+	}
 }

@@ -1,0 +1,120 @@
+package facts
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/bep/imagemeta"
+)
+
+// The limits of what is kept of one file in memory: tags by number, and each by its bytes.
+const (
+	maxTags    = 2000
+	maxTagSize = 4 << 10
+)
+
+// A reading is what was found in a file.
+type reading struct {
+	tags
+	config  imagemeta.ImageConfig
+	tooMany bool // there were more tags than are looked at
+}
+
+// read reads each source by itself, so that damage to one costs only that one.
+func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error {
+	var problems []error
+	attempt := func(name string, read func() error) {
+		err := func() (err error) {
+			defer recovered(&err)
+			if _, err = r.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			return read()
+		}()
+		if err != nil {
+			problems = append(problems, fmt.Errorf("read the picture's %s: %w", name, err))
+		}
+	}
+	from := func(r io.ReadSeeker, format imagemeta.ImageFormat, source imagemeta.Source) func() error {
+		return func() error {
+			result, err := found.decode(r, format, source)
+			if source == imagemeta.CONFIG {
+				found.config = result.ImageConfig
+			}
+			return err
+		}
+	}
+	attempt("dimensions", from(r, format, imagemeta.CONFIG))
+	attempt("IPTC", from(r, format, imagemeta.IPTC))
+	if format != imagemeta.PNG && format != imagemeta.WebP {
+		attempt("EXIF", from(r, format, imagemeta.EXIF))
+		attempt("XMP", from(r, format, imagemeta.XMP))
+		return errors.Join(problems...)
+	}
+	var exif, xmp []byte
+	attempt("chunks", func() (err error) {
+		exif, xmp, err = chunks(r, format)
+		return err
+	})
+	if exif != nil {
+		attempt("EXIF", from(bytes.NewReader(bytes.TrimPrefix(exif, []byte("Exif\x00\x00"))), imagemeta.TIFF, imagemeta.EXIF))
+	}
+	if xmp != nil {
+		attempt("XMP", func() error { return found.readXMP(bytes.NewReader(xmp)) })
+	}
+	return errors.Join(problems...)
+}
+
+// decode adds what one source says. imagemeta's own helpers are not used: they assert types, and panic.
+func (found *reading) decode(r io.ReadSeeker, format imagemeta.ImageFormat, source imagemeta.Source) (imagemeta.DecodeResult, error) {
+	looked := 0
+	return imagemeta.Decode(imagemeta.Options{
+		R: r, ImageFormat: format, Sources: source,
+		ShouldHandleTag: func(tag imagemeta.TagInfo) bool {
+			looked++
+			found.tooMany = found.tooMany || looked == maxTags
+			return groupOf(tag) != ""
+		},
+		HandleTag: func(tag imagemeta.TagInfo) error {
+			found.keep(groupOf(tag), tag.Tag, tag.Value)
+			return nil
+		},
+		HandleXMP:    found.readXMP,
+		LimitNumTags: maxTags,
+		LimitTagSize: maxTagSize,
+	})
+}
+
+// exifGroups are the directories of EXIF that are read, by imagemeta's name, as exiftool calls them. The same number
+// means something else in another one; a thumbnail's directory says nothing of the photo.
+var exifGroups = map[string]string{"IFD0": "IFD0", "ExifIFDP": "ExifIFD", "GPSInfoIFD": "GPS"}
+
+// binaryTags are those whose value is nothing that a person reads: a camera's private notes, tables, other files.
+var binaryTags = map[string]bool{
+	"MakerNote": true, "PrintIM": true, "Padding": true, "OffsetSchema": true, "ICC_Profile": true, "DNGPrivateData": true,
+	"StripOffsets": true, "StripByteCounts": true, "TileOffsets": true, "TileByteCounts": true, "JPEGTables": true,
+	"ThumbnailOffset": true, "ThumbnailLength": true, "PreviewImageStart": true, "PreviewImageLength": true,
+	"CFAPattern": true, "CFAPattern2": true, "LinearizationTable": true, "PhotoshopSettings": true, "ImageSourceData": true,
+}
+
+// groupOf is the group that a tag of EXIF or IPTC belongs to, or "" if it is not read.
+func groupOf(tag imagemeta.TagInfo) string {
+	if binaryTags[tag.Tag] || strings.HasPrefix(tag.Tag, imagemeta.UnknownPrefix) {
+		return ""
+	}
+	switch tag.Source {
+	case imagemeta.EXIF:
+		if strings.HasPrefix(tag.Namespace, "IFD0") {
+			return exifGroups[tag.Namespace[strings.LastIndexByte(tag.Namespace, '/')+1:]]
+		}
+	case imagemeta.IPTC:
+		// The envelope's one tag is read because it says how the others are encoded.
+		if tag.Namespace == "IPTCApplication" || tag.Tag == "CodedCharacterSet" {
+			return "IPTC"
+		}
+	}
+	return ""
+}
