@@ -1,6 +1,7 @@
 package processing
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"time"
@@ -23,17 +24,20 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 		return err
 	}
 	w.results.Facts = record(found, w.results.Facts)
+	w.results.Tags = storage.Tags{Tags: found.Tags, Truncated: found.TagsTruncated}
 	return nil
 }
 
-// record turns what a file says of itself into typed columns; what it does not say stays null. The dimensions are
-// those that were drawn, if it was.
-func record(f facts.Facts, drawn storage.Facts) storage.Facts {
+// record turns what a file says of itself into typed columns; what it does not say stays null. What earlier steps have
+// measured or read is better: the dimensions that were drawn, and a document's pages and title.
+func record(f facts.Facts, before storage.Facts) storage.Facts {
+	width, height := f.Upright()
 	r := storage.Facts{
 		TakenAt: f.TakenAt, TakenZone: known(f.TakenZone), Latitude: toCentimetres(f.Latitude), Longitude: toCentimetres(f.Longitude),
 		AltitudeM: f.Altitude, DirectionDeg: f.Direction, CameraMake: known(f.CameraMake),
-		CameraModel: known(f.CameraModel), Lens: known(f.Lens), Software: known(f.Software),
-		Orientation: known(int16(f.Orientation)), WidthPx: drawn.WidthPx, HeightPx: drawn.HeightPx,
+		CameraModel: known(f.CameraModel), Lens: known(f.Lens), Software: known(f.Software), Orientation: known(int16(f.Orientation)),
+		WidthPx: cmp.Or(before.WidthPx, known(int32(width))), HeightPx: cmp.Or(before.HeightPx, known(int32(height))),
+		Pages: cmp.Or(before.Pages, known(int32(f.Pages))), Title: cmp.Or(before.Title, known(f.Title)),
 	}
 	if local, err := time.Parse("2006-01-02T15:04:05", f.TakenLocal); err == nil {
 		r.TakenLocal = &local

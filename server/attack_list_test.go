@@ -91,6 +91,8 @@ var attacksOnUploads = []attack{
 	simply("GET /api/uploads/:id", "/api/uploads/{upload}", "If-None-Match", "*"),
 	simply("GET /api/uploads/:id/timeline", "/api/uploads/{upload}/timeline"),
 	simply("GET /api/uploads/:id/timeline", "/api/uploads/{whole}/timeline?cursor=1&limit=1"),
+	simply("GET /api/uploads/:id/tags", "/api/uploads/{upload}/tags"),
+	simply("GET /api/uploads/:id/tags", "/api/uploads/{whole}/tags"),
 	simply("GET /api/uploads/:id/receipt", "/api/uploads/{upload}/receipt"),
 	simply("GET /api/uploads/:id/receipt", "/api/uploads/{whole}/receipt"),
 

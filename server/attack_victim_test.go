@@ -167,6 +167,7 @@ func (s *site) completeAt(t *testing.T, u user, url, project string) {
 	key := object.Keys{Tenant: u.who.Tenant, Project: project, Upload: idOf(url)}.Thumbnail(160)
 	s.exec(t, `update uploads set status = 'completed', completed_at = now() where id = $1`, idOf(url))
 	s.exec(t, `insert into derivatives values ($1, $2, 160, 10, 10, 10, 'image/webp', $3)`, u.who.Tenant, idOf(url), key)
+	s.exec(t, `insert into tags values ($1, $2, jsonb_build_object('XMP-dc', jsonb_build_object('Title', 'secreto.txt')), false)`, u.who.Tenant, idOf(url))
 }
 
 // rowsOf is what the victim's rows say, but for those that its own upload moves on.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -25,6 +26,9 @@ func (u user) colleague(s *site, name string, role tenant.Role) user {
 	return s.as(u.t, tenant.Identity{Tenant: u.who.Tenant, User: name, Role: role})
 }
 
+// someTags are those of each file that complete has processed.
+var someTags = storage.Tags{Tags: []byte(`{"GPS": {"GPSLatitude": 34.6}, "IFD0": {"Make": "Probe", "Model": "P1"}}`), Truncated: true}
+
 // complete sends a file and has it processed, with a picture.
 func (s *site) complete(t *testing.T, u user, pairs ...string) string {
 	t.Helper()
@@ -36,7 +40,7 @@ func (s *site) complete(t *testing.T, u user, pairs ...string) string {
 		if err := tx.MarkProcessing(ctx, id, 1); err != nil {
 			return err
 		}
-		return tx.Complete(ctx, id, storage.Results{DetectedType: "image/png", Derivatives: []storage.Derivative{
+		return tx.Complete(ctx, id, storage.Results{DetectedType: "image/png", Tags: someTags, Derivatives: []storage.Derivative{
 			{Size: 160, WidthPx: 1, HeightPx: 1, Bytes: 1, ContentType: "image/webp", ObjectKey: object.Keys{Tenant: u.who.Tenant, Project: object.DefaultProject, Upload: id}.Thumbnail(160)},
 		}})
 	}))
@@ -68,7 +72,7 @@ func TestDeletedIsNotThere(t *testing.T) {
 	never := s.user.uploads + "/" + uuid.NewString()
 	for _, u := range []user{s.user, jefa} {
 		for _, try := range []struct{ verb, path string }{
-			{"GET", ""}, {"HEAD", ""}, {"PATCH", ""}, {"DELETE", ""}, {"GET", "/timeline"}, {"POST", "/nothing"},
+			{"GET", ""}, {"HEAD", ""}, {"PATCH", ""}, {"DELETE", ""}, {"GET", "/timeline"}, {"GET", "/tags"}, {"POST", "/nothing"},
 		} {
 			headers := []string{"Upload-Offset", "0", "Content-Type", octets, "X-Request-Id", "same"}
 			got, want := u.do(try.verb, url+try.path, nil, headers...), u.do(try.verb, never+try.path, nil, headers...)
@@ -250,7 +254,8 @@ func TestExport(t *testing.T) {
 		seen[id] = true
 		links[id] = l.Links != nil
 		if id == idOf(clean).String() {
-			if l.Row["filename"] != "a.png" || len(l.Row["timeline"].([]any)) < 3 || len(l.Row["derivatives"].([]any)) != 1 || l.Row["received"] != 100.0 {
+			if l.Row["filename"] != "a.png" || len(l.Row["timeline"].([]any)) < 3 || len(l.Row["derivatives"].([]any)) != 1 || l.Row["received"] != 100.0 ||
+				fmt.Sprint(l.Row["tags"]) != "map[tags:map[GPS:map[GPSLatitude:34.6] IFD0:map[Make:Probe Model:P1]] truncated:true]" {
 				t.Errorf("the upload is %v", l.Row)
 			}
 			checkLinks(t, l)

@@ -41,7 +41,7 @@ func (u user) createIn(project string, size int, headers ...string) string {
 // wantGone wants the upload not to exist for the user, on any route.
 func (u user) wantGone(url string) {
 	u.t.Helper()
-	for _, path := range []string{"", "/timeline", "/receipt"} {
+	for _, path := range []string{"", "/timeline", "/tags", "/receipt"} {
 		u.do("GET", url+path, nil).want(u.t, 404, "not-found")
 	}
 	if !u.who.Role.CanUpload() {

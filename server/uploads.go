@@ -24,6 +24,7 @@ func (s *Server) routeUploads(api *echo.Group) {
 	api.GET("/uploads", s.listUploads)
 	api.GET("/uploads/:id", s.getUpload)
 	api.GET("/uploads/:id/timeline", s.getTimeline)
+	api.GET("/uploads/:id/tags", s.getTags)
 	api.GET("/uploads/:id/receipt", s.getReceipt)
 }
 
@@ -93,7 +94,7 @@ type derivativeJSON struct {
 type exifJSON struct {
 	TakenAt     *time.Time  `json:"taken_at"`    // null when the camera named no zone
 	TakenLocal  *string     `json:"taken_local"` // the camera's wall clock
-	TakenZone   *string     `json:"taken_zone"`  // how taken_at was derived: offset or gps
+	TakenZone   *string     `json:"taken_zone"`  // how taken_at was derived: offset, xmp or gps
 	GPS         *gpsJSON    `json:"gps"`
 	Camera      *cameraJSON `json:"camera"`
 	Orientation *int16      `json:"orientation"`

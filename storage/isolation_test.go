@@ -127,6 +127,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into parts values ('%[1]s', '%[2]s', 1, 10, 'etag');
 		insert into tails values ('%[1]s', '%[2]s', 0, 'x');
 		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
+		insert into tags values ('%[1]s', '%[2]s', '{"IFD0": {"Make": "x"}}', false);
 		insert into findings values ('%[1]s', '%[2]s', '{scan}', '{}');
 		insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts) values ('%[1]s', '%[2]s', '%[2]s', 'x', 'scan', 'x', 3);
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)

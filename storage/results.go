@@ -13,7 +13,7 @@ import (
 type Facts struct {
 	TakenAt      *time.Time `db:"taken_at"`    // only when the camera named its zone, or GPS the time
 	TakenLocal   *time.Time `db:"taken_local"` // the camera's wall clock, in UTC for want of a zone
-	TakenZone    *string    `db:"taken_zone"`  // how TakenAt was derived: offset or gps
+	TakenZone    *string    `db:"taken_zone"`  // how TakenAt was derived: offset, xmp or gps
 	Latitude     *float64   `db:"latitude"`    // degrees, WGS 84
 	Longitude    *float64   `db:"longitude"`
 	AltitudeM    *float64   `db:"altitude_m"`    // metres above sea level
@@ -64,6 +64,7 @@ type Results struct {
 	DetectedType string
 	TypeMismatch bool // it is not of the kind that its sender said
 	Facts        Facts
+	Tags         Tags
 	Pictured     Pictured
 	Derivatives  []Derivative
 }
@@ -92,6 +93,9 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 		if err := tx.putDerivative(ctx, id, d); err != nil {
 			return err
 		}
+	}
+	if err := tx.putTags(ctx, id, r.Tags); err != nil {
+		return err
 	}
 	if err := tx.forgetFindings(ctx, id); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -465,6 +466,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 	r := storage.Results{
 		DetectedType: "image/jpeg",
 		Facts:        storage.Facts{Latitude: &lat, Longitude: &lon, CameraModel: &model},
+		Tags:         storage.Tags{Tags: []byte(`{"IFD0": {"Model": "Pixel 8"}}`), Truncated: true},
 		Derivatives: []storage.Derivative{
 			{Size: 480, WidthPx: 480, HeightPx: 360, Bytes: 9, ContentType: "image/webp", ObjectKey: "k480"},
 			{Size: 160, WidthPx: 160, HeightPx: 120, Bytes: 7, ContentType: "image/webp", ObjectKey: "k160"},
@@ -482,6 +484,20 @@ func TestCompleteKeepsResults(t *testing.T) {
 		}
 		return err
 	})
+	d.must(t, ctx, func(tx storage.Tx) error {
+		tags, err := tx.Tags(ctx, id)
+		if string(tags.Tags) != `{"IFD0": {"Model": "Pixel 8"}}` || !tags.Truncated {
+			t.Errorf("the tags are %s", tags.Tags)
+		}
+		_, missing := tx.Tags(ctx, uuid.New())
+		wantErr(t, missing, storage.ErrNotFound)
+		return err
+	})
+	for name, bad := range map[string]string{"an array": `[]`, "too large": `{"IFD0": {"Make": "` + strings.Repeat("x", 64<<10) + `"}}`} {
+		if _, err := d.Admin(t).Exec(t.Context(), `update tags set tags = $1`, bad); sqlState(err) != "23514" {
+			t.Errorf("tags may be %s: %v", name, err)
+		}
+	}
 	backlog, err := d.Worker.Backlog(t.Context())
 	must(t, err)
 	if backlog.Uploads[storage.Processing] != 0 || len(backlog.Uploads) != 4 || len(backlog.Jobs) != 5 {

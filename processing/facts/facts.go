@@ -56,11 +56,14 @@ type Facts struct {
 	Software    string `json:"software,omitempty"`
 	Title       string `json:"title,omitempty"`
 
-	// Orientation is EXIF's, 1 to 8, or 0 when unknown. Width and Height are in pixels, as stored.
+	// Orientation is EXIF's, 1 to 8, or 0 when unknown. Width and Height are in pixels: as the container shows them, that
+	// is, of HEIF turned already, and of others not.
 	Orientation int `json:"orientation,omitempty"`
 	Width       int `json:"width,omitempty"`
 	Height      int `json:"height,omitempty"`
-	Pages       int `json:"pages,omitempty"` // of a document
+	// Turned says that Width and Height are upright, whatever Orientation says (ISO/IEC 23008-12, irot).
+	Turned bool `json:"turned,omitempty"`
+	Pages  int  `json:"pages,omitempty"` // of a document
 
 	// Tags are the tags themselves, by group and name: an object of objects, of at most MaxTags bytes, or nil.
 	// TagsTruncated says that there were more.
@@ -81,9 +84,18 @@ func Read(r io.ReadSeeker, contentType string) (Facts, error) {
 	err := found.read(limited, format)
 	facts := found.facts()
 	facts.Width, facts.Height = found.config.Width, found.config.Height
+	facts.Turned = format == imagemeta.HEIF || format == imagemeta.AVIF
 	facts.Tags, facts.TagsTruncated = found.json()
 	facts.TagsTruncated = facts.TagsTruncated || found.tooMany
 	return facts.Plausible(), err
+}
+
+// Upright returns the width and height of the picture as it is looked at, in pixels.
+func (f Facts) Upright() (width, height int) {
+	if f.Orientation >= 5 && !f.Turned { // a quarter turn
+		return f.Height, f.Width
+	}
+	return f.Width, f.Height
 }
 
 // Readable reports whether anything can be read of a media type at all.
