@@ -121,7 +121,7 @@ func sameFact(field, ours, theirs string) bool {
 }
 
 // cameraPhotos are the photos' paths by name.
-func cameraPhotos(t *testing.T) map[string]string {
+func cameraPhotos(t testing.TB) map[string]string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"mod", "download", "-json"}, cameraModules...)...)
 	cmd.Dir = filepath.Join("..", "..", "test", "camera")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/bep/imagemeta"
@@ -92,22 +93,19 @@ func (found *reading) decode(r io.ReadSeeker, format imagemeta.ImageFormat, sour
 // means something else in another one; a thumbnail's directory says nothing of the photo.
 var exifGroups = map[string]string{"IFD0": "IFD0", "ExifIFDP": "ExifIFD", "GPSInfoIFD": "GPS"}
 
-// binaryTags are those whose value is nothing that a person reads: a camera's private notes, tables, other files.
-var binaryTags = map[string]bool{
-	"MakerNote": true, "PrintIM": true, "Padding": true, "OffsetSchema": true, "ICC_Profile": true, "DNGPrivateData": true,
-	"StripOffsets": true, "StripByteCounts": true, "TileOffsets": true, "TileByteCounts": true, "JPEGTables": true,
-	"ThumbnailOffset": true, "ThumbnailLength": true, "PreviewImageStart": true, "PreviewImageLength": true,
-	"CFAPattern": true, "CFAPattern2": true, "LinearizationTable": true, "PhotoshopSettings": true, "ImageSourceData": true,
-}
+// blobs are tags of EXIF whose value is nothing that a person reads, also if imagemeta makes text of it: a camera's
+// private notes, other pictures and files, tables, and where such things are.
+var blobs = regexp.MustCompile(`^(MakerNote|Thumbnail|Preview|Profile|Opcode|Raw|NewRaw|OriginalRaw|Strip|Tile|Free|Noise|MD|PrintIM)` +
+	`|Private|Padding|ICC|CFA|Curve|Digest|(Data|Tables?|Settings|Profiles?|Map|Offsets?|Schema|ByteCounts|Matrix)[0-9]?$`)
 
 // groupOf is the group that a tag of EXIF or IPTC belongs to, or "" if it is not read.
 func groupOf(tag imagemeta.TagInfo) string {
-	if binaryTags[tag.Tag] || strings.HasPrefix(tag.Tag, imagemeta.UnknownPrefix) {
+	if strings.HasPrefix(tag.Tag, imagemeta.UnknownPrefix) {
 		return ""
 	}
 	switch tag.Source {
 	case imagemeta.EXIF:
-		if strings.HasPrefix(tag.Namespace, "IFD0") {
+		if strings.HasPrefix(tag.Namespace, "IFD0") && !blobs.MatchString(tag.Tag) {
 			return exifGroups[tag.Namespace[strings.LastIndexByte(tag.Namespace, '/')+1:]]
 		}
 	case imagemeta.IPTC:

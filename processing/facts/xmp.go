@@ -115,7 +115,9 @@ func (p *xmpParser) end(name xml.Name) {
 		if text != "" {
 			p.items = append(p.items, text)
 		}
-	case last == at && len(p.items) > 0:
+	case last == at && len(p.items) == 1:
+		p.keepXMP(name, p.items[0])
+	case last == at && len(p.items) > 1:
 		p.keepXMP(name, p.items)
 	case last == at && text != "":
 		p.keepXMP(name, text)
