@@ -310,10 +310,25 @@ func TestHostileMetadata(t *testing.T) {
 	}
 	laughs += `]>` + packet(`<rdf:Description tiff:Make="&y;"/>`)
 	huge := packet(`<rdf:Description tiff:Make="Probe" dc:source="` + strings.Repeat("x", 40<<20) + `"/>`)
+	// 1,000 directories which are all one, of 65,535 tags that are too large to be looked at.
+	same, large := make([]uint32, 1000), make([]entry, math.MaxUint16)
+	for i := range same {
+		same[i] = 8 + 2 + 12 + 4 + 4000
+	}
+	for i := range large {
+		large[i] = entry{makeTag, ascii, math.MaxUint32, nil}
+	}
+	circles := append(append([]byte("MM\x00*\x00\x00\x00\x08"), directory(8, 0, words(0x014a, long, same...))...), directory(same[0], 0, large...)...)
 	for _, c := range []struct {
 		name, mediaType string
 		file            []byte
 	}{
+		{"directories again and again", "image/tiff", circles},
+		{"directories again and again", "image/png", pngWith("IHDR", ihdr, "eXIf", string(circles))},
+		{"directories again and again", "image/webp", webp("VP8X", vp8x, "EXIF", string(circles))},
+		{"directories again and again", "image/heic", heif(circles, packet(""))},
+		{"boxes that lead back", "image/heic", []byte(box("ftyp", "heic\x00\x00\x00\x00mif1heic") + box("meta", "\x00\x00\x00\x00", box("iinf",
+			"\x01\x00\x00\x00\xff\xff\xff\xff", box("skip", "\x00\x00\x00\x00\x00\x00\x00\x00"), "\x00\x00\x00\x01skip\xff\xff\xff\xff\xff\xff\xff\xf0")))},
 		{"tags by the thousand", "image/tiff", append([]byte("MM\x00*\x00\x00\x00\x08"), directory(8, 8, thousands...)...)},
 		{"a directory that is its own", "image/tiff", append([]byte("MM\x00*\x00\x00\x00\x08"), directory(8, 8, words(0x8825, long, 8), words(0x8769, long, 8), words(0x014a, long, 8))...)},
 		{"directories in a circle", "image/x-adobe-dng", append([]byte("MM\x00*\x00\x00\x00\x08"), directory(8, 8, words(0x014a, long, make([]uint32, 16000)...))...)},

@@ -50,21 +50,32 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 	}
 	attempt("dimensions", from(r, format, imagemeta.CONFIG))
 	attempt("IPTC", from(r, format, imagemeta.IPTC))
-	if format != imagemeta.PNG && format != imagemeta.WebP {
+	var exif []byte
+	var xmp [][]byte
+	switch format {
+	case imagemeta.PNG, imagemeta.WebP:
+		attempt("chunks", func() (err error) {
+			var packet []byte
+			if exif, packet, err = chunks(r, format); packet != nil {
+				xmp = append(xmp, packet)
+			}
+			return err
+		})
+	case imagemeta.HEIF, imagemeta.AVIF:
+		attempt("boxes", func() (err error) {
+			exif, xmp, err = heifItems(r)
+			return err
+		})
+	default:
 		attempt("EXIF", from(r, format, imagemeta.EXIF))
 		attempt("XMP", from(r, format, imagemeta.XMP))
-		return errors.Join(problems...)
 	}
-	var exif, xmp []byte
-	attempt("chunks", func() (err error) {
-		exif, xmp, err = chunks(r, format)
-		return err
-	})
 	if exif != nil {
-		attempt("EXIF", from(bytes.NewReader(bytes.TrimPrefix(exif, []byte("Exif\x00\x00"))), imagemeta.TIFF, imagemeta.EXIF))
+		content := bytes.NewReader(bytes.TrimPrefix(exif, []byte("Exif\x00\x00")))
+		attempt("EXIF", from(&limitedSeeker{source: content, left: readLimit, until: r.until}, imagemeta.TIFF, imagemeta.EXIF))
 	}
-	if xmp != nil {
-		attempt("XMP", func() error { return found.readXMP(bytes.NewReader(xmp)) })
+	for _, packet := range xmp {
+		attempt("XMP", func() error { return found.readXMP(bytes.NewReader(packet)) })
 	}
 	return errors.Join(problems...)
 }
