@@ -56,6 +56,7 @@ func TestPhotoOverABrokenConnection(t *testing.T) {
 	checkObject(t, up.ID, original)
 	checkThumbnails(t, up)
 	checkFacts(t, up)
+	checkTags(t, u, url)
 }
 
 func checkThumbnails(t *testing.T, up upload) {
@@ -96,6 +97,19 @@ func checkFacts(t *testing.T, up upload) {
 	}
 	if e.Camera.Make != "Samsung" || e.Camera.Model != "SM-A546E" || e.Orientation != 6 || e.Width != 3000 || e.Height != 4000 {
 		t.Errorf("camera %+v, orientation %d, %d by %d", e.Camera, e.Orientation, e.Width, e.Height)
+	}
+}
+
+// checkTags looks for one of them, through the child, the database and the server.
+func checkTags(t *testing.T, u user, url string) {
+	t.Helper()
+	a := u.do("GET", url+"/tags", nil)
+	var said struct {
+		Tags      map[string]map[string]any
+		Truncated bool
+	}
+	if err := json.Unmarshal(a.body, &said); err != nil || said.Tags["IFD0"]["Model"] != "SM-A546E" || said.Truncated {
+		t.Errorf("tags: %d %s", a.status, a.body)
 	}
 }
 
