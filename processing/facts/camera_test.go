@@ -265,7 +265,7 @@ func (e exiftoolTags) told() told {
 		"direction":   e.first("GPS:GPSImgDirection", "XMP-exif:GPSImgDirection"),
 		"orientation": e.first("IFD0:Orientation"),
 	}
-	if !strings.Contains("12345678", cmp.Or(said["orientation"], "none")) {
+	if o := said["orientation"]; len(o) != 1 || o < "1" || o > "8" {
 		said["orientation"] = ""
 	}
 	latitude, longitude := e.first("Composite:GPSLatitude", "XMP-exif:GPSLatitude"), e.first("Composite:GPSLongitude", "XMP-exif:GPSLongitude")

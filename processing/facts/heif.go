@@ -208,10 +208,10 @@ func (c *cursor) uint(n int) (number uint64) {
 func (c *cursor) box() (name string, content cursor) {
 	size := c.uint(4)
 	name = string(c.take(4))
-	switch {
-	case size == 0:
+	switch size {
+	case 0: // to the end
 		return name, c.take(uint64(len(*c)))
-	case size == 1:
+	case 1:
 		size = c.uint(8)
 		return name, c.take(max(size, 16) - 16)
 	}

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,7 +74,7 @@ const (
 
 // exif returns EXIF with the given GPS directory, and a maker's name if there is room.
 func exif(first []entry, gps ...entry) []byte {
-	all := append(first, words(0x8825, long, gpsAt))
+	all := slices.Concat(first, []entry{words(0x8825, long, gpsAt)})
 	out := append([]byte("MM\x00*\x00\x00\x00\x08"), directory(8, 0, all...)...)
 	if len(out) > gpsAt {
 		return out
@@ -219,6 +220,7 @@ func TestXMPPackets(t *testing.T) {
 		"damaged behind":      {strings.TrimSuffix(packet(`<rdf:Description `+place+` tiff:Make="Probe"/>`), "</x:xmpmeta>") + "<", true, "Probe"},
 		"another vocabulary":  {strings.ReplaceAll(packet(`<rdf:Description tiff:Make="Probe"/>`), "http://ns.adobe.com/tiff/1.0/", "http://example.com/"), false, ""},
 		"an entity":           {`<!DOCTYPE x [<!ENTITY a "Probe">]>` + packet(`<rdf:Description tiff:Make="&a;"/>`), false, ""},
+		"an unused entity":    {`<!DOCTYPE x [<!ENTITY a "b">]>` + packet(`<rdf:Description tiff:Make="Probe"/>`), false, ""},
 		"an external entity":  {`<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>` + packet(`<rdf:Description tiff:Make="&a;"/>`), false, ""},
 		"deeper than anybody": {packet(`<rdf:Description>` + strings.Repeat("<dc:a>", 1000) + strings.Repeat("</dc:a>", 1000) + `<tiff:Make>Probe</tiff:Make></rdf:Description>`), false, ""},
 	} {
