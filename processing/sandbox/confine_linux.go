@@ -1,0 +1,130 @@
+package sandbox
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// processFiles is how many descriptors a confined process may have open.
+const processFiles = 64
+
+// confineChild gives up what a child of our own does not need, in all of its threads. It may not even write a file.
+func confineChild(order childOrder) (Confinement, error) {
+	limits := order.Limits.WithDefaults()
+	// The parent counts the CPU time of each file; this bounds a process whose parent cannot any more.
+	lifetime := limits.CPU * time.Duration(max(1, order.Files))
+	if err := setLimits(limits.Memory, 0, lifetime); err != nil {
+		return Confinement{}, err
+	}
+	// Not even another child, of the same user, may look into this one's memory (ptrace(2), access mode checking).
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return Confinement{}, fmt.Errorf("hide our memory from other processes: %w", err)
+	}
+	return restrict(order.TooWide, landRules(), childCalls)
+}
+
+// restrict applies what the kernel has of Landlock and seccomp, and says what that is.
+func restrict(tooWide []string, rules []landlock.Rule, allowed policy) (Confinement, error) {
+	var forced Confinement
+	if version, err := ll.LandlockGetABIVersion(); err == nil && !slices.Contains(tooWide, protectLandlock) {
+		// Best effort of the newest: an older kernel restricts less, and the version says so.
+		if err := landlock.V6.BestEffort().Restrict(rules...); err != nil {
+			return forced, fmt.Errorf("apply Landlock: %w", err)
+		}
+		forced.Landlock = version
+	}
+	if slices.Contains(tooWide, protectSeccomp) {
+		return forced, nil
+	}
+	err := allowed.apply()
+	if err != nil && !errors.Is(err, errNoSeccomp) {
+		return forced, fmt.Errorf("apply seccomp: %w", err)
+	}
+	forced.Seccomp = err == nil
+	return forced, nil
+}
+
+// setLimits sets the limits of the process that calls it, before it touches a stranger's byte.
+// RLIMIT_AS is not among them: with it HEIC decoding deadlocks.
+func setLimits(memory, fileSize int64, cpu time.Duration) error {
+	for _, limit := range []struct {
+		name     string
+		resource int
+		value    uint64
+	}{
+		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
+		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, processFiles},
+		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, uint64(fileSize)},
+		// Go ignores the signal of the soft limit; at the hard one the kernel kills.
+		{"RLIMIT_CPU", unix.RLIMIT_CPU, uint64(cpu / time.Second)},
+		{"RLIMIT_DATA", unix.RLIMIT_DATA, uint64(memory)},
+	} {
+		if err := unix.Setrlimit(limit.resource, &unix.Rlimit{Cur: limit.value, Max: limit.value}); err != nil {
+			return fmt.Errorf("set %s to %d: %w", limit.name, limit.value, err)
+		}
+	}
+	return nil
+}
+
+// readable are the directories and files whose content libraries need to work, and that hold no secrets: code, fonts,
+// colour profiles.
+var readable = []string{
+	"/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/local/lib", "/lib", "/lib64", "/usr/share", "/usr/local/share",
+	"/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/fonts", "/etc/localtime", "/etc/ImageMagick-6", "/var/cache/fontconfig",
+	"/sys/devices/system/cpu", "/sys/kernel/mm/transparent_hugepage", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
+	"/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
+}
+
+// landRules let a process read what libraries need, and nothing else.
+func landRules() []landlock.Rule {
+	var rules []landlock.Rule
+	for _, path := range readable {
+		rules = append(rules, mayRead(path))
+	}
+	return rules
+}
+
+// mayRead allows a file, or what a directory holds, to be read, not run.
+func mayRead(path string) landlock.Rule {
+	var info unix.Stat_t
+	rights := landlock.AccessFSSet(ll.AccessFSReadFile)
+	if unix.Stat(path, &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFDIR {
+		rights |= ll.AccessFSReadDir
+	}
+	return landlock.PathAccess(rights, path).IgnoreIfMissing()
+}
+
+// mayRun allows a program, and the loader that it names, to be run.
+func mayRun(program string) ([]landlock.Rule, error) {
+	const rights = ll.AccessFSReadFile | ll.AccessFSExecute
+	rules := []landlock.Rule{landlock.PathAccess(rights, program)}
+	file, err := elf.Open(program)
+	if err != nil {
+		return nil, fmt.Errorf("read the program %s: %w", program, err)
+	}
+	defer func() { _ = file.Close() }()
+	for _, segment := range file.Progs {
+		if segment.Type != elf.PT_INTERP {
+			continue
+		}
+		name := make([]byte, segment.Filesz)
+		if _, err := segment.ReadAt(name, 0); err != nil {
+			return nil, fmt.Errorf("read the loader of %s: %w", program, err)
+		}
+		loader, err := filepath.EvalSymlinks(strings.TrimRight(string(name), "\x00"))
+		if err != nil {
+			return nil, fmt.Errorf("find the loader of %s: %w", program, err)
+		}
+		rules = append(rules, landlock.PathAccess(rights, loader))
+	}
+	return rules, nil
+}

@@ -1,0 +1,140 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is one confined process, ours or somebody else's, from its start until it has been reaped.
+type process struct {
+	cmd    *exec.Cmd
+	stderr words
+	group  *cgroup
+	exited chan struct{} // closed when nothing is left of it
+	err    error         // of cmd.Wait, once it has exited
+
+	mu     sync.Mutex
+	reaped bool // its number may be somebody else's
+}
+
+// start starts a process of its own group that can never gain privileges, and dies with us. The Box waits for it when it is closed.
+func (b *Box) start(cmd *exec.Cmd, limits Limits) (*process, error) {
+	if err := b.begin(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, exited: make(chan struct{})}
+	cmd.Stderr = &p.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second
+	started := make(chan error, 1)
+	go func() {
+		// Pdeathsig fires when the thread that started the child ends, not the process: this goroutine
+		// keeps its thread as long as the child lives. It never gives it back, because what startConfined
+		// did to it cannot be undone; the runtime ends the thread with the goroutine.
+		runtime.LockOSThread()
+		defer b.running.Done()
+		if err := startConfined(cmd); err != nil {
+			started <- err
+			return
+		}
+		b.know(p)
+		defer b.forget(p)
+		p.group = b.cgroups.hold(cmd.Process.Pid, limits.Memory)
+		started <- nil
+		p.outlive()
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start a confined process: %w", err)
+	}
+	return p, nil
+}
+
+// outlive waits for the end of a process, and ends what it has started.
+func (p *process) outlive() {
+	defer close(p.exited)
+	awaitExit(p.cmd.Process.Pid)
+	p.kill() // dead but not yet reaped: its number still names its own group, and whom it left there
+	p.mu.Lock()
+	p.reaped = true
+	p.mu.Unlock()
+	p.err = p.cmd.Wait()
+	p.group.remove()
+}
+
+// kill ends a process with its group.
+func (p *process) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // none left is as good
+	}
+}
+
+// end kills a process and waits until nothing is left of it.
+func (p *process) end() {
+	p.kill()
+	<-p.exited
+}
+
+// cpuTime is what a process has used so far, all of its threads, by its clock (clock_getcpuclockid(3)).
+func (p *process) cpuTime() time.Duration {
+	const schedClock = 2 // CPUCLOCK_SCHED, of the process
+	var now unix.Timespec
+	if err := unix.ClockGettime(int32(^p.cmd.Process.Pid<<3|schedClock), &now); err != nil {
+		return 0 // it is gone
+	}
+	return time.Duration(now.Nano())
+}
+
+// usedUp reports whether the kernel ended a process, which we did not, for its CPU time, and how much that was. It
+// enforces by ticks and tells the exact time, which on a machine that shares its cores can be a good deal less.
+func usedUp(state *os.ProcessState, limit time.Duration) (time.Duration, bool) {
+	status, _ := state.Sys().(syscall.WaitStatus)
+	killed := status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGXCPU)
+	used := state.UserTime() + state.SystemTime()
+	return used, killed && used >= limit/2
+}
+
+// wroteTooMuch reports whether the kernel ended a process for the size of a file.
+func wroteTooMuch(state *os.ProcessState) bool {
+	status, _ := state.Sys().(syscall.WaitStatus)
+	return status.Signaled() && status.Signal() == syscall.SIGXFSZ
+}
+
+// startConfined starts a command that can never gain privileges by running another program. The calling
+// goroutine must have locked its thread and never unlock it: what is forbidden here to the
+// thread, and inherited by the child, cannot be allowed again. The child could not do it: a
+// Go program has several threads before its first line runs.
+func startConfined(command *exec.Cmd) error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid new privileges: %w", err)
+	}
+	return command.Start()
+}
+
+// awaitExit waits until a child has ended, and leaves it to be reaped.
+func awaitExit(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// reopen opens a file again, read-only and at offset 0, even one that has no name any more.
+func reopen(file *os.File) (*os.File, error) {
+	again, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("open the file for the confined process: %w", err)
+	}
+	return again, nil
+}

@@ -1,0 +1,205 @@
+// Package sandbox runs what reads strangers' bytes in confined processes: our own program again, kept for several files
+// of one tenant ([Box.Ask], [Serve]), or a program of somebody else's, once ([Box.Run]). The processes hold no
+// credentials, reach no network, and write no file; what they take of the machine is limited, and what they say is
+// not believed here. It knows neither pictures nor uploads.
+package sandbox
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Argument is what makes a program a child by default. The program then calls [Serve] with the arguments behind it.
+const Argument = "examine"
+
+// The limits that a LimitError names.
+const (
+	LimitMemory = "memory"
+	LimitCPU    = "cpu"
+	LimitTime   = "time"
+	LimitOutput = "output"
+)
+
+// What the errors are, for errors.Is.
+var (
+	// ErrCrashed: the process died, or answered nonsense.
+	ErrCrashed = errors.New("the confined process crashed")
+	// ErrClosed: the Box is closed, and starts nothing any more.
+	ErrClosed = errors.New("the sandbox is closed")
+	// ErrNoProgram: the program is not installed.
+	ErrNoProgram = errors.New("the program is not installed")
+)
+
+// LimitError means that a process took more than is allowed. It may be the file's fault or the machine's.
+type LimitError struct {
+	Limit string // one of the Limit constants
+	Cause string
+}
+
+func (e *LimitError) Error() string { return "hit the limit of " + e.Limit + ": " + e.Cause }
+
+// Limits bound the work on one file; a zero field means its default.
+type Limits struct {
+	Wall   time.Duration // 60 s
+	CPU    time.Duration // 30 s, in whole seconds
+	Memory int64         // bytes that the process may allocate (RLIMIT_DATA), 1 GiB
+	Output int64         // bytes that it may answer, or write to one file, 32 MiB
+}
+
+// DefaultMemory is what a 50-megapixel progressive JPEG and a 48-megapixel HEIC need, with room to spare; docs/adr/0018
+// has the figures.
+const DefaultMemory = 1 << 30
+
+// WithDefaults fills what is zero.
+func (l Limits) WithDefaults() Limits {
+	return Limits{
+		Wall:   cmp.Or(l.Wall, time.Minute),
+		CPU:    max(time.Second, cmp.Or(l.CPU, 30*time.Second).Truncate(time.Second)),
+		Memory: cmp.Or(l.Memory, DefaultMemory),
+		Output: cmp.Or(l.Output, 32<<20),
+	}
+}
+
+// Config says how processes are kept. The zero value is usable.
+type Config struct {
+	// Command is the program that calls Serve, and its hidden argument. By default it is this program, as it was
+	// when it started, with Argument.
+	Command []string
+	// Env is the whole environment of the children that Ask starts: it carries no secret.
+	Env    []string
+	Limits Limits // of one file, for Ask
+	// Children is how many of them there are at most, a spare one aside; 0 means four a core, and eight at least.
+	// As many files can be worked on at once.
+	Children int
+	Files    int           // how many files a child serves at most; 0 means 200
+	Idle     time.Duration // how long a child is kept that serves none; 0 means a minute
+	// TooWide leaves protections out, by name, for tests that show what each is good for.
+	TooWide []string
+	Metrics *Metrics
+	Log     *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if len(c.Command) == 0 {
+		c.Command = []string{"/proc/self/exe", Argument}
+	}
+	c.Limits = c.Limits.WithDefaults()
+	c.Children = cmp.Or(c.Children, max(8, 4*runtime.GOMAXPROCS(0)))
+	c.Files = cmp.Or(c.Files, 200)
+	c.Idle = cmp.Or(c.Idle, time.Minute)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// A Box starts confined processes, keeps them and ends them. It may be used by several goroutines at once.
+type Box struct {
+	config  Config
+	cgroups *cgroups
+	closing chan struct{} // closed when all processes are to end
+	running sync.WaitGroup
+	tell    sync.Once
+	working chan struct{} // a token for each file that is worked on
+
+	mu        sync.Mutex
+	closed    bool
+	forced    Confinement
+	idle      []*child // the least recently used first
+	spare     *child   // has served nobody
+	warming   bool     // a spare one is being started
+	count     int      // children that serve somebody or did
+	processes map[*process]struct{}
+}
+
+// marker in the environment says that a process is confined, so that a program that forgets to call Serve does not start
+// itself for ever.
+const marker = "TRAMO_CONFINED=1"
+
+// New returns a Box, which has no processes yet.
+func New(c Config) *Box {
+	c = c.withDefaults()
+	return &Box{
+		config: c, cgroups: findCgroups(c.TooWide), closing: make(chan struct{}),
+		working: make(chan struct{}, c.Children), processes: make(map[*process]struct{}),
+	}
+}
+
+// Close ends all processes and waits until they are gone. Who waits for an answer gets ErrClosed.
+func (b *Box) Close() error {
+	b.mu.Lock()
+	if !b.closed {
+		b.closed = true
+		close(b.closing)
+	}
+	for p := range b.processes {
+		p.kill()
+	}
+	unused := b.idle
+	if b.spare != nil {
+		unused = append(unused, b.spare)
+	}
+	b.idle, b.spare = nil, nil
+	b.mu.Unlock()
+	for _, c := range unused {
+		c.retire()
+	}
+	b.running.Wait()
+	return nil
+}
+
+// begin counts something that Close waits for, unless the Box is closed.
+func (b *Box) begin() error {
+	if os.Getenv("TRAMO_CONFINED") != "" {
+		return errors.New("a confined process starts no others: its program must call sandbox.Serve")
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return ErrClosed
+	}
+	b.running.Add(1)
+	return nil
+}
+
+// know has Close end a process; one that was started while it ran is ended here.
+func (b *Box) know(p *process) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.processes[p] = struct{}{}
+	if b.closed {
+		p.kill()
+	}
+}
+
+func (b *Box) forget(p *process) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.processes, p)
+}
+
+// crashed names the end of a process that says no better reason.
+func crashed(cause error, said string) error {
+	if speaksOfMemory(said) {
+		return &LimitError{LimitMemory, said}
+	}
+	return fmt.Errorf("%w: %w: %s", ErrCrashed, cause, said)
+}
+
+// speaksOfMemory knows the last words of Go, GLib, glibc and C++.
+func speaksOfMemory(said string) bool {
+	said = strings.ToLower(said)
+	for _, words := range []string{"out of memory", "cannot allocate memory", "failed to allocate", "resource temporarily unavailable", "bad_alloc"} {
+		if strings.Contains(said, words) {
+			return true
+		}
+	}
+	return false
+}
