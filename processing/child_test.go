@@ -13,7 +13,7 @@ func init() {
 	if len(os.Args) < 3 || os.Args[1] != "examine" {
 		return
 	}
-	if err := examine.ServeChild(os.Args[2:], os.Stdin, os.Stdout, vips.Render); err != nil {
+	if err := examine.ServeChild(os.Args[2:], vips.Render); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/processing/vips"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -22,7 +23,7 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "examine" {
+	if len(os.Args) > 1 && os.Args[1] == sandbox.Argument {
 		serveChild()
 		return
 	}
@@ -35,9 +36,9 @@ func main() {
 	cli.Main(new(grammar), "tramo-worker", "Processes uploads: virus scan, thumbnails, EXIF. Each flag can be set by the variable named beside it.")
 }
 
-// serveChild is the life of the child that decodes one stranger's file, without credentials.
+// serveChild is the life of a child that decodes strangers' files, or becomes a tool that does, without credentials.
 func serveChild() {
-	if err := examine.ServeChild(os.Args[2:], os.Stdin, os.Stdout, vips.Render); err != nil {
+	if err := examine.ServeChild(os.Args[2:], vips.Render); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -53,6 +54,7 @@ type grammar struct {
 	cli.Reconcile
 	webhookSettings
 	eraseSettings
+	childSettings
 	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
 	Workers           int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
 	RetryDelay        time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
@@ -75,6 +77,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL", rounds.Validate())
 	webhooks := g.webhooks(m)
 	erasing := g.erasing(m)
+	children := g.children(m, g.workers())
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
 	if err := m.Err(); err != nil {
 		return err
@@ -94,8 +97,12 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(&processing.Depth{DB: db, Log: log}, scanner)
 	metrics := processing.NewMetrics(registry)
+	children.Metrics, children.Log = sandbox.NewMetrics(registry), log
+	box := sandbox.New(children)
+	defer func() { _ = box.Close() }()
+	box.Warm()
 	workers := processing.NewPool(pool, db, &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Examiner: &examine.Examiner{TempDir: g.TempDir}, Types: types,
+		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Examiner: &examine.Examiner{Box: box}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
 	}, metrics, telemetry.NewTracerProvider(), log)
 	leases := g.Leases(db, database.Replica, registry, log)

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/jpeg"
 	"io"
-	"os"
 
 	"github.com/tramo/tramo/processing/facts"
 	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/processing/sandbox"
 )
 
 // Picture is one rendered size of a photo: a WebP in sRGB, upright, without metadata. Size is the long
@@ -40,12 +42,6 @@ const (
 	reasonOutOfMemory   = "out-of-memory"
 )
 
-// childOrder is the child's argument. It names nothing that belongs to a tenant.
-type childOrder struct {
-	Request childRequest `json:"request"`
-	Limits  Limits       `json:"limits"`
-}
-
 // childRequest asks for one of both.
 type childRequest struct {
 	Draw    *DrawRequest `json:"draw,omitempty"`
@@ -72,26 +68,31 @@ type childPicture struct {
 	Length int `json:"length"` // bytes
 }
 
-// ServeChild is the child's whole life: it gives up what it does not need, examines the one file
-// that is its input, and writes what it found to output. arguments are those behind the hidden
-// one that made the program a child. A picture that cannot be read is an answer, not an error.
-func ServeChild(arguments []string, input *os.File, output io.Writer, render Renderer) error {
-	if len(arguments) != 1 {
-		return errors.New("examine is not for people: a worker starts it")
-	}
-	var order childOrder
-	if err := json.Unmarshal([]byte(arguments[0]), &order); err != nil {
-		return fmt.Errorf("read the order: %w", err)
-	}
-	if err := confine(order.Limits); err != nil {
-		return fmt.Errorf("confine the child: %w", err)
-	}
-	data, err := mapFile(input)
-	if err != nil {
-		return fmt.Errorf("map the input: %w", err)
-	}
-	answer, pictures := examine(data, order.Request, render)
-	return writeAnswer(output, answer, pictures)
+// ServeChild is the child's whole life: it gives up what it does not need, examines one file after the other, and answers
+// what it found. arguments are those behind the hidden one that made the program a child. A picture that cannot be read is
+// an answer, not an error.
+func ServeChild(arguments []string, render Renderer) error {
+	return sandbox.Serve(arguments, sandbox.Service{
+		Warm: func() { warm(render) },
+		Answer: func(order, input []byte, output io.Writer) error {
+			var request childRequest
+			if err := json.Unmarshal(order, &request); err != nil {
+				return fmt.Errorf("read the request: %w", err)
+			}
+			answer, pictures := examine(input, request, render)
+			return writeAnswer(output, answer, pictures)
+		},
+	})
+}
+
+// WarmSize is the size, in pixels, of the picture that a child draws of its own before the first file.
+const WarmSize = 16
+
+// warm has libraries load what they load once. What goes wrong will go wrong again with the first file.
+func warm(render Renderer) {
+	var picture bytes.Buffer
+	_ = jpeg.Encode(&picture, image.NewGray(image.Rect(0, 0, 2*WarmSize, 2*WarmSize)), nil)
+	_, _ = draw(picture.Bytes(), DrawRequest{Sizes: []int{WarmSize}}, render)
 }
 
 // examine believes the bytes, not the name that came with them.

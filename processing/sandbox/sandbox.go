@@ -132,6 +132,9 @@ func New(c Config) *Box {
 	}
 }
 
+// Limits are those of one file, for Ask.
+func (b *Box) Limits() Limits { return b.config.Limits }
+
 // Close ends all processes and waits until they are gone. Who waits for an answer gets ErrClosed.
 func (b *Box) Close() error {
 	b.mu.Lock()
