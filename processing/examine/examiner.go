@@ -34,12 +34,11 @@ func (e *UnreadableError) Error() string { return ErrUnreadable.Error() + ": " +
 // Is makes an UnreadableError an ErrUnreadable.
 func (e *UnreadableError) Is(target error) bool { return target == ErrUnreadable }
 
-// Limits bound one examination, and a LimitError names the one that was hit. A child that had served other files has been
-// replaced by a fresh one before that is said.
-type (
-	Limits     = sandbox.Limits
-	LimitError = sandbox.LimitError
-)
+// Limits bound one examination.
+type Limits = sandbox.Limits
+
+// LimitError names the limit that an examination hit, in a child that had examined nothing before.
+type LimitError = sandbox.LimitError
 
 // The limits that a LimitError names.
 const (

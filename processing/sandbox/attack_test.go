@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox_test
 
 import (
@@ -7,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -54,7 +57,11 @@ var attacks = map[string]func(target string) error{
 	"make a memfd":    func(string) error { _, err := unix.MemfdCreate("x", 0); return err },
 	"read an environ": func(pid string) error { _, err := os.ReadFile("/proc/" + pid + "/environ"); return err },
 	"ptrace": func(pid string) error {
+		runtime.LockOSThread() // the tracer is a thread
 		if err := syscall.PtraceAttach(number(pid)); err != nil {
+			return err
+		}
+		if _, err := unix.Wait4(number(pid), nil, unix.WALL, nil); err != nil {
 			return err
 		}
 		return syscall.PtraceDetach(number(pid))
@@ -138,6 +145,7 @@ func try(name, target string) report {
 func attackTool(arguments []string) {
 	switch arguments[0] {
 	case "hang":
+		fmt.Print("hanging")
 		time.Sleep(time.Hour)
 	case "spin":
 		for turns := 0; ; turns++ {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package sandbox_test
 
 import (
@@ -7,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"syscall"
@@ -130,13 +133,35 @@ func answer(request, input []byte, output io.Writer) error {
 			return err
 		}
 		defer func() { earlier = os.NewFile(uintptr(kept), "kept") }()
+	case "answer then hang when reused":
+		if answered > 1 {
+			_ = json.NewEncoder(output).Encode(s)
+			select {}
+		}
+	case "leave children":
+		straggler := exec.Command("/bin/sleep", "300")
+		if err := straggler.Start(); err != nil {
+			return err
+		}
+		s.Content = fmt.Sprint(straggler.Process.Pid)
+	case "groups":
+		groups, _ := os.ReadFile("/proc/self/cgroup")
+		s.Content = string(groups)
+	case "share":
+		// Shared memory is none of RLIMIT_DATA's.
+		shared, err := unix.Mmap(-1, 0, 2<<30, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return err
+		}
+		for at := 0; at < len(shared); at += 4096 {
+			shared[at] = 1
+		}
 	case "look":
 		s.Content = lookAround()
 	case "descriptors":
 		s.Content = exhaustDescriptors()
 	case "input is gone":
 		s.Content = fmt.Sprint(stillMapped())
-		previous = uintptr(unsafe.Pointer(&input[0]))
 	default:
 		s.Attack = try(o.Do, o.Target)
 	}
@@ -154,9 +179,6 @@ func work(much time.Duration) {
 		spun++
 	}
 }
-
-// previous is where the file before this one was mapped.
-var previous uintptr
 
 // stillMapped counts the mappings of files without a name, which inputs are: one, of this file.
 func stillMapped() int {
@@ -178,15 +200,18 @@ func exhaustDescriptors() string {
 // surroundings are what a child sees.
 type surroundings struct {
 	Environment []string
-	Descriptors int
+	Descriptors []string
 	Core, Fsize uint64
+	NoNewPrivs  int
+	Dumpable    int
 }
 
 func lookAround() string {
 	seen := surroundings{Environment: os.Environ()}
 	for fd := range 64 {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
-			seen.Descriptors++
+			name, _ := os.Readlink(fmt.Sprint("/proc/self/fd/", fd))
+			seen.Descriptors = append(seen.Descriptors, name)
 		}
 	}
 	var limit unix.Rlimit
@@ -194,6 +219,8 @@ func lookAround() string {
 	seen.Core = limit.Max
 	_ = unix.Getrlimit(unix.RLIMIT_FSIZE, &limit)
 	seen.Fsize = limit.Max
+	seen.NoNewPrivs, _ = unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	seen.Dumpable, _ = unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	text, _ := json.Marshal(seen)
 	return string(text)
 }
