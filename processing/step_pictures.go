@@ -28,10 +28,15 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	}
 	drawing, err := p.Examiner.Draw(ctx, w.keys.Tenant, file, examine.DrawRequest{ContentType: w.results.DetectedType, Sizes: thumbnailSizes})
 	var unreadable *examine.UnreadableError
+	var limit *examine.LimitError
 	switch {
 	case errors.As(err, &unreadable):
 		p.Log.InfoContext(ctx, "picture cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
 		return reject(storage.ReasonUnreadable, "%s", unreadable.Sentence)
+	case errors.As(err, &limit):
+		// In a child that had drawn nothing before: it would come to the same again.
+		p.Log.WarnContext(ctx, "picture takes more than it may, and is not drawn", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
+		drawing = examine.Drawing{Problem: limit.Limit}
 	case err != nil:
 		return err
 	}

@@ -67,7 +67,7 @@ func misbehave(how string) examine.Renderer {
 	}
 }
 
-func photo(t *testing.T, width, height int) []byte {
+func photo(t testing.TB, width, height int) []byte {
 	t.Helper()
 	picture := image.NewRGBA(image.Rect(0, 0, width, height))
 	for y := range height {
@@ -84,7 +84,7 @@ func photo(t *testing.T, width, height int) []byte {
 
 // unlinked returns a file that holds content, without a name and with its offset at the end, as a worker
 // has it after a download.
-func unlinked(t *testing.T, content []byte) *os.File {
+func unlinked(t testing.TB, content []byte) *os.File {
 	t.Helper()
 	file, err := os.CreateTemp(t.TempDir(), "")
 	if err != nil {

@@ -49,7 +49,7 @@ var (
 	spun       int
 	hoard      [][]byte
 	remembered []byte
-	earlier    *os.File
+	held       *os.File
 	answered   int
 )
 
@@ -122,17 +122,15 @@ func answer(request, input []byte, output io.Writer) error {
 		if err != nil {
 			return err
 		}
-		earlier = os.NewFile(uintptr(kept), "kept")
-	case "answer on the earlier pipe":
-		if earlier != nil {
-			_ = json.NewEncoder(earlier).Encode(s)
+		held = os.NewFile(uintptr(kept), "kept")
+	case "answer twice":
+		_ = json.NewEncoder(output).Encode(s)
+	case "answer half":
+		_, err := pipe.WriteString(`{"Pid":1,`)
+		if err == nil {
+			os.Exit(0)
 		}
-		earlier, pipe = pipe, nil
-		kept, err := unix.Dup(int(earlier.Fd()))
-		if err != nil {
-			return err
-		}
-		defer func() { earlier = os.NewFile(uintptr(kept), "kept") }()
+		return err
 	case "answer then hang when reused":
 		if answered > 1 {
 			_ = json.NewEncoder(output).Encode(s)
