@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/h2non/bimg"
 
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/vips"
@@ -143,6 +144,26 @@ func TestExamineAPhoto(t *testing.T) {
 	}
 	if len(found.Pictures) != 2 || found.Pictures[0].Height != 480 || found.Pictures[1].Width != 107 {
 		t.Errorf("%d pictures", len(found.Pictures))
+	}
+}
+
+// Every format that phones and scanners send can be drawn by a confined child: the plugins that some of them take can be
+// read, and make no call that is refused.
+func TestEveryFormatIsDrawnConfined(t *testing.T) {
+	t.Parallel()
+	examiner := open(t, &examine.Examiner{Limits: roomy})
+	for contentType, format := range map[string]bimg.ImageType{
+		"image/jpeg": bimg.JPEG, "image/png": bimg.PNG, "image/webp": bimg.WEBP, "image/gif": bimg.GIF,
+		"image/tiff": bimg.TIFF, "image/heic": bimg.HEIF, "image/avif": bimg.AVIF,
+	} {
+		content, err := bimg.Resize(photo(t, 640, 480), bimg.Options{Type: format, Quality: 80, Speed: 9})
+		if err != nil {
+			t.Fatalf("%s: %v", contentType, err)
+		}
+		found, err := examiner.Draw(t.Context(), someone, unlinked(t, content), examine.DrawRequest{ContentType: contentType, Sizes: []int{480, 160}})
+		if err != nil || len(found.Pictures) != 2 {
+			t.Errorf("%s: %d pictures, problem %q, %v", contentType, len(found.Pictures), found.Problem, err)
+		}
 	}
 }
 

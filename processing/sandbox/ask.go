@@ -99,6 +99,8 @@ func (c *child) answer(ctx context.Context, order []byte, file *os.File, read fu
 	switch {
 	case stopped != nil:
 		return stopped
+	case ctx.Err() != nil:
+		return fmt.Errorf("wait for a confined process: %w", context.Cause(ctx))
 	case errors.As(readErr, &hit):
 		return readErr
 	case c.group.wasFull():

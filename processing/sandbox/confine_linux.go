@@ -36,7 +36,7 @@ func confineChild(order childOrder) (Confinement, error) {
 func restrict(tooWide []string, rules []landlock.Rule, allowed policy) (Confinement, error) {
 	var forced Confinement
 	if version, err := ll.LandlockGetABIVersion(); err == nil && !slices.Contains(tooWide, protectLandlock) {
-		// Best effort of the newest: an older kernel restricts less, and the version says so.
+		// Six has signals; an older kernel restricts less, and its version says so.
 		if err := landlock.V6.BestEffort().Restrict(rules...); err != nil {
 			return forced, fmt.Errorf("apply Landlock: %w", err)
 		}
