@@ -39,8 +39,11 @@ func init() {
 	os.Exit(0)
 }
 
-// hoard is what a misbehaving child keeps, so that the compiler keeps it too.
-var hoard [][]byte
+// What a misbehaving child keeps, so that the compiler keeps it too.
+var (
+	hoard [][]byte
+	drawn int
+)
 
 // misbehave is a child taken over by the file that it decodes, once it is past its own picture.
 func misbehave(how string) examine.Renderer {
@@ -61,6 +64,11 @@ func misbehave(how string) examine.Renderer {
 		case "flood":
 			content = append([]byte("RIFFxxxxWEBP"), make([]byte, 2<<20)...)
 		case "foreign":
+		case "be broken by the first file":
+			if drawn++; drawn > 1 {
+				return examine.Rendered{}, vips.ErrUnreadable
+			}
+			content = []byte("RIFFxxxxWEBP")
 		default:
 			return examine.Rendered{}, vips.ErrOutOfMemory
 		}
@@ -236,5 +244,17 @@ func TestMisbehavingChildren(t *testing.T) {
 				t.Errorf("%v, want the limit of %s", err, c.want)
 			}
 		})
+	}
+}
+
+// An upload does not fail for what a child says that earlier files may have broken: a fresh one has the last word.
+func TestUnreadableIsSaidByAFreshChild(t *testing.T) {
+	t.Parallel()
+	examiner := open(t, &examine.Examiner{Limits: roomy, Command: []string{"/proc/self/exe", "misbehave", "be broken by the first file"}})
+	for range 3 {
+		found, err := examiner.Draw(t.Context(), someone, unlinked(t, photo(t, 90, 60)), request)
+		if err != nil || len(found.Pictures) != 1 {
+			t.Errorf("%d pictures, %v", len(found.Pictures), err)
+		}
 	}
 }

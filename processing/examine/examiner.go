@@ -5,6 +5,7 @@ package examine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -146,7 +147,7 @@ type reply struct {
 func (e *Examiner) ask(ctx context.Context, tenant uuid.UUID, file *os.File, request childRequest) (r reply, err error) {
 	box := e.box()
 	limit := box.Limits().Output
-	err = box.Ask(ctx, tenant.String(), request, file, func(in io.Reader) (err error) {
+	err = box.Ask(ctx, tenant.String(), request, file, func(in io.Reader, fresh bool) (err error) {
 		r.answer, r.pictures, err = readAnswer(in, request, limit)
 		switch {
 		case errors.Is(err, errLongAnswer):
@@ -154,6 +155,10 @@ func (e *Examiner) ask(ctx context.Context, tenant uuid.UUID, file *os.File, req
 		case err == nil && r.answer.Reason == reasonOutOfMemory:
 			// Earlier files may have left it with less than there is.
 			return &LimitError{Limit: LimitMemory, Cause: r.answer.Cause}
+		case err == nil && !fresh && (r.answer.Reason == reasonUnreadable || r.answer.Reason == reasonUnsupported):
+			// Decoders say so as well when memory is short, or when an earlier file has broken them, and the upload
+			// would fail for it.
+			return fmt.Errorf("not believed of a child that has served others: %s", r.answer.Cause)
 		}
 		return err
 	})

@@ -20,15 +20,19 @@ const requestLimit = 32 << 10
 // startTime is how long a child may take from its start until it is confined and ready.
 const startTime = 30 * time.Second
 
+// A Reader takes an answer, up to its end, and must check all of it, since the file may have taken the child over. Its error
+// means that the answer is no good, and costs the child its life. fresh tells that the child has served nobody before, so that nobody
+// else can be asked; otherwise the Reader may be called again with another answer.
+type Reader func(answer io.Reader, fresh bool) error
+
 // Ask has a child answer one request about a file, whose offset and mode do not matter: the child gets a read-only
-// descriptor of its own, and a pipe that serves for this answer only. read takes the answer, up to its end, and must check all of it,
-// since the file may have taken the child over; its error means that the answer is no good, and costs the child its life.
+// descriptor of its own, and a pipe that serves for this answer only.
 //
 // A child that has served an owner never serves another. One that fails on a file, but has served others
-// before, may not fail because of it: then a fresh one is asked once more. read must bear to be called again.
+// before, may not fail because of it: then a fresh one is asked once more.
 //
 // The errors are a *LimitError, ErrCrashed, the context's and ErrClosed.
-func (b *Box) Ask(ctx context.Context, owner string, request any, file *os.File, read func(io.Reader) error) error {
+func (b *Box) Ask(ctx context.Context, owner string, request any, file *os.File, read Reader) error {
 	order, err := json.Marshal(request)
 	if err != nil {
 		return fmt.Errorf("write the request: %w", err)
@@ -74,7 +78,7 @@ type child struct {
 }
 
 // answer has the child answer a request.
-func (c *child) answer(ctx context.Context, order []byte, file *os.File, read func(io.Reader) error) error {
+func (c *child) answer(ctx context.Context, order []byte, file *os.File, read Reader) error {
 	output, err := c.send(order, file)
 	if err != nil {
 		c.faulted = true
@@ -86,7 +90,7 @@ func (c *child) answer(ctx context.Context, order []byte, file *os.File, read fu
 	verdict := make(chan error, 1)
 	go func() { verdict <- c.watch(ctx, over, output) }()
 	limit := c.box.config.Limits.Output
-	readErr := read(&cappedReader{r: output, left: limit, limit: limit})
+	readErr := read(&cappedReader{r: output, left: limit, limit: limit}, c.served == 0)
 	close(over)
 	stopped := <-verdict
 	if readErr == nil && stopped == nil {

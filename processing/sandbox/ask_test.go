@@ -182,9 +182,9 @@ func TestAnswersAreJudgedByTheReader(t *testing.T) {
 	nonsense := errors.New("nonsense")
 	var s said
 	reads := 0
-	err := box.Ask(t.Context(), "A", order{Do: "echo"}, file(t, "x"), func(r io.Reader) error {
+	err := box.Ask(t.Context(), "A", order{Do: "echo"}, file(t, "x"), func(r io.Reader, _ bool) error {
 		reads++
-		if err := into(&s)(r); err != nil {
+		if err := into(&s)(r, false); err != nil {
 			return err
 		}
 		return nonsense
@@ -218,7 +218,7 @@ func TestClose(t *testing.T) {
 	pids := make(chan int, 1)
 	go func() {
 		var s said
-		err := box.Ask(t.Context(), "B", order{Do: "answer then hang"}, file(t, "x"), func(r io.Reader) error {
+		err := box.Ask(t.Context(), "B", order{Do: "answer then hang"}, file(t, "x"), func(r io.Reader, _ bool) error {
 			if err := json.NewDecoder(r).Decode(&s); err != nil {
 				return err
 			}
@@ -258,12 +258,12 @@ func TestChildrenAreBounded(t *testing.T) {
 	for n := range 12 {
 		go func() {
 			var s said
-			done <- box.Ask(t.Context(), fmt.Sprint("tenant ", n%3), order{Do: "echo"}, file(t, "x"), func(r io.Reader) error {
+			done <- box.Ask(t.Context(), fmt.Sprint("tenant ", n%3), order{Do: "echo"}, file(t, "x"), func(r io.Reader, _ bool) error {
 				now := working.Add(1)
 				defer working.Add(-1)
 				for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
 				}
-				return into(&s)(r)
+				return into(&s)(r, false)
 			})
 		}()
 	}

@@ -275,8 +275,8 @@ func file(t testing.TB, content string) *os.File {
 }
 
 // into reads an answer and checks it as a caller has to.
-func into(s *said) func(io.Reader) error {
-	return func(r io.Reader) error {
+func into(s *said) sandbox.Reader {
+	return func(r io.Reader, _ bool) error {
 		all, err := io.ReadAll(r)
 		if err != nil {
 			return err

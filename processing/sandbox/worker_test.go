@@ -33,7 +33,7 @@ func worker(protections string) {
 	}
 	at := make(chan struct{})
 	go func() {
-		_ = box.Ask(ctx, "busy", order{Do: "answer then hang"}, input, func(r io.Reader) error {
+		_ = box.Ask(ctx, "busy", order{Do: "answer then hang"}, input, func(r io.Reader, _ bool) error {
 			_ = json.NewDecoder(r).Decode(&s)
 			at <- struct{}{}
 			_, err := io.ReadAll(r)
@@ -127,7 +127,7 @@ func TestChildrenAreKilled(t *testing.T) {
 	// At work, in a child that had served before: a fresh one does it.
 	before := ask(t, box, "A", order{Do: "echo"}, "x").Pid
 	var s said
-	err := box.Ask(t.Context(), "A", order{Do: "answer then hang when reused"}, file(t, "z"), func(r io.Reader) error {
+	err := box.Ask(t.Context(), "A", order{Do: "answer then hang when reused"}, file(t, "z"), func(r io.Reader, _ bool) error {
 		decoder := json.NewDecoder(r)
 		if err := decoder.Decode(&s); err != nil {
 			return err
