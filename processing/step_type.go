@@ -8,16 +8,13 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// typeHead is how many bytes decide the type.
-const typeHead = 64 << 10
-
 // decideType finds out what the content is; names and declarations are not believed.
 func (p *Pipeline) decideType(ctx context.Context, w *work) error {
 	file, err := p.open(ctx, w)
 	if err != nil {
 		return err
 	}
-	head := make([]byte, min(w.upload.Size, typeHead))
+	head := make([]byte, min(w.upload.Size, mediatype.HeadSize))
 	if _, err := file.ReadAt(head, 0); err != nil {
 		return fmt.Errorf("read the file's head: %w", err)
 	}

@@ -27,6 +27,7 @@ var servedTypes = map[string]servedType{
 	"application/pdf":   {".pdf", true}, // browsers show it in a sandbox of its own
 	"video/mp4":         {".mp4", true},
 	"video/quicktime":   {".mov", true},
+	"video/3gpp":        {".3gp", false},
 	"image/tiff":        {".tiff", false},
 	"image/x-adobe-dng": {".dng", false},
 	"image/vnd.dwg":     {".dwg", false},

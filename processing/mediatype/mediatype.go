@@ -15,22 +15,28 @@ import (
 // Accepted is the list of media types accepted unless a deployment says otherwise: what phones,
 // scanners and offices on a building site send.
 const Accepted = "image/jpeg,image/png,image/webp,image/heic,image/heif,image/avif,image/tiff,image/gif," +
-	"image/x-adobe-dng,image/vnd.dwg,application/pdf,video/mp4,video/quicktime,text/plain,text/csv,application/zip," +
+	"image/x-adobe-dng,image/vnd.dwg,application/pdf,video/mp4,video/quicktime,video/3gpp,text/plain,text/csv,application/zip," +
 	"application/vnd.openxmlformats-officedocument.wordprocessingml.document," +
 	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet," +
 	"application/vnd.openxmlformats-officedocument.presentationml.presentation," +
 	"application/msword,application/vnd.ms-excel,application/vnd.oasis.opendocument.text"
 
+// HeadSize is how many of a file's first bytes Detect looks at, at most.
+const HeadSize = 64 << 10
+
 // Unknown is what Detect says of bytes that it does not know.
 const Unknown = "application/octet-stream"
 
-// Detect names the media type of a file by its first bytes (4 KiB are enough), without
-// parameters. It never fails: what it does not know is Unknown.
+// Detect names the media type of a file by its first bytes, without parameters: 4 KiB are enough, but for Office
+// documents, which may need HeadSize. It never fails: what it does not know is Unknown.
 func Detect(head []byte) string {
 	if isDWG(head) {
 		return "image/vnd.dwg"
 	}
 	if known := isoMediaType(head); known != "" {
+		return known
+	}
+	if known := officeType(head[:min(len(head), HeadSize)]); known != "" {
 		return known
 	}
 	detected := Canonical(mimetype.Detect(head).String())

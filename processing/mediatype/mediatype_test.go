@@ -1,8 +1,12 @@
 package mediatype
 
 import (
+	"archive/zip"
+	"bytes"
 	"strings"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // isoFile begins an ISO base media file with the given brands, the major one first.
@@ -34,6 +38,15 @@ func TestDetectType(t *testing.T) {
 		{"dwg 2013", "AC1027\x00\x00\x00\x00\x00", "image/vnd.dwg"},
 		{"dwg 2018", "AC1032\x00\x00\x00\x00\x00", "image/vnd.dwg"},
 		{"a text that begins like one", "AC10 is the room", "text/plain"},
+		{"dwg r14", "AC1014\x00\x00\x00\x00\x00", "image/vnd.dwg"},
+		{"dwg 2000", "AC1015\x00\x00\x00\x00\x00", "image/vnd.dwg"},
+		{"dwg 2004", "AC1018\x00\x00\x00\x00\x00", "image/vnd.dwg"},
+		{"dwg 2007", "AC1021\x00\x00\x00\x00\x00", "image/vnd.dwg"},
+		{"dwg 2010", "AC1024\x00\x00\x00\x00\x00", "image/vnd.dwg"},
+		{"quicktime of old, without a brand", "\x00\x00\x00\x08wide\x00\x00\x10\x00mdat", "video/quicktime"},
+		{"3gp of an old phone", isoFile("3gp4", "isom", "3gp4"), "video/3gpp"},
+		{"3gp of a newer one", isoFile("3gp5", "3gp5", "isom"), "video/3gpp"},
+		{"a playlist that is called mp4", "#EXTM3U\n#EXT-X-VERSION:3\nfile:///etc/passwd\n", "application/vnd.apple.mpegurl"},
 		{"pdf", "%PDF-1.7\n", "application/pdf"},
 		{"text", "hormigón\n", "text/plain"},
 		{"zip", "PK\x03\x04\x14\x00\x00\x00\x08\x00", "application/zip"},
@@ -43,6 +56,48 @@ func TestDetectType(t *testing.T) {
 		if got := Detect([]byte(c.head)); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
+	}
+}
+
+// Office documents are known by their main part, wherever the program that wrote them put it.
+func TestDetectOffice(t *testing.T) {
+	t.Parallel()
+	const office = "application/vnd.openxmlformats-officedocument."
+	part := func(name, content string) stack.ZipFile { return stack.ZipFile{Name: name, Content: content} }
+	thumbnail := stack.ZipFile{Name: "docProps/thumbnail.jpeg", Content: strings.Repeat("jpeg", 10<<10), Stored: true}
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"docx", stack.OfficeDocument(stack.Word, "", nil), office + "wordprocessingml.document"},
+		{"xlsx", stack.OfficeDocument(stack.Excel, "", nil), office + "spreadsheetml.sheet"},
+		{"pptx", stack.OfficeDocument(stack.PowerPoint, "", nil), office + "presentationml.presentation"},
+		{"pptx with its preview first", stack.Zip(part("[Content_Types].xml", "<Types/>"), thumbnail, part("ppt/presentation.xml", "<p/>")), office + "presentationml.presentation"},
+		{"docx of a program that writes its types last", stack.Zip(part("word/numbering.xml", "<n/>"), part("word/document.xml", "<d/>"), part("[Content_Types].xml", "<Types/>")), office + "wordprocessingml.document"},
+		{"odt", stack.OpenDocument(nil), "application/vnd.oasis.opendocument.text"},
+		{"photos in an archive", stack.Zip(part("photos/1.jpg", "\xFF\xD8\xFF")), "application/zip"},
+	} {
+		if got := Detect(c.data); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	// A document stored inside of an archive does not make it one.
+	inner := stack.ZipFile{Name: "report.docx", Content: string(stack.OfficeDocument(stack.Word, "", nil)), Stored: true}
+	archive := bytes.NewBuffer(nil)
+	w := zip.NewWriter(archive)
+	file, err := w.CreateRaw(&zip.FileHeader{Name: inner.Name, CompressedSize64: uint64(len(inner.Content)), UncompressedSize64: uint64(len(inner.Content))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Write([]byte(inner.Content)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := Detect(archive.Bytes()); got != "application/zip" {
+		t.Errorf("an archive with a document in it: %s", got)
 	}
 }
 
@@ -72,7 +127,7 @@ func TestTypePolicy(t *testing.T) {
 		}
 	}
 	standard, err := ParsePolicy(Accepted)
-	if err != nil || len(standard.Allowed) != 22 {
+	if err != nil || len(standard.Allowed) != 23 {
 		t.Errorf("the default list has %d entries, %v", len(standard.Allowed), err)
 	}
 }
@@ -112,6 +167,7 @@ func TestMismatch(t *testing.T) {
 func FuzzDetectType(f *testing.F) {
 	f.Add([]byte(isoFile("mif1", "heic")))
 	f.Add([]byte("MM\x00*\xFF\xFF\xFF\xFF"))
+	f.Add(stack.OfficeDocument(stack.Word, "", nil))
 	f.Fuzz(func(t *testing.T, head []byte) {
 		if got := Detect(head); !typePattern.MatchString(got) {
 			t.Errorf("%q is not a media type", got)
