@@ -26,6 +26,8 @@ func NewRegistry() *prometheus.Registry {
 type Check struct {
 	Name string
 	Ask  func(ctx context.Context) error
+	// Optional: what it finds is told, and makes nothing unready.
+	Optional bool
 }
 
 // Ops is the operations listener: /livez, /readyz and /metrics, on an address that clients cannot reach.
@@ -63,7 +65,7 @@ func (o *Ops) Handler() http.Handler {
 	return mux
 }
 
-// readyz answers 200 when every dependency works and 503 otherwise, and says of each what it found.
+// readyz answers 200 when every dependency works that is not optional, and 503 otherwise, and says of each what it found.
 func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
 	limit := o.CheckTime
 	if limit == 0 {
@@ -86,7 +88,7 @@ func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
 	answer := make(map[string]string, len(o.Checks))
 	for i, c := range o.Checks {
 		answer[c.Name] = found[i]
-		if found[i] != "ok" {
+		if found[i] != "ok" && !c.Optional {
 			status = http.StatusServiceUnavailable
 			o.Log.WarnContext(ctx, "not ready", slog.String("dependency", c.Name), slog.String("err", found[i]))
 		}

@@ -60,8 +60,9 @@ func TestReadiness(t *testing.T) {
 	if status != http.StatusServiceUnavailable || found["good"] != "ok" || found["bad"] != "connection refused" || found["slow"] == "ok" {
 		t.Errorf("%d %v", status, found)
 	}
-	ops.Checks = ops.Checks[:1]
-	if status, found := ask("/readyz"); status != http.StatusOK || found["good"] != "ok" {
+	ops.Checks = ops.Checks[:2]
+	ops.Checks[1].Optional = true
+	if status, found := ask("/readyz"); status != http.StatusOK || found["good"] != "ok" || found["bad"] != "connection refused" {
 		t.Errorf("%d %v", status, found)
 	}
 	for _, path := range []string{"/livez", "/metrics"} {
