@@ -106,8 +106,12 @@ func examine(data []byte, request childRequest, render Renderer) (childAnswer, [
 }
 
 func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Picture) {
-	detected := mediatype.Detect(data[:min(len(data), 4<<10)])
-	if !Drawable(detected) {
+	detected := mediatype.Detect(data[:min(len(data), mediatype.HeadSize)])
+	switch routeOf(detected) {
+	case routeDirect:
+	case routeEmbedded:
+		return drawEmbedded(data, detected, request, render)
+	default:
 		return childAnswer{Reason: reasonNotAPicture, Cause: "it begins as " + detected}, nil
 	}
 	var answer childAnswer
@@ -150,15 +154,4 @@ func writeAnswer(output io.Writer, answer childAnswer, pictures []Picture) error
 		}
 	}
 	return nil
-}
-
-// Drawable reports whether pictures can be drawn of a media type at all. Of the others Examine says
-// nothing, and starts no child.
-func Drawable(mediaType string) bool {
-	switch mediatype.Canonical(mediaType) {
-	case "image/jpeg", "image/png", "image/webp", "image/gif", "image/tiff", "image/x-adobe-dng",
-		"image/heic", "image/heif", "image/avif":
-		return true
-	}
-	return false
 }

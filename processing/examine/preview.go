@@ -1,0 +1,54 @@
+package examine
+
+import (
+	"errors"
+
+	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/processing/preview"
+)
+
+// A route is how a picture of a type comes about.
+type route int
+
+const (
+	routeNone     route = iota
+	routeDirect         // libvips decodes it
+	routeEmbedded       // it carries a preview, which libvips decodes
+)
+
+func routeOf(mediaType string) route {
+	mediaType = mediatype.Canonical(mediaType)
+	switch mediaType {
+	case "image/jpeg", "image/png", "image/webp", "image/gif", "image/tiff", "image/x-adobe-dng",
+		"image/heic", "image/heif", "image/avif":
+		return routeDirect
+	}
+	if preview.Carries(mediaType) {
+		return routeEmbedded
+	}
+	return routeNone
+}
+
+// Drawable reports whether pictures can be drawn of a media type at all. Of the others Draw says nothing, and starts
+// nothing.
+func Drawable(mediaType string) bool { return routeOf(mediaType) != routeNone }
+
+// drawEmbedded draws the preview that a document carries. A document without one, or with one that cannot be drawn, is
+// as good as any other: it is never unreadable. Width and Height stay unknown, since they are the preview's.
+func drawEmbedded(data []byte, mediaType string, request DrawRequest, render Renderer) (childAnswer, []Picture) {
+	picture, err := preview.Embedded(data, mediaType)
+	switch {
+	case errors.Is(err, preview.ErrTooLarge):
+		return childAnswer{Reason: reasonTooManyPixels, Cause: err.Error()}, nil
+	case err != nil:
+		return childAnswer{Reason: reasonUnsupported, Cause: err.Error()}, nil
+	case picture == nil:
+		return childAnswer{}, nil
+	}
+	answer, pictures := draw(picture, request, render)
+	answer.Width, answer.Height = 0, 0
+	if answer.Reason == reasonUnreadable || answer.Reason == reasonNotAPicture {
+		answer.Reason, answer.Truncated = reasonUnsupported, false
+	}
+	return answer, pictures
+}

@@ -1,0 +1,42 @@
+package processing
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// kept is what the row of an upload says of its document and its pictures.
+func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
+	t.Helper()
+	must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_picture, width_px from uploads where id = $1`, id).
+		Scan(&u.DetectedType, &u.Pages, &u.Title, &u.NoPicture, &u.WidthPx))
+	return u
+}
+
+// Documents and drawings are told apart by their content, and show the preview that they carry.
+func TestPreviewsThroughThePipeline(t *testing.T) {
+	t.Parallel()
+	flag := stack.PNG(200, 100)
+	p := newPlant(t)
+	want := map[uuid.UUID]string{}
+	for content, kind := range map[string]string{
+		string(stack.OfficeDocument(stack.Word, "docProps/thumbnail.jpeg", flag)):   ".wordprocessingml.document",
+		string(stack.OpenDocument(flag)):                                            ".opendocument.text",
+		string(stack.DWG("AC1032", stack.DWGEntry{Code: stack.DWGPNG, Data: flag})): "/vnd.dwg",
+	} {
+		want[p.receive(t, []byte(content), []byte(content), 1)] = kind
+	}
+	p.run(t)
+	p.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
+	for id, kind := range want {
+		p.want(t, id, storage.Completed, "", 3, 1)
+		if u := p.kept(t, id); !strings.HasSuffix(*u.DetectedType, kind) || u.NoPicture != nil {
+			t.Errorf("%s: %+v", *u.DetectedType, u)
+		}
+	}
+}
