@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -16,6 +17,36 @@ func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 	must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_picture, width_px from uploads where id = $1`, id).
 		Scan(&u.DetectedType, &u.Pages, &u.Title, &u.NoPicture, &u.WidthPx))
 	return u
+}
+
+// A PDF ends with its pages' number, its title and three pictures; one that no program opens is sent
+// back; and where the tools are missing, it is kept, and says so.
+func TestPDFThroughThePipeline(t *testing.T) {
+	t.Parallel()
+	page := stack.PDF(stack.PDFConfig{Title: "Acta de obra 14", Pages: 3, Content: stack.RedCorner})
+	p := newPlant(t)
+	p.pipeline.Examiner.Tools = examine.FindTools()
+	good, broken := p.receive(t, page, page, 1), p.receive(t, page[:300], page[:300], 1)
+	p.run(t)
+	p.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
+	p.want(t, good, storage.Completed, "", 3, 1)
+	p.want(t, broken, storage.Failed, storage.ReasonUnreadable, 0, 1)
+	u := p.kept(t, good)
+	if *u.DetectedType != "application/pdf" || u.Pages == nil || *u.Pages != 3 || u.Title == nil || *u.Title != "Acta de obra 14" || u.NoPicture != nil || u.WidthPx != nil {
+		t.Errorf("%+v", u)
+	}
+	if p.drawn(t, good) != 3 {
+		t.Errorf("%d pictures", p.drawn(t, good))
+	}
+
+	bare := newPlant(t)
+	missing := bare.receive(t, page, page, 1)
+	bare.run(t)
+	bare.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
+	bare.want(t, missing, storage.Completed, "", 0, 1)
+	if u := bare.kept(t, missing); u.NoPicture == nil || *u.NoPicture != storage.NoPictureToolMissing || u.Pages != nil {
+		t.Errorf("%+v", u)
+	}
 }
 
 // Documents and drawings are told apart by their content, and show the preview that they carry.

@@ -6,12 +6,16 @@ import (
 	"math"
 	"time"
 
+	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/facts"
 	"github.com/tramo/tramo/storage"
 )
 
 // readFacts has a child process read what the file says of itself.
 func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
+	if examine.Documented(w.results.DetectedType) {
+		return p.readDocument(ctx, w)
+	}
 	if !facts.Readable(w.results.DetectedType) {
 		return nil
 	}
@@ -25,6 +29,20 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 	}
 	w.results.Facts = record(found, w.results.Facts)
 	w.results.Tags = storage.Tags{Tags: found.Tags, Truncated: found.TagsTruncated}
+	return nil
+}
+
+// readDocument has a confined program read what a document says of itself.
+func (p *Pipeline) readDocument(ctx context.Context, w *work) error {
+	file, err := p.open(ctx, w)
+	if err != nil {
+		return err
+	}
+	document, err := p.Examiner.ReadDocument(ctx, w.keys.Tenant, file, w.results.DetectedType)
+	if err != nil {
+		return err
+	}
+	w.results.Facts.Pages, w.results.Facts.Title = known(int32(document.Pages)), known(document.Title)
 	return nil
 }
 

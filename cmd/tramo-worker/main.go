@@ -101,8 +101,9 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	box := sandbox.New(children)
 	defer func() { _ = box.Close() }()
 	box.Warm()
+	tools := examine.FindTools()
 	workers := processing.NewPool(pool, db, &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Examiner: &examine.Examiner{Box: box}, Types: types,
+		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: g.TempDir}, Types: types,
 		TempDir: g.TempDir, Metrics: metrics, Log: log,
 	}, metrics, telemetry.NewTracerProvider(), log)
 	leases := g.Leases(db, database.Replica, registry, log)
@@ -118,11 +119,11 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	erasing.Eraser = eraser(db, bucket, leases, log)
 	workers.Erasing = erasing
 	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
-	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: []telemetry.Check{
+	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: append([]telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
 		{Name: "clamd", Ask: scanner.Ping},
-	}}
+	}, watchTools(tools, registry)...)}
 	return leases.During(ctx, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })

@@ -85,6 +85,10 @@ type Examiner struct {
 	Box     *sandbox.Box
 	Limits  Limits
 	Command []string
+	// Tools draw what the child does not. Without them there are no pictures of it.
+	Tools Tools
+	// TempDir is where a tool's picture is kept until it is drawn, without a name; "" for the system's.
+	TempDir string
 
 	once sync.Once
 }
@@ -93,8 +97,11 @@ type Examiner struct {
 // of its own. A type that cannot be drawn gives an empty Drawing, one that could be but is not gives its Problem. When it
 // returns with ErrUnreadable, that is the file's own fault.
 func (e *Examiner) Draw(ctx context.Context, tenant uuid.UUID, file *os.File, r DrawRequest) (Drawing, error) {
-	if !Drawable(r.ContentType) {
+	switch routeOf(r.ContentType) {
+	case routeNone:
 		return Drawing{}, nil
+	case routePage, routePoster:
+		return e.drawWithTool(ctx, tenant, file, r)
 	}
 	run, err := e.ask(ctx, tenant, file, childRequest{Draw: &r})
 	if err != nil {

@@ -2,6 +2,7 @@ package examine
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/preview"
@@ -14,6 +15,8 @@ const (
 	routeNone     route = iota
 	routeDirect         // libvips decodes it
 	routeEmbedded       // it carries a preview, which libvips decodes
+	routePage           // pdftoppm draws its first page, which libvips decodes
+	routePoster         // ffmpeg takes a frame out, which libvips decodes
 )
 
 func routeOf(mediaType string) route {
@@ -22,6 +25,10 @@ func routeOf(mediaType string) route {
 	case "image/jpeg", "image/png", "image/webp", "image/gif", "image/tiff", "image/x-adobe-dng",
 		"image/heic", "image/heif", "image/avif":
 		return routeDirect
+	case "application/pdf":
+		return routePage
+	case "video/mp4", "video/quicktime", "video/3gpp", "video/3gpp2", "video/x-m4v":
+		return routePoster
 	}
 	if preview.Carries(mediaType) {
 		return routeEmbedded
@@ -51,4 +58,24 @@ func drawEmbedded(data []byte, mediaType string, request DrawRequest, render Ren
 		answer.Reason, answer.Truncated = reasonUnsupported, false
 	}
 	return answer, pictures
+}
+
+// derived is a Drawing of what stands for a file and is not it: its dimensions are nobody's business, and if it cannot be
+// read, that says nothing of the file.
+func derived(d Drawing, err error) (Drawing, error) {
+	if errors.Is(err, ErrUnreadable) {
+		return Drawing{Problem: ProblemUnsupported}, nil
+	}
+	d.Width, d.Height = 0, 0
+	return d, err
+}
+
+// says reports whether a tool's last words hold one of these.
+func says(said string, words ...string) bool {
+	for _, w := range words {
+		if strings.Contains(said, w) {
+			return true
+		}
+	}
+	return false
 }

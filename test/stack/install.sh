@@ -56,7 +56,10 @@ collect() {
 	if ! have npm || ! have node || [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 18 ]; then
 		need nodejs npm
 	fi
+	# Small, and every site sends PDFs. ffmpeg draws the posters of videos and brings 150 MB along: who wants none runs without.
+	{ have pdftoppm && have pdfinfo; } || need poppler-utils
 	[ "$scope" = test ] || return 0
+	have ffmpeg || need ffmpeg
 	have exiftool || need libimage-exiftool-perl
 	have redis-server || need redis-server
 	have_browser || need chromium
