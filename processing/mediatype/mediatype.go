@@ -33,6 +33,9 @@ func Detect(head []byte) string {
 	if isDWG(head) {
 		return "image/vnd.dwg"
 	}
+	if isBigTIFF(head) {
+		return "image/tiff"
+	}
 	if known := isoMediaType(head); known != "" {
 		return known
 	}
@@ -49,6 +52,11 @@ func Detect(head []byte) string {
 // isDWG knows every AutoCAD drawing since release 14 by its version, AC1014 to AC1032.
 func isDWG(head []byte) bool {
 	return len(head) >= 6 && string(head[:4]) == "AC10" && isDigit(head[4]) && isDigit(head[5])
+}
+
+// isBigTIFF knows the TIFF of files that may pass 4 GiB, as orthomosaics do.
+func isBigTIFF(head []byte) bool {
+	return len(head) >= 8 && (string(head[:8]) == "II+\x00\x08\x00\x00\x00" || string(head[:8]) == "MM\x00+\x00\x08\x00\x00")
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }

@@ -22,6 +22,7 @@ func TestDetectType(t *testing.T) {
 		{"jpeg", "\xFF\xD8\xFF\xE0\x00\x10JFIF\x00", "image/jpeg"},
 		{"png", "\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR", "image/png"},
 		{"webp", "RIFF\x00\x00\x00\x00WEBPVP8 ", "image/webp"},
+		{"tiff for orthomosaics", "II+\x00\x08\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00", "image/tiff"},
 		{"tiff", "II*\x00\x08\x00\x00\x00\x00\x00", "image/tiff"},
 		{"dng", dng, "image/x-adobe-dng"},
 		{"tiff with a directory beyond the head", "MM\x00*\xFF\xFF\xFF\xFF", "image/tiff"},
