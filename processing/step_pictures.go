@@ -26,7 +26,9 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	drawing, err := p.Examiner.Draw(ctx, w.keys.Tenant, file, examine.DrawRequest{ContentType: w.results.DetectedType, Sizes: thumbnailSizes})
+	drawing, err := p.Examiner.Draw(ctx, w.keys.Tenant, file, examine.DrawRequest{
+		ContentType: w.results.DetectedType, Sizes: thumbnailSizes, MaxPixels: p.MaxPixels,
+	})
 	var unreadable *examine.UnreadableError
 	var limit *examine.LimitError
 	switch {

@@ -31,6 +31,8 @@ type Pipeline struct {
 	TempDir  string // where downloads go; "" for the system's
 	Metrics  *Metrics
 	Log      *slog.Logger
+	// MaxPixels is the largest picture that is decoded; 0 for the renderer's default.
+	MaxPixels int
 }
 
 // steps are what happens to an upload, in order. Each may be run again: what it writes besides its results are objects

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -61,6 +62,7 @@ type grammar struct {
 	BusyDelay         time.Duration `default:"15s" help:"How long uploads wait when clamd or S3 does not answer."`
 	ReconcileInterval time.Duration `default:"1m" help:"How often what is stuck is looked for and repaired. One worker at a time does it."`
 	InventoryInterval time.Duration `default:"6h" help:"How often all uploads are compared with all that S3 holds. One worker at a time does it."`
+	MaxPixels         int           `default:"268402689" help:"Pixels of the largest picture that is drawn. A larger one is kept, without pictures of it."`
 	TempDir           string        `placeholder:"DIR" help:"Where downloads are kept while they are processed: Workers times the largest upload. Default: the system's."`
 }
 
@@ -78,6 +80,9 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	webhooks := g.webhooks(m)
 	erasing := g.erasing(m)
 	children := g.children(m, g.workers())
+	if g.MaxPixels < 1 {
+		m.Check("TRAMO_MAX_PIXELS", errors.New("it must be more than 0"))
+	}
 	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
 	if err := m.Err(); err != nil {
 		return err
@@ -104,7 +109,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	tools := examine.FindTools()
 	workers := processing.NewPool(pool, db, &processing.Pipeline{
 		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: g.TempDir}, Types: types,
-		TempDir: g.TempDir, Metrics: metrics, Log: log,
+		TempDir: g.TempDir, Metrics: metrics, Log: log, MaxPixels: g.MaxPixels,
 	}, metrics, telemetry.NewTracerProvider(), log)
 	leases := g.Leases(db, database.Replica, registry, log)
 	rounds.Reconciler, err = cli.Reconciler(reconcile, db, bucket, leases, registry, log)
