@@ -29,6 +29,9 @@ func classify(cause error) error {
 	lower := strings.ToLower(text)
 	fault := ErrUnreadable
 	switch {
+	// What libheif says of a size that it refuses to make room for.
+	case strings.Contains(lower, "security limit"):
+		fault = ErrTooManyPixels
 	case strings.Contains(lower, "out of memory"), strings.Contains(lower, "insufficient memory"),
 		strings.Contains(lower, "cannot allocate"), strings.Contains(lower, "memory allocation"),
 		// What is encoded is a picture of ours by then; libwebp fails for want of memory alone.

@@ -5,29 +5,36 @@ import (
 	"slices"
 )
 
-// format is as much as Render has to know of a file before libvips may see it.
+// format is as much as Render has to know of a file before libvips may see it. The numbers are decode.h's.
 type format int
 
 const (
 	notAPicture format = iota
-	raster
-	heif
+	jpegFormat
+	pngFormat
+	gifFormat
+	webpFormat
+	tiffFormat
+	heifFormat
 )
 
-// sniff lets through only JPEG, PNG, GIF, WebP, TIFF, HEIF and AVIF. bimg itself would try SVG,
-// PDF and whatever ImageMagick can read.
+// sniff lets through only JPEG, PNG, GIF, WebP, TIFF, BigTIFF, HEIF and AVIF. libvips itself would try SVG, PDF and whatever
+// ImageMagick can read.
 func sniff(input []byte) format {
+	begins := func(magic string) bool { return bytes.HasPrefix(input, []byte(magic)) }
 	switch {
-	case bytes.HasPrefix(input, []byte{0xFF, 0xD8, 0xFF}),
-		bytes.HasPrefix(input, []byte("\x89PNG\r\n\x1a\n")),
-		bytes.HasPrefix(input, []byte("GIF8")),
-		bytes.HasPrefix(input, []byte("II*\x00")),
-		bytes.HasPrefix(input, []byte("MM\x00*")):
-		return raster
-	case len(input) >= 12 && string(input[:4]) == "RIFF" && string(input[8:12]) == "WEBP":
-		return raster
+	case begins("\xFF\xD8\xFF"):
+		return jpegFormat
+	case begins("\x89PNG\r\n\x1a\n"):
+		return pngFormat
+	case begins("GIF8"):
+		return gifFormat
+	case begins("II*\x00"), begins("MM\x00*"), begins("II+\x00"), begins("MM\x00+"):
+		return tiffFormat
+	case len(input) >= 12 && begins("RIFF") && string(input[8:12]) == "WEBP":
+		return webpFormat
 	case isHEIF(input):
-		return heif
+		return heifFormat
 	}
 	return notAPicture
 }
@@ -53,16 +60,4 @@ func brandsOf(input []byte) []string {
 		brands = append(brands, string(input[at:at+4]))
 	}
 	return brands
-}
-
-// withKnownBrand returns input with a major brand that bimg recognises; bimg looks at no other.
-// libheif decides by the boxes and the compatible brands, so that nothing else changes.
-func withKnownBrand(input []byte) []byte {
-	known := []string{"heic", "mif1", "msf1", "heis", "hevc", "avif"}
-	if slices.Contains(known, string(input[8:12])) {
-		return input
-	}
-	renamed := bytes.Clone(input)
-	copy(renamed[8:12], "mif1")
-	return renamed
 }

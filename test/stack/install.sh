@@ -61,6 +61,7 @@ collect() {
 	[ "$scope" = test ] || return 0
 	have ffmpeg || need ffmpeg
 	have exiftool || need libimage-exiftool-perl
+	{ have vips && have vipsthumbnail; } || need libvips-tools
 	have redis-server || need redis-server
 	have_browser || need chromium
 }

@@ -1,0 +1,181 @@
+package vips
+
+// #cgo pkg-config: vips
+// #include "decode.h"
+import "C"
+
+import (
+	"bytes"
+	"errors"
+	"image"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"github.com/h2non/bimg"
+)
+
+// libvips has one error buffer and one log for all threads, and what it says of one picture must not be taken for what it
+// says of another. A process that draws has one picture at a time anyway.
+var libvips sync.Mutex
+
+// exclusively runs f with libvips to itself, and leaves nothing in it for the next caller.
+func exclusively(f func() error) error {
+	libvips.Lock()
+	defer libvips.Unlock()
+	runtime.LockOSThread() // libvips keeps buffers a thread, until told that the thread is done
+	defer runtime.UnlockOSThread()
+	defer C.vips_thread_shutdown()
+	// Nothing is ever asked for twice, and an operation that is kept would keep its bytes, which are Go's.
+	bimg.VipsCacheSetMax(0)
+	bimg.VipsCacheSetMaxMem(0)
+	return f()
+}
+
+// source is a file that was looked at and is worth decoding.
+type source struct {
+	bytes []byte
+	kind  format
+}
+
+func (s source) start() (unsafe.Pointer, C.size_t, C.int) {
+	return unsafe.Pointer(unsafe.SliceData(s.bytes)), C.size_t(len(s.bytes)), C.int(s.kind)
+}
+
+// head is what a picture's header claims.
+type head struct {
+	width, height int // unturned
+	frames        int
+}
+
+func (s source) head() (head, error) {
+	var claimed C.TramoHead
+	C.tramo_quiet()
+	buf, length, loader := s.start()
+	if C.tramo_head(buf, length, loader, &claimed) != 0 {
+		return head{}, fault()
+	}
+	return head{int(claimed.width), int(claimed.height), int(claimed.frames)}, nil
+}
+
+// rows counts those from the top that can be read.
+func (s source) rows() (int, error) {
+	var rows C.int
+	C.tramo_quiet()
+	buf, length, loader := s.start()
+	if C.tramo_rows(buf, length, loader, &rows) != 0 {
+		return 0, fault()
+	}
+	return int(rows), nil
+}
+
+// how says how to decode.
+type how struct {
+	strict bool // damage is an error, as far as the loader knows of it
+	shrink int  // a JPEG by this factor, while it is decoded: 1, 2, 4 or 8
+	rows   int  // so many from the top, and nothing below; 0 for all
+	size   int  // pixels of the long side, at most
+	turn   turning
+}
+
+// decode also returns what libraries complained of. The pixels must be closed.
+func (s source) decode(h how) (pixels, string, error) {
+	var out pixels
+	C.tramo_quiet()
+	buf, length, loader := s.start()
+	failed := C.tramo_decode(buf, length, loader, flag(h.strict), C.int(max(1, h.shrink)), C.int(h.rows), C.int(h.size),
+		C.int(h.turn.clockwise), flag(h.turn.mirror), out.c())
+	if failed != 0 {
+		return pixels{}, "", fault()
+	}
+	return out, complaints(), nil
+}
+
+func flag(set bool) C.int {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+// fault is why the last call failed.
+func fault() error { return classify(errors.New(C.GoString(C.vips_error_buffer()))) }
+
+// complaints are what libvips, and the libraries below it, said since the last tramo_quiet without failing for it.
+func complaints() string {
+	text := C.tramo_said()
+	defer C.g_free(C.gpointer(text))
+	return C.GoString(text)
+}
+
+// pixels are a picture in sRGB, 8 bits a band, without anything beside: there is no metadata to forget. They are C's memory.
+type pixels struct{ raw C.TramoPixels }
+
+func (p *pixels) c() *C.TramoPixels { return &p.raw }
+
+func (p *pixels) close() {
+	C.g_free(C.gpointer(p.raw.data))
+	p.raw.data = nil
+}
+
+func (p *pixels) width() int  { return int(p.raw.width) }
+func (p *pixels) height() int { return int(p.raw.height) }
+func (p *pixels) bands() int  { return int(p.raw.bands) }
+
+// bytes are valid until close.
+func (p *pixels) bytes() []byte { return unsafe.Slice((*byte)(p.raw.data), int(p.raw.length)) }
+
+// shrink makes the long side at most size pixels.
+func (p *pixels) shrink(size int) error {
+	if max(p.width(), p.height()) <= size {
+		return nil
+	}
+	var smaller pixels
+	C.tramo_quiet()
+	if C.tramo_fit(p.c(), C.int(size), smaller.c()) != 0 {
+		return fault()
+	}
+	p.close()
+	*p = smaller
+	return nil
+}
+
+// tiff is how bimg gets the pixels: no other format that it reads costs so little, or loses nothing.
+func (p *pixels) tiff() ([]byte, error) {
+	var file pixels
+	C.tramo_quiet()
+	if C.tramo_tiff(p.c(), file.c()) != 0 {
+		return nil, fault()
+	}
+	defer file.close()
+	return bytes.Clone(file.bytes()), nil
+}
+
+// image copies the pixels to Go's memory.
+func (p *pixels) image() *image.NRGBA {
+	out := image.NewNRGBA(image.Rect(0, 0, p.width(), p.height()))
+	for from, to := p.bytes(), out.Pix; len(to) > 0; from, to = from[p.bands():], to[4:] {
+		to[3] = 255
+		copy(to[:4], from[:p.bands()])
+	}
+	return out
+}
+
+// uniform reports whether the picture is all of one colour, but for the block or two that libjpeg makes of the end that it
+// invents for what has none.
+func (p *pixels) uniform() bool {
+	const blocks = 2 * 16 * 16
+	all, bands := p.bytes(), p.bands()
+	count := p.width() * p.height()
+	middle := all[(p.height()/2*p.width()+p.width()/2)*bands:][:bands]
+	others := 0
+	for at := 0; at < len(all); at += bands {
+		for band, value := range middle {
+			if delta := int(all[at+band]) - int(value); delta < -1 || delta > 1 { // scaling may round
+				others++
+				break
+			}
+		}
+	}
+	return others <= min(blocks, count/50)
+}

@@ -1,0 +1,27 @@
+// What of libvips bimg does not reach: see decode.go.
+#include <stdlib.h>
+#include <vips/vips.h>
+
+// The loaders, in the order of the Go constants.
+enum { TRAMO_JPEG = 1, TRAMO_PNG, TRAMO_GIF, TRAMO_WEBP, TRAMO_TIFF, TRAMO_HEIF };
+
+typedef struct {
+	int width, height; // pixels, unturned
+	int frames;        // or pages, or top-level images
+} TramoHead;
+
+// Pixels are 8 bits a band in sRGB: 3 bands, or 4 with alpha last. data is the caller's to g_free.
+typedef struct {
+	void *data;
+	size_t length;
+	int width, height, bands;
+} TramoPixels;
+
+// Every function below returns 0 or, having said why in libvips' error buffer, -1.
+void tramo_quiet(void);
+char *tramo_said(void);
+int tramo_head(const void *buf, size_t len, int loader, TramoHead *head);
+int tramo_rows(const void *buf, size_t len, int loader, int *rows);
+int tramo_decode(const void *buf, size_t len, int loader, int strict, int shrink, int rows, int size, int clockwise, int mirror, TramoPixels *out);
+int tramo_fit(const TramoPixels *in, int size, TramoPixels *out);
+int tramo_tiff(const TramoPixels *in, TramoPixels *file);

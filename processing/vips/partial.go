@@ -1,0 +1,110 @@
+package vips
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// decoded is what could be made of a picture.
+type decoded struct {
+	pixels
+	partial bool
+}
+
+// decodeAll decodes as much of a picture as there is. A part that shows nothing, which is one colour all over, as what is
+// missing is, makes the picture ErrUnreadable.
+func (s source) decodeAll(h how) (decoded, error) {
+	all, err := s.wholeOrPart(h)
+	if err == nil && all.partial && all.uniform() {
+		all.close()
+		return decoded{}, fmt.Errorf("%w: nothing of it is left", ErrUnreadable)
+	}
+	return all, err
+}
+
+func (s source) wholeOrPart(h how) (decoded, error) {
+	if s.kind == jpegFormat {
+		// libjpeg goes on after any damage that it survives, and says so: one pass is enough.
+		pixels, complaints, err := s.decode(h)
+		if err == nil {
+			return decoded{pixels, damagedJPEG(complaints)}, nil
+		}
+		if ended, cut := wholeSegments(s.bytes); cut {
+			// libjpeg gives up on a segment that ends too early, though it may have read scans enough before it.
+			if pixels, _, endedErr := (source{ended, jpegFormat}).decode(h); endedErr == nil {
+				return decoded{pixels, true}, nil
+			}
+		}
+		return s.upperRows(h, err)
+	}
+	h.strict = true
+	whole, _, err := s.decode(h)
+	if err == nil {
+		return decoded{whole, false}, nil
+	}
+	if errors.Is(err, ErrOutOfMemory) || errors.Is(err, ErrUnsupported) {
+		return decoded{}, err
+	}
+	h.strict = false
+	if part, _, lenientErr := s.decode(h); lenientErr == nil {
+		return decoded{part, true}, nil
+	}
+	return s.upperRows(h, err)
+}
+
+// upperRows decodes the rows above the first that cannot be read, of a picture whose decoder gives up there. why is
+// the error if there are none.
+func (s source) upperRows(h how, why error) (decoded, error) {
+	if errors.Is(why, ErrOutOfMemory) {
+		return decoded{}, why
+	}
+	rows, err := s.rows()
+	if err != nil || rows == 0 {
+		return decoded{}, why
+	}
+	h.rows, h.shrink = rows, 1
+	part, _, err := s.decode(h)
+	if err != nil {
+		return decoded{}, why
+	}
+	return decoded{part, true}, nil
+}
+
+// damagedJPEG tells what libjpeg complains of when pixels are lost (its jerror.h, JWRN_*) from what is wrong with metadata,
+// and from what libexif says.
+func damagedJPEG(complaints string) bool {
+	lower := strings.ToLower(complaints)
+	for _, lost := range []string{"corrupt jpeg data", "premature end of jpeg", "inconsistent progression", "invalid sos"} {
+		if strings.Contains(lower, lost) {
+			return true
+		}
+	}
+	return false
+}
+
+// wholeSegments ends a JPEG before the marker segment that it is cut off in, if it is cut off in one.
+func wholeSegments(jpeg []byte) (ended []byte, cut bool) {
+	for at := 2; ; {
+		next := bytes.IndexByte(jpeg[min(at, len(jpeg)):], 0xFF)
+		if next < 0 {
+			return nil, false
+		}
+		at += next
+		if at+1 < len(jpeg) && !hasLength(jpeg[at+1]) {
+			at++ // entropy-coded data, or fill bytes
+			continue
+		}
+		if at+4 > len(jpeg) || at+2+int(binary.BigEndian.Uint16(jpeg[at+2:])) > len(jpeg) {
+			return append(bytes.Clone(jpeg[:at]), 0xFF, 0xD9), true
+		}
+		at += 2 + int(binary.BigEndian.Uint16(jpeg[at+2:]))
+	}
+}
+
+// hasLength is false of what stands alone behind 0xFF (ITU-T T.81, table B.1).
+func hasLength(marker byte) bool {
+	return marker >= 0xC0 && marker != 0xFF && (marker < 0xD0 || marker > 0xD9)
+}
