@@ -158,7 +158,7 @@ func (e *Eraser) purge(ctx context.Context, id, erasure uuid.UUID) error {
 	if err := errors.Join(err, inUse); err != nil {
 		return err
 	}
-	release, err := e.Locker.Seize(ctx, id, seizeTime)
+	_, release, err := e.Locker.Seize(ctx, id, seizeTime)
 	if err != nil {
 		return err
 	}

@@ -17,35 +17,43 @@ import (
 //
 // What reads along may be content before the end; then its word is all that counts, and nothing is kept of the file.
 func (p *Pipeline) fetch(ctx context.Context, w *work, along func(io.Reader) (enough bool, err error)) error {
-	body, size, err := p.Bucket.Get(ctx, *w.upload.ObjectKey)
-	switch {
-	case errors.Is(err, object.ErrNoObject):
-		return fmt.Errorf("object of upload %s: %w", w.upload.ID, err)
-	case err != nil:
-		return fmt.Errorf("%w: %w", errBusy, err)
-	}
-	defer body.Close() // read to its end, or given up
-	if size != w.upload.Size {
-		return fmt.Errorf("object of upload %s has %d bytes, not %d", w.upload.ID, size, w.upload.Size)
-	}
 	file, err := p.tempFile()
 	if err != nil {
 		return err
 	}
 	w.file = file
-	sum, count := sha256.New(), new(counter)
-	enough, err := along(io.TeeReader(io.LimitReader(body, size), io.MultiWriter(file, sum, count)))
+	enough, err := p.read(ctx, w, file, along)
 	if err != nil || enough {
 		w.close()
-		return err
+	}
+	return err
+}
+
+// read is fetch into whatever takes the bytes.
+func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func(io.Reader) (enough bool, err error)) (enough bool, err error) {
+	body, size, err := p.Bucket.Get(ctx, *w.upload.ObjectKey)
+	switch {
+	case errors.Is(err, object.ErrNoObject):
+		return false, fmt.Errorf("object of upload %s: %w", w.upload.ID, err)
+	case err != nil:
+		return false, fmt.Errorf("%w: %w", errBusy, err)
+	}
+	defer body.Close() // read to its end, or given up
+	if size != w.upload.Size {
+		return false, fmt.Errorf("object of upload %s has %d bytes, not %d", w.upload.ID, size, w.upload.Size)
+	}
+	sum, count := sha256.New(), new(counter)
+	enough, err = along(io.TeeReader(io.LimitReader(body, size), io.MultiWriter(into, sum, count)))
+	if err != nil || enough {
+		return enough, err
 	}
 	if int64(*count) != size {
-		return fmt.Errorf("upload %s: %d bytes were read of %d", w.upload.ID, *count, size)
+		return false, fmt.Errorf("upload %s: %d bytes were read of %d", w.upload.ID, *count, size)
 	}
 	if w.upload.SHA256 != nil && !bytes.Equal(sum.Sum(nil), w.upload.SHA256) {
-		return fmt.Errorf("upload %s: the object's SHA-256 is not that of what was received", w.upload.ID)
+		return false, fmt.Errorf("upload %s: the object's SHA-256 is not that of what was received", w.upload.ID)
 	}
-	return nil
+	return false, nil
 }
 
 // open returns the upload's bytes, and fetches them if a step that fetches was done by an earlier attempt.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -28,34 +30,97 @@ func (p ScanPolicy) Validate() error {
 	return nil
 }
 
-// scan has clamd look at the object while it is downloaded. Nothing goes on without its word that it is clean.
+// scan has clamd look at the object while it is downloaded. Nothing goes on without its word that it is clean, or an
+// admin's that this very finding does not count. What goes on leaves quarantine, if it was there.
 func (p *Pipeline) scan(ctx context.Context, w *work) error {
+	step := p.scanWhole
 	if w.upload.Size > p.Scans.Max {
-		return p.oversize(ctx, w)
+		step = p.oversize
 	}
-	var verdict clamd.Verdict
-	err := p.fetch(ctx, w, func(r io.Reader) (enough bool, err error) {
-		verdict, err = p.Scanner.Scan(ctx, r)
-		if trouble := new(clamd.Trouble); errors.As(err, &trouble) && ctx.Err() == nil {
-			return false, fmt.Errorf("%w: %w", errBusy, err)
-		}
-		// Of another error perhaps this very file is the cause: it costs an attempt. What is not clean clamd may
-		// have said before it had everything.
-		return !verdict.Clean, err
-	})
-	if err != nil {
+	if err := step(ctx, w); err != nil {
 		return err
 	}
-	if verdict.Clean && verdict.Bytes != w.upload.Size {
-		return fmt.Errorf("upload %s: %d bytes were scanned of %d", w.upload.ID, verdict.Bytes, w.upload.Size)
-	}
+	return p.bringHome(ctx, w)
+}
+
+func (p *Pipeline) scanWhole(ctx context.Context, w *work) error {
+	var found finding
+	err := p.fetch(ctx, w, func(r io.Reader) (enough bool, err error) {
+		found, err = p.look(ctx, w, r)
+		// What is not clean clamd may have said before it had everything.
+		return found != passes, err
+	})
 	switch {
-	case verdict.TooLarge: // for this clamd, whose configuration says less than ours
+	case err != nil:
+		return err
+	case found == isTooLarge: // for this clamd, whose configuration says less than ours
 		return p.oversize(ctx, w)
-	case !verdict.Clean:
-		return p.quarantine(ctx, w, verdict)
+	case found == isCondemned:
+		return p.quarantine(ctx, w)
 	}
 	return nil
+}
+
+// A finding is what clamd's verdict on an upload comes to.
+type finding int
+
+const (
+	isCondemned finding = iota
+	isTooLarge
+	passes
+)
+
+// look asks clamd about what r brings, and keeps what it says in w's results. What passes has been read to the end.
+func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (finding, error) {
+	verdict, err := p.Scanner.Scan(ctx, r)
+	trouble := new(clamd.Trouble)
+	switch {
+	case errors.As(err, &trouble) && ctx.Err() == nil:
+		return isCondemned, fmt.Errorf("%w: %w", errBusy, err)
+	case err != nil:
+		return isCondemned, err // perhaps this very file is the cause: it costs an attempt
+	case verdict.TooLarge:
+		return isTooLarge, nil
+	case verdict.Clean && verdict.Bytes != w.upload.Size:
+		return isCondemned, fmt.Errorf("upload %s: %d bytes were scanned of %d", w.upload.ID, verdict.Bytes, w.upload.Size)
+	}
+	w.results.Scan = recordOf(verdict)
+	if verdict.Clean {
+		return passes, nil
+	}
+	return p.lookForRelease(ctx, w, verdict.Signature, r)
+}
+
+// lookForRelease lets an upload pass that an admin has let out of quarantine in spite of that signature, and then reads r
+// to its end.
+func (p *Pipeline) lookForRelease(ctx context.Context, w *work, signature string, r io.Reader) (finding, error) {
+	var released []string
+	err := p.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		released, err = tx.Released(ctx, w.upload.ID)
+		return err
+	})
+	if err != nil || !slices.Contains(released, signature) {
+		return isCondemned, err
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return isCondemned, fmt.Errorf("%w: read object: %w", errBusy, err)
+	}
+	return passes, nil
+}
+
+// recordOf is a verdict of clamd's as it is kept.
+func recordOf(v clamd.Verdict) *storage.Scan {
+	s := &storage.Scan{
+		Verdict: storage.ScanInfected, Signature: v.Signature, At: time.Now(),
+		Engine: v.Version.Engine, Signatures: v.Version.Signatures, SignedAt: v.Version.SignedAt,
+	}
+	switch {
+	case v.Clean:
+		s.Verdict = storage.ScanClean
+	case v.Unscannable:
+		s.Verdict = storage.ScanUnscannable
+	}
+	return s
 }
 
 // oversize is what becomes of a file that is larger than clamd takes.
@@ -63,20 +128,7 @@ func (p *Pipeline) oversize(ctx context.Context, w *work) error {
 	if !p.Scans.PassOversize {
 		return reject(storage.ReasonTooLargeToScan, "This file is too large to be checked for viruses: at most %s are. Send it in parts.", humanize.IBytes(uint64(p.Scans.Max)))
 	}
+	w.results.Scan = &storage.Scan{Verdict: storage.ScanOversizePassed, At: time.Now()}
 	_, err := p.open(ctx, w) // what was received is still compared with what is there
 	return err
-}
-
-// quarantine tags an object that is not clean. It is never processed further and never linked.
-func (p *Pipeline) quarantine(ctx context.Context, w *work, v clamd.Verdict) error {
-	reason := storage.ReasonInfected
-	rejected := reject(reason, "A virus was found in this file (%s). Nobody will be able to open it here.", v.Signature)
-	if v.Unscannable {
-		reason = storage.ReasonUnscannable
-		rejected = reject(reason, "This file cannot be checked for viruses (%s). Send it without a password, or unpacked.", v.Signature)
-	}
-	if err := p.Bucket.Tag(ctx, *w.upload.ObjectKey, "scan", reason); err != nil {
-		return fmt.Errorf("%w: %w", errBusy, err)
-	}
-	return rejected
 }

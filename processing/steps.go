@@ -28,7 +28,8 @@ type Pipeline struct {
 	Scans    ScanPolicy
 	Examiner *examine.Examiner
 	Types    mediatype.Policy
-	TempDir  string // where downloads go; "" for the system's
+	Locker   object.Locker // under whose leases objects are moved into quarantine and out of it
+	TempDir  string        // where downloads go; "" for the system's
 	Metrics  *Metrics
 	Log      *slog.Logger
 	// MaxPixels is the largest picture that is decoded; 0 for the renderer's default.
@@ -58,6 +59,7 @@ type work struct {
 	keys    object.Keys
 	file    *os.File // the object, once a step has needed it; it has no name
 	results storage.Results
+	moved   *relocation // into quarantine, if it was found to belong there
 }
 
 // errBusy marks the failure of a dependency that says nothing of the upload: the job waits and keeps its
@@ -77,6 +79,7 @@ func reject(reason, format string, args ...any) error {
 type outcome struct {
 	results storage.Results
 	failure *storage.Failure
+	moved   *relocation // into quarantine
 }
 
 func (o outcome) status() storage.Status {
@@ -87,13 +90,17 @@ func (o outcome) status() storage.Status {
 }
 
 func (o outcome) record(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
-	if o.failure != nil {
-		return tx.Fail(ctx, id, *o.failure)
+	switch {
+	case o.moved != nil:
+		return o.moved.quarantine(ctx, tx, storage.Processing, *o.failure, *o.results.Scan)
+	case o.failure != nil:
+		return tx.FailScanned(ctx, id, *o.failure, o.results.Scan)
 	}
 	return tx.Complete(ctx, id, o.results)
 }
 
 // process runs the steps that no earlier attempt has done. An upload that has ended is [storage.ErrWrongStatus].
+// What an outcome holds is given back by [outcome.end].
 func (p *Pipeline) process(ctx context.Context, id uuid.UUID, a *attempt) (outcome, error) {
 	who, err := tenant.From(ctx)
 	if err != nil {
@@ -113,7 +120,7 @@ func (p *Pipeline) process(ctx context.Context, id uuid.UUID, a *attempt) (outco
 		err := p.run(ctx, s, w)
 		var r *rejection
 		if errors.As(err, &r) {
-			return outcome{failure: &r.Failure}, nil
+			return outcome{results: w.results, failure: &r.Failure, moved: w.moved}, nil
 		}
 		if err != nil {
 			return outcome{}, err

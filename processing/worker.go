@@ -136,6 +136,7 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 		slog.String("upload_id", job.Args.UploadID.String()), slog.Int64("job_id", job.ID))
 	a := w.pool.newAttempt(job.JobRow, job.Args)
 	out, err := w.pool.pipeline.process(ctx, job.Args.UploadID, a)
+	defer out.end()
 	if err == nil {
 		err = w.settle(ctx, job, out, a)
 	}
@@ -183,6 +184,7 @@ func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome, 
 		return fmt.Errorf("record outcome: %w", err)
 	}
 	if !before {
+		out.moved.leave(ctx)
 		w.pool.metrics.outcomes.WithLabelValues(string(out.status())).Inc()
 	}
 	return nil

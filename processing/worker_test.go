@@ -117,12 +117,15 @@ func (p *plant) keysOf(id uuid.UUID) object.Keys {
 func (p *plant) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	pool := NewPool(p.conf, p.Worker, p.pipeline, p.pipeline.Metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
+	pipeline := *p.pipeline
+	pipeline.Locker = object.Locker{Leases: storage.NewLeases(p.Worker, "worker", 5*time.Second, pipeline.Log), Log: pipeline.Log}
+	pool := NewPool(p.conf, p.Worker, &pipeline, p.pipeline.Metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
 	pool.Rounds = p.rounds
+	pool.Sidelines = append(pool.Sidelines, NewRescanner(&pipeline, 1, p.conf.BusyDelay))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := pool.Run(ctx); err != nil {
+		if err := pipeline.Locker.Leases.During(ctx, pool.Run); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -299,7 +302,7 @@ func damaged() []byte {
 	return content
 }
 
-// An infected photo is tagged in S3 and failed, and no process ever decodes it.
+// An infected photo is moved into quarantine in S3, tagged, and failed, and no process ever decodes it.
 func TestInfected(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
@@ -311,13 +314,7 @@ func TestInfected(t *testing.T) {
 	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "pictures") != 0 || p.metric(t, stepTimes, "scan") != 1 {
 		t.Error("it was examined")
 	}
-	tags, err := stand(t).s3.Client("").GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{
-		Bucket: aws.String(stand(t).s3.Bucket()), Key: aws.String(p.keysOf(id).Original(1)),
-	})
-	must(t, err)
-	if len(tags.TagSet) != 1 || *tags.TagSet[0].Key != "scan" || *tags.TagSet[0].Value != "infected" {
-		t.Errorf("the object has the tags %v", tags.TagSet)
-	}
+	p.wantPlace(t, id, true, "infected")
 }
 
 // An upload has two jobs, one behind the other or both at once: it is completed once.

@@ -125,7 +125,8 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 		Erasures:    &hooks.Erasures{DB: s.API, Queue: queue, Log: log},
 		DeadLetters: &hooks.DeadLetters{DB: s.API, Queue: queue, Uploads: finisher.Metrics, Log: log},
 		Receipts:    receipts, Tracers: noop.NewTracerProvider(),
-		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Log: log,
+		Quarantine: &hooks.Quarantine{DB: s.API, Queue: queue, Log: log},
+		Verifier:   verifier, Metrics: server.NewMetrics(s.registry), Log: log,
 	}
 	for _, option := range options {
 		option(&serverConf, &parts)

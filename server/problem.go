@@ -103,6 +103,8 @@ var problems = []struct {
 	{hooks.ErrSameAdmin, problemOf("same-admin", 403, "Another admin is needed", "Who asks for the erasure of a company can not approve it. Ask another admin.")},
 	{hooks.ErrErasureState, problemOf("erasure-state", 409, "The erasure is past that", "Ask for the erasure with GET to see how far it is.")},
 	{hooks.ErrBadErasure, problemOf("bad-request", 400, "Request is not valid", "Say what to erase.")},
+	{hooks.ErrNotQuarantined, problemOf("not-quarantined", 409, "Upload is not in quarantine", "Only what a virus scan has found can be released, or erased here. Ask for the upload to see what has become of it.")},
+	{hooks.ErrBadReason, problemOf("bad-request", 400, "Request is not valid", "Say why the file is safe.")},
 	{hooks.ErrNotPartial, problemOf("not-partial", 400, "Upload can not be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each once.")},
 	{hooks.ErrPartialOpen, problemOf("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},
 	{hooks.ErrPartialTaken, problemOf("partial-taken", 409, "A partial upload is part of another upload", "Send its bytes again as a new partial upload.")},

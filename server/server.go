@@ -83,6 +83,7 @@ type Parts struct {
 	Limits      *Limits // nil for none
 	Tracers     trace.TracerProvider
 	Log         *slog.Logger
+	Quarantine  *hooks.Quarantine
 }
 
 // A Server serves Tramo's API and page.
@@ -120,6 +121,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeBatches(api)
 	s.routeErasure(api)
 	s.routeDeadLetters(api)
+	s.routeQuarantine(api)
 	s.routeAudit(api)
 	s.routeTenant(api)
 	s.routeEvents(e, api)

@@ -52,6 +52,7 @@ type uploadJSON struct {
 	Failure     *failureJSON     `json:"failure"`
 	Derivatives []derivativeJSON `json:"derivatives"`
 	EXIF        *exifJSON        `json:"exif"`
+	Scan        *scanJSON        `json:"scan"` // null until it was scanned
 	DistanceM   *float64         `json:"distance_m,omitempty"` // from where near searched; else it is not told
 	picturedJSON
 }
@@ -264,7 +265,7 @@ func (s *Server) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, Derivatives: []derivativeJSON{}, EXIF: describeFacts(u.Facts),
-		DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt,
+		DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt, Scan: describeScan(u.Scanned),
 		picturedJSON: picturedJSON{
 			TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoPicture: u.NoPicture, Pages: u.Pages, Title: u.Title,
 		},

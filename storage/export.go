@@ -32,10 +32,11 @@ var exported = []struct {
 			'tags', (select to_jsonb(t) - '{tenant_id,upload_id}'::text[]
 				from tags t where t.tenant_id = x.tenant_id and t.upload_id = x.id),
 			'timeline', coalesce((select jsonb_agg(to_jsonb(t) - '{tenant_id,upload_id}'::text[] order by t.seq)
-				from timeline t where t.tenant_id = x.tenant_id and t.upload_id = x.id), '[]')) as row
+				from timeline t where t.tenant_id = x.tenant_id and t.upload_id = x.id), '[]'),
+			'scan', (select to_jsonb(s) - '{tenant_id,upload_id}'::text[] from scans s where s.tenant_id = x.tenant_id and s.upload_id = x.id)) as row
 		from uploads x join contents c on c.tenant_id = x.tenant_id and c.upload_id = x.id
 		where (x.purge_at is null or x.purge_at > now()) and ` + after("id", "uuid")},
-		[]string{"uploads", "contents", "derivatives", "tags", "timeline"}},
+		[]string{"uploads", "contents", "derivatives", "tags", "timeline", "scans"}},
 	{Section{"batch", `select x.id::text as key, to_jsonb(x) as row from batches x where ` + after("id", "uuid")}, []string{"batches"}},
 	{Section{"webhook", `select x.id::text as key, to_jsonb(x) as row from webhook_endpoints x where ` + after("id", "uuid")}, []string{"webhook_endpoints"}},
 	{Section{"erasure", `select x.id::text as key, to_jsonb(x) as row from erasures x where ` + after("id", "uuid")}, []string{"erasures"}},

@@ -61,6 +61,7 @@ func TestRoles(t *testing.T) {
 		"select * from river_queue", "set role tramo_owner", "set role tramo_worker", "set role postgres",
 		"alter table uploads disable row level security", "drop policy tenant on uploads", "truncate uploads",
 		"create table public.mine (n int)", "delete from uploads", "update timeline set event = 'x'", "delete from timeline",
+		"insert into scans default values", "update scans set verdict = 'clean'", "delete from scans",
 		"select sealed from webhook_secrets", "update webhook_secrets set sealed = 'x'", "delete from webhook_secrets",
 		"delete from webhook_deliveries", "update webhook_deliveries set endpoint_id = id", "update announcements set type = 'x'",
 		"update audit set actor = 'x'", "delete from audit", "truncate audit",
@@ -130,6 +131,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into tags values ('%[1]s', '%[2]s', '{"IFD0": {"Make": "x"}}', false);
 		insert into findings values ('%[1]s', '%[2]s', '{scan}', '{}');
 		insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts) values ('%[1]s', '%[2]s', '%[2]s', 'x', 'scan', 'x', 3);
+		insert into scans values ('%[1]s', '%[2]s', 'clean');
 		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me;
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');

@@ -61,6 +61,7 @@ type Derivative struct {
 
 // Results are what processing found out about an upload.
 type Results struct {
+	Scan         *Scan // nil if it was not scanned
 	DetectedType string
 	TypeMismatch bool // it is not of the kind that its sender said
 	Facts        Facts
@@ -93,6 +94,9 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 		if err := tx.putDerivative(ctx, id, d); err != nil {
 			return err
 		}
+	}
+	if err := tx.recordScan(ctx, id, r.Scan); err != nil {
+		return err
 	}
 	if err := tx.putTags(ctx, id, r.Tags); err != nil {
 		return err

@@ -40,6 +40,7 @@ const (
 	EventRepaired       Event = "repaired"        // the reconciler put something right
 	EventDeleted        Event = "deleted"         // it does not exist any more, unless somebody restores it in time
 	EventRestored       Event = "restored"        // it is as it was before it was deleted
+	EventReleased       Event = "released"        // an admin let it out of quarantine, and it is processed again
 )
 
 // An Entry is what the timeline is told of something that happened to an upload. The tenant reads all of

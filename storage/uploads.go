@@ -112,6 +112,7 @@ type Upload struct {
 	TypeMismatch   bool              `db:"type_mismatch"` // it is not of the kind that its sender said
 	Facts
 	Pictured
+	Scanned
 }
 
 const selectUpload = `
@@ -121,8 +122,11 @@ const selectUpload = `
 	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id, u.deleted_at, nullif(u.purge_at, '-infinity') as purge_at,
 	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
 	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px, u.pages, u.title,
-	       u.type_mismatch, u.partial, u.placeholder, u.no_picture
-	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id`
+	       u.type_mismatch, u.partial, u.placeholder, u.no_picture,
+	       s.verdict as scan_verdict, s.signature as scan_signature, s.engine as scan_engine, s.signatures as scan_signatures,
+	       s.signed_at as scan_signed_at, s.scanned_at, s.released_by, s.released_at, s.release_reason
+	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
+	left join scans s on s.tenant_id = u.tenant_id and s.upload_id = u.id`
 
 // A NewUpload is what is known of an upload when it is created.
 type NewUpload struct {
@@ -385,6 +389,14 @@ func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
 		return ErrWrongStatus
 	}
 	return tx.Append(ctx, id, Entry{Event: EventFailed, Detail: map[string]any{"reason": f.Reason, "detail": f.Detail}})
+}
+
+// FailScanned is Fail for an upload of which the scanner has said something, unless s is nil.
+func (tx Tx) FailScanned(ctx context.Context, id uuid.UUID, f Failure, s *Scan) error {
+	if err := tx.Fail(ctx, id, f); err != nil {
+		return err
+	}
+	return tx.recordScan(ctx, id, s)
 }
 
 // Cancel ends an upload that still takes bytes, or that is a partial one which no final one has taken, and

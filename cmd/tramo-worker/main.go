@@ -58,6 +58,7 @@ type grammar struct {
 	childSettings
 	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
 	Workers           int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
+	RescanWorkers     int           `default:"1" help:"How many uploads to scan again at a time, besides those; 0 for none in this process. tramo rescan asks for it."`
 	RetryDelay        time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
 	BusyDelay         time.Duration `default:"15s" help:"How long uploads wait when clamd or S3 does not answer."`
 	ReconcileInterval time.Duration `default:"1m" help:"How often what is stuck is looked for and repaired. One worker at a time does it."`
@@ -72,6 +73,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	database.Replica = g.ReplicaName(m)
 	scanner, scans := g.scanner(m)
 	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
+	m.Check("TRAMO_RESCAN_WORKERS", cli.CheckNotNegative(g.RescanWorkers))
 	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY", pool.Validate())
 	g.CheckTTL(m)
 	reconcile := g.Reconcile.Config(m)
@@ -107,11 +109,14 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	defer func() { _ = box.Close() }()
 	box.Warm()
 	tools := examine.FindTools()
-	workers := processing.NewPool(pool, db, &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: g.TempDir}, Types: types,
-		TempDir: g.TempDir, Metrics: metrics, Log: log, MaxPixels: g.MaxPixels,
-	}, metrics, telemetry.NewTracerProvider(), log)
 	leases := g.Leases(db, database.Replica, registry, log)
+	pipeline := &processing.Pipeline{
+		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Types: types, MaxPixels: g.MaxPixels,
+		Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: g.TempDir},
+		Locker:   object.Locker{Leases: leases, Log: log}, TempDir: g.TempDir, Metrics: metrics, Log: log,
+	}
+	workers := processing.NewPool(pool, db, pipeline, metrics, telemetry.NewTracerProvider(), log)
+	workers.Sidelines = append(workers.Sidelines, processing.NewRescanner(pipeline, g.RescanWorkers, pool.BusyDelay))
 	rounds.Reconciler, err = cli.Reconciler(reconcile, db, bucket, leases, registry, log)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ type grammar struct {
 	Migrate   migrateCommand   `cmd:"" help:"Bring the database up to date: schema, job queue and roles. Safe to run from many processes at once."`
 	Reconcile reconcileCommand `cmd:"" help:"Find what is stuck or left over, and repair it: rows, objects, multipart uploads, jobs and quota. Workers do the same now and then."`
 	Jobs      jobsCommand      `cmd:"" help:"Look after dead letters: uploads whose processing was given up, of all tenants."`
+	Rescan    rescanCommand    `cmd:"" help:"Have completed uploads scanned for viruses again, behind everything else: with signatures that were not known when they came."`
 	Tenant    tenantCommand    `cmd:"" help:"Look after tenants."`
 	Token     tokenCommand     `cmd:"" help:"Print a token for a user of a tenant, signed with TRAMO_JWT_SECRET."`
 }

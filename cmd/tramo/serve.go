@@ -175,6 +175,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		Limits:      limits,
 		Tracers:     telemetry.NewTracerProvider(),
 		Log:         k.log,
+		Quarantine:  &hooks.Quarantine{DB: db, Queue: queue, Log: k.log},
 	}, nil
 }
 

@@ -11,16 +11,16 @@ import (
 const holdTime = 10 * time.Second
 
 // Seize takes the lease as [Locker.Hold] does, and asks whoever holds it to let go. It waits for that for as long as ctx
-// lasts and wait says: then it is [storage.ErrLeaseHeld].
-func (l Locker) Seize(ctx context.Context, upload uuid.UUID, wait time.Duration) (release func(), err error) {
+// lasts and wait says: then it is [storage.ErrLeaseHeld]. What is written under the lease shows its fence.
+func (l Locker) Seize(ctx context.Context, upload uuid.UUID, wait time.Duration) (fence int64, release func(), err error) {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	lease, err := l.Leases.Acquire(waiting, upload, func() {}) // which is given up to nobody
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	lk := &lock{Locker: l, upload: upload, ctx: ctx, lease: lease}
-	return func() { _ = lk.Unlock() }, nil // which logs what goes wrong
+	return lease.Fence(), func() { _ = lk.Unlock() }, nil // which logs what goes wrong
 }
 
 // Hold takes the lease on an upload of the tenant in ctx for somebody who is no request of a client, unless

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,10 +18,39 @@ type Listed struct {
 	Since       time.Time // when it was stored, or begun
 }
 
-// Objects yields all objects of all tenants in the order of their keys, in bytes, page by page.
+// Objects yields all objects of all tenants, page by page, in the order, in bytes, of what their keys would be out of
+// quarantine. So all that there is of one upload comes together.
 func (b *Bucket) Objects(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
-		pages := s3.NewListObjectsV2Paginator(b.s3, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: aws.String(allPrefix)})
+		next, stop := iter.Pull2(b.objectsUnder(ctx, quarantinePrefix+allPrefix))
+		defer stop()
+		q, qErr, more := next()
+		// yieldQuarantined yields those before the key, or all that are left for "".
+		yieldQuarantined := func(key string) bool {
+			for more && (qErr != nil || key == "" || strings.TrimPrefix(q.Key, quarantinePrefix) < key) {
+				if !yield(q, qErr) || qErr != nil {
+					return false
+				}
+				q, qErr, more = next()
+			}
+			return true
+		}
+		for o, err := range b.objectsUnder(ctx, allPrefix) {
+			if err == nil && !yieldQuarantined(o.Key) {
+				return
+			}
+			if !yield(o, err) || err != nil {
+				return
+			}
+		}
+		yieldQuarantined("")
+	}
+}
+
+// objectsUnder yields the objects below a prefix in the order of their keys.
+func (b *Bucket) objectsUnder(ctx context.Context, prefix string) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		pages := s3.NewListObjectsV2Paginator(b.s3, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: &prefix})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
 			if err != nil {
@@ -41,7 +71,19 @@ func (b *Bucket) Objects(ctx context.Context) iter.Seq2[Listed, error] {
 // end of a page can hide some; once those that it shows have ended, they come forward.
 func (b *Bucket) Multiparts(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
-		in := &s3.ListMultipartUploadsInput{Bucket: &b.name, Prefix: aws.String(allPrefix)}
+		for _, prefix := range prefixes(allPrefix) {
+			for l, err := range b.multipartsUnder(ctx, prefix) {
+				if !yield(l, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (b *Bucket) multipartsUnder(ctx context.Context, prefix string) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
+		in := &s3.ListMultipartUploadsInput{Bucket: &b.name, Prefix: &prefix}
 		for {
 			page, err := b.s3.ListMultipartUploads(ctx, in)
 			if err != nil {

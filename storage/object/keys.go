@@ -44,36 +44,52 @@ func (k Keys) under(name string) string {
 // so that a late write of a holder that has lost its lease cannot replace an object that counts.
 func (k Keys) Original(fence int64) string { return k.under(fmt.Sprintf("original-%d", fence)) }
 
+// Quarantine is where the upload itself is while it is out of use, because of what a virus scan found.
+func (k Keys) Quarantine(fence int64) string { return quarantinePrefix + k.Original(fence) }
+
 // Thumbnail is the key of the picture drawn for a box of size pixels.
 func (k Keys) Thumbnail(size int) string { return k.under(fmt.Sprintf("thumbnails/%d.webp", size)) }
 
 // IsThumbnail reports whether the key is one that [Keys.Thumbnail] makes.
 func (k Keys) IsThumbnail(key string) bool { return strings.HasPrefix(key, k.under("thumbnails/")) }
 
-// Prefix is what all keys of the upload begin with, and no other's.
+// Prefix is what all keys of the upload begin with, and no other's; in quarantine, behind the prefix of that.
 func (k Keys) Prefix() string { return k.under("") }
 
-// TenantPrefix is what all keys of a tenant begin with, and no other's.
+// TenantPrefix is what all keys of a tenant begin with, and no other's; in quarantine likewise.
 func TenantPrefix(tenant uuid.UUID) string { return allPrefix + tenant.String() + "/" }
 
-// allPrefix is what the keys of all tenants begin with.
-const allPrefix = "tenants/"
+const (
+	// allPrefix is what the keys of all tenants begin with.
+	allPrefix = "tenants/"
+	// quarantinePrefix comes before that in the keys of what a virus scan found. A policy of the bucket can keep it from
+	// everybody but workers.
+	quarantinePrefix = "quarantine/"
+)
+
+// prefixes are the two under which something can be that belongs below the prefix.
+func prefixes(prefix string) []string { return []string{prefix, quarantinePrefix + prefix} }
+
+// IsQuarantined reports whether the key is one that [Keys.Quarantine] makes.
+func IsQuarantined(key string) bool { return strings.HasPrefix(key, quarantinePrefix+allPrefix) }
 
 // check returns [ErrForeignKey] unless the upload is of the tenant that ctx acts for, in one of its projects, and the
-// key is one of the upload's. It trusts no row: whoever is about to open an object to somebody asks it first.
+// key is one of the upload's, and not in quarantine. It trusts no row: whoever is about to open an object to somebody
+// asks it first.
 func (k Keys) check(ctx context.Context, key string) error {
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return err
 	}
-	if owner, ok := ParseKey(key); !ok || owner != k || k.Tenant != who.Tenant || !who.Sees(k.Project) {
+	if owner, ok := ParseKey(key); !ok || IsQuarantined(key) || owner != k || k.Tenant != who.Tenant || !who.Sees(k.Project) {
 		return fmt.Errorf("%w: a key for upload %s", ErrForeignKey, k.Upload)
 	}
 	return nil
 }
 
-// ParseKey tells whose key it is; ok is false for one that no upload can have.
+// ParseKey tells whose key it is, in quarantine or not; ok is false for one that no upload can have.
 func ParseKey(key string) (k Keys, ok bool) {
+	key = strings.TrimPrefix(key, quarantinePrefix)
 	words := strings.SplitN(key, "/", 7)
 	if len(words) != 7 {
 		return Keys{}, false

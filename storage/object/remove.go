@@ -11,13 +11,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// RemoveUpload removes all that S3 has of an upload, whether rows name it or not, and returns how much that was. It can
+// RemoveUpload removes all that S3 has of an upload, in quarantine too, whether rows name it or not, and returns how much that was. It can
 // be repeated from wherever it was cut off.
 func (b *Bucket) RemoveUpload(ctx context.Context, k Keys) (removed int, err error) {
 	if k.Tenant == uuid.Nil || k.Upload == uuid.Nil || !ValidProject(k.Project) {
 		return 0, fmt.Errorf("remove upload: %+v names none", k)
 	}
-	return b.removeAll(ctx, k.Prefix())
+	for _, prefix := range prefixes(k.Prefix()) {
+		n, err := b.removeAll(ctx, prefix)
+		if removed += n; err != nil {
+			return removed, err
+		}
+	}
+	return removed, nil
 }
 
 // RemoveSomeOf removes up to a thousand of the objects and multipart uploads that a tenant has; none means that there are
@@ -26,7 +32,12 @@ func (b *Bucket) RemoveSomeOf(ctx context.Context, tenant uuid.UUID) (removed in
 	if tenant == uuid.Nil {
 		return 0, errors.New("remove a tenant's objects: no tenant is named")
 	}
-	return b.removeSome(ctx, TenantPrefix(tenant))
+	for _, prefix := range prefixes(TenantPrefix(tenant)) {
+		if removed, err = b.removeSome(ctx, prefix); removed > 0 || err != nil {
+			return removed, err
+		}
+	}
+	return 0, nil
 }
 
 func (b *Bucket) removeAll(ctx context.Context, prefix string) (removed int, err error) {

@@ -1,0 +1,116 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Why nothing leaves quarantine.
+var (
+	ErrNotQuarantined = errors.New("upload is not in quarantine")
+	ErrBadReason      = errors.New("reason is not valid")
+)
+
+// maxReason is the longest reason, in bytes.
+const maxReason = 1000
+
+// Quarantine is what admins see and decide of uploads that the virus scan has found to be infected, or cannot look into.
+type Quarantine struct {
+	DB    *storage.DB
+	Queue *processing.Queue
+	Log   *slog.Logger
+}
+
+// mustAdminister returns a [*Refusal] unless an admin acts, for all projects.
+func mustAdminister(ctx context.Context) error {
+	who, err := tenant.From(ctx)
+	switch {
+	case err != nil:
+		return err
+	case who.Role != tenant.Admin:
+		return refuse(ErrForbidden, "Only an admin of the installation can do this.")
+	case who.Projects != nil:
+		return refuse(ErrForbidden, "This is about all projects of the company, and your token covers some of them only.")
+	}
+	return nil
+}
+
+// List returns a page of what is in quarantine, newest first, of uploads that are older than before.
+func (q *Quarantine) List(ctx context.Context, before uuid.UUID, limit int) (found []storage.Upload, err error) {
+	if err := mustAdminister(ctx); err != nil {
+		return nil, err
+	}
+	err = q.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		found, err = tx.InQuarantine(ctx, before, limit)
+		return err
+	})
+	return found, err
+}
+
+// Release lets an upload out of quarantine: it is processed again, and what it was found to be does not count any more. If
+// the scan finds something else in it, it is back. Its object is brought back by whoever processes it.
+func (q *Quarantine) Release(ctx context.Context, id uuid.UUID, reason string) error {
+	if err := mustAdminister(ctx); err != nil {
+		return err
+	}
+	switch {
+	case strings.TrimSpace(reason) == "":
+		return refuse(ErrBadReason, `Say why this file is safe: {"reason": "…"}. The audit log keeps it.`)
+	case len(reason) > maxReason || !isText(reason):
+		return refuse(ErrBadReason, "reason must be UTF-8 text of at most %d bytes without NUL characters.", maxReason)
+	}
+	err := q.DB.InTenant(ctx, func(tx storage.Tx) error {
+		u, err := tx.LockQuarantined(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := tx.Release(ctx, u, reason); err != nil {
+			return err
+		}
+		return q.Queue.Enqueue(ctx, tx, id)
+	})
+	if errors.Is(err, storage.ErrDuplicateClientID) {
+		return refuse(ErrClientIDTaken, "The file has been sent again since, as another upload with the same client_id. Delete that one first, if this one is wanted.")
+	}
+	return q.told(ctx, "upload released from quarantine", id, err)
+}
+
+// Erase has an upload in quarantine removed for good.
+func (q *Quarantine) Erase(ctx context.Context, id uuid.UUID) (e storage.Erasure, err error) {
+	if err := mustAdminister(ctx); err != nil {
+		return e, err
+	}
+	err = q.DB.InTenant(ctx, func(tx storage.Tx) error {
+		u, err := tx.LockQuarantined(ctx, id)
+		if err != nil {
+			return err
+		}
+		if e, err = tx.RequestErasure(ctx, storage.EraseUpload, id.String()); err != nil {
+			return err
+		}
+		detail := map[string]any{"signature": u.ScanSignature, "erasure": e.ID}
+		if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditQuarantineErase, Subject: id.String(), Detail: detail}); err != nil {
+			return err
+		}
+		return q.Queue.EnqueueErase(ctx, tx)
+	})
+	return e, q.told(ctx, "upload in quarantine is erased", id, err)
+}
+
+func (q *Quarantine) told(ctx context.Context, what string, id uuid.UUID, err error) error {
+	if errors.Is(err, storage.ErrWrongStatus) {
+		return ErrNotQuarantined
+	}
+	if err == nil {
+		q.Log.InfoContext(ctx, what, slog.String("upload_id", id.String()), tenantAttr(ctx))
+	}
+	return err
+}
