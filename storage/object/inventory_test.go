@@ -12,6 +12,58 @@ import (
 	"github.com/tramo/tramo/storage/object"
 )
 
+// What is in quarantine comes beside what else there is of the same upload, and multipart uploads there are found, too.
+func TestInventoryOfQuarantine(t *testing.T) {
+	t.Parallel()
+	name := "inventory-" + uuid.NewString()
+	client := shared.s3.Client("")
+	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
+	must(t, err)
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: name})
+	must(t, err)
+	tenant := uuid.New()
+	var want []string
+	for n := range 6 {
+		k := object.Keys{Tenant: tenant, Project: "torre", Upload: uuid.UUID{0: byte(n)}}
+		if n != 1 && n != 5 { // all of that one is in quarantine
+			want = append(want, k.Original(1), k.Thumbnail(160))
+		}
+		if n != 0 && n != 3 { // and nothing of that one
+			want = append(want, k.Quarantine(2))
+		}
+	}
+	for _, key := range append(want, "quarantine/other", "quarantines/tenants/x") {
+		must(t, bucket.Put(t.Context(), key, "text/plain", strings.NewReader("x"), 1))
+	}
+	multipart := object.Keys{Tenant: tenant, Project: "torre", Upload: uuid.New()}.Quarantine(9)
+	_, err = client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &name, Key: &multipart})
+	must(t, err)
+
+	var keys, uploads []string
+	for o, err := range bucket.Objects(t.Context()) {
+		must(t, err)
+		k, ok := object.ParseKey(o.Key)
+		if !ok {
+			t.Errorf("got %s", o.Key)
+		}
+		keys, uploads = append(keys, o.Key), append(uploads, k.Prefix())
+	}
+	slices.Sort(want)
+	if !slices.IsSorted(uploads) || !slices.Equal(slices.Sorted(slices.Values(keys)), want) {
+		t.Errorf("got %q, want %q", keys, want)
+	}
+	found := 0
+	for u, err := range bucket.Multiparts(t.Context()) {
+		must(t, err)
+		if found++; u.Key != multipart {
+			t.Errorf("got %s", u.Key)
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d multipart uploads", found)
+	}
+}
+
 // More than a page of objects and of multipart uploads is listed: each once, objects in the order of keys, and nothing
 // outside the tenants' prefix. Aborting ends one multipart upload, and is no error when it has ended before.
 func TestInventory(t *testing.T) {

@@ -97,11 +97,25 @@ func TestConfigMistakes(t *testing.T) {
 	}
 }
 
+// What is in quarantine is below a prefix of its own, and nothing else is.
+func TestQuarantineKeys(t *testing.T) {
+	t.Parallel()
+	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
+	if got := k.Quarantine(7); got != "quarantine/"+k.Original(7) || !object.IsQuarantined(got) {
+		t.Errorf("%s", got)
+	}
+	for _, key := range []string{k.Original(7), k.Thumbnail(160), "quarantine/", "quarantine/x", "x/" + k.Quarantine(7), ""} {
+		if object.IsQuarantined(key) {
+			t.Errorf("%q is taken for one in quarantine", key)
+		}
+	}
+}
+
 // Each key leads back to its upload, and nothing else does to any.
 func TestParseKey(t *testing.T) {
 	t.Parallel()
 	k := object.Keys{Tenant: uuid.New(), Project: "torre-norte", Upload: uuid.New()}
-	for _, key := range []string{k.Original(7), k.Thumbnail(160), k.Prefix() + "tail-7-0"} {
+	for _, key := range []string{k.Original(7), k.Thumbnail(160), k.Prefix() + "tail-7-0", k.Quarantine(7)} {
 		if got, ok := object.ParseKey(key); !ok || got != k {
 			t.Errorf("%s: %+v, %t", key, got, ok)
 		}
@@ -114,6 +128,7 @@ func TestParseKey(t *testing.T) {
 		strings.Replace(good, k.Upload.String(), "{"+k.Upload.String()+"}", 1), // which is a way to write a UUID
 		strings.Replace(good, k.Upload.String(), strings.ReplaceAll(k.Upload.String(), "-", ""), 1),
 		k.Prefix() + "../" + uuid.NewString() + "/original-7", k.Prefix() + "thumbnails/..", k.Prefix() + "./original-7",
+		"quarantine/" + k.Quarantine(7), "/" + k.Quarantine(7), "quarantine//" + good, "quarantine/../" + good, "quarantine/",
 		k.Prefix() + "/original-7", good + "/", // which a browser would not ask for as it was signed
 	} {
 		if got, ok := object.ParseKey(key); ok {

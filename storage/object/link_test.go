@@ -42,6 +42,7 @@ func TestLinksStayWithTheUpload(t *testing.T) {
 	}{
 		"own":                         {as(me), mine, mine.Thumbnail(160), nil},
 		"own original":                {as(me), mine, mine.Original(1), nil},
+		"in quarantine":               {as(me), mine, mine.Quarantine(1), object.ErrForeignKey},
 		"nobody asks":                 {t.Context(), mine, mine.Thumbnail(160), tenant.ErrNoIdentity},
 		"row names a neighbour":       {as(me), mine, neighbour.Thumbnail(160), object.ErrForeignKey},
 		"row names a sibling":         {as(me), mine, sibling.Thumbnail(160), object.ErrForeignKey},
