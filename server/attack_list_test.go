@@ -15,6 +15,8 @@ import (
 // out. What they name is made in [newVictim].
 var attacks = slices.Concat(attacksOnUploads, attacksByForm, attacksOnDeleted, attacksOnBatches, attacksOnErasures, attacksOnTenants,
 	attacksOnAudit, attacksOnDeadLetters, attacksOnWebhooks, attacksOnEvents)
+var attacks = slices.Concat(attacksOnUploads, attacksByForm, attacksOnDeleted, attacksOnBatches, attacksOnErasures, attacksOnQuarantine, attacksOnTenants,
+	attacksOnAudit, attacksOnWebhooks, attacksOnEvents)
 
 // simply is an attack that is a method and a path, with {kinds} of the victim's in it, and headers likewise.
 func simply(route, path string, headers ...string) attack {
@@ -279,6 +281,21 @@ var attacksOnErasures = []attack{
 	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{deleted}"}`),
 	withJSON("POST /api/erasures", "/api/erasures", `{"user":"{user}"}`),
 	withJSON("POST /api/erasures", "/api/erasures", `{"tenant":true}`),
+}
+
+var attacksOnQuarantine = []attack{
+	simply("GET /api/admin/quarantine", "/api/admin/quarantine"),
+	simply("GET /api/admin/quarantine", "/api/admin/quarantine?cursor={infected}"),
+	simply("GET /api/admin/quarantine", "/api/admin/quarantine?cursor={whole}&limit=1"),
+	withJSON("POST /api/admin/quarantine/:id/release", "/api/admin/quarantine/{infected}/release", `{"reason":"secreto"}`),
+	withJSON("POST /api/admin/quarantine/:id/release", "/api/admin/quarantine/{whole}/release", `{"reason":"secreto"}`),
+	withJSON("POST /api/admin/quarantine/:id/release", "/api/admin/quarantine/{infected}/release", `{}`),
+	simply("DELETE /api/admin/quarantine/:id", "/api/admin/quarantine/{infected}"),
+	simply("DELETE /api/admin/quarantine/:id", "/api/admin/quarantine/{whole}"),
+	simply("GET /api/uploads/:id", "/api/uploads/{infected}"),
+	simply("GET /api/uploads/:id/content", "/api/uploads/{infected}/content"),
+	with("", "POST /api/uploads/:id/retry", "/api/uploads/{infected}/retry"),
+	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{infected}"}`),
 }
 
 // toStrangers is an attack that only those make who may not know of the victim's tenant: whoever is in it knows it, and

@@ -108,6 +108,9 @@ func (s *site) addEnded(t *testing.T, u user, v victim) {
 		return url
 	}
 	failed, deleted, dead := send(), send(), send()
+	failed, deleted, infected := send(), send(), send()
+	s.infect(t, u, infected, v["project"])
+	v["infected"] = idOf(infected).String()
 	s.exec(t, `update uploads set status = 'failed', failure_reason = 'unreadable' where id = $1`, idOf(failed))
 	s.completeAt(t, u, deleted, v["project"])
 	u.do("DELETE", deleted, nil).want(t, 204, "")
@@ -116,6 +119,14 @@ func (s *site) addEnded(t *testing.T, u user, v victim) {
 	s.exec(t, `insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts)
 		values ($1, $2, $3, 'process_upload', 'scan', 'completo!! secreto.txt', 3)`, u.who.Tenant, v["letter"], v["dead"])
 	v["failed"], v["deleted"] = idOf(failed).String(), idOf(deleted).String()
+}
+
+// infect does what workers do of what they find.
+func (s *site) infect(t *testing.T, u user, url, project string) {
+	t.Helper()
+	key := object.Keys{Tenant: u.who.Tenant, Project: project, Upload: idOf(url)}.Quarantine(1)
+	s.exec(t, `update uploads set status = 'failed', failure_reason = 'infected', failure_detail = 'secreto', object_key = $2 where id = $1`, idOf(url), key)
+	s.exec(t, `insert into scans (tenant_id, upload_id, verdict, signature) values ($1, $2, 'infected', 'secreto')`, u.who.Tenant, idOf(url))
 }
 
 // addBatch gives the victim a batch by a manifest, to which it has added something.
@@ -180,6 +191,7 @@ func (s *site) rowsOf(t *testing.T, u user) string {
 			select concat_ws(' ', 'upload', id, status, size, batch, batch_id, project, object_key, failure_reason, deleted_at, purge_at) from mine
 			union all select concat_ws(' ', 'timeline', id, event) from timeline t join mine on id = upload_id where event not in ('part', 'checkpoint', 'tail')
 			union all select concat_ws(' ', 'derivative', id, d.object_key) from derivatives d join mine on id = upload_id
+			union all select concat_ws(' ', 'scan', s.*) from scans s join mine on id = upload_id
 			union all select concat_ws(' ', 'lock', id, fence, waiter) from upload_locks join mine on id = upload_id
 			union all select concat_ws(' ', 'audit', actor, action) from audit where tenant_id = $1 and actor = $2
 			union all select concat_ws(' ', 'batch', b.*) from batches b where tenant_id = $1 and user_id = $2

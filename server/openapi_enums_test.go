@@ -57,6 +57,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 		"actions of the audit":   {property("AuditEntry", "action"), constantsOf(t, "storage", "", "Audit")},
 		"roles":                  {schemas["Role"].Value, constantsOf(t, "tenant", "Role", "")},
 		"messages of a stream":   {property("Event", "event"), constantsOf(t, "server", "", "event")},
+		"verdicts of scans":      {schemas["ScanVerdict"].Value, constantsOf(t, "storage", "ScanVerdict", "")},
 	} {
 		var described []string
 		for _, v := range c.described.Enum {

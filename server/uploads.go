@@ -52,7 +52,7 @@ type uploadJSON struct {
 	Failure     *failureJSON     `json:"failure"`
 	Derivatives []derivativeJSON `json:"derivatives"`
 	EXIF        *exifJSON        `json:"exif"`
-	Scan        *scanJSON        `json:"scan"` // null until it was scanned
+	Scan        *scanJSON        `json:"scan"`                 // null until it was scanned
 	DistanceM   *float64         `json:"distance_m,omitempty"` // from where near searched; else it is not told
 	picturedJSON
 }
