@@ -96,6 +96,31 @@ func TestReconcilerKnowsQuarantine(t *testing.T) {
 	}
 }
 
+// The database is older than the bucket: what was moved since, into quarantine or out of it, is under a key that the rows do
+// not name. It is the only copy, and stays.
+func TestReconcilerLeavesTheOnlyCopy(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	y.complete(t) // or all would be lost, which is the wrong bucket
+	in, original, _ := y.complete(t)
+	must(t, y.bucket.Delete(y.ctx, original))
+	out, key := y.quarantine(t)
+	must(t, y.bucket.Delete(y.ctx, key))
+	for _, left := range []string{y.keys(in).Quarantine(5), y.keys(out).Original(5)} {
+		y.put(t, left)
+		found := 0
+		for _, f := range y.reconcile(t) {
+			if f.Key == left && f.Kind == hooks.KindUnownedObject && f.Outcome == hooks.Left {
+				found++
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s was found %d times", left, found)
+		}
+		y.wantObject(t, left, true)
+	}
+}
+
 // While a worker moves an object, under the upload's lease, its copy is nobody's finding.
 func TestReconcilerLeavesMoves(t *testing.T) {
 	t.Parallel()

@@ -16,6 +16,8 @@ const maxLost = 10
 
 const doubtLoss decision = "so many objects are missing that this looks like the wrong bucket; if they are really gone, --accept-loss fails their uploads"
 
+const doubtMove decision = "it may be the only copy: the object that the database names on the other side of quarantine is missing. If the database has been restored from a backup, make its object_key this one"
+
 // inventory walks all objects and all uploads side by side, in the order of keys, and holds a page of each.
 func (r *Reconciler) inventory(ctx context.Context) iter.Seq2[Finding, error] {
 	return func(yield func(Finding, error) bool) {
@@ -93,6 +95,13 @@ type shelf struct {
 
 func (s shelf) has(key string) bool {
 	return slices.ContainsFunc(s.objects, func(o object.Listed) bool { return o.Key == key })
+}
+
+// isOnlyCopy reports whether the object is what the rows name on the other side of quarantine, where it is not: it was
+// moved after the backup was made that the rows are from.
+func (s shelf) isOnlyCopy(key string) bool {
+	named := s.claim.ObjectKey
+	return named != nil && !s.has(*named) && !s.keys.IsThumbnail(key) && object.IsQuarantined(key) != object.IsQuarantined(*named)
 }
 
 // shelves puts objects that follow each other and are of one upload together.
@@ -180,7 +189,11 @@ func (r *Reconciler) judge(ctx context.Context, s shelf) ([]Finding, error) {
 	var found []Finding
 	for _, o := range s.objects {
 		if !r.young(o.Since) && unowned(*s.claim, s.keys, o.Key) {
-			found = append(found, finding(KindUnownedObject, o, s.keys))
+			f := finding(KindUnownedObject, o, s.keys)
+			if s.isOnlyCopy(o.Key) {
+				f.leave = doubtMove
+			}
+			found = append(found, f)
 		}
 	}
 	lost, err := r.judgeLost(ctx, s)

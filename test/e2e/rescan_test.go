@@ -1,0 +1,101 @@
+package e2e
+
+import (
+	"crypto/md5"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+// A photo was found clean, and is completed. Then clamd learns of it, and an operator has what came since today scanned again:
+// the photo is in quarantine and served no more, another one is untouched. An admin lets it out, and it is what it was.
+func TestRescanCommand(t *testing.T) {
+	t.Parallel()
+	database := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(database, "eicar.hdb"), []byte("44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n"), 0o600))
+	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Dir: t.TempDir(), Database: database})
+	must(t, err)
+	t.Cleanup(func() { must(t, clamd.Stop()) })
+	y := newYard(t)
+	u := y.user(t)
+	worker, err := y.work(t.Context(), "TRAMO_S3_BUCKET="+y.bucket, "TRAMO_CLAMD="+clamd.Address())
+	must(t, err)
+	t.Cleanup(func() { must(t, worker.process.Stop()) })
+	bad := stack.PNG(31, 17)
+	url, other := u.send(y.server, bad, "filetype", "image/png"), u.send(y.server, stack.PNG(32, 17), "filetype", "image/png")
+	for _, sent := range []string{url, other} {
+		if got, _ := u.await(sent); got.Status != "completed" {
+			t.Fatalf("%+v", got)
+		}
+	}
+
+	line := fmt.Sprintf("%x:%d:Late-Find\n", md5.Sum(bad), len(bad))
+	must(t, os.WriteFile(filepath.Join(database, "late.hdb"), []byte(line), 0o600))
+	must(t, clamd.Restart(t.Context()))
+	today := time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
+	rescan := func(args ...string) string {
+		t.Helper()
+		out, err := y.run(t.Context(), "tramo", append([]string{"rescan"}, args...)...)
+		must(t, err)
+		return strings.TrimSpace(out)
+	}
+	if got := rescan("--since", "2036-01-01"); got != "0 uploads wait to be scanned again." {
+		t.Errorf("of the future: %s", got)
+	}
+	if got := rescan("--since", today, "--dry-run"); got != "tenant acme: 2\n2 uploads would be scanned again." {
+		t.Errorf("to look first: %s", got)
+	}
+	if got := rescan("--since", today, "--tenant", "acme", "--signatures-before", "99999"); got != "tenant acme: 2\n2 uploads wait to be scanned again." {
+		t.Errorf("in earnest: %s", got)
+	}
+	for _, args := range [][]string{{}, {"--since", "yesterday"}, {"--since", today, "--tenant", "nobody"}, {"--since", "2026-11-02", "--until", "2026-11-01"}} {
+		if out, err := y.run(t.Context(), "tramo", append([]string{"rescan"}, args...)...); err == nil {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
+	state := func(of string) (s struct {
+		Status      string
+		Failure     *struct{ Reason, Detail string }
+		Scan        struct{ Verdict, Signature string }
+		Derivatives []any
+	}) {
+		t.Helper()
+		must(t, json.Unmarshal(u.do("GET", of, nil).body, &s))
+		return s
+	}
+	eventually(t, "what the rescan found", func() bool { return state(url).Status == "failed" })
+	if got := state(url); got.Failure.Reason != "infected" || got.Scan.Signature != "Late-Find.UNOFFICIAL" || len(got.Derivatives) != 0 {
+		t.Errorf("the upload is %+v", got)
+	}
+	if a := u.do("GET", url+"/content", nil); a.status != http.StatusConflict {
+		t.Errorf("its content: %d %s", a.status, a.body)
+	}
+	eventually(t, "the end of all rescans", func() bool {
+		return y.count(t, `select count(*) from river_job where kind = 'rescan_upload' and state <> 'completed'`) == 0
+	})
+	if got := state(other); got.Status != "completed" || len(got.Derivatives) == 0 {
+		t.Errorf("the other upload is %+v", got)
+	}
+
+	token, err := y.run(t.Context(), "tramo", "token", "--tenant", "acme", "--user", "olga", "--role", "admin")
+	must(t, err)
+	olga := user{t: t, token: strings.TrimSpace(token)}
+	at := y.server.url + "/api/admin/quarantine"
+	if a := olga.do("GET", at, nil); !strings.Contains(string(a.body), idOf(url)) || strings.Contains(string(a.body), idOf(other)) {
+		t.Errorf("in quarantine: %d %s", a.status, a.body)
+	}
+	if a := olga.do("POST", at+"/"+idOf(url)+"/release", strings.NewReader(`{"reason": "a false alarm"}`)); a.status != http.StatusAccepted {
+		t.Fatalf("release: %d %s", a.status, a.body)
+	}
+	eventually(t, "the released upload", func() bool { return state(url).Status == "completed" })
+	if got := state(url); len(got.Derivatives) == 0 || got.Scan.Verdict != "infected" {
+		t.Errorf("the upload is %+v", got)
+	}
+}
