@@ -84,11 +84,11 @@ func (p *plant) wantOnly(t *testing.T, id uuid.UUID, key string, pictures int) {
 	}
 }
 
-// scanned returns the row of the upload's scan: verdict, signature, and whether it was released.
+// scanned returns the row of the upload's scan: verdict, signature, and whether it was released; "" without one.
 func (p *plant) scanned(t *testing.T, id uuid.UUID) (row string) {
 	t.Helper()
 	must(t, p.Worker.Pool().QueryRow(t.Context(), `
-		select concat_ws(' ', verdict, signature, case when released_by is not null then 'released' end)
+		select coalesce(max(concat_ws(' ', verdict, signature, case when released_by is not null then 'released' end)), '')
 		from scans where upload_id = $1`, id).Scan(&row))
 	return row
 }
@@ -130,6 +130,9 @@ func TestVerdictsAreKept(t *testing.T) {
 		t.Errorf("the scan is %q", got)
 	}
 	p.wantPlace(t, refused, false, "")
+	if n := p.count(t, `select count(*) from scans where engine like 'ClamAV %' and scanned_at > now() - interval '1 hour'`); n != 2 {
+		t.Errorf("of %d verdicts it is known who gave them, and when", n)
+	}
 }
 
 // An admin lets an infected photo out of quarantine: it is back at a place of its own, untagged, and completed with

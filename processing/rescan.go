@@ -78,7 +78,7 @@ func (s *Rescanner) Work(ctx context.Context, job *river.Job[rescanArgs]) error 
 		slog.String("upload_id", job.Args.UploadID.String()), slog.Int64("job_id", job.ID))
 	found, err := s.rescan(ctx, job)
 	switch {
-	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound):
+	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound), errors.Is(err, errTooLarge):
 		log.InfoContext(ctx, "upload needs no rescan", slog.Any("err", err))
 		return nil
 	case errors.Is(err, errBusy):
@@ -92,6 +92,9 @@ func (s *Rescanner) Work(ctx context.Context, job *river.Job[rescanArgs]) error 
 	}
 	return nil
 }
+
+// errTooLarge says that a policy let an upload pass that clamd does not take: it is what it was.
+var errTooLarge = errors.New("upload is larger than what is scanned")
 
 // rescan returns true if the upload is in quarantine now.
 func (s *Rescanner) rescan(ctx context.Context, job *river.Job[rescanArgs]) (found bool, err error) {
@@ -108,16 +111,22 @@ func (s *Rescanner) rescan(ctx context.Context, job *river.Job[rescanArgs]) (fou
 		return false, err
 	}
 	w.keys = object.Keys{Tenant: job.Args.TenantID, Project: w.upload.Project, Upload: w.upload.ID}
-	var passed bool
+	if w.upload.Size > p.Scans.Max {
+		return false, errTooLarge
+	}
+	var verdict finding
 	_, err = p.read(ctx, w, io.Discard, func(r io.Reader) (enough bool, err error) {
-		passed, err = p.look(ctx, w, r)
-		return !passed, err
+		verdict, err = p.look(ctx, w, r)
+		return verdict != passes, err
 	})
+	if err == nil && verdict == isTooLarge {
+		err = errTooLarge
+	}
 	if err != nil {
 		return false, err
 	}
 	var r *rejection
-	if !passed {
+	if verdict == isCondemned {
 		if err := p.quarantine(ctx, w); !errors.As(err, &r) {
 			return false, err
 		}

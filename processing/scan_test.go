@@ -41,6 +41,18 @@ func TestOversize(t *testing.T) {
 			p.run(t)
 			p.await(t, `select bool_and(state in ('completed', 'discarded')) from river_job`)
 			p.want(t, id, c.status, c.reason, 0, 1)
+			want := map[bool]string{true: "oversize_passed", false: "clean"}[c.policy.PassOversize]
+			if got := p.scanned(t, id); c.status == storage.Completed && got != want || c.status == storage.Failed && got != "" {
+				t.Errorf("the scan is %q", got)
+			}
+			if c.policy.PassOversize && c.status == storage.Completed { // a rescan leaves it what it is
+				p.rescan(t, id)
+				p.await(t, idle)
+				p.want(t, id, c.status, c.reason, 0, 1)
+				if got := p.scanned(t, id); got != want {
+					t.Errorf("the scan is %q after another", got)
+				}
+			}
 		})
 	}
 }
