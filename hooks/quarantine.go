@@ -80,7 +80,7 @@ func (q *Quarantine) Release(ctx context.Context, id uuid.UUID, reason string) e
 	if errors.Is(err, storage.ErrDuplicateClientID) {
 		return refuse(ErrClientIDTaken, "The file has been sent again since, as another upload with the same client_id. Delete that one first, if this one is wanted.")
 	}
-	return q.told(ctx, "upload released from quarantine", id, err)
+	return q.told(ctx, storage.AuditQuarantineRelease, id, err)
 }
 
 // Erase has an upload in quarantine removed for good.
@@ -102,15 +102,15 @@ func (q *Quarantine) Erase(ctx context.Context, id uuid.UUID) (e storage.Erasure
 		}
 		return q.Queue.EnqueueErase(ctx, tx)
 	})
-	return e, q.told(ctx, "upload in quarantine is erased", id, err)
+	return e, q.told(ctx, storage.AuditQuarantineErase, id, err)
 }
 
-func (q *Quarantine) told(ctx context.Context, what string, id uuid.UUID, err error) error {
+func (q *Quarantine) told(ctx context.Context, action string, id uuid.UUID, err error) error {
 	if errors.Is(err, storage.ErrWrongStatus) {
 		return ErrNotQuarantined
 	}
 	if err == nil {
-		q.Log.InfoContext(ctx, what, slog.String("upload_id", id.String()), tenantAttr(ctx))
+		q.Log.InfoContext(ctx, "quarantine", slog.String("action", action), slog.String("upload_id", id.String()), tenantAttr(ctx))
 	}
 	return err
 }
