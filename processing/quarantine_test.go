@@ -367,8 +367,13 @@ func TestRescanIsCutOff(t *testing.T) {
 			if kind == "DeleteObject" {
 				want = "failed"
 			}
-			if got := <-status; got != want {
-				t.Errorf("meanwhile the upload is %s", got)
+			select {
+			case got := <-status:
+				if got != want {
+					t.Errorf("meanwhile the upload is %s", got)
+				}
+			default:
+				t.Errorf("nobody asked S3 for %s", kind)
 			}
 			p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 2)
 			p.wantPlace(t, id, true, "infected")
