@@ -13,10 +13,8 @@ import (
 
 // attacks are tried on every route. Whoever adds a route adds what can be tried there: a test looks whether any is left
 // out. What they name is made in [newVictim].
-var attacks = slices.Concat(attacksOnUploads, attacksByForm, attacksOnDeleted, attacksOnBatches, attacksOnErasures, attacksOnTenants,
-	attacksOnAudit, attacksOnDeadLetters, attacksOnWebhooks, attacksOnEvents)
 var attacks = slices.Concat(attacksOnUploads, attacksByForm, attacksOnDeleted, attacksOnBatches, attacksOnErasures, attacksOnQuarantine, attacksOnTenants,
-	attacksOnAudit, attacksOnWebhooks, attacksOnEvents)
+	attacksOnAudit, attacksOnDeadLetters, attacksOnWebhooks, attacksOnEvents)
 
 // simply is an attack that is a method and a path, with {kinds} of the victim's in it, and headers likewise.
 func simply(route, path string, headers ...string) attack {

@@ -107,8 +107,7 @@ func (s *site) addEnded(t *testing.T, u user, v victim) {
 		u.patch(url, 0, strings.NewReader("completo!!")).want(t, 204, "")
 		return url
 	}
-	failed, deleted, dead := send(), send(), send()
-	failed, deleted, infected := send(), send(), send()
+	failed, deleted, dead, infected := send(), send(), send(), send()
 	s.infect(t, u, infected, v["project"])
 	v["infected"] = idOf(infected).String()
 	s.exec(t, `update uploads set status = 'failed', failure_reason = 'unreadable' where id = $1`, idOf(failed))
