@@ -40,6 +40,7 @@ func ValidateLeaseTTL(ttl time.Duration) error {
 type Leases struct {
 	db      *DB
 	replica string
+	process uuid.UUID // this process, whichever its row
 	ttl     time.Duration
 	log     *slog.Logger
 
@@ -73,7 +74,7 @@ type Lease struct {
 // must run for leases to be had.
 func NewLeases(db *DB, replica string, ttl time.Duration, log *slog.Logger) *Leases {
 	ls := &Leases{
-		db: db, replica: replica, ttl: ttl, log: log,
+		db: db, replica: replica, process: uuid.New(), ttl: ttl, log: log,
 		changed: make(chan struct{}),
 		held:    make(map[uuid.UUID]*Lease),
 		trying:  make(map[uuid.UUID]chan struct{}),

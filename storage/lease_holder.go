@@ -162,7 +162,7 @@ func (ls *Leases) enlist(ctx context.Context, conn *pgx.Conn, sent time.Time) er
 	all.Queue("listen " + locksChannel)
 	all.Queue(`
 		with swept as (delete from lock_holders where expires_at < now() - interval '1 hour')
-		insert into lock_holders (id, replica, expires_at) values ($1, $2, clock_timestamp() + $3)`, me, ls.replica, ls.ttl)
+		insert into lock_holders (id, replica, process, expires_at) values ($1, $2, $3, clock_timestamp() + $4)`, me, ls.replica, ls.process, ls.ttl)
 	if err := conn.SendBatch(ctx, &all).Close(); err != nil {
 		return err
 	}
