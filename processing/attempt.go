@@ -36,14 +36,22 @@ func (p *Pool) newAttempt(job *rivertype.JobRow, args Args) *attempt {
 	return &attempt{job: job, db: p.db, args: args, number: job.Attempt, began: time.Now(), at: stepBegin, metrics: p.metrics}
 }
 
-// keep keeps what the steps have found so far for the next attempt, if this one is still the one that runs.
+// keep keeps what the steps have found so far for the next attempt, if this one is still the one that runs. With it the
+// timeline is told of the steps: none will tell it again.
 func (a *attempt) keep(ctx context.Context, found storage.Findings) error {
-	return a.db.InTenant(ctx, func(tx storage.Tx) error {
+	err := a.db.InTenant(ctx, func(tx storage.Tx) error {
 		if err := ownAttempt(ctx, tx, a.job); err != nil {
+			return err
+		}
+		if err := a.tell(ctx, tx, a.args); err != nil {
 			return err
 		}
 		return tx.KeepFindings(ctx, a.args.UploadID, found)
 	})
+	if err == nil {
+		a.steps = nil
+	}
+	return err
 }
 
 // time starts a step's clock and returns what stops it.
@@ -69,13 +77,17 @@ func (a *attempt) tell(ctx context.Context, tx storage.Tx, args Args) error {
 	return nil
 }
 
-// waits tells the timeline, once, that the attempt waits for a dependency. The steps are not told: it is
-// as if they had not been.
+// waits tells the timeline, once, that the attempt waits for a dependency. The step that met it is not told: it is
+// as if it had not been.
 func (p *Pool) waits(ctx context.Context, job *rivertype.JobRow, args Args, a *attempt, cause error) {
 	detail := a.detail()
 	detail["reason"] = "storage_unavailable"
-	if trouble := new(clamd.Trouble); errors.As(cause, &trouble) {
+	trouble := new(clamd.Trouble)
+	switch {
+	case errors.As(cause, &trouble):
 		detail["reason"] = "scanner_unavailable"
+	case errors.Is(cause, errNoRoom):
+		detail["reason"] = "worker_full"
 	}
 	p.note(ctx, job, args, func(ctx context.Context, tx storage.Tx) error {
 		return tx.AppendOnce(ctx, args.UploadID, storage.Entry{Event: storage.EventWaiting, Detail: detail})

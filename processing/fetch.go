@@ -17,6 +17,11 @@ import (
 //
 // What reads along may be content before the end; then its word is all that counts, and nothing is kept of the file.
 func (p *Pipeline) fetch(ctx context.Context, w *work, along func(io.Reader) (enough bool, err error)) error {
+	release, err := p.Space.take(ctx, w.upload.Size)
+	if err != nil {
+		return err
+	}
+	w.release = release // with the file, or when the work ends without one
 	file, err := p.tempFile()
 	if err != nil {
 		return err
@@ -75,6 +80,10 @@ func (w *work) close() {
 	if w.file != nil {
 		_ = w.file.Close()
 		w.file = nil
+	}
+	if w.release != nil {
+		w.release()
+		w.release = nil
 	}
 }
 

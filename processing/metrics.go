@@ -16,12 +16,19 @@ type Metrics struct {
 	steps    *prometheus.HistogramVec
 	outcomes *prometheus.CounterVec
 	waits    prometheus.Counter
+	putBack  *prometheus.CounterVec
 }
+
+// Why a job was put back though it had neither failed nor met a silent dependency.
+const (
+	putBackLost = "worker_lost" // whoever put it back counts it
+	putBackStop = "stop"
+)
 
 // NewMetrics registers them.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
-	return &Metrics{
+	m := &Metrics{
 		steps: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tramo_processing_step_duration_seconds",
 			Help:    "Steps of processing: scan (with the download), examine, store.",
@@ -35,7 +42,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tramo_processing_waits_total",
 			Help: "Times that a job was put back because clamd or S3 did not answer.",
 		}),
+		putBack: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "tramo_processing_put_back_total",
+			Help: "Jobs of dead workers that this process put back (worker_lost), and its own that it handed back when it stopped (stop).",
+		}, []string{"reason"}),
 	}
+	m.putBack.WithLabelValues(putBackLost)
+	m.putBack.WithLabelValues(putBackStop)
+	return m
 }
 
 // Depth tells, at each scrape, how many jobs are in which state, how many uploads are on their way, and how full each

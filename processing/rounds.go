@@ -3,6 +3,7 @@ package processing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -69,7 +70,8 @@ func (r Rounds) join(workers *river.Workers, queues map[string]river.QueueConfig
 		river.NewPeriodicJob(river.PeriodicInterval(r.InventoryEvery), func() (river.JobArgs, *river.InsertOpts) {
 			// A new leader begins at once; within one interval that is enough once.
 			return inventoryArgs{}, &river.InsertOpts{
-				Queue: inventoryQueue, MaxAttempts: 1, UniqueOpts: river.UniqueOpts{ByPeriod: r.InventoryEvery},
+				// A worker's death costs an attempt, and the next inventory is hours away.
+				Queue: inventoryQueue, MaxAttempts: MaxAttempts, UniqueOpts: river.UniqueOpts{ByPeriod: r.InventoryEvery},
 			}
 		}, now),
 	}
@@ -88,12 +90,17 @@ type passWorker[A river.JobArgs] struct {
 func (w *passWorker[A]) Timeout(*river.Job[A]) time.Duration { return w.timeout }
 
 // Work implements [river.Worker]. What fails is no dead letter: the next pass comes by itself. A job that had to wait for
-// longer than that is late by more than one pass, and left out, so that passes never queue up.
+// longer than that is late by more than one pass, and left out, so that passes never queue up. One that is cut off because
+// the worker stops is handed back.
 func (w *passWorker[A]) Work(ctx context.Context, job *river.Job[A]) error {
 	if time.Since(job.ScheduledAt) > max(w.every, time.Second) {
 		return nil
 	}
-	if err := w.run(ctx); err != nil {
+	err := w.run(ctx)
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("the worker stops: %w", context.Canceled)
+	}
+	if err != nil {
 		w.log.ErrorContext(ctx, "reconciling failed", slog.String("pass", job.Kind), slog.Any("err", err))
 	}
 	return nil

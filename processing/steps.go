@@ -30,6 +30,7 @@ type Pipeline struct {
 	Types    mediatype.Policy
 	Locker   object.Locker // under whose leases objects are moved into quarantine and out of it
 	TempDir  string        // where downloads go; "" for the system's
+	Space    *Space        // how much of it they take; nil for no limit
 	Metrics  *Metrics
 	Log      *slog.Logger
 	// MaxPixels is the largest picture that is decoded; 0 for the renderer's default.
@@ -58,6 +59,7 @@ type work struct {
 	upload  storage.Upload
 	keys    object.Keys
 	file    *os.File // the object, once a step has needed it; it has no name
+	release func()   // gives its room back
 	results storage.Results
 	moved   *relocation // into quarantine, if it was found to belong there
 }

@@ -1,11 +1,13 @@
 package processing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,11 +22,12 @@ import (
 // How the pool works its queue.
 const (
 	jobTimeout    = 5 * time.Minute // longer than a download, ScanReply and an examination take together
-	rescueAfter   = 6 * time.Minute // a job that has run for longer lost its worker
+	rescueMargin  = time.Minute     // a job that has run for so much longer has been forgotten by its worker
 	buryTime      = 10 * time.Second
 	fetchCooldown = 20 * time.Millisecond
 	pollInterval  = 250 * time.Millisecond // covers a lost notification
-	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops
+	stopTime      = 20 * time.Second       // running jobs get this long when the pool stops, by default
+	lastTime      = 5 * time.Second        // and then so long to be handed back
 	keepDead      = 90 * 24 * time.Hour    // how long the jobs of dead letters are kept
 )
 
@@ -37,12 +40,18 @@ type PoolConfig struct {
 	Workers    int           // jobs at a time
 	RetryDelay time.Duration // before the second attempt; later ones wait six times as long each
 	BusyDelay  time.Duration // before a job that met a silent dependency is tried again
+	LostAfter  time.Duration // for how long a worker must be silent until its jobs are put back
+	JobTimeout time.Duration // of an upload's job; 5 min
+	StopTime   time.Duration // running jobs get this long when the pool stops; 20 s
 }
 
 // Validate reports what is wrong with c.
 func (c PoolConfig) Validate() error {
-	if c.Workers < 1 || c.RetryDelay <= 0 || c.BusyDelay <= 0 {
+	if c.Workers < 1 || c.RetryDelay <= 0 || c.BusyDelay <= 0 || c.StopTime < 0 || c.JobTimeout < 0 {
 		return errors.New("workers and delays must be more than 0")
+	}
+	if c.LostAfter < time.Second {
+		return errors.New("workers must be silent for a second or more")
 	}
 	return nil
 }
@@ -60,6 +69,10 @@ type Pool struct {
 	Sidelines []Sideline // and what else
 	Erasing   Erasing    // and what it removes; nothing, if it has no eraser
 
+	// Leases say that this process lives, and so whose jobs are lost. Without them only River's own rescue is there.
+	Leases *storage.Leases
+
+	stopping context.Context // of Run
 	db       *storage.DB
 	pipeline *Pipeline
 	metrics  *Metrics
@@ -75,6 +88,8 @@ func NewPool(c PoolConfig, db *storage.DB, p *Pipeline, m *Metrics, tracers trac
 // Run works jobs until ctx is done, then lets running ones finish for a while; those that do not are worked
 // again by another worker.
 func (p *Pool) Run(ctx context.Context) error {
+	p.stopping = ctx
+	timeout, grace := cmp.Or(p.JobTimeout, jobTimeout), cmp.Or(p.StopTime, stopTime)
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &worker{pool: p})
 	queues := map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: p.Workers}}
@@ -82,20 +97,28 @@ func (p *Pool) Run(ctx context.Context) error {
 		s.Join(workers, queues)
 	}
 	periodic := append(p.Rounds.join(workers, queues, p.log), p.Erasing.join(workers, queues, p.log)...)
-	client, err := river.NewClient(riverpgxv5.New(p.db.Pool()), &river.Config{
+	config := &river.Config{
 		Queues:                      queues,
 		PeriodicJobs:                periodic,
 		Workers:                     workers,
 		Logger:                      p.log,
-		JobTimeout:                  jobTimeout,
-		RescueStuckJobsAfter:        rescueAfter,
+		JobTimeout:                  timeout,
+		RescueStuckJobsAfter:        timeout + rescueMargin,
 		FetchCooldown:               fetchCooldown,
 		FetchPollInterval:           pollInterval,
 		DiscardedJobRetentionPeriod: keepDead,
 		RetryPolicy:                 retryPolicy{p.RetryDelay},
-		SoftStopTimeout:             stopTime,
+		SoftStopTimeout:             grace,
 		ErrorHandler:                &undertaker{pool: p},
-	})
+	}
+	if p.Leases != nil {
+		if err := p.Leases.Enlisted(ctx); err != nil {
+			return nil // told to stop before anything began
+		}
+		config.ID = p.Leases.Worker()
+		config.Middleware = []rivertype.Middleware{&standDown{pool: p}}
+	}
+	client, err := river.NewClient(riverpgxv5.New(p.db.Pool()), config)
 	if err != nil {
 		return fmt.Errorf("open the job queue: %w", err)
 	}
@@ -103,8 +126,13 @@ func (p *Pool) Run(ctx context.Context) error {
 		return fmt.Errorf("start the worker pool: %w", err)
 	}
 	p.log.InfoContext(ctx, "working", slog.Int("workers", p.Workers))
+	var chores sync.WaitGroup
+	if p.Leases != nil {
+		chores.Go(func() { p.rescue(ctx) })
+	}
 	p.rank(ctx)
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime+5*time.Second)
+	chores.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace+lastTime)
 	defer cancel()
 	if err := client.Stop(last); err != nil {
 		return fmt.Errorf("stop the worker pool: %w", err)
@@ -144,6 +172,8 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound):
 		log.InfoContext(ctx, "upload needs no processing", slog.Any("err", err))
 		return nil
+	case err != nil && w.pool.isCutOff(ctx):
+		return w.pool.handBack(ctx, log, err)
 	case errors.Is(err, errBusy):
 		log.WarnContext(ctx, "a dependency does not answer; the job waits", slog.Any("err", err))
 		w.pool.metrics.waits.Inc()

@@ -47,7 +47,7 @@ func newPlant(t *testing.T) *plant {
 	common := stand(t)
 	p := &plant{
 		Database: common.cluster.NewDatabase(t), registry: prometheus.NewRegistry(),
-		conf: PoolConfig{Workers: 2, RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond},
+		conf: PoolConfig{Workers: 2, RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond, LostAfter: 15 * time.Second},
 	}
 	p.ctx = p.NewTenant(t, 1<<30)
 	who, err := tenant.From(p.ctx)
@@ -502,6 +502,6 @@ func TestPanic(t *testing.T) {
 	if n := p.metric(t, outcomes, string(storage.Failed)); n != 1 {
 		t.Errorf("%d outcomes are counted, want 1", n)
 	}
-	p.tells(t, id, "processing attempt=1", "retry attempt=1 reason=worker_failed",
+	p.tells(t, id, "processing attempt=1", "scan attempt=1", "type attempt=1", "retry attempt=1 reason=worker_failed",
 		"processing attempt=2", "retry attempt=2 reason=worker_failed", "processing attempt=3", deadLettered)
 }

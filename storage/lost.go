@@ -33,8 +33,8 @@ func (ls *Leases) Enlisted(ctx context.Context) error {
 	}
 }
 
-// A LostJob is one whose worker died, and that was put back.
-type LostJob struct {
+// An OrphanedJob is one whose worker died, and that was put back.
+type OrphanedJob struct {
 	ID       int64
 	Kind     string
 	Args     json.RawMessage
@@ -48,7 +48,7 @@ type LostJob struct {
 //
 // It judges others only if this process has itself been heard for as long. When Postgres was away all were silent, and
 // each gets the time to be heard again.
-func (ls *Leases) PutBackLost(ctx context.Context, silence time.Duration) ([]LostJob, error) {
+func (ls *Leases) PutBackLost(ctx context.Context, silence time.Duration) ([]OrphanedJob, error) {
 	rows, err := ls.db.pool.Query(ctx, `
 		with judge as (
 			select from lock_holders
@@ -75,7 +75,7 @@ func (ls *Leases) PutBackLost(ctx context.Context, silence time.Duration) ([]Los
 	if err != nil {
 		return nil, fmt.Errorf("look for lost jobs: %w", err)
 	}
-	lost, err := pgx.CollectRows(rows, pgx.RowToStructByPos[LostJob])
+	lost, err := pgx.CollectRows(rows, pgx.RowToStructByPos[OrphanedJob])
 	if err != nil {
 		return nil, fmt.Errorf("look for lost jobs: %w", err)
 	}

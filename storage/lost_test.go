@@ -94,7 +94,7 @@ func TestPutBackLost(t *testing.T) {
 		if got := g.state(t, id); got != c.want {
 			t.Errorf("a job %s is %q, want %q", c.name, got, c.want)
 		}
-		told := slices.ContainsFunc(lost, func(j storage.LostJob) bool { return j.ID == id && j.Dead == (c.attempt == 3) })
+		told := slices.ContainsFunc(lost, func(j storage.OrphanedJob) bool { return j.ID == id && j.Dead == (c.attempt == 3) })
 		if told != strings.HasSuffix(c.want, "lost") {
 			t.Errorf("a job %s: told of %+v", c.name, lost)
 		}

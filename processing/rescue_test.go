@@ -1,0 +1,165 @@
+package processing
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// A mate is a second worker beside the plant's: a process of its own, as far as Postgres can tell.
+type mate struct {
+	*plant
+	leases *storage.Leases
+	said   *said
+	stop   func()
+	die    func() // stops the heartbeat: the process is frozen, or cut off from Postgres
+}
+
+// said is a log that a test can wait for.
+type said struct {
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Write(p)
+}
+
+func (s *said) has(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.log.String(), text)
+}
+
+// hire runs a worker that heartbeats and looks after others, with S3 at an address.
+func (p *plant) hire(t *testing.T, endpoint string) *mate {
+	t.Helper()
+	own, pipeline := *p, *p.pipeline
+	m := &mate{plant: &own, said: &said{}}
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), m.said), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	m.registry, m.pipeline = prometheus.NewRegistry(), &pipeline
+	m.pipeline.Metrics, m.pipeline.Log = NewMetrics(m.registry), log
+	m.reach(t, endpoint)
+	m.leases = storage.NewLeases(p.Worker, "mate", time.Second, log)
+	beating, die := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() { _ = m.leases.Run(beating) })
+	pool := NewPool(p.conf, p.Worker, m.pipeline, m.pipeline.Metrics, sdktrace.NewTracerProvider(), log)
+	pool.Leases = m.leases
+	all.Go(func() {
+		if err := pool.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	m.die = die
+	m.stop = func() {
+		cancel()
+		die()
+		all.Wait()
+	}
+	t.Cleanup(m.stop)
+	must(t, m.leases.Enlisted(t.Context()))
+	return m
+}
+
+// A worker freezes in the middle of a job: another is given it, and completes it. The frozen one wakes, while the other works
+// or after it: it neither ends the upload nor the job, nor puts the job back.
+func TestFrozenWorker(t *testing.T) {
+	t.Parallel()
+	for _, during := range []bool{true, false} {
+		t.Run(fmt.Sprintf("wakes during the next attempt %t", during), func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t)
+			p.conf.LostAfter, p.conf.Workers = 2*time.Second, 1 // the frozen one takes no other job
+			first, second := newGate(t, 0), newGate(t, 0)
+			frozen := p.hire(t, first.url)
+			id := p.receive(t, smallPhoto(), smallPhoto(), 1)
+			<-first.held
+			frozen.die()
+			heir := p.hire(t, second.url)
+			<-second.held // the heir has it
+			if during {
+				close(first.open)
+				await(t, "attempt that stands down", func() bool { return frozen.said.has("stands down") })
+				close(second.open)
+			} else {
+				close(second.open)
+				p.await(t, allJobs, "completed")
+				close(first.open)
+			}
+			p.await(t, allJobs, "completed")
+			frozen.stop()
+			p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
+			if errs := p.job(t, 2, 1); !strings.Contains(errs, "worker lost") {
+				t.Errorf("the first attempt failed of %s", errs)
+			}
+			if n := frozen.metric(t, outcomes, "") + frozen.metric(t, stepTimes, "pictures"); n != 0 {
+				t.Errorf("the frozen worker went on: %d", n)
+			}
+			if n := heir.metric(t, putBacks, putBackLost); n != 1 {
+				t.Errorf("%d jobs were put back, want 1", n)
+			}
+		})
+	}
+}
+
+const putBacks = "tramo_processing_put_back_total"
+
+// leaveBehind makes the one job look as if its worker had died long ago.
+func (p *plant) leaveBehind(t *testing.T, attempt int) {
+	t.Helper()
+	p.exec(t, fmt.Sprintf(`update river_job set state = 'running', attempt = %d, attempted_at = now() - interval '1 minute',
+		attempted_by = array['tramo-%s']`, attempt, uuid.New()))
+}
+
+// What kills worker after worker is a dead letter after three.
+func TestWorkerKillerIsADeadLetter(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.conf.LostAfter = 2 * time.Second
+	id := p.receive(t, note, note, 1)
+	p.leaveBehind(t, MaxAttempts)
+	m := p.hire(t, stand(t).s3.Endpoint())
+	p.await(t, allJobs, "discarded")
+	p.await(t, `select status = 'failed' from uploads where id = $1`, id)
+	p.tells(t, id, deadLettered)
+	if errs := p.job(t, MaxAttempts, 1); !strings.Contains(errs, "worker lost") {
+		t.Errorf("it failed of %s", errs)
+	}
+	await(t, "outcome counted", func() bool { return m.metric(t, outcomes, string(storage.Failed)) == 1 })
+}
+
+// A worker dies between two steps: the next attempt goes on where it was, and the timeline tells of each step once.
+func TestWorkerDiesBetweenSteps(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.conf.LostAfter = 2 * time.Second
+	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
+	p.leaveBehind(t, 1)
+	kept, err := json.Marshal(storage.Results{DetectedType: "image/jpeg"})
+	must(t, err)
+	p.exec(t, fmt.Sprintf(`insert into findings select tenant_id, id, '{scan,type}', '%s' from uploads`, kept))
+	m := p.hire(t, stand(t).s3.Endpoint())
+	p.await(t, allJobs, "completed")
+	p.tells(t, id, "retry attempt=1 reason=worker_lost", "processing attempt=2", "pictures attempt=2", "facts attempt=2", "completed derivatives=3")
+	if n := m.metric(t, stepTimes, "scan"); n != 0 {
+		t.Errorf("it was scanned again %d times", n)
+	}
+	p.job(t, 2, 1)
+}

@@ -1,0 +1,67 @@
+package processing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+)
+
+// errNoRoom marks the errBusy of a download that has waited for room.
+var errNoRoom = errors.New("no room on disk")
+
+// spaceWait is how long a download waits for room before its job makes way for others.
+const spaceWait = time.Minute
+
+// A Space is the disk that all downloads of a worker share. They wait for their turn, and never take more than all of it
+// together.
+type Space struct {
+	size  int64
+	room  *semaphore.Weighted
+	inUse prometheus.Gauge
+}
+
+// NewSpace makes a space of so many bytes.
+func NewSpace(size int64, r prometheus.Registerer) (*Space, error) {
+	if size < 1 {
+		return nil, errors.New("the space must be more than 0")
+	}
+	s := &Space{size: size, room: semaphore.NewWeighted(size)}
+	s.inUse = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tramo_processing_temp_bytes", Help: "Bytes of TRAMO_TEMP_SPACE that downloads have taken.",
+	})
+	limit := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tramo_processing_temp_limit_bytes", Help: "TRAMO_TEMP_SPACE.",
+	})
+	limit.Set(float64(size))
+	for _, c := range []prometheus.Collector{s.inUse, limit} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// take waits for room for so many bytes and returns what gives it back. What does not fit into all of the space is an error
+// that no waiting mends; no room for a while is an errBusy. A nil Space has room for everything.
+func (s *Space) take(ctx context.Context, bytes int64) (giveBack func(), err error) {
+	if s == nil {
+		return func() {}, nil
+	}
+	if bytes > s.size {
+		return nil, fmt.Errorf("an upload of %d bytes does not fit into the %d of TRAMO_TEMP_SPACE", bytes, s.size)
+	}
+	waiting, cancel := context.WithTimeout(ctx, spaceWait)
+	defer cancel()
+	if err := s.room.Acquire(waiting, bytes); err != nil {
+		return nil, fmt.Errorf("%w: %w for %d bytes: %w", errBusy, errNoRoom, bytes, err)
+	}
+	s.inUse.Add(float64(bytes))
+	return func() {
+		s.inUse.Sub(float64(bytes))
+		s.room.Release(bytes)
+	}, nil
+}
