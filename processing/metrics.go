@@ -17,6 +17,7 @@ type Metrics struct {
 	outcomes *prometheus.CounterVec
 	waits    prometheus.Counter
 	putBack  *prometheus.CounterVec
+	workers  prometheus.Gauge
 }
 
 // Why a job was put back though it had neither failed nor met a silent dependency.
@@ -46,6 +47,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tramo_processing_put_back_total",
 			Help: "Jobs of dead workers that this process put back (worker_lost), and its own that it handed back when it stopped (stop).",
 		}, []string{"reason"}),
+		workers: f.NewGauge(prometheus.GaugeOpts{
+			Name: "tramo_processing_workers",
+			Help: "Uploads that this process processes at a time, at most.",
+		}),
 	}
 	m.putBack.WithLabelValues(putBackLost)
 	m.putBack.WithLabelValues(putBackStop)

@@ -38,6 +38,7 @@ const ScanReply = 150 * time.Second
 // PoolConfig shapes a Pool.
 type PoolConfig struct {
 	Workers    int           // jobs at a time
+	Why        string        // so many, for the log
 	RetryDelay time.Duration // before the second attempt; later ones wait six times as long each
 	BusyDelay  time.Duration // before a job that met a silent dependency is tried again
 	LostAfter  time.Duration // for how long a worker must be silent until its jobs are put back
@@ -125,7 +126,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the worker pool: %w", err)
 	}
-	p.log.InfoContext(ctx, "working", slog.Int("workers", p.Workers))
+	p.metrics.workers.Set(float64(p.Workers))
+	p.log.InfoContext(ctx, "working", slog.Int("workers", p.Workers), slog.String("because_of", p.Why))
 	var chores sync.WaitGroup
 	if p.Leases != nil {
 		chores.Go(func() { p.rescue(ctx) })

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -56,15 +55,14 @@ type grammar struct {
 	webhookSettings
 	eraseSettings
 	childSettings
+	boundSettings
 	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
-	Workers           int           `default:"0" help:"How many uploads to process at a time; 0 means one a core."`
 	RescanWorkers     int           `default:"1" help:"How many uploads to scan again at a time, besides those; 0 for none in this process. tramo rescan asks for it."`
 	RetryDelay        time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
 	BusyDelay         time.Duration `default:"15s" help:"How long uploads wait when clamd or S3 does not answer."`
 	ReconcileInterval time.Duration `default:"1m" help:"How often what is stuck is looked for and repaired. One worker at a time does it."`
 	InventoryInterval time.Duration `default:"6h" help:"How often all uploads are compared with all that S3 holds. One worker at a time does it."`
 	MaxPixels         int           `default:"268402689" help:"Pixels of the largest picture that is drawn. A larger one is kept, without pictures of it."`
-	TempDir           string        `placeholder:"DIR" help:"Where downloads are kept while they are processed: Workers times the largest upload. Default: the system's."`
 }
 
 // Run implements the command.
@@ -72,16 +70,15 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.types(m), g.Logger(m)
 	database.Replica = g.ReplicaName(m)
 	scanner, scans := g.scanner(m)
-	pool := processing.PoolConfig{Workers: g.workers(), RetryDelay: g.RetryDelay, BusyDelay: g.BusyDelay}
+	pool := g.pool(m, g.RetryDelay, g.BusyDelay, int64(g.ChildMemory))
 	m.Check("TRAMO_RESCAN_WORKERS", cli.CheckNotNegative(g.RescanWorkers))
-	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY", pool.Validate())
 	g.CheckTTL(m)
 	reconcile := g.Reconcile.Config(m)
 	rounds := processing.Rounds{ReconcileEvery: g.ReconcileInterval, InventoryEvery: g.InventoryInterval}
 	m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL", rounds.Validate())
 	webhooks := g.webhooks(m)
 	erasing := g.erasing(m)
-	children := g.children(m, g.workers())
+	children := g.children(m, pool.Workers)
 	if g.MaxPixels < 1 {
 		m.Check("TRAMO_MAX_PIXELS", errors.New("it must be more than 0"))
 	}
@@ -103,6 +100,12 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	}
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(&processing.Depth{DB: db, Log: log}, scanner)
+	spareMemory()
+	dir, space, clean, err := g.disk(registry, log)
+	if err != nil {
+		return err
+	}
+	defer clean()
 	metrics := processing.NewMetrics(registry)
 	children.Metrics, children.Log = sandbox.NewMetrics(registry), log
 	box := sandbox.New(children)
@@ -112,8 +115,9 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	leases := g.Leases(db, database.Replica, registry, log)
 	pipeline := &processing.Pipeline{
 		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Types: types, MaxPixels: g.MaxPixels,
-		Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: g.TempDir},
-		Locker:   object.Locker{Leases: leases, Log: log}, TempDir: g.TempDir, Metrics: metrics, Log: log,
+		Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: dir},
+		Locker:   object.Locker{Leases: leases, Log: log}, TempDir: dir, Space: space,
+		Metrics: metrics, Log: log,
 	}
 	workers := processing.NewPool(pool, db, pipeline, metrics, telemetry.NewTracerProvider(), log)
 	workers.Sidelines = append(workers.Sidelines, processing.NewRescanner(pipeline, g.RescanWorkers, pool.BusyDelay))
@@ -121,7 +125,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	if err != nil {
 		return err
 	}
-	workers.Rounds = rounds
+	workers.Rounds, workers.Leases = rounds, leases
 	dispatch, err := webhooks.join(workers, db, registry, log)
 	if err != nil {
 		return err
@@ -142,11 +146,4 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		group.Go(func() error { return dispatch(ctx) })
 		return group.Wait()
 	})
-}
-
-func (g *grammar) workers() int {
-	if g.Workers == 0 {
-		return runtime.GOMAXPROCS(0)
-	}
-	return g.Workers
 }
