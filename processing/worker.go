@@ -176,7 +176,7 @@ func (w *worker) Work(ctx context.Context, job *river.Job[Args]) error {
 		return nil
 	case err != nil && w.pool.isCutOff(ctx):
 		return w.pool.handBack(ctx, log, err)
-	case errors.Is(err, errBusy):
+	case errors.Is(err, errBusy) && ctx.Err() == nil: // else it took all of its time, and would take it for ever
 		log.WarnContext(ctx, "a dependency does not answer; the job waits", slog.Any("err", err))
 		w.pool.metrics.waits.Inc()
 		w.pool.waits(ctx, job.JobRow, job.Args, a, err)

@@ -1,0 +1,115 @@
+package processing
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// silentAbout is a way to S3 that never answers requests for an upload's original.
+func silentAbout(t *testing.T, id uuid.UUID) (endpoint string) {
+	t.Helper()
+	target, err := url.Parse(stand(t).s3.Endpoint())
+	must(t, err)
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host }}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, id.String()) {
+			select {
+			case <-r.Context().Done():
+			case <-t.Context().Done():
+			}
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// Jobs that panic, that hang until their time is over, whose object is damaged and whose workers die stand before good ones,
+// on as many workers as there are: each bad one is a dead letter in the end, each good one is completed.
+func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.conf.Workers, p.conf.JobTimeout, p.conf.LostAfter = 2, 2*time.Second, 10*time.Second
+	bad := map[string]uuid.UUID{}
+	bad["killer"] = p.receive(t, note, note, 1)
+	p.leaveBehind(t, MaxAttempts)
+	bad["panics"] = p.receive(t, note, note, 1)
+	p.exec(t, fmt.Sprintf(`update uploads set object_key = null where id = '%s'`, bad["panics"]))
+	bad["damaged"] = p.receive(t, smallPhoto(), damaged(), 1)
+	bad["hangs"] = p.receive(t, note, note, 1)
+	var good []uuid.UUID
+	for range 6 {
+		good = append(good, p.receive(t, note, note, 1))
+	}
+	good = append(good, p.receive(t, smallPhoto(), smallPhoto(), 1))
+	p.hire(t, silentAbout(t, bad["hangs"]))
+	for _, id := range good {
+		p.await(t, `select status = 'completed' from uploads where id = $1`, id)
+	}
+	for name, id := range bad {
+		p.await(t, `select status = 'failed' and failure_reason = 'dead_lettered' from uploads where id = $1`, id)
+		p.await(t, `select bool_and(state = 'discarded') from river_job where args->>'upload_id' = $1`, id)
+		if n := p.count(t, `select attempt from river_job where args->>'upload_id' = $1`, id); n != MaxAttempts {
+			t.Errorf("what %s has had %d attempts", name, n)
+		}
+	}
+}
+
+// The last thing fails after all steps: what is tried again downloads the file once more for the facts, and neither scans
+// nor draws nor stores again. When S3 fails at that too, nothing is lost.
+func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.conf.RetryDelay = time.Second // in which the test mends things
+	s3, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
+	must(t, err)
+	t.Cleanup(s3.Stop)
+	s3.Fault(func(kind string, n int) stack.Fault {
+		if kind == "GetObject" && n > 1 && n < 6 {
+			return stack.Fault{Status: http.StatusServiceUnavailable}
+		}
+		return stack.Fault{}
+	})
+	p.reach(t, s3.Endpoint())
+	p.exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
+	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
+	p.run(t)
+	p.await(t, `select exists (select from timeline where event = 'retry' and detail->>'reason' = 'record_failed')`)
+	p.await(t, `select done = '{scan,type,pictures}' from findings`)
+	p.exec(t, `alter table uploads drop constraint never`)
+	p.await(t, allJobs, "completed")
+	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
+	p.job(t, 2, 1)
+	for step, want := range map[string]int{"scan": 1, "type": 1, "pictures": 1} {
+		if n := p.metric(t, stepTimes, step); n != want {
+			t.Errorf("%s ran %d times, want %d", step, n, want)
+		}
+		if n := p.count(t, `select count(*) from timeline where event = $1`, step); n != want {
+			t.Errorf("the timeline tells of %s %d times, want %d", step, n, want)
+		}
+	}
+	if n := s3.Counts()["PutObject"]; n != len(thumbnailSizes) {
+		t.Errorf("%d pictures were stored, want %d", n, len(thumbnailSizes))
+	}
+	if n := s3.Counts()["GetObject"]; n < 6 {
+		t.Errorf("S3 was asked %d times for the object; it should have failed 4 times and then answered", n)
+	}
+	if n := p.count(t, `select count(*) from findings`); n != 0 {
+		t.Errorf("%d rows are left of what was kept", n)
+	}
+	if n := p.count(t, `select width_px from uploads where id = $1 and detected_type = 'image/jpeg'`, id); n != 320 {
+		t.Errorf("what the first attempt found is %d pixels wide", n)
+	}
+}
