@@ -31,6 +31,7 @@ SEEDS ?= 100
 .PHONY: soak
 soak: setup build ## Break a whole installation SEEDS times (100), and say which seeds failed and how to replay them
 	TRAMO_CHAOS_SEEDS=$(SEEDS) go test -race -timeout 0 -parallel 2 -v ./test/chaos -run Chaos
+	TRAMO_KILL_SEEDS=$(SEEDS) go test -race -timeout 0 -parallel 2 -v ./test/kill
 
 .PHONY: bench
 bench: setup-run build ## Measure against stock tusd and a bare S3 client; ARGS="-only large -repeat 5" measures less, or more often

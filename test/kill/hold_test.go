@@ -1,0 +1,189 @@
+package kill
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The places at which a worker can be made to stand still.
+const (
+	atScan     = "scan"     // in the middle of the download: clamd does not take any more
+	atType     = "type"     // the type is known and about to be kept
+	atPictures = "pictures" // the child stands still, before it has drawn
+	atFacts    = "facts"    // the child stands still, before it has read
+	atSettle   = "settle"   // all is done and about to be recorded
+)
+
+// holdable makes each worker wait, in the transaction that keeps a step or records the end, for an advisory lock of that
+// place's name.
+func (y *yard) holdable() {
+	y.t.Helper()
+	conn, err := pgx.Connect(y.t.Context(), y.postgres.URL("postgres", y.name))
+	y.must(err)
+	defer conn.Close(y.t.Context())
+	_, err = conn.Exec(y.t.Context(), `
+		create function hold() returns trigger language plpgsql as $$
+		declare place text := 'settle';
+		begin
+			if tg_table_name = 'findings' then place := new.done[cardinality(new.done)]; end if;
+			perform pg_advisory_xact_lock_shared(hashtext(place));
+			return new;
+		end $$;
+		create trigger hold before insert or update on findings for each row execute function hold();
+		create trigger hold before update on uploads for each row
+			when (new.status = 'completed' and old.status <> 'completed') execute function hold();`)
+	y.must(err)
+}
+
+// A hold makes whoever comes to its place stand still.
+type hold struct {
+	y     *yard
+	place string
+	conn  *pgx.Conn // has the lock
+	child int       // that stands still
+}
+
+// hold prepares one.
+func (y *yard) hold(place string) *hold {
+	y.t.Helper()
+	h := &hold{y: y, place: place}
+	switch place {
+	case atScan:
+		y.s3.Reset()
+		y.must(syscall.Kill(y.clamd.Pid(), syscall.SIGSTOP))
+	case atPictures:
+		h.lock(atType) // from where on the child is watched for
+	case atFacts:
+		h.lock(atPictures)
+	default:
+		h.lock(place)
+	}
+	return h
+}
+
+func (h *hold) lock(place string) {
+	h.y.t.Helper()
+	var err error
+	h.conn, err = pgx.Connect(h.y.t.Context(), h.y.postgres.URL("postgres", h.y.name))
+	h.y.must(err)
+	_, err = h.conn.Exec(h.y.t.Context(), `select pg_advisory_lock(hashtext($1))`, place)
+	h.y.must(err)
+}
+
+func (h *hold) unlock() {
+	if h.conn != nil {
+		h.conn.Close(h.y.t.Context()) // which Postgres may have been before us in
+		h.conn = nil
+	}
+}
+
+// reached waits until a worker stands there with the upload and returns which. If a child was too quick to be held, there is
+// none.
+func (h *hold) reached(id string) *worker {
+	h.y.t.Helper()
+	if h.place == atScan {
+		h.y.until("download that stands still", func() bool { return h.y.s3.Bytes()["GetObject"] > 0 })
+		return h.y.workerOf(id)
+	}
+	h.y.await(`select exists (select from pg_locks where locktype = 'advisory' and not granted
+		and database = (select oid from pg_database where datname = current_database()))`)
+	w := h.y.workerOf(id)
+	if h.place != atPictures && h.place != atFacts {
+		return w
+	}
+	found := make(chan int)
+	gone := make(chan struct{})
+	go func() { found <- freeze(w.process.Pid(), gone) }()
+	h.unlock()
+	over := `select status = 'completed' from uploads where id = $1`
+	if h.place == atPictures {
+		over = `select coalesce((select done @> '{pictures}' from findings where upload_id = $1), (` + over + `))`
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case h.child = <-found:
+			return w
+		case <-tick.C:
+			if past, err := ask[bool](h.y, over, id); err == nil && past {
+				close(gone)
+				if h.child = <-found; h.child != 0 {
+					h.release()
+				}
+				return nil
+			}
+		}
+	}
+}
+
+// release lets everybody go on who still can.
+func (h *hold) release() {
+	h.unlock()
+	if h.place == atScan {
+		_ = syscall.Kill(h.y.clamd.Pid(), syscall.SIGCONT) // it may be dead
+	}
+	if h.child != 0 {
+		_ = syscall.Kill(h.child, syscall.SIGCONT)
+	}
+}
+
+// freeze stops the first child that decodes for a worker, and returns its number; 0 once gone is closed.
+func freeze(worker int, gone <-chan struct{}) int {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, pid := range children(worker) {
+			if syscall.Kill(pid, syscall.SIGSTOP) == nil {
+				return pid
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-gone:
+			return 0
+		}
+	}
+}
+
+// children are the processes that a worker has started to decode (proc(5), /proc/pid/task/tid/children).
+func children(worker int) (pids []int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", worker)) // the pattern is well formed
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, field := range strings.Fields(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err == nil && decodes(pid) {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// decodes reports whether a process is past its exec: the parent's own copy must not be stopped.
+func decodes(pid int) bool {
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && bytes.Contains(args, []byte("\x00examine\x00"))
+}
+
+// alive reports whether a process runs, or stands still.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(rest, "Z")
+}

@@ -1,0 +1,258 @@
+package kill
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+const secret = "a secret that only this test run knows of"
+
+// A yard is one installation: a database, a bucket and a clamd of its own, a server, and two workers that reach S3 through a
+// proxy that can be away.
+type yard struct {
+	t        *testing.T
+	postgres *stack.Postgres
+	clamd    *stack.Clamd
+	s3       *stack.S3Proxy // counts
+	away     *stack.Proxy   // before it
+	name     string         // of database and bucket
+	temp     string         // where workers keep their files
+	server   string         // its URL
+	token    string
+	workers  []*worker
+	photo    []byte
+}
+
+// A worker is one that is started again each time that it has been killed.
+type worker struct {
+	name    string
+	process *stack.Process
+	said    []string // by those before
+}
+
+// newYard starts an installation, with a Postgres of its own if a test kills that.
+func newYard(t *testing.T, own bool) *yard {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	y := &yard{
+		t: t, postgres: shared.postgres, temp: t.TempDir(), name: fmt.Sprintf("kill-%d", time.Now().UnixNano()),
+		photo: stack.Photo(stack.PhotoConfig{Width: 1800, Height: 1350, Seed: 1}),
+	}
+	var err error
+	if own {
+		y.postgres, err = newPostgres(ctx)
+		y.must(err)
+		t.Cleanup(func() { y.must(y.postgres.Stop()) })
+	}
+	y.must(y.postgres.CreateDatabase(ctx, y.name, template))
+	y.holdable()
+	_, err = shared.s3.Client("").CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &y.name})
+	y.must(err)
+	y.s3, err = stack.NewS3Proxy(shared.s3.Endpoint())
+	y.must(err)
+	t.Cleanup(y.s3.Stop)
+	y.away, err = stack.NewProxy(y.s3.Endpoint())
+	y.must(err)
+	t.Cleanup(y.away.Close)
+	y.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{Dir: t.TempDir()})
+	y.must(err)
+	t.Cleanup(func() { _ = y.clamd.Stop() })
+	y.tramo("tenant", "add", "yard", "--quota", "50GiB")
+	y.token = y.tramo("token", "--tenant", "yard", "--user", "crew", "--role", "empleado")
+	y.serve()
+	for i := range 2 {
+		w := &worker{name: fmt.Sprintf("worker-%d", i)}
+		y.workers = append(y.workers, w)
+		y.start(w)
+		t.Cleanup(func() { w.process.Kill() })
+	}
+	t.Cleanup(y.explain)
+	return y
+}
+
+func (y *yard) must(err error) {
+	y.t.Helper()
+	if err != nil {
+		y.t.Fatal(err)
+	}
+}
+
+// env is a program's environment.
+func (y *yard) env(role, endpoint string, extra ...string) []string {
+	env := append(stack.CleanEnv(shared.s3.Env()...),
+		"TRAMO_DATABASE_URL="+y.postgres.URL(role, y.name), "TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_S3_BUCKET="+y.name,
+		"TRAMO_CLAMD="+y.clamd.Address(), "TRAMO_JWT_SECRET="+secret, "TRAMO_LOG_FORMAT=text", "TRAMO_OPS_LISTEN=127.0.0.1:0",
+	)
+	return slices.Concat(env, stack.NoRateLimits(), extra)
+}
+
+// tramo runs a command with an operator's rights and returns what it printed.
+func (y *yard) tramo(args ...string) string {
+	y.t.Helper()
+	out, err := stack.Run(y.t.Context(), stack.ProcessConfig{
+		Path: shared.bin.Path("tramo"), Args: args, Env: y.env("postgres", shared.s3.Endpoint()),
+	})
+	y.must(err)
+	return strings.TrimSpace(out)
+}
+
+func (y *yard) serve() {
+	y.t.Helper()
+	p, err := stack.Start(stack.ProcessConfig{
+		Path: shared.bin.Path("tramo"), Args: []string{"serve"},
+		Env: y.env("tramo_api", shared.s3.Endpoint(), "TRAMO_LISTEN=127.0.0.1:0"),
+	})
+	y.must(err)
+	y.t.Cleanup(p.Kill)
+	const line = "msg=serving address="
+	y.must(p.WaitForLog(y.t.Context(), line))
+	_, rest, _ := strings.Cut(p.Output(), line)
+	address, _, _ := strings.Cut(rest, "\n")
+	y.server = "http://" + address
+}
+
+func (y *yard) config(w *worker) stack.ProcessConfig {
+	return stack.ProcessConfig{
+		Path: shared.bin.Path("tramo-worker"), Name: w.name,
+		Env: y.env("tramo_worker", y.away.URL(), "TRAMO_REPLICA="+w.name, "TRAMO_TEMP_DIR="+y.temp, "TRAMO_WORKERS=1",
+			"TRAMO_RETRY_DELAY=300ms", "TRAMO_BUSY_DELAY=300ms", "TRAMO_LEASE_TTL=2s", "TRAMO_LOST_AFTER=2s"),
+	}
+}
+
+func (y *yard) start(w *worker) {
+	y.t.Helper()
+	p, err := stack.Start(y.config(w))
+	y.must(err)
+	w.process = p
+	ctx, cancel := context.WithTimeout(y.t.Context(), patience)
+	defer cancel()
+	y.must(p.WaitForLog(ctx, "msg=working"))
+}
+
+// kill ends a worker and starts it again.
+func (y *yard) kill(w *worker) {
+	w.process.Kill()
+	w.said = append(w.said, w.process.Output())
+}
+
+// send uploads the photo and returns the upload's id.
+func (y *yard) send() (id string) {
+	y.t.Helper()
+	return y.sendSome(y.photo)
+}
+
+// sendSome uploads content in one request, as often as it takes.
+func (y *yard) sendSome(content []byte) (id string) {
+	y.t.Helper()
+	y.until("upload that is taken", func() bool {
+		r, err := http.NewRequestWithContext(y.t.Context(), http.MethodPost, y.server+"/api/uploads", bytes.NewReader(content))
+		y.must(err)
+		for k, v := range map[string]string{
+			"Tus-Resumable": "1.0.0", "Authorization": "Bearer " + y.token, "Upload-Length": strconv.Itoa(len(content)),
+			"Content-Type":    "application/offset+octet-stream",
+			"Upload-Metadata": "filename " + base64.StdEncoding.EncodeToString([]byte("site")),
+		} {
+			r.Header.Set(k, v)
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		id = path.Base(res.Header.Get("Location"))
+		return res.StatusCode == http.StatusCreated
+	})
+	return id
+}
+
+// ask reads one value with a superuser's rights. While Postgres is away it is an error.
+func ask[T any](y *yard, sql string, args ...any) (value T, err error) {
+	conn, err := pgx.Connect(y.t.Context(), y.postgres.URL("postgres", y.name))
+	if err != nil {
+		return value, err
+	}
+	defer conn.Close(y.t.Context())
+	err = conn.QueryRow(y.t.Context(), sql, args...).Scan(&value)
+	return value, err
+}
+
+// await waits until sql yields true.
+func (y *yard) await(sql string, args ...any) {
+	y.t.Helper()
+	y.until(sql, func() bool {
+		yes, err := ask[bool](y, sql, args...)
+		return err == nil && yes
+	})
+}
+
+func (y *yard) until(what string, reached func() bool) {
+	y.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !reached(); <-tick.C {
+		if time.Now().After(deadline) {
+			y.t.Fatalf("after %s there is still no: %s", patience, what)
+		}
+	}
+}
+
+// workerOf returns who works on the upload.
+func (y *yard) workerOf(id string) *worker {
+	y.t.Helper()
+	name, err := ask[string](y, `
+		select h.replica from river_job j join lock_holders h on 'tramo-' || h.process = j.attempted_by[cardinality(j.attempted_by)]
+		where j.args->>'upload_id' = $1 and j.state = 'running' limit 1`, id)
+	y.must(err)
+	for _, w := range y.workers {
+		if w.name == name {
+			return w
+		}
+	}
+	y.t.Fatalf("%s works on it, who is none of ours", name)
+	return nil
+}
+
+// explain shows what the workers said, if the test has failed.
+func (y *yard) explain() {
+	if !y.t.Failed() {
+		return
+	}
+	for _, w := range y.workers {
+		all := strings.Join(append(w.said, w.process.Output()), "--- killed ---\n")
+		y.t.Logf("%s said:\n%s", w.name, all[max(0, len(all)-8000):])
+	}
+}
+
+// tempFiles are what lies in the workers' directories.
+func (y *yard) tempFiles() (found []string) {
+	y.t.Helper()
+	dirs, err := os.ReadDir(y.temp)
+	y.must(err)
+	for _, dir := range dirs {
+		files, err := os.ReadDir(path.Join(y.temp, dir.Name()))
+		if os.IsNotExist(err) {
+			continue // swept meanwhile
+		}
+		y.must(err)
+		for _, f := range files {
+			found = append(found, path.Join(dir.Name(), f.Name()))
+		}
+	}
+	return found
+}
