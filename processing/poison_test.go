@@ -41,7 +41,7 @@ func silentAbout(t *testing.T, id uuid.UUID) (endpoint string) {
 func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	p.conf.Workers, p.conf.JobTimeout, p.conf.LostAfter = 2, 2*time.Second, 10*time.Second
+	p.conf.Workers, p.conf.JobTimeout, p.conf.LostAfter = 2, 2*time.Second, 3*time.Second
 	bad := map[string]uuid.UUID{}
 	bad["killer"] = p.receive(t, note, note, 1)
 	p.leaveBehind(t, MaxAttempts)

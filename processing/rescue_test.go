@@ -55,7 +55,7 @@ func (p *plant) hire(t *testing.T, endpoint string) *mate {
 	m.registry, m.pipeline = prometheus.NewRegistry(), &pipeline
 	m.pipeline.Metrics, m.pipeline.Log = NewMetrics(m.registry), log
 	m.reach(t, endpoint)
-	m.leases = storage.NewLeases(p.Worker, "mate", time.Second, log)
+	m.leases = storage.NewLeases(p.Worker, "mate", 3*time.Second, log)
 	beating, die := context.WithCancel(t.Context())
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup

@@ -222,12 +222,14 @@ func (w *worker) settle(ctx context.Context, job *river.Job[Args], out outcome, 
 	return nil
 }
 
-// ownAttempt locks the job's row, if this attempt is still the one that runs.
+// ownAttempt locks the job's row, if this attempt is still the one that runs. A worker that freezes in the middle of the
+// transaction would keep the row from being put back; so Postgres ends it then.
 func ownAttempt(ctx context.Context, tx storage.Tx, job *rivertype.JobRow) error {
-	var one int
+	var set string
 	err := tx.QueryRow(ctx, `
-		select 1 from river_job where id = $1 and state = 'running' and attempt = $2 for update`,
-		job.ID, job.Attempt).Scan(&one)
+		select set_config('idle_in_transaction_session_timeout', '5s', true)
+		from river_job where id = $1 and state = 'running' and attempt = $2 for update`,
+		job.ID, job.Attempt).Scan(&set)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("attempt %d of job %d has been overtaken", job.Attempt, job.ID)
 	}

@@ -17,7 +17,7 @@ import (
 // silence is far above what a busy machine takes, so that only rows that a test has aged are old.
 const silence = time.Minute
 
-// A bench of processes and jobs that look as they do some time after something happened.
+// A graveyard is processes and jobs that look as they do some time after something happened.
 type graveyard struct {
 	*replica
 	admin *pgx.Conn
@@ -159,7 +159,7 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
-// A process has its name from the start, and knows when it is heard.
+// A process has a name of its own, and knows when it is heard.
 func TestEnlisted(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -171,7 +171,7 @@ func TestEnlisted(t *testing.T) {
 	}
 	one := newReplica(t, d, calmly)
 	must(t, one.Enlisted(t.Context()))
-	if silent.Worker() == one.Worker() || silent.Worker() != silent.Worker() {
-		t.Error("names are not one a process")
+	if silent.Worker() == one.Worker() {
+		t.Error("two processes have one name")
 	}
 }
