@@ -25,7 +25,7 @@ func TestWorkersFollowCoresAndMemory(t *testing.T) {
 		{0, 8, 100 * mib, 1, "what 100 MiB"},
 		{0, 1, 100 * mib, 1, "one for each of 1 cores"},
 	} {
-		n, why := workers(c.set, c.cores, c.memory)
+		n, why := workers(c.set, c.cores, c.memory, 512<<20)
 		if n != c.want || !strings.Contains(why, c.why) {
 			t.Errorf("%+v: %d, because of %s", c, n, why)
 		}
