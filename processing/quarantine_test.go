@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -372,7 +373,7 @@ func TestRescanIsCutOff(t *testing.T) {
 				if got != want {
 					t.Errorf("meanwhile the upload is %s", got)
 				}
-			default:
+			case <-time.After(30 * time.Second): // the last step follows the job's end
 				t.Errorf("nobody asked S3 for %s", kind)
 			}
 			p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 2)
