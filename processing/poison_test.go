@@ -59,7 +59,7 @@ func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 		p.await(t, `select status = 'completed' from uploads where id = $1`, id)
 	}
 	for name, id := range bad {
-		p.await(t, `select status = 'failed' and failure_reason = 'dead_lettered' from uploads where id = $1`, id)
+		p.await(t, `select status = 'failed' and failure_reason = 'dead_lettered' from uploads where id = $1 -- what `+name, id)
 		p.await(t, `select bool_and(state = 'discarded') from river_job where args->>'upload_id' = $1`, id)
 		if n := p.count(t, `select attempt from river_job where args->>'upload_id' = $1`, id); n != MaxAttempts {
 			t.Errorf("what %s has had %d attempts", name, n)
