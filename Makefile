@@ -32,9 +32,10 @@ SEEDS ?= 100
 soak: setup build ## Break a whole installation SEEDS times (100), and say which seeds failed and how to replay them
 	TRAMO_CHAOS_SEEDS=$(SEEDS) go test -race -timeout 0 -parallel 2 -v ./test/chaos -run Chaos
 	TRAMO_KILL_SEEDS=$(SEEDS) go test -race -timeout 0 -parallel 2 -v ./test/kill
+	TRAMO_TEST_FLIPS=$$((20 * $(SEEDS))) go test -race -timeout 0 -v ./processing/examine -run 'Flips|Truncations'
 
 .PHONY: bench
-bench: setup-run build ## Measure against stock tusd and a bare S3 client; ARGS="-only large -repeat 5" measures less, or more often
+bench: setup build ## Measure against stock tusd and a bare S3 client; ARGS="-only large -repeat 5" measures less, or more often
 	@go run ./test/bench $(ARGS)
 
 .PHONY: lint

@@ -3,6 +3,8 @@ package processing
 import (
 	"cmp"
 	"context"
+	"errors"
+	"log/slog"
 	"math"
 	"time"
 
@@ -24,6 +26,11 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 		return err
 	}
 	found, err := p.Examiner.ReadFacts(ctx, w.keys.Tenant, file, w.results.DetectedType)
+	if limit := new(examine.LimitError); errors.As(err, &limit) {
+		// Metadata that cost more than a picture does were made for it. The upload does without.
+		p.Log.WarnContext(ctx, "facts take more than they may, and are not read", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
+		return nil
+	}
 	if err != nil {
 		return err
 	}

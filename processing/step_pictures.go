@@ -35,8 +35,9 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	case errors.As(err, &unreadable):
 		p.Log.InfoContext(ctx, "picture cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
 		return reject(storage.ReasonUnreadable, "%s", unreadable.Sentence)
-	case errors.As(err, &limit):
-		// In a child that had drawn nothing before: it would come to the same again.
+	case errors.As(err, &limit) && (limit.Limit != examine.LimitTime || w.number >= MaxAttempts):
+		// In a child that had drawn nothing before: it would come to the same again. Only the clock may run out
+		// because the machine is busy.
 		p.Log.WarnContext(ctx, "picture takes more than it may, and is not drawn", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
 		drawing = examine.Drawing{Problem: limit.Limit}
 	case err != nil:

@@ -158,13 +158,27 @@ func (p *plant) await(t *testing.T, sql string, args ...any) {
 	})
 }
 
+// awaitLong is for what takes minutes on a busy machine.
+func (p *plant) awaitLong(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	awaitFor(t, 5*time.Minute, sql, func() (yes bool) {
+		must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
+		return yes
+	})
+}
+
 func await(t *testing.T, what string, reached func() bool) {
+	t.Helper()
+	awaitFor(t, 30*time.Second, what, reached)
+}
+
+func awaitFor(t *testing.T, long time.Duration, what string, reached func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !reached(); <-tick.C {
+	for deadline := time.Now().Add(long); !reached(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 30 s there is still no: %s", what)
+			t.Fatalf("after %s there is still no: %s", long, what)
 		}
 	}
 }

@@ -39,6 +39,8 @@ func classify(cause error) error {
 		// libheif's name for an allocation that failed: it has every conversion that is asked of it.
 		strings.Contains(lower, "unsupported color conversion"):
 		fault = ErrOutOfMemory
+	// libjpeg's word for noise where a marker should be; of a JPEG in another flavour it says "unsupported JPEG process".
+	case strings.Contains(lower, "unsupported marker type"):
 	case strings.Contains(lower, "unsupported"), strings.Contains(lower, "not supported"),
 		strings.Contains(lower, "operation is blocked"),
 		// libheif before 1.19 on what iOS 18 writes.

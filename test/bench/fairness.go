@@ -42,7 +42,7 @@ func fairness(ctx context.Context, b *bench) error {
 			if err := b.setOrder(ctx, order == "fifo"); err != nil {
 				return err
 			}
-			err := b.burstBeside(ctx, fmt.Sprintf("%s-%d-%d", order, i, time.Now().UnixNano()), func(when string, up, all time.Duration) {
+			err := b.burstBeside(ctx, fmt.Sprintf("%s-%d-%d", order, i, time.Now().UnixNano()), burst, func(when string, up, all time.Duration) {
 				if when == "burst" {
 					when = order
 				}
@@ -70,9 +70,9 @@ func fairness(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// burstBeside lets one company send its burst and, once half of it is there, another one single photos. It returns
+// burstBeside lets one company send a burst of so many photos and, once half of it is there, another one single photos. It returns
 // when the burst is worked.
-func (b *bench) burstBeside(ctx context.Context, name string, tell func(when string, sent, done time.Duration)) error {
+func (b *bench) burstBeside(ctx context.Context, name string, burst int64, tell func(when string, sent, done time.Duration)) error {
 	t, err := b.target(ctx, tramo, b.s3.Endpoint())
 	if err != nil {
 		return err
@@ -108,7 +108,7 @@ func (b *bench) burstBeside(ctx context.Context, name string, tell func(when str
 	half := make(chan struct{})
 	g, sending := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return together(sending, burstAtOnce, burst, func(ctx context.Context) error {
+		return together(sending, burstAtOnce, int(burst), func(ctx context.Context) error {
 			_, err := theirs.sendPicture(ctx, picture)
 			if arrived.Add(1) == burst/2 {
 				close(half)

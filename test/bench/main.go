@@ -44,6 +44,7 @@ var cases = []struct {
 	{"quota", quota},
 	{"fairness", fairness},
 	{"listeners", listeners},
+	{"processing", processing},
 }
 
 func main() {

@@ -14,21 +14,77 @@ const ticksASecond = 100
 
 // cpuSeconds is what a process has computed so far, in user and kernel mode together.
 func cpuSeconds(pid int) (float64, error) {
+	fields, err := procStat(pid)
+	if err != nil {
+		return 0, err
+	}
+	return ticks(fields[11], fields[12]) // utime and stime, fields 14 and 15
+}
+
+// cpuOfChildren is what the children of a process have computed so far, those that have ended among them.
+func cpuOfChildren(pid int) (float64, error) {
+	fields, err := procStat(pid)
+	if err != nil {
+		return 0, err
+	}
+	total, err := ticks(fields[13], fields[14]) // cutime and cstime
+	if err != nil {
+		return 0, err
+	}
+	children, err := childrenOf(pid)
+	if err != nil {
+		return 0, err
+	}
+	for _, child := range children {
+		own, err := cpuSeconds(child)
+		if err != nil {
+			continue // it has ended
+		}
+		theirs, _ := cpuOfChildren(child)
+		total += own + theirs
+	}
+	return total, nil
+}
+
+// childrenOf are the processes whose parent is pid.
+func childrenOf(pid int) (children []int, err error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		child, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if fields, err := procStat(child); err == nil && fields[1] == strconv.Itoa(pid) {
+			children = append(children, child)
+		}
+	}
+	return children, nil
+}
+
+// procStat returns the fields of /proc/pid/stat from the third on: the second is the program's name in parentheses, and
+// may contain spaces.
+func procStat(pid int) ([]string, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	// The second field is the program's name in parentheses, and may contain spaces.
 	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("read the CPU time of process %d: %q", pid, data)
+	if len(fields) < 15 {
+		return nil, fmt.Errorf("read the CPU time of process %d: %q", pid, data)
 	}
-	user, err := strconv.ParseFloat(fields[11], 64) // utime is field 14
+	return fields, nil
+}
+
+func ticks(user, system string) (seconds float64, err error) {
+	u, err := strconv.ParseFloat(user, 64)
 	if err != nil {
 		return 0, err
 	}
-	system, err := strconv.ParseFloat(fields[12], 64)
-	return (user + system) / ticksASecond, err
+	s, err := strconv.ParseFloat(system, 64)
+	return (u + s) / ticksASecond, err
 }
 
 // memory reads a field of /proc/pid/status, such as VmRSS or VmHWM, in bytes.

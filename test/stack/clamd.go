@@ -62,6 +62,9 @@ func (c *Clamd) Address() string { return "unix:" + c.socketPath() }
 // Database returns the directory of the signatures in use.
 func (c *Clamd) Database() string { return c.cfg.Database }
 
+// Config returns the path of its clamd.conf, for clamdscan.
+func (c *Clamd) Config() string { return filepath.Join(c.cfg.Dir, "clamd.conf") }
+
 // Pid returns the id of the server's process.
 func (c *Clamd) Pid() int { return c.child.pid() }
 

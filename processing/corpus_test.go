@@ -1,0 +1,81 @@
+package processing
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/test/corpus"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// Whatever a file was made to do, its upload ends as it must, and a sound photo that comes behind it, in the same
+// processes, is drawn as if it had been alone.
+func TestHostileFiles(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	// The race detector's own memory counts against the child's.
+	p.pipeline.Examiner = &examine.Examiner{Tools: examine.FindTools(), TempDir: t.TempDir(), Limits: examine.Limits{Memory: 4 << 30, CPU: 10 * time.Second}}
+	t.Cleanup(func() { must(t, p.pipeline.Examiner.Close()) })
+	sound := stack.Photo(stack.PhotoConfig{Width: 640, Height: 480, Seed: 1})
+	files := corpus.All(sound, stack.EICAR())
+	hostile, photos := make([]uuid.UUID, len(files)), make([]uuid.UUID, len(files))
+	for i, f := range files {
+		hostile[i] = p.receive(t, f.Content, f.Content, 1)
+		p.declare(t, hostile[i], f.Declared)
+		photos[i] = p.receive(t, sound, sound, 1)
+	}
+	p.exec(t, `update river_job set priority = 1`) // in the order in which they came, as long as there is no pool
+	p.run(t)
+	p.awaitLong(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
+	for i, f := range files {
+		if end := p.end(t, hostile[i]); !f.May(end) {
+			t.Errorf("%s: %s, want one of %q", f.Name, end, f.Want)
+		}
+		if end := p.end(t, photos[i]); end != corpus.Drawn {
+			t.Errorf("the photo behind %s: %s", f.Name, end)
+		}
+	}
+	if n := p.count(t, `select count(distinct (d.size, d.bytes)) from derivatives d where d.upload_id = any($1)`, photos); n != len(thumbnailSizes) {
+		t.Errorf("the photos have %d different pictures, want %d: something of the others is in them", n, len(thumbnailSizes))
+	}
+}
+
+func (p *plant) declare(t *testing.T, id uuid.UUID, mediaType string) {
+	t.Helper()
+	_, err := p.Admin(t).Exec(t.Context(), `update uploads set declared_type = nullif($2, '') where id = $1`, id, mediaType)
+	must(t, err)
+}
+
+// end says how an upload ended, in the corpus's words.
+func (p *plant) end(t *testing.T, id uuid.UUID) (end string) {
+	t.Helper()
+	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+		u, err := tx.Upload(p.ctx, id)
+		if err != nil {
+			return err
+		}
+		drawn, err := tx.Derivatives(p.ctx, id)
+		switch {
+		case u.Status != storage.Completed:
+			end = fmt.Sprintf("%s: %s", u.Status, *u.FailureReason)
+		case u.NoPicture != nil && slices.Contains([]string{"memory", "cpu", "time", "output"}, *u.NoPicture):
+			end = corpus.Limited
+		case u.NoPicture != nil:
+			end = "completed, " + *u.NoPicture
+		case len(drawn) == 0:
+			end = corpus.NoPicture
+		case u.Partial:
+			end = corpus.Partial
+		default:
+			end = corpus.Drawn
+		}
+		return err
+	}))
+	return end
+}

@@ -1,0 +1,147 @@
+package examine_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"image"
+	"image/gif"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/test/corpus"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// damaging is what accidents happen to: a file of each format.
+func damaging(t *testing.T) map[string][]byte {
+	t.Helper()
+	photo := stack.Photo(stack.PhotoConfig{Width: 400, Height: 300, Seed: 7})
+	picture, _, err := image.Decode(bytes.NewReader(photo))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asPNG, asGIF bytes.Buffer
+	if err := errors.Join(png.Encode(&asPNG, picture), gif.Encode(&asGIF, picture, nil)); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"image/jpeg": photo, "image/png": asPNG.Bytes(), "image/gif": asGIF.Bytes()}
+	dir := t.TempDir()
+	source := filepath.Join(dir, "photo.jpg")
+	if err := os.WriteFile(source, photo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mediaType, name := range map[string]string{"image/webp": "photo.webp", "image/tiff": "photo.tif[compression=lzw]", "image/heic": "photo.heic", "image/avif": "photo.avif[speed=8]"} {
+		if out, err := exec.Command("vips", "copy", source, filepath.Join(dir, name)).CombinedOutput(); err != nil {
+			t.Fatalf("vips copy to %s: %v: %s", name, err, out)
+		}
+		plain, _, _ := bytes.Cut([]byte(name), []byte("["))
+		if files[mediaType], err = os.ReadFile(filepath.Join(dir, string(plain))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files
+}
+
+// A file cut off anywhere is never called whole, and never takes a child's next file along. What is lost of a JPEG behind
+// its last row is nothing that anybody sees.
+func TestTruncations(t *testing.T) {
+	t.Parallel()
+	for mediaType, content := range damaging(t) {
+		t.Run(mediaType, func(t *testing.T) {
+			t.Parallel()
+			e := newExaminer(t)
+			before := draw(t, e, content, mediaType)
+			ends := map[string]int{}
+			for _, f := range corpus.Truncations("photo", mediaType, content, max(1<<10, len(content)/40)) {
+				end := ending(t, e, f)
+				if ends[end]++; end == corpus.Drawn {
+					t.Errorf("%s of %d is called whole", f.Name, len(content))
+				}
+			}
+			if !bytes.Equal(draw(t, e, content, mediaType), before) {
+				t.Error("the sound one is drawn differently after the cut ones")
+			}
+			t.Logf("%s, %d bytes: %v", mediaType, len(content), ends)
+		})
+	}
+}
+
+// Bits turned over anywhere end in a picture, a partial one or none, and never in the death of what comes next.
+// TRAMO_TEST_FLIPS makes more of them, TRAMO_TEST_SEED other ones.
+func TestFlips(t *testing.T) {
+	t.Parallel()
+	n, seed := fromEnvironment(t, "TRAMO_TEST_FLIPS", 40), uint64(fromEnvironment(t, "TRAMO_TEST_SEED", 1))
+	for mediaType, content := range damaging(t) {
+		t.Run(mediaType, func(t *testing.T) {
+			t.Parallel()
+			e := newExaminer(t)
+			before := draw(t, e, content, mediaType)
+			ends := map[string]int{}
+			for _, f := range corpus.Flips("photo", mediaType, content, n, seed) {
+				ends[ending(t, e, f)]++
+			}
+			if !bytes.Equal(draw(t, e, content, mediaType), before) {
+				t.Errorf("seed %d: the sound one is drawn differently after the damaged ones", seed)
+			}
+			t.Logf("%s, seed %d: %v", mediaType, seed, ends)
+		})
+	}
+}
+
+func fromEnvironment(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+func newExaminer(t *testing.T) *examine.Examiner {
+	t.Helper()
+	e := &examine.Examiner{Limits: roomy}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// draw returns the largest picture of a sound file.
+func draw(t *testing.T, e *examine.Examiner, content []byte, mediaType string) []byte {
+	t.Helper()
+	drawing, err := e.Draw(t.Context(), someone, unlinked(t, content), examine.DrawRequest{ContentType: mediaType, Sizes: []int{320}})
+	if err != nil || drawing.Partial || len(drawing.Pictures) != 1 {
+		t.Fatalf("a sound %s: %+v, %v", mediaType, drawing, err)
+	}
+	return drawing.Pictures[0].WebP
+}
+
+// ending says how drawing a file ends, in the corpus's words. A child that crashes is a fault of this test's file, and of
+// nothing behind it; but none should.
+func ending(t *testing.T, e *examine.Examiner, f corpus.File) string {
+	t.Helper()
+	drawing, err := e.Draw(context.WithoutCancel(t.Context()), someone, unlinked(t, f.Content), examine.DrawRequest{ContentType: f.Declared, Sizes: []int{320}})
+	var limit *examine.LimitError
+	switch {
+	case errors.Is(err, examine.ErrUnreadable):
+		return corpus.Unreadable
+	case errors.As(err, &limit):
+		return corpus.Limited
+	case err != nil:
+		t.Errorf("%s: %v", f.Name, err)
+		return err.Error()
+	case drawing.Problem != "":
+		return "completed, " + drawing.Problem
+	case drawing.Partial:
+		return corpus.Partial
+	}
+	return corpus.Drawn
+}
