@@ -120,7 +120,7 @@ const en: Record<Key, string> = {
   expired: 'It expired before it was finished',
   infected: 'It contains a virus',
   unscannable: 'It cannot be checked for viruses',
-  too_large_to_scan: 'It is too large to be checked for viruses',,
+  too_large_to_scan: 'It is too large to be checked for viruses',
   unreadable: 'The file is damaged',
   type_mismatch: 'The content does not match its type',
   type_not_allowed: 'This type of file is not accepted',
