@@ -26,6 +26,7 @@ export function state(over: Partial<UploadState>): UploadState {
     failure: null,
     derivatives: [],
     exif: null,
+    scan: null,
     type_mismatch: false,
     partial: false,
     placeholder: null,
