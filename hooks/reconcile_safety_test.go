@@ -97,6 +97,7 @@ func TestReconcileLeavesTheYoung(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	y.plantAll(t)
+	y.exec(t, `update uploads set updated_at = now() where updated_at < now() - interval '1 hour'`) // what was planted as old
 	y.r.Expiry, y.r.StuckGrace, y.r.OrphanGrace = 2*time.Hour, time.Hour, time.Hour
 	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, needNoLease) {
 		t.Errorf("found %v", got)

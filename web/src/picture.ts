@@ -29,6 +29,7 @@ export class Picture {
     const img = this.img ?? this.make()
     img.width = thumbnail.width
     img.height = thumbnail.height
+    img.classList.toggle('page', state.pages !== null)
     img.src = thumbnail.url
   }
 
