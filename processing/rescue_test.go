@@ -124,7 +124,8 @@ const putBacks = "tramo_processing_put_back_total"
 // leaveBehind makes the one job look as if its worker had died long ago.
 func (p *plant) leaveBehind(t *testing.T, attempt int) {
 	t.Helper()
-	p.exec(t, fmt.Sprintf(`update river_job set state = 'running', attempt = %d, attempted_at = now() - interval '1 minute',
+	// Long enough ago for ours to be sure, and not for River's own rescue, which buries nobody.
+	p.exec(t, fmt.Sprintf(`update river_job set state = 'running', attempt = %d, attempted_at = now() - interval '20 seconds',
 		attempted_by = array['tramo-%s']`, attempt, uuid.New()))
 }
 
