@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/test/corpus"
 	"github.com/tramo/tramo/test/stack"
@@ -19,8 +20,14 @@ import (
 func TestHostileFiles(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	// The race detector's own memory counts against the child's.
-	p.pipeline.Examiner = &examine.Examiner{Tools: examine.FindTools(), TempDir: t.TempDir(), Limits: examine.Limits{Memory: 4 << 30, CPU: 10 * time.Second}}
+	// The children are a worker's own, without the race detector, so that they have what they have in production.
+	worker, err := stack.Build(t.Context(), "tramo-worker")
+	must(t, err)
+	t.Cleanup(func() { must(t, worker.Remove()) })
+	p.pipeline.Examiner = &examine.Examiner{
+		Command: []string{worker.Path("tramo-worker"), sandbox.Argument}, Tools: examine.FindTools(), TempDir: t.TempDir(),
+		Limits: examine.Limits{CPU: 10 * time.Second},
+	}
 	t.Cleanup(func() { must(t, p.pipeline.Examiner.Close()) })
 	sound := stack.Photo(stack.PhotoConfig{Width: 640, Height: 480, Seed: 1})
 	files := corpus.All(sound, stack.EICAR())

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"slices"
 )
@@ -40,16 +41,25 @@ func nestedZip(content []byte, depth int) []byte {
 	return content
 }
 
-func bomb(size int64) []byte {
+func bomb(size int) []byte {
 	var out bytes.Buffer
 	w := zip.NewWriter(&out)
-	f, _ := w.Create("zeros")
-	block := zeros(1 << 20)
-	for range size >> 20 {
-		_, _ = f.Write(block)
-	}
+	addZeros(w, "zeros", size)
 	_ = w.Close()
 	return out.Bytes()
+}
+
+// addZeros adds a file of so many zeros.
+func addZeros(w *zip.Writer, name string, size int) {
+	packed, sum := rawZeros(size), crc32.NewIEEE()
+	block := zeros(1 << 20)
+	for left := size; left > 0; left -= len(block) {
+		_, _ = sum.Write(block[:min(left, len(block))])
+	}
+	f, _ := w.CreateRaw(&zip.FileHeader{
+		Name: name, Method: zip.Deflate, CRC32: sum.Sum32(), CompressedSize64: uint64(len(packed)), UncompressedSize64: uint64(size),
+	})
+	_, _ = f.Write(packed)
 }
 
 func manyFiles(n int) []byte {
@@ -89,8 +99,8 @@ func offices() []File {
 			[2]string{"word/document.xml", "<w/>"}, [2]string{name, string(thumbnail)})
 	}
 	return []File{
-		{"a preview that is a bomb.docx", docx, with("docProps/thumbnail.png", png(1_000_000, 1_000_000, 8, 2, 0, []byte{})), []string{TooLarge, NoPicture, Unsupported}},
-		{"a preview of a gigabyte.docx", docx, with("docProps/thumbnail.jpeg", zeros(1<<28)), []string{NoPicture, Unreadable, Limited, Unsupported, TooLarge}},
+		{"a preview that is a bomb.docx", docx, with("docProps/thumbnail.png", newPNG(1_000_000, 1_000_000, 8, 2, 0, deflated(nil))), []string{TooLarge, NoPicture, Unsupported}},
+		{"a preview of 64 megabytes.docx", docx, with("docProps/thumbnail.jpeg", zeros(1<<26)), []string{NoPicture, Unreadable, Limited, Unsupported, TooLarge}},
 		{"a preview from outside.docx", docx, with("../../../../etc/passwd", []byte("x")), []string{NoPicture, Unsupported, Unreadable}},
 		{"a preview that is a program.docx", docx, with("docProps/thumbnail.jpeg", []byte("MZ\x90\x00")), []string{NoPicture, Unreadable, Unsupported}},
 	}
@@ -118,6 +128,6 @@ func drawings() []File {
 		{"a preview beyond the end.dwg", "image/vnd.dwg", head(0xFFFF_FFF0, nil), none},
 		{"a preview of four gigabytes.dwg", "image/vnd.dwg", head(128, slices.Concat(sentinel, le32(nil, 0xFFFF_FFFF), []byte{1, 2}, le32(nil, 160, 0xFFFF_FFFF))), none},
 		{"255 previews that are each other.dwg", "image/vnd.dwg", head(128, slices.Concat(sentinel, le32(nil, 4000), []byte{255}, bytes.Repeat(append([]byte{6}, le32(nil, 128, 128)...), 255))), none},
-		{"a preview that is a bomb.dwg", "image/vnd.dwg", head(128, slices.Concat(sentinel, le32(nil, 4000), []byte{1, 6}, le32(nil, 158, 67), png(1_000_000, 1_000_000, 8, 2, 0, []byte{}))), none},
+		{"a preview that is a bomb.dwg", "image/vnd.dwg", head(128, slices.Concat(sentinel, le32(nil, 4000), []byte{1, 6}, le32(nil, 158, 67), newPNG(1_000_000, 1_000_000, 8, 2, 0, deflated(nil)))), none},
 	}
 }

@@ -12,7 +12,7 @@ func impostors(photo []byte, eicar string) []File {
 		{"a photo and an archive.jpg", "image/jpeg", append(slices.Clone(photo), archive...), []string{Drawn}},
 		{"a photo and a virus in an archive.jpg", "image/jpeg", append(slices.Clone(photo), zipped("a.com", []byte(eicar))...), []string{Drawn, Infected}},
 		{"a picture and a script.gif", "image/gif", append(gif(4, 4, frame(4, 4)), "=1;alert(document.cookie)//"...), []string{Drawn, Partial, Unreadable}},
-		{"a picture and a page.png", "image/png", png(1, 1, 8, 2, 0, onePixel(), chunk("tEXt", []byte("Comment\x00<html><script>alert(1)</script>"))), []string{Drawn}},
+		{"a picture and a page.png", "image/png", newPNG(1, 1, 8, 2, 0, onePixel(), chunk("tEXt", []byte("Comment\x00<html><script>alert(1)</script>"))), []string{Drawn}},
 		{"a document and a photo.pdf", "application/pdf", append(pdf(1, "0 0 200 200", "1 0 0 rg 0 0 200 200 re f"), photo...), []string{Drawn}},
 		{"a page, said to be a photo.jpg", "image/jpeg", []byte("<!DOCTYPE html><html><script>alert(1)</script></html>"), []string{Mismatch, NotAllowed}},
 		{"a program, said to be a photo.jpg", "image/jpeg", append([]byte("MZ\x90\x00\x03\x00\x00\x00\x04\x00\x00\x00\xFF\xFF"), zeros(4000)...), []string{Mismatch, NotAllowed}},
