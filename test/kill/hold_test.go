@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -45,10 +44,10 @@ func (y *yard) holdable() {
 
 // A hold makes whoever comes to its place stand still.
 type hold struct {
-	y     *yard
-	place string
-	conn  *pgx.Conn // has the lock
-	child int       // that stands still
+	y        *yard
+	place    string
+	conn     *pgx.Conn // has the lock
+	children []int     // that stand still
 }
 
 // hold prepares one.
@@ -99,30 +98,21 @@ func (h *hold) reached(id string) *worker {
 	if h.place != atPictures && h.place != atFacts {
 		return w
 	}
-	found := make(chan int)
-	gone := make(chan struct{})
-	go func() { found <- freeze(w.process.Pid(), gone) }()
-	h.unlock()
-	over := `select status = 'completed' from uploads where id = $1`
-	if h.place == atPictures {
-		over = `select coalesce((select done @> '{pictures}' from findings where upload_id = $1), (` + over + `))`
-	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case h.child = <-found:
-			return w
-		case <-tick.C:
-			if past, err := ask[bool](h.y, over, id); err == nil && past {
-				close(gone)
-				if h.child = <-found; h.child != 0 {
-					h.release()
-				}
-				return nil
-			}
+	// Children are kept: those that there are stand still before they are asked.
+	for _, pid := range children(w.process.Pid()) {
+		if syscall.Kill(pid, syscall.SIGSTOP) == nil {
+			h.children = append(h.children, pid)
 		}
 	}
+	h.unlock()
+	before := map[string]string{atPictures: atType, atFacts: atPictures}[h.place]
+	over := `select status = 'completed' from uploads where id = $1::uuid`
+	h.y.await(`select coalesce((select $2 = any(done) from findings where upload_id = $1::uuid), (`+over+`))`, id, before)
+	if past, err := ask[bool](h.y, over, id); len(h.children) == 0 || err == nil && past {
+		h.release() // a child that was not there yet has been asked
+		return nil
+	}
+	return w
 }
 
 // release lets everybody go on who still can.
@@ -131,26 +121,8 @@ func (h *hold) release() {
 	if h.place == atScan {
 		_ = syscall.Kill(h.y.clamd.Pid(), syscall.SIGCONT) // it may be dead
 	}
-	if h.child != 0 {
-		_ = syscall.Kill(h.child, syscall.SIGCONT)
-	}
-}
-
-// freeze stops the first child that decodes for a worker, and returns its number; 0 once gone is closed.
-func freeze(worker int, gone <-chan struct{}) int {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		for _, pid := range children(worker) {
-			if syscall.Kill(pid, syscall.SIGSTOP) == nil {
-				return pid
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-gone:
-			return 0
-		}
+	for _, pid := range h.children {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}
 }
 

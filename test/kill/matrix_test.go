@@ -42,7 +42,11 @@ var victims = []victim{
 	},
 	{
 		name: "child", at: []string{atPictures, atFacts}, errors: 1, // at the others none is at work
-		kill: func(y *yard, _ *worker, h *hold) { y.must(syscall.Kill(h.child, syscall.SIGKILL)) },
+		kill: func(y *yard, _ *worker, h *hold) {
+			for _, pid := range h.children {
+				y.must(syscall.Kill(pid, syscall.SIGKILL))
+			}
+		},
 		mend: func(*yard, *worker, string) {},
 	},
 	{
@@ -107,7 +111,7 @@ func (y *yard) strike(v victim, place string) {
 		y.checkEnd(id, v.name == "Postgres")
 		y.checkErrors(id, v)
 		y.checkPictures(id)
-		y.checkNothingLeft(before)
+		y.checkNothingLeft(w, before)
 		return
 	}
 	y.t.Fatal("no child could be held")
@@ -175,16 +179,14 @@ func (y *yard) checkPictures(id string) {
 	}
 }
 
-// checkNothingLeft: no file is left of any worker, dead or alive, no directory of a dead one, and none of the processes that
-// there were.
-func (y *yard) checkNothingLeft(before []int) {
+// checkNothingLeft: no file is left of any worker, dead or alive, no directory of a dead one, and none of its processes. Of a
+// living one children are kept.
+func (y *yard) checkNothingLeft(w *worker, before []int) {
 	y.t.Helper()
-	y.until("end of the children", func() bool { return !slices.ContainsFunc(before, alive) })
-	for _, w := range y.workers {
-		if left := children(w.process.Pid()); slices.ContainsFunc(left, func(pid int) bool { return slices.Contains(before, pid) }) {
-			y.t.Errorf("%s still has the children %v", w.name, left)
-		}
-	}
+	y.until("end of the children", func() bool {
+		kept := children(w.process.Pid())
+		return !slices.ContainsFunc(before, func(pid int) bool { return alive(pid) && !slices.Contains(kept, pid) })
+	})
 	if files := y.tempFiles(); len(files) > 0 {
 		y.t.Errorf("left on disk: %v", files)
 	}
