@@ -9,10 +9,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	signals "os/signal"
 	"runtime"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -149,7 +149,9 @@ func attackTool(arguments []string) {
 	switch arguments[0] {
 	case "hang":
 		fmt.Print("hanging")
-		time.Sleep(time.Hour)
+		never := make(chan os.Signal, 1)
+		signals.Notify(never, syscall.SIGUSR1)
+		<-never
 	case "spin":
 		for turns := 0; ; turns++ {
 			spun = turns
