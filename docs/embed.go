@@ -6,5 +6,5 @@ import _ "embed"
 
 // Problems describes every problem that the API answers with: Markdown, a section each.
 //
-//go:embed problems.md
+//go:embed reference/problems.md
 var Problems []byte

@@ -29,7 +29,7 @@ var (
 const ReceiptType = "tramo-receipt+jwt"
 
 // A Receipt promises that the server holds Size bytes whose SHA-256 is SHA256 and has enqueued their
-// processing: the original may be deleted from the phone. docs/receipts.md says what it does not promise.
+// processing: the original may be deleted from the phone. docs/reference/receipts.md says what it does not promise.
 type Receipt struct {
 	jwt.RegisteredClaims           // iss; sub, the upload's id; iat, when it became uploaded
 	Tenant               uuid.UUID `json:"tenant"`

@@ -16,7 +16,7 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// A Kind names something that should not be, in metrics, in timelines and to admins. docs/reconciler.md explains each.
+// A Kind names something that should not be, in metrics, in timelines and to admins. docs/reference/reconciler.md explains each.
 type Kind string
 
 // What the reconciler finds.

@@ -14,7 +14,7 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// Names of what listeners are told; docs/events.md explains them to clients.
+// Names of what listeners are told; docs/reference/events.md explains them to clients.
 const (
 	eventUpload       = "upload"       // an upload is as GET tells it
 	eventBatch        = "batch"        // a batch is as GET tells it

@@ -16,7 +16,7 @@ import (
 	"github.com/tramo/tramo/storage/object"
 )
 
-// A problem is an error as a client sees it (RFC 9457). Type is stable and documented in docs/problems.md;
+// A problem is an error as a client sees it (RFC 9457). Type is stable and documented in docs/reference/problems.md;
 // Detail tells a person what to do next. It never shows an internal cause. Facts are extension members (section
 // 3.2), for programs.
 type problem struct {

@@ -63,7 +63,7 @@ var (
 	status = regexp.MustCompile(`(?m)^(\d{3})\. `)
 )
 
-// newProblemPages makes a page of each section of docs/problems.md.
+// newProblemPages makes a page of each section of docs/reference/problems.md.
 func newProblemPages() (problemPages, error) {
 	text := localLink.ReplaceAllString(string(docs.Problems), "$1")
 	text = status.ReplaceAllString(text, "**$1.** ")
@@ -82,7 +82,7 @@ func newProblemPages() (problemPages, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("docs/problems.md has no section")
+		return nil, fmt.Errorf("docs/reference/problems.md has no section")
 	}
 	_, intro, _ := strings.Cut(text[:found[0][0]], "\n") // behind its own title
 	return pages, pages.add("", "Problems", intro, names)

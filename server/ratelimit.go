@@ -17,7 +17,7 @@ type Rate struct {
 	Burst     int
 }
 
-// Rates are how often clients may ask. See docs/limits.md.
+// Rates are how often clients may ask. See docs/reference/limits.md.
 type Rates struct {
 	IP          Rate // requests of an address, or of an IPv6 network of 64 bits, but for transfers
 	IPTransfers Rate // PATCH, HEAD and DELETE of uploads, of the same

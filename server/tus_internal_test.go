@@ -59,11 +59,11 @@ func FuzzCheckMetadataHeader(f *testing.F) {
 	})
 }
 
-// Every problem that a client can meet is explained in docs/problems.md, and nothing else is.
+// Every problem that a client can meet is explained in docs/reference/problems.md, and nothing else is.
 func TestProblemsAreDocumented(t *testing.T) {
 	t.Parallel()
 	_, here, _, _ := runtime.Caller(0) // TestMain's S3 server has moved the working directory away
-	page, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../docs/problems.md"))
+	page, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../docs/reference/problems.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +82,12 @@ func TestProblemsAreDocumented(t *testing.T) {
 	}
 	for name := range known {
 		if !documented[name] {
-			t.Errorf("docs/problems.md does not explain %s", name)
+			t.Errorf("docs/reference/problems.md does not explain %s", name)
 		}
 	}
 	for name := range documented {
 		if !known[name] {
-			t.Errorf("docs/problems.md explains %s, which does not exist", name)
+			t.Errorf("docs/reference/problems.md explains %s, which does not exist", name)
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// The types of announcements. Receivers of webhooks read them, and docs/webhooks.md explains them: once used, a name
+// The types of announcements. Receivers of webhooks read them, and docs/reference/webhooks.md explains them: once used, a name
 // keeps its meaning.
 const (
 	AnnounceUploadCompleted = "upload.completed"

@@ -1,6 +1,6 @@
 package storage
 
-// The actions of the audit log. docs/audit.md explains each: once used, a name keeps its meaning.
+// The actions of the audit log. docs/reference/audit.md explains each: once used, a name keeps its meaning.
 const (
 	AuditTenantEnter       = "tenant.enter"
 	AuditTenantExport      = "tenant.export"

@@ -20,7 +20,7 @@ func TestAuditActionsAreDocumented(t *testing.T) {
 	t.Parallel()
 	_, here, _, _ := runtime.Caller(0)
 	root := filepath.Dir(filepath.Dir(here))
-	page, err := os.ReadFile(filepath.Join(root, "docs/audit.md"))
+	page, err := os.ReadFile(filepath.Join(root, "docs/reference/audit.md"))
 	must(t, err)
 	_, table, _ := strings.Cut(string(page), "| action | when |")
 	table, _, _ = strings.Cut(table, "\n\n")
@@ -36,7 +36,7 @@ func TestAuditActionsAreDocumented(t *testing.T) {
 	slices.Sort(known)
 	slices.Sort(documented)
 	if !slices.Equal(known, documented) {
-		t.Errorf("docs/audit.md explains %q,\nand the log can be told of %q", documented, known)
+		t.Errorf("docs/reference/audit.md explains %q,\nand the log can be told of %q", documented, known)
 	}
 
 	list := filepath.Join(root, "storage/audit_actions.go")

@@ -11,7 +11,7 @@ import (
 )
 
 // Tags are what a file says of itself, as it says it: an object of groups, each an object of names and values.
-// docs/facts.md says which.
+// docs/reference/facts.md says which.
 type Tags struct {
 	Tags      json.RawMessage `db:"tags"`      // nil or empty if there are none
 	Truncated bool            `db:"truncated"` // there were more

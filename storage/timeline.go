@@ -12,7 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// An Event is a kind of thing that happens to an upload. Clients read it, and docs/timeline.md explains it to
+// An Event is a kind of thing that happens to an upload. Clients read it, and docs/reference/timeline.md explains it to
 // them: once used, a name keeps its meaning.
 type Event string
 

@@ -114,10 +114,10 @@ func TestTimelinePages(t *testing.T) {
 	}), storage.ErrNotFound)
 }
 
-// Every event that this package names is explained to clients in docs/timeline.md.
+// Every event that this package names is explained to clients in docs/reference/timeline.md.
 func TestEventsAreDocumented(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../docs/timeline.md")
+	page, err := os.ReadFile("../docs/reference/timeline.md")
 	must(t, err)
 	source, err := os.ReadFile("timeline.go")
 	must(t, err)
@@ -127,7 +127,7 @@ func TestEventsAreDocumented(t *testing.T) {
 	}
 	for _, name := range names {
 		if !strings.Contains(string(page), "`"+name[1]+"`") {
-			t.Errorf("docs/timeline.md does not explain %s", name[1])
+			t.Errorf("docs/reference/timeline.md does not explain %s", name[1])
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/tramo/tramo/server"
 )
 
-// limitSettings say how much clients may ask for. docs/limits.md explains them together.
+// limitSettings say how much clients may ask for. docs/reference/limits.md explains them together.
 type limitSettings struct {
 	TrustedProxies    string        `placeholder:"NETWORKS" help:"Networks of the proxies in front, such as 10.0.0.0/8, with commas between them: only these are believed what X-Forwarded-For, -Proto and -Host say."`
 	TenantUploads     int           `default:"500" help:"How many uploads of a tenant may send to this server at the same time, unless the tenant has a maximum of its own; 0 for any number."`

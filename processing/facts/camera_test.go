@@ -255,7 +255,7 @@ func (e exiftoolTags) first(names ...string) string {
 	return ""
 }
 
-// told chooses between exiftool's tags as docs/facts.md says.
+// told chooses between exiftool's tags as docs/reference/facts.md says.
 func (e exiftoolTags) told() told {
 	said := told{
 		"make": e.first("IFD0:Make", "XMP-tiff:Make"), "model": e.first("IFD0:Model", "XMP-tiff:Model"),

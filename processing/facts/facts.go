@@ -36,7 +36,7 @@ const (
 )
 
 // Facts is what a file says about itself. Every field may be empty: cameras leave out what they
-// like. It was written by a stranger; nothing in it is proven. docs/facts.md says where each comes from.
+// like. It was written by a stranger; nothing in it is proven. docs/reference/facts.md says where each comes from.
 type Facts struct {
 	// TakenAt is the moment, in the zone that TakenZone tells how it is known. It is nil when the
 	// zone is unknown: then only TakenLocal is.

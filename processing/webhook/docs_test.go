@@ -16,12 +16,12 @@ import (
 
 func page(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile("../../docs/webhooks.md")
+	b, err := os.ReadFile("../../docs/reference/webhooks.md")
 	must(t, err)
 	return string(b)
 }
 
-// docs/webhooks.md explains each type and each error, and nothing else.
+// docs/reference/webhooks.md explains each type and each error, and nothing else.
 func TestExplained(t *testing.T) {
 	t.Parallel()
 	words := regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\|").FindAllStringSubmatch(page(t), -1)

@@ -23,7 +23,7 @@ const (
 	readTime  = time.Second // that reading them may take
 )
 
-// What can go wrong with an attempt. The tenant reads these, and docs/webhooks.md explains them.
+// What can go wrong with an attempt. The tenant reads these, and docs/reference/webhooks.md explains them.
 const (
 	errorStatus   = "status"          // the answer was not 2xx
 	errorRedirect = "redirect"        // the answer was 3xx, which is not followed

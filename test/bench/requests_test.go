@@ -9,7 +9,7 @@ import (
 // enough is more than any of these uploads takes.
 const enough = 3 * time.Minute
 
-// An upload costs no more S3 requests than its row in docs/benchmarks.md allows. One whose connection is cut costs few
+// An upload costs no more S3 requests than its row in docs/explanation/benchmarks.md allows. One whose connection is cut costs few
 // more bytes, and none that the server had received is sent again. These tests share a proxy that counts, so they run
 // one after the other.
 func TestWhatAnUploadCosts(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A step is a command block of docs/api.md, and the answer that the page shows for it, if it does.
+// A step is a command block of docs/tutorial/first-upload.md, and the answer that the page shows for it, if it does.
 type step struct {
 	line     int
 	commands string
@@ -63,18 +63,18 @@ func script(steps []step) string {
 	var b strings.Builder
 	b.WriteString("set -euo pipefail\n")
 	for i, s := range steps {
-		fmt.Fprintf(&b, "echo 'docs/api.md, line %d' >&2\n{\n%s} > out.%d\n", s.line, s.commands, i)
+		fmt.Fprintf(&b, "echo 'docs/tutorial/first-upload.md, line %d' >&2\n{\n%s} > out.%d\n", s.line, s.commands, i)
 	}
 	return b.String()
 }
 
-// A newcomer follows docs/api.md with curl alone: every command in it works, one after the other, against a server that
+// A newcomer follows docs/tutorial/first-upload.md with curl alone: every command in it works, one after the other, against a server that
 // was given a token, a photo and where webhooks go, and answers in the shape that the page shows.
 func TestGuide(t *testing.T) {
 	t.Parallel()
 	root, err := stack.RepoRoot()
 	must(t, err)
-	steps := stepsOf(t, string(read(t, filepath.Join(root, "docs/api.md"))))
+	steps := stepsOf(t, string(read(t, filepath.Join(root, "docs/tutorial/first-upload.md"))))
 	if len(steps) < 10 {
 		t.Fatalf("only %d steps", len(steps))
 	}
@@ -103,7 +103,7 @@ func TestGuide(t *testing.T) {
 		}
 		printed := read(t, filepath.Join(dir, fmt.Sprintf("out.%d", i)))
 		if err := sameShape(fromJSON(t, s.shown), fromJSON(t, string(printed))); err != nil {
-			t.Errorf("docs/api.md, line %d: %v; it printed %s", s.line, err, printed)
+			t.Errorf("docs/tutorial/first-upload.md, line %d: %v; it printed %s", s.line, err, printed)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Verifies a receipt as docs/receipts.md says, with the code that stands there.
+// Verifies a receipt as docs/reference/receipts.md says, with the code that stands there.
 // Usage: node receipt.mjs DOC JWKS_URL ISSUER RECEIPT. Prints what the receipt claims.
 import { readFileSync } from 'node:fs'
 import { webcrypto } from 'node:crypto'

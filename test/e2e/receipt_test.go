@@ -53,7 +53,7 @@ type receipt struct {
 	Iat                                int64
 }
 
-// verify checks a receipt with the keys that a replica publishes, by node's WebCrypto, as docs/receipts.md does.
+// verify checks a receipt with the keys that a replica publishes, by node's WebCrypto, as docs/reference/receipts.md does.
 func (r replica) verify(t *testing.T, jws string) (claims receipt, err error) {
 	t.Helper()
 	root, err := stack.RepoRoot()
@@ -62,7 +62,7 @@ func (r replica) verify(t *testing.T, jws string) (claims receipt, err error) {
 	defer cancel()
 	out, err := stack.Run(ctx, stack.ProcessConfig{
 		Path: "/usr/bin/env",
-		Args: []string{"node", filepath.Join(root, "test/e2e/receipt.mjs"), filepath.Join(root, "docs/receipts.md"),
+		Args: []string{"node", filepath.Join(root, "test/e2e/receipt.mjs"), filepath.Join(root, "docs/reference/receipts.md"),
 			r.url + "/.well-known/jwks.json", issuer, jws},
 		Env: stack.CleanEnv(),
 	})

@@ -1,0 +1,149 @@
+package docs_test
+
+import (
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// root is the repository's. Tests run in the directory of their package.
+const root = ".."
+
+var (
+	link    = regexp.MustCompile(`\]\(([^()\s]+)\)|(?:src|href)="([^"]+)"`)
+	heading = regexp.MustCompile(`^#{1,6} +(.*?)(?: +#+)?$`)
+	anchor  = regexp.MustCompile(`<a (?:id|name)="([^"]+)"`)
+	inline  = regexp.MustCompile("`[^`]*`")
+	linked  = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+)
+
+// pages returns the repository's Markdown files, relative to root.
+func pages(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && ignored(e.Name()):
+			return filepath.SkipDir
+		case filepath.Ext(path) == ".md":
+			found = append(found, strings.TrimPrefix(filepath.ToSlash(path), root+"/"))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(found, "README.md") || !slices.Contains(found, "docs/README.md") {
+		t.Fatalf("found only %q", found)
+	}
+	return found
+}
+
+// ignored names directories that are not in the repository, or whose pages are others'.
+func ignored(name string) bool {
+	return slices.Contains([]string{".git", ".tramo", "bin", "dist", "node_modules", "testdata"}, name)
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// prose returns the lines of a page with those of fenced code blocks emptied, so that numbers of lines stay.
+func prose(page string) []string {
+	lines := strings.Split(page, "\n")
+	fenced := false
+	for i, line := range lines {
+		fence := strings.HasPrefix(strings.TrimSpace(line), "```")
+		if fence || fenced {
+			lines[i] = ""
+		}
+		fenced = fenced != fence
+	}
+	return lines
+}
+
+// anchors returns the fragments that GitHub gives to the headings of a page.
+func anchors(page string) map[string]bool {
+	found := map[string]bool{}
+	for _, line := range prose(page) {
+		for _, m := range anchor.FindAllStringSubmatch(line, -1) {
+			found[m[1]] = true
+		}
+		m := heading.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		text := strings.ToLower(strings.ReplaceAll(linked.ReplaceAllString(m[1], "$1"), "`", ""))
+		found[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case unicode.IsLetter(r), unicode.IsDigit(r), r == '-', r == '_':
+				return r
+			}
+			return -1
+		}, text)] = true
+	}
+	return found
+}
+
+// Every relative link of every page leads to a file, and every fragment to a heading of it.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	for _, page := range pages(t) {
+		for i, line := range prose(read(t, page)) {
+			for _, m := range link.FindAllStringSubmatch(inline.ReplaceAllString(line, ""), -1) {
+				to, err := url.Parse(m[1] + m[2])
+				if err != nil {
+					t.Errorf("%s:%d: %v", page, i+1, err)
+					continue
+				}
+				if to.Scheme != "" || to.Host != "" {
+					continue
+				}
+				target := page
+				if to.Path != "" {
+					target = filepath.ToSlash(filepath.Join(filepath.Dir(page), to.Path))
+				}
+				if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+					t.Errorf("%s:%d links to %s, which does not exist", page, i+1, target)
+					continue
+				}
+				if to.Fragment != "" && !anchors(read(t, target))[to.Fragment] {
+					t.Errorf("%s:%d links to %s#%s, and %s has no such heading", page, i+1, target, to.Fragment, target)
+				}
+			}
+		}
+	}
+}
+
+// docs/README.md links to every other page below docs, so that each can be found.
+func TestIndexNamesEveryPage(t *testing.T) {
+	t.Parallel()
+	const index = "docs/README.md"
+	named := map[string]bool{index: true}
+	for _, line := range prose(read(t, index)) {
+		for _, m := range link.FindAllStringSubmatch(line, -1) {
+			path, _, _ := strings.Cut(m[1], "#")
+			named[filepath.ToSlash(filepath.Join("docs", path))] = true
+		}
+	}
+	for _, page := range pages(t) {
+		if strings.HasPrefix(page, "docs/") && !named[page] {
+			t.Errorf("%s does not link to %s", index, page)
+		}
+	}
+}
