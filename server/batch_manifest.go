@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -109,7 +110,7 @@ func soon(c echo.Context, err error) error {
 
 // filedJSON is what became of a manifest.
 type filedJSON struct {
-	Batch   batchJSON         `json:"batch"`
+	Batch   resource.Batch    `json:"batch"`
 	Uploads []filedUploadJSON `json:"uploads"` // in the order of the manifest
 }
 
@@ -123,7 +124,7 @@ type filedUploadJSON struct {
 }
 
 func (s *Server) tellFiled(c echo.Context, f hooks.Filed) error {
-	answer := filedJSON{Batch: describeBatch(f.Batch), Uploads: make([]filedUploadJSON, len(f.Uploads))}
+	answer := filedJSON{Batch: resource.BatchOf(f.Batch), Uploads: make([]filedUploadJSON, len(f.Uploads))}
 	base := s.baseOf(c.Request())
 	for i, u := range f.Uploads {
 		answer.Uploads[i] = filedUploadJSON{

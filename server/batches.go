@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -28,59 +29,9 @@ func (s *Server) routeBatches(api *echo.Group) {
 	api.POST("/uploads/:id/retry", s.retryUpload)
 }
 
-// batchJSON is a batch without what is in it.
-type batchJSON struct {
-	ID          uuid.UUID          `json:"id"`
-	Project     string             `json:"project"`
-	Name        string             `json:"name"`
-	ClientID    *string            `json:"client_id"`
-	UserID      string             `json:"user_id"`
-	Manifest    bool               `json:"manifest"` // its client said what belongs to it
-	State       storage.BatchState `json:"state"`
-	CreatedAt   time.Time          `json:"created_at"`
-	UpdatedAt   time.Time          `json:"updated_at"`
-	CompletedAt *time.Time         `json:"completed_at"` // since when all in it has ended; null while it is open
-	CancelledAt *time.Time         `json:"cancelled_at"`
-}
-
-func describeBatch(b storage.Batch) batchJSON {
-	return batchJSON{
-		ID: b.ID, Project: b.Project, Name: b.Name, ClientID: b.ClientID, UserID: b.UserID, Manifest: b.Manifest,
-		State: b.State(), CreatedAt: b.CreatedAt, UpdatedAt: b.UpdatedAt, CompletedAt: b.CompletedAt, CancelledAt: b.CancelledAt,
-	}
-}
-
-// countedBatchJSON is a batch with what its uploads come to.
-type countedBatchJSON struct {
-	batchJSON
-	Counts map[string]int64 `json:"counts"` // of uploads by status, and their total
-	Bytes  batchBytesJSON   `json:"bytes"`
-}
-
-type batchBytesJSON struct {
-	Expected int64 `json:"expected"`
-	Received int64 `json:"received"`
-	Safe     int64 `json:"safe"` // of uploads that are whole
-}
-
-// countedStatuses are those that uploads in a batch can have.
-var countedStatuses = []storage.Status{
-	storage.Pending, storage.Uploading, storage.Uploaded, storage.Processing, storage.Completed, storage.Failed,
-	storage.Expired, storage.Cancelled,
-}
-
-func countBatch(b storage.Batch, t storage.BatchTotal) countedBatchJSON {
-	counts := make(map[string]int64, len(countedStatuses)+1)
-	for _, status := range countedStatuses {
-		counts[string(status)] = t.ByStatus[status]
-		counts["total"] += t.ByStatus[status]
-	}
-	return countedBatchJSON{describeBatch(b), counts, batchBytesJSON{t.Expected, t.Received, t.Safe}}
-}
-
 // batchDetailJSON is a batch with what needs somebody's attention.
 type batchDetailJSON struct {
-	countedBatchJSON
+	resource.CountedBatch
 	Stuck  troubleJSON `json:"stuck"`
 	Failed troubleJSON `json:"failed"`
 }
@@ -96,15 +47,15 @@ const maxTrouble = 100
 
 // troubleUploadJSON is an upload that needs somebody's attention.
 type troubleUploadJSON struct {
-	ID         uuid.UUID      `json:"id"`
-	ClientID   *string        `json:"client_id"`
-	UserID     string         `json:"user_id"`
-	Filename   *string        `json:"filename"`
-	Status     storage.Status `json:"status"`
-	Offset     int64          `json:"offset"`
-	Size       *int64         `json:"size"`
-	LastByteAt time.Time      `json:"last_byte_at"` // the last sign of life: a byte, or that it was begun
-	Failure    *failureJSON   `json:"failure"`
+	ID         uuid.UUID         `json:"id"`
+	ClientID   *string           `json:"client_id"`
+	UserID     string            `json:"user_id"`
+	Filename   *string           `json:"filename"`
+	Status     storage.Status    `json:"status"`
+	Offset     int64             `json:"offset"`
+	Size       *int64            `json:"size"`
+	LastByteAt time.Time         `json:"last_byte_at"` // the last sign of life: a byte, or that it was begun
+	Failure    *resource.Failure `json:"failure"`
 }
 
 func describeTrouble(us []storage.Upload) []troubleUploadJSON {
@@ -112,7 +63,7 @@ func describeTrouble(us []storage.Upload) []troubleUploadJSON {
 	for i, u := range us {
 		items[i] = troubleUploadJSON{
 			ID: u.ID, ClientID: u.ClientID, UserID: u.UserID, Filename: u.Filename, Status: u.Status, Offset: u.Received,
-			LastByteAt: u.TouchedAt, Failure: describeFailure(u),
+			LastByteAt: u.TouchedAt, Failure: resource.FailureOf(u),
 		}
 		if !u.SizeDeferred {
 			items[i].Size = &us[i].Size
@@ -153,7 +104,7 @@ func (s *Server) detailBatch(ctx context.Context, tx storage.Tx, id uuid.UUID) (
 	if err != nil {
 		return j, err
 	}
-	j.countedBatchJSON = countBatch(b, totals[id])
+	j.CountedBatch = resource.CountedBatchOf(b, totals[id])
 	stuck, n, err := tx.StuckUploads(ctx, id, s.Batches.StalledAfter, maxTrouble)
 	if err != nil {
 		return j, err
@@ -171,7 +122,7 @@ func (s *Server) listBatches(c echo.Context) error {
 		return err
 	}
 	ctx := c.Request().Context()
-	items := []countedBatchJSON{}
+	items := []resource.CountedBatch{}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
 		bs, err := tx.Batches(ctx, page)
 		if err != nil {
@@ -183,7 +134,7 @@ func (s *Server) listBatches(c echo.Context) error {
 		}
 		totals, err := tx.BatchTotals(ctx, ids...)
 		for _, b := range bs {
-			items = append(items, countBatch(b, totals[b.ID]))
+			items = append(items, resource.CountedBatchOf(b, totals[b.ID]))
 		}
 		return err
 	})

@@ -18,10 +18,6 @@ func (s *Server) routeContent(api *echo.Group) {
 	}
 }
 
-// contentPath is where the content of a completed upload is, relative to the API's root. It stays the same, while what
-// it leads to does not.
-func contentPath(upload uuid.UUID) string { return UploadsPath + "/" + upload.String() + "/content" }
-
 func (s *Server) getContent(c echo.Context) error { return s.lead(c, 0) }
 
 func (s *Server) getThumbnail(c echo.Context) error {

@@ -62,7 +62,7 @@ func (s *Server) postForm(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	j, err := s.readUpload(ctx, id)
+	j, err := s.reader.Upload(ctx, id)
 	if err != nil {
 		return err
 	}

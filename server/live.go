@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/tus/tusd/v2/pkg/handler"
 
+	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -55,10 +56,10 @@ var (
 // over one connection, and reads them once for all listeners of a tenant.
 type hub struct {
 	EventsConfig
-	db       *storage.DB
-	describe func(context.Context, []storage.Upload, []storage.Derivative) ([]uploadJSON, error)
-	metrics  *liveMetrics
-	log      *slog.Logger
+	db      *storage.DB
+	reader  *resource.Reader
+	metrics *liveMetrics
+	log     *slog.Logger
 
 	opened chan *room
 
@@ -68,9 +69,9 @@ type hub struct {
 	streams sync.WaitGroup
 }
 
-func newHub(c EventsConfig, p Parts) *hub {
+func newHub(c EventsConfig, p Parts, reader *resource.Reader) *hub {
 	return &hub{
-		EventsConfig: c, db: p.DB, metrics: p.Metrics.live, log: p.Log,
+		EventsConfig: c, db: p.DB, reader: reader, metrics: p.Metrics.live, log: p.Log,
 		opened: make(chan *room), rooms: make(map[uuid.UUID]*room),
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -52,27 +53,7 @@ func newMessage(event string, data any) (*message, error) {
 
 // readUploads makes messages of the uploads that read returns.
 func (h *hub) readUploads(ctx context.Context, read func(context.Context, storage.Tx) ([]storage.Upload, error)) ([]*message, error) {
-	var us []storage.Upload
-	var ds []storage.Derivative
-	err := h.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if us, err = read(ctx, tx); err != nil || len(us) == 0 {
-			return err
-		}
-		var ids []uuid.UUID
-		for _, u := range us {
-			if u.Status == storage.Completed {
-				ids = append(ids, u.ID)
-			}
-		}
-		if len(ids) > 0 {
-			ds, err = tx.Derivatives(ctx, ids...)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	items, err := h.describe(ctx, us, ds)
+	us, items, err := h.reader.Uploads(ctx, read)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +91,7 @@ func countBatches(ctx context.Context, tx storage.Tx, bs []storage.Batch) ([]*me
 	}
 	ms := make([]*message, len(bs))
 	for i, b := range bs {
-		if ms[i], err = newMessage(eventBatch, countBatch(b, totals[b.ID])); err != nil {
+		if ms[i], err = newMessage(eventBatch, resource.CountedBatchOf(b, totals[b.ID])); err != nil {
 			return nil, err
 		}
 		ms[i].batch, ms[i].label, ms[i].project, ms[i].user = b.ID, b.Label(), b.Project, b.UserID

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/server/resource"
 )
 
 func (s *Server) routeQuarantine(api *echo.Group) {
@@ -19,38 +19,17 @@ func (s *Server) routeQuarantine(api *echo.Group) {
 	api.DELETE("/admin/quarantine/:id", s.eraseQuarantined)
 }
 
-// scanJSON is what the virus scanner said of an upload, the last time that it was asked.
-type scanJSON struct {
-	Verdict    storage.ScanVerdict `json:"verdict"`
-	Signature  *string             `json:"signature"`
-	ScannedAt  *time.Time          `json:"scanned_at"`
-	Engine     *string             `json:"engine"`
-	Signatures *int64              `json:"signatures"` // the version of the scanner's daily database
-	SignedAt   *time.Time          `json:"signed_at"`
-	ReleasedAt *time.Time          `json:"released_at"` // when an admin let it out of quarantine last
-}
-
-func describeScan(s storage.Scanned) *scanJSON {
-	if s.ScanVerdict == nil {
-		return nil
-	}
-	return &scanJSON{
-		Verdict: *s.ScanVerdict, Signature: s.ScanSignature, ScannedAt: s.ScannedAt, Engine: s.ScanEngine,
-		Signatures: s.ScanSignatures, SignedAt: s.ScanSignedAt, ReleasedAt: s.ReleasedAt,
-	}
-}
-
 // quarantinedJSON is an upload in quarantine as admins are told of it. Nothing in it leads to its content.
 type quarantinedJSON struct {
-	ID         uuid.UUID    `json:"id"`
-	Project    string       `json:"project"`
-	BatchID    *uuid.UUID   `json:"batch_id"`
-	User       string       `json:"user"`
-	Filename   *string      `json:"filename"`
-	Size       int64        `json:"size"`
-	UploadedAt *time.Time   `json:"uploaded_at"`
-	Failure    *failureJSON `json:"failure"`
-	Scan       *scanJSON    `json:"scan"`
+	ID         uuid.UUID         `json:"id"`
+	Project    string            `json:"project"`
+	BatchID    *uuid.UUID        `json:"batch_id"`
+	User       string            `json:"user"`
+	Filename   *string           `json:"filename"`
+	Size       int64             `json:"size"`
+	UploadedAt *time.Time        `json:"uploaded_at"`
+	Failure    *resource.Failure `json:"failure"`
+	Scan       *resource.Scan    `json:"scan"`
 }
 
 func (s *Server) listQuarantine(c echo.Context) error {
@@ -72,7 +51,7 @@ func (s *Server) listQuarantine(c echo.Context) error {
 	for i, u := range found {
 		items[i] = quarantinedJSON{
 			ID: u.ID, Project: u.Project, BatchID: u.BatchID, User: u.UserID, Filename: u.Filename, Size: u.Size,
-			UploadedAt: u.UploadedAt, Failure: describeFailure(u), Scan: describeScan(u.Scanned),
+			UploadedAt: u.UploadedAt, Failure: resource.FailureOf(u), Scan: resource.ScanOf(u.Scanned),
 		}
 	}
 	var next *uuid.UUID
@@ -107,7 +86,7 @@ func (s *Server) releaseQuarantined(c echo.Context) error {
 	if err := s.Quarantine.Release(ctx, id, body.Reason); err != nil {
 		return err
 	}
-	answer, err := s.readUpload(ctx, id)
+	answer, err := s.reader.Upload(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -96,14 +97,15 @@ type Server struct {
 	slots   Slots
 	maxima  sync.Map // of uploads at a time, by tenant
 	hub     *hub
+	reader  *resource.Reader
 }
 
 // New wires the routes.
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
 	s.handler = s.traced(s.crossOrigin(s.echo))
-	s.hub = newHub(c.Events, p)
-	s.hub.describe = s.describeAll
+	s.reader = &resource.Reader{DB: p.DB, Store: p.Store, Bucket: p.Bucket, Log: p.Log}
+	s.hub = newHub(c.Events, p, s.reader)
 	tus, tusOptions, err := s.newTus()
 	if err != nil {
 		return nil, err

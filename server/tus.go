@@ -14,11 +14,12 @@ import (
 	"golang.org/x/exp/slog"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage/object"
 )
 
-// UploadsPath is where uploads live: tus writes them, GET reads their state.
-const UploadsPath = "/api/uploads"
+// UploadsPath is [resource.UploadsPath].
+const UploadsPath = resource.UploadsPath
 
 const tusVersion = "1.0.0"
 
