@@ -25,7 +25,6 @@ const (
 	KindExpired          Kind = "expired"
 	KindMissingJob       Kind = "missing_job"
 	KindDeadJob          Kind = "dead_job"
-	KindMissingLetter    Kind = "missing_letter"
 	KindUnownedTail      Kind = "unowned_tail"
 	KindUnownedMultipart Kind = "unowned_multipart"
 	KindUnownedObject    Kind = "unowned_object"
@@ -34,8 +33,6 @@ const (
 	KindLostObject       Kind = "lost_object"
 	KindLostDerivative   Kind = "lost_derivative"
 	KindQuotaDrift       Kind = "quota_drift"
-	KindUnfiledUploads   Kind = "unfiled_uploads"
-	KindUnsettledBatch   Kind = "unsettled_batch"
 )
 
 // A check is one kind of disorder: where it is looked for, and how it is repaired. A repair acts on what it makes sure of
@@ -54,9 +51,6 @@ func (r *Reconciler) quick(ctx context.Context) []check {
 		{KindExpired, "expire it", r.uploads(ctx, KindExpired, storage.Idle, r.Expiry), r.expire},
 		{KindMissingJob, "enqueue its processing", r.uploads(ctx, KindMissingJob, storage.WithoutJob, r.StuckGrace), r.enqueue},
 		{KindDeadJob, "fail it", r.uploads(ctx, KindDeadJob, storage.DeadJob, r.StuckGrace), r.bury},
-		{KindMissingLetter, "write its dead letter", r.uploads(ctx, KindMissingLetter, storage.Unlettered, r.StuckGrace), r.writeLetter},
-		{KindUnfiledUploads, "file them in a batch", r.labels(ctx), r.fileLabel},
-		{KindUnsettledBatch, "end it", r.unsettled(ctx), r.settleBatch},
 		{KindUnownedTail, "delete what is nobody's", r.uploads(ctx, KindUnownedTail, storage.UnownedTail, r.StuckGrace), r.dropTail},
 		{KindUnownedMultipart, "abort it", r.multiparts(ctx), r.abort},
 		{KindUnknownMultipart, "abort it", nil, r.deleteUnknown}, // by the listing of the one before
@@ -114,12 +108,10 @@ type Finding struct {
 	Kind        Kind
 	Tenant      uuid.UUID
 	Upload      uuid.UUID // the zero id where the finding is of no upload
-	Batch       uuid.UUID // the zero id where the finding is of no batch
 	Key         string    // in S3; "" where it is of rows alone
 	MultipartID string    // of the multipart upload under the key
 	Detail      string    // to a person
-	label       storage.Label
-	leave       decision // why it is not to be repaired; "" to repair it
+	leave       decision  // why it is not to be repaired; "" to repair it
 }
 
 // A decision is why something is left as it is, to a person.
@@ -249,9 +241,6 @@ func (r *Reconciler) log(ctx context.Context, res Result) {
 		slog.String("kind", string(res.Kind)), slog.String("outcome", string(res.Outcome)),
 		slog.String("tenant_id", res.Tenant.String()), slog.String("upload_id", res.Upload.String()),
 	}
-	if res.Batch != uuid.Nil {
-		attrs = append(attrs, slog.String("batch_id", res.Batch.String()))
-	}
 	if res.Key != "" {
 		attrs = append(attrs, slog.String("key", res.Key))
 	}
@@ -269,6 +258,15 @@ func (r *Reconciler) logOpen(ctx context.Context, t tally) {
 		}
 		r.Log.LogAttrs(ctx, level, "not repaired", slog.String("kind", string(kind)), slog.Int("findings", n))
 	}
+}
+
+// forgetAnswers sweeps what was kept for requests that are repeated. It finds nothing that should not be.
+func (r *Reconciler) forgetAnswers(ctx context.Context) error {
+	if r.DryRun {
+		return nil
+	}
+	_, err := r.DB.ForgetAnswers(ctx)
+	return err
 }
 
 func asOperator(ctx context.Context, id uuid.UUID) context.Context {

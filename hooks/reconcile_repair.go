@@ -109,19 +109,6 @@ func (r *Reconciler) bury(ctx context.Context, f Finding) error {
 	return err
 }
 
-func (r *Reconciler) writeLetter(ctx context.Context, f Finding) error {
-	return r.repaired(ctx, f, func(tx storage.Tx) error {
-		if err := tx.Confirm(ctx, f.Upload, storage.Unlettered, r.StuckGrace); err != nil {
-			return err
-		}
-		u, err := tx.Upload(ctx, f.Upload)
-		if err != nil {
-			return err
-		}
-		return processing.WriteMissingLetter(ctx, tx, u)
-	})
-}
-
 func (r *Reconciler) dropTail(ctx context.Context, f Finding) error {
 	return r.underLease(ctx, f, func(ctx context.Context) error {
 		return r.repaired(ctx, f, func(tx storage.Tx) error { return tx.DropUnownedTail(ctx, f.Upload) })

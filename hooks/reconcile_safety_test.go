@@ -92,12 +92,11 @@ func TestReconcileDryRun(t *testing.T) {
 	}
 }
 
-// What is younger than the grace is not touched, whatever it is. Quota and batches are looked at in one moment and need none.
+// What is younger than the grace is not touched, whatever it is. Quota is looked at in one moment and needs none.
 func TestReconcileLeavesTheYoung(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	y.plantAll(t)
-	y.exec(t, `update uploads set updated_at = now() where updated_at < now() - interval '1 hour'`) // what was planted as old
 	y.r.Expiry, y.r.StuckGrace, y.r.OrphanGrace = 2*time.Hour, time.Hour, time.Hour
 	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, needNoLease) {
 		t.Errorf("found %v", got)
@@ -105,7 +104,7 @@ func TestReconcileLeavesTheYoung(t *testing.T) {
 }
 
 // needNoLease are repaired in rows that no lease guards.
-var needNoLease = []hooks.Kind{hooks.KindQuotaDrift, hooks.KindUnfiledUploads, hooks.KindUnsettledBatch}
+var needNoLease = []hooks.Kind{hooks.KindQuotaDrift}
 
 // Another process holds the leases of all that is in disorder: nothing of theirs is touched, and the holder is not asked to
 // let go. Once they are free, all is repaired.

@@ -249,7 +249,6 @@ func (y *yard) disorders() map[hooks.Kind]func(t *testing.T) planted {
 		hooks.KindExpired:          y.idle,
 		hooks.KindMissingJob:       y.withoutJob,
 		hooks.KindDeadJob:          y.deadJob,
-		hooks.KindMissingLetter:    y.withoutLetter,
 		hooks.KindUnownedTail:      y.orphanTail,
 		hooks.KindUnownedMultipart: y.orphanMultipart,
 		hooks.KindUnownedObject:    y.orphanObject,
@@ -258,8 +257,6 @@ func (y *yard) disorders() map[hooks.Kind]func(t *testing.T) planted {
 		hooks.KindLostObject:       y.lostObject,
 		hooks.KindLostDerivative:   y.lostDerivative,
 		hooks.KindQuotaDrift:       y.drift,
-		hooks.KindUnfiledUploads:   y.unfiled,
-		hooks.KindUnsettledBatch:   y.unsettled,
 	}
 }
 
@@ -353,21 +350,7 @@ func (y *yard) deadJob(t *testing.T) planted {
 	}}
 }
 
-// A worker of the release before buried it, and River keeps its job no more.
-func (y *yard) withoutLetter(t *testing.T) planted {
-	id, key := y.finish(t)
-	must(t, y.Worker.InTenant(y.ctx, func(tx storage.Tx) error { return tx.Fail(y.ctx, id, processing.DeadLetter()) }))
-	y.exec(t, `delete from river_job where args->>'upload_id' = $1`, id.String())
-	y.exec(t, `update uploads set updated_at = '2026-05-05' where id = $1`, id)
-	return planted{upload: id, repaired: func(t *testing.T) {
-		if d := y.letterOf(t, y.ctx, id); d.State != storage.LetterOpen || d.Job != nil || d.DiedAt.Year() != 2026 || d.DiedAt.Month() != time.May {
-			t.Errorf("got %+v", d)
-		}
-		y.wantObject(t, key, true)
-	}}
-}
-
-// An earlier build wrote a part and forgot the tail.
+// A part holds bytes that a tail holds as well.
 func (y *yard) orphanTail(t *testing.T) planted {
 	id, _ := y.begin(t)
 	y.exec(t, `insert into tails values ($1, $2, 3, '34'), ($1, $2, 5, '56')`, y.tenant, id)

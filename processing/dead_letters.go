@@ -46,24 +46,6 @@ func BuryLost(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 	return Bury(ctx, tx, job, Args{TenantID: tx.Tenant, UploadID: upload}, "", cause)
 }
 
-// WriteMissingLetter writes the dead letter of an upload that was buried without one, by the release before. It says
-// what is known of it: after [keepDead] the job is not there any more.
-func WriteMissingLetter(ctx context.Context, tx storage.Tx, u storage.Upload) error {
-	job, cause, err := lostJob(ctx, tx, u.ID)
-	if errors.Is(err, storage.ErrNotFound) {
-		job, cause = &rivertype.JobRow{Kind: Args{}.Kind(), Attempt: MaxAttempts}, errors.New("its job is not there any more, and nobody kept the error")
-	} else if err != nil {
-		return err
-	}
-	ctx = inTraceOf(ctx, job)
-	d, err := deathOf(ctx, tx, job, u.ID, "", cause)
-	if err != nil {
-		return err
-	}
-	d.At = u.UpdatedAt
-	return tx.WriteLetter(ctx, u.ID, d)
-}
-
 func lostJob(ctx context.Context, tx storage.Tx, upload uuid.UUID) (job *rivertype.JobRow, cause error, err error) {
 	j, err := tx.LostJob(ctx, upload)
 	if err != nil {

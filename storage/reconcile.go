@@ -41,10 +41,6 @@ const (
 	DeadJob Disorder = `u.status in ('uploaded', 'processing') and u.updated_at <= now() - $1::interval
 		and exists (` + jobs + ` and j.state in ('discarded', 'cancelled'))
 		and not exists (` + jobs + ` and j.state not in ('discarded', 'cancelled', 'completed'))`
-	// Unlettered is dead without a letter that says why: it died before there were any, or a worker of the release before
-	// buried it.
-	Unlettered Disorder = `u.status = 'failed' and u.failure_reason = 'dead_lettered' and u.updated_at <= now() - $1::interval
-		and not exists (select from dead_letters d where d.tenant_id = u.tenant_id and d.upload_id = u.id and d.retried_at is null)`
 )
 
 const unownedTail = `(u.status not in ('pending', 'uploading') or t.start < c.received - c.tail_size or t.start >= c.received)`

@@ -93,9 +93,6 @@ func (p *report) line(r hooks.Result) {
 	if r.Upload != uuid.Nil {
 		fmt.Fprintf(p.to, " upload %s", r.Upload)
 	}
-	if r.Batch != uuid.Nil {
-		fmt.Fprintf(p.to, " batch %s", r.Batch)
-	}
 	if r.Key != "" {
 		fmt.Fprintf(p.to, " key %s", r.Key)
 	}
@@ -124,12 +121,11 @@ func (p *report) lineJSON(r hooks.Result) {
 		Plan        string        `json:"plan,omitempty"`
 		Tenant      uuid.UUID     `json:"tenant_id"`
 		Upload      uuid.UUID     `json:"upload_id,omitzero"`
-		Batch       uuid.UUID     `json:"batch_id,omitzero"`
 		Key         string        `json:"key,omitempty"`
 		MultipartID string        `json:"multipart_id,omitempty"`
 		Detail      string        `json:"detail,omitempty"`
 		Reason      string        `json:"reason,omitempty"`
-	}{Kind: r.Kind, Outcome: r.Outcome, Plan: r.Plan, Tenant: r.Tenant, Upload: r.Upload, Batch: r.Batch, Key: r.Key, MultipartID: r.MultipartID, Detail: r.Detail}
+	}{Kind: r.Kind, Outcome: r.Outcome, Plan: r.Plan, Tenant: r.Tenant, Upload: r.Upload, Key: r.Key, MultipartID: r.MultipartID, Detail: r.Detail}
 	if r.Reason != nil {
 		line.Reason = r.Reason.Error()
 	}
