@@ -1,66 +1,10 @@
 // Command tramo-dev runs all of Tramo on one machine: a private Postgres, an S3 server, clamd, tramo serve and
-// tramo-worker. It is for a laptop and for trying things out; it refuses to be a deployment.
+// tramo-worker. It is for development and for trying Tramo out, not for deployment.
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
-
-	"github.com/alecthomas/kong"
+	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/tramo/tramo/cmd/internal/dev"
 )
 
-func main() {
-	var cfg config
-	kong.Parse(&cfg,
-		kong.Name("tramo-dev"),
-		kong.Description("Runs all of Tramo on this machine: Postgres, S3, clamd, tramo serve and tramo-worker. "+
-			"Each of TRAMO_DATABASE_URL, TRAMO_S3_ENDPOINT or TRAMO_S3_BUCKET, and TRAMO_CLAMD replaces one part by yours. "+
-			"Variables of tramo serve and tramo-worker that are not listed here reach them too."),
-		kong.UsageOnError(),
-	)
-	if err := run(cfg); err != nil {
-		fmt.Fprintln(os.Stderr, "tramo-dev:", err)
-		os.Exit(1)
-	}
-}
-
-// run returns nil after Ctrl-C.
-func run(cfg config) error {
-	if err := cfg.Validate(); err != nil {
-		return err
-	}
-	lock, err := lockDir(cfg.Dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	stopOnSignal(cancel)
-
-	s := newStack(cfg)
-	err = s.run(ctx)
-	if ctx.Err() != nil {
-		err = nil // the person's wish, not a mistake
-	}
-	return errors.Join(err, s.stop())
-}
-
-// stopOnSignal calls stop on the first signal. The second ends the process at once, and with it, by their
-// parent-death signals, all its children.
-func stopOnSignal(stop func()) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	go func() {
-		<-signals
-		fmt.Fprintln(os.Stderr, "\nstopping; once more to stop at once")
-		stop()
-		<-signals
-		os.Exit(130)
-	}()
-}
+func main() { cli.Main(dev.Program()) }

@@ -17,12 +17,18 @@ import (
 	"github.com/tramo/tramo/processing/mediatype"
 )
 
-// Main runs the command that the arguments name in the grammar, until it ends or the process is told to by
-// SIGINT or SIGTERM, and exits.
-func Main(grammar any, name, description string) {
+// A Program is what a command line may say to one.
+type Program struct {
+	Name        string
+	Description string
+	Grammar     any // pointer to a struct, as kong takes it
+}
+
+// Main runs the command that the arguments name, until it ends or SIGINT or SIGTERM stops it, and exits.
+func Main(p Program) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	var mistakes Mistakes
-	parser := kong.Must(grammar, kong.Name(name), kong.Description(description), kong.DefaultEnvars("TRAMO"), kong.Vars{"types": mediatype.Accepted},
+	parser := kong.Must(p.Grammar, kong.Name(p.Name), kong.Description(p.Description), kong.DefaultEnvars("TRAMO"), kong.Vars{"types": mediatype.Accepted},
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Bind(&mistakes), kong.BindTo(ctx, (*context.Context)(nil)))
 	mistakes.readEnvironment(parser.Model)
@@ -31,7 +37,7 @@ func Main(grammar any, name, description string) {
 	err = command.Run()
 	stop()
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", p.Name, err)
 		os.Exit(1)
 	}
 }

@@ -1,0 +1,201 @@
+package dev
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type config struct {
+	Dir string `env:"TRAMO_DEV_DIR" default:".tramo" help:"Where everything is kept: rows, objects, secrets. (${default})"`
+
+	Listen          string `env:"TRAMO_LISTEN" default:"127.0.0.1:8080" help:"Where the page and the API listen. (${default})"`
+	OpsListen       string `env:"TRAMO_OPS_LISTEN" default:"127.0.0.1:9090" help:"Where the server's probes and metrics listen. (${default})"`
+	WorkerOpsListen string `env:"TRAMO_DEV_WORKER_OPS_LISTEN" default:"127.0.0.1:9091" help:"Where the worker's probes and metrics listen. (${default})"`
+	PublicURL       string `env:"TRAMO_PUBLIC_URL" help:"Where clients reach the server. (what each request says as Host, so that a phone may come by another address)"`
+
+	DatabaseURL string `env:"TRAMO_DATABASE_URL" help:"A superuser's postgres:// URL of a database to use instead of a private one. The roles tramo_api and tramo_worker, which belong to the whole server, get the passwords in TRAMO_API_PASSWORD and TRAMO_WORKER_PASSWORD, or new ones: do not point this at a server that another Tramo uses."`
+	S3Endpoint  string `env:"TRAMO_S3_ENDPOINT" help:"The URL of an S3 server to use instead of a private one. Credentials are read from the AWS SDK's variables."`
+	S3Bucket    string `env:"TRAMO_S3_BUCKET" help:"The bucket there; without an endpoint, a bucket of AWS."`
+	S3Listen    string `env:"TRAMO_DEV_S3_LISTEN" help:"Where the private S3 server listens. (a free port, remembered)"`
+	Clamd       string `env:"TRAMO_CLAMD" help:"unix:/path or tcp://host:port of a clamd to use instead of a private one."`
+
+	JWTSecret      string `env:"TRAMO_JWT_SECRET" help:"The secret that signs tokens. (generated, remembered)"`
+	JWKSURL        string `env:"TRAMO_JWKS_URL" help:"An identity provider's keys, instead of a secret. There is no demo token then."`
+	ReceiptKeyFile string `env:"TRAMO_RECEIPT_KEY_FILE" help:"The private key that signs receipts. (generated, remembered)"`
+	WebhookKey     string `env:"TRAMO_WEBHOOK_KEY" help:"The secret that encrypts those of webhooks. (generated, remembered)"`
+
+	LogFormat string `env:"TRAMO_LOG_FORMAT" default:"text" help:"text or json. (${default})"`
+}
+
+func (c *config) ownDatabase() bool { return c.DatabaseURL == "" }
+func (c *config) ownS3() bool       { return c.S3Endpoint == "" && c.S3Bucket == "" }
+func (c *config) ownClamd() bool    { return c.Clamd == "" }
+func (c *config) signsTokens() bool { return c.JWTSecret != "" || c.JWKSURL == "" }
+
+// Validate makes paths absolute, fills what follows from other fields, and reports every mistake at once.
+func (c *config) Validate() error {
+	var errs []error
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		errs = append(errs, fmt.Errorf("TRAMO_DEV_DIR: %w", err))
+	}
+	for name, addr := range map[string]string{
+		"TRAMO_LISTEN": c.Listen, "TRAMO_OPS_LISTEN": c.OpsListen,
+		"TRAMO_DEV_WORKER_OPS_LISTEN": c.WorkerOpsListen, "TRAMO_DEV_S3_LISTEN": c.S3Listen,
+	} {
+		if _, _, err := net.SplitHostPort(addr); err != nil && addr != "" {
+			errs = append(errs, fmt.Errorf("%s=%s: give host:port, such as 127.0.0.1:8080", name, addr))
+		}
+	}
+	if c.DatabaseURL != "" {
+		u, err := url.Parse(c.DatabaseURL)
+		if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+			errs = append(errs, errors.New("TRAMO_DATABASE_URL: give a URL, postgres://user:password@host/database"))
+		}
+	}
+	if c.S3Endpoint != "" && c.S3Bucket == "" {
+		errs = append(errs, errors.New("TRAMO_S3_BUCKET: name the bucket to use at TRAMO_S3_ENDPOINT"))
+	}
+	if c.JWTSecret != "" && c.JWKSURL != "" {
+		errs = append(errs, errors.New("TRAMO_JWT_SECRET, TRAMO_JWKS_URL: give one of them"))
+	}
+	return errors.Join(errs...)
+}
+
+// page returns the page's address for the person at this machine.
+func (c *config) page() string {
+	if c.PublicURL != "" {
+		return strings.TrimSuffix(c.PublicURL, "/")
+	}
+	return localURL(c.Listen)
+}
+
+// localURL returns the address at which this machine reaches what listens on listen.
+func localURL(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "http://" + listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// lockDir makes dir and keeps a second tramo-dev out of it until the file is closed, by the kernel at the latest.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make TRAMO_DEV_DIR: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		pid, _ := os.ReadFile(f.Name()) // without it the message is only less precise
+		return nil, errors.Join(
+			fmt.Errorf("another tramo-dev (pid %s) runs on %s: stop it, or choose another directory with TRAMO_DEV_DIR", strings.TrimSpace(string(pid)), dir),
+			f.Close())
+	}
+	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func writePID(f *os.File) error {
+	_, err := fmt.Fprintln(f, os.Getpid())
+	return err
+}
+
+// secret returns the 64 hexadecimal digits kept under name in dir, and makes them up the first time.
+func secret(dir, name string) (string, error) {
+	return remember(dir, name, func() (string, error) {
+		b := make([]byte, 32)
+		rand.Read(b)
+		return hex.EncodeToString(b), nil
+	})
+}
+
+// receiptKey returns the name of the file in dir that keeps the private key which signs receipts, and makes it the first
+// time.
+func receiptKey(dir string) (string, error) {
+	const name = "receipt-key.pem"
+	_, err := remember(dir, name, func() (string, error) {
+		_, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			return "", err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), err
+	})
+	return filepath.Join(dir, name), err
+}
+
+// remember returns what is kept under name in dir; the first time, what first returns.
+func remember(dir, name string, first func() (string, error)) (string, error) {
+	path := filepath.Join(dir, name)
+	data, err := os.ReadFile(path)
+	if err == nil && len(data) > 0 {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	value, err := first()
+	if err != nil {
+		return "", err
+	}
+	return value, os.WriteFile(path, []byte(value+"\n"), 0o600)
+}
+
+// checkPorts reports every address that another program holds, by the variable that moves it.
+func (c *config) checkPorts() error {
+	var errs []error
+	for _, l := range []struct{ name, addr, other string }{
+		{"TRAMO_LISTEN", c.Listen, "127.0.0.1:8081"},
+		{"TRAMO_OPS_LISTEN", c.OpsListen, "127.0.0.1:9190"},
+		{"TRAMO_DEV_WORKER_OPS_LISTEN", c.WorkerOpsListen, "127.0.0.1:9191"},
+	} {
+		if err := awaitFree(l.addr); errors.Is(err, syscall.EADDRINUSE) {
+			errs = append(errs, fmt.Errorf("%s is in use by another program: stop that, or choose another address with %s, such as %s=%s",
+				l.addr, l.name, l.name, l.other))
+		} else if err != nil {
+			errs = append(errs, fmt.Errorf("%s=%s: %w", l.name, l.addr, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// awaitFree returns nil once addr can be listened on. The children of a tramo-dev that was killed a moment ago may
+// need that moment too.
+func awaitFree(addr string) error {
+	give := time.NewTimer(time.Second)
+	defer give.Stop()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l, err := net.Listen("tcp", addr)
+		if err == nil {
+			return l.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-give.C:
+			return err
+		}
+	}
+}

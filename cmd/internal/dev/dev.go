@@ -1,0 +1,58 @@
+// Package dev is the program tramo-dev: all of Tramo on one machine, started, watched and stopped.
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/tramo/tramo/cmd/internal/cli"
+)
+
+// Program is tramo-dev, for the command line.
+func Program() cli.Program {
+	return cli.Program{
+		Name:    "tramo-dev",
+		Grammar: new(config),
+		Description: "Runs all of Tramo on this machine: Postgres, S3, clamd, tramo serve and tramo-worker. " +
+			"Each of TRAMO_DATABASE_URL, TRAMO_S3_ENDPOINT or TRAMO_S3_BUCKET, and TRAMO_CLAMD replaces one part by yours. " +
+			"Variables of tramo serve and tramo-worker that are not listed here reach them too.",
+	}
+}
+
+// Run implements the command. It returns nil after Ctrl-C.
+func (cfg *config) Run() error {
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stopOnSignal(cancel)
+
+	s := newStack(*cfg)
+	err = s.run(ctx)
+	if ctx.Err() != nil {
+		err = nil // the person's wish, not a mistake
+	}
+	return errors.Join(err, s.stop())
+}
+
+// stopOnSignal calls stop on the first signal. The second ends the process at once, and with it, by their
+// parent-death signals, all its children.
+func stopOnSignal(stop func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		<-signals
+		fmt.Fprintln(os.Stderr, "\nstopping; once more to stop at once")
+		stop()
+		<-signals
+		os.Exit(130)
+	}()
+}

@@ -1,0 +1,132 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tramo/tramo/test/stack"
+)
+
+const (
+	demoTenant   = "demo"
+	demoTokenTTL = "720h"
+	readyTimeout = 60 * time.Second
+	// The server hands uploads over before it ends.
+	programGrace = 30 * time.Second
+)
+
+func (s *devStack) migrate(ctx context.Context) error {
+	return s.out.step("database schema", func() error {
+		if _, err := s.tramoRun(ctx, s.adminEnv, "migrate"); err != nil {
+			return err
+		}
+		_, err := s.tramoRun(ctx, s.workerEnv, "tenant", "add", demoTenant, "--if-missing")
+		return err
+	})
+}
+
+// demoToken returns "" if tokens come from somebody else's identity provider.
+func (s *devStack) demoToken(ctx context.Context) (string, error) {
+	if !s.cfg.signsTokens() {
+		return "", nil
+	}
+	token, err := s.tramoRun(ctx, s.workerEnv,
+		"token", "--tenant", demoTenant, "--user", "demo", "--role", "constructora", "--ttl", demoTokenTTL)
+	return strings.TrimSpace(token), err
+}
+
+// tramoRun runs tramo to its end and returns what it printed on its standard output.
+func (s *devStack) tramoRun(ctx context.Context, env []string, args ...string) (string, error) {
+	return stack.Run(ctx, stack.ProcessConfig{
+		Path: filepath.Join(s.tramo, "tramo"), Name: "tramo " + args[0], Args: args, Env: s.environ(env),
+	})
+}
+
+// startPrograms starts the server and the worker and returns once both are ready.
+func (s *devStack) startPrograms(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	programs := []*program{
+		{ops: localURL(s.cfg.WorkerOpsListen), cfg: stack.ProcessConfig{
+			Path: filepath.Join(s.tramo, "tramo-worker"), Name: "tramo-worker",
+			Env: s.environ(s.workerEnv), Log: s.out.prefixed("worker"), Grace: programGrace,
+		}},
+		{ops: localURL(s.cfg.OpsListen), cfg: stack.ProcessConfig{
+			Path: filepath.Join(s.tramo, "tramo"), Args: []string{"serve"}, Name: "tramo serve",
+			Env: s.environ(s.serveEnv), Log: s.out.prefixed("serve "), Grace: programGrace,
+		}},
+	}
+	for _, p := range programs {
+		if err := p.start(); err != nil {
+			return err
+		}
+		s.add(&service{name: p.cfg.Name, exited: p.exited, restart: p.restart, stop: p.stop})
+	}
+	for _, p := range programs {
+		if err := s.out.step(p.cfg.Name, func() error { return p.awaitReady(ctx, s.out) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// environ returns our environment for a program, env in it. With an S3 server of our own no AWS variable of this
+// shell may point elsewhere; TRAMO_DEV_ ones are ours alone.
+func (s *devStack) environ(env []string) []string {
+	set := slices.Concat(s.extraEnv, env)
+	inherited := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return strings.HasPrefix(name, "TRAMO_DEV_") ||
+			s.ownS3 && strings.HasPrefix(name, "AWS_") ||
+			slices.ContainsFunc(set, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+	})
+	return append(inherited, set...)
+}
+
+// program is one of ours, which can be started again.
+type program struct {
+	cfg     stack.ProcessConfig
+	ops     string // URL of its operations listener
+	process *stack.Process
+}
+
+func (p *program) start() (err error) {
+	p.process, err = stack.Start(p.cfg)
+	return err
+}
+
+func (p *program) restart(context.Context) error { return p.start() }
+
+func (p *program) exited() <-chan struct{} { return p.process.Exited() }
+
+func (p *program) stop() error { return p.process.Stop() }
+
+// awaitReady prints what the program says it lacks, whenever that changes.
+func (p *program) awaitReady(ctx context.Context, out *console) error {
+	const patience = 2 * time.Second
+	began, said := time.Now(), ""
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := stack.Probe(ctx, p.ops+"/readyz")
+		if err == nil {
+			return nil
+		}
+		if why := err.Error(); why != said && time.Since(began) > patience {
+			said = why
+			out.printf("  waiting for %s: %s", p.cfg.Name, why)
+		}
+		select {
+		case <-p.exited():
+			return errors.New("it ended; the reason stands above")
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package dev
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	firstPause = 500 * time.Millisecond
+	maxPause   = 30 * time.Second
+	// What ran this long was well; its next pause is short again.
+	wellAfter = time.Minute
+)
+
+// service is something that runs until it is stopped, and is started again when it ends before.
+type service struct {
+	name    string
+	exited  func() <-chan struct{}
+	restart func(context.Context) error
+	stop    func() error
+}
+
+// supervise restarts the service whenever it ends, with growing pauses, until ctx ends.
+func (s *service) supervise(ctx context.Context, out *console) {
+	pause := firstPause
+	for {
+		began := time.Now()
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.exited():
+		}
+		if time.Since(began) > wellAfter {
+			pause = firstPause
+		}
+		for {
+			out.printf("%s has ended by itself; starting it again in %s", s.name, pause)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, maxPause)
+			err := s.restart(ctx)
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			out.printf("%s: %v", s.name, err)
+		}
+	}
+}

@@ -1,0 +1,324 @@
+package tramo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+type jobsCommand struct {
+	List    jobsListCommand    `cmd:"" help:"List dead letters: uploads whose processing was given up."`
+	Retry   jobsRetryCommand   `cmd:"" help:"Have uploads processed again whose dead letters are named."`
+	Discard jobsDiscardCommand `cmd:"" help:"Let dead letters rest: their uploads stay failed, and they are not listed any more."`
+}
+
+// letterFilter says which dead letters are meant, over all tenants.
+type letterFilter struct {
+	Tenant string    `env:"-" placeholder:"NAME" help:"Only this tenant's: its name or its id."`
+	Step   string    `env:"-" help:"Only of what failed at this step, such as scan."`
+	Since  sinceTime `env:"-" placeholder:"WHEN" help:"Only what died since then: a time such as 2026-11-20T00:00:00Z, or so long ago, such as 24h."`
+}
+
+// none reports whether the filter lets everything through.
+func (f letterFilter) none() bool { return f == letterFilter{} }
+
+// sinceTime is a time, written as such or as how long ago it was.
+type sinceTime struct{ time.Time }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *sinceTime) UnmarshalText(text []byte) (err error) {
+	if ago, err := time.ParseDuration(string(text)); err == nil && ago >= 0 {
+		s.Time = time.Now().Add(-ago)
+		return nil
+	}
+	if s.Time, err = time.Parse(time.RFC3339, string(text)); err != nil {
+		return fmt.Errorf("%q is neither a time such as 2026-11-20T00:00:00Z nor a duration such as 24h", text)
+	}
+	return nil
+}
+
+// lettersAtOnce is how many dead letters are read at a time.
+const lettersAtOnce = 500
+
+// each calls do with all letters that the filter and the state match, newest first.
+func (f letterFilter) each(ctx context.Context, db *storage.DB, state storage.LetterState, do func(storage.DeadLetter) error) error {
+	owner, err := f.tenantID(ctx, db)
+	if err != nil {
+		return err
+	}
+	page := storage.LetterPage{Limit: lettersAtOnce, State: state, Step: f.Step, Since: f.Since.Time}
+	for {
+		found, err := db.DeadLetters(ctx, owner, page)
+		if err != nil {
+			return err
+		}
+		for _, d := range found {
+			if err := do(d); err != nil {
+				return err
+			}
+			page.Before = d.ID
+		}
+		if len(found) < lettersAtOnce {
+			return nil
+		}
+	}
+}
+
+// tenantID is the one named, or the zero id for all.
+func (f letterFilter) tenantID(ctx context.Context, db *storage.DB) (uuid.UUID, error) {
+	if f.Tenant == "" {
+		return uuid.Nil, nil
+	}
+	all, err := db.Tenants(ctx)
+	if err != nil {
+		return uuid.Nil, err
+	}
+	for _, t := range all {
+		if t.Name == f.Tenant || t.ID.String() == f.Tenant {
+			return t.ID, nil
+		}
+	}
+	return uuid.Nil, fmt.Errorf("there is no tenant %q", f.Tenant)
+}
+
+type jobsListCommand struct {
+	cli.Database
+	letterFilter
+	State string `env:"-" default:"open" enum:"open,retried,discarded,settled,all" help:"Only those in this state: open, retried, discarded, settled or all."`
+	JSON  bool   `name:"json" env:"-" help:"Print one JSON object a line, with the whole error."`
+}
+
+// Run implements the command.
+func (c *jobsListCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	db, err := openAsOperator(ctx, c.Database, m)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	state := storage.LetterState(c.State)
+	if c.State == "all" {
+		state = ""
+	}
+	out := newLetterList(os.Stdout, c.JSON)
+	if err := c.each(ctx, db, state, out.line); err != nil {
+		return err
+	}
+	return out.end()
+}
+
+// A letterList prints dead letters to a person, or to a program.
+type letterList struct {
+	json  *json.Encoder // nil for a person
+	table *tabwriter.Writer
+	to    io.Writer
+	n     int
+}
+
+func newLetterList(to io.Writer, asJSON bool) *letterList {
+	if asJSON {
+		return &letterList{to: to, json: json.NewEncoder(to)}
+	}
+	return &letterList{to: to, table: tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)}
+}
+
+func (l *letterList) line(d storage.DeadLetter) error {
+	l.n++
+	if l.json != nil {
+		return l.json.Encode(letterLine(d))
+	}
+	if l.n == 1 {
+		fmt.Fprintln(l.table, "ID\tTENANT\tUPLOAD\tDIED\tSTATE\tSTEP\tATTEMPTS\tERROR")
+	}
+	fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", d.ID, d.Tenant, d.Upload, d.DiedAt.UTC().Format(time.RFC3339), d.State, d.Step,
+		d.Attempts, short(d.Error))
+	return nil
+}
+
+func (l *letterList) end() error {
+	if l.json != nil {
+		return nil
+	}
+	if l.n == 0 {
+		fmt.Fprintln(l.to, "There are no dead letters.")
+	}
+	return l.table.Flush()
+}
+
+// letterLine is a dead letter to a program.
+func letterLine(d storage.DeadLetter) any {
+	return struct {
+		Tenant      uuid.UUID           `json:"tenant_id"`
+		ID          uuid.UUID           `json:"id"`
+		Upload      uuid.UUID           `json:"upload_id"`
+		State       storage.LetterState `json:"state"`
+		Kind        string              `json:"kind"`
+		Step        string              `json:"step"`
+		Error       string              `json:"error"`
+		Attempts    int                 `json:"attempts"`
+		Job         *int64              `json:"job_id"`
+		TraceID     *string             `json:"trace_id"`
+		DiedAt      time.Time           `json:"died_at"`
+		RetriedAt   *time.Time          `json:"retried_at"`
+		RetriedBy   *string             `json:"retried_by"`
+		DiscardedAt *time.Time          `json:"discarded_at"`
+		DiscardedBy *string             `json:"discarded_by"`
+	}(d)
+}
+
+// short is an error's beginning, on one line, without what would move a terminal's cursor.
+func short(s string) string {
+	const most = 100 // runes
+	line := []rune(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }), " "))
+	if len(line) > most {
+		return string(line[:most-1]) + "…"
+	}
+	return string(line)
+}
+
+// letterChoice names dead letters one by one, or all that a filter matches.
+type letterChoice struct {
+	cli.Database
+	cli.Log
+	letterFilter
+	IDs    []uuid.UUID `arg:"" optional:"" name:"id" help:"Ids of dead letters, as 'tramo jobs list' prints them."`
+	All    bool        `env:"-" help:"All open ones, or those that --tenant, --step and --since leave of them."`
+	DryRun bool        `env:"-" help:"Only print which."`
+}
+
+var errChoice = errors.New("name dead letters by their ids, or say --all, which takes --tenant, --step and --since")
+
+func (c *letterChoice) validate() error {
+	if c.All == (len(c.IDs) > 0) || !c.All && !c.none() {
+		return errChoice
+	}
+	return nil
+}
+
+// letterWork is what a command does about each letter.
+type letterWork struct {
+	does, did string // to a person: it "would retry", it "retried"
+	do        func(context.Context, uuid.UUID) error
+}
+
+// run does the work, and says of each letter what became of it. One that could not be worked on is no reason to leave the
+// others, but makes the command fail.
+func (c *letterChoice) run(ctx context.Context, m *cli.Mistakes, w func(*hooks.DeadLetters) letterWork) error {
+	m.Check("ID, --all", c.validate())
+	log := c.Logger(m)
+	db, err := openAsOperator(ctx, c.Database, m)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	queue, err := processing.NewQueue(db, log)
+	if err != nil {
+		return err
+	}
+	work := w(&hooks.DeadLetters{DB: db, Queue: queue, Uploads: hooks.NewMetrics(prometheus.NewRegistry()), Log: log})
+	chosen, unknown, err := c.chosen(ctx, db)
+	if err != nil {
+		return err
+	}
+	failed := len(unknown)
+	for _, id := range unknown {
+		fmt.Fprintf(os.Stdout, "%s: there is no such dead letter\n", id)
+	}
+	done := 0
+	for _, d := range chosen {
+		if c.DryRun {
+			fmt.Fprintf(os.Stdout, "%s: would %s upload %s of tenant %s\n", d.ID, work.does, d.Upload, d.Tenant)
+			continue
+		}
+		if err := work.do(asOperator(ctx, d.Tenant), d.ID); err != nil {
+			failed++
+			fmt.Fprintf(os.Stdout, "%s: not %s: %v\n", d.ID, work.did, reason(err))
+			continue
+		}
+		done++
+		fmt.Fprintf(os.Stdout, "%s: %s upload %s of tenant %s\n", d.ID, work.did, d.Upload, d.Tenant)
+	}
+	fmt.Fprintf(os.Stdout, "%d found, %d %s, %d failed\n", len(chosen), done, work.did, failed)
+	if failed > 0 {
+		return fmt.Errorf("%d dead letters could not be %s", failed, work.did)
+	}
+	return nil
+}
+
+// chosen reads the letters first: what is done about them moves them out of the filter.
+func (c *letterChoice) chosen(ctx context.Context, db *storage.DB) (chosen []storage.DeadLetter, unknown []uuid.UUID, err error) {
+	if c.All {
+		err := c.each(ctx, db, storage.LetterOpen, func(d storage.DeadLetter) error {
+			chosen = append(chosen, d)
+			return nil
+		})
+		return chosen, nil, err
+	}
+	for _, id := range c.IDs {
+		owner, err := db.TenantOfLetter(ctx, id)
+		var d storage.DeadLetter
+		if err == nil {
+			in := asOperator(ctx, owner)
+			err = db.InTenant(in, func(tx storage.Tx) (err error) {
+				d, err = tx.DeadLetter(in, id)
+				return err
+			})
+		}
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+			unknown = append(unknown, id)
+		case err != nil:
+			return nil, nil, err
+		default:
+			chosen = append(chosen, d)
+		}
+	}
+	return chosen, unknown, nil
+}
+
+// reason is what a person is told of err.
+func reason(err error) error {
+	var r *hooks.Refusal
+	if errors.As(err, &r) {
+		return errors.New(r.Detail)
+	}
+	return err
+}
+
+// asOperator acts for a tenant as whoever has the operator's login.
+func asOperator(ctx context.Context, id uuid.UUID) context.Context {
+	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "operator", Role: tenant.Admin})
+}
+
+type jobsRetryCommand struct{ letterChoice }
+
+// Run implements the command.
+func (c *jobsRetryCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	return c.run(ctx, m, func(d *hooks.DeadLetters) letterWork {
+		return letterWork{"retry", "retried", func(ctx context.Context, id uuid.UUID) error {
+			_, err := d.Retry(ctx, id)
+			return err
+		}}
+	})
+}
+
+type jobsDiscardCommand struct{ letterChoice }
+
+// Run implements the command.
+func (c *jobsDiscardCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	return c.run(ctx, m, func(d *hooks.DeadLetters) letterWork { return letterWork{"discard", "discarded", d.Discard} })
+}

@@ -1,0 +1,94 @@
+package tramo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/storage"
+)
+
+type rescanCommand struct {
+	cli.Database
+	cli.Log
+	Since            moment `required:"" env:"" placeholder:"DATE" help:"Those that were completed then or later: 2026-11-01, or 2026-11-01T15:04:05Z."`
+	Until            moment `env:"" placeholder:"DATE" help:"And before then."`
+	Tenant           string `env:"" placeholder:"NAME" help:"Of this tenant alone."`
+	SignaturesBefore int64  `env:"" placeholder:"N" help:"Only those that were scanned with an older daily database than this one, or nobody knows which."`
+	DryRun           bool   `env:"" help:"Only count."`
+}
+
+// Run implements the command.
+func (c *rescanCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+	log := c.Logger(m)
+	if c.SignaturesBefore < 0 {
+		m.Check("--signatures-before", fmt.Errorf("%d is less than 0", c.SignaturesBefore))
+	}
+	if until := time.Time(c.Until); !until.IsZero() && !until.After(time.Time(c.Since)) {
+		m.Check("--until", errors.New("must be after --since"))
+	}
+	db, err := openAsOperator(ctx, c.Database, m)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	queue, err := processing.NewQueue(db, log)
+	if err != nil {
+		return err
+	}
+	tenants, err := c.tenants(ctx, db)
+	if err != nil {
+		return err
+	}
+	rescans := &hooks.Rescans{DB: db, Queue: queue, DryRun: c.DryRun}
+	which := storage.Rescan{Since: time.Time(c.Since), Until: time.Time(c.Until), Signatures: c.SignaturesBefore}
+	total := 0
+	for _, t := range tenants {
+		n, err := rescans.Request(ctx, t.ID, which)
+		if err != nil {
+			return fmt.Errorf("tenant %s, after %d of its uploads: %w", t.Name, n, err)
+		}
+		if n > 0 {
+			fmt.Fprintf(os.Stdout, "tenant %s: %d\n", t.Name, n)
+		}
+		total += n
+	}
+	will := "wait to be scanned again"
+	if c.DryRun {
+		will = "would be scanned again"
+	}
+	fmt.Fprintf(os.Stdout, "%d uploads %s.\n", total, will)
+	return nil
+}
+
+func (c *rescanCommand) tenants(ctx context.Context, db *storage.DB) ([]storage.Tenant, error) {
+	all, err := db.Tenants(ctx)
+	if err != nil || c.Tenant == "" {
+		return all, err
+	}
+	i := slices.IndexFunc(all, func(t storage.Tenant) bool { return t.Name == c.Tenant })
+	if i < 0 {
+		return nil, fmt.Errorf("tenant %q: %w", c.Tenant, storage.ErrNotFound)
+	}
+	return all[i : i+1], nil
+}
+
+// A moment is a time, or the beginning of a day in UTC.
+type moment time.Time
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (t *moment) UnmarshalText(text []byte) error {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.Parse(layout, string(text)); err == nil {
+			*t = moment(at)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is neither a day such as 2026-11-01 nor a time such as 2026-11-01T15:04:05Z", text)
+}
