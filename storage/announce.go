@@ -26,12 +26,12 @@ func (tx Tx) Announce(ctx context.Context, a Announcement) error {
 	err := tx.QueryRow(ctx, `
 		insert into announcements (tenant_id, type, upload_id, batch_id, detail, trace_id)
 		values ($1, $2, $3, $4, $5, nullif($6, '')) returning id`,
-		tx.Tenant, a.Type, known(a.Upload), known(a.Batch), a.Detail, traceID(ctx)).Scan(&id)
+		tx.Tenant, a.Type, OrNull(a.Upload), OrNull(a.Batch), a.Detail, TraceID(ctx)).Scan(&id)
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", a.Type, err)
 	}
 	if !strings.HasPrefix(a.Type, aboutUploads) {
-		tx.changed(announced, id)
+		tx.Changed(announced, id)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (tx Tx) announceUpload(ctx context.Context, id uuid.UUID, e Event) error {
 		where tenant_id = $1 and id = $2 and kind <> 'partial' and exists (
 			select from webhook_endpoints e
 			where e.tenant_id = $1 and e.disabled_at is null and (e.types = '{}' or $3 = any(e.types)))`,
-		tx.Tenant, id, announced, traceID(ctx))
+		tx.Tenant, id, announced, TraceID(ctx))
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", announced, err)
 	}

@@ -39,8 +39,8 @@ func (tx Tx) Audit(ctx context.Context, a Audit) error {
 	_, err := tx.Exec(ctx, `
 		insert into audit (tenant_id, actor, role, home_tenant, action, subject, outcome, address, request_id, trace_id, detail)
 		values ($1, $2, $3, $4, $5, nullif($6, ''), $7, nullif($8, ''), nullif($9, ''), nullif($10, ''), $11)`,
-		tx.Tenant, tx.Who.User, tx.Who.Role, known(tx.Who.Home), a.Action, a.Subject, a.Outcome,
-		from.Address, from.RequestID, traceID(ctx), a.Detail)
+		tx.Tenant, tx.Who.User, tx.Who.Role, OrNull(tx.Who.Home), a.Action, a.Subject, a.Outcome,
+		from.Address, from.RequestID, TraceID(ctx), a.Detail)
 	if err != nil {
 		return fmt.Errorf("append to audit log: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 // goes on. It returns the uploads that it ended, whose holders are asked to let go once this commits; [ErrNotFound]; or
 // [ErrBatchCancelled] for a batch that was cancelled before.
 func (tx Tx) CancelBatch(ctx context.Context, id uuid.UUID) ([]uuid.UUID, error) {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return nil, err
 	}
 	rows, err := tx.Query(ctx, `
@@ -45,7 +45,7 @@ func (tx Tx) CancelBatch(ctx context.Context, id uuid.UUID) ([]uuid.UUID, error)
 	if err := tx.giveUp(ctx, ids); err != nil {
 		return nil, err
 	}
-	return ids, tx.refund(ctx, sum)
+	return ids, tx.Refund(ctx, sum)
 }
 
 // endBatch records that the batch was cancelled.
@@ -57,7 +57,7 @@ func (tx Tx) endBatch(ctx context.Context, id uuid.UUID) error {
 	case err != nil:
 		return fmt.Errorf("cancel batch: %w", err)
 	case tag.RowsAffected() == 1:
-		tx.changed(batchChanged, id)
+		tx.Changed(BatchChanged, id)
 		return nil
 	}
 	if _, err := tx.Batch(ctx, id); err != nil {
@@ -111,10 +111,10 @@ func (tx Tx) EndedBadlyOne(ctx context.Context, id uuid.UUID) (Upload, error) {
 }
 
 func (tx Tx) endedBadly(ctx context.Context, which string, id uuid.UUID) ([]Upload, error) {
-	if err := tx.lockTenant(ctx); err != nil { // nobody begins anew under the same client id meanwhile
+	if err := tx.LockTenant(ctx); err != nil { // nobody begins anew under the same client id meanwhile
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, selectUpload+`
+	rows, err := tx.Query(ctx, SelectUpload+`
 		where u.tenant_id = $1 and `+which+` and u.status in ('failed', 'expired') and u.replaced_by is null
 		order by u.id for no key update of u`, tx.Tenant, id)
 	if err != nil {
@@ -168,6 +168,6 @@ func (tx Tx) RenameBatch(ctx context.Context, id uuid.UUID, name string) error {
 	if tag.RowsAffected() == 0 {
 		return ErrNotFound
 	}
-	tx.changed(batchChanged, id)
+	tx.Changed(BatchChanged, id)
 	return nil
 }

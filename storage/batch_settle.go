@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -30,8 +31,9 @@ func (tx Tx) settleBatchOf(ctx context.Context, upload uuid.UUID) error {
 	return tx.settle(ctx, batch)
 }
 
-// SettleBatch ends the batch, and announces that, if nothing in it has still to end; [ErrWrongStatus] if there is nothing
-// to do. Whoever adds or adopts uploads that may have ended calls it last.
+// SettleBatch is the consequence for a batch of what has become of its uploads: it ends, which is announced, if nothing in
+// it has still to end; one that has ended is failed if something in it failed after all. It returns [ErrWrongStatus] for a
+// batch that is not open. It takes the last lock of a transaction: whoever adds, removes or restores uploads calls it last.
 func (tx Tx) SettleBatch(ctx context.Context, id uuid.UUID) error {
 	var open bool
 	err := tx.QueryRow(ctx, `
@@ -39,15 +41,18 @@ func (tx Tx) SettleBatch(ctx context.Context, id uuid.UUID) error {
 		tx.Tenant, id).Scan(&open)
 	switch {
 	case err != nil:
-		return fmt.Errorf("lock batch: %w", notFound(err))
+		return fmt.Errorf("lock batch: %w", OrNotFound(err))
 	case !open:
+		if err := tx.spoilBatch(ctx, id); err != nil {
+			return err
+		}
 		return ErrWrongStatus
 	}
 	return tx.settle(ctx, id)
 }
 
-// settleable is a condition on a batch b: something in it came to an end that counts, and nothing in it has still to end.
-const settleable = `not exists (
+// BatchSettleable is a condition on a batch b: something in it came to an end that counts, and nothing in it has still to end.
+const BatchSettleable = `not exists (
 		select from uploads u where u.tenant_id = b.tenant_id and u.batch_id = b.id and u.deleted_at is null
 		and u.status in ('pending', 'uploading', 'uploaded', 'processing'))
 	and exists (
@@ -65,7 +70,7 @@ func (tx Tx) settle(ctx context.Context, id uuid.UUID) error {
 	var failed bool
 	err := tx.QueryRow(ctx, `
 		update batches b set completed_at = clock_timestamp(), updated_at = clock_timestamp(), failed = `+spoilt+`
-		where b.tenant_id = $1 and b.id = $2 and `+settleable+`
+		where b.tenant_id = $1 and b.id = $2 and `+BatchSettleable+`
 		returning b.failed`, tx.Tenant, id).Scan(&failed)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -73,7 +78,7 @@ func (tx Tx) settle(ctx context.Context, id uuid.UUID) error {
 	case err != nil:
 		return fmt.Errorf("settle batch: %w", err)
 	}
-	tx.changed(batchChanged, id)
+	tx.Changed(BatchChanged, id)
 	return tx.announceBatch(ctx, id, failed)
 }
 
@@ -86,22 +91,35 @@ func (tx Tx) spoilBatch(ctx context.Context, id uuid.UUID) error {
 	if err != nil {
 		return fmt.Errorf("spoil batch: %w", err)
 	}
-	tx.changed(batchChanged, id)
+	tx.Changed(BatchChanged, id)
 	return nil
 }
 
+// announceBatch tells what the uploads of a batch that has ended come to. Those that were sent again count as what they
+// were sent again as.
 func (tx Tx) announceBatch(ctx context.Context, id uuid.UUID, failed bool) error {
-	b, err := tx.Batch(ctx, id)
+	var project, name string
+	var client *string
+	var completed time.Time
+	var byStatus map[Status]int64
+	var safe int64
+	err := tx.QueryRow(ctx, `
+		with counted as (
+			select u.status, count(*) n, coalesce(sum(coalesce(u.size, c.received)), 0)::bigint bytes
+			from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
+			where u.tenant_id = $1 and u.batch_id = $2 and u.replaced_by is null and u.deleted_at is null
+			group by u.status
+		)
+		select b.project, b.name, b.client_id, b.completed_at,
+			coalesce((select jsonb_object_agg(status, n) from counted), '{}'),
+			coalesce((select sum(bytes) from counted where status in ('uploaded', 'processing', 'completed')), 0)::bigint
+		from batches b where b.tenant_id = $1 and b.id = $2`, tx.Tenant, id).
+		Scan(&project, &name, &client, &completed, &byStatus, &safe)
 	if err != nil {
-		return err
-	}
-	totals, err := tx.BatchTotals(ctx, id)
-	if err != nil {
-		return err
+		return fmt.Errorf("count uploads of batch: %w", OrNotFound(err))
 	}
 	a := Announcement{Type: AnnounceBatchCompleted, Batch: id, Detail: map[string]any{
-		"project": b.Project, "name": b.Name, "client_id": b.ClientID, "completed_at": b.CompletedAt,
-		"uploads": totals[id].ByStatus, "bytes": totals[id].Safe,
+		"project": project, "name": name, "client_id": client, "completed_at": completed, "uploads": byStatus, "bytes": safe,
 	}}
 	if failed {
 		a.Type = AnnounceBatchFailed
@@ -132,6 +150,6 @@ func (tx Tx) DeclareManifest(ctx context.Context, id uuid.UUID, name string) err
 	if err != nil {
 		return fmt.Errorf("declare manifest: %w", err)
 	}
-	tx.changed(batchChanged, id)
+	tx.Changed(BatchChanged, id)
 	return nil
 }

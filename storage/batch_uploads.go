@@ -13,10 +13,10 @@ import (
 // UploadsByClientIDs returns the user's uploads under the client's own ids, by these. It locks the tenant first and then
 // the uploads, so that until the transaction ends no other is created and none of these changes.
 func (tx Tx) UploadsByClientIDs(ctx context.Context, user string, clientIDs []string) (map[string]Upload, error) {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := tx.Query(ctx, selectUpload+`
+	rows, err := tx.Query(ctx, SelectUpload+`
 		where u.tenant_id = $1 and u.user_id = $2 and u.client_id = any($3)
 		  and u.status not in ('failed', 'expired', 'cancelled', 'joined')
 		order by u.id for no key update of u`, tx.Tenant, user, clientIDs)

@@ -132,7 +132,7 @@ func (tx Tx) Batches(ctx context.Context, p BatchPage) ([]Batch, error) {
 		where b.tenant_id = $1 and b.id < $2 and ($3 = '' or b.project = $3)
 		  and ($4::timestamptz is null or b.created_at >= $4) and ($5::timestamptz is null or b.created_at < $5)
 		  and `+stateCondition[p.State]+`
-		order by b.id desc limit $6`, before, p.Project, known(p.From), known(p.To), p.Limit)
+		order by b.id desc limit $6`, before, p.Project, OrNull(p.From), OrNull(p.To), p.Limit)
 }
 
 // A BatchTotal is what the uploads of a batch come to. Those that were sent again count as what they were sent again as.
@@ -198,7 +198,7 @@ func (tx Tx) uploadsOfBatch(ctx context.Context, batch uuid.UUID, condition, ord
 	var both pgx.Batch // in one round trip
 	both.Queue(`select count(*) from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id`+where,
 		args...).QueryRow(func(row pgx.Row) error { return row.Scan(&n) })
-	both.Queue(fmt.Sprintf("%s%s order by %s limit $%d", selectUpload, where, order, len(args)+1),
+	both.Queue(fmt.Sprintf("%s%s order by %s limit $%d", SelectUpload, where, order, len(args)+1),
 		append(args, limit)...).Query(func(rows pgx.Rows) (err error) {
 		us, err = pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
 		return err
@@ -224,7 +224,7 @@ type NewBatch struct {
 func (tx Tx) FindBatch(ctx context.Context, id uuid.UUID, project, clientID string) (Batch, error) {
 	return tx.oneBatch(ctx, `
 		where b.tenant_id = $1 and (b.id = $2 or (b.project = $3 and b.client_id = $4))
-		order by b.id = $2 desc limit 1`, id, project, known(clientID))
+		order by b.id = $2 desc limit 1`, id, project, OrNull(clientID))
 }
 
 // MakeBatch makes a batch; made is false if the project has one with that client id already, which it returns. It comes
@@ -244,7 +244,7 @@ func (tx Tx) MakeBatch(ctx context.Context, n NewBatch) (b Batch, made bool, err
 		return Batch{}, false, ErrQuotaExceeded
 	}
 	if tag.RowsAffected() == 1 {
-		tx.changed(batchChanged, n.ID)
+		tx.Changed(BatchChanged, n.ID)
 	}
 	return b, tag.RowsAffected() == 1, err
 }

@@ -29,19 +29,20 @@ const (
 	changesAPayload = 300
 )
 
-// A changeKind says what sort of row has changed.
-type changeKind byte
+// A ChangeKind says what sort of row has changed.
+type ChangeKind byte
 
+// What listeners are told of.
 const (
-	uploadChanged changeKind = 'u'
-	batchChanged  changeKind = 'b'
-	announced     changeKind = 'a'
+	UploadChanged ChangeKind = 'u'
+	BatchChanged  ChangeKind = 'b'
+	announced     ChangeKind = 'a'
 )
 
 // A change names one row that has changed.
 type change struct {
 	tenant uuid.UUID
-	kind   changeKind
+	kind   ChangeKind
 	id     uuid.UUID
 }
 
@@ -51,8 +52,9 @@ type changes struct {
 	progress []change
 }
 
-// changed notes a row that others may be waiting to see changed.
-func (tx Tx) changed(kind changeKind, ids ...uuid.UUID) {
+// Changed has listeners told, once the transaction is committed, that rows have changed. It costs no statement. What an
+// upload's move or an announcement changes is noted without it.
+func (tx Tx) Changed(kind ChangeKind, ids ...uuid.UUID) {
 	for _, id := range ids {
 		tx.changes.now = append(tx.changes.now, change{tx.Tenant, kind, id})
 	}
@@ -60,7 +62,7 @@ func (tx Tx) changed(kind changeKind, ids ...uuid.UUID) {
 
 // progressed notes an upload whose offset has moved.
 func (tx Tx) progressed(id uuid.UUID) {
-	tx.changes.progress = append(tx.changes.progress, change{tx.Tenant, uploadChanged, id})
+	tx.changes.progress = append(tx.changes.progress, change{tx.Tenant, UploadChanged, id})
 }
 
 // A teller tells all processes, this one too, what the transactions of this process have changed.
@@ -209,10 +211,10 @@ func parseChanges(payload string) (c Changes, err error) {
 		if err != nil {
 			return c, fmt.Errorf("changed row %q: %w", w, err)
 		}
-		switch changeKind(w[0]) {
-		case uploadChanged:
+		switch ChangeKind(w[0]) {
+		case UploadChanged:
 			c.Uploads = append(c.Uploads, id)
-		case batchChanged:
+		case BatchChanged:
 			c.Batches = append(c.Batches, id)
 		case announced:
 			c.Announcements = append(c.Announcements, id)

@@ -45,17 +45,17 @@ func (c Claim) OwnsMultipart(id string) bool {
 const selectClaim = `
 	select u.tenant_id, u.id, u.project, u.status, u.updated_at, u.object_key, c.object_key content_key, c.multipart_id,
 		array(select d.object_key from derivatives d where d.tenant_id = u.tenant_id and d.upload_id = u.id) derivatives,
-		` + held + ` held, u.deleted_at is not null deleted
+		` + LeaseHeld + ` held, u.deleted_at is not null deleted
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id `
 
 // Claims yields those of all uploads in the order of their keys in S3: by tenant, project and id. It needs an
 // operator's role.
 func (db *DB) Claims(ctx context.Context) iter.Seq2[Claim, error] {
-	return paged(func(after Claim) ([]Claim, error) {
+	return Paged(func(after Claim) ([]Claim, error) {
 		rows, err := db.pool.Query(ctx, selectClaim+`
 			where (u.tenant_id, (u.project || '/') collate "C", u.id) > ($1, ($2::text || '/') collate "C", $3)
 			order by u.tenant_id, (u.project || '/') collate "C", u.id limit $4`,
-			after.Tenant, after.Project, after.Upload, page)
+			after.Tenant, after.Project, after.Upload, PageSize)
 		return claims(rows, err)
 	})
 }

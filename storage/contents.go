@@ -33,7 +33,7 @@ type Part struct {
 // Whole returns an upload and where its bytes are, in one round trip, or [ErrNotFound].
 func (tx Tx) Whole(ctx context.Context, id uuid.UUID) (u Upload, c Content, err error) {
 	var both pgx.Batch
-	both.Queue(selectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
+	both.Queue(SelectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
 		u, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
 		return err
 	})
@@ -44,7 +44,7 @@ func (tx Tx) Whole(ctx context.Context, id uuid.UUID) (u Upload, c Content, err 
 		return err
 	})
 	if err := tx.SendBatch(ctx, &both).Close(); err != nil {
-		return Upload{}, Content{}, fmt.Errorf("read upload and content: %w", notFound(err))
+		return Upload{}, Content{}, fmt.Errorf("read upload and content: %w", OrNotFound(err))
 	}
 	return u, c, nil
 }

@@ -209,12 +209,6 @@ func scopeOf(id tenant.Identity) (string, error) {
 	return scope, nil
 }
 
-// isUniqueViolation reports whether err is a violation of the unique index or constraint named.
-func isUniqueViolation(err error, name string) bool {
-	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && pgErr.Code == "23505" && pgErr.ConstraintName == name
-}
-
 // IsUnavailable reports whether err says that Postgres could not be reached or is going down: a later try
 // may do better.
 func IsUnavailable(err error) bool {
@@ -230,12 +224,4 @@ func IsUnavailable(err error) bool {
 	// 57P0x, operator intervention; 25P03, idle_in_transaction_session_timeout.
 	return strings.HasPrefix(pgErr.Code, "08") || strings.HasPrefix(pgErr.Code, "53") ||
 		strings.HasPrefix(pgErr.Code, "57P") || pgErr.Code == "25P03"
-}
-
-// notFound turns pgx's "no rows" into [ErrNotFound].
-func notFound(err error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrNotFound
-	}
-	return err
 }

@@ -67,7 +67,7 @@ func (tx Tx) WriteLetter(ctx context.Context, upload uuid.UUID, d Death) error {
 		on conflict (tenant_id, upload_id) where retried_at is null do update set
 			id = excluded.id, job_id = excluded.job_id, kind = excluded.kind, step = excluded.step, error = excluded.error,
 			attempts = excluded.attempts, trace_id = excluded.trace_id, died_at = excluded.died_at, discarded_at = null, discarded_by = null`,
-		tx.Tenant, id, upload, d.Job, d.Kind, d.Step, clip(d.Error, maxLetterError), d.Attempts, traceID(ctx), known(d.At))
+		tx.Tenant, id, upload, d.Job, d.Kind, d.Step, clip(d.Error, maxLetterError), d.Attempts, TraceID(ctx), OrNull(d.At))
 	if err != nil {
 		return fmt.Errorf("write dead letter: %w", err)
 	}
@@ -107,7 +107,7 @@ func (tx Tx) LostJob(ctx context.Context, upload uuid.UUID) (LostJob, error) {
 	}
 	j, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[LostJob])
 	if err != nil {
-		return LostJob{}, fmt.Errorf("look for dead job: %w", notFound(err))
+		return LostJob{}, fmt.Errorf("look for dead job: %w", OrNotFound(err))
 	}
 	return j, nil
 }
@@ -168,7 +168,7 @@ func (p LetterPage) args(tenant any) []any {
 	if before == uuid.Nil {
 		before = uuid.Max
 	}
-	return []any{tenant, before, string(p.State), p.Kind, p.Step, known(p.Since), p.Limit}
+	return []any{tenant, before, string(p.State), p.Kind, p.Step, OrNull(p.Since), p.Limit}
 }
 
 // DeadLetters returns one page of the tenant's.
@@ -178,7 +178,7 @@ func (tx Tx) DeadLetters(ctx context.Context, p LetterPage) ([]DeadLetter, error
 
 // DeadLetters returns one page of all tenants', or of the one named. It needs an operator's role.
 func (db *DB) DeadLetters(ctx context.Context, tenant uuid.UUID, p LetterPage) ([]DeadLetter, error) {
-	return collectLetters(db.pool.Query(ctx, selectLetter+` where ($1::uuid is null or d.tenant_id = $1)`+matching, p.args(known(tenant))...))
+	return collectLetters(db.pool.Query(ctx, selectLetter+` where ($1::uuid is null or d.tenant_id = $1)`+matching, p.args(OrNull(tenant))...))
 }
 
 func collectLetters(rows pgx.Rows, err error) (found []DeadLetter, _ error) {
@@ -199,7 +199,7 @@ func (tx Tx) DeadLetter(ctx context.Context, id uuid.UUID) (DeadLetter, error) {
 	}
 	d, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[DeadLetter])
 	if err != nil {
-		return DeadLetter{}, fmt.Errorf("read dead letter: %w", notFound(err))
+		return DeadLetter{}, fmt.Errorf("read dead letter: %w", OrNotFound(err))
 	}
 	return d, nil
 }
@@ -208,7 +208,7 @@ func (tx Tx) DeadLetter(ctx context.Context, id uuid.UUID) (DeadLetter, error) {
 func (db *DB) TenantOfLetter(ctx context.Context, id uuid.UUID) (tenant uuid.UUID, err error) {
 	err = db.pool.QueryRow(ctx, `select tenant_id from dead_letters where id = $1`, id).Scan(&tenant)
 	if err != nil {
-		return uuid.Nil, fmt.Errorf("look for dead letter: %w", notFound(err))
+		return uuid.Nil, fmt.Errorf("look for dead letter: %w", OrNotFound(err))
 	}
 	return tenant, nil
 }

@@ -13,8 +13,8 @@ import (
 // Deleted uploads do not exist: the row-level security policy "undeleted" hides them from servers, whatever a
 // statement asks for, and the statements with which workers move an upload on name the column.
 
-// amongDeleted runs fn while the transaction sees what is deleted, too.
-func (tx Tx) amongDeleted(ctx context.Context, fn func() error) error {
+// AmongDeleted runs fn while the transaction sees what is deleted, too.
+func (tx Tx) AmongDeleted(ctx context.Context, fn func() error) error {
 	if _, err := tx.Exec(ctx, `select set_config('app.deleted', 'yes', true)`); err != nil {
 		return fmt.Errorf("look among deleted uploads: %w", err)
 	}
@@ -52,7 +52,7 @@ func (tx Tx) Delete(ctx context.Context, id uuid.UUID, keep time.Duration) (purg
 	}
 	var batch *uuid.UUID
 	var was Status
-	err = tx.amongDeleted(ctx, func() error { // the new rows must be visible to who writes them
+	err = tx.AmongDeleted(ctx, func() error { // the new rows must be visible to who writes them
 		return tx.QueryRow(ctx, `
 			with gone as (
 				update uploads set deleted_at = now(), purge_at = now() + $4::interval
@@ -101,7 +101,10 @@ func (tx Tx) rejoinBatch(ctx context.Context, u Upload) error {
 	case u.BatchID == nil:
 		return nil
 	case u.Status == Failed:
-		return tx.spoilBatch(ctx, *u.BatchID)
+		if err := tx.SettleBatch(ctx, *u.BatchID); err != nil && !errors.Is(err, ErrWrongStatus) {
+			return err
+		}
+		return nil
 	case u.Status == Completed:
 		return nil
 	}
@@ -115,7 +118,7 @@ func (tx Tx) rejoinBatch(ctx context.Context, u Upload) error {
 // [ErrNotFound]. If its client id names another upload by now it is [ErrDuplicateClientID], after which the
 // transaction is of no more use.
 func (tx Tx) Restore(ctx context.Context, id uuid.UUID) (u Upload, err error) {
-	err = tx.amongDeleted(ctx, func() error {
+	err = tx.AmongDeleted(ctx, func() error {
 		ids, err := tx.lockWhole(ctx, id)
 		if err != nil {
 			return err
@@ -129,7 +132,7 @@ func (tx Tx) Restore(ctx context.Context, id uuid.UUID) (u Upload, err error) {
 			)
 			select count(*) from back where id = $2`, tx.Tenant, id, ids).Scan(&back)
 		switch {
-		case isUniqueViolation(err, "uploads_client_id"):
+		case IsUniqueViolation(err, "uploads_client_id"):
 			return ErrDuplicateClientID
 		case err != nil:
 			return fmt.Errorf("restore upload: %w", err)

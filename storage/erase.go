@@ -32,7 +32,7 @@ func (db *DB) Condemn(ctx context.Context, e Erasure) error {
 					update uploads u set deleted_at = coalesce(deleted_at, now()), purge_at = '-infinity'
 					from theirs where u.tenant_id = $1 and u.id = theirs.id
 				)
-				select id from theirs order by id desc limit 1`, tx.Tenant, e.ID, after, page).Scan(&after)
+				select id from theirs order by id desc limit 1`, tx.Tenant, e.ID, after, PageSize).Scan(&after)
 		})
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
@@ -49,8 +49,8 @@ func (tx Tx) Condemned(ctx context.Context, e Erasure, after uuid.UUID) ([]Uploa
 	return uploadRefs(tx.Query(ctx, `
 		select u.tenant_id, u.id from uploads u join erasures e on `+covered+`
 		where u.tenant_id = $1 and e.id = $2 and u.id > $3 and u.purge_at = '-infinity'
-		  and (e.kind <> 'tenant' or u.status in ('pending', 'uploading') or `+held+`)
-		order by u.id limit $4`, tx.Tenant, e.ID, after, page))
+		  and (e.kind <> 'tenant' or u.status in ('pending', 'uploading') or `+LeaseHeld+`)
+		order by u.id limit $4`, tx.Tenant, e.ID, after, PageSize))
 }
 
 // CountErased adds to what the erasure has removed.
@@ -126,7 +126,7 @@ func (tx Tx) EraseUserRows(ctx context.Context, e Erasure, tables TenantTables) 
 // FinishErasure records that all is gone; should there be anything after all, it is [ErrWrongStatus]. Of a tenant its row
 // stays, without its name.
 func (tx Tx) FinishErasure(ctx context.Context, e Erasure, tables TenantTables) error {
-	if err := tx.lockTenant(ctx); err != nil { // after which no upload can begin before we commit
+	if err := tx.LockTenant(ctx); err != nil { // after which no upload can begin before we commit
 		return err
 	}
 	var left bool

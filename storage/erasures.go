@@ -75,7 +75,7 @@ func (tx Tx) RequestErasure(ctx context.Context, kind, subject string) (Erasure,
 		values ($1, $2, $3::text, nullif($4, ''), case when $3 = 'tenant' then 'waiting' else 'running' end, $5)`,
 		tx.Tenant, id, kind, subject, tx.Who.User)
 	switch {
-	case isUniqueViolation(err, "erasures_of_tenant"):
+	case IsUniqueViolation(err, "erasures_of_tenant"):
 		return Erasure{}, ErrErasing
 	case err != nil:
 		return Erasure{}, fmt.Errorf("request erasure: %w", err)
@@ -91,7 +91,7 @@ func (tx Tx) RequestErasure(ctx context.Context, kind, subject string) (Erasure,
 }
 
 func (tx Tx) requireErasable(ctx context.Context, upload string) error {
-	return tx.amongDeleted(ctx, func() error {
+	return tx.AmongDeleted(ctx, func() error {
 		var there bool
 		err := tx.QueryRow(ctx, `select exists (select from uploads where tenant_id = $1 and id = $2::text::uuid
 			and kind <> 'partial' and (purge_at is null or purge_at > '-infinity'))`, tx.Tenant, upload).Scan(&there)
@@ -143,7 +143,7 @@ func erasures(rows pgx.Rows, err error) (found []Erasure, _ error) {
 // ApproveErasure lets the tenant's erasure begin: from the commit on it takes no uploads. Who asked for it gets
 // [ErrSamePerson]; one that does not wait is [ErrWrongStatus].
 func (tx Tx) ApproveErasure(ctx context.Context, id uuid.UUID) (Erasure, error) {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return Erasure{}, err
 	}
 	e, err := tx.Erasure(ctx, id)
@@ -170,7 +170,7 @@ func (tx Tx) ApproveErasure(ctx context.Context, id uuid.UUID) (Erasure, error) 
 
 // CancelErasure ends one that still waits. Any other is [ErrWrongStatus].
 func (tx Tx) CancelErasure(ctx context.Context, id uuid.UUID) (Erasure, error) {
-	if err := tx.lockTenant(ctx); err != nil { // as approval does
+	if err := tx.LockTenant(ctx); err != nil { // as approval does
 		return Erasure{}, err
 	}
 	e, err := tx.Erasure(ctx, id)

@@ -82,7 +82,7 @@ type ExportRow struct {
 // Export returns at most limit rows of a section behind the key, "" for the first. What is deleted and can be restored
 // is among them. Each page is of one moment; an export of many pages is not, for a slow reader must not hold a snapshot.
 func (tx Tx) Export(ctx context.Context, s Section, behind string, limit int) (found []ExportRow, err error) {
-	err = tx.amongDeleted(ctx, func() error {
+	err = tx.AmongDeleted(ctx, func() error {
 		rows, err := tx.Query(ctx, s.rows, tx.Tenant, behind, limit)
 		if err == nil {
 			found, err = pgx.CollectRows(rows, pgx.RowToStructByName[ExportRow])

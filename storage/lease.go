@@ -295,7 +295,7 @@ func (tx Tx) whyNotLocked(ctx context.Context, upload uuid.UUID) error {
 	err := tx.QueryRow(ctx, `select user_id from uploads where tenant_id = $1 and id = $2`, tx.Tenant, upload).Scan(&owner)
 	switch {
 	case err != nil:
-		return fmt.Errorf("look for upload: %w", notFound(err))
+		return fmt.Errorf("look for upload: %w", OrNotFound(err))
 	case !tx.Who.MayWrite(owner):
 		return ErrNotYours
 	}

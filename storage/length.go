@@ -20,7 +20,7 @@ const NoFence = 0
 // [NoFence], while somebody has one; [ErrBadLength]; and [ErrWrongStatus] for an upload that has another size
 // or has ended.
 func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64) error {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return err
 	}
 	// The row is locked so that nobody takes a first lease meanwhile: that would refer to it.
@@ -28,7 +28,7 @@ func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64)
 	if err != nil {
 		return err
 	}
-	if err := tx.requireLease(ctx, id, fence); err != nil {
+	if err := tx.RequireLease(ctx, id, fence); err != nil {
 		return err
 	}
 	switch {
@@ -45,14 +45,14 @@ func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64)
 	if err != nil {
 		return fmt.Errorf("declare length: %w", err)
 	}
-	if err := tx.refund(ctx, u.ChargedBytes-size); err != nil {
+	if err := tx.Refund(ctx, u.ChargedBytes-size); err != nil {
 		return err
 	}
-	tx.changed(uploadChanged, id)
+	tx.Changed(UploadChanged, id)
 	return tx.Append(ctx, id, Entry{Event: EventLengthDeclared, Detail: map[string]any{"size": size}})
 }
 
-func (tx Tx) requireLease(ctx context.Context, id uuid.UUID, fence int64) error {
+func (tx Tx) RequireLease(ctx context.Context, id uuid.UUID, fence int64) error {
 	var held int64
 	err := tx.QueryRow(ctx, `
 		select fence from upload_locks where tenant_id = $1 and upload_id = $2 for share`, tx.Tenant, id).Scan(&held)

@@ -65,7 +65,7 @@ func (tx Tx) MovedSince(ctx context.Context, since time.Time) (map[uuid.UUID]Ver
 
 // UploadsByID returns those of the uploads that the tenant has, partial uploads left out.
 func (tx Tx) UploadsByID(ctx context.Context, ids []uuid.UUID) ([]Upload, error) {
-	rows, err := tx.Query(ctx, selectUpload+`
+	rows, err := tx.Query(ctx, SelectUpload+`
 		where u.tenant_id = $1 and u.id = any($2) and u.kind <> 'partial' order by u.updated_at, u.id`, tx.Tenant, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read uploads: %w", err)
@@ -94,7 +94,7 @@ func (tx Tx) Watched(ctx context.Context, w Watch, since time.Time, unfinished b
 		which = `(u.updated_at > $2 or u.status in ('pending', 'uploading') or u.status in ('uploaded', 'processing'))`
 	}
 	rows, err := tx.Query(ctx, `
-		select * from (`+selectUpload+`
+		select * from (`+SelectUpload+`
 			where u.tenant_id = $1 and u.kind <> 'partial' and `+which+`
 			  and ($3::uuid[] is null or u.id = any($3))
 			  and ($4::uuid[] is null and $5::text[] is null or u.batch_id = any($4) or u.batch = any($5))

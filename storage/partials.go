@@ -11,7 +11,7 @@ import (
 // LockPartials returns the uploads named that the tenant has, in the order of their ids, and keeps everybody
 // else from changing or taking them while the transaction lasts.
 func (tx Tx) LockPartials(ctx context.Context, ids []uuid.UUID) ([]Upload, error) {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return nil, err
 	}
 	return tx.uploads(ctx, `where u.tenant_id = $1 and u.id = any($2) order by u.id for no key update of u`, ids)
@@ -23,7 +23,7 @@ func (tx Tx) Partials(ctx context.Context, final Upload) ([]Upload, error) {
 }
 
 func (tx Tx) uploads(ctx context.Context, where string, ids []uuid.UUID) ([]Upload, error) {
-	rows, err := tx.Query(ctx, selectUpload+" "+where, tx.Tenant, ids)
+	rows, err := tx.Query(ctx, SelectUpload+" "+where, tx.Tenant, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read partial uploads: %w", err)
 	}

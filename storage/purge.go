@@ -17,12 +17,12 @@ var ErrInUse = errors.New("a job is running")
 // Due yields the deleted uploads of all tenants whose time is over and that no erasure is about. It needs an operator's
 // role.
 func (db *DB) Due(ctx context.Context) iter.Seq2[UploadRef, error] {
-	return paged(func(after UploadRef) ([]UploadRef, error) {
+	return Paged(func(after UploadRef) ([]UploadRef, error) {
 		rows, err := db.pool.Query(ctx, `
 			select u.tenant_id, u.id from uploads u
 			where u.deleted_at is not null and u.purge_at <= now() and (u.tenant_id, u.id) > ($1, $2)
 			  and not exists (select from erasures e where e.state = 'running' and `+covered+`)
-			order by u.tenant_id, u.id limit $3`, after.Tenant, after.Upload, page)
+			order by u.tenant_id, u.id limit $3`, after.Tenant, after.Upload, PageSize)
 		return uploadRefs(rows, err)
 	})
 }
@@ -64,7 +64,7 @@ func (tx Tx) Seal(ctx context.Context, id uuid.UUID) (project string, err error)
 // Purge removes all rows of a sealed upload of which S3 has nothing more, and its jobs, and refunds its quota. The
 // audit log keeps its id, so that what a late writer may yet leave in S3 is known for what it is.
 func (tx Tx) Purge(ctx context.Context, id uuid.UUID, tables TenantTables) error {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return err
 	}
 	for _, t := range tables {
@@ -87,7 +87,7 @@ func (tx Tx) Purge(ctx context.Context, id uuid.UUID, tables TenantTables) error
 	case err != nil:
 		return fmt.Errorf("purge upload: %w", err)
 	}
-	if err := tx.refund(ctx, charged); err != nil {
+	if err := tx.Refund(ctx, charged); err != nil {
 		return err
 	}
 	return tx.Audit(ctx, Audit{Action: AuditUploadPurge, Subject: id.String()})

@@ -26,7 +26,7 @@ func (tx Tx) Quarantine(ctx context.Context, id uuid.UUID, q Quarantining) (pict
 	if q.Status != Processing && q.Status != Completed {
 		return nil, fmt.Errorf("quarantine: no upload that is %s is scanned", q.Status)
 	}
-	if err := tx.requireLease(ctx, id, q.Fence); err != nil {
+	if err := tx.RequireLease(ctx, id, q.Fence); err != nil {
 		return nil, err
 	}
 	tag, err := tx.Exec(ctx, `
@@ -50,7 +50,7 @@ func (tx Tx) Quarantine(ctx context.Context, id uuid.UUID, q Quarantining) (pict
 	if err := tx.recordScan(ctx, id, &q.Scan); err != nil {
 		return nil, err
 	}
-	detail := map[string]any{"verdict": q.Scan.Verdict, "signature": q.Scan.Signature, "signatures": known(q.Scan.Signatures)}
+	detail := map[string]any{"verdict": q.Scan.Verdict, "signature": q.Scan.Signature, "signatures": OrNull(q.Scan.Signatures)}
 	if err := tx.Audit(ctx, Audit{Action: AuditUploadQuarantine, Subject: id.String(), Detail: detail}); err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func (tx Tx) Quarantine(ctx context.Context, id uuid.UUID, q Quarantining) (pict
 // MoveObject records that the object of an upload that is being processed is at another key. Without the lease it is
 // [ErrFenced]; if the object is elsewhere by now, or the upload has ended, [ErrWrongStatus].
 func (tx Tx) MoveObject(ctx context.Context, id uuid.UUID, fence int64, from, to string) error {
-	if err := tx.requireLease(ctx, id, fence); err != nil {
+	if err := tx.RequireLease(ctx, id, fence); err != nil {
 		return err
 	}
 	tag, err := tx.Exec(ctx, `
@@ -88,7 +88,7 @@ func (tx Tx) InQuarantine(ctx context.Context, before uuid.UUID, limit int) ([]U
 	if before == uuid.Nil {
 		before = uuid.Max
 	}
-	rows, err := tx.Query(ctx, selectUpload+` where u.tenant_id = $1 and u.id < $2 and `+condemned+` order by u.id desc limit $3`,
+	rows, err := tx.Query(ctx, SelectUpload+` where u.tenant_id = $1 and u.id < $2 and `+condemned+` order by u.id desc limit $3`,
 		tx.Tenant, before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list quarantine: %w", err)
@@ -103,7 +103,7 @@ func (tx Tx) InQuarantine(ctx context.Context, before uuid.UUID, limit int) ([]U
 // LockQuarantined locks the tenant and an upload in quarantine, and returns that. Any other upload is [ErrWrongStatus], and
 // what the tenant does not have [ErrNotFound].
 func (tx Tx) LockQuarantined(ctx context.Context, id uuid.UUID) (u Upload, err error) {
-	if err := tx.lockTenant(ctx); err != nil { // nobody begins anew under the same client id meanwhile
+	if err := tx.LockTenant(ctx); err != nil { // nobody begins anew under the same client id meanwhile
 		return u, err
 	}
 	u, err = tx.oneUpload(ctx, `where u.tenant_id = $1 and u.id = $2 and `+condemned+` for no key update of u`, id)

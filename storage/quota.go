@@ -76,7 +76,7 @@ func (tx Tx) Account(ctx context.Context) (Tenant, error) {
 	}
 	t, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Tenant])
 	if err != nil {
-		return Tenant{}, fmt.Errorf("read tenant: %w", notFound(err))
+		return Tenant{}, fmt.Errorf("read tenant: %w", OrNotFound(err))
 	}
 	return t, nil
 }
@@ -118,7 +118,7 @@ func (db *DB) ChangeTenant(ctx context.Context, name string, c TenantChange) (Te
 	}
 	t, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Tenant])
 	if err != nil {
-		return Tenant{}, fmt.Errorf("change tenant: %w", notFound(err))
+		return Tenant{}, fmt.Errorf("change tenant: %w", OrNotFound(err))
 	}
 	return t, nil
 }

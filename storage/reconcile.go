@@ -48,8 +48,8 @@ const unownedTail = `(u.status not in ('pending', 'uploading') or t.start < c.re
 const jobs = `select from river_job j where j.kind = 'process_upload'
 	and j.args->>'tenant_id' = u.tenant_id::text and j.args->>'upload_id' = u.id::text`
 
-// held says whether somebody living holds the upload's lease.
-const held = `exists (
+// LeaseHeld is the condition that a live process holds the lease of an upload u.
+const LeaseHeld = `exists (
 	select from upload_locks l join lock_holders h on h.id = l.holder_id
 	where l.tenant_id = u.tenant_id and l.upload_id = u.id and h.expires_at > now())`
 
@@ -59,17 +59,14 @@ type UploadRef struct {
 	Upload uuid.UUID `db:"id"`
 }
 
-// page is how many rows the reconciler holds at a time.
-const page = 500
-
 // InDisorder yields the uploads of all tenants with the disorder that nobody living holds. It needs an
 // operator's role. What it yields may be in order again by the time that it is looked at: see [Tx.Confirm].
 func (db *DB) InDisorder(ctx context.Context, d Disorder, age time.Duration) iter.Seq2[UploadRef, error] {
-	return paged(func(after UploadRef) ([]UploadRef, error) {
+	return Paged(func(after UploadRef) ([]UploadRef, error) {
 		rows, err := db.pool.Query(ctx, `
 			select u.tenant_id, u.id from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
-			where `+string(d)+` and u.deleted_at is null and not `+held+` and (u.tenant_id, u.id) > ($2, $3)
-			order by u.tenant_id, u.id limit $4`, age, after.Tenant, after.Upload, page)
+			where `+string(d)+` and u.deleted_at is null and not `+LeaseHeld+` and (u.tenant_id, u.id) > ($2, $3)
+			order by u.tenant_id, u.id limit $4`, age, after.Tenant, after.Upload, PageSize)
 		if err != nil {
 			return nil, fmt.Errorf("look for disorder: %w", err)
 		}
@@ -79,29 +76,6 @@ func (db *DB) InDisorder(ctx context.Context, d Disorder, age time.Duration) ite
 		}
 		return found, nil
 	})
-}
-
-// paged yields page after page; next returns the page behind the last item, which is the zero value at first.
-func paged[T any](next func(last T) ([]T, error)) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		var last T
-		for {
-			items, err := next(last)
-			if err != nil {
-				yield(last, err)
-				return
-			}
-			for _, item := range items {
-				if !yield(item, nil) {
-					return
-				}
-			}
-			if len(items) < page {
-				return
-			}
-			last = items[len(items)-1]
-		}
-	}
 }
 
 // Confirm locks the upload's row and returns [ErrWrongStatus] unless the disorder is still there.
@@ -126,7 +100,7 @@ func (tx Tx) Confirm(ctx context.Context, id uuid.UUID, d Disorder, age time.Dur
 // Expire ends an upload that has been idle for the time given and refunds its quota. For any other it returns
 // [ErrWrongStatus].
 func (tx Tx) Expire(ctx context.Context, id uuid.UUID, idle time.Duration) error {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return err
 	}
 	if err := tx.Confirm(ctx, id, Idle, idle); err != nil {
@@ -160,7 +134,7 @@ func (tx Tx) DropUnownedTail(ctx context.Context, id uuid.UUID) error {
 // Lose fails an upload whose whole object was under the key and is gone, and refunds its quota. An upload that
 // has no object there is [ErrWrongStatus].
 func (tx Tx) Lose(ctx context.Context, id uuid.UUID, key string, f Failure) error {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return err
 	}
 	var charged int64
@@ -180,7 +154,7 @@ func (tx Tx) Lose(ctx context.Context, id uuid.UUID, key string, f Failure) erro
 	if err != nil {
 		return fmt.Errorf("mark lost: %w", err)
 	}
-	if err := tx.refund(ctx, charged); err != nil {
+	if err := tx.Refund(ctx, charged); err != nil {
 		return err
 	}
 	return tx.Append(ctx, id, Entry{Event: EventFailed, Detail: map[string]any{"reason": f.Reason, "detail": f.Detail}})
@@ -212,7 +186,7 @@ func (db *DB) Drifts(ctx context.Context) ([]Drift, error) {
 
 // SettleQuota charges the tenant what its uploads come to. It returns [ErrWrongStatus] if that is so already.
 func (tx Tx) SettleQuota(ctx context.Context) error {
-	if err := tx.lockTenant(ctx); err != nil { // after which no charge can change before we commit
+	if err := tx.LockTenant(ctx); err != nil { // after which no charge can change before we commit
 		return err
 	}
 	tag, err := tx.Exec(ctx, `

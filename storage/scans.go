@@ -55,7 +55,7 @@ func (tx Tx) recordScan(ctx context.Context, id uuid.UUID, s *Scan) error {
 		on conflict (tenant_id, upload_id) do update set verdict = excluded.verdict, signature = excluded.signature,
 			engine = excluded.engine, signatures = excluded.signatures, signed_at = excluded.signed_at,
 			scanned_at = excluded.scanned_at`,
-		tx.Tenant, id, s.Verdict, s.Signature, s.Engine, s.Signatures, known(s.SignedAt), known(s.At))
+		tx.Tenant, id, s.Verdict, s.Signature, s.Engine, s.Signatures, OrNull(s.SignedAt), OrNull(s.At))
 	if err != nil {
 		return fmt.Errorf("record scan: %w", err)
 	}
@@ -104,7 +104,7 @@ func (tx Tx) ToRescan(ctx context.Context, r Rescan, behind uuid.UUID, limit int
 		  and ($5::bigint = 0 or s.signatures is null or s.signatures < $5)
 		  and not exists (select from river_job j where j.kind = 'rescan_upload' and j.state not in ('completed', 'cancelled', 'discarded')
 			and j.args @> jsonb_build_object('tenant_id', u.tenant_id, 'upload_id', u.id))
-		order by u.id limit $6`, tx.Tenant, behind, r.Since, known(r.Until), r.Signatures, limit)
+		order by u.id limit $6`, tx.Tenant, behind, r.Since, OrNull(r.Until), r.Signatures, limit)
 	if err != nil {
 		return nil, fmt.Errorf("look for what is to be scanned again: %w", err)
 	}

@@ -97,7 +97,7 @@ func (p Page) where() (sql string, args pgx.NamedArgs) {
 	}
 	if p.Batch != "" {
 		sql += ` and (u.batch = @batch or u.batch_id = @batch_id)`
-		args["batch"], args["batch_id"] = p.Batch, known(p.batchID())
+		args["batch"], args["batch_id"] = p.Batch, OrNull(p.batchID())
 	}
 	if p.Status != "" {
 		sql, args["status"] = sql+` and u.status = @status`, string(p.Status)

@@ -32,22 +32,22 @@ func (db *DB) TenantByName(ctx context.Context, name string) (uuid.UUID, error) 
 	var id uuid.UUID
 	err := db.pool.QueryRow(ctx, `select id from tenants where name = $1`, name).Scan(&id)
 	if err != nil {
-		return uuid.Nil, fmt.Errorf("find tenant by name: %w", notFound(err))
+		return uuid.Nil, fmt.Errorf("find tenant by name: %w", OrNotFound(err))
 	}
 	return id, nil
 }
 
-// lockTenant goes before the lock of an upload whose charge is to change, as in CreateUpload: a creation under the
+// LockTenant goes before the lock of an upload whose charge is to change, as in CreateUpload: a creation under the
 // same client id waits for that upload's row while it holds the tenant's.
-func (tx Tx) lockTenant(ctx context.Context) error {
+func (tx Tx) LockTenant(ctx context.Context) error {
 	if _, err := tx.Exec(ctx, `select from tenants where id = $1 for no key update`, tx.Tenant); err != nil {
 		return fmt.Errorf("lock tenant: %w", err)
 	}
 	return nil
 }
 
-// refund gives bytes back to the tenant's quota.
-func (tx Tx) refund(ctx context.Context, bytes int64) error {
+// Refund gives bytes back to the tenant's quota.
+func (tx Tx) Refund(ctx context.Context, bytes int64) error {
 	if bytes == 0 {
 		return nil
 	}

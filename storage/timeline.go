@@ -76,7 +76,7 @@ func (tx Tx) appendIf(ctx context.Context, id uuid.UUID, e Entry, condition stri
 		insert into timeline (tenant_id, upload_id, event, at, at_offset, duration_ms, replica, trace_id, detail)
 		select $1, $2, $3::text, coalesce($4, clock_timestamp()), $5::bigint, $6::int, nullif($7, ''), nullif($8, ''), $9::jsonb
 		where `+condition,
-		tx.Tenant, id, e.Event, known(e.At), e.Offset, known(milliseconds(e.Duration)), tx.replica, traceID(ctx), detail)
+		tx.Tenant, id, e.Event, OrNull(e.At), e.Offset, OrNull(milliseconds(e.Duration)), tx.replica, TraceID(ctx), detail)
 	if err != nil {
 		return fmt.Errorf("append to timeline: %w", err)
 	}
@@ -107,7 +107,7 @@ func (tx Tx) AppendAll(ctx context.Context, ids []uuid.UUID, entries []Entry) er
 		insert into timeline (tenant_id, upload_id, event, at_offset, replica, trace_id, detail)
 		select $1, e.upload_id, e.event, e.at_offset, nullif($5, ''), nullif($6, ''), e.detail::jsonb
 		from unnest($2::uuid[], $3::text[], $4::bigint[], $7::text[]) e (upload_id, event, at_offset, detail)`,
-		tx.Tenant, ids, events, offsets, tx.replica, traceID(ctx), details)
+		tx.Tenant, ids, events, offsets, tx.replica, TraceID(ctx), details)
 	if err != nil {
 		return fmt.Errorf("append to timelines: %w", err)
 	}
@@ -127,7 +127,7 @@ func (tx Tx) became(ctx context.Context, id uuid.UUID, e Entry) error {
 	if err := tx.announceUpload(ctx, id, e.Event); err != nil {
 		return err
 	}
-	tx.changed(uploadChanged, id)
+	tx.Changed(UploadChanged, id)
 	if Status(e.Event).Ended() {
 		return tx.settleBatchOf(ctx, id) // last: it locks the batch
 	}
@@ -139,17 +139,8 @@ func milliseconds(d time.Duration) int32 {
 	return int32(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 }
 
-// known returns nil, which becomes null, for a zero value.
-func known[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
-}
-
-// traceID returns the id of the trace that ctx belongs to (W3C Trace Context, section 3.2.2.3), or "".
-func traceID(ctx context.Context) string {
+// TraceID returns the id of the trace that ctx belongs to (W3C Trace Context, section 3.2.2.3), or "".
+func TraceID(ctx context.Context) string {
 	if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
 		return id.String()
 	}

@@ -115,7 +115,7 @@ type Upload struct {
 	Scanned
 }
 
-const selectUpload = `
+const SelectUpload = `
 	select u.id, u.user_id, u.client_id, u.project, u.batch, u.batch_id, u.filename, u.declared_type, u.declared_sha256,
 	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received,
 	       u.status, u.failure_reason, u.failure_detail, u.detected_type, u.sha256, u.object_key, u.created_at,
@@ -200,10 +200,10 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 		)
 		select bytes, charged_bytes, quota_bytes, (select count(*) from opened) from charged`,
 		tx.Tenant, n.ID, n.UserID, n.ClientID, n.Project, n.Batch, n.Filename, n.DeclaredType,
-		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials, known(n.BatchID), n.Size == 0).
+		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials, OrNull(n.BatchID), n.Size == 0).
 		Scan(&c.bytes, &c.charged, &c.quota, &opened)
 	switch {
-	case isUniqueViolation(err, "uploads_client_id"):
+	case IsUniqueViolation(err, "uploads_client_id"):
 		return ErrDuplicateClientID
 	case errors.Is(err, pgx.ErrNoRows):
 		return tx.explainRefusal(ctx, n.Size)
@@ -271,13 +271,13 @@ func (tx Tx) Touch(ctx context.Context, id uuid.UUID) error {
 }
 
 func (tx Tx) oneUpload(ctx context.Context, where string, args ...any) (Upload, error) {
-	rows, err := tx.Query(ctx, selectUpload+" "+where, append([]any{tx.Tenant}, args...)...)
+	rows, err := tx.Query(ctx, SelectUpload+" "+where, append([]any{tx.Tenant}, args...)...)
 	if err != nil {
 		return Upload{}, fmt.Errorf("read upload: %w", err)
 	}
 	u, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
 	if err != nil {
-		return Upload{}, fmt.Errorf("read upload: %w", notFound(err))
+		return Upload{}, fmt.Errorf("read upload: %w", OrNotFound(err))
 	}
 	return u, nil
 }
@@ -290,14 +290,14 @@ func (tx Tx) Uploads(ctx context.Context, p Page) (us []Upload, err error) {
 	read := func() (err error) {
 		// Planned for these values each time. Whether a search goes by its own index or by the newest until the page is
 		// full depends on how much there is of what it looks for: a plan for any value reads all of the tenant's.
-		rows, err := tx.Query(ctx, selectUpload+` where `+where+` order by u.id desc limit @limit`, pgx.QueryExecModeCacheDescribe, args)
+		rows, err := tx.Query(ctx, SelectUpload+` where `+where+` order by u.id desc limit @limit`, pgx.QueryExecModeCacheDescribe, args)
 		if err == nil {
 			us, err = pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
 		}
 		return err
 	}
 	if p.Deleted {
-		err = tx.amongDeleted(ctx, read)
+		err = tx.AmongDeleted(ctx, read)
 	} else {
 		err = read()
 	}
@@ -340,7 +340,7 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 			return false, err
 		}
 	}
-	if err := tx.refund(ctx, charged-size); err != nil {
+	if err := tx.Refund(ctx, charged-size); err != nil {
 		return false, err
 	}
 	return true, tx.Append(ctx, id, Entry{Event: EventUploaded, Offset: &size})
@@ -353,7 +353,7 @@ func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 		tx.Tenant, id).Scan(&once)
 	switch {
 	case err != nil:
-		return fmt.Errorf("mark uploaded: %w", notFound(err))
+		return fmt.Errorf("mark uploaded: %w", OrNotFound(err))
 	case !once:
 		return ErrWrongStatus
 	}
@@ -400,7 +400,7 @@ func (tx Tx) FailScanned(ctx context.Context, id uuid.UUID, f Failure, s *Scan) 
 }
 
 // Cancel ends an upload that still takes bytes, or that is a partial one which no final one has taken, and
-// refunds its quota. For any other it returns [ErrWrongStatus].
+// Refunds its quota. For any other it returns [ErrWrongStatus].
 func (tx Tx) Cancel(ctx context.Context, id uuid.UUID) error {
 	if err := tx.uncharge(ctx, id); err != nil {
 		return err
@@ -428,7 +428,7 @@ func (tx Tx) Reject(ctx context.Context, id uuid.UUID, f Failure) error {
 
 // uncharge refunds, once, an upload that still takes bytes, and lets partial uploads that it has taken go.
 func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
-	if err := tx.lockTenant(ctx); err != nil {
+	if err := tx.LockTenant(ctx); err != nil {
 		return err
 	}
 	var charged int64
@@ -452,5 +452,5 @@ func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
 	if err := tx.letGo(ctx, id); err != nil {
 		return err
 	}
-	return tx.refund(ctx, charged)
+	return tx.Refund(ctx, charged)
 }

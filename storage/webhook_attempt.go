@@ -42,7 +42,7 @@ func (tx Tx) WebhookAttempt(ctx context.Context, delivery uuid.UUID, job int64) 
 	}
 	a, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[WebhookAttempt])
 	if err != nil {
-		return WebhookAttempt{}, fmt.Errorf("read delivery: %w", notFound(err))
+		return WebhookAttempt{}, fmt.Errorf("read delivery: %w", OrNotFound(err))
 	}
 	return a, nil
 }
@@ -79,7 +79,7 @@ func (tx Tx) RecordWebhook(ctx context.Context, r WebhookResult, patience time.D
 			next_attempt_at = $5, ended_at = case when $4 = 'pending' then null else now() end,
 			last_status = $6, last_error = nullif($7, ''), last_ms = $8
 		where tenant_id = $1 and id = $2 and job_id = $3 and state = 'pending'`,
-		tx.Tenant, r.Delivery, r.Job, string(state), known(r.RetryAt), known(r.Status), r.Error, milliseconds(r.Took))
+		tx.Tenant, r.Delivery, r.Job, string(state), OrNull(r.RetryAt), OrNull(r.Status), r.Error, milliseconds(r.Took))
 	if err != nil {
 		return "", fmt.Errorf("record delivery: %w", err)
 	}
@@ -106,7 +106,7 @@ func (tx Tx) judgeWebhook(ctx context.Context, r WebhookResult, patience time.Du
 	}
 	var held *time.Time
 	if r.Hold {
-		held = known(r.RetryAt)
+		held = OrNull(r.RetryAt)
 	}
 	var since time.Time
 	err := tx.QueryRow(ctx, `

@@ -90,7 +90,7 @@ func (tx Tx) Delivery(ctx context.Context, endpoint, id uuid.UUID) (Delivery, er
 	}
 	d, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Delivery])
 	if err != nil {
-		return Delivery{}, fmt.Errorf("read delivery: %w", notFound(err))
+		return Delivery{}, fmt.Errorf("read delivery: %w", OrNotFound(err))
 	}
 	return d, nil
 }
@@ -107,7 +107,7 @@ func (tx Tx) TestWebhook(ctx context.Context, endpoint uuid.UUID) (uuid.UUID, er
 			values ($1, $4, jsonb_build_object('endpoint_id', $2::text), nullif($5, ''), now()) returning tenant_id, id
 		)
 		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
-		select tenant_id, $3, $2::uuid, id from announced`, tx.Tenant, endpoint.String(), id, AnnounceWebhookTest, traceID(ctx))
+		select tenant_id, $3, $2::uuid, id from announced`, tx.Tenant, endpoint.String(), id, AnnounceWebhookTest, TraceID(ctx))
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("test webhook endpoint: %w", err)
 	}

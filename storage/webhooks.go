@@ -55,7 +55,7 @@ type NewWebhook struct {
 
 // CreateWebhook adds an endpoint, unless the tenant has limit of them: [ErrTooManyWebhooks].
 func (tx Tx) CreateWebhook(ctx context.Context, n NewWebhook, limit int) error {
-	if err := tx.lockTenant(ctx); err != nil { // so that two do not both take the last place
+	if err := tx.LockTenant(ctx); err != nil { // so that two do not both take the last place
 		return err
 	}
 	if n.Types == nil {
@@ -109,7 +109,7 @@ func (tx Tx) lockWebhook(ctx context.Context, id uuid.UUID) error {
 	err := tx.QueryRow(ctx, `
 		select 1 from webhook_endpoints where tenant_id = $1 and id = $2 for no key update`, tx.Tenant, id).Scan(&one)
 	if err != nil {
-		return fmt.Errorf("lock webhook endpoint: %w", notFound(err))
+		return fmt.Errorf("lock webhook endpoint: %w", OrNotFound(err))
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (tx Tx) Webhook(ctx context.Context, id uuid.UUID) (WebhookEndpoint, error)
 	}
 	w, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[WebhookEndpoint])
 	if err != nil {
-		return WebhookEndpoint{}, fmt.Errorf("read webhook endpoint: %w", notFound(err))
+		return WebhookEndpoint{}, fmt.Errorf("read webhook endpoint: %w", OrNotFound(err))
 	}
 	return w, nil
 }
