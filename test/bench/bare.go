@@ -31,10 +31,10 @@ var bareUploads atomic.Int64
 func newKey() *string { return aws.String(fmt.Sprintf("bare/%d", bareUploads.Add(1))) }
 
 func (s *stand) bare(endpoint string) *bareClient {
-	client := s3.New(s.s3.Client(endpoint).Options(), func(o *s3.Options) {
+	client := s3.New(s.S3.Client(endpoint).Options(), func(o *s3.Options) {
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	})
-	return &bareClient{s3: client, sign: s3.NewPresignClient(client), bucket: s.s3.Bucket(), urls: make(chan string, 1024)}
+	return &bareClient{s3: client, sign: s3.NewPresignClient(client), bucket: s.S3.Bucket(), urls: make(chan string, 1024)}
 }
 
 // prepare signs what n small uploads need.

@@ -19,7 +19,7 @@ const kickoff = 2000
 func batches(ctx context.Context, b *bench) error {
 	const atOnce = 16
 	one, each := figures{}, figures{}
-	err := b.rounds(ctx, []peer{tramo}, b.s3.Endpoint(), func(t target) error {
+	err := b.rounds(ctx, []peer{tramo}, b.S3.Endpoint(), func(t target) error {
 		took, err := t.server.manifest(ctx, kickoff)
 		if err != nil {
 			return err

@@ -23,7 +23,7 @@ func stalled(ctx context.Context, b *bench) error {
 	}{{300 * kib, "300 KiB"}, {mb, "1 MB"}} {
 		each, total, files := figures{}, figures{}, figures{}
 		safe := false
-		err := b.turns(ctx, 1, []peer{tramo, stock, tuned}, b.s3.Endpoint(), func(t target) error {
+		err := b.turns(ctx, 1, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
 			before, err := memory(t.server.process.Pid(), "VmRSS")
 			if err != nil {
 				return err
@@ -145,7 +145,7 @@ func settledMemory(ctx context.Context, sv *server) (float64, error) {
 // beside measures a fast photo's worst case while slow phones send, and without them.
 func beside(ctx context.Context, b *bench) error {
 	alone, crowded := figures{}, figures{}
-	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.s3.Endpoint(), func(t target) error {
+	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
 		worst, err := b.worstPhoto(ctx, t)
 		if err != nil {
 			return err
@@ -271,7 +271,7 @@ func heads(ctx context.Context, b *bench) error {
 		idle      = 8
 	)
 	half, most := figures{}, figures{}
-	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.s3.Endpoint(), func(t target) error {
+	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
 		var addresses []string
 		for range idle {
 			address, err := t.server.create(ctx, photo, 0)

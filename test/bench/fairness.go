@@ -73,7 +73,7 @@ func fairness(ctx context.Context, b *bench) error {
 // burstBeside lets one company send a burst of so many photos and, once half of it is there, another one single photos. It returns
 // when the burst is worked.
 func (b *bench) burstBeside(ctx context.Context, name string, burst int64, tell func(when string, sent, done time.Duration)) error {
-	t, err := b.target(ctx, tramo, b.s3.Endpoint())
+	t, err := b.target(ctx, tramo, b.S3.Endpoint())
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (s *stand) setOrder(ctx context.Context, fifo bool) error {
 }
 
 func (s *stand) sql(ctx context.Context, f func(*pgx.Conn) error) error {
-	c, err := pgx.Connect(ctx, s.postgres.URL("postgres", database))
+	c, err := pgx.Connect(ctx, s.Postgres.URL("postgres", s.Database))
 	if err != nil {
 		return err
 	}
@@ -235,43 +235,19 @@ func answered(r *http.Request, want int) ([]byte, error) {
 
 // workers are what completes uploads.
 type workers struct {
-	bin     *stack.Binaries
 	clamd   *stack.Clamd
-	process *stack.Process
+	process *stack.Replica
 }
 
 func (s *stand) startWorkers(ctx context.Context) (w *workers, err error) {
 	w = &workers{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.stop())
-		}
-	}()
-	if w.bin, err = stack.Build(ctx, "tramo-worker"); err != nil {
-		return w, err
-	}
 	if w.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{}); err != nil {
 		return w, err
 	}
-	w.process, err = stack.Start(stack.ProcessConfig{Path: w.bin.Path("tramo-worker"), Env: append(s.tramoEnv("tramo_worker"),
-		"TRAMO_S3_ENDPOINT="+s.s3.Endpoint(), "TRAMO_S3_BUCKET="+s.s3.Bucket(), "TRAMO_CLAMD="+w.clamd.Address(),
-		"TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_LOG_FORMAT=text",
-	)})
-	if err != nil {
-		return w, err
+	if w.process, err = s.Work(ctx, "TRAMO_CLAMD="+w.clamd.Address()); err != nil {
+		return w, errors.Join(err, w.clamd.Stop())
 	}
-	return w, w.process.WaitForLog(ctx, "msg=working")
+	return w, nil
 }
 
-func (w *workers) stop() (err error) {
-	if w.process != nil {
-		err = w.process.Stop()
-	}
-	if w.clamd != nil {
-		err = errors.Join(err, w.clamd.Stop())
-	}
-	if w.bin != nil {
-		err = errors.Join(err, w.bin.Remove())
-	}
-	return err
-}
+func (w *workers) stop() error { return errors.Join(w.process.Stop(), w.clamd.Stop()) }

@@ -8,7 +8,7 @@ import (
 // large measures one upload of 1 GiB in one PATCH: how fast, at what cost of CPU and memory.
 func large(ctx context.Context, b *bench) error {
 	rate, cpu, peak := figures{}, figures{}, figures{}
-	err := b.rounds(ctx, []peer{tramo, stock, tuned, unhashed, bare}, b.s3.Endpoint(), func(t target) error {
+	err := b.rounds(ctx, []peer{tramo, stock, tuned, unhashed, bare}, b.S3.Endpoint(), func(t target) error {
 		var before float64
 		var err error
 		if t.server != nil {

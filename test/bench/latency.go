@@ -102,7 +102,7 @@ func bursts(ctx context.Context, b *bench) error {
 	defer b.proxy.SetLatency(0)
 	peak := figures{}
 	for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
-		endpoint := b.s3.Endpoint()
+		endpoint := b.S3.Endpoint()
 		if delay > 0 {
 			endpoint = b.proxy.Endpoint()
 		}

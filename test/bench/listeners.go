@@ -26,7 +26,7 @@ type ear struct {
 // listeners measures what a thousand open streams of live state cost, and how long a change takes to all of them.
 func listeners(ctx context.Context, b *bench) error {
 	each, total, half, most := figures{}, figures{}, figures{}, figures{}
-	err := b.rounds(ctx, []peer{tramo}, b.s3.Endpoint(), func(t target) error {
+	err := b.rounds(ctx, []peer{tramo}, b.S3.Endpoint(), func(t target) error {
 		if err := t.upload(ctx, photo); err != nil { // what the first request costs is not theirs
 			return err
 		}

@@ -78,7 +78,7 @@ func (p *plant) start(ctx context.Context) (err error) {
 	if p.workers, err = p.startWorkers(ctx); err != nil {
 		return err
 	}
-	p.server, err = p.target(ctx, tramo, p.s3.Endpoint())
+	p.server, err = p.target(ctx, tramo, p.S3.Endpoint())
 	if err != nil {
 		return err
 	}

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"github.com/tramo/tramo/test/stack"
 )
 
 // quota measures creations at the edge of a quota: many more than fit, over many connections, to two servers. None may be
@@ -23,7 +20,7 @@ func quota(ctx context.Context, b *bench) error {
 	)
 	var servers [2]*server
 	for i := range servers {
-		t, err := b.target(ctx, tramo, b.s3.Endpoint())
+		t, err := b.target(ctx, tramo, b.S3.Endpoint())
 		if err != nil {
 			return err
 		}
@@ -74,10 +71,9 @@ func (s *stand) tenant(ctx context.Context, name, quota string) (token string, e
 		{"tenant", "add", name, "--quota", quota},
 		{"token", "--tenant", name, "--user", "crew", "--role", "empleado", "--ttl", "24h"},
 	} {
-		token, err = stack.Run(ctx, stack.ProcessConfig{Path: s.bin.Path("tramo"), Args: args, Env: s.tramoEnv("postgres")})
-		if err != nil {
+		if token, err = s.Tramo(ctx, args...); err != nil {
 			return "", err
 		}
 	}
-	return strings.TrimSpace(token), nil
+	return token, nil
 }

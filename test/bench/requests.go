@@ -189,7 +189,7 @@ func (s *stand) countBare(ctx context.Context, size int64) (float64, error) {
 // hasty cuts a link every 2 MB too, but the client asks for the offset at once, while the server may still be reading.
 func hasty(ctx context.Context, b *bench) error {
 	resent := figures{}
-	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.s3.Endpoint(), func(t target) error {
+	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
 		_, n, err := t.server.sendOver(ctx, 20*mb, 2*mb, false)
 		resent.add(t.peer, float64(n)/kib)
 		return err

@@ -19,18 +19,12 @@ const startTime = 2 * time.Minute
 // A stand is where servers are measured: a Postgres that syncs, an S3 server, and a proxy before it that counts and
 // delays. Servers are processes of their own, so what they use can be told apart.
 type stand struct {
-	postgres *stack.Postgres
-	s3       *stack.S3
-	proxy    *stack.S3Proxy
-	bin      *stack.Binaries
-	temp     string // programs, and the servers' temporary directories
-	token    string
+	ground stack.Ground
+	*stack.Installation
+	proxy *stack.S3Proxy
+	temp  string // programs, and the servers' temporary directories
+	token string // of a tenant that may store anything
 }
-
-const (
-	database = "tramo"
-	secret   = "a secret that only this benchmark knows of"
-)
 
 func newStand(ctx context.Context) (s *stand, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
@@ -44,40 +38,27 @@ func newStand(ctx context.Context) (s *stand, err error) {
 	if s.temp, err = os.MkdirTemp("", "tramo-bench-"); err != nil {
 		return s, err
 	}
-	if s.bin, err = stack.Build(ctx, "tramo"); err != nil {
-		return s, err
-	}
+	s.ground.AfterAll(func() error { return os.RemoveAll(s.temp) })
 	if err := s.buildStock(ctx); err != nil {
 		return s, err
 	}
-	if s.postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{Durable: true}); err != nil {
+	postgres, err := stack.StartPostgres(ctx, stack.PostgresConfig{Durable: true})
+	if err != nil {
 		return s, err
 	}
-	if s.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
+	s.ground.AfterAll(postgres.Stop)
+	if s.Installation, err = s.ground.Install(ctx, stack.Installation{Database: "tramo", Postgres: postgres}); err != nil {
 		return s, err
 	}
-	if s.proxy, err = stack.NewS3Proxy(s.s3.Endpoint()); err != nil {
+	if s.proxy, err = stack.NewS3Proxy(s.S3.Endpoint()); err != nil {
 		return s, err
 	}
-	return s, s.prepareTramo(ctx)
+	s.ground.AfterAll(func() error { s.proxy.Stop(); return nil })
+	s.token, err = s.tenant(ctx, "bench", "100TiB")
+	return s, err
 }
 
-func (s *stand) stop() error {
-	var errs []error
-	if s.proxy != nil {
-		s.proxy.Stop()
-	}
-	if s.s3 != nil {
-		errs = append(errs, s.s3.Stop())
-	}
-	if s.postgres != nil {
-		errs = append(errs, s.postgres.Stop())
-	}
-	if s.bin != nil {
-		errs = append(errs, s.bin.Remove())
-	}
-	return errors.Join(append(errs, os.RemoveAll(s.temp))...)
-}
+func (s *stand) stop() error { return s.ground.Stop() }
 
 func (s *stand) buildStock(ctx context.Context) error {
 	root, err := stack.RepoRoot()
@@ -91,32 +72,6 @@ func (s *stand) buildStock(ctx context.Context) error {
 }
 
 func (s *stand) stockPath() string { return filepath.Join(s.temp, "stocktusd") }
-
-// prepareTramo migrates, makes a tenant that may store anything, and a token for one of its crew.
-func (s *stand) prepareTramo(ctx context.Context) error {
-	if err := s.postgres.CreateDatabase(ctx, database, "template0"); err != nil {
-		return err
-	}
-	for _, args := range [][]string{
-		{"migrate"},
-		{"tenant", "add", "bench", "--quota", "100TiB"},
-		{"token", "--tenant", "bench", "--user", "crew", "--role", "empleado", "--ttl", "24h"},
-	} {
-		out, err := stack.Run(ctx, stack.ProcessConfig{Path: s.bin.Path("tramo"), Args: args, Env: s.tramoEnv("postgres")})
-		if err != nil {
-			return err
-		}
-		s.token = strings.TrimSpace(out) // of the last one
-	}
-	return nil
-}
-
-func (s *stand) tramoEnv(role string) []string {
-	return stack.CleanEnv(append(s.s3.Env(),
-		"TRAMO_DATABASE_URL="+s.postgres.URL(role, database),
-		"TRAMO_JWT_SECRET="+secret,
-	)...)
-}
 
 // A peer is what uploads go to.
 type peer string
@@ -157,34 +112,18 @@ func (s *stand) serve(ctx context.Context, p peer, endpoint string) (*server, er
 	return sv, nil
 }
 
-func (s *stand) serveTramo(ctx context.Context, sv *server, endpoint string) (err error) {
-	env := append(s.tramoEnv("tramo_api"),
-		"TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_S3_BUCKET="+s.s3.Bucket(),
-		"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0",
-		"TRAMO_MAX_UPLOAD_SIZE=2GiB", "TRAMO_LOG_FORMAT=text", "TMPDIR="+sv.temp,
+func (s *stand) serveTramo(ctx context.Context, sv *server, endpoint string) error {
+	r, err := s.Serve(ctx, "TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_MAX_UPLOAD_SIZE=2GiB", "TMPDIR="+sv.temp,
 		fmt.Sprintf("TRAMO_MAX_BATCH=%d", kickoff),
 		fmt.Sprintf("TRAMO_LISTENERS_PER_USER=%d", ears), fmt.Sprintf("TRAMO_LISTENERS_PER_TENANT=%d", ears),
 	)
-	env = append(env, stack.NoRateLimits()...) // all clients are one user at one address
-	sv.token = s.token
-	if sv.process, err = stack.Start(stack.ProcessConfig{Path: s.bin.Path("tramo"), Args: []string{"serve"}, Env: env}); err != nil {
-		return err
-	}
-	ops, err := sv.logged(ctx, `msg="serving operations" address=`)
-	if err != nil {
-		return err
-	}
-	address, err := sv.logged(ctx, "msg=serving address=")
-	if err != nil {
-		return err
-	}
-	sv.url = "http://" + address + "/api/uploads"
-	return sv.process.WaitForURL(ctx, "http://"+ops+"/readyz")
+	sv.process, sv.url, sv.token = r.Process, r.URL+"/api/uploads", s.token
+	return err
 }
 
 func (s *stand) serveStock(ctx context.Context, sv *server, endpoint string) (err error) {
-	args := []string{"-endpoint", endpoint, "-bucket", s.s3.Bucket()}
-	env := stack.CleanEnv(append(s.s3.Env(), "TMPDIR="+sv.temp)...)
+	args := []string{"-endpoint", endpoint, "-bucket", s.S3.Bucket()}
+	env := stack.CleanEnv(append(s.S3.Env(), "TMPDIR="+sv.temp)...)
 	if sv.peer != stock {
 		args = append(args, "-part-size", strconv.Itoa(partSize), "-disable-content-hashes="+strconv.FormatBool(sv.peer == unhashed))
 		env = append(env, "TUSD_S3STORE_TEMP_MEMORY=1") // as s3store reads it
@@ -229,7 +168,7 @@ func (sv *server) kill() {
 func (s *stand) wipe() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience) // also after the run was interrupted
 	defer cancel()
-	bucket := filepath.Join(s.s3.Dir(), s.s3.Bucket())
+	bucket := filepath.Join(s.S3.Dir(), s.S3.Bucket())
 	var left error
 	err := poll(ctx, func() (bool, error) {
 		entries, err := os.ReadDir(bucket)

@@ -114,9 +114,8 @@ func survive(t *testing.T, seed uint64) []orphan {
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
 	p := newPlan(seed)
-	g := takeGround(t)
 	j := newJournal()
-	s, err := newSite(ctx, g, fmt.Sprintf("chaos-%d", seed), j)
+	s, err := newSite(ctx, servers.take(t), fmt.Sprintf("chaos-%d", seed), j)
 	t.Cleanup(func() {
 		if err := s.remove(context.Background()); err != nil {
 			t.Error(err)

@@ -31,7 +31,7 @@ func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []orphan
 		return nil, err
 	}
 	defer conn.Close(ctx)
-	c := &checker{site: s, journal: s.journal, conn: conn, s3: shared.s3.Client("")}
+	c := &checker{site: s, journal: s.journal, conn: conn, s3: s.S3.Client("")}
 	for _, u := range uploads {
 		c.checkOffsets(u)
 		if u.done {
@@ -43,7 +43,7 @@ func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []orphan
 	if orphans, err = c.orphans(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := s.run(ctx, "reconcile", "--grace", "0s"); err != nil {
+	if _, err := s.Tramo(ctx, "reconcile", "--grace", "0s"); err != nil {
 		return nil, err
 	}
 	left, err := c.orphans(ctx)
@@ -98,7 +98,7 @@ func (c *checker) checkDone(ctx context.Context, u *upload) error {
 
 // checkObject reads the object from S3 itself, past all proxies.
 func (c *checker) checkObject(ctx context.Context, u *upload, key string) {
-	res, err := c.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &c.site.bucket, Key: &key})
+	res, err := c.s3.GetObject(ctx, &s3.GetObjectInput{Bucket: &c.site.Bucket, Key: &key})
 	if err != nil {
 		c.journal.violate(u.name, "done, but its object %q cannot be read: %v", key, err)
 		return
@@ -141,7 +141,7 @@ func (c *checker) strayObjects(ctx context.Context) (found []orphan, err error) 
 	for _, key := range keys {
 		owned[key] = true
 	}
-	objects := s3.NewListObjectsV2Paginator(c.s3, &s3.ListObjectsV2Input{Bucket: &c.site.bucket})
+	objects := s3.NewListObjectsV2Paginator(c.s3, &s3.ListObjectsV2Input{Bucket: &c.site.Bucket})
 	for objects.HasMorePages() {
 		page, err := objects.NextPage(ctx)
 		if err != nil {
@@ -159,7 +159,7 @@ func (c *checker) strayObjects(ctx context.Context) (found []orphan, err error) 
 }
 
 func (c *checker) openUploads(ctx context.Context) (found []orphan, err error) {
-	open, err := c.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &c.site.bucket})
+	open, err := c.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &c.site.Bucket})
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func (w *weather) strike(ctx context.Context, f faultPlan) {
 		w.restarting.Lock()
 		defer w.restarting.Unlock()
 		w.journal.fault("%s", f.kind)
-		if err := w.site.postgres.Restart(ctx); err != nil {
+		if err := w.site.Postgres.Restart(ctx); err != nil {
 			w.journal.violate("", "the harness cannot restart Postgres: %v", err)
 		}
 		w.journal.fault("%s: it is back", f.kind)

@@ -4,117 +4,53 @@ package chaos
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
 
-// shared is what all runs have in common; versitygw allows one server a process.
-var shared struct {
-	s3   *stack.S3
-	bin  *stack.Binaries
-	seal seal
+var ground stack.Ground
 
-	mu    sync.Mutex
-	free  []*ground
-	every []*ground
-}
+func TestMain(m *testing.M) { ground.Main(m) }
 
-// A ground is a Postgres of its own for one run at a time, because runs restart it.
-type ground struct{ postgres *stack.Postgres }
-
-// template is the migrated database that each run copies.
-const template = "migrated"
-
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	defer func() { err = errors.Join(err, leave()) }()
-	if shared.bin, err = stack.Build(ctx, "tramo"); err != nil {
-		return 1, err
-	}
-	if shared.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
-		return 1, err
-	}
+// receipts returns the key that signs the receipts of all runs.
+var receipts = sync.OnceValues(func() (seal, error) {
 	dir, err := os.MkdirTemp("", "tramo-chaos-*")
 	if err != nil {
-		return 1, err
+		return seal{}, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if shared.seal, err = newSeal(dir); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	ground.AfterAll(func() error { return os.RemoveAll(dir) })
+	return newSeal(dir)
+})
+
+// A pool lends each run a Postgres of its own, because runs restart it.
+type pool struct {
+	mu   sync.Mutex
+	idle []*stack.Postgres
 }
 
-func leave() (err error) {
-	for _, g := range shared.every {
-		err = errors.Join(err, g.postgres.Stop())
-	}
-	if shared.s3 != nil {
-		err = errors.Join(err, shared.s3.Stop())
-	}
-	if shared.bin != nil {
-		err = errors.Join(err, shared.bin.Remove())
-	}
-	return err
-}
+var servers pool
 
-// takeGround returns a ground that nobody else has until the test ends.
-func takeGround(t *testing.T) *ground {
+// take returns a server that nobody else has until the test ends.
+func (p *pool) take(t *testing.T) *stack.Postgres {
 	t.Helper()
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	if n := len(shared.free); n > 0 {
-		g := shared.free[n-1]
-		shared.free = shared.free[:n-1]
-		t.Cleanup(g.release)
-		return g
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) == 0 {
+		pg := stack.Get(t, func(ctx context.Context) (*stack.Postgres, error) {
+			return stack.StartPostgres(ctx, stack.PostgresConfig{})
+		})
+		ground.AfterAll(pg.Stop)
+		p.idle = append(p.idle, pg)
 	}
-	g, err := newGround(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	shared.every = append(shared.every, g)
-	t.Cleanup(g.release)
-	return g
-}
-
-func (g *ground) release() {
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	shared.free = append(shared.free, g)
-}
-
-func newGround(ctx context.Context) (*ground, error) {
-	postgres, err := stack.StartPostgres(ctx, stack.PostgresConfig{})
-	if err != nil {
-		return nil, err
-	}
-	g := &ground{postgres}
-	if err := postgres.CreateDatabase(ctx, template, "template0"); err != nil {
-		return nil, errors.Join(err, postgres.Stop())
-	}
-	_, err = stack.Run(ctx, stack.ProcessConfig{
-		Path: shared.bin.Path("tramo"), Args: []string{"migrate"},
-		Env: stack.CleanEnv("TRAMO_DATABASE_URL=" + postgres.URL("postgres", template)),
+	pg := p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
+	t.Cleanup(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.idle = append(p.idle, pg)
 	})
-	if err != nil {
-		return nil, errors.Join(err, postgres.Stop())
-	}
-	return g, nil
+	return pg
 }

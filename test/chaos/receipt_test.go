@@ -76,7 +76,7 @@ func checkReceipts(ctx context.Context, s *site, uploads []*upload) {
 				s.journal.violate(u.name, "done, but it has no receipt: %v", err)
 				continue
 			}
-			got, err := shared.seal.open(jws)
+			got, err := s.seal.open(jws)
 			if want := (receipt{id, len(u.data), u.sum}); err != nil || got != want {
 				s.journal.violate(u.name, "its receipt says %+v, not %+v: %v", got, want, err)
 			}

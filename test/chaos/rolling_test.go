@@ -30,7 +30,7 @@ func TestRollingRestart(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
 	j := newJournal()
-	s, err := newSite(ctx, takeGround(t), fmt.Sprintf("rolling-%d", time.Now().UnixNano()), j)
+	s, err := newSite(ctx, servers.take(t), fmt.Sprintf("rolling-%d", time.Now().UnixNano()), j)
 	t.Cleanup(func() {
 		if err := s.remove(context.Background()); err != nil {
 			t.Error(err)

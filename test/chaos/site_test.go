@@ -8,51 +8,46 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/test/stack"
 )
 
-const secret = "a secret that only this test run knows of"
-
 // A site is one installation: a database and a bucket of its own, and replicas of tramo serve, which reach S3 through a
 // proxy.
 type site struct {
-	postgres *stack.Postgres
-	database string
-	bucket   string
+	*stack.Installation
 	s3       *stack.S3Proxy
 	replicas []*replica
 	journal  *journal
 	tenant   string // its id
 	token    string
+	seal     seal
 }
 
-// newSite makes an installation on ground and starts it. Stop it, however far this came.
-func newSite(ctx context.Context, g *ground, name string, j *journal) (*site, error) {
-	s := &site{postgres: g.postgres, database: name, bucket: name, journal: j}
-	var err error
-	if s.s3, err = stack.NewS3Proxy(shared.s3.Endpoint()); err != nil {
+// newSite makes an installation on a Postgres of its own and starts it. Remove it, however far this came.
+func newSite(ctx context.Context, postgres *stack.Postgres, name string, j *journal) (s *site, err error) {
+	s = &site{journal: j}
+	if s.seal, err = receipts(); err != nil {
 		return s, err
 	}
-	if err := g.postgres.CreateDatabase(ctx, name, template); err != nil {
+	if s.Installation, err = ground.Install(ctx, stack.Installation{Database: name, Bucket: name, Postgres: postgres}); err != nil {
 		return s, err
 	}
-	if _, err := shared.s3.Client("").CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &s.bucket}); err != nil {
+	if s.s3, err = stack.NewS3Proxy(s.S3.Endpoint()); err != nil {
 		return s, err
 	}
-	if s.tenant, err = s.run(ctx, "tenant", "add", "chaos", "--quota", "50GiB"); err != nil {
+	s.Endpoint = s.s3.Endpoint()
+	if s.tenant, err = s.Tramo(ctx, "tenant", "add", "chaos", "--quota", "50GiB"); err != nil {
 		return s, err
 	}
-	if s.token, err = s.run(ctx, "token", "--tenant", "chaos", "--user", "crew", "--role", "empleado"); err != nil {
+	if s.token, err = s.Tramo(ctx, "token", "--tenant", "chaos", "--user", "crew", "--role", "empleado"); err != nil {
 		return s, err
 	}
 	for i := range replicas {
@@ -68,24 +63,6 @@ func newSite(ctx context.Context, g *ground, name string, j *journal) (*site, er
 	return s, nil
 }
 
-// env is a program's environment.
-func (s *site) env(role string, extra ...string) []string {
-	env := append(stack.CleanEnv(shared.s3.Env()...),
-		"TRAMO_DATABASE_URL="+s.postgres.URL(role, s.database),
-		"TRAMO_S3_ENDPOINT="+s.s3.Endpoint(),
-		"TRAMO_S3_BUCKET="+s.bucket,
-		"TRAMO_JWT_SECRET="+secret,
-		"TRAMO_LOG_FORMAT=text",
-	)
-	return slices.Concat(env, stack.NoRateLimits(), extra)
-}
-
-// run runs a command of tramo with an operator's rights and returns what it printed.
-func (s *site) run(ctx context.Context, args ...string) (string, error) {
-	out, err := stack.Run(ctx, stack.ProcessConfig{Path: shared.bin.Path("tramo"), Args: args, Env: s.env("postgres")})
-	return strings.TrimSpace(out), err
-}
-
 // urls returns the replicas' addresses.
 func (s *site) urls() []string {
 	var urls []string
@@ -96,7 +73,7 @@ func (s *site) urls() []string {
 }
 
 func (s *site) connect(ctx context.Context) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, s.postgres.URL("postgres", s.database))
+	return pgx.Connect(ctx, s.Postgres.URL("postgres", s.Database))
 }
 
 // halt stops the replicas in order.
@@ -126,13 +103,16 @@ func (s *site) remove(ctx context.Context) (err error) {
 	if s.s3 != nil {
 		s.s3.Stop()
 	}
-	err = os.RemoveAll(filepath.Join(shared.s3.Dir(), s.bucket))
-	conn, connErr := pgx.Connect(ctx, s.postgres.AdminURL())
+	if s.Installation == nil {
+		return nil
+	}
+	err = os.RemoveAll(filepath.Join(s.S3.Dir(), s.Bucket))
+	conn, connErr := pgx.Connect(ctx, s.Postgres.AdminURL())
 	if connErr != nil {
 		return errors.Join(err, connErr)
 	}
 	defer conn.Close(ctx)
-	_, dropErr := conn.Exec(ctx, "drop database if exists "+pgx.Identifier{s.database}.Sanitize()+" with (force)")
+	_, dropErr := conn.Exec(ctx, "drop database if exists "+pgx.Identifier{s.Database}.Sanitize()+" with (force)")
 	return errors.Join(err, dropErr)
 }
 
@@ -159,12 +139,8 @@ func (s *site) newReplica(i int) (*replica, error) {
 	}
 	return &replica{
 		name: fmt.Sprintf("replica %d", i), addr: addr, ops: ops, journal: s.journal,
-		config: stack.ProcessConfig{
-			Path: shared.bin.Path("tramo"), Args: []string{"serve"},
-			Env: s.env("tramo_api", "TRAMO_RECEIPT_KEY_FILE="+shared.seal.file,
-				"TRAMO_LISTEN="+addr, "TRAMO_OPS_LISTEN="+ops, "TRAMO_LEASE_TTL="+leaseTTL.String(),
-				fmt.Sprintf("TRAMO_PART_SIZE=%d", partSize), "TRAMO_LOG_LEVEL=debug"),
-		},
+		config: s.Server("TRAMO_RECEIPT_KEY_FILE="+s.seal.file, "TRAMO_LISTEN="+addr, "TRAMO_OPS_LISTEN="+ops, "TRAMO_LEASE_TTL="+leaseTTL.String(),
+			fmt.Sprintf("TRAMO_PART_SIZE=%d", partSize), "TRAMO_LOG_LEVEL=debug"),
 	}, nil
 }
 

@@ -15,7 +15,7 @@ func token(t *testing.T, env []string, args ...string) user {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	out, err := tramo.runWith(ctx, env, append([]string{"token"}, args...)...)
+	out, err := tramo.With(env...).Tramo(ctx, append([]string{"token"}, args...)...)
 	must(t, err)
 	return user{t: t, token: strings.TrimSpace(out)}
 }
@@ -75,7 +75,7 @@ func TestTokensOfTheCommand(t *testing.T) {
 	who := []string{"--tenant", tenant, "--user", "ana", "--role", "empleado"}
 	strict := []string{"TRAMO_JWT_ISSUER=https://id.example.com", "TRAMO_JWT_AUDIENCE=tramo"}
 	r := tramo.serves(t, strict...)
-	list := r.url + "/api/uploads"
+	list := r.URL + "/api/uploads"
 	for name, c := range map[string]struct {
 		user user
 		want int
@@ -97,7 +97,7 @@ func TestTokensOfTheCommand(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "a/b", "torre,a b"} {
-		if out, err := tramo.runWith(t.Context(), nil, append([]string{"token", "--projects=" + bad}, who...)...); err == nil {
+		if out, err := tramo.Tramo(t.Context(), append([]string{"token", "--projects=" + bad}, who...)...); err == nil {
 			t.Errorf("projects %q make the token %s", bad, out)
 		}
 	}
@@ -114,7 +114,7 @@ func TestAdminLeavesATrace(t *testing.T) {
 	if got := admin.do("GET", url, nil); got.status != http.StatusNotFound {
 		t.Errorf("at home: %d", got.status)
 	}
-	id, err := tramo.run(t.Context(), "tramo", "tenant", "add", tenant, "--if-missing")
+	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
 	must(t, err)
 	if got := admin.do("GET", url, nil, "Tramo-Tenant", strings.TrimSpace(id)); got.status != http.StatusOK {
 		t.Errorf("there: %d %s", got.status, got.body)
@@ -122,7 +122,7 @@ func TestAdminLeavesATrace(t *testing.T) {
 	var log struct {
 		Items []struct{ Actor, Action, Subject, Outcome string }
 	}
-	must(t, json.Unmarshal(marta.do("GET", a.url+"/api/audit", nil).body, &log))
+	must(t, json.Unmarshal(marta.do("GET", a.URL+"/api/audit", nil).body, &log))
 	if len(log.Items) != 1 || log.Items[0] != (struct{ Actor, Action, Subject, Outcome string }{"olga", "tenant.enter", idOf(url), "done"}) {
 		t.Errorf("the log has %+v", log.Items)
 	}

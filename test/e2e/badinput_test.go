@@ -26,7 +26,7 @@ func TestBadRequests(t *testing.T) {
 	t.Parallel()
 	tenant, u := newTenant(t, "50GiB")
 	r := tramo.replicas[0]
-	uploads := r.url + "/api/uploads"
+	uploads := r.URL + "/api/uploads"
 	mine := u.create(r, 10, "filename", "a.txt")
 	unknown := uploads + "/01890a5d-ac96-774b-bcce-b302099a8057"
 	investor := userOf(t, tenant, "ana", "inversionista")
@@ -78,7 +78,7 @@ func TestBadRequests(t *testing.T) {
 		"project with NUL":         {u, "GET", uploads + "?project=a%00", nil, "", 400, "bad-request"},
 		"batch not UTF-8":          {u, "GET", uploads + "?batch=%ff", nil, "", 400, "bad-request"},
 		"cursor":                   {u, "GET", uploads + "?cursor=x", nil, "", 400, "bad-request"},
-		"unknown route":            {u, "GET", r.url + "/api/nothing", nil, "", 404, "not-found"},
+		"unknown route":            {u, "GET", r.URL + "/api/nothing", nil, "", 404, "not-found"},
 		"method that no route has": {u, "PUT", mine, nil, "", 405, "method-not-allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,8 +112,8 @@ func TestBadHeads(t *testing.T) {
 		headers []string
 		status  int
 	}{
-		"unknown id":        {r.url + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057", nil, 404},
-		"id is none":        {r.url + "/api/uploads/nonsense", nil, 404},
+		"unknown id":        {r.URL + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057", nil, 404},
+		"id is none":        {r.URL + "/api/uploads/nonsense", nil, 404},
 		"wrong tus version": {mine, []string{"Tus-Resumable", "0.1"}, 412},
 		"no token":          {mine, []string{"Authorization", ""}, 401},
 	} {
@@ -131,7 +131,7 @@ func TestProtocolAnswers(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.replicas[0]
-	a := u.do("OPTIONS", r.url+"/api/uploads", nil)
+	a := u.do("OPTIONS", r.URL+"/api/uploads", nil)
 	want := map[string]string{
 		"Tus-Resumable": "1.0.0", "Tus-Version": "1.0.0", "Tus-Max-Size": fmt.Sprint(maxSize),
 		"Tus-Extension": "creation,creation-with-upload,termination,concatenation,creation-defer-length,checksum,checksum-trailer,expiration",
@@ -142,7 +142,7 @@ func TestProtocolAnswers(t *testing.T) {
 		}
 	}
 	meta := metadata("filename", "a.txt", "own-key", "ñandú")
-	created := u.do("POST", r.url+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", meta)
+	created := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", meta)
 	url := created.header.Get("Location")
 	head := u.do("HEAD", url, nil)
 	if head.header.Get("Cache-Control") != "no-store" || head.header.Get("Upload-Length") != "5" || head.header.Get("Tus-Resumable") != "1.0.0" {
@@ -175,7 +175,7 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 	tenant, u := newTenant(t, "50GiB")
 	r := tramo.replicas[0]
 	mine := u.create(r, 10)
-	expired, err := tramo.run(t.Context(), "tramo", "token", "--tenant", tenant, "--user", "a", "--role", "empleado", "--ttl=-1h")
+	expired, err := tramo.Tramo(t.Context(), "token", "--tenant", tenant, "--user", "a", "--role", "empleado", "--ttl=-1h")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,8 +186,8 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 		"forged signature": "Bearer " + parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])),
 	} {
 		for _, route := range []struct{ method, url string }{
-			{"GET", r.url + "/api/uploads"}, {"POST", r.url + "/api/uploads"},
-			{"GET", mine}, {"GET", mine + "/receipt"}, {"GET", mine + "/timeline"}, {"HEAD", mine}, {"PATCH", mine}, {"DELETE", mine}, {"POST", mine}, {"GET", r.url + "/api/nothing"},
+			{"GET", r.URL + "/api/uploads"}, {"POST", r.URL + "/api/uploads"},
+			{"GET", mine}, {"GET", mine + "/receipt"}, {"GET", mine + "/timeline"}, {"HEAD", mine}, {"PATCH", mine}, {"DELETE", mine}, {"POST", mine}, {"GET", r.URL + "/api/nothing"},
 		} {
 			a := u.do(route.method, route.url, nil, "Authorization", token)
 			if a.status != http.StatusUnauthorized || a.header.Get("WWW-Authenticate") == "" {
@@ -208,7 +208,7 @@ func TestAnotherTenantsUploadDoesNotExist(t *testing.T) {
 	r := tramo.replicas[0]
 	url := owner.create(r, 10, "filename", "secret.txt")
 	owner.patch(url, 0, []byte("half."))
-	unknown := r.url + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057"
+	unknown := r.URL + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057"
 	for _, method := range []string{"GET", "HEAD", "PATCH", "DELETE"} {
 		headers := []string{"Content-Type", octets, "Upload-Offset", "5", "X-Request-Id", "same"} // which problems tell
 		theirs := stranger.do(method, url, bytes.NewReader([]byte("x")), headers...)
@@ -217,7 +217,7 @@ func TestAnotherTenantsUploadDoesNotExist(t *testing.T) {
 			t.Errorf("%s: %d %s, for an unknown id %d %s", method, theirs.status, theirs.body, nobodys.status, nobodys.body)
 		}
 	}
-	a := stranger.do("GET", r.url+"/api/uploads", nil)
+	a := stranger.do("GET", r.URL+"/api/uploads", nil)
 	var page struct{ Items []upload }
 	if err := json.Unmarshal(a.body, &page); err != nil || len(page.Items) != 0 {
 		t.Errorf("a stranger's list: %s %v", a.body, err)
@@ -317,13 +317,13 @@ func TestLargeBodiesAreRefusedWithAnAnswer(t *testing.T) {
 // tagOf returns a tag of the upload's object.
 func tagOf(t *testing.T, id, name string) string {
 	t.Helper()
-	bucket := tramo.s3.Bucket()
-	client := tramo.s3.Client("")
+	bucket := tramo.S3.Bucket()
+	client := tramo.S3.Client("")
 	for _, path := range objectsOf(t, id) {
 		if !strings.HasPrefix(filepath.Base(path), "original-") {
 			continue
 		}
-		key, err := filepath.Rel(filepath.Join(tramo.s3.Dir(), bucket), path)
+		key, err := filepath.Rel(filepath.Join(tramo.S3.Dir(), bucket), path)
 		must(t, err)
 		tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
 		if err != nil {
@@ -345,7 +345,7 @@ func TestSilenceIsNotTheEnd(t *testing.T) {
 	u := newUser(t)
 	r, err := tramo.serve(t.Context(), "TRAMO_NETWORK_TIMEOUT=1s")
 	must(t, err)
-	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	defer r.Stop() //nolint:errcheck // the test has spoken
 	data := bytes.Repeat([]byte("a line of text\n"), 10_000)
 	url := u.create(r, len(data), "filename", "a.txt")
 	body, client := io.Pipe()

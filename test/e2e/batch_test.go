@@ -93,16 +93,16 @@ func TestCrewSendsAManifest(t *testing.T) {
 	early := crew.send(here, photos[0], "client_id", "photo-0", "filename", "IMG_0.jpg", "filetype", "image/jpeg", "project", "torre")
 
 	manifest := map[string]any{"project": "torre", "name": "Torre, lunes", "client_id": "lunes", "uploads": entries}
-	lost := crew.postJSON(here.url+"/api/batches", manifest, "Idempotency-Key", "lunes")
-	told := crew.postJSON(there.url+"/api/batches", manifest, "Idempotency-Key", "lunes")
-	if lost.status != told.status || strings.ReplaceAll(string(lost.body), here.url, there.url) != string(told.body) {
+	lost := crew.postJSON(here.URL+"/api/batches", manifest, "Idempotency-Key", "lunes")
+	told := crew.postJSON(there.URL+"/api/batches", manifest, "Idempotency-Key", "lunes")
+	if lost.status != told.status || strings.ReplaceAll(string(lost.body), here.URL, there.URL) != string(told.body) {
 		t.Fatalf("answered %d\n%s\nand then %d\n%s", lost.status, lost.body, told.status, told.body)
 	}
 	f := decode[filedAnswer](t, told, 201)
 	if !f.Uploads[0].Existing || idOf(f.Uploads[0].URL) != idOf(early) || f.Uploads[1].Existing {
 		t.Errorf("got %+v", f)
 	}
-	at := there.url + "/api/batches/" + f.Batch.ID
+	at := there.URL + "/api/batches/" + f.Batch.ID
 	for i := 1; i < len(photos); i++ {
 		sent := crew.sendTo(t, there, f.Uploads[i].URL, photos[i])
 		if sent.URL != f.Uploads[i].URL {
@@ -135,7 +135,7 @@ func TestCrewSendsAManifest(t *testing.T) {
 // sendTo sends data with an unmodified tus-js-client to an upload that is there.
 func (u user) sendTo(t *testing.T, at replica, url string, data []byte) sentReport {
 	t.Helper()
-	proxy, err := stack.NewProxy(at.url)
+	proxy, err := stack.NewProxy(at.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestBatchCancelledAtAnotherReplica(t *testing.T) {
 	name, crew := newTenant(t, "1GiB")
 	manager := userOf(t, name, "boss", "constructora")
 	here, there := tramo.replicas[0], tramo.replicas[1]
-	f := decode[filedAnswer](t, crew.postJSON(here.url+"/api/batches", map[string]any{"name": "x", "uploads": []map[string]any{
+	f := decode[filedAnswer](t, crew.postJSON(here.URL+"/api/batches", map[string]any{"name": "x", "uploads": []map[string]any{
 		{"client_id": "a", "name": "a.jpg", "size": 10 << 20}, {"client_id": "b", "name": "b.jpg", "size": 10},
 	}}), 201)
 	sending := &endlessBody{begun: make(chan struct{}), stop: make(chan struct{})}
@@ -166,7 +166,7 @@ func TestBatchCancelledAtAnotherReplica(t *testing.T) {
 	}()
 	<-sending.begun
 	eventually(t, "byte that arrived", func() bool { return crew.get(f.Uploads[0].URL).Offset > 0 })
-	b := decode[batchAnswer](t, manager.do("POST", there.url+"/api/batches/"+f.Batch.ID+"/cancel", nil), 200)
+	b := decode[batchAnswer](t, manager.do("POST", there.URL+"/api/batches/"+f.Batch.ID+"/cancel", nil), 200)
 	if b.State != "cancelled" || b.Counts["cancelled"] != 2 {
 		t.Errorf("got %+v", b)
 	}

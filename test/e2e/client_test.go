@@ -28,11 +28,11 @@ type user struct {
 // newTenant makes a tenant for this test alone and returns one of its field crew.
 func newTenant(t *testing.T, quota string) (string, user) {
 	t.Helper()
-	t.Cleanup(func() { tramo.explain(t) })
+	t.Cleanup(func() { explain(t) })
 	name := fmt.Sprintf("%s %d", t.Name(), time.Now().UnixNano())
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := tramo.run(ctx, "tramo", "tenant", "add", name, "--quota", quota); err != nil {
+	if _, err := tramo.Tramo(ctx, "tenant", "add", name, "--quota", quota); err != nil {
 		t.Fatal(err)
 	}
 	return name, userOf(t, name, "crew", "empleado")
@@ -48,7 +48,7 @@ func userOf(t *testing.T, tenant, id, role string) user {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	token, err := tramo.run(ctx, "tramo", "token", "--tenant", tenant, "--user", id, "--role", role)
+	token, err := tramo.Tramo(ctx, "token", "--tenant", tenant, "--user", id, "--role", role)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func metadata(pairs ...string) string {
 // create begins an upload at a replica and returns its address.
 func (u user) create(at replica, size int, meta ...string) string {
 	u.t.Helper()
-	a := u.do("POST", at.url+"/api/uploads", nil, "Upload-Length", strconv.Itoa(size), "Upload-Metadata", metadata(meta...))
+	a := u.do("POST", at.URL+"/api/uploads", nil, "Upload-Length", strconv.Itoa(size), "Upload-Metadata", metadata(meta...))
 	if a.status != http.StatusCreated {
 		u.t.Fatalf("create: %d %s", a.status, a.body)
 	}
@@ -167,7 +167,7 @@ func (u user) offset(url string) int {
 // send uploads data in one request and returns its address.
 func (u user) send(at replica, data []byte, meta ...string) string {
 	u.t.Helper()
-	a := u.do("POST", at.url+"/api/uploads", bytes.NewReader(data), "Upload-Length", strconv.Itoa(len(data)),
+	a := u.do("POST", at.URL+"/api/uploads", bytes.NewReader(data), "Upload-Length", strconv.Itoa(len(data)),
 		"Upload-Metadata", metadata(meta...), "Content-Type", "application/offset+octet-stream")
 	if a.status != http.StatusCreated {
 		u.t.Fatalf("create with upload: %d %s", a.status, a.body)
@@ -234,7 +234,7 @@ func (u user) await(url string) (upload, []string) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			u.t.Fatalf("upload did not end; seen %v; worker said:\n%s", seen, tramo.worker.process.Output())
+			u.t.Fatalf("upload did not end; seen %v; worker said:\n%s", seen, tramo.worker.Output())
 		}
 	}
 }
@@ -250,7 +250,7 @@ func eicar() []byte { return []byte(stack.EICAR()) }
 func (r replica) metric(t *testing.T, name string) float64 {
 	t.Helper()
 	sum := 0.0
-	for line := range strings.Lines(string(fetch(t, r.ops+"/metrics"))) {
+	for line := range strings.Lines(string(fetch(t, r.Ops+"/metrics"))) {
 		sample, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if family, _, _ := strings.Cut(sample, "{"); sample != name && family != name {
 			continue

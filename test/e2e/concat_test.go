@@ -31,7 +31,7 @@ func TestParallelUploads(t *testing.T) {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).url)
+	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestParallelUploads(t *testing.T) {
 	}
 	u.checkOnlyUpload(t, sent.URL, content)
 	u.create(tramo.replicas[1], 20<<20-len(content))
-	a := u.do("POST", tramo.replicas[1].url+"/api/uploads", nil, "Upload-Length", "1")
+	a := u.do("POST", tramo.replicas[1].URL+"/api/uploads", nil, "Upload-Length", "1")
 	if a.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("there is still room: %d", a.status)
 	}
@@ -97,7 +97,7 @@ func TestConcatRefused(t *testing.T) {
 	r := tramo.replicas[0]
 	mine, theirs := u.partial(r, []byte("abc")), other.partial(r, []byte("abc"))
 	single := u.send(r, []byte("abc"))
-	open := u.do("POST", r.url+"/api/uploads", nil, "Upload-Length", "3", "Upload-Concat", "partial").header.Get("Location")
+	open := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "3", "Upload-Concat", "partial").header.Get("Location")
 	for name, c := range map[string]struct {
 		header string
 		status int
@@ -113,7 +113,7 @@ func TestConcatRefused(t *testing.T) {
 		"another word":     {"last", 400, "upload-concat"},
 		"no address":       {"final;http://%zz", 400, "upload-concat"},
 	} {
-		p := u.do("POST", r.url+"/api/uploads", nil, "Upload-Concat", c.header).problem(t)
+		p := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Concat", c.header).problem(t)
 		if p.Status != c.status || p.Type != "/problems/"+c.kind {
 			t.Errorf("%s: %+v", name, p)
 		}
@@ -132,7 +132,7 @@ func TestKilledWhileConcatenating(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer victim.process.Kill()
+	defer victim.Kill()
 	var addresses []string
 	var content []byte
 	for _, size := range []int{6 << 20, 1000, 12 << 20} {
@@ -141,11 +141,11 @@ func TestKilledWhileConcatenating(t *testing.T) {
 		addresses = append(addresses, u.partial(tramo.replicas[0], data))
 	}
 	go func() {
-		_, _ = u.try(context.WithoutCancel(t.Context()), "POST", victim.url+"/api/uploads", nil,
+		_, _ = u.try(context.WithoutCancel(t.Context()), "POST", victim.URL+"/api/uploads", nil,
 			"Upload-Concat", "final;"+strings.Join(addresses, " ")) // it is killed before it answers
 	}()
 	<-reached
-	victim.process.Kill()
+	victim.Kill()
 	final := u.concat(tramo.replicas[1], addresses).header.Get("Location")
 	u.checkOnlyUpload(t, final, content)
 	for _, a := range addresses {
@@ -158,7 +158,7 @@ func TestKilledWhileConcatenating(t *testing.T) {
 // holdSecondCopy is S3 that never answers the second copy of a part.
 func holdSecondCopy(t *testing.T, reached chan struct{}) string {
 	t.Helper()
-	target, err := url.Parse(tramo.s3.Endpoint())
+	target, err := url.Parse(tramo.S3.Endpoint())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestDeferredLength(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	path := fieldPhoto(t)
-	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).url)
+	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestDeferredLength(t *testing.T) {
 		t.Fatal(err)
 	}
 	sent := u.runTusJS(t, proxy, path, []string{"TRAMO_TEST_DEFERRED=1", "TRAMO_TEST_CHUNK=700000"}, "filename", "obra.jpg", "filetype", "image/jpeg")
-	up, _ := u.await(tramo.replicas[1].url + "/api/uploads/" + idOf(sent.URL))
+	up, _ := u.await(tramo.replicas[1].URL + "/api/uploads/" + idOf(sent.URL))
 	if original := read(t, path); up.Status != "completed" || up.Size != len(original) || up.SHA256 != sumOf(original) {
 		t.Errorf("%+v", up)
 	}
@@ -206,7 +206,7 @@ func TestDeclaredLengths(t *testing.T) {
 	u := newUser(t)
 	r := tramo.replicas[0]
 	begin := func() string {
-		return u.do("POST", r.url+"/api/uploads", nil, "Upload-Defer-Length", "1").header.Get("Location")
+		return u.do("POST", r.URL+"/api/uploads", nil, "Upload-Defer-Length", "1").header.Get("Location")
 	}
 	patch := func(at string, offset int, data, length string) answer {
 		return u.do("PATCH", at, strings.NewReader(data), "Upload-Offset", strconv.Itoa(offset), "Upload-Length", length,
@@ -248,7 +248,7 @@ func TestDeclaredLengths(t *testing.T) {
 // partial sends data as a partial upload.
 func (u user) partial(at replica, data []byte) string {
 	u.t.Helper()
-	a := u.do("POST", at.url+"/api/uploads", bytes.NewReader(data), "Upload-Length", strconv.Itoa(len(data)),
+	a := u.do("POST", at.URL+"/api/uploads", bytes.NewReader(data), "Upload-Length", strconv.Itoa(len(data)),
 		"Upload-Concat", "partial", "Content-Type", "application/offset+octet-stream")
 	if a.status != http.StatusCreated {
 		u.t.Fatalf("create partial: %d %s", a.status, a.body)
@@ -258,7 +258,7 @@ func (u user) partial(at replica, data []byte) string {
 
 func (u user) tryConcat(at replica, partials []string) answer {
 	u.t.Helper()
-	return u.do("POST", at.url+"/api/uploads", nil, "Upload-Concat", "final;"+strings.Join(partials, " "))
+	return u.do("POST", at.URL+"/api/uploads", nil, "Upload-Concat", "final;"+strings.Join(partials, " "))
 }
 
 func (u user) concat(at replica, partials []string) answer {
@@ -275,16 +275,16 @@ func (u user) checkOnlyUpload(t *testing.T, address string, content []byte) {
 	t.Helper()
 	id := idOf(address)
 	checkObject(t, id, content)
-	up := u.get(tramo.replicas[1].url + "/api/uploads/" + id)
+	up := u.get(tramo.replicas[1].URL + "/api/uploads/" + id)
 	if up.SHA256 != sumOf(content) || up.Size != len(content) || up.Offset != len(content) {
 		t.Errorf("%+v", up)
 	}
 	var page struct{ Items []upload }
-	a := u.do("GET", tramo.replicas[1].url+"/api/uploads", nil)
+	a := u.do("GET", tramo.replicas[1].URL+"/api/uploads", nil)
 	if err := json.Unmarshal(a.body, &page); err != nil || len(page.Items) != 1 || page.Items[0].ID != id {
 		t.Errorf("listed %s, %v", a.body, err)
 	}
-	conn, err := pgx.Connect(t.Context(), tramo.postgres.URL("postgres", tramo.database))
+	conn, err := pgx.Connect(t.Context(), tramo.Postgres.URL("postgres", tramo.Database))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,8 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A contract is the server's description of its API, read from the server. It carries the requests of all tests, and
@@ -330,7 +332,7 @@ func keepBody(res *http.Response) ([]byte, error) {
 // test's sits between. What breaks it is answered 502.
 func watched(t *testing.T, at replica) replica {
 	t.Helper()
-	target, err := url.Parse(at.url)
+	target, err := url.Parse(at.URL)
 	must(t, err)
 	proxy := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -342,8 +344,7 @@ func watched(t *testing.T, at replica) replica {
 		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	})
 	t.Cleanup(proxy.Close)
-	at.url = proxy.URL
-	return at
+	return replica{&stack.Replica{Process: at.Process, URL: proxy.URL, Ops: at.Ops}}
 }
 
 // checkWebhook holds what a receiver was sent against its description.

@@ -61,13 +61,13 @@ func TestPageOfAnotherOrigin(t *testing.T) {
 	friend, stranger := serve(), serve()
 	r, err := tramo.serve(t.Context(), "TRAMO_CORS_ORIGINS="+friend)
 	must(t, err)
-	t.Cleanup(func() { must(t, r.process.Stop()) })
+	t.Cleanup(func() { must(t, r.Stop()) })
 	ctx := browser(t)
 	for origin, want := range map[string]string{
 		friend: "404 /problems/not-found true 401 /problems/unauthorized 201 torre true", stranger: "upload: ",
 	} {
 		must(t, chromedp.Do(ctx, chromedp.Navigate(origin+"/"), chromedp.WaitReady("script")))
-		ask[any](t, ctx, chromedp.Evaluate[any](fmt.Sprintf("go(%q, %q); 0", r.url+"/api/uploads", u.token)))
+		ask[any](t, ctx, chromedp.Evaluate[any](fmt.Sprintf("go(%q, %q); 0", r.URL+"/api/uploads", u.token)))
 		ask[bool](t, ctx, chromedp.Poll[bool](`document.title !== "other"`))
 		if got := ask(t, ctx, chromedp.Title()); got != want && (origin == friend || len(got) < len(want) || got[:len(want)] != want) {
 			t.Errorf("%s: %s, want %s", origin, got, want)

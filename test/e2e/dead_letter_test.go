@@ -25,7 +25,7 @@ type deadLetter struct {
 
 func (u user) deadLetters(at replica, query string) []deadLetter {
 	u.t.Helper()
-	a := u.do("GET", at.url+"/api/admin/dead-letters"+query, nil)
+	a := u.do("GET", at.URL+"/api/admin/dead-letters"+query, nil)
 	if a.status != http.StatusOK {
 		u.t.Fatalf("%d %s", a.status, a.body)
 	}
@@ -38,7 +38,7 @@ func (u user) deadLetters(at replica, query string) []deadLetter {
 func (y *yard) jobs(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	return stack.Run(t.Context(), stack.ProcessConfig{
-		Path: y.bin.Path("tramo"), Args: append([]string{"jobs"}, args...), Env: y.env("tramo_worker"),
+		Path: y.Programs.Path("tramo"), Args: append([]string{"jobs"}, args...), Env: y.Env("tramo_worker"),
 	})
 }
 
@@ -49,7 +49,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	u := y.user(t)
-	token, err := y.run(t.Context(), "tramo", "token", "--tenant", "acme", "--user", "root", "--role", "admin")
+	token, err := y.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "root", "--role", "admin")
 	must(t, err)
 	root := user{t: t, token: strings.TrimSpace(token)}
 	photos := make(map[string][]byte) // by where they are kept
@@ -62,9 +62,9 @@ func TestDeadLetterAndBack(t *testing.T) {
 		photos[key], urls = photo, append(urls, url)
 		y.overwrite(t, key, append([]byte{^photo[0]}, photo[1:]...))
 	}
-	w, err := y.work(t.Context(), "TRAMO_S3_BUCKET="+y.bucket, "TRAMO_RETRY_DELAY=10ms")
+	w, err := y.work(t.Context(), "TRAMO_RETRY_DELAY=10ms")
 	must(t, err)
-	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	defer w.Stop() //nolint:errcheck // the test has spoken
 	byUpload := func(query string) map[string]deadLetter {
 		found := make(map[string]deadLetter)
 		for _, d := range root.deadLetters(y.server, query) {
@@ -88,11 +88,11 @@ func TestDeadLetterAndBack(t *testing.T) {
 		}
 	}
 	w.awaitMetric(t, `tramo_dead_letters{step="scan"}`, 3)
-	if a := u.do("GET", y.server.url+"/api/admin/dead-letters", nil); a.status != http.StatusForbidden {
+	if a := u.do("GET", y.server.URL+"/api/admin/dead-letters", nil); a.status != http.StatusForbidden {
 		t.Errorf("the crew is answered %d %s", a.status, a.body)
 	}
 	letters := byUpload("")
-	at := func(url string) string { return y.server.url + "/api/admin/dead-letters/" + letters[idOf(url)].ID }
+	at := func(url string) string { return y.server.URL + "/api/admin/dead-letters/" + letters[idOf(url)].ID }
 
 	// Too early.
 	if a := root.do("POST", at(urls[0])+"/retry", nil); a.status != http.StatusOK {
@@ -165,8 +165,8 @@ func TestDeadLetterAndBack(t *testing.T) {
 		{"GET", at(urls[1]), "", 200},
 		{"DELETE", at(urls[2]), "", 204},
 		{"POST", at(urls[1]) + "/retry", "", 409},
-		{"POST", y.server.url + "/api/admin/dead-letters/retry", fmt.Sprintf(`{"ids": [%q]}`, id), 200},
-		{"POST", y.server.url + "/api/admin/dead-letters/retry", `{"step": "scan", "since": "2026-01-01T00:00:00Z"}`, 200},
+		{"POST", y.server.URL + "/api/admin/dead-letters/retry", fmt.Sprintf(`{"ids": [%q]}`, id), 200},
+		{"POST", y.server.URL + "/api/admin/dead-letters/retry", `{"step": "scan", "since": "2026-01-01T00:00:00Z"}`, 200},
 	} {
 		if a := root.do(c.method, c.path, strings.NewReader(c.body), "Content-Type", "application/json"); a.status != c.status {
 			t.Errorf("%s %s: %d %s", c.method, c.path, a.status, a.body)
@@ -177,7 +177,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 // overwrite puts something else where an upload's bytes are kept.
 func (y *yard) overwrite(t *testing.T, key string, content []byte) {
 	t.Helper()
-	_, err := y.s3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.bucket, Key: &key, Body: bytes.NewReader(content)})
+	_, err := y.S3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: bytes.NewReader(content)})
 	must(t, err)
 }
 

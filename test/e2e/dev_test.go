@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,10 +28,10 @@ var pageLine = regexp.MustCompile(`(http://[^/\s]+)/#token=(\S+)`)
 // startDev runs tramo-dev on dir and waits for the page's address.
 func startDev(t *testing.T, dir string, env ...string) laptop {
 	t.Helper()
-	ops := freeAddress()
-	env = append(env, "TRAMO_DEV_DIR="+dir, "TRAMO_LISTEN="+freeAddress(), "TRAMO_OPS_LISTEN="+ops,
-		"TRAMO_DEV_WORKER_OPS_LISTEN="+freeAddress())
-	p, err := stack.Start(stack.ProcessConfig{Path: tramo.bin.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
+	ops := freeAddress(t)
+	env = append(env, "TRAMO_DEV_DIR="+dir, "TRAMO_LISTEN="+freeAddress(t), "TRAMO_OPS_LISTEN="+ops,
+		"TRAMO_DEV_WORKER_OPS_LISTEN="+freeAddress(t))
+	p, err := stack.Start(stack.ProcessConfig{Path: tramo.Programs.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
 	must(t, err)
 	t.Cleanup(func() {
 		p.Kill()
@@ -42,7 +43,15 @@ func startDev(t *testing.T, dir string, env ...string) laptop {
 	defer cancel()
 	must(t, p.WaitForLog(ctx, "/#token="))
 	found := pageLine.FindStringSubmatch(p.Output())
-	return laptop{process: p, at: replica{process: p, url: found[1], ops: "http://" + ops}, user: user{t: t, token: found[2]}}
+	return laptop{process: p, at: replica{&stack.Replica{Process: p, URL: found[1], Ops: "http://" + ops}}, user: user{t: t, token: found[2]}}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close() // nothing is lost with it
+	return l.Addr().String()
 }
 
 // One command starts everything and prints an address that works. Kill -9 of it leaves no process behind. The
@@ -70,7 +79,7 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 	awaitGone(t, family)
 
 	second := startDev(t, dir)
-	again := second.at.url + "/api/uploads/" + idOf(url)
+	again := second.at.URL + "/api/uploads/" + idOf(url)
 	if up := second.user.get(again); up.Status != "completed" || up.SHA256 != sumOf(photo) {
 		t.Errorf("after the restart: %+v", up)
 	}
@@ -94,9 +103,9 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 // With external addresses given, tramo-dev uses those and starts none of its own.
 func TestDevUsesWhatItIsGiven(t *testing.T) {
 	t.Parallel()
-	env := append(tramo.s3.Env(),
-		"TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", newDatabase(t)), "TRAMO_S3_ENDPOINT="+tramo.s3.Endpoint(),
-		"TRAMO_S3_BUCKET="+tramo.s3.Bucket(), "TRAMO_CLAMD="+tramo.clamd.Address())
+	env := append(tramo.S3.Env(),
+		"TRAMO_DATABASE_URL="+tramo.Postgres.URL("postgres", emptyDatabase(t)), "TRAMO_S3_ENDPOINT="+tramo.S3.Endpoint(),
+		"TRAMO_S3_BUCKET="+tramo.S3.Bucket(), "TRAMO_CLAMD="+tramo.Clamd.Address())
 	dev := startDev(t, t.TempDir(), env...)
 	url := dev.user.send(dev.at, stack.PNG(20, 20), "filetype", "image/png")
 	if up, _ := dev.user.await(url); up.Status != "completed" {
@@ -121,14 +130,14 @@ func TestDevRefusesToStartTwice(t *testing.T) {
 	dev := startDev(t, dir)
 	for name, env := range map[string][]string{
 		"another tramo-dev": {"TRAMO_DEV_DIR=" + dir},
-		"TRAMO_LISTEN":      {"TRAMO_DEV_DIR=" + t.TempDir(), "TRAMO_LISTEN=" + strings.TrimPrefix(dev.at.url, "http://")},
+		"TRAMO_LISTEN":      {"TRAMO_DEV_DIR=" + t.TempDir(), "TRAMO_LISTEN=" + strings.TrimPrefix(dev.at.URL, "http://")},
 	} {
-		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
+		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := dev.user.do("GET", dev.at.url+"/api/uploads", nil); got.status != 200 {
+	if got := dev.user.do("GET", dev.at.URL+"/api/uploads", nil); got.status != 200 {
 		t.Errorf("the first one answers %d", got.status)
 	}
 	must(t, dev.process.Stop())

@@ -59,13 +59,13 @@ func TestDriftIsNoticed(t *testing.T) {
 	t.Parallel()
 	tenant, _ := newTenant(t, "1GiB")
 	u := userOf(t, tenant, "marta", "constructora")
-	id, err := tramo.run(t.Context(), "tramo", "tenant", "add", tenant, "--if-missing")
+	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
 	must(t, err)
 	r := tramo.replicas[0]
 	mine := u.send(r, stack.PNG(10, 10), "filetype", "image/png", "filename", "a.png")
 	open := u.create(r, 10)
 	u.await(mine)
-	list, events, export := r.url+"/api/uploads", r.url+"/api/events", r.url+"/api/tenants/"+strings.TrimSpace(id)+"/export"
+	list, events, export := r.URL+"/api/uploads", r.URL+"/api/events", r.URL+"/api/tenants/"+strings.TrimSpace(id)+"/export"
 	for name, c := range map[string]struct {
 		method, url string
 		headers     []string
@@ -92,7 +92,7 @@ func TestDriftIsNoticed(t *testing.T) {
 		"no content":           {"OPTIONS", list, nil, func(res *http.Response) { res.Body = io.NopCloser(strings.NewReader("{}")) }, "no content"},
 		"new problem":          {"GET", mine + "0", nil, replaceBody("/problems/not-found", "/problems/new"), "type"},
 		"field of a problem":   {"GET", mine + "0", nil, replaceBody(`"title"`, `"headline"`), "title"},
-		"new route":            {"GET", r.url + "/api/new", nil, setStatus(200), "no such route"},
+		"new route":            {"GET", r.URL + "/api/new", nil, setStatus(200), "no such route"},
 		"new method":           {"PUT", mine, nil, setStatus(200), "no such route"},
 		"new event":            {"GET", events, nil, insert("event: news\ndata: {}\n\n"), "event"},
 		"field of an event":    {"GET", events, nil, insert("event: ready\ndata: {\"complete\":true,\"new\":1}\n\n"), "data"},

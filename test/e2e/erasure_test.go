@@ -30,10 +30,10 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	s := &scene{yard: newYard(t)}
 	s.crew = s.user(t)
-	_, err := s.run(t.Context(), "tramo", "tenant", "add", "other")
+	_, err := s.Tramo(t.Context(), "tenant", "add", "other")
 	must(t, err)
 	as := func(tenant, name, role string) user {
-		token, err := s.run(t.Context(), "tramo", "token", "--tenant", tenant, "--user", name, "--role", role)
+		token, err := s.Tramo(t.Context(), "token", "--tenant", tenant, "--user", name, "--role", role)
 		must(t, err)
 		return user{t: t, token: strings.TrimSpace(token)}
 	}
@@ -42,7 +42,7 @@ func newScene(t *testing.T) *scene {
 	must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
 	must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
 
-	worker, err := s.work(t.Context(), "TRAMO_S3_BUCKET="+s.bucket)
+	worker, err := s.work(t.Context())
 	must(t, err)
 	for i := range 6 {
 		for _, u := range []user{s.crew, s.other} {
@@ -60,7 +60,7 @@ func newScene(t *testing.T) *scene {
 		u.patch(u.create(s.server, 20<<20), 0, large)
 		u.create(s.server, 100)
 	}
-	must(t, worker.process.Stop())
+	must(t, worker.Stop())
 	return s
 }
 
@@ -68,7 +68,7 @@ func newScene(t *testing.T) *scene {
 // requests fails besides. The last worker may live. It ends when the erasure is done.
 func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 	t.Helper()
-	proxy, err := stack.NewS3Proxy(s.s3.Endpoint())
+	proxy, err := stack.NewS3Proxy(s.S3.Endpoint())
 	must(t, err)
 	defer proxy.Stop()
 	done := func() bool {
@@ -97,12 +97,12 @@ func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 			}
 			return fault
 		})
-		p, err := stack.Start(stack.ProcessConfig{Path: s.bin.Path("tramo-worker"), Env: s.env("tramo_worker", "TRAMO_S3_BUCKET="+s.bucket,
+		p, err := stack.Start(stack.ProcessConfig{Path: s.Programs.Path("tramo-worker"), Env: s.Env("tramo_worker",
 			"TRAMO_S3_ENDPOINT="+proxy.Endpoint(), "TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_ERASE_INTERVAL=1s", "TRAMO_LEASE_TTL=1s")})
 		must(t, err)
 		worker.Store(p)
 		// River's leader died with the last worker; what somebody asks for does not wait for the next.
-		if a := s.other.do("POST", s.server.url+"/api/erasures", strings.NewReader(`{"user": "nobody"}`)); a.status != http.StatusAccepted {
+		if a := s.other.do("POST", s.server.URL+"/api/erasures", strings.NewReader(`{"user": "nobody"}`)); a.status != http.StatusAccepted {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 		ended := false
@@ -148,12 +148,12 @@ func (s *scene) dump(t *testing.T, id string, but ...string) (all []string) {
 		}
 	}
 	prefix := "tenants/" + id + "/"
-	objects, err := s.s3.Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix})
+	objects, err := s.S3.Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &s.Bucket, Prefix: &prefix})
 	must(t, err)
 	for _, o := range objects.Contents {
 		all = append(all, *o.Key+" "+*o.ETag)
 	}
-	begun, err := s.s3.Client("").ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &s.bucket, Prefix: &prefix})
+	begun, err := s.S3.Client("").ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &s.Bucket, Prefix: &prefix})
 	must(t, err)
 	for _, m := range begun.Uploads {
 		all = append(all, *m.Key+" "+*m.UploadId)
@@ -175,11 +175,11 @@ func seeded(t *testing.T) *rand.Rand {
 
 func (u user) erasure(at replica, body string) string {
 	u.t.Helper()
-	a := u.do("POST", at.url+"/api/erasures", strings.NewReader(body))
+	a := u.do("POST", at.URL+"/api/erasures", strings.NewReader(body))
 	if a.status != http.StatusAccepted {
 		u.t.Fatalf("POST erasures %s: %d %s", body, a.status, a.body)
 	}
-	return at.url + a.header.Get("Location")
+	return at.URL + a.header.Get("Location")
 }
 
 // Kill the worker at random steps of an erasure, again and again, while S3 fails now and then: in the end nothing names
@@ -199,7 +199,7 @@ func TestErasureSurvivesKills(t *testing.T) {
 		if a := s.two.do("POST", erasure+"/approve", nil); a.status != http.StatusAccepted {
 			t.Fatalf("approve: %d %s", a.status, a.body)
 		}
-		if a := s.crew.do("POST", s.server.url+"/api/uploads", nil, "Upload-Length", "5"); a.status != http.StatusForbidden {
+		if a := s.crew.do("POST", s.server.URL+"/api/uploads", nil, "Upload-Length", "5"); a.status != http.StatusForbidden {
 			t.Errorf("a new upload: %d %s", a.status, a.body)
 		}
 		s.hunt(t, s.one, erasure, seeded(t))

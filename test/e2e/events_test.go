@@ -29,7 +29,7 @@ func (u user) listen(r replica) <-chan event {
 // listenFrom opens a stream that goes on from an id. Its events come over the channel until the test or the stream ends.
 func (u user) listenFrom(r replica, lastID string) <-chan event {
 	u.t.Helper()
-	req, err := http.NewRequestWithContext(u.t.Context(), "GET", r.url+"/api/events", nil)
+	req, err := http.NewRequestWithContext(u.t.Context(), "GET", r.URL+"/api/events", nil)
 	must(u.t, err)
 	req.Header.Set("Authorization", "Bearer "+u.token)
 	req.Header.Set("Last-Event-ID", lastID)
@@ -115,7 +115,7 @@ func TestEventsCrossReplicas(t *testing.T) {
 // told all the same, because that server looks.
 func TestKilledServersChangesAreTold(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	first, second := in.serves(t), in.serves(t)
 	u := in.user(t)
 	events := u.listen(second)
@@ -127,7 +127,7 @@ func TestKilledServersChangesAreTold(t *testing.T) {
 	if a := u.patch(url, 500, make([]byte, 700)); a.status != http.StatusNoContent {
 		t.Fatalf("PATCH: %d %s", a.status, a.body)
 	}
-	first.process.Kill()
+	first.Kill()
 	u.hears(events, "the offset", func(e event) bool { return e.data.ID == idOf(url) && e.data.Offset == 1200 })
 	if n := second.metric(t, `tramo_live_found_total{by="looking"}`); n == 0 {
 		t.Error("it had been told before it was killed: the test has shown nothing")
@@ -137,22 +137,15 @@ func TestKilledServersChangesAreTold(t *testing.T) {
 // Restart Postgres while somebody listens: the stream stays open, and what changes afterwards is told, at every replica.
 func TestEventsOutlivePostgres(t *testing.T) {
 	t.Parallel()
-	in := tramo
-	var err error
-	in.postgres, err = stack.StartPostgres(t.Context(), stack.PostgresConfig{})
-	must(t, err)
-	t.Cleanup(func() { must(t, in.postgres.Stop()) })
-	in.database = newDatabaseIn(t, in.postgres)
-	_, err = in.run(t.Context(), "tramo", "migrate")
-	must(t, err)
+	in := install(t, stack.Installation{Postgres: ownPostgres(t)})
 	first, second := in.serves(t), in.serves(t)
 	u := in.user(t)
 	here, there := u.listen(first), u.listen(second)
 	before := u.create(first, 1000)
-	must(t, in.postgres.Restart(t.Context()))
+	must(t, in.Postgres.Restart(t.Context()))
 	var after string
 	eventually(t, "creation", func() bool {
-		a, err := u.try(t.Context(), "POST", second.url+"/api/uploads", nil, "Upload-Length", "1000")
+		a, err := u.try(t.Context(), "POST", second.URL+"/api/uploads", nil, "Upload-Length", "1000")
 		after = a.header.Get("Location")
 		return err == nil && a.status == http.StatusCreated
 	})
@@ -185,7 +178,7 @@ func TestListenersMoveOnAtShutdown(t *testing.T) {
 		last <- id
 	}()
 	began := time.Now()
-	must(t, r.process.Stop())
+	must(t, r.Stop())
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %s to stop", took)
 	}

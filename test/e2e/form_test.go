@@ -35,7 +35,7 @@ func TestFormWithCurl(t *testing.T) {
 	data, err := os.ReadFile(photo)
 	must(t, err)
 	body, status := u.curl("-F", "project=torre", "-F", "sha256="+sumOf(data), "-F", "file=@"+photo+`;filename=día "1".jpg;type=image/jpeg`,
-		tramo.replicas[0].url+"/api/uploads")
+		tramo.replicas[0].URL+"/api/uploads")
 	if status != "201" {
 		t.Fatalf("%s %s", status, body)
 	}
@@ -44,7 +44,7 @@ func TestFormWithCurl(t *testing.T) {
 	if created.SHA256 != sumOf(data) || created.Filename != `día "1".jpg` || created.Project != "torre" || created.Size != len(data) {
 		t.Errorf("%+v", created)
 	}
-	address := tramo.replicas[1].url + "/api/uploads/" + created.ID
+	address := tramo.replicas[1].URL + "/api/uploads/" + created.ID
 	if up, _ := u.await(address); up.Status != "completed" || len(up.Derivatives) == 0 {
 		t.Fatalf("%+v", up)
 	}
@@ -78,12 +78,12 @@ func TestInfectedFormIsNeverGivenOut(t *testing.T) {
 	u := newUser(t)
 	virus := filepath.Join(t.TempDir(), "eicar.com")
 	write(t, virus, eicar())
-	body, status := u.curl("-F", "file=@"+virus, tramo.replicas[0].url+"/api/uploads")
+	body, status := u.curl("-F", "file=@"+virus, tramo.replicas[0].URL+"/api/uploads")
 	var created upload
 	if status != "201" || json.Unmarshal([]byte(body), &created) != nil {
 		t.Fatalf("%s %s", status, body)
 	}
-	address := tramo.replicas[0].url + "/api/uploads/" + created.ID
+	address := tramo.replicas[0].URL + "/api/uploads/" + created.ID
 	if up, _ := u.await(address); up.Failure == nil || up.Failure.Reason != "infected" {
 		t.Errorf("%+v", up)
 	}
@@ -100,7 +100,7 @@ func TestFormCutOffGoesOnAtTheOtherReplica(t *testing.T) {
 	data := stack.Photo(stack.PhotoConfig{Seed: 7})
 	path := filepath.Join(t.TempDir(), "photo.jpg")
 	write(t, path, data)
-	first, second := tramo.replicas[0].url+"/api/uploads", tramo.replicas[1].url+"/api/uploads"
+	first, second := tramo.replicas[0].URL+"/api/uploads", tramo.replicas[1].URL+"/api/uploads"
 	args := []string{"-sS", "-H", "Authorization: Bearer " + u.token, "-F", "client_id=one", "-F", "file=@" + path + ";type=image/jpeg"}
 	cut := exec.CommandContext(t.Context(), "/usr/bin/curl", append(args, "--limit-rate", "300k", first)...)
 	must(t, cut.Start())

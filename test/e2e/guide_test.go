@@ -85,14 +85,14 @@ func TestGuide(t *testing.T) {
 		"TRAMO_RATE_IP=1000", "TRAMO_RATE_IP_TRANSFERS=12000", "TRAMO_RATE_USER=100", "TRAMO_RATE_UPLOADS=50",
 		"TRAMO_RATE_USER_TRANSFERS=3000", "TRAMO_TENANT_UPLOADS=500")
 	must(t, err)
-	t.Cleanup(func() { must(t, r.process.Stop()) })
+	t.Cleanup(func() { must(t, r.Stop()) })
 	tenant, _ := newTenant(t, "50GiB")
 	u := userOf(t, tenant, "ana", "constructora") // as make run has it
 	hook, _ := newReceiver(t, nil)
 
 	out, err := stack.Run(t.Context(), stack.ProcessConfig{
 		Path: "/bin/bash", Args: []string{"-c", script(steps)}, Dir: dir,
-		Env: stack.CleanEnv("TRAMO="+watched(t, r).url, "TOKEN="+u.token, "HOOK="+hook),
+		Env: stack.CleanEnv("TRAMO="+watched(t, r).URL, "TOKEN="+u.token, "HOOK="+hook),
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -50,30 +50,6 @@ func (s *stall) finish(data []byte) answer {
 	return <-s.ended
 }
 
-// serves starts a replica that ends with the test.
-func (in *installation) serves(t *testing.T, extra ...string) replica {
-	t.Helper()
-	r, err := in.serve(t.Context(), extra...)
-	must(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			out := r.process.Output()
-			t.Logf("%s said:\n%s", r.url, out[max(0, len(out)-4000):])
-		}
-		r.process.Kill()
-	})
-	return r
-}
-
-// admin connects to the installation's database as the superuser.
-func (in *installation) admin(t *testing.T) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), in.postgres.URL("postgres", in.database))
-	must(t, err)
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
 func count(t *testing.T, conn *pgx.Conn, sql string) (n int) {
 	t.Helper()
 	must(t, conn.QueryRow(t.Context(), sql).Scan(&n))
@@ -81,7 +57,7 @@ func count(t *testing.T, conn *pgx.Conn, sql string) (n int) {
 }
 
 // at is the same upload's address on another replica.
-func (r replica) at(url string) string { return r.url + "/api/uploads/" + idOf(url) }
+func (r replica) at(url string) string { return r.URL + "/api/uploads/" + idOf(url) }
 
 func wokenBy(how string) string { return fmt.Sprintf("tramo_lease_wait_seconds_count{woken=%q}", how) }
 
@@ -100,7 +76,7 @@ func checkOriginal(t *testing.T, id string, sent []byte) {
 // each and, once the rush is over, at most nine connections for all. A photo passes them by.
 func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	r := in.serves(t)
 	u := in.user(t)
 	const held = 1000
@@ -108,7 +84,7 @@ func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range held / 8 {
-				a, err := u.try(t.Context(), "POST", r.url+"/api/uploads", nil, "Upload-Length", "100")
+				a, err := u.try(t.Context(), "POST", r.URL+"/api/uploads", nil, "Upload-Length", "100")
 				if err != nil || a.status != http.StatusCreated {
 					t.Errorf("create: %d %v", a.status, err)
 					return
@@ -153,7 +129,7 @@ func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 // holder lets go and the other learns of it by being told. A re-check may come first by chance, now and then.
 func TestHandOverIsTold(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	first, second := in.serves(t), in.serves(t)
 	u := in.user(t)
 	const times, sent = 100, 1000
@@ -183,7 +159,7 @@ func TestHandOverIsTold(t *testing.T) {
 // before, by the database's clock.
 func TestLeaseOfAKilledServer(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	conn := in.admin(t)
 	_, err := conn.Exec(t.Context(), `
 		create table taken (at timestamptz, expired timestamptz);
@@ -200,7 +176,7 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 	url := u.create(first, 2000)
 	u.stall(url, 0, make([]byte, 1000))
 	first.awaitMetric(t, "tramo_leases_held", 1)
-	first.process.Kill()
+	first.Kill()
 	var killed, at, expired time.Time
 	must(t, conn.QueryRow(t.Context(), `select clock_timestamp()`).Scan(&killed))
 	u.offset(second.at(url))
@@ -221,7 +197,7 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 // what the frozen one still wants to write is refused, its request ends, and the object's bytes are right.
 func TestFrozenServerIsFenced(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	first, second := in.serves(t, "TRAMO_LEASE_TTL=2s"), in.serves(t)
 	u := in.user(t)
 	photo := bytes.Repeat([]byte("what is in it does not matter. "), 50_000)
@@ -229,14 +205,14 @@ func TestFrozenServerIsFenced(t *testing.T) {
 	const sent, more = 600_000, 100_000
 	frozen := u.stall(url, 0, photo[:sent])
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", sent)
-	must(t, first.process.Signal(syscall.SIGSTOP))
+	must(t, first.Signal(syscall.SIGSTOP))
 
 	other := second.at(url)
 	begin := u.offset(other) // once the time to live is over
 	if a := u.patch(other, begin, photo[begin:begin+more]); a.status != http.StatusNoContent {
 		t.Fatalf("PATCH: %d %s", a.status, a.body)
 	}
-	must(t, first.process.Signal(syscall.SIGCONT))
+	must(t, first.Signal(syscall.SIGCONT))
 	if a := <-frozen.ended; a.status != 0 && a.status != http.StatusLocked {
 		t.Errorf("the frozen request was answered %d %s", a.status, a.body)
 	}
@@ -255,14 +231,7 @@ func TestFrozenServerIsFenced(t *testing.T) {
 // been, and the other half of the uploads is handed over to another replica.
 func TestHeldUploadsOutlivePostgres(t *testing.T) {
 	t.Parallel()
-	in := tramo
-	var err error
-	in.postgres, err = stack.StartPostgres(t.Context(), stack.PostgresConfig{})
-	must(t, err)
-	t.Cleanup(func() { must(t, in.postgres.Stop()) })
-	in.database = newDatabaseIn(t, in.postgres)
-	_, err = in.run(t.Context(), "tramo", "migrate")
-	must(t, err)
+	in := install(t, stack.Installation{Postgres: ownPostgres(t)})
 	const ttl = "TRAMO_LEASE_TTL=30s"
 	first, second := in.serves(t, ttl), in.serves(t, ttl)
 	u := in.user(t)
@@ -274,7 +243,7 @@ func TestHeldUploadsOutlivePostgres(t *testing.T) {
 		stalls[i] = u.stall(urls[i], 0, data[:sent])
 	}
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", held*sent)
-	must(t, in.postgres.Restart(t.Context()))
+	must(t, tramo.Postgres.Restart(t.Context()))
 
 	for i, url := range urls {
 		if i%2 == 0 {

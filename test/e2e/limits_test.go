@@ -18,7 +18,7 @@ import (
 func TestQuotaEdgeOverReplicas(t *testing.T) {
 	t.Parallel()
 	const size, fits, tries, atOnce = 1000, 1000, 2000, 128
-	wide := "TRAMO_DATABASE_URL=" + tramo.postgres.URL("tramo_api", tramo.database) + "&pool_max_conns=40"
+	wide := "TRAMO_DATABASE_URL=" + tramo.Postgres.URL("tramo_api", tramo.Database) + "&pool_max_conns=40"
 	replicas := []replica{tramo.serves(t, wide), tramo.serves(t, wide)}
 	_, u := newTenant(t, fmt.Sprint(size*fits+size-1))
 	var admitted, refused atomic.Int64
@@ -26,7 +26,7 @@ func TestQuotaEdgeOverReplicas(t *testing.T) {
 	g.SetLimit(atOnce)
 	for i := range tries {
 		g.Go(func() error {
-			a, err := u.try(ctx, "POST", replicas[i%2].url+"/api/uploads", nil, "Upload-Length", fmt.Sprint(size))
+			a, err := u.try(ctx, "POST", replicas[i%2].URL+"/api/uploads", nil, "Upload-Length", fmt.Sprint(size))
 			switch {
 			case err != nil:
 				return err
@@ -48,7 +48,7 @@ func TestQuotaEdgeOverReplicas(t *testing.T) {
 		Charged   int64 `json:"charged_bytes"`
 		Remaining int64 `json:"remaining_bytes"`
 	}
-	must(t, json.Unmarshal(u.do("GET", replicas[0].url+"/api/tenant", nil).body, &tenant))
+	must(t, json.Unmarshal(u.do("GET", replicas[0].URL+"/api/tenant", nil).body, &tenant))
 	if tenant.Charged != size*fits || tenant.Remaining != size-1 {
 		t.Errorf("%d bytes are charged and %d remain", tenant.Charged, tenant.Remaining)
 	}
@@ -64,7 +64,7 @@ func TestRatesOverReplicas(t *testing.T) {
 	env := []string{"TRAMO_REDIS_URL=" + redis.URL(), "TRAMO_REDIS_TIMEOUT=5s", fmt.Sprintf("TRAMO_RATE_USER=%d", rate)}
 	replicas := []replica{tramo.serves(t, env...), tramo.serves(t, env...)}
 	u := newUser(t)
-	ask := func(i int) (status int) { return u.do("GET", replicas[i%2].url+"/api/uploads", nil).status }
+	ask := func(i int) (status int) { return u.do("GET", replicas[i%2].URL+"/api/uploads", nil).status }
 	start, allowed := time.Now(), 0
 	for i := range 3 * rate {
 		switch status := ask(i); status {
@@ -79,7 +79,7 @@ func TestRatesOverReplicas(t *testing.T) {
 	if allowed < rate || allowed > most {
 		t.Errorf("%d requests were allowed, want %d to %d", allowed, rate, most)
 	}
-	a := u.do("GET", replicas[0].url+"/api/uploads", nil)
+	a := u.do("GET", replicas[0].URL+"/api/uploads", nil)
 	for header, want := range map[string]string{"RateLimit-Policy": `"user";q=30;w=60`, "RateLimit": `"user";r=0;t=`} {
 		if got := a.header.Get(header); !strings.HasPrefix(got, want) {
 			t.Errorf("%s is %q, want %q", header, got, want)
@@ -112,7 +112,7 @@ func TestTenantCommands(t *testing.T) {
 	name, u := newTenant(t, "50GiB")
 	run := func(args ...string) string {
 		t.Helper()
-		out, err := tramo.run(t.Context(), "tramo", append([]string{"tenant"}, args...)...)
+		out, err := tramo.Tramo(t.Context(), append([]string{"tenant"}, args...)...)
 		must(t, err)
 		return out
 	}
@@ -120,7 +120,7 @@ func TestTenantCommands(t *testing.T) {
 		t.Errorf("set printed %s", out)
 	}
 	r := tramo.replicas[0]
-	a := u.do("POST", r.url+"/api/uploads", nil, "Upload-Length", "1025")
+	a := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "1025")
 	if p := a.problem(t); p.Type != "/problems/too-large" || !strings.Contains(string(a.body), `"max_bytes":1024`) {
 		t.Errorf("%s", a.body)
 	}
@@ -137,7 +137,7 @@ func TestTenantCommands(t *testing.T) {
 	run("set", name, "--max-upload-size", "0", "--max-uploads", "0")
 	u.create(r, 1025)
 	for _, wrong := range [][]string{{"set", "nobody " + name}, {"set", name, "--quota", "lots"}, {"set", name, "--max-uploads", "-1"}} {
-		if out, err := tramo.run(t.Context(), "tramo", append([]string{"tenant"}, wrong...)...); err == nil {
+		if out, err := tramo.Tramo(t.Context(), append([]string{"tenant"}, wrong...)...); err == nil {
 			t.Errorf("%v printed %s", wrong, out)
 		}
 	}

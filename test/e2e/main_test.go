@@ -6,42 +6,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"slices"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/test/stack"
 )
 
-// An installation is what an operator would run: one database, one bucket, one clamd, two replicas of the
-// server, one worker. Tests share it and keep out of each other's way with tenants of their own.
-type installation struct {
-	postgres *stack.Postgres
-	s3       *stack.S3
-	clamd    *stack.Clamd
-	bin      *stack.Binaries
-	secret   string
-	database string
+// tramo is what an operator would run: one database, one bucket, one clamd, two replicas of the server, one worker. Tests
+// share it and keep out of each other's way with tenants of their own.
+var tramo struct {
+	ground stack.Ground
+	installation
 	replicas []replica
 	worker   replica
 	contract *contract
 }
 
-// A replica is one running binary.
-type replica struct {
-	process *stack.Process
-	url     string // for clients; "" for a worker
-	ops     string // of the operations listener
-}
-
-var tramo installation
-
 func TestMain(m *testing.M) {
 	code, err := run(m)
-	if err != nil {
+	if err = errors.Join(err, tramo.ground.Stop()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -51,148 +37,107 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	defer func() { err = errors.Join(err, tramo.stop()) }()
-	if err := tramo.start(ctx); err != nil {
+	if err := start(ctx); err != nil {
 		return 1, err
 	}
 	return m.Run(), tramo.contract.kept()
 }
 
-func (in *installation) start(ctx context.Context) (err error) {
-	if in.bin, err = stack.Build(ctx, "tramo", "tramo-worker", "tramo-dev"); err != nil {
+func start(ctx context.Context) (err error) {
+	clamd, err := tramo.ground.Clamd(ctx)
+	if err != nil {
 		return err
 	}
-	if in.postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{}); err != nil {
-		return err
-	}
-	if in.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
-		return err
-	}
-	if in.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{}); err != nil {
-		return err
-	}
-	in.database = "tramo"
-	if err := in.postgres.CreateDatabase(ctx, in.database, "template0"); err != nil {
-		return err
-	}
-	in.secret = "a secret that only this test run knows of"
-	if _, err := in.run(ctx, "tramo", "migrate"); err != nil {
+	if tramo.Installation, err = tramo.ground.Install(ctx, stack.Installation{Database: "tramo", Clamd: clamd, Vars: []string{
+		// The receivers of webhooks are the tests'.
+		"TRAMO_WEBHOOK_KEY=" + stack.Secret, "TRAMO_WEBHOOK_ALLOW=127.0.0.0/8", "TRAMO_WEBHOOK_ALLOW_HTTP=true",
+	}}); err != nil {
 		return err
 	}
 	for range 2 {
-		r, err := in.serve(ctx)
+		r, err := tramo.serve(ctx)
 		if err != nil {
 			return err
 		}
-		in.replicas = append(in.replicas, r)
+		tramo.ground.AfterAll(r.Stop)
+		tramo.replicas = append(tramo.replicas, r)
 	}
-	if in.worker, err = in.work(ctx); err != nil {
+	if tramo.worker, err = tramo.work(ctx); err != nil {
 		return err
 	}
-	in.contract, err = sign(ctx, in.replicas[0].url)
+	tramo.ground.AfterAll(tramo.worker.Stop)
+	tramo.contract, err = sign(ctx, tramo.replicas[0].URL)
 	return err
 }
 
-func (in *installation) stop() error {
-	var errs []error
-	for _, r := range append(in.replicas, in.worker) {
-		if r.process != nil {
-			errs = append(errs, r.process.Stop())
+// A replica is a running server or worker, and what tests ask of it.
+type replica struct{ *stack.Replica }
+
+// An installation starts replicas, and makes tenants.
+type installation struct{ *stack.Installation }
+
+// serve starts a server and waits until it is ready.
+func (in installation) serve(ctx context.Context, extra ...string) (replica, error) {
+	r, err := in.Serve(ctx, extra...)
+	return replica{r}, err
+}
+
+// work starts a worker and waits until it is ready.
+func (in installation) work(ctx context.Context, extra ...string) (replica, error) {
+	r, err := in.Work(ctx, extra...)
+	return replica{r}, err
+}
+
+// serves starts a server that ends with the test.
+func (in installation) serves(t *testing.T, extra ...string) replica {
+	t.Helper()
+	r, err := in.serve(t.Context(), extra...)
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s printed:\n%s", r.URL, r.LastOutput())
 		}
-	}
-	if in.clamd != nil {
-		errs = append(errs, in.clamd.Stop())
-	}
-	if in.s3 != nil {
-		errs = append(errs, in.s3.Stop())
-	}
-	if in.postgres != nil {
-		errs = append(errs, in.postgres.Stop())
-	}
-	if in.bin != nil {
-		errs = append(errs, in.bin.Remove())
-	}
-	return errors.Join(errs...)
+		r.Kill()
+	})
+	return r
 }
 
-// env is a binary's environment; later variables win.
-func (in *installation) env(role string, extra ...string) []string {
-	env := stack.CleanEnv(in.s3.Env()...)
-	env = append(env,
-		"TRAMO_DATABASE_URL="+in.postgres.URL(role, in.database),
-		"TRAMO_S3_ENDPOINT="+in.s3.Endpoint(),
-		"TRAMO_S3_BUCKET="+in.s3.Bucket(),
-		"TRAMO_CLAMD="+in.clamd.Address(),
-		"TRAMO_JWT_SECRET="+in.secret,
-		"TRAMO_LOG_FORMAT=text",
-		// The receivers of webhooks are the tests'.
-		"TRAMO_WEBHOOK_KEY="+in.secret, "TRAMO_WEBHOOK_ALLOW=127.0.0.0/8", "TRAMO_WEBHOOK_ALLOW_HTTP=true",
-	)
-	return slices.Concat(env, stack.NoRateLimits(), extra)
+// install makes an installation with a database of its own, and whatever else in says.
+func install(t *testing.T, in stack.Installation) installation {
+	t.Helper()
+	in.Database, in.Clamd, in.Vars = newName(), tramo.Clamd, tramo.Vars
+	made, err := tramo.ground.Install(t.Context(), in)
+	must(t, err)
+	return installation{made}
 }
 
-// run runs a command to its end with an operator's rights and returns what it printed.
-func (in *installation) run(ctx context.Context, name string, args ...string) (string, error) {
-	return stack.Run(ctx, stack.ProcessConfig{Path: in.bin.Path(name), Args: args, Env: in.env("postgres")})
+// ownPostgres starts a Postgres that the test may restart.
+func ownPostgres(t *testing.T) *stack.Postgres {
+	t.Helper()
+	p, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{})
+	must(t, err)
+	t.Cleanup(func() { must(t, p.Stop()) })
+	return p
 }
 
-// runWith runs tramo as run does, with more in its environment.
-func (in *installation) runWith(ctx context.Context, env []string, args ...string) (string, error) {
-	return stack.Run(ctx, stack.ProcessConfig{Path: in.bin.Path("tramo"), Args: args, Env: in.env("postgres", env...)})
+// admin connects to the database as the superuser.
+func (in installation) admin(t *testing.T) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), in.Postgres.URL("postgres", in.Database))
+	must(t, err)
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
 }
 
-// serve starts a replica of the server.
-func (in *installation) serve(ctx context.Context, extra ...string) (replica, error) {
-	env := in.env("tramo_api", append([]string{"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0"}, extra...)...)
-	return started(ctx, stack.ProcessConfig{Path: in.bin.Path("tramo"), Args: []string{"serve"}, Env: env}, "msg=serving address=")
-}
+// newName returns a name that no database and no bucket has.
+func newName() string { return fmt.Sprintf("t%d", time.Now().UnixNano()) }
 
-// work starts a worker.
-func (in *installation) work(ctx context.Context, extra ...string) (replica, error) {
-	env := in.env("tramo_worker", append([]string{"TRAMO_OPS_LISTEN=127.0.0.1:0"}, extra...)...)
-	return started(ctx, stack.ProcessConfig{Path: in.bin.Path("tramo-worker"), Env: env}, "")
-}
-
-const opsLine = `msg="serving operations" address=`
-
-// started starts a binary on ports of its own choosing, reads them from its log, and waits until it is ready.
-// clients begins the log's line with the clients' address; "" for a binary that has none.
-func started(ctx context.Context, c stack.ProcessConfig, clients string) (replica, error) {
-	p, err := stack.Start(c)
-	if err != nil {
-		return replica{}, err
-	}
-	r := replica{process: p}
-	for line, url := range map[string]*string{opsLine: &r.ops, clients: &r.url} {
-		if line == "" {
-			continue
-		}
-		if err := p.WaitForLog(ctx, line); err != nil {
-			return r, err
-		}
-		_, rest, _ := strings.Cut(p.Output(), line)
-		address, _, _ := strings.Cut(rest, "\n")
-		*url = "http://" + address
-	}
-	return r, p.WaitForURL(ctx, r.ops+"/readyz")
-}
-
-// explain shows what the binaries said last, if the test has failed.
-func (in *installation) explain(t *testing.T) {
+// explain shows what the programs have printed last, if the test has failed.
+func explain(t *testing.T) {
 	if !t.Failed() {
 		return
 	}
-	for _, r := range append(in.replicas, in.worker) {
-		out := r.process.Output()
-		t.Logf("%s said:\n%s", r.ops, out[max(0, len(out)-4000):])
+	for _, r := range append(tramo.replicas, tramo.worker) {
+		t.Logf("%s printed:\n%s", r.Ops, r.LastOutput())
 	}
-}
-
-func freeAddress() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // loopback has no free port
-	}
-	defer l.Close() // nothing is lost with it
-	return l.Addr().String()
 }

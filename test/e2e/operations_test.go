@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -43,7 +42,7 @@ func TestMisconfiguration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path(c.binary), Args: c.args, Env: stack.CleanEnv(c.env...)})
+			_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path(c.binary), Args: c.args, Env: stack.CleanEnv(c.env...)})
 			if err == nil {
 				t.Fatal("it started")
 			}
@@ -71,7 +70,7 @@ func TestDatabaseRolesAreChecked(t *testing.T) {
 		if c.binary == "tramo" {
 			args = append(args, "serve")
 		}
-		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path(c.binary), Args: args, Env: tramo.env(c.role)})
+		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path(c.binary), Args: args, Env: tramo.Env(c.role)})
 		if err == nil || !strings.Contains(err.Error(), c.advice) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -81,9 +80,9 @@ func TestDatabaseRolesAreChecked(t *testing.T) {
 // Eight processes migrate one empty database at once: all succeed, and once more changes nothing.
 func TestEightMigrationsAtOnce(t *testing.T) {
 	t.Parallel()
-	env := tramo.env("postgres", "TRAMO_DATABASE_URL="+tramo.postgres.URL("postgres", newDatabase(t)))
+	env := tramo.Env("postgres", "TRAMO_DATABASE_URL="+tramo.Postgres.URL("postgres", emptyDatabase(t)))
 	migrate := func() error {
-		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.bin.Path("tramo"), Args: []string{"migrate"}, Env: env})
+		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path("tramo"), Args: []string{"migrate"}, Env: env})
 		return err
 	}
 	var all sync.WaitGroup
@@ -101,26 +100,26 @@ func TestEightMigrationsAtOnce(t *testing.T) {
 // Readiness says which dependency is down; liveness does not care.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
-	proxy, err := stack.NewProxy(tramo.s3.Endpoint())
+	proxy, err := stack.NewProxy(tramo.S3.Endpoint())
 	must(t, err)
 	defer proxy.Close()
 	r, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+proxy.URL())
 	must(t, err)
-	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	defer r.Stop() //nolint:errcheck // the test has spoken
 	nobody := user{t: t}
-	if a := nobody.do("GET", r.ops+"/readyz", nil); a.status != http.StatusOK || !strings.Contains(string(a.body), `"postgres":"ok"`) {
+	if a := nobody.do("GET", r.Ops+"/readyz", nil); a.status != http.StatusOK || !strings.Contains(string(a.body), `"postgres":"ok"`) {
 		t.Errorf("ready: %d %s", a.status, a.body)
 	}
 	proxy.Down()
-	a := nobody.do("GET", r.ops+"/readyz", nil)
+	a := nobody.do("GET", r.Ops+"/readyz", nil)
 	if a.status != http.StatusServiceUnavailable || strings.Contains(string(a.body), `"s3":"ok"`) || !strings.Contains(string(a.body), `"postgres":"ok"`) {
 		t.Errorf("without S3: %d %s", a.status, a.body)
 	}
-	if a := nobody.do("GET", r.ops+"/livez", nil); a.status != http.StatusOK {
+	if a := nobody.do("GET", r.Ops+"/livez", nil); a.status != http.StatusOK {
 		t.Errorf("live: %d", a.status)
 	}
 	must(t, proxy.Up())
-	must(t, r.process.WaitForURL(t.Context(), r.ops+"/readyz"))
+	must(t, r.WaitForURL(t.Context(), r.Ops+"/readyz"))
 }
 
 // A server that is told to stop in the middle of a PATCH saves what has arrived, answers, and ends well; the
@@ -144,11 +143,11 @@ func TestGracefulStopKeepsWhatHasArrived(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", arrived)
-	must(t, r.process.Stop())
+	must(t, r.Stop())
 	if a := <-ended; a.status != http.StatusServiceUnavailable {
 		t.Errorf("the PATCH was answered %d %s", a.status, a.body)
 	}
-	other := tramo.replicas[0].url + "/api/uploads/" + idOf(url)
+	other := tramo.replicas[0].URL + "/api/uploads/" + idOf(url)
 	if got := u.offset(other); got != arrived {
 		t.Fatalf("offset %d, %d bytes had arrived", got, arrived)
 	}
@@ -180,12 +179,12 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", acknowledged+500_000)
-	r.process.Kill()
+	r.Kill()
 	client.CloseWithError(io.ErrUnexpectedEOF) // Go's client would wait for its body
 	if err := <-ended; err == nil {
 		t.Error("a killed server answered")
 	}
-	other := tramo.replicas[0].url + "/api/uploads/" + idOf(url)
+	other := tramo.replicas[0].URL + "/api/uploads/" + idOf(url)
 	got := u.offset(other)
 	if got < acknowledged {
 		t.Fatalf("offset %d; %d was acknowledged", got, acknowledged)
@@ -202,10 +201,10 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 // fails with a sentence for a person; no other upload waits for it.
 func TestDeadLetter(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	r, err := in.serve(t.Context())
 	must(t, err)
-	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	defer r.Stop() //nolint:errcheck // the test has spoken
 	u := in.user(t)
 	url := u.send(r, stack.PNG(10, 10), "filetype", "image/png")
 	for _, path := range objectsOf(t, idOf(url)) {
@@ -213,13 +212,13 @@ func TestDeadLetter(t *testing.T) {
 	}
 	w, err := in.work(t.Context(), "TRAMO_RETRY_DELAY=10ms")
 	must(t, err)
-	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	defer w.Stop() //nolint:errcheck // the test has spoken
 	up, _ := u.await(url)
 	if up.Status != "failed" || up.Failure.Reason != "dead_lettered" || up.Failure.Detail == "" {
 		t.Errorf("%s %+v", up.Status, up.Failure)
 	}
 	w.awaitMetric(t, `tramo_jobs{state="discarded"}`, 1)
-	if n := strings.Count(w.process.Output(), "tried again"); n != 2 {
+	if n := strings.Count(w.Output(), "tried again"); n != 2 {
 		t.Errorf("it was tried again %d times, not 2", n)
 	}
 	if up, _ := u.await(u.send(r, stack.PNG(12, 12), "filetype", "image/png")); up.Status != "completed" {
@@ -231,20 +230,20 @@ func TestDeadLetter(t *testing.T) {
 // back.
 func TestScannerDownMeansWaiting(t *testing.T) {
 	t.Parallel()
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{})
 	must(t, err)
 	defer clamd.Stop() //nolint:errcheck // the test has spoken
 	w, err := in.work(t.Context(), "TRAMO_CLAMD="+clamd.Address(), "TRAMO_BUSY_DELAY=100ms")
 	must(t, err)
-	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	defer w.Stop() //nolint:errcheck // the test has spoken
 	r, err := in.serve(t.Context())
 	must(t, err)
-	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	defer r.Stop() //nolint:errcheck // the test has spoken
 	u := in.user(t)
 	clamd.Kill()
 	url := u.send(r, stack.PNG(10, 10), "filetype", "image/png")
-	must(t, w.process.WaitForLog(t.Context(), "a dependency does not answer"))
+	must(t, w.WaitForLog(t.Context(), "a dependency does not answer"))
 	if got := u.get(url).Status; got != "processing" && got != "uploaded" {
 		t.Errorf("status %s", got)
 	}
@@ -260,7 +259,7 @@ func TestMetrics(t *testing.T) {
 	u := newUser(t)
 	r := tramo.replicas[0]
 	u.await(u.send(r, stack.PNG(10, 10), "filetype", "image/png"))
-	served := string(fetch(t, r.ops+"/metrics"))
+	served := string(fetch(t, r.Ops+"/metrics"))
 	for _, name := range []string{
 		`tramo_http_request_duration_seconds_bucket{code="201",method="POST",route="/api/uploads"`,
 		"tramo_upload_received_bytes_total", `tramo_upload_transitions_total{status="uploaded"}`,
@@ -272,7 +271,7 @@ func TestMetrics(t *testing.T) {
 	if lost := r.metric(t, "tramo_upload_offsets_lost_total"); lost != 0 || !strings.Contains(served, "tramo_upload_offsets_lost_total 0") {
 		t.Errorf("offsets lost: %v", lost)
 	}
-	worked := string(fetch(t, tramo.worker.ops+"/metrics"))
+	worked := string(fetch(t, tramo.worker.Ops+"/metrics"))
 	for _, name := range []string{
 		`tramo_jobs{state="available"}`, `tramo_jobs{state="discarded"}`, `tramo_uploads{status="processing"}`,
 		`tramo_processing_step_duration_seconds_bucket{step="scan"`, `tramo_processing_step_duration_seconds_bucket{step="pictures"`,
@@ -296,12 +295,12 @@ func TestLogsKeepSecrets(t *testing.T) {
 	path := fieldPhoto(t)
 	r, err := tramo.serve(t.Context(), "TRAMO_LOG_LEVEL=debug")
 	must(t, err)
-	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	defer r.Stop() //nolint:errcheck // the test has spoken
 	name := "plano-secreto-" + filepath.Base(t.TempDir()) + ".jpg"
 	url := u.send(r, read(t, path), "filename", name, "filetype", "image/jpeg")
 	u.await(url)
 	u.do("GET", url, nil, "Authorization", "Bearer "+u.token+"x")
-	said := r.process.Output() + tramo.worker.process.Output()
+	said := r.Output() + tramo.worker.Output()
 	for what, secret := range map[string]string{"file name": name, "token": u.token[len(u.token)-20:], "latitude": "33.4489"} {
 		if strings.Contains(said, secret) {
 			t.Errorf("the log tells a %s", what)
@@ -309,35 +308,20 @@ func TestLogsKeepSecrets(t *testing.T) {
 	}
 }
 
-// ownDatabase is an installation that shares all but the database, for tests of the queue as a whole.
-func ownDatabase(t *testing.T) *installation {
+// emptyDatabase makes a database without any tables and returns its name.
+func emptyDatabase(t *testing.T) string {
 	t.Helper()
-	in := tramo
-	in.database = newDatabase(t)
-	_, err := in.run(t.Context(), "tramo", "migrate")
-	must(t, err)
-	return &in
-}
-
-// newDatabase makes an empty database and returns its name.
-func newDatabase(t *testing.T) string {
-	t.Helper()
-	return newDatabaseIn(t, tramo.postgres)
-}
-
-func newDatabaseIn(t *testing.T, postgres *stack.Postgres) string {
-	t.Helper()
-	name := fmt.Sprintf("t%d", time.Now().UnixNano())
-	must(t, postgres.CreateDatabase(t.Context(), name, "template0"))
+	name := newName()
+	must(t, tramo.Postgres.CreateDatabase(t.Context(), name, "template0"))
 	return name
 }
 
 // user makes a tenant and one of its crew.
-func (in *installation) user(t *testing.T) user {
+func (in installation) user(t *testing.T) user {
 	t.Helper()
-	_, err := in.run(t.Context(), "tramo", "tenant", "add", "acme")
+	_, err := in.Tramo(t.Context(), "tenant", "add", "acme")
 	must(t, err)
-	token, err := in.run(t.Context(), "tramo", "token", "--tenant", "acme", "--user", "crew", "--role", "empleado")
+	token, err := in.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "crew", "--role", "empleado")
 	must(t, err)
 	return user{t: t, token: strings.TrimSpace(token)}
 }
@@ -346,7 +330,7 @@ func (in *installation) user(t *testing.T) user {
 // process of that user the worker's environment is closed.
 func TestWorkersEnvironmentIsClosed(t *testing.T) {
 	t.Parallel()
-	binary := tramo.bin.Path("tramo-worker")
+	binary := tramo.Programs.Path("tramo-worker")
 	var asUser []string
 	if os.Getuid() == 0 { // root may read everything, so that another user plays the worker
 		asUser = []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
@@ -357,7 +341,7 @@ func TestWorkersEnvironmentIsClosed(t *testing.T) {
 	defer database.Close() // nothing is lost with it
 	p, err := stack.Start(stack.ProcessConfig{
 		Path: "/usr/bin/env", Args: append(slices.Clone(asUser), binary),
-		Env: tramo.env("", "TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_DATABASE_URL=postgres://tramo_worker:very-secret@"+database.Addr().String()+"/tramo"),
+		Env: tramo.Env("", "TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_DATABASE_URL=postgres://tramo_worker:very-secret@"+database.Addr().String()+"/tramo"),
 	})
 	must(t, err)
 	defer p.Kill()

@@ -28,7 +28,7 @@ func TestPageShowsRealFiles(t *testing.T) {
 	write(t, photo, read(t, iPhonePhoto(t)))
 	must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
-		chromedp.Navigate(r.url+"/#token="+u.token),
+		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitReady("#files"),
 		chromedp.SetUploadFiles("#files", []string{photo, document}),
 	))

@@ -36,12 +36,12 @@ func TestPageShowsResults(t *testing.T) {
 			held <- e.RequestID
 		}
 	}))
-	_, err := chromedp.Call(ctx, requests.Enable, requests.EnableParams{Patterns: []*requests.RequestPattern{{URLPattern: tramo.s3.Endpoint() + "/*"}}})
+	_, err := chromedp.Call(ctx, requests.Enable, requests.EnableParams{Patterns: []*requests.RequestPattern{{URLPattern: tramo.S3.Endpoint() + "/*"}}})
 	must(t, err)
 	const row = `[data-testid="recent-upload"]`
 	must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
-		chromedp.Navigate(r.url+"/#token="+u.token),
+		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitVisible(row+`[data-name="norte.jpg"] [data-testid="placeholder"]`),
 	))
 	before := ask(t, ctx, chromedp.Evaluate[layout](measure))
@@ -119,7 +119,7 @@ func near(a, b float64) bool { return a-b < 0.5 && b-a < 0.5 }
 // told changes what processing has found out about an upload.
 func told(t *testing.T, id, results string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), tramo.postgres.URL("postgres", tramo.database))
+	conn, err := pgx.Connect(t.Context(), tramo.Postgres.URL("postgres", tramo.Database))
 	must(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
 	tag, err := conn.Exec(t.Context(), `update uploads set `+results+` where id = $1`, id)

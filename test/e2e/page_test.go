@@ -33,7 +33,7 @@ func TestPageInABrowser(t *testing.T) {
 
 	must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
-		chromedp.Navigate(r.url+"/#token="+u.token),
+		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitReady("#files"),
 		chromedp.SetUploadFiles("#files", []string{photo, document, virus}),
 		chromedp.WaitVisible(`[data-testid="upload"][data-name="photo.jpg"][data-status="completed"] img[data-testid="thumbnail"]`),
@@ -44,7 +44,7 @@ func TestPageInABrowser(t *testing.T) {
 		const i = document.querySelector('img[data-testid="thumbnail"]'); return i.complete && i.naturalWidth > 0 })()`))
 	address := ask(t, ctx, chromedp.Location())
 	reason := ask(t, ctx, chromedp.Text(`[data-testid="upload"][data-name="eicar.com"]`))
-	if address != r.url+"/" {
+	if address != r.URL+"/" {
 		t.Errorf("the address bar shows %s: a token must not stay there", address)
 	}
 	if !strings.Contains(reason, "virus") {
@@ -60,13 +60,13 @@ func TestPageInABrowser(t *testing.T) {
 func TestPagePausesAndResumes(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	proxy, err := stack.NewProxy(tramo.s3.Endpoint())
+	proxy, err := stack.NewProxy(tramo.S3.Endpoint())
 	must(t, err)
 	defer proxy.Close()
 	must(t, proxy.Latency(500*time.Millisecond)) // a part takes a while, so that a person is fast enough
 	r, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+proxy.URL())
 	must(t, err)
-	defer r.process.Stop() //nolint:errcheck // the test has spoken
+	defer r.Stop() //nolint:errcheck // the test has spoken
 	ctx := browser(t)
 	path := filepath.Join(t.TempDir(), "medidas.csv")
 	line := []byte("fecha;hora;medida;nota\n")
@@ -81,7 +81,7 @@ func TestPagePausesAndResumes(t *testing.T) {
 	}))
 	must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(1280, 800), // the row is in view, as it is for a person who clicks in it
-		chromedp.Navigate(r.url+"/#token="+u.token),
+		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitReady("#files"),
 		chromedp.SetUploadFiles("#files", []string{path}),
 		chromedp.WaitVisible(row+`[data-status="uploading"]`),
@@ -96,13 +96,13 @@ func TestPagePausesAndResumes(t *testing.T) {
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", 30<<20)
 	must(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
 	must(t, chromedp.Do(ctx,
-		chromedp.Navigate(r.url+"/"),
+		chromedp.Navigate(r.URL+"/"),
 		chromedp.WaitReady("#files"),
 		chromedp.SetUploadFiles("#files", []string{path}),
 		chromedp.WaitVisible(row+`[data-status="completed"]`),
 	))
 	var listed struct{ Items []upload }
-	a := u.do("GET", r.url+"/api/uploads", nil)
+	a := u.do("GET", r.URL+"/api/uploads", nil)
 	must(t, json.Unmarshal(a.body, &listed))
 	if len(listed.Items) != 1 || listed.Items[0].SHA256 != sumOf(data) {
 		t.Errorf("uploads: %s", a.body)
@@ -114,7 +114,7 @@ func TestPagePausesAndResumes(t *testing.T) {
 	again := int(r.metric(t, "tramo_upload_received_bytes_total")) - len(data)
 	if again > 0 {
 		t.Errorf("%d bytes were received twice", again)
-		for _, e := range u.timeline(r.url+"/api/uploads/"+listed.Items[0].ID, "100") {
+		for _, e := range u.timeline(r.URL+"/api/uploads/"+listed.Items[0].ID, "100") {
 			t.Log(e.At, e.Event, *cmp.Or(e.Offset, new(int)), e.Detail)
 		}
 	}
@@ -126,7 +126,7 @@ func TestPageAsksForAToken(t *testing.T) {
 	ctx := browser(t)
 	must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
-		chromedp.Navigate(tramo.replicas[0].url+"/"),
+		chromedp.Navigate(tramo.replicas[0].URL+"/"),
 		chromedp.WaitVisible(`form input`),
 	))
 	screenshot(t, ctx, "page-token.png")
@@ -196,7 +196,7 @@ func TestDescriptionInABrowser(t *testing.T) {
 	must(t, err)
 	must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
-		chromedp.Navigate(r.url+"/docs"),
+		chromedp.Navigate(r.URL+"/docs"),
 		chromedp.WaitVisible(operation+` .opblock-summary`),
 		chromedp.Click(operation+` .opblock-summary-control`),
 		chromedp.WaitVisible(operation+` .response[data-code="404"]`),
@@ -205,7 +205,7 @@ func TestDescriptionInABrowser(t *testing.T) {
 		t.Errorf("the page's rules were broken: %q", broken)
 	}
 	for _, from := range ask(t, ctx, chromedp.Evaluate[[]string](`performance.getEntriesByType('resource').map((e) => e.name)`)) {
-		if !strings.HasPrefix(from, r.url+"/") && !strings.HasPrefix(from, "data:") {
+		if !strings.HasPrefix(from, r.URL+"/") && !strings.HasPrefix(from, "data:") {
 			t.Errorf("it loaded %s", from)
 		}
 	}

@@ -40,7 +40,7 @@ func signing(t *testing.T, env ...string) replica {
 	t.Helper()
 	r, err := tramo.serve(t.Context(), append(env, "TRAMO_PUBLIC_URL="+issuer)...)
 	must(t, err)
-	t.Cleanup(func() { must(t, r.process.Stop()) })
+	t.Cleanup(func() { must(t, r.Stop()) })
 	return r
 }
 
@@ -63,7 +63,7 @@ func (r replica) verify(t *testing.T, jws string) (claims receipt, err error) {
 	out, err := stack.Run(ctx, stack.ProcessConfig{
 		Path: "/usr/bin/env",
 		Args: []string{"node", filepath.Join(root, "test/e2e/receipt.mjs"), filepath.Join(root, "docs/reference/receipts.md"),
-			r.url + "/.well-known/jwks.json", issuer, jws},
+			r.URL + "/.well-known/jwks.json", issuer, jws},
 		Env: stack.CleanEnv(),
 	})
 	if err != nil {
@@ -81,7 +81,7 @@ func TestReceipt(t *testing.T) {
 	tenant, u := newTenant(t, "50GiB")
 	photo := stack.Photo(stack.PhotoConfig{Seed: 11})
 	id := idOf(u.create(first, len(photo), "filename", "obra norte.jpg", "filetype", "image/jpeg", "client_id", "IMG_7"))
-	url := first.url + "/api/uploads/" + id
+	url := first.URL + "/api/uploads/" + id
 	u.patch(url, 0, photo[:1000])
 	if a := u.do("GET", url+"/receipt", nil); a.status != http.StatusConflict || a.problem(t).Type != "/problems/receipt-not-ready" {
 		t.Errorf("too early: %d %s", a.status, a.body)
@@ -96,7 +96,7 @@ func TestReceipt(t *testing.T) {
 	}
 	up, _ := u.await(url)
 	reader := userOf(t, tenant, "iris", "inversionista")
-	if again := reader.do("GET", second.url+"/api/uploads/"+id+"/receipt", nil); !bytes.Equal(again.body, a.body) {
+	if again := reader.do("GET", second.URL+"/api/uploads/"+id+"/receipt", nil); !bytes.Equal(again.body, a.body) {
 		t.Errorf("another receipt, later and elsewhere: %s, before %s", again.body, a.body)
 	}
 	r, err := second.verify(t, string(a.body))
@@ -117,7 +117,7 @@ func TestReceipt(t *testing.T) {
 	}
 	const name = "X-Request-Id" // which problems tell
 	stranger := newUser(t).do("GET", url+"/receipt", nil, name, "same")
-	unknown := u.do("GET", first.url+"/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/receipt", nil, name, "same")
+	unknown := u.do("GET", first.URL+"/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/receipt", nil, name, "same")
 	if stranger.status != http.StatusNotFound || !bytes.Equal(stranger.body, unknown.body) {
 		t.Errorf("a stranger: %d %s, an unknown id: %s", stranger.status, stranger.body, unknown.body)
 	}
@@ -132,8 +132,8 @@ func TestReceiptKeyRotation(t *testing.T) {
 	after := signing(t, "TRAMO_RECEIPT_KEY_FILE="+newKey, "TRAMO_RECEIPT_RETIRED_KEYS_FILE="+oldPublic)
 	u := newUser(t)
 	id := idOf(u.send(before, stack.PNG(10, 10), "filetype", "image/png"))
-	kept := u.do("GET", before.url+"/api/uploads/"+id+"/receipt", nil).body
-	fresh := u.do("GET", after.url+"/api/uploads/"+id+"/receipt", nil).body
+	kept := u.do("GET", before.URL+"/api/uploads/"+id+"/receipt", nil).body
+	fresh := u.do("GET", after.URL+"/api/uploads/"+id+"/receipt", nil).body
 	for name, r := range map[string][]byte{"kept": kept, "fresh": fresh} {
 		if claims, err := after.verify(t, string(r)); err != nil || claims.Sub != id {
 			t.Errorf("the %s one: %+v, %v", name, claims, err)
@@ -151,7 +151,7 @@ func TestNoReceipt(t *testing.T) {
 	r := signing(t, "TRAMO_RECEIPT_KEY_FILE="+private)
 	u := newUser(t)
 	id := idOf(u.send(r, eicar(), "filename", "a.txt"))
-	url := r.url + "/api/uploads/" + id
+	url := r.URL + "/api/uploads/" + id
 	if up, _ := u.await(url); up.Status != "failed" {
 		t.Fatalf("%+v", up)
 	}
@@ -160,14 +160,14 @@ func TestNoReceipt(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	without := tramo.replicas[0]
-	if a := u.do("GET", without.url+"/api/uploads/"+id+"/receipt", nil); a.status != http.StatusNotImplemented || a.problem(t).Type != "/problems/receipts-off" {
+	if a := u.do("GET", without.URL+"/api/uploads/"+id+"/receipt", nil); a.status != http.StatusNotImplemented || a.problem(t).Type != "/problems/receipts-off" {
 		t.Errorf("without a key: %d %s", a.status, a.body)
 	}
-	if !strings.Contains(without.process.Output(), "no receipts: TRAMO_RECEIPT_KEY_FILE is not set") {
+	if !strings.Contains(without.Output(), "no receipts: TRAMO_RECEIPT_KEY_FILE is not set") {
 		t.Error("the server did not say that it has no key")
 	}
 	nobody := user{t: t}
-	a := nobody.do("GET", without.url+"/.well-known/jwks.json", nil)
+	a := nobody.do("GET", without.URL+"/.well-known/jwks.json", nil)
 	if string(a.body) != `{"keys":[]}` || a.header.Get("Content-Type") != "application/jwk-set+json" || !strings.HasPrefix(a.header.Get("Cache-Control"), "public") {
 		t.Errorf("its keys: %s %v", a.body, a.header)
 	}

@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -19,23 +17,19 @@ import (
 
 // A yard is an installation with a database and a bucket of its own, without a worker.
 type yard struct {
-	*installation
-	bucket string
+	installation
 	server replica
 	sql    *pgx.Conn
 }
 
 func newYard(t *testing.T) *yard {
 	t.Helper()
-	y := &yard{installation: ownDatabase(t), bucket: fmt.Sprintf("yard-%d", time.Now().UnixNano())}
-	_, err := y.s3.Client("").CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &y.bucket})
+	y := &yard{installation: install(t, stack.Installation{Bucket: newName()})}
+	var err error
+	y.server, err = y.serve(t.Context())
 	must(t, err)
-	y.server, err = y.serve(t.Context(), "TRAMO_S3_BUCKET="+y.bucket)
-	must(t, err)
-	t.Cleanup(func() { must(t, y.server.process.Stop()) })
-	y.sql, err = pgx.Connect(t.Context(), y.postgres.URL("postgres", y.database))
-	must(t, err)
-	t.Cleanup(func() { must(t, y.sql.Close(t.Context())) })
+	t.Cleanup(func() { must(t, y.server.Stop()) })
+	y.sql = y.admin(t)
 	return y
 }
 
@@ -55,19 +49,19 @@ func (y *yard) count(t *testing.T, sql string) (n int) {
 func (y *yard) reconcile(t *testing.T, args ...string) []string {
 	t.Helper()
 	out, err := stack.Run(t.Context(), stack.ProcessConfig{
-		Path: y.bin.Path("tramo"), Args: append([]string{"reconcile", "--grace", "0s"}, args...),
-		Env: y.env("tramo_worker", "TRAMO_S3_BUCKET="+y.bucket),
+		Path: y.Programs.Path("tramo"), Args: append([]string{"reconcile", "--grace", "0s"}, args...),
+		Env: y.Env("tramo_worker"),
 	})
 	must(t, err)
 	return strings.Split(strings.TrimSpace(out), "\n")
 }
 
 // path is where the S3 server keeps the object under the key.
-func (y *yard) path(key string) string { return filepath.Join(y.s3.Dir(), y.bucket, key) }
+func (y *yard) path(key string) string { return filepath.Join(y.S3.Dir(), y.Bucket, key) }
 
 func (y *yard) put(t *testing.T, key string) {
 	t.Helper()
-	_, err := y.s3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.bucket, Key: &key, Body: strings.NewReader("late")})
+	_, err := y.S3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: strings.NewReader("late")})
 	must(t, err)
 }
 
@@ -150,9 +144,9 @@ func TestWorkerFinishesWhatWasCutOff(t *testing.T) {
 	if up := u.get(url); up.Status != "uploading" {
 		t.Fatalf("it is %s", up.Status)
 	}
-	w, err := y.work(t.Context(), "TRAMO_S3_BUCKET="+y.bucket, "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
+	w, err := y.work(t.Context(), "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
 	must(t, err)
-	defer w.process.Stop() //nolint:errcheck // the test has spoken
+	defer w.Stop() //nolint:errcheck // the test has spoken
 	if up, _ := u.await(url); up.Status != "completed" || up.SHA256 != sumOf(photo) {
 		t.Errorf("%+v", up)
 	}
@@ -162,7 +156,7 @@ func TestWorkerFinishesWhatWasCutOff(t *testing.T) {
 	if n := y.count(t, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'finish_cut_off'`); n != 1 {
 		t.Errorf("the timeline tells of it %d times", n)
 	}
-	if served := string(fetch(t, w.ops+"/metrics")); !strings.Contains(served, `tramo_reconcile_found_total{kind="lost_object"} 0`) {
+	if served := string(fetch(t, w.Ops+"/metrics")); !strings.Contains(served, `tramo_reconcile_found_total{kind="lost_object"} 0`) {
 		t.Error("a kind that was never found is not told as 0")
 	}
 }

@@ -25,9 +25,9 @@ func TestRescanCommand(t *testing.T) {
 	t.Cleanup(func() { must(t, clamd.Stop()) })
 	y := newYard(t)
 	u := y.user(t)
-	worker, err := y.work(t.Context(), "TRAMO_S3_BUCKET="+y.bucket, "TRAMO_CLAMD="+clamd.Address())
+	worker, err := y.work(t.Context(), "TRAMO_CLAMD="+clamd.Address())
 	must(t, err)
-	t.Cleanup(func() { must(t, worker.process.Stop()) })
+	t.Cleanup(func() { must(t, worker.Stop()) })
 	bad := stack.PNG(31, 17)
 	url, other := u.send(y.server, bad, "filetype", "image/png"), u.send(y.server, stack.PNG(32, 17), "filetype", "image/png")
 	for _, sent := range []string{url, other} {
@@ -42,7 +42,7 @@ func TestRescanCommand(t *testing.T) {
 	today := time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
 	rescan := func(args ...string) string {
 		t.Helper()
-		out, err := y.run(t.Context(), "tramo", append([]string{"rescan"}, args...)...)
+		out, err := y.Tramo(t.Context(), append([]string{"rescan"}, args...)...)
 		must(t, err)
 		return strings.TrimSpace(out)
 	}
@@ -56,7 +56,7 @@ func TestRescanCommand(t *testing.T) {
 		t.Errorf("in earnest: %s", got)
 	}
 	for _, args := range [][]string{{}, {"--since", "yesterday"}, {"--since", today, "--tenant", "nobody"}, {"--since", "2026-11-02", "--until", "2026-11-01"}} {
-		if out, err := y.run(t.Context(), "tramo", append([]string{"rescan"}, args...)...); err == nil {
+		if out, err := y.Tramo(t.Context(), append([]string{"rescan"}, args...)...); err == nil {
 			t.Errorf("%v: %s", args, out)
 		}
 	}
@@ -84,10 +84,10 @@ func TestRescanCommand(t *testing.T) {
 		t.Errorf("the other upload is %+v", got)
 	}
 
-	token, err := y.run(t.Context(), "tramo", "token", "--tenant", "acme", "--user", "olga", "--role", "admin")
+	token, err := y.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "olga", "--role", "admin")
 	must(t, err)
 	olga := user{t: t, token: strings.TrimSpace(token)}
-	at := y.server.url + "/api/admin/quarantine"
+	at := y.server.URL + "/api/admin/quarantine"
 	if a := olga.do("GET", at, nil); !strings.Contains(string(a.body), idOf(url)) || strings.Contains(string(a.body), idOf(other)) {
 		t.Errorf("in quarantine: %d %s", a.status, a.body)
 	}

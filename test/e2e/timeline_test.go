@@ -58,14 +58,14 @@ func events(entries []entry) (names []string) {
 func TestTimelineAndTrace(t *testing.T) {
 	t.Parallel()
 	const traceID, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-	in := ownDatabase(t)
+	in := install(t, stack.Installation{})
 	u := in.user(t)
 	server, err := in.serve(t.Context(), "TRAMO_REPLICA=server-1")
 	must(t, err)
-	defer server.process.Stop() //nolint:errcheck // the test has spoken
+	defer server.Stop() //nolint:errcheck // the test has spoken
 	worker, err := in.work(t.Context(), "TRAMO_REPLICA=worker-1")
 	must(t, err)
-	defer worker.process.Stop() //nolint:errcheck // the test has spoken
+	defer worker.Stop() //nolint:errcheck // the test has spoken
 
 	photo := stack.Photo(stack.PhotoConfig{Seed: 12})
 	at := u.create(server, len(photo), "filetype", "image/jpeg")
@@ -109,7 +109,7 @@ func TestTimelineAndTrace(t *testing.T) {
 	if want := []string{"created", "uploaded", "processing", "scan", "completed"}; !slices.Equal(order, want) {
 		t.Errorf("the order is %v", events(told))
 	}
-	for name, p := range map[string]*stack.Process{"server": server.process, "worker": worker.process} {
+	for name, p := range map[string]*stack.Process{"server": server.Process, "worker": worker.Process} {
 		if !strings.Contains(p.Output(), "trace_id="+traceID) {
 			t.Errorf("the %s logs nothing in the trace:\n%s", name, p.Output())
 		}
@@ -143,7 +143,7 @@ func TestTimelineTellsOfDrops(t *testing.T) {
 	eventually(t, "kept bytes", func() bool { return u.get(at).Offset == 100_000 })
 	breaking(100_000, 250_000, func(client *io.PipeWriter) {
 		defer client.Close()
-		eventually(t, "hand-over", func() bool { return u.offset(tramo.replicas[1].url+"/api/uploads/"+idOf(at)) == 250_000 })
+		eventually(t, "hand-over", func() bool { return u.offset(tramo.replicas[1].URL+"/api/uploads/"+idOf(at)) == 250_000 })
 	})
 	u.patch(at, 250_000, photo[250_000:])
 	u.await(at)
@@ -174,11 +174,11 @@ func TestEveryAnswerNamesItsTrace(t *testing.T) {
 	u, nobody := newUser(t), user{t: t}
 	seen := make(map[string]bool)
 	for _, a := range []answer{
-		u.do("GET", tramo.replicas[0].url+"/api/uploads", nil),
-		u.do("GET", tramo.replicas[0].url+"/api/uploads", nil, "traceparent", "00-xyz"),
-		u.do("POST", tramo.replicas[0].url+"/api/uploads", nil),
-		nobody.do("GET", tramo.replicas[0].url+"/api/uploads", nil),
-		nobody.do("GET", tramo.replicas[0].url+"/", nil),
+		u.do("GET", tramo.replicas[0].URL+"/api/uploads", nil),
+		u.do("GET", tramo.replicas[0].URL+"/api/uploads", nil, "traceparent", "00-xyz"),
+		u.do("POST", tramo.replicas[0].URL+"/api/uploads", nil),
+		nobody.do("GET", tramo.replicas[0].URL+"/api/uploads", nil),
+		nobody.do("GET", tramo.replicas[0].URL+"/", nil),
 	} {
 		parts := strings.Split(a.header.Get("traceresponse"), "-")
 		if len(parts) != 4 || len(parts[1]) != 32 || seen[parts[1]] {
@@ -205,7 +205,7 @@ func TestBadTimelineRequests(t *testing.T) {
 			a.problem(t)
 		}
 	}
-	unknown := tramo.replicas[0].url + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/timeline"
+	unknown := tramo.replicas[0].URL + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/timeline"
 	for _, a := range []answer{newUser(t).do("GET", at+"/timeline", nil), u.do("GET", unknown, nil), u.do("GET", at+"x/timeline", nil)} {
 		if a.status != http.StatusNotFound {
 			t.Errorf("%d %s", a.status, a.body)

@@ -25,7 +25,7 @@ func TestPhotoOverABrokenConnection(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	path := fieldPhoto(t)
-	proxy, err := stack.NewProxy(tramo.replicas[0].url)
+	proxy, err := stack.NewProxy(tramo.replicas[0].URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestPhotoOverABrokenConnection(t *testing.T) {
 	if !slices.IsSorted(sent.Offsets) {
 		t.Errorf("offsets went back: %v", sent.Offsets)
 	}
-	url := tramo.replicas[0].url + "/api/uploads/" + idOf(sent.URL)
+	url := tramo.replicas[0].URL + "/api/uploads/" + idOf(sent.URL)
 	up, _ := u.await(url)
 	if up.Status != "completed" {
 		t.Fatalf("status %s, failure %+v", up.Status, up.Failure)
@@ -123,7 +123,7 @@ func TestBegunOnOneReplicaFinishedOnTheOther(t *testing.T) {
 		t.Fatalf("the photo has %d bytes; more than a part is needed", len(photo))
 	}
 	url := u.create(tramo.replicas[0], len(photo), "filename", "grande.jpg", "filetype", "image/jpeg")
-	other := tramo.replicas[1].url + "/api/uploads/" + idOf(url)
+	other := tramo.replicas[1].URL + "/api/uploads/" + idOf(url)
 
 	if a := u.patch(url, 0, photo[:1<<20]); a.status != http.StatusNoContent || a.header.Get("Upload-Offset") != "1048576" {
 		t.Fatalf("first piece: %d %s", a.status, a.body)
@@ -156,10 +156,10 @@ func TestHalfOpenConnectionIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer first.process.Stop() //nolint:errcheck // the test has spoken
+	defer first.Stop() //nolint:errcheck // the test has spoken
 	photo := stack.Photo(stack.PhotoConfig{Seed: 3})
 	url := u.create(first, len(photo), "filetype", "image/jpeg")
-	other := tramo.replicas[1].url + "/api/uploads/" + idOf(url)
+	other := tramo.replicas[1].URL + "/api/uploads/" + idOf(url)
 
 	body, hanging := io.Pipe()
 	ended := make(chan answer, 1)
@@ -231,7 +231,7 @@ func TestLostCreationIsFoundAgain(t *testing.T) {
 	if got := u.offset(again); got != 100 {
 		t.Fatalf("offset %d", got)
 	}
-	a := u.do("POST", tramo.replicas[0].url+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", metadata(meta...))
+	a := u.do("POST", tramo.replicas[0].URL+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", metadata(meta...))
 	if p := a.problem(t); a.status != http.StatusConflict || p.Type != "/problems/client-id-taken" {
 		t.Errorf("another size under the same client_id: %d %+v", a.status, p)
 	}
@@ -264,7 +264,7 @@ func TestQuota(t *testing.T) {
 	_, u := newTenant(t, "10KiB")
 	r := tramo.replicas[0]
 	u.create(r, 6<<10)
-	a := u.do("POST", r.url+"/api/uploads", nil, "Upload-Length", "6144")
+	a := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "6144")
 	p := a.problem(t)
 	if a.status != http.StatusRequestEntityTooLarge || p.Type != "/problems/quota-exceeded" || !strings.Contains(p.Detail, "4.0 KiB left") {
 		t.Errorf("%d %+v", a.status, p)
@@ -285,7 +285,7 @@ func TestList(t *testing.T) {
 			Items []upload
 			Next  string
 		}
-		a := u.do("GET", tramo.replicas[1].url+"/api/uploads?project=a&limit=2&cursor="+cursor, nil)
+		a := u.do("GET", tramo.replicas[1].URL+"/api/uploads?project=a&limit=2&cursor="+cursor, nil)
 		if err := json.Unmarshal(a.body, &page); err != nil || a.status != http.StatusOK {
 			t.Fatalf("%d %s %v", a.status, a.body, err)
 		}
@@ -364,7 +364,7 @@ func fieldPhoto(t *testing.T) string {
 func objectsOf(t *testing.T, id string) []string {
 	t.Helper()
 	var files []string
-	err := filepath.WalkDir(filepath.Join(tramo.s3.Dir(), tramo.s3.Bucket()), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(tramo.S3.Dir(), tramo.S3.Bucket()), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && strings.Contains(path, "/uploads/"+id+"/") {
 			files = append(files, path)
 		}

@@ -57,12 +57,12 @@ func nextHook(t *testing.T, hooks <-chan hook) hook {
 // addWebhook registers the URL and returns the endpoint's address and secret.
 func (u user) addWebhook(at replica, url, types string) (endpoint, secret string) {
 	u.t.Helper()
-	a := u.do("POST", at.url+"/api/webhooks", strings.NewReader(`{"url":"`+url+`","types":`+types+`}`), "Content-Type", "application/json")
+	a := u.do("POST", at.URL+"/api/webhooks", strings.NewReader(`{"url":"`+url+`","types":`+types+`}`), "Content-Type", "application/json")
 	var made struct{ ID, Secret string }
 	if err := json.Unmarshal(a.body, &made); a.status != http.StatusCreated || err != nil {
 		u.t.Fatalf("add webhook: %d %s", a.status, a.body)
 	}
-	return at.url + "/api/webhooks/" + made.ID, made.Secret
+	return at.URL + "/api/webhooks/" + made.ID, made.Secret
 }
 
 // A photo is uploaded, and once it is completed its company's receiver is told: signed so that the specification's library
@@ -118,7 +118,7 @@ func TestWebhookOfABatch(t *testing.T) {
 	url, hooks := newReceiver(t, nil)
 	userOf(t, name, "office", "constructora").addWebhook(here, url, `["batch.completed", "batch.failed"]`)
 	plan := stack.PNG(30, 20)
-	f := decode[filedAnswer](t, crew.postJSON(here.url+"/api/batches", map[string]any{
+	f := decode[filedAnswer](t, crew.postJSON(here.URL+"/api/batches", map[string]any{
 		"project": "torre", "name": "Torre, martes", "client_id": "martes", "uploads": []map[string]any{
 			{"client_id": "plan", "name": "plan.png", "size": len(plan), "type": "image/png"},
 			{"client_id": "broken", "name": "broken.jpg", "size": 5, "type": "image/jpeg"},
@@ -149,21 +149,17 @@ func TestWebhookOutlivesItsWorker(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	own := tramo // with a database, a server and workers of its own
-	own.database = "webhooks"
-	must(t, own.postgres.CreateDatabase(ctx, own.database, "template0"))
-	_, err := own.run(ctx, "tramo", "migrate")
+	own := install(t, stack.Installation{})
+	_, err := own.Tramo(ctx, "tenant", "add", "Sur")
 	must(t, err)
-	_, err = own.run(ctx, "tramo", "tenant", "add", "Sur")
-	must(t, err)
-	token, err := own.run(ctx, "tramo", "token", "--tenant", "Sur", "--user", "office", "--role", "constructora")
+	token, err := own.Tramo(ctx, "token", "--tenant", "Sur", "--user", "office", "--role", "constructora")
 	must(t, err)
 	server, err := own.serve(ctx)
 	must(t, err)
-	t.Cleanup(func() { must(t, server.process.Stop()) })
+	t.Cleanup(func() { must(t, server.Stop()) })
 	first, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
 	must(t, err)
-	t.Cleanup(first.process.Kill)
+	t.Cleanup(first.Kill)
 	u := user{t: t, token: strings.TrimSpace(token)}
 	hold := make(chan struct{})
 	url, hooks := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-hold })
@@ -172,11 +168,11 @@ func TestWebhookOutlivesItsWorker(t *testing.T) {
 		t.Fatalf("test: %d %s", a.status, a.body)
 	}
 	before := nextHook(t, hooks)
-	first.process.Kill()
+	first.Kill()
 	close(hold)
 	second, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
 	must(t, err)
-	t.Cleanup(func() { must(t, second.process.Stop()) })
+	t.Cleanup(func() { must(t, second.Stop()) })
 	after := nextHook(t, hooks)
 	w, err := standardwebhooks.NewWebhook(secret)
 	must(t, err)

@@ -25,7 +25,7 @@ const (
 // place's name.
 func (y *yard) holdable() {
 	y.t.Helper()
-	conn, err := pgx.Connect(y.t.Context(), y.postgres.URL("postgres", y.name))
+	conn, err := pgx.Connect(y.t.Context(), y.Postgres.URL("postgres", y.Database))
 	y.must(err)
 	defer conn.Close(y.t.Context())
 	_, err = conn.Exec(y.t.Context(), `
@@ -57,7 +57,7 @@ func (y *yard) hold(place string) *hold {
 	switch place {
 	case atScan:
 		y.s3.Reset()
-		y.must(syscall.Kill(y.clamd.Pid(), syscall.SIGSTOP))
+		y.must(syscall.Kill(y.Clamd.Pid(), syscall.SIGSTOP))
 	case atPictures:
 		h.lock(atType) // from where on the child is watched for
 	case atFacts:
@@ -71,7 +71,7 @@ func (y *yard) hold(place string) *hold {
 func (h *hold) lock(place string) {
 	h.y.t.Helper()
 	var err error
-	h.conn, err = pgx.Connect(h.y.t.Context(), h.y.postgres.URL("postgres", h.y.name))
+	h.conn, err = pgx.Connect(h.y.t.Context(), h.y.Postgres.URL("postgres", h.y.Database))
 	h.y.must(err)
 	_, err = h.conn.Exec(h.y.t.Context(), `select pg_advisory_lock(hashtext($1))`, place)
 	h.y.must(err)
@@ -119,7 +119,7 @@ func (h *hold) reached(id string) *worker {
 func (h *hold) release() {
 	h.unlock()
 	if h.place == atScan {
-		_ = syscall.Kill(h.y.clamd.Pid(), syscall.SIGCONT) // it may be dead
+		_ = syscall.Kill(h.y.Clamd.Pid(), syscall.SIGCONT) // it may be dead
 	}
 	for _, pid := range h.children {
 		_ = syscall.Kill(pid, syscall.SIGCONT)

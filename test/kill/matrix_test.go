@@ -51,8 +51,8 @@ var victims = []victim{
 	},
 	{
 		name: "clamd", at: everywhere, errors: 1,
-		kill: func(y *yard, _ *worker, _ *hold) { y.clamd.Kill() },
-		mend: func(y *yard, _ *worker, _ string) { y.must(y.clamd.Restart(y.t.Context())) },
+		kill: func(y *yard, _ *worker, _ *hold) { y.Clamd.Kill() },
+		mend: func(y *yard, _ *worker, _ string) { y.must(y.Clamd.Restart(y.t.Context())) },
 	},
 	{
 		name: "S3", at: everywhere, errors: 1, // every connection is lost and none is taken
@@ -61,8 +61,8 @@ var victims = []victim{
 	},
 	{
 		name: "Postgres", at: everywhere, errors: 1,
-		kill: func(y *yard, _ *worker, _ *hold) { y.postgres.Kill() },
-		mend: func(y *yard, _ *worker, _ string) { y.must(y.postgres.Restart(y.t.Context())) },
+		kill: func(y *yard, _ *worker, _ *hold) { y.Postgres.Kill() },
+		mend: func(y *yard, _ *worker, _ string) { y.must(y.Postgres.Restart(y.t.Context())) },
 	},
 }
 
@@ -165,7 +165,7 @@ func (y *yard) checkPictures(id string) {
 			union all select object_key || ' ' || size from uploads where id = $1)`, id)
 	y.must(err)
 	var objects []string
-	list, err := shared.s3.Client("").ListObjectsV2(y.t.Context(), &s3.ListObjectsV2Input{Bucket: &y.name})
+	list, err := y.S3.Client("").ListObjectsV2(y.t.Context(), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
 	y.must(err)
 	for _, o := range list.Contents {
 		if key := aws.ToString(o.Key); strings.Contains(key, id) && !strings.HasSuffix(key, "/") {

@@ -167,17 +167,17 @@ func (y *yard) fall(b blow) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	case "clamd":
-		y.clamd.Kill()
+		y.Clamd.Kill()
 		pause(y.t.Context(), b.away)
-		y.try(y.clamd.Restart)
+		y.try(y.Clamd.Restart)
 	case "S3":
 		y.away.Down()
 		pause(y.t.Context(), b.away)
 		y.try(func(context.Context) error { return y.away.Up() })
 	case "Postgres":
-		y.postgres.Kill()
+		y.Postgres.Kill()
 		pause(y.t.Context(), b.away)
-		y.try(y.postgres.Restart)
+		y.try(y.Postgres.Restart)
 	}
 }
 
@@ -234,7 +234,7 @@ func (y *yard) checkExpected(e expected) {
 	if got != want {
 		y.t.Errorf("%s is %q, want %q", e.id, got, want)
 	}
-	list, err := shared.s3.Client("").ListObjectsV2(y.t.Context(), &s3.ListObjectsV2Input{Bucket: &y.name})
+	list, err := y.S3.Client("").ListObjectsV2(y.t.Context(), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
 	y.must(err)
 	pictures := 0
 	for _, o := range list.Contents {

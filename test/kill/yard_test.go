@@ -8,34 +8,28 @@ import (
 	"net/http"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/test/stack"
 )
 
-const secret = "a secret that only this test run knows of"
-
 // A yard is one installation: a database, a bucket and a clamd of its own, a server, and two workers that reach S3 through a
 // proxy that can be away.
 type yard struct {
-	t        *testing.T
-	postgres *stack.Postgres
-	clamd    *stack.Clamd
-	s3       *stack.S3Proxy // counts
-	away     *stack.Proxy   // before it
-	name     string         // of database and bucket
-	temp     string         // where workers keep their files
-	server   string         // its URL
-	token    string
-	workers  []*worker
-	photo    []byte
+	*stack.Installation
+	t       *testing.T
+	s3      *stack.S3Proxy // counts
+	away    *stack.Proxy   // before it
+	temp    string         // where workers keep their files
+	server  string         // its URL
+	token   string
+	workers []*worker
+	photo   []byte
 }
 
 // A worker is one that is started again each time that it has been killed.
@@ -48,31 +42,29 @@ type worker struct {
 // newYard starts an installation, with a Postgres of its own if a test kills that.
 func newYard(t *testing.T, own bool) *yard {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), stack.Patience)
 	defer cancel()
-	y := &yard{
-		t: t, postgres: shared.postgres, temp: t.TempDir(), name: fmt.Sprintf("kill-%d", time.Now().UnixNano()),
-		photo: stack.Photo(stack.PhotoConfig{Width: 1800, Height: 1350, Seed: 1}),
-	}
+	y := &yard{t: t, temp: t.TempDir(), photo: stack.Photo(stack.PhotoConfig{Width: 1800, Height: 1350, Seed: 1})}
+	name := fmt.Sprintf("kill-%d", time.Now().UnixNano())
+	in := stack.Installation{Database: name, Bucket: name}
 	var err error
 	if own {
-		y.postgres, err = newPostgres(ctx)
+		in.Postgres, err = stack.StartPostgres(ctx, stack.PostgresConfig{})
 		y.must(err)
-		t.Cleanup(func() { y.must(y.postgres.Stop()) })
+		t.Cleanup(func() { y.must(in.Postgres.Stop()) })
 	}
-	y.must(y.postgres.CreateDatabase(ctx, y.name, template))
-	y.holdable()
-	_, err = shared.s3.Client("").CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &y.name})
+	in.Clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{Dir: t.TempDir()})
 	y.must(err)
-	y.s3, err = stack.NewS3Proxy(shared.s3.Endpoint())
+	t.Cleanup(func() { _ = in.Clamd.Stop() })
+	y.Installation, err = ground.Install(ctx, in)
+	y.must(err)
+	y.holdable()
+	y.s3, err = stack.NewS3Proxy(y.S3.Endpoint())
 	y.must(err)
 	t.Cleanup(y.s3.Stop)
 	y.away, err = stack.NewProxy(y.s3.Endpoint())
 	y.must(err)
 	t.Cleanup(y.away.Close)
-	y.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{Dir: t.TempDir()})
-	y.must(err)
-	t.Cleanup(func() { _ = y.clamd.Stop() })
 	y.tramo("tenant", "add", "yard", "--quota", "50GiB")
 	y.token = y.tramo("token", "--tenant", "yard", "--user", "crew", "--role", "empleado")
 	y.serve()
@@ -93,46 +85,27 @@ func (y *yard) must(err error) {
 	}
 }
 
-// env is a program's environment.
-func (y *yard) env(role, endpoint string, extra ...string) []string {
-	env := append(stack.CleanEnv(shared.s3.Env()...),
-		"TRAMO_DATABASE_URL="+y.postgres.URL(role, y.name), "TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_S3_BUCKET="+y.name,
-		"TRAMO_CLAMD="+y.clamd.Address(), "TRAMO_JWT_SECRET="+secret, "TRAMO_LOG_FORMAT=text", "TRAMO_OPS_LISTEN=127.0.0.1:0",
-	)
-	return slices.Concat(env, stack.NoRateLimits(), extra)
-}
-
 // tramo runs a command with an operator's rights and returns what it printed.
 func (y *yard) tramo(args ...string) string {
 	y.t.Helper()
-	out, err := stack.Run(y.t.Context(), stack.ProcessConfig{
-		Path: shared.bin.Path("tramo"), Args: args, Env: y.env("postgres", shared.s3.Endpoint()),
-	})
+	out, err := y.Tramo(y.t.Context(), args...)
 	y.must(err)
-	return strings.TrimSpace(out)
+	return out
 }
 
 func (y *yard) serve() {
 	y.t.Helper()
-	p, err := stack.Start(stack.ProcessConfig{
-		Path: shared.bin.Path("tramo"), Args: []string{"serve"},
-		Env: y.env("tramo_api", shared.s3.Endpoint(), "TRAMO_LISTEN=127.0.0.1:0"),
-	})
+	r, err := y.Serve(y.t.Context())
 	y.must(err)
-	y.t.Cleanup(p.Kill)
-	const line = "msg=serving address="
-	y.must(p.WaitForLog(y.t.Context(), line))
-	_, rest, _ := strings.Cut(p.Output(), line)
-	address, _, _ := strings.Cut(rest, "\n")
-	y.server = "http://" + address
+	y.t.Cleanup(r.Kill)
+	y.server = r.URL
 }
 
 func (y *yard) config(w *worker) stack.ProcessConfig {
-	return stack.ProcessConfig{
-		Path: shared.bin.Path("tramo-worker"), Name: w.name,
-		Env: y.env("tramo_worker", y.away.URL(), "TRAMO_REPLICA="+w.name, "TRAMO_TEMP_DIR="+y.temp, "TRAMO_WORKERS=1",
-			"TRAMO_RETRY_DELAY=300ms", "TRAMO_BUSY_DELAY=300ms", "TRAMO_LEASE_TTL=2s", "TRAMO_LOST_AFTER=2s"),
-	}
+	c := y.Worker("TRAMO_S3_ENDPOINT="+y.away.URL(), "TRAMO_REPLICA="+w.name, "TRAMO_TEMP_DIR="+y.temp, "TRAMO_WORKERS=1",
+		"TRAMO_RETRY_DELAY=300ms", "TRAMO_BUSY_DELAY=300ms", "TRAMO_LEASE_TTL=2s", "TRAMO_LOST_AFTER=2s")
+	c.Name = w.name
+	return c
 }
 
 func (y *yard) start(w *worker) {
@@ -140,7 +113,7 @@ func (y *yard) start(w *worker) {
 	p, err := stack.Start(y.config(w))
 	y.must(err)
 	w.process = p
-	ctx, cancel := context.WithTimeout(y.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(y.t.Context(), stack.Patience)
 	defer cancel()
 	y.must(p.WaitForLog(ctx, "msg=working"))
 }
@@ -183,7 +156,7 @@ func (y *yard) sendSome(content []byte) (id string) {
 
 // ask reads one value with a superuser's rights. While Postgres is away it is an error.
 func ask[T any](y *yard, sql string, args ...any) (value T, err error) {
-	conn, err := pgx.Connect(y.t.Context(), y.postgres.URL("postgres", y.name))
+	conn, err := pgx.Connect(y.t.Context(), y.Postgres.URL("postgres", y.Database))
 	if err != nil {
 		return value, err
 	}
@@ -203,13 +176,7 @@ func (y *yard) await(sql string, args ...any) {
 
 func (y *yard) until(what string, reached func() bool) {
 	y.t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !reached(); <-tick.C {
-		if time.Now().After(deadline) {
-			y.t.Fatalf("after %s there is still no: %s", patience, what)
-		}
-	}
+	stack.Until(y.t, what, reached)
 }
 
 // workerOf returns who works on the upload.

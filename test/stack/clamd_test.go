@@ -13,7 +13,7 @@ import (
 
 func TestClamdKnowsEICAR(t *testing.T) {
 	t.Parallel()
-	if got := scan(t, shared.clamd, []byte(stack.EICAR())); !strings.HasSuffix(got, "FOUND") {
+	if got := scan(t, stack.Get(t, ground.Clamd), []byte(stack.EICAR())); !strings.HasSuffix(got, "FOUND") {
 		t.Errorf("clamd says %q of the EICAR file, want FOUND", got)
 	}
 }
@@ -21,7 +21,7 @@ func TestClamdKnowsEICAR(t *testing.T) {
 // Debian's limits end at 25 MB, beyond which clamd either hangs up or says OK unread.
 func TestClamdReadsALargeStream(t *testing.T) {
 	t.Parallel()
-	if got := scan(t, shared.clamd, make([]byte, 101<<20)); got != "stream: OK" {
+	if got := scan(t, stack.Get(t, ground.Clamd), make([]byte, 101<<20)); got != "stream: OK" {
 		t.Errorf("clamd says %q of 101 MiB of zeros, want stream: OK", got)
 	}
 }

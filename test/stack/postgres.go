@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -43,6 +44,9 @@ type Postgres struct {
 	socket string   // its directory
 	temp   []string // directories that Stop removes
 	child  *child
+
+	migrating sync.Mutex // see Installation
+	migrated  bool
 }
 
 // StartPostgres starts the newest Postgres found on this machine and returns once it accepts connections. As root it

@@ -13,7 +13,7 @@ import (
 
 func TestPostgresDatabaseFromTemplate(t *testing.T) {
 	t.Parallel()
-	pg := shared.postgres
+	pg := stack.Get(t, ground.Postgres)
 	must(t, pg.CreateDatabase(t.Context(), "template of ours", ""))
 	exec(t, pg.URL("postgres", "template of ours"), "create table kept (n int)")
 	must(t, pg.CreateDatabase(t.Context(), "copy", "template of ours"))

@@ -15,11 +15,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func TestS3ObjectIsAPlainFile(t *testing.T) {
 	t.Parallel()
-	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/plain.jpg"
+	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/plain.jpg"
 	body := random(3 << 20)
 	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{
 		Bucket: &bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("image/jpeg"),
@@ -27,7 +29,7 @@ func TestS3ObjectIsAPlainFile(t *testing.T) {
 	})
 	must(t, err)
 
-	file, err := os.ReadFile(filepath.Join(shared.s3.Dir(), bucket, filepath.FromSlash(key)))
+	file, err := os.ReadFile(filepath.Join(stack.Get(t, ground.S3).Dir(), bucket, filepath.FromSlash(key)))
 	must(t, err)
 	if !bytes.Equal(file, body) {
 		t.Error("the file below Dir differs from what was put")
@@ -46,7 +48,7 @@ func TestS3ObjectIsAPlainFile(t *testing.T) {
 
 func TestS3PresignedLink(t *testing.T) {
 	t.Parallel()
-	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/linked"
+	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/linked"
 	put(t, client, bucket, key, []byte("seen"))
 	link, err := s3.NewPresignClient(client).PresignGetObject(t.Context(),
 		&s3.GetObjectInput{Bucket: &bucket, Key: &key, ResponseContentDisposition: aws.String(`attachment; filename="a b.jpg"`)},
@@ -67,7 +69,7 @@ func TestS3PresignedLink(t *testing.T) {
 
 func TestS3Tags(t *testing.T) {
 	t.Parallel()
-	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/tagged"
+	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/tagged"
 	put(t, client, bucket, key, []byte("x"))
 	_, err := client.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{Bucket: &bucket, Key: &key, Tagging: &types.Tagging{
 		TagSet: []types.Tag{{Key: aws.String("scan"), Value: aws.String("infected")}},
@@ -82,14 +84,14 @@ func TestS3Tags(t *testing.T) {
 
 func TestS3Multipart(t *testing.T) {
 	t.Parallel()
-	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/large"
+	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/large"
 	body := random(11 << 20)
 	id, parts := upload(t, client, bucket, key, body)
 	_, err := client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
 		Bucket: &bucket, Key: &key, UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	})
 	must(t, err)
-	file, err := os.ReadFile(filepath.Join(shared.s3.Dir(), bucket, filepath.FromSlash(key)))
+	file, err := os.ReadFile(filepath.Join(stack.Get(t, ground.S3).Dir(), bucket, filepath.FromSlash(key)))
 	must(t, err)
 	if !bytes.Equal(file, body) {
 		t.Error("the file below Dir differs from what the parts held")
@@ -98,12 +100,12 @@ func TestS3Multipart(t *testing.T) {
 
 func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 	t.Parallel()
-	client, bucket, key := shared.s3.Client(""), shared.s3.Bucket(), "tenants/a/aborted"
+	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/aborted"
 	id, _ := upload(t, client, bucket, key, random(6<<20))
 	_, err := client.AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: &id})
 	must(t, err)
 
-	must(t, filepath.WalkDir(shared.s3.Dir(), func(path string, _ fs.DirEntry, err error) error {
+	must(t, filepath.WalkDir(stack.Get(t, ground.S3).Dir(), func(path string, _ fs.DirEntry, err error) error {
 		// Others' temporary files come and go meanwhile.
 		if err == nil && (strings.Contains(path, id) || strings.HasSuffix(path, key)) {
 			t.Errorf("%s is left", path)

@@ -22,8 +22,8 @@ import (
 // Each action of S3 that Tramo uses is told apart, passes as it was signed, and has its bytes counted.
 func TestS3ProxyCountsByKind(t *testing.T) {
 	t.Parallel()
-	proxy := newS3Proxy(t, shared.s3.Endpoint())
-	client, bucket, ctx := shared.s3.Client(proxy.Endpoint()), shared.s3.Bucket(), t.Context()
+	proxy := newS3Proxy(t, stack.Get(t, ground.S3).Endpoint())
+	client, bucket, ctx := stack.Get(t, ground.S3).Client(proxy.Endpoint()), stack.Get(t, ground.S3).Bucket(), t.Context()
 	key, large, prefix := "proxied/a b+ñ", "proxied/large", "proxied/"
 	body := random(6 << 20)
 
@@ -121,7 +121,7 @@ func TestS3ProxyStreams(t *testing.T) {
 // A fault before means that S3 never heard of it, one after that it has done it; either way the client is told the same.
 func TestS3ProxyFaults(t *testing.T) {
 	t.Parallel()
-	bucket := shared.s3.Bucket()
+	bucket := stack.Get(t, ground.S3).Bucket()
 	for name, c := range map[string]struct {
 		fault  stack.Fault
 		stored bool
@@ -135,8 +135,8 @@ func TestS3ProxyFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			proxy := newS3Proxy(t, shared.s3.Endpoint())
-			client := once(shared.s3.Client(proxy.Endpoint()))
+			proxy := newS3Proxy(t, stack.Get(t, ground.S3).Endpoint())
+			client := once(stack.Get(t, ground.S3).Client(proxy.Endpoint()))
 			proxy.Fault(func(kind string, n int) stack.Fault {
 				if kind == "PutObject" && n == 2 {
 					return c.fault
@@ -193,10 +193,10 @@ func TestS3ProxyDeliversLate(t *testing.T) {
 
 func TestS3ProxyLatency(t *testing.T) {
 	t.Parallel()
-	proxy := newS3Proxy(t, shared.s3.Endpoint())
+	proxy := newS3Proxy(t, stack.Get(t, ground.S3).Endpoint())
 	proxy.SetLatency(60 * time.Millisecond)
 	start := time.Now()
-	put(t, shared.s3.Client(proxy.Endpoint()), shared.s3.Bucket(), "slow", random(10))
+	put(t, stack.Get(t, ground.S3).Client(proxy.Endpoint()), stack.Get(t, ground.S3).Bucket(), "slow", random(10))
 	if took := time.Since(start); took < 60*time.Millisecond {
 		t.Errorf("a request took %s, want at least 60ms", took)
 	}

@@ -1,0 +1,54 @@
+package stack
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// Patience is how long a test waits for what should take moments. It is long because the machine may be busy; only a
+// failing test waits for all of it.
+const Patience = time.Minute
+
+// Must fails the test if err is not nil.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// WantErr reports an error other than want (see [errors.Is]).
+func WantErr(t testing.TB, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("got error %v, want %v", got, want)
+	}
+}
+
+// Until waits until reached returns true, and fails the test after [Patience] with what it waited for.
+func Until(t testing.TB, what string, reached func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(Patience); !reached(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %s still not: %s", Patience, what)
+		}
+	}
+}
+
+// Receive returns the next value of c, and fails the test after [Patience] with what it waited for. A closed channel
+// yields the zero value.
+func Receive[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	late := time.NewTimer(Patience)
+	defer late.Stop()
+	select {
+	case v := <-c:
+		return v
+	case <-late.C:
+		t.Fatalf("after %s still no %s", Patience, what)
+		panic("unreachable")
+	}
+}
