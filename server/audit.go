@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -77,7 +78,7 @@ func parseAuditPage(c echo.Context) (p storage.AuditPage, err error) {
 	p = storage.AuditPage{Actor: c.QueryParam("actor"), Action: c.QueryParam("action"), Subject: c.QueryParam("subject")}
 	for _, v := range []string{p.Actor, p.Action, p.Subject} {
 		if !utf8.ValidString(v) || strings.ContainsRune(v, 0) {
-			return p, refuse("actor, action and subject must be UTF-8 text without NUL characters.")
+			return p, problem.BadRequest("actor, action and subject must be UTF-8 text without NUL characters.")
 		}
 	}
 	if p.Limit, err = parseLimit(c); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -197,14 +198,14 @@ func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		r := c.Request()
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		if !strings.EqualFold(scheme, "Bearer") {
-			return errUnauthorized
+			return problem.ErrUnauthorized
 		}
 		id, err := s.Verifier.Verify(r.Context(), strings.TrimSpace(token))
-		if errors.Is(err, errKeysAway) {
+		if errors.Is(err, problem.ErrKeysUnavailable) {
 			return err
 		}
 		if err != nil {
-			return fmt.Errorf("%w: %w", errUnauthorized, err)
+			return fmt.Errorf("%w: %w", problem.ErrUnauthorized, err)
 		}
 		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
 		if id, err = s.enter(c, id); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 )
@@ -80,7 +81,7 @@ func (s *Server) onceFor(c echo.Context, body []byte, uploads int) (storage.Once
 func (s *Server) addToBatch(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	var m struct {
 		Uploads []entryOfManifestJSON `json:"uploads"`

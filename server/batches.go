@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 )
@@ -76,7 +77,7 @@ func describeTrouble(us []storage.Upload) []troubleUploadJSON {
 func (s *Server) getBatch(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	return s.tellBatch(c, id)
 }
@@ -152,10 +153,10 @@ func (s *Server) listBatches(c echo.Context) error {
 func parseBatchPage(c echo.Context) (p storage.BatchPage, err error) {
 	p.Project, p.State = c.QueryParam("project"), storage.BatchState(c.QueryParam("state"))
 	if !utf8.ValidString(p.Project) || strings.ContainsRune(p.Project, 0) {
-		return p, refuse("project must be UTF-8 text without NUL characters.")
+		return p, problem.BadRequest("project must be UTF-8 text without NUL characters.")
 	}
 	if p.State != "" && !p.State.Known() {
-		return p, refuse("state must be one of a batch's: open, completed, failed or cancelled.")
+		return p, problem.BadRequest("state must be one of a batch's: open, completed, failed or cancelled.")
 	}
 	if p.From, p.To, err = parseDay(c.QueryParam("day"), c.QueryParam("tz")); err != nil {
 		return p, err
@@ -179,13 +180,13 @@ func parseDay(day, zone string) (from, to time.Time, err error) {
 	}
 	loc, err := time.LoadLocation(zone)
 	if err != nil {
-		return from, to, refuse("tz must be a time zone of the IANA database, such as America/Bogota.")
+		return from, to, problem.BadRequest("tz must be a time zone of the IANA database, such as America/Bogota.")
 	}
 	if day == "" {
 		return from, to, nil
 	}
 	if from, err = time.ParseInLocation(time.DateOnly, day, loc); err != nil {
-		return from, to, refuse("day must be a day such as 2026-11-22.")
+		return from, to, problem.BadRequest("day must be a day such as 2026-11-22.")
 	}
 	return from, from.AddDate(0, 0, 1), nil
 }
@@ -194,7 +195,7 @@ func parseDay(day, zone string) (from, to time.Time, err error) {
 func (s *Server) renameBatch(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	var to struct {
 		Name string `json:"name"`
@@ -211,7 +212,7 @@ func (s *Server) renameBatch(c echo.Context) error {
 func (s *Server) cancelBatch(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	if _, err := s.Batches.Cancel(c.Request().Context(), id); err != nil {
 		return err
@@ -229,7 +230,7 @@ type retriedJSON struct {
 func (s *Server) retryBatch(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	r, err := s.Batches.Retry(c.Request().Context(), id)
 	if err != nil {
@@ -246,7 +247,7 @@ func (s *Server) retryBatch(c echo.Context) error {
 func (s *Server) retryUpload(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	if err := s.Batches.RetryUpload(c.Request().Context(), id); err != nil {
 		return err

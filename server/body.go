@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/server/problem"
 )
 
 // maxJSON is the largest body of JSON that is read, in bytes: that of a manifest of 10,000 uploads.
@@ -22,11 +24,11 @@ func readJSON(c echo.Context, v any) ([]byte, error) {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, errBodyTooLarge
+		return nil, problem.ErrBodyTooLarge
 	case err != nil:
-		return nil, refuse("The body of the request did not arrive whole. Send it again.")
+		return nil, problem.BadRequest("The body of the request did not arrive whole. Send it again.")
 	case !utf8.Valid(body):
-		return nil, refuse("The body is not JSON in UTF-8 (RFC 8259, section 8.1).")
+		return nil, problem.BadRequest("The body is not JSON in UTF-8 (RFC 8259, section 8.1).")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
@@ -34,7 +36,7 @@ func readJSON(c echo.Context, v any) ([]byte, error) {
 		return nil, explainJSON(err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, refuse("The body has something behind its JSON object.")
+		return nil, problem.BadRequest("The body has something behind its JSON object.")
 	}
 	return body, nil
 }
@@ -45,16 +47,16 @@ func explainJSON(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &kind) && kind.Field == "":
-		return refuse("The body must be a JSON object, not a %s.", kind.Value)
+		return problem.BadRequest("The body must be a JSON object, not a %s.", kind.Value)
 	case errors.As(err, &kind):
-		return refuse("%s must be %s, not a %s.", kind.Field, jsonType(kind), kind.Value)
+		return problem.BadRequest("%s must be %s, not a %s.", kind.Field, jsonType(kind), kind.Value)
 	case errors.As(err, &syntax):
-		return refuse("The body is not JSON: %s at byte %d.", syntax, syntax.Offset)
+		return problem.BadRequest("The body is not JSON: %s at byte %d.", syntax, syntax.Offset)
 	}
 	if _, name, unknown := strings.Cut(err.Error(), "unknown field "); unknown {
-		return refuse("The body has the unknown field %s.", name)
+		return problem.BadRequest("The body has the unknown field %s.", name)
 	}
-	return refuse("The body must be a JSON object.")
+	return problem.BadRequest("The body must be a JSON object.")
 }
 
 func jsonType(e *json.UnmarshalTypeError) string {

@@ -11,15 +11,11 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 )
 
 // maxHeader bounds a request's headers, in bytes. A final upload names up to [hooks.MaxPartials] addresses in one.
 const maxHeader = 256 << 10
-
-var (
-	errBodyTooLarge = errors.New("request's body is too large")
-	errTooSlow      = errors.New("request's body came too slowly")
-)
 
 // Bounds are what a request may take of the server.
 type bounds struct {
@@ -73,7 +69,7 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 func bodyTooLarge(most int64) error {
-	return &hooks.Refusal{Cause: errBodyTooLarge, Detail: "The body of this request may have " + humanize.IBytes(uint64(most)) + ". Send less at a time."}
+	return &hooks.Refusal{Cause: problem.ErrBodyTooLarge, Detail: "The body of this request may have " + humanize.IBytes(uint64(most)) + ". Send less at a time."}
 }
 
 // A boundedBody remembers why it ended early.
@@ -90,7 +86,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	case errors.As(err, &tooLarge):
 		b.err = bodyTooLarge(b.most)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.err = errTooSlow
+		b.err = problem.ErrTooSlow
 	}
 	return n, err
 }

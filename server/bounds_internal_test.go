@@ -13,6 +13,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tramo/tramo/server/problem"
 )
 
 // newBare makes a server that has middleware and no parts.
@@ -24,7 +26,7 @@ func newBare(t *testing.T, change func(*Server)) *Server {
 	if change != nil {
 		change(s)
 	}
-	s.echo.HTTPErrorHandler = s.handleError
+	s.echo.HTTPErrorHandler = problem.Handler(s.denied)
 	s.echo.Use(s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound)
 	return s
 }
@@ -35,7 +37,7 @@ func TestBodiesThatEndEarly(t *testing.T) {
 	s := newBare(t, func(s *Server) { s.MaxBody, s.RequestTime = 10, 200*time.Millisecond })
 	s.echo.POST("/json", func(c echo.Context) error {
 		if _, err := io.ReadAll(c.Request().Body); err != nil {
-			return refuse("The body is no JSON: %v.", err)
+			return problem.BadRequest("The body is no JSON: %v.", err)
 		}
 		return c.NoContent(http.StatusNoContent)
 	})

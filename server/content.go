@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -23,7 +24,7 @@ func (s *Server) getContent(c echo.Context) error { return s.lead(c, 0) }
 func (s *Server) getThumbnail(c echo.Context) error {
 	size, err := strconv.Atoi(c.Param("size"))
 	if err != nil || size <= 0 {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	return s.lead(c, size)
 }
@@ -33,7 +34,7 @@ func (s *Server) getThumbnail(c echo.Context) error {
 func (s *Server) lead(c echo.Context, thumbnail int) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	ctx := c.Request().Context()
 	content, err := hooks.ReadContent(ctx, s.DB, id, thumbnail)

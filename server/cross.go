@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -38,7 +39,7 @@ func (s *Server) enter(c echo.Context, who tenant.Identity) (tenant.Identity, er
 	}
 	wanted, err := uuid.Parse(names[0])
 	if err != nil || len(names) > 1 || len(names[0]) != len(wanted.String()) {
-		return who, refuse("%s is one tenant's id.", headerTenant)
+		return who, problem.BadRequest("%s is one tenant's id.", headerTenant)
 	}
 	there := who
 	there.Tenant, there.Home = wanted, who.Tenant
@@ -51,7 +52,7 @@ func (s *Server) enter(c echo.Context, who tenant.Identity) (tenant.Identity, er
 	})
 	if errors.Is(err, storage.ErrNotFound) {
 		s.auditBestEffort(tenant.With(r.Context(), who), storage.Audit{
-			Action: storage.AuditTenantEnter, Subject: wanted.String(), Outcome: problemName(err), Detail: routeOf(c),
+			Action: storage.AuditTenantEnter, Subject: wanted.String(), Outcome: problem.Name(err), Detail: routeOf(c),
 		})
 	}
 	return there, err
@@ -70,17 +71,9 @@ func routeOf(c echo.Context) map[string]any {
 	return map[string]any{"method": knownMethod(c.Request().Method), "route": c.Path()}
 }
 
-// problemName is the last word of the problem that err is told as.
-func problemName(err error) string {
-	p, _ := asProblem(err)
-	return p.name()
-}
-
-func (p problem) name() string { return strings.TrimPrefix(p.Type, "/problems/") }
-
 // denied notes in the audit log that a known user was told 403. It is no condition for the answer.
-func (s *Server) denied(c echo.Context, p problem) {
-	if p.Status != http.StatusForbidden || p.name() == "final" { // which is the protocol's word for a state
+func (s *Server) denied(c echo.Context, p problem.Problem) {
+	if p.Status != http.StatusForbidden || p.Name() == "final" { // which is the protocol's word for a state
 		return
 	}
 	ctx := c.Request().Context()
@@ -88,7 +81,7 @@ func (s *Server) denied(c echo.Context, p problem) {
 	if err != nil || !s.denials.admit(who, time.Now()) {
 		return
 	}
-	s.auditBestEffort(ctx, storage.Audit{Action: storage.AuditRequestDeny, Subject: subjectOf(c), Outcome: p.name(), Detail: routeOf(c)})
+	s.auditBestEffort(ctx, storage.Audit{Action: storage.AuditRequestDeny, Subject: subjectOf(c), Outcome: p.Name(), Detail: routeOf(c)})
 }
 
 // auditTime bounds how long an answer waits for an entry that it does not need.

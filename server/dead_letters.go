@@ -15,6 +15,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -83,12 +84,12 @@ func parseLetterPage(c echo.Context) (p storage.LetterPage, err error) {
 		p.State = ""
 	case state != "":
 		if p.State = storage.LetterState(state); !p.State.Known() {
-			return p, refuse("state must be open, retried, discarded, settled or all.")
+			return p, problem.BadRequest("state must be open, retried, discarded, settled or all.")
 		}
 	}
 	if since := c.QueryParam("since"); since != "" {
 		if p.Since, err = time.Parse(time.RFC3339, since); err != nil {
-			return p, refuse("since must be a time such as 2026-11-20T00:00:00Z.")
+			return p, problem.BadRequest("since must be a time such as 2026-11-20T00:00:00Z.")
 		}
 	}
 	if p.Limit, err = parseLimit(c); err != nil {
@@ -105,7 +106,7 @@ func parseLetterPage(c echo.Context) (p storage.LetterPage, err error) {
 func checkLetterWords(words ...string) error {
 	for _, v := range words {
 		if !utf8.ValidString(v) || strings.ContainsRune(v, 0) {
-			return refuse("kind and step must be UTF-8 text without NUL characters.")
+			return problem.BadRequest("kind and step must be UTF-8 text without NUL characters.")
 		}
 	}
 	return nil
@@ -114,7 +115,7 @@ func checkLetterWords(words ...string) error {
 func (s *Server) getDeadLetter(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	d, err := s.DeadLetters.Find(c.Request().Context(), id)
 	if err != nil {
@@ -126,7 +127,7 @@ func (s *Server) getDeadLetter(c echo.Context) error {
 func (s *Server) retryDeadLetter(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	d, err := s.DeadLetters.Retry(c.Request().Context(), id)
 	if err != nil {
@@ -138,7 +139,7 @@ func (s *Server) retryDeadLetter(c echo.Context) error {
 func (s *Server) discardDeadLetter(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	if err := s.DeadLetters.Discard(c.Request().Context(), id); err != nil {
 		return err
@@ -163,10 +164,10 @@ func readLettersRequest(c echo.Context) (r lettersRequest, err error) {
 	d.DisallowUnknownFields()
 	const shape = `{"ids": [ID]}, or of kind, step and since, or {"all": true}, as JSON.`
 	if err := d.Decode(&r); err != nil {
-		return r, refuse("The body must be one of " + shape)
+		return r, problem.BadRequest("The body must be one of " + shape)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return r, refuse("The body must be one JSON object and nothing behind it.")
+		return r, problem.BadRequest("The body must be one JSON object and nothing behind it.")
 	}
 	filtered := r.Kind != "" || r.Step != "" || !r.Since.IsZero()
 	named := 0
@@ -177,9 +178,9 @@ func readLettersRequest(c echo.Context) (r lettersRequest, err error) {
 	}
 	switch {
 	case named != 1:
-		return r, refuse("Say what to retry: one of " + shape)
+		return r, problem.BadRequest("Say what to retry: one of " + shape)
 	case len(r.IDs) > hooks.MaxLetters:
-		return r, refuse("At most %d dead letters can be retried in one request.", hooks.MaxLetters)
+		return r, problem.BadRequest("At most %d dead letters can be retried in one request.", hooks.MaxLetters)
 	}
 	return r, checkLetterWords(r.Kind, r.Step)
 }
@@ -218,7 +219,7 @@ func (s *Server) retryDeadLetters(c echo.Context) error {
 	}
 	why := make([]leftLetterJSON, len(left))
 	for i, l := range left {
-		p, _ := asProblem(l.Err)
+		p, _ := problem.Of(l.Err)
 		why[i] = leftLetterJSON{ID: l.ID, Type: p.Type, Detail: p.Detail}
 	}
 	return noStore(c, http.StatusOK, map[string]any{"retried": len(retried), "left": why, "more": more})

@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -34,7 +35,7 @@ func wantsDeleted(c echo.Context) (bool, error) {
 	}
 	deleted, err := strconv.ParseBool(v)
 	if err != nil {
-		return false, refuse("deleted must be true or false.")
+		return false, problem.BadRequest("deleted must be true or false.")
 	}
 	who, err := tenant.From(c.Request().Context())
 	if err == nil && deleted && !who.Role.CanManage() {
@@ -47,7 +48,7 @@ func wantsDeleted(c echo.Context) (bool, error) {
 func (s *Server) restoreUpload(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	if err := s.Erasures.Restore(c.Request().Context(), id); err != nil {
 		return err
@@ -96,10 +97,10 @@ func (s *Server) requestErasure(c echo.Context) error {
 	d := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, maxErasureBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&body); err != nil {
-		return refuse(`The body must be one of {"upload": ID}, {"user": ID} and {"tenant": true}, as JSON.`)
+		return problem.BadRequest(`The body must be one of {"upload": ID}, {"user": ID} and {"tenant": true}, as JSON.`)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return refuse("The body must be one JSON object and nothing behind it.")
+		return problem.BadRequest("The body must be one JSON object and nothing behind it.")
 	}
 	e, err := s.Erasures.Request(c.Request().Context(), hooks.EraseRequest{Upload: body.Upload, User: body.User, Tenant: body.Tenant})
 	if err != nil {
@@ -139,7 +140,7 @@ func (s *Server) listErasures(c echo.Context) error {
 func (s *Server) getErasure(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	e, err := s.Erasures.Find(c.Request().Context(), id)
 	if err != nil {
@@ -151,7 +152,7 @@ func (s *Server) getErasure(c echo.Context) error {
 func (s *Server) approveErasure(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	e, err := s.Erasures.Approve(c.Request().Context(), id)
 	if err != nil {
@@ -163,7 +164,7 @@ func (s *Server) approveErasure(c echo.Context) error {
 func (s *Server) cancelErasure(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	e, err := s.Erasures.Cancel(c.Request().Context(), id)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -46,7 +47,7 @@ func (s *Server) authenticateListener(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		query := c.QueryParams()
 		if query.Has("token") || query.Has("access_token") {
-			return refuse("A token does not belong into a URL, where logs and histories keep it. Send it as Authorization: Bearer TOKEN, or get a ticket with POST %s/tickets and send that as ticket.", EventsPath)
+			return problem.BadRequest("A token does not belong into a URL, where logs and histories keep it. Send it as Authorization: Bearer TOKEN, or get a ticket with POST %s/tickets and send that as ticket.", EventsPath)
 		}
 		if !query.Has("ticket") {
 			return byToken(c)
@@ -131,25 +132,25 @@ func parseFilter(c echo.Context) (f filter, err error) {
 	query := c.QueryParams()
 	for _, name := range []string{"upload", "batch", "project"} {
 		if len(query[name]) > maxFilter {
-			return f, refuse("%s may be given %d times at most.", name, maxFilter)
+			return f, problem.BadRequest("%s may be given %d times at most.", name, maxFilter)
 		}
 		for _, v := range query[name] {
 			if v == "" || !utf8.ValidString(v) || strings.ContainsRune(v, 0) {
-				return f, refuse("%s must be UTF-8 text without NUL characters, and not empty.", name)
+				return f, problem.BadRequest("%s must be UTF-8 text without NUL characters, and not empty.", name)
 			}
 		}
 	}
 	for _, v := range query["upload"] {
 		id, err := uuid.Parse(v)
 		if err != nil {
-			return f, refuse("upload must be the id of an upload.")
+			return f, problem.BadRequest("upload must be the id of an upload.")
 		}
 		f.uploads = append(f.uploads, id)
 	}
 	f.batches, f.projects = query["batch"], query["project"]
 	if v := query.Get("mine"); v != "" {
 		if f.mine, err = strconv.ParseBool(v); err != nil {
-			return f, refuse("mine must be true or false.")
+			return f, problem.BadRequest("mine must be true or false.")
 		}
 	}
 	return f, nil

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,10 +11,9 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/labstack/echo/v4"
-)
 
-// errForeignOrigin says that a page asks that may not use the API.
-var errForeignOrigin = errors.New("origin is not allowed")
+	"github.com/tramo/tramo/server/problem"
+)
 
 // pongTime is how long a client may take to answer a ping.
 const pongTime = 10 * time.Second
@@ -31,7 +29,7 @@ func (s *Server) checkOrigin(r *http.Request) error {
 	if err == nil && (strings.EqualFold(u.Host, r.Host) || origin == strings.TrimRight(s.PublicURL, "/")) {
 		return nil
 	}
-	return errForeignOrigin
+	return problem.ErrForeignOrigin
 }
 
 // A webSocket tells messages as text frames (RFC 6455), each a JSON object with event, id and data.

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -47,7 +48,7 @@ type exportLinkSet struct {
 func (s *Server) exportTenant(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	r := c.Request()
 	ctx, err := s.Erasures.MayExport(r.Context(), id)

@@ -1,6 +1,8 @@
 package server
 
-import "slices"
+import (
+	"slices"
+)
 
 // Routes are the server's, as METHOD /path.
 func (s *Server) Routes() []string {
@@ -10,13 +12,4 @@ func (s *Server) Routes() []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
-}
-
-// ProblemTypes are those that a client can meet.
-func ProblemTypes() map[string]bool {
-	types := map[string]bool{internalProblem.Type: true, problemOf("tus", 0, "", "").Type: true}
-	for _, row := range problems {
-		types[row.problem.Type] = true
-	}
-	return types
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 )
 
 const formType = "multipart/form-data"
@@ -53,14 +54,14 @@ type form struct {
 func openForm(r *http.Request, body *steadyBody) (*form, error) {
 	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || params["boundary"] == "" {
-		return nil, refuse("The Content-Type of a form must name its boundary.")
+		return nil, problem.BadRequest("The Content-Type of a form must name its boundary.")
 	}
 	f := &form{body: body, parts: multipart.NewReader(body, params["boundary"]), meta: map[string]string{}}
 	for len(f.meta) <= maxFields {
 		p, err := f.parts.NextRawPart()
 		switch {
 		case err == io.EOF: // a wrapped one is that of a body without an end
-			return nil, refuse("The form has no file. Send it as the part named %s, behind all other fields.", fileField)
+			return nil, problem.BadRequest("The form has no file. Send it as the part named %s, behind all other fields.", fileField)
 		case err != nil:
 			return nil, f.explain(err)
 		case p.FileName() != "" || p.FormName() == fileField:
@@ -123,9 +124,9 @@ func (f *form) end() error {
 	case err != nil:
 		return f.explain(err)
 	case p.FileName() != "":
-		return refuse("The form has more than one file. Send one form for each.")
+		return problem.BadRequest("The form has more than one file. Send one form for each.")
 	}
-	return refuse("The form has the field %q behind its file. Send all fields before the file.", strings.ToValidUTF8(p.FormName(), "?"))
+	return problem.BadRequest("The form has the field %q behind its file. Send all fields before the file.", strings.ToValidUTF8(p.FormName(), "?"))
 }
 
 // explain turns an error of reading the form into one for the client.
@@ -133,7 +134,7 @@ func (f *form) explain(err error) error {
 	if cut := f.body.cutBy(); cut != nil {
 		return cut
 	}
-	return fmt.Errorf("%w: %w", refuse("The form is not valid multipart/form-data, or ends before its last boundary."), err)
+	return fmt.Errorf("%w: %w", problem.BadRequest("The form is not valid multipart/form-data, or ends before its last boundary."), err)
 }
 
 // A steadyBody ends when it is silent for too long, or when it is interrupted.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -23,7 +24,7 @@ func once(r *http.Request, body []byte) (storage.Once, error) {
 	}
 	printable := strings.IndexFunc(key, func(c rune) bool { return c < ' ' || c > '~' }) < 0
 	if len(values) > 1 || key == "" || len(key) > maxIdempotencyKey || !printable {
-		return storage.Once{}, refuse("Idempotency-Key must be there once, with 1 to %d printable ASCII characters, such as a UUID.", maxIdempotencyKey)
+		return storage.Once{}, problem.BadRequest("Idempotency-Key must be there once, with 1 to %d printable ASCII characters, such as a UUID.", maxIdempotencyKey)
 	}
 	h := sha256.New()
 	h.Write([]byte(r.Method + " " + r.URL.Path + "\n"))

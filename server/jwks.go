@@ -19,6 +19,8 @@ import (
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/tramo/tramo/server/problem"
 )
 
 // How an identity provider is asked for its keys.
@@ -30,9 +32,6 @@ const (
 	keysMaxSize  = 1 << 20          // of the answer, in bytes
 	minRSA       = 2048             // bits of a key (RFC 7518, section 3.3)
 )
-
-// errKeysAway says that the identity provider does not answer, so that nobody can tell whether a token is good.
-var errKeysAway = errors.New("the keys that verify tokens can not be had")
 
 // A keyName is what a token says of its key. The algorithm belongs to it: a key verifies one and no other (RFC 8725,
 // section 3.1).
@@ -56,7 +55,7 @@ type keyRing struct {
 // followKeys makes a ring that is kept up to date until ctx is done. It waits for nothing.
 func followKeys(ctx context.Context, url string, client *http.Client, log *slog.Logger) *keyRing {
 	r := &keyRing{
-		url: url, client: client, log: log, wanted: make(chan struct{}, 1), over: make(chan struct{}), err: errKeysAway,
+		url: url, client: client, log: log, wanted: make(chan struct{}, 1), over: make(chan struct{}), err: problem.ErrKeysUnavailable,
 	}
 	go r.run(ctx)
 	return r
@@ -111,7 +110,7 @@ func (r *keyRing) settle(keys map[keyName]crypto.PublicKey, err error) {
 }
 
 // find returns the key, for which it may wait for a fetch. Without it the error says whether there is none
-// ([jwt.ErrTokenUnverifiable]) or nobody can tell ([errKeysAway]).
+// ([jwt.ErrTokenUnverifiable]) or nobody can tell ([problem.ErrKeysUnavailable]).
 func (r *keyRing) find(ctx context.Context, name keyName) (crypto.PublicKey, error) {
 	key, over := r.look(name)
 	if key != nil {
@@ -122,7 +121,7 @@ func (r *keyRing) find(ctx context.Context, name keyName) (crypto.PublicKey, err
 	select {
 	case <-over:
 	case <-late.C:
-		return nil, errKeysAway
+		return nil, problem.ErrKeysUnavailable
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -132,7 +131,7 @@ func (r *keyRing) find(ctx context.Context, name keyName) (crypto.PublicKey, err
 	case key != nil:
 		return key, nil
 	case r.err != nil:
-		return nil, errKeysAway
+		return nil, problem.ErrKeysUnavailable
 	}
 	return nil, fmt.Errorf("%w: nobody publishes its key", jwt.ErrTokenUnverifiable)
 }

@@ -18,6 +18,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/server/problem"
 )
 
 // An issuer is an identity provider in the bubble of a test: a real HTTP server, over connections in memory.
@@ -145,7 +147,7 @@ func TestKeysRotate(t *testing.T) {
 		must(t, err)
 		i.rotate("second")
 		<-time.After(keysInterval + time.Second)
-		if _, err = verify(t, v, "first"); err == nil || errors.Is(err, errKeysAway) {
+		if _, err = verify(t, v, "first"); err == nil || errors.Is(err, problem.ErrKeysUnavailable) {
 			t.Errorf("the key that was withdrawn: %v", err)
 		}
 		_, err = verify(t, v, "second")
@@ -206,7 +208,7 @@ func TestIssuerGoesAway(t *testing.T) {
 			if took, err := verify(t, v, "first"); err != nil || took > 0 {
 				t.Errorf("%+.40v: the known key: %v after %s", away, err, took)
 			}
-			if took, err := verify(t, v, "other"); !errors.Is(err, errKeysAway) || took > keysRest+keysTimeout {
+			if took, err := verify(t, v, "other"); !errors.Is(err, problem.ErrKeysUnavailable) || took > keysRest+keysTimeout {
 				t.Errorf("%+.40v: an unknown key: %v after %s", away, err, took)
 			}
 			must(t, v.Ready(t.Context()))
@@ -225,7 +227,7 @@ func TestIssuerAwayAtFirst(t *testing.T) {
 		i.publish(http.StatusServiceUnavailable, "")
 		// The verifier may have had its keys by now. This one begins while the issuer is away.
 		v.keys = followKeys(t.Context(), "http://id.example.com/keys", i.client(), slog.New(slog.DiscardHandler))
-		if _, err := verify(t, v, "first"); !errors.Is(err, errKeysAway) {
+		if _, err := verify(t, v, "first"); !errors.Is(err, problem.ErrKeysUnavailable) {
 			t.Errorf("without any keys: %v", err)
 		}
 		if v.Ready(t.Context()) == nil {

@@ -47,7 +47,6 @@ func (c EventsConfig) Validate() error {
 }
 
 var (
-	errTooManyListeners = errors.New("too many listeners")
 	// errShuttingDown ends listeners as it ends uploads: their clients are to come back.
 	errShuttingDown = handler.ErrServerShutdown
 )

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -87,7 +88,7 @@ func (r *room) enter(l *listener) error {
 		}
 	}
 	if same >= r.hub.PerUser || len(r.listeners) >= r.hub.PerTenant {
-		return errTooManyListeners
+		return problem.ErrTooManyListeners
 	}
 	r.listeners[l] = struct{}{}
 	return nil

@@ -6,17 +6,18 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/web"
 )
 
 // routePages serves what a person opens in a browser: the uploader page at the root, the description of the API, and
 // what problems mean.
 func (s *Server) routePages() error {
-	problems, err := newProblemPages()
+	problems, err := problem.NewPages()
 	if err != nil {
 		return err
 	}
-	problems.route(s.echo)
+	problems.Route(s.echo)
 	pictures, err := s.Bucket.Origin()
 	if err != nil {
 		return err
@@ -25,7 +26,7 @@ func (s *Server) routePages() error {
 	for _, path := range []string{"/docs", "/*"} {
 		s.echo.Match([]string{http.MethodGet, http.MethodHead}, path, func(c echo.Context) error {
 			if !page.Has(c.Request().URL.Path) {
-				return errNotFound
+				return problem.ErrNotFound
 			}
 			page.ServeHTTP(c.Response(), c.Request())
 			return nil
@@ -47,8 +48,8 @@ func notRouted(c echo.Context) error {
 		}
 	}
 	if len(allowed) == 0 {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	c.Response().Header().Set("Allow", strings.Join(append(allowed, http.MethodOptions), ", ")) // RFC 9110, 15.5.6: MUST
-	return errMethod
+	return problem.ErrMethod
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 )
 
@@ -69,7 +70,7 @@ const maxReleaseBody = 8 << 10
 func (s *Server) releaseQuarantined(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	var body struct {
 		Reason string `json:"reason"`
@@ -77,10 +78,10 @@ func (s *Server) releaseQuarantined(c echo.Context) error {
 	d := json.NewDecoder(http.MaxBytesReader(c.Response(), c.Request().Body, maxReleaseBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&body); err != nil {
-		return refuse(`The body must be {"reason": "why this file is safe"}, as JSON.`)
+		return problem.BadRequest(`The body must be {"reason": "why this file is safe"}, as JSON.`)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
-		return refuse("The body must be one JSON object and nothing behind it.")
+		return problem.BadRequest("The body must be one JSON object and nothing behind it.")
 	}
 	ctx := c.Request().Context()
 	if err := s.Quarantine.Release(ctx, id, body.Reason); err != nil {
@@ -98,7 +99,7 @@ func (s *Server) releaseQuarantined(c echo.Context) error {
 func (s *Server) eraseQuarantined(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	e, err := s.Quarantine.Erase(c.Request().Context(), id)
 	if err != nil {

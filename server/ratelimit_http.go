@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -15,15 +14,12 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/tenant"
 )
 
 // Too many requests. A client that transfers is told in a way that it survives: on 429, tus-js-client gives a PATCH up,
 // and after a HEAD it forgets the upload's address and begins again from byte 0. On 423 it waits and goes on.
-var (
-	errTooMany         = errors.New("too many requests")
-	errTooManyTransfer = errors.New("too many requests to uploads")
-)
 
 // limitAddress holds the address that a request comes from to its rates. It comes before tokens are verified, so
 // that guessing them is bounded, too, and behind what answers across origins, so that a browser's client may read why.
@@ -58,11 +54,11 @@ func (s *Server) limitRequest(c echo.Context) error {
 	case s.Limits == nil:
 		return nil
 	case isTransfer(r):
-		return s.limitCaller(c, s.Limits.transfers, 1, errTooManyTransfer)
+		return s.limitCaller(c, s.Limits.transfers, 1, problem.ErrSlowDown)
 	case isCreation(r):
 		return s.limitUploads(c, 1)
 	}
-	return s.limitCaller(c, s.Limits.user, 1, errTooMany)
+	return s.limitCaller(c, s.Limits.user, 1, problem.ErrRateLimited)
 }
 
 // limitUploads counts n uploads that the request creates. A batch calls it for its entries, beside the request itself.
@@ -70,7 +66,7 @@ func (s *Server) limitUploads(c echo.Context, n int) error {
 	if s.Limits == nil {
 		return nil
 	}
-	return s.limitCaller(c, s.Limits.uploads, n, errTooMany)
+	return s.limitCaller(c, s.Limits.uploads, n, problem.ErrRateLimited)
 }
 
 // limitCaller counts n for the user that the request acts for.
@@ -140,9 +136,9 @@ func (l *Limits) ofAddress(r *http.Request) (policy, error) {
 	case l == nil:
 		return policy{}, nil
 	case isTransfer(r):
-		return l.ipTransfers, errTooManyTransfer
+		return l.ipTransfers, problem.ErrSlowDown
 	}
-	return l.ip, errTooMany
+	return l.ip, problem.ErrRateLimited
 }
 
 // isTransfer reports whether the request is one by which clients send, resume or take back an upload.

@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/server/problem"
 )
 
 // The receipt's payload is a JWT Claims Set, so its media type is that of a JWT (RFC 7519, section 10.3.1)
@@ -18,7 +20,7 @@ const (
 func (s *Server) getReceipt(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	receipt, err := s.Receipts.Issue(c.Request().Context(), id)
 	if err != nil {

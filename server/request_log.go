@@ -8,11 +8,9 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/tenant"
 )
-
-// causeKey is where a handler leaves, for the log, the error that it does not show to the client.
-const causeKey = "cause"
 
 // logRequest writes one line for each request once it is over: an error for what failed here, Info for what changes
 // something, Debug for what only reads. It names people by the ids in their tokens, and never what they sent: no
@@ -37,7 +35,7 @@ func (s *Server) logRequest(next echo.HandlerFunc) echo.HandlerFunc {
 		if who, err := tenant.From(r.Context()); err == nil {
 			attrs = append(attrs, slog.String("tenant_id", who.Tenant.String()), slog.String("user_id", who.User))
 		}
-		if cause, ok := c.Get(causeKey).(error); ok {
+		if cause := problem.Cause(c); cause != nil {
 			attrs = append(attrs, slog.Any("err", cause))
 		}
 		s.Log.LogAttrs(r.Context(), levelOf(r.Method, w.Status), "request", attrs...)

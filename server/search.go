@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -36,16 +37,16 @@ func parseNear(s string) (*storage.Circle, error) {
 	c := storage.Circle{Latitude: numbers[0], Longitude: numbers[1], Radius: numbers[2]}
 	switch {
 	case math.Abs(c.Latitude) > 90:
-		return nil, refuse("near begins with a latitude, from -90 to 90 degrees; then comes the longitude.")
+		return nil, problem.BadRequest("near begins with a latitude, from -90 to 90 degrees; then comes the longitude.")
 	case math.Abs(c.Longitude) > 180:
-		return nil, refuse("near has a longitude in second place, from -180 to 180 degrees.")
+		return nil, problem.BadRequest("near has a longitude in second place, from -180 to 180 degrees.")
 	case c.Radius < 1 || c.Radius > maxRadius:
-		return nil, refuse("near ends with a radius, from 1 to %d metres.", maxRadius)
+		return nil, problem.BadRequest("near ends with a radius, from 1 to %d metres.", maxRadius)
 	}
 	return &c, nil
 }
 
-var errBadNear = refuse("near must be latitude,longitude,radius in degrees and metres, such as -33.4489,-70.6693,200.")
+var errBadNear = problem.BadRequest("near must be latitude,longitude,radius in degrees and metres, such as -33.4489,-70.6693,200.")
 
 // parseTaken reads "from..to", of which either may be missing; "" is no span.
 func parseTaken(s string) (*storage.Span, error) {
@@ -69,14 +70,14 @@ func parseTaken(s string) (*storage.Span, error) {
 	case to == "":
 		return &storage.Span{Local: begin.local, From: begin.at}, nil
 	case begin.local != end.local:
-		return nil, refuse("taken must have a zone at both ends, or at neither: without one it is the camera's clock.")
+		return nil, problem.BadRequest("taken must have a zone at both ends, or at neither: without one it is the camera's clock.")
 	case !begin.at.Before(end.after):
-		return nil, refuse("taken ends before it begins: it is from..to, the earlier first.")
+		return nil, problem.BadRequest("taken ends before it begins: it is from..to, the earlier first.")
 	}
 	return &storage.Span{Local: begin.local, From: begin.at, Before: end.after}, nil
 }
 
-var errBadTaken = refuse("taken must be from..to, where either may be missing: days such as 2026-11-20..2026-11-21, times by the camera's " +
+var errBadTaken = problem.BadRequest("taken must be from..to, where either may be missing: days such as 2026-11-20..2026-11-21, times by the camera's " +
 	"clock such as 2026-11-20T08:00..2026-11-20T17:30, or instants such as 2026-11-20T08:00:00Z.., in which + is written %%2B.")
 
 // A moment is an end of a span: a day, a minute, or what else it was told to.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -112,7 +113,7 @@ func New(c Config, p Parts) (*Server, error) {
 	}
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
-	e.HTTPErrorHandler = s.handleError
+	e.HTTPErrorHandler = problem.Handler(s.denied)
 	e.IPExtractor = s.TrustedProxies.extractor()
 	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, s.limitAddress)
 

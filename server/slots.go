@@ -12,12 +12,10 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
-
-// errTenantBusy says that as many of the tenant's uploads send to this server as may at the same time.
-var errTenantBusy = errors.New("tenant has too many uploads at a time")
 
 // Slots bound how many request bodies of a tenant are read at the same time, so that one tenant's phones cannot take
 // all that a server has. Those that wait go in the order in which they came.
@@ -89,7 +87,7 @@ func (s *Server) takeSlot(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			c.Response().Header().Set("Retry-After", "5")
 			return &hooks.Refusal{
-				Cause:  errTenantBusy,
+				Cause:  problem.ErrTenantBusy,
 				Detail: "As many of your company's uploads are sending as may at the same time. Nothing is lost. Try again in a moment.",
 				Facts:  map[string]any{"max_uploads": most},
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -14,7 +15,7 @@ import (
 func (s *Server) getTags(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	ctx := c.Request().Context()
 	var found storage.Tags

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/exp/slog"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -59,7 +60,7 @@ func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 		r := c.Request()
 		w := &tusWriter{
 			ResponseWriter: c.Response().Writer, request: r, most: s.Admission.Policy.MaxSize,
-			told: func(p problem) { s.denied(c, p) },
+			told: func(p problem.Problem) { s.denied(c, p) },
 		}
 		ctx, err := checkTusRequest(r)
 		if err == nil {
@@ -75,7 +76,7 @@ func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 			tusd.ServeHTTP(w, r)
 		}
 		if cause := w.finish(err); cause != nil {
-			c.Set(causeKey, cause)
+			problem.SetCause(c, cause)
 		}
 		c.Response().Status, c.Response().Size, c.Response().Committed = w.status, w.sent, true
 		return nil

@@ -1,21 +1,17 @@
 package server
 
 import (
-	"errors"
 	"fmt"
 	"mime"
 	"net/http"
+
+	"github.com/tramo/tramo/server/problem"
 )
 
 // What stands in this file is of draft-ietf-httpbis-resumable-upload, in the versions that tusd speaks: interop
 // versions 3 to 6, which are those of the drafts -01 to -05.
 
 const draftHeader = "Upload-Draft-Interop-Version"
-
-var (
-	errIncomplete  = errors.New("request says that the upload is complete, which it is not")
-	errDraftHeader = errors.New("header does not belong to this method")
-)
 
 // draftVersion returns the interop version of the draft that the request speaks; "" for none.
 func draftVersion(r *http.Request) string {
@@ -42,7 +38,7 @@ func checkDraft(r *http.Request) error {
 		complete, _, _ := completion(r)
 		for _, name := range []string{"Upload-Offset", complete, "Upload-Length"} {
 			if r.Header.Get(name) != "" {
-				return errDraftHeader // Offset Retrieval and Upload Cancellation: MUST
+				return problem.ErrDraftHeader // Offset Retrieval and Upload Cancellation: MUST
 			}
 		}
 	case http.MethodPost:

@@ -3,9 +3,6 @@ package server
 import (
 	"encoding/base64"
 	"errors"
-	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -57,46 +54,4 @@ func FuzzCheckMetadataHeader(f *testing.F) {
 			}
 		}
 	})
-}
-
-// Every problem that a client can meet is explained in docs/reference/problems.md, and nothing else is.
-func TestProblemsAreDocumented(t *testing.T) {
-	t.Parallel()
-	_, here, _, _ := runtime.Caller(0) // TestMain's S3 server has moved the working directory away
-	page, err := os.ReadFile(filepath.Join(filepath.Dir(here), "../docs/reference/problems.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := map[string]bool{"tus": true, "internal": true}
-	for _, row := range problems {
-		known[strings.TrimPrefix(row.problem.Type, "/problems/")] = true
-		if row.problem.Title == "" || row.problem.Detail == "" || row.problem.Status < 400 {
-			t.Errorf("%v has an incomplete problem: %+v", row.cause, row.problem)
-		}
-	}
-	documented := make(map[string]bool)
-	for line := range strings.Lines(string(page)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "## "); ok {
-			documented[name] = true
-		}
-	}
-	for name := range known {
-		if !documented[name] {
-			t.Errorf("docs/reference/problems.md does not explain %s", name)
-		}
-	}
-	for name := range documented {
-		if !known[name] {
-			t.Errorf("docs/reference/problems.md explains %s, which does not exist", name)
-		}
-	}
-}
-
-// An error that the table does not have is told as an internal one, without its text.
-func TestUnknownErrorsAreNotTold(t *testing.T) {
-	t.Parallel()
-	p, known := asProblem(errors.New("dial tcp 10.0.0.7:5432: password authentication failed"))
-	if known || p.Type != internalProblem.Type {
-		t.Errorf("%+v, %v", p, known)
-	}
 }

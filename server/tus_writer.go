@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/tus/tusd/v2/pkg/handler"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -32,14 +33,14 @@ func nameProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 type tusWriter struct {
 	http.ResponseWriter
 	request *http.Request
-	most    int64          // bytes of an upload, here
-	upload  handler.Upload // what the answer is about, once that is known
-	status  int            // of the answer, once it is given
-	sent    int64          // bytes of its body
-	held    int            // status of an error held back; 0 for none
-	body    []byte         // what tusd says of it: its code, a colon, a text
-	cause   error          // what our own parts told tusd, if the error is theirs
-	told    func(problem)  // hears of a problem before the client does
+	most    int64                 // bytes of an upload, here
+	upload  handler.Upload        // what the answer is about, once that is known
+	status  int                   // of the answer, once it is given
+	sent    int64                 // bytes of its body
+	held    int                   // status of an error held back; 0 for none
+	body    []byte                // what tusd says of it: its code, a colon, a text
+	cause   error                 // what our own parts told tusd, if the error is theirs
+	told    func(problem.Problem) // hears of a problem before the client does
 }
 
 // Unwrap gives [http.ResponseController] the connection.
@@ -52,7 +53,7 @@ func (w *tusWriter) WriteHeader(status int) {
 	case status >= http.StatusBadRequest:
 		w.held = status
 	case w.claimsTooMuch():
-		w.held, w.cause = http.StatusBadRequest, errIncomplete
+		w.held, w.cause = http.StatusBadRequest, problem.ErrIncomplete
 	default:
 		w.describe()
 		if draftVersion(w.request) != "" {
@@ -109,15 +110,15 @@ func (w *tusWriter) finish(err error) (cause error) {
 		code, _, _ := strings.Cut(string(w.body), ":")
 		err = handler.Error{ErrorCode: code, Message: string(w.body)}
 	}
-	p, known := asProblem(err)
+	p, known := problem.Of(err)
 	switch {
 	case errors.Is(err, handler.ErrMaxSizeExceeded):
 		p.Facts = map[string]any{"max_bytes": w.most}
 	case known:
 	case w.held == http.StatusMethodNotAllowed:
-		p, _ = asProblem(errMethod)
+		p, _ = problem.Of(problem.ErrMethod)
 	case w.cause == nil && w.held != 0 && w.held < http.StatusInternalServerError:
-		p, cause = problemOf("tus", w.held, http.StatusText(w.held), "The request does not follow tus 1.0.0."), err
+		p, cause = problem.Tus(w.held), err
 	default:
 		cause = err
 	}
@@ -130,6 +131,6 @@ func (w *tusWriter) finish(err error) (cause error) {
 		w.Header().Set("Tus-Version", tusVersion) // tus 1.0.0, Tus-Resumable: MUST on 412
 	}
 	w.told(p)
-	w.status, w.sent = writeProblem(w.ResponseWriter, w.request.Method, p)
+	w.status, w.sent = problem.Write(w.ResponseWriter, w.request.Method, p)
 	return cause
 }

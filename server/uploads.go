@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -26,7 +27,7 @@ func (s *Server) routeUploads(api *echo.Group) {
 func (s *Server) getUpload(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	answer, err := s.reader.Upload(c.Request().Context(), id)
 	if err != nil {
@@ -80,11 +81,11 @@ func parsePage(c echo.Context) (storage.Page, error) {
 	}
 	for _, name := range []string{"project", "batch"} {
 		if v := c.QueryParam(name); !utf8.ValidString(v) || strings.ContainsRune(v, 0) {
-			return p, refuse("%s must be UTF-8 text without NUL characters.", name)
+			return p, problem.BadRequest("%s must be UTF-8 text without NUL characters.", name)
 		}
 	}
 	if p.Status != "" && !p.Status.Known() {
-		return p, refuse("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired, cancelled or joined.")
+		return p, problem.BadRequest("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired, cancelled or joined.")
 	}
 	var err error
 	if p.Near, err = parseNear(c.QueryParam("near")); err != nil {
@@ -106,7 +107,7 @@ func parsePage(c echo.Context) (storage.Page, error) {
 	return p, nil
 }
 
-var errBadCursor = refuse("cursor must be what the page before told as next.")
+var errBadCursor = problem.BadRequest("cursor must be what the page before told as next.")
 
 func parseLimit(c echo.Context) (int, error) {
 	s := c.QueryParam("limit")
@@ -115,7 +116,7 @@ func parseLimit(c echo.Context) (int, error) {
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 || n > maxLimit {
-		return 0, refuse("limit must be a number from 1 to %d.", maxLimit)
+		return 0, problem.BadRequest("limit must be a number from 1 to %d.", maxLimit)
 	}
 	return n, nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -41,7 +42,7 @@ func describeDelivery(d storage.Delivery) deliveryJSON {
 func (s *Server) testWebhook(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	d, err := s.Webhooks.Test(c.Request().Context(), id)
 	if err != nil {
@@ -79,11 +80,11 @@ func (s *Server) listDeliveries(c echo.Context) error {
 
 func parseDeliveryPage(c echo.Context) (p storage.DeliveryPage, err error) {
 	if p.Endpoint, err = uuid.Parse(c.Param("id")); err != nil {
-		return p, errNotFound
+		return p, problem.ErrNotFound
 	}
 	p.State = storage.DeliveryState(c.QueryParam("state"))
 	if p.State != "" && !p.State.Known() {
-		return p, refuse("state must be pending, delivered or dead.")
+		return p, problem.BadRequest("state must be pending, delivered or dead.")
 	}
 	if p.Limit, err = parseLimit(c); err != nil {
 		return p, err
@@ -100,11 +101,11 @@ func parseDeliveryPage(c echo.Context) (p storage.DeliveryPage, err error) {
 func (s *Server) replayDelivery(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	delivery, err := uuid.Parse(c.Param("delivery"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	d, err := s.Webhooks.Replay(c.Request().Context(), id, delivery)
 	if err != nil {
@@ -117,7 +118,7 @@ func (s *Server) replayDelivery(c echo.Context) error {
 func (s *Server) replayDead(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	var body struct {
 		Since *time.Time `json:"since"`
@@ -126,7 +127,7 @@ func (s *Server) replayDead(c echo.Context) error {
 		return err
 	}
 	if body.Since == nil {
-		return refuse("since must say from when on, such as 2026-11-20T00:00:00Z.")
+		return problem.BadRequest("since must say from when on, such as 2026-11-20T00:00:00Z.")
 	}
 	n, err := s.Webhooks.ReplayDead(c.Request().Context(), id, *body.Since)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -102,7 +103,7 @@ func readWebhookBody(c echo.Context, v any) error {
 		err = errors.New("more than one value")
 	}
 	if err != nil {
-		return refuse("The body must be one JSON object of the documented fields: %v.", err)
+		return problem.BadRequest("The body must be one JSON object of the documented fields: %v.", err)
 	}
 	return nil
 }
@@ -110,7 +111,7 @@ func readWebhookBody(c echo.Context, v any) error {
 func checkTypes(types []string) error {
 	for _, t := range types {
 		if !webhook.KnownType(t) {
-			return refuse("types must be some of %v; leave it out, or null, for all. %q is none.", storage.AnnouncementTypes(), t)
+			return problem.BadRequest("types must be some of %v; leave it out, or null, for all. %q is none.", storage.AnnouncementTypes(), t)
 		}
 	}
 	return nil
@@ -118,7 +119,7 @@ func checkTypes(types []string) error {
 
 func checkDescription(d *string) error {
 	if d != nil && (len(*d) > maxDescription || !utf8.ValidString(*d)) {
-		return refuse("description may have %d bytes of UTF-8.", maxDescription)
+		return problem.BadRequest("description may have %d bytes of UTF-8.", maxDescription)
 	}
 	return nil
 }
@@ -150,7 +151,7 @@ func (s *Server) createWebhook(c echo.Context) error {
 func webhookProblem(err error) error {
 	var refused *webhook.URLError
 	if errors.As(err, &refused) {
-		return &hooks.Refusal{Cause: errWebhookURL, Detail: refused.Detail}
+		return &hooks.Refusal{Cause: problem.ErrWebhookURL, Detail: refused.Detail}
 	}
 	return err
 }
@@ -181,7 +182,7 @@ func (s *Server) listWebhooks(c echo.Context) error {
 func (s *Server) getWebhook(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	ctx := c.Request().Context()
 	var w storage.WebhookEndpoint
@@ -199,7 +200,7 @@ func (s *Server) getWebhook(c echo.Context) error {
 func (s *Server) updateWebhook(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	var body struct {
 		URL         *string         `json:"url"`
@@ -214,7 +215,7 @@ func (s *Server) updateWebhook(c echo.Context) error {
 	if body.Types != nil {
 		types := []string{}
 		if err := json.Unmarshal(body.Types, &types); err != nil {
-			return refuse("types must be a list of types, or null for all.")
+			return problem.BadRequest("types must be a list of types, or null for all.")
 		}
 		change.Types = &types
 		if err := checkTypes(types); err != nil {
@@ -234,7 +235,7 @@ func (s *Server) updateWebhook(c echo.Context) error {
 func (s *Server) deleteWebhook(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	if err := s.Webhooks.Delete(c.Request().Context(), id); err != nil {
 		return err
@@ -252,7 +253,7 @@ const (
 func (s *Server) rotateWebhook(c echo.Context) error {
 	id, err := uuid.Parse(c.Param("id"))
 	if err != nil {
-		return errNotFound
+		return problem.ErrNotFound
 	}
 	body := struct {
 		Overlap int64 `json:"overlap_seconds"`
@@ -261,7 +262,7 @@ func (s *Server) rotateWebhook(c echo.Context) error {
 		return err
 	}
 	if body.Overlap < 0 || body.Overlap > int64(maxOverlap.Seconds()) {
-		return refuse("overlap_seconds must be from 0 to %d.", int64(maxOverlap.Seconds()))
+		return problem.BadRequest("overlap_seconds must be from 0 to %d.", int64(maxOverlap.Seconds()))
 	}
 	w, secret, err := s.Webhooks.Rotate(c.Request().Context(), id, time.Duration(body.Overlap)*time.Second)
 	if err != nil {

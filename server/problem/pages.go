@@ -1,4 +1,4 @@
-package server
+package problem
 
 import (
 	"bytes"
@@ -17,25 +17,22 @@ import (
 	"github.com/tramo/tramo/docs"
 )
 
-// ProblemsPath is what the types of problems begin with, and where they are explained.
-const ProblemsPath = "/problems"
-
-const problemStyle = `
+const pageStyle = `
 :root { color-scheme: light dark; font: 1rem/1.55 system-ui, sans-serif }
 body { max-width: 44rem; margin: 2rem auto; padding: 0 1rem }
 code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere }
 table { border-collapse: collapse } th, td { border: 1px solid #8886; padding: .25rem .6rem; text-align: left }
 `
 
-// problemPolicy lets the page have its own style and nothing else.
-var problemPolicy = "default-src 'none'; style-src 'sha256-" + hashOf(problemStyle) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// pagePolicy lets the page have its own style and nothing else.
+var pagePolicy = "default-src 'none'; style-src 'sha256-" + hashOf(pageStyle) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func hashOf(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-var problemPage = template.Must(template.New("problem").Parse(`<!doctype html>
+var pageTemplate = template.Must(template.New("problem").Parse(`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -52,8 +49,8 @@ var problemPage = template.Must(template.New("problem").Parse(`<!doctype html>
 </html>
 `))
 
-// problemPages are the pages that explain problems, by name; the one that lists them all is under "".
-type problemPages map[string][]byte
+// Pages are the pages that explain problems, by name; the one that lists them all is under "".
+type Pages map[string][]byte
 
 var (
 	section = regexp.MustCompile(`(?m)^## (.+)$`)
@@ -63,11 +60,11 @@ var (
 	status = regexp.MustCompile(`(?m)^(\d{3})\. `)
 )
 
-// newProblemPages makes a page of each section of docs/reference/problems.md.
-func newProblemPages() (problemPages, error) {
+// NewPages makes a page of each section of docs/reference/problems.md.
+func NewPages() (Pages, error) {
 	text := localLink.ReplaceAllString(string(docs.Problems), "$1")
 	text = status.ReplaceAllString(text, "**$1.** ")
-	pages := problemPages{}
+	pages := Pages{}
 	var names []string
 	found := section.FindAllStringSubmatchIndex(text, -1)
 	for i, at := range found {
@@ -88,17 +85,17 @@ func newProblemPages() (problemPages, error) {
 	return pages, pages.add("", "Problems", intro, names)
 }
 
-func (p problemPages) add(name, title, text string, names []string) error {
+func (p Pages) add(name, title, text string, names []string) error {
 	var body, page bytes.Buffer
 	if err := goldmark.New(goldmark.WithExtensions(extension.Table)).Convert([]byte(text), &body); err != nil {
 		return fmt.Errorf("render problem %q: %w", name, err)
 	}
-	err := problemPage.Execute(&page, struct {
+	err := pageTemplate.Execute(&page, struct {
 		Title string
 		Style template.CSS
 		Text  template.HTML
 		Names []string
-	}{title, problemStyle, template.HTML(body.String()), names}) //nolint:gosec // our own text
+	}{title, pageStyle, template.HTML(body.String()), names}) //nolint:gosec // our own text
 	if err != nil {
 		return fmt.Errorf("render problem %q: %w", name, err)
 	}
@@ -106,23 +103,24 @@ func (p problemPages) add(name, title, text string, names []string) error {
 	return nil
 }
 
-func (p problemPages) route(e *echo.Echo) {
-	for _, path := range []string{ProblemsPath, ProblemsPath + "/", ProblemsPath + "/:name"} {
+// Route adds the pages to e.
+func (p Pages) Route(e *echo.Echo) {
+	for _, path := range []string{Path, Path + "/", Path + "/:name"} {
 		e.Match([]string{http.MethodGet, http.MethodHead}, path, p.serve)
 	}
 }
 
 // serve answers anyone, signed in or not: who is not may need it most.
-func (p problemPages) serve(c echo.Context) error {
+func (p Pages) serve(c echo.Context) error {
 	page, ok := p[c.Param("name")]
 	if !ok {
-		return errNotFound
+		return ErrNotFound
 	}
-	if c.Path() == ProblemsPath {
-		return c.Redirect(http.StatusMovedPermanently, ProblemsPath+"/") // the list's links are relative to that
+	if c.Path() == Path {
+		return c.Redirect(http.StatusMovedPermanently, Path+"/") // the list's links are relative to that
 	}
 	h := c.Response().Header()
 	h.Set("Cache-Control", "public, max-age=3600")
-	h.Set("Content-Security-Policy", problemPolicy)
+	h.Set("Content-Security-Policy", pagePolicy)
 	return c.HTMLBlob(http.StatusOK, page)
 }

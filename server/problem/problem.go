@@ -1,0 +1,216 @@
+// Package problem knows how an error is told to a client: one table from error to status, type, title and text, the
+// writer of application/problem+json (RFC 9457), and the pages that explain each type. Middleware and handlers return
+// errors; [Handler] writes them. Nothing else knows the status of an error.
+package problem
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
+)
+
+// Path is what the types of problems begin with, and where they are explained.
+const Path = "/problems"
+
+// ContentType is the media type of a problem.
+const ContentType = "application/problem+json"
+
+// Errors of HTTP itself, for the rooms of server. Each has a row in the table.
+var (
+	ErrUnauthorized     = errors.New("no valid token")
+	ErrKeysUnavailable  = errors.New("the keys that verify tokens are not available")
+	ErrBadRequest       = errors.New("request is not valid")
+	ErrNotFound         = errors.New("no such resource")
+	ErrMethod           = errors.New("resource has no such method")
+	ErrBodyTooLarge     = errors.New("request body is too large")
+	ErrTooSlow          = errors.New("request body came too slowly")
+	ErrForeignOrigin    = errors.New("origin is not allowed")
+	ErrRateLimited      = errors.New("too many requests")
+	ErrSlowDown         = errors.New("too many requests to uploads")
+	ErrTenantBusy       = errors.New("tenant has as many uploads in progress as it may")
+	ErrTooManyListeners = errors.New("too many listeners")
+	ErrWebhookURL       = errors.New("URL is not allowed for webhooks")
+	ErrIncomplete       = errors.New("request declares the upload complete, but bytes are missing")
+	ErrDraftHeader      = errors.New("header does not belong to this method")
+)
+
+// A Problem is an error as a client sees it (RFC 9457). Type is stable and documented in docs/reference/problems.md;
+// Detail tells a person what to do next. It never shows an internal cause. Facts are extension members (section
+// 3.2), for programs.
+type Problem struct {
+	Type   string
+	Title  string
+	Status int
+	Detail string
+	Facts  map[string]any
+}
+
+// New makes a problem whose type is name.
+func New(name string, status int, title, detail string) Problem {
+	return Problem{Type: Path + "/" + name, Title: title, Status: status, Detail: detail}
+}
+
+// Name is the last segment of the type.
+func (p Problem) Name() string { return strings.TrimPrefix(p.Type, Path+"/") }
+
+// Name returns the name of the problem that err is told as.
+func Name(err error) string {
+	p, _ := Of(err)
+	return p.Name()
+}
+
+// Types returns the types of all problems.
+func Types() []string {
+	types := []string{internal.Type, Tus(0).Type}
+	for _, row := range table {
+		types = append(types, row.problem.Type)
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
+}
+
+// Refuse returns an error that has cause's row in the table, with a detail of its own.
+func Refuse(cause error, format string, args ...any) error {
+	return &hooks.Refusal{Cause: cause, Detail: fmt.Sprintf(format, args...)}
+}
+
+// BadRequest returns an error for a request that a person must correct.
+func BadRequest(format string, args ...any) error { return Refuse(ErrBadRequest, format, args...) }
+
+// refusal is what errors implement that bring a detail and facts of their own, such as [hooks.Refusal].
+type refusal interface {
+	error
+	Explain() (detail string, facts map[string]any)
+}
+
+// Of returns what a client is told of err. known is false for an error that the table does not have, which is then
+// worth a log entry.
+func Of(err error) (p Problem, known bool) {
+	for _, row := range table {
+		if !errors.Is(err, row.cause) {
+			continue
+		}
+		p = row.problem
+		var r refusal
+		if errors.As(err, &r) {
+			p.Detail, p.Facts = r.Explain()
+		}
+		var m *hooks.ManifestError
+		if errors.As(err, &m) {
+			p.Facts = map[string]any{"errors": entryProblems(m)}
+		}
+		return p, true
+	}
+	p = internal
+	if storage.IsUnavailable(err) {
+		p = unavailable
+	}
+	return p, errors.Is(err, context.Canceled) // the client has gone, which is no news
+}
+
+// An entryProblem is what is wrong with one entry of a manifest.
+type entryProblem struct {
+	Index    int    `json:"index"` // from 0
+	ClientID string `json:"client_id"`
+	Type     string `json:"type"`
+	Detail   string `json:"detail"`
+}
+
+func entryProblems(m *hooks.ManifestError) []entryProblem {
+	found := make([]entryProblem, len(m.Entries))
+	for i, e := range m.Entries {
+		p, _ := Of(e.Err)
+		found[i] = entryProblem{e.Index, e.ClientID, p.Type, p.Detail}
+	}
+	return found
+}
+
+// Handler returns echo's error handler: every error of every route leaves through it. tell is called before the
+// client is answered.
+func Handler(tell func(echo.Context, Problem)) echo.HTTPErrorHandler {
+	return func(err error, c echo.Context) {
+		if c.Response().Committed {
+			return
+		}
+		var he *echo.HTTPError
+		if errors.As(err, &he) && he.Code < http.StatusInternalServerError {
+			switch he.Code {
+			case http.StatusNotFound:
+				err = ErrNotFound
+			case http.StatusMethodNotAllowed:
+				err = ErrMethod
+			default:
+				err = ErrBadRequest
+			}
+		}
+		p, known := Of(err)
+		if !known {
+			SetCause(c, err)
+		}
+		tell(c, p)
+		Write(c.Response(), c.Request().Method, p)
+	}
+}
+
+const causeKey = "cause"
+
+// SetCause keeps, for the request log, an error that the client is not shown.
+func SetCause(c echo.Context, err error) { c.Set(causeKey, err) }
+
+// Cause returns what [SetCause] kept, nil if nothing.
+func Cause(c echo.Context) error {
+	err, _ := c.Get(causeKey).(error)
+	return err
+}
+
+// Write sends p and returns the status and the number of bytes sent. A HEAD never gets a 5xx but 423: on a 5xx
+// tus-js-client drops the upload's URL and starts again from byte 0.
+func Write(w http.ResponseWriter, method string, p Problem) (status int, sent int64) {
+	if method == http.MethodHead && p.Status >= http.StatusInternalServerError {
+		p.Status = http.StatusLocked
+	}
+	h := w.Header()
+	h.Del("Content-Length")
+	h.Set("Content-Type", ContentType)
+	h.Set("Cache-Control", "no-store")
+	switch p.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="tramo"`) // RFC 6750, section 3
+	case http.StatusLocked, http.StatusServiceUnavailable:
+		if h.Get("Retry-After") == "" {
+			h.Set("Retry-After", "1")
+		}
+	}
+	w.WriteHeader(p.Status)
+	if method == http.MethodHead {
+		return p.Status, 0
+	}
+	n, _ := w.Write(p.json(h.Get(echo.HeaderXRequestID))) // an error means that the client has gone
+	return p.Status, int64(n)
+}
+
+// json is the body. The request id finds the request in the logs, for a person who asks for help.
+func (p Problem) json(requestID string) []byte {
+	members := map[string]any{
+		"type": p.Type, "title": p.Title, "status": p.Status, "detail": p.Detail, "request_id": requestID,
+	}
+	for name, value := range p.Facts {
+		if _, standard := members[name]; !standard {
+			members[name] = value
+		}
+	}
+	text, err := json.Marshal(members)
+	if err != nil {
+		panic(err) // it is text and numbers
+	}
+	return text
+}

@@ -1,0 +1,125 @@
+package problem
+
+import (
+	"net/http"
+
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+const (
+	retryDetail  = "Nothing is lost. Try again in a moment."
+	resumeDetail = "Ask for the offset with HEAD and go on from there."
+)
+
+var (
+	unavailable = New("unavailable", 503, "Temporarily unavailable", retryDetail)
+	internal    = New("internal", 500, "Something went wrong here", retryDetail)
+)
+
+// Tus is the problem for an error of tusd's that the table does not have: only tusd knows its status.
+func Tus(status int) Problem {
+	return New("tus", status, http.StatusText(status), "The request does not follow tus 1.0.0.")
+}
+
+// table is the one place where an error gets its status. The first cause that matches decides; a refusal brings its
+// own detail.
+var table = []struct {
+	cause   error
+	problem Problem
+}{
+	{ErrBodyTooLarge, New("request-too-large", 413, "Request is too large", "Send less at a time.")},
+	{ErrTooSlow, New("too-slow", 408, "Request came too slowly", "Send the request again, over a better connection if there is one.")},
+	{ErrUnauthorized, New("unauthorized", 401, "Not signed in", "Send a valid token as Authorization: Bearer TOKEN. Tokens run out: sign in again to get a new one.")},
+	{ErrKeysUnavailable, unavailable},
+	{ErrBadRequest, New("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.")},
+	{storage.ErrBadTicket, New("bad-ticket", 401, "Ticket is not valid", "Get a new ticket with POST /api/events/tickets. Each works once, within 30 seconds.")},
+	{ErrTooManyListeners, New("too-many-listeners", 429, "Too many open event streams", "Close a stream before you open another; one without filters tells of all that you may see.")},
+	{ErrForeignOrigin, New("foreign-origin", 403, "Origin is not allowed", "Whoever runs the installation can allow pages of this origin to use the API.")},
+	{ErrNotFound, New("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
+	{ErrMethod, New("method-not-allowed", 405, "Method not allowed", "This address takes other methods; Allow tells which.")},
+	{ErrRateLimited, New("rate-limited", 429, "Too many requests", "Nothing is lost. Wait for as long as Retry-After says, and go on.")},
+	{ErrSlowDown, New("slow-down", 423, "Too many requests to uploads", "Nothing is lost. Wait for as long as Retry-After says, and go on.")},
+	{ErrTenantBusy, New("tenant-busy", 423, "Too many uploads at a time", retryDetail)},
+
+	{hooks.ErrForbidden, New("forbidden", 403, "Not allowed", "Your role can look at uploads but not send, resume or cancel any.")},
+	{hooks.ErrNotYourProject, New("not-your-project", 403, "Not one of your projects", "Name a project that your token covers, or ask your administrator for one that covers it.")},
+	{hooks.ErrEmpty, New("empty", 422, "File is empty", "Choose a file that has content.")},
+	{hooks.ErrTooLarge, New("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
+	{hooks.ErrTypeNotAllowed, New("type-not-allowed", 415, "Type is not accepted", "Send a file of an accepted type.")},
+	{hooks.ErrBadMetadata, New("bad-metadata", 400, "Metadata is not valid", "Correct the Upload-Metadata header.")},
+	{hooks.ErrNoRoom, New("quota-exceeded", 413, "No room left", "Your company's quota is used up. Ask your administrator.")},
+	{hooks.ErrClientIDTaken, New("client-id-taken", 409, "client_id is in use", "Use a new client_id for each file.")},
+	{hooks.ErrNoTenant, New("no-tenant", 403, "No such tenant", "Ask your administrator for a new token.")},
+	{hooks.ErrChecksumMismatch, New("checksum-mismatch", 422, "Content is not what was announced", "Send the file again.")},
+	{hooks.ErrReceiptNotReady, New("receipt-not-ready", 409, "Upload is not complete", "Keep the original. Ask for the receipt again once the upload is complete.")},
+	{hooks.ErrNoReceipt, New("no-receipt", 409, "There is no receipt for this upload", "Keep the original.")},
+	{hooks.ErrReceiptsOff, New("receipts-off", 501, "Receipts are not set up", "Keep the original, or rely on the status of the upload. Whoever runs the installation can set TRAMO_RECEIPT_KEY_FILE.")},
+	{hooks.ErrContentNotReady, New("content-not-ready", 409, "Content is not ready", "Ask again once the upload is completed.")},
+	{hooks.ErrNoContent, New("no-content", 409, "There is no content to give out", "Send the file as a new upload.")},
+	{hooks.ErrBusy, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{hooks.ErrSameAdmin, New("same-admin", 403, "Another admin is needed", "Who asks for the erasure of a company can not approve it. Ask another admin.")},
+	{hooks.ErrErasureState, New("erasure-state", 409, "The erasure is past that", "Ask for the erasure with GET to see how far it is.")},
+	{hooks.ErrBadErasure, New("bad-request", 400, "Request is not valid", "Say what to erase.")},
+	{hooks.ErrNotQuarantined, New("not-quarantined", 409, "Upload is not in quarantine", "Only what a virus scan has found can be released, or erased here. Ask for the upload to see what has become of it.")},
+	{hooks.ErrBadReason, New("bad-request", 400, "Request is not valid", "Say why the file is safe.")},
+	{hooks.ErrNotPartial, New("not-partial", 400, "Upload can not be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each once.")},
+	{hooks.ErrPartialOpen, New("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},
+	{hooks.ErrPartialTaken, New("partial-taken", 409, "A partial upload is part of another upload", "Send its bytes again as a new partial upload.")},
+	{ErrWebhookURL, New("webhook-url", 422, "URL is not one for webhooks", "Name an https:// URL whose host has public addresses.")},
+	{webhook.ErrOff, New("webhooks-off", 501, "Webhooks are not set up", "Whoever runs the installation can set TRAMO_WEBHOOK_KEY.")},
+	{webhook.ErrDisabled, New("webhook-disabled", 409, "Webhook endpoint is disabled", "Enable it first: PATCH it with {\"enabled\": true}.")},
+	{storage.ErrTooManyWebhooks, New("too-many-webhooks", 409, "Too many webhook endpoints", "Delete one that is no longer needed. One endpoint can take all types.")},
+	{hooks.ErrNotManager, New("not-manager", 403, "Only for managers", "Ask a manager of the company (constructora) to do this.")},
+	{hooks.ErrNoBatch, New("no-batch", 404, "No such batch", "Name a batch by its id, or by a name of your own.")},
+	{hooks.ErrOtherProject, New("other-project", 409, "Batch is of another project", "Name the project of the batch, or another batch.")},
+	{hooks.ErrBatchCancelled, New("batch-cancelled", 409, "Batch was cancelled", "Make a new batch.")},
+	{hooks.ErrBadBatch, New("bad-batch", 422, "Batch is not valid", "Correct the batch; sending it again unchanged will not help.")},
+	{hooks.ErrBadManifest, New("bad-manifest", 422, "Entries are not valid", "Nothing was created. Correct the entries that errors names, and send the manifest again.")},
+	{hooks.ErrTooMany, New("too-many-uploads", 413, "Too many uploads in one request", "Send fewer uploads in each request.")},
+	{hooks.ErrKeyReused, New("idempotency-key-reused", 422, "Idempotency-Key is another request's", "Use a new Idempotency-Key for each request.")},
+	{hooks.ErrKeyBusy, New("idempotency-key-busy", 409, "The same request is being worked on", "Try again in a moment with the same Idempotency-Key.")},
+	{hooks.ErrNothingToRetry, New("nothing-to-retry", 409, "Upload has not failed", "Only an upload that has failed, and was not sent again, can be processed again.")},
+	{hooks.ErrNoRetry, New("no-retry", 409, "Upload may not be processed again", "A virus was found in this file. Have its owner check the device, and send a clean copy under a new client_id.")},
+	{storage.ErrSendAgain, New("send-again", 409, "Upload must be sent again", "Nothing of this file is left here. Send it again; its client_id is free.")},
+	{storage.ErrNotYours, New("not-yours", 403, "Another user's upload", "You can look at this upload with GET. Only the user that began it, or a manager of the company, can send to it or cancel it.")},
+	{storage.ErrNotFound, New("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
+
+	{object.ErrChecksum, New("body-mismatch", 460, "Checksum Mismatch", "What arrived is not what Upload-Checksum announced. None of it was kept: send the same bytes again.")},
+	{object.ErrChecksumHeader, New("upload-checksum", 400, "Upload-Checksum is not valid", "Upload-Checksum is the name of an algorithm (sha1, sha256 or crc32), a space, and the checksum in Base64.")},
+	{object.ErrExpired, New("expired", 410, "Upload has expired", "Nothing of this upload had arrived for too long. Create a new one and send the file again.")},
+	{object.ErrGone, New("gone", 410, "Upload has ended", "This upload takes no more bytes. Create a new one.")},
+	{object.ErrLost, New("lost", 410, "Upload can not go on", "Stored bytes are gone. Create a new upload and send the file from its beginning.")},
+	{object.ErrUnavailable, unavailable},
+	{object.ErrEmpty, New("empty", 422, "File is empty", "The upload has ended. Choose a file that has content.")},
+	{object.ErrBusy, New("busy", 423, "Upload is being finished", retryDetail)},
+	{object.ErrComplete, New("complete", 409, "Part of another upload", "This upload is part of another one, or is just becoming that. Delete the other one.")},
+
+	{handler.ErrUnsupportedVersion, New("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0, or Upload-Draft-Interop-Version: 3, 4, 5 or 6.")},
+	{handler.ErrMaxSizeExceeded, New("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
+	{handler.ErrSizeExceeded, New("beyond-length", 413, "More bytes than announced", "The body goes beyond Upload-Length. "+resumeDetail)},
+	{handler.ErrInvalidContentType, New("content-type", 415, "Wrong content type", "PATCH takes Content-Type: application/offset+octet-stream, or application/partial-upload as the IETF draft has it.")},
+	{ErrIncomplete, New("upload-length", 400, "Upload is not complete", "The request says that the upload is complete, but bytes are missing. "+resumeDetail)},
+	{ErrDraftHeader, New("draft-header", 400, "A header does not belong here", "HEAD and DELETE have neither Upload-Offset nor Upload-Complete nor Upload-Length.")},
+	{handler.ErrInvalidUploadLength, New("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length: once, not less than its offset, not more than Tus-Max-Size.")},
+	{handler.ErrUploadLengthAndUploadDeferLength, New("upload-length", 400, "Upload-Length and Upload-Defer-Length exclude each other", "Send one of both.")},
+	{handler.ErrInvalidUploadDeferLength, New("upload-length", 400, "Upload-Defer-Length is not valid", "It can only be 1; or send Upload-Length.")},
+	{handler.ErrInvalidConcat, New("upload-concat", 400, "Upload-Concat is not valid", "Send partial, or final; and the addresses of partial uploads, separated by spaces.")},
+	{handler.ErrUploadNotFinished, New("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},
+	{handler.ErrModifyFinal, New("final", 403, "A final upload takes no bytes", "Send bytes to its partial uploads.")},
+	{handler.ErrInvalidOffset, New("upload-offset", 400, "Upload-Offset is missing or not valid", "Send the offset that HEAD tells as Upload-Offset.")},
+	{handler.ErrMismatchOffset, New("offset-mismatch", 409, "Upload-Offset is not the upload's offset", resumeDetail)},
+	{handler.ErrNotFound, New("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
+	{handler.ErrFileLocked, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{handler.ErrLockTimeout, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{handler.ErrUploadInterrupted, New("busy", 423, "Another request took over", resumeDetail)},
+	{handler.ErrNotImplemented, New("not-implemented", 501, "Not implemented", "OPTIONS tells what this server can do, as Tus-Extension.")},
+	{handler.ErrServerShutdown, New("unavailable", 503, "Server is restarting", resumeDetail)},
+	{handler.ErrReadTimeout, New("cut-off", 423, "Connection was silent for too long", resumeDetail)},
+	{handler.ErrConnectionReset, New("cut-off", 423, "Connection was cut off", resumeDetail)},
+	{handler.ErrUnexpectedEOF, New("cut-off", 423, "Connection was cut off", resumeDetail)},
+}
