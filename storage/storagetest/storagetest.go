@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -18,6 +19,42 @@ import (
 
 // template is migrated once; each test works in a copy of it.
 const template = "tramo_template"
+
+// A Ground is a [stack.Ground] with a migrated template. Each package with tests on a database has one:
+//
+//	var ground storagetest.Ground
+//
+//	func TestMain(m *testing.M) { ground.Main(m) }
+type Ground struct {
+	stack.Ground
+
+	mu      sync.Mutex
+	cluster *Cluster
+}
+
+// NewDatabase makes a database. What is opened in it is closed when the test ends.
+func (g *Ground) NewDatabase(t testing.TB) *Database {
+	t.Helper()
+	return stack.Get(t, g.migrated).NewDatabase(t)
+}
+
+func (g *Ground) migrated(ctx context.Context) (*Cluster, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.cluster != nil {
+		return g.cluster, nil
+	}
+	postgres, err := g.Postgres(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{postgres}
+	if err := c.migrate(ctx); err != nil {
+		return nil, err
+	}
+	g.cluster = c
+	return c, nil
+}
 
 // A Cluster is a private Postgres with a migrated template. TestMain starts one and stops it.
 type Cluster struct {
