@@ -15,6 +15,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -23,7 +24,7 @@ func (y *yard) eraser(t *testing.T) *hooks.Eraser {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	return &hooks.Eraser{DB: y.Worker, Bucket: y.bucket, Log: log,
-		Locker: object.Locker{Leases: storage.NewLeases(y.Worker, "eraser", 5*time.Second, log), Log: log}}
+		Locker: object.Locker{Leases: lease.NewManager(y.Worker, "eraser", 5*time.Second, log), Log: log}}
 }
 
 // erase makes a pass.
@@ -318,10 +319,10 @@ func TestEraseTakesTheLease(t *testing.T) {
 	y := newYard(t)
 	id, _ := y.begin(t)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	leases := storage.NewLeases(y.API, "server", 5*time.Second, log)
+	leases := lease.NewManager(y.API, "server", 5*time.Second, log)
 	must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		asked := make(chan struct{}, 8)
-		var lease *storage.Lease
+		var lease *lease.Lease
 		lease, err := leases.Acquire(y.ctx, id, func() { asked <- struct{}{} })
 		must(t, err)
 		_, err = y.erasures(t).Request(y.manage(ctx, "jefa", tenant.Constructora), hooks.EraseRequest{Upload: id})

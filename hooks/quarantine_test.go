@@ -30,8 +30,8 @@ func (y *yard) quarantine(t *testing.T) (id uuid.UUID, key string) {
 	must(t, y.Worker.InTenant(y.ctx, func(tx storage.Tx) error {
 		var fence int64
 		err := tx.QueryRow(y.ctx, `
-			with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
-			insert into upload_locks select $1, $2, id, nextval('fences') from me returning fence`, y.tenant, id).Scan(&fence)
+			with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
+			insert into upload_leases select $1, $2, id, nextval('fences') from me returning fence`, y.tenant, id).Scan(&fence)
 		if err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func (y *yard) quarantine(t *testing.T) (id uuid.UUID, key string) {
 		})
 		return err
 	}))
-	y.exec(t, `delete from upload_locks where upload_id = $1`, id)
+	y.exec(t, `delete from upload_leases where upload_id = $1`, id)
 	must(t, y.bucket.Copy(y.ctx, original, key, int64(len(content))))
 	must(t, y.bucket.Delete(y.ctx, original))
 	must(t, y.bucket.Delete(y.ctx, picture))
@@ -127,8 +127,8 @@ func TestReconcilerLeavesMoves(t *testing.T) {
 	y := newYard(t)
 	id, original, _ := y.complete(t)
 	y.put(t, y.keys(id).Quarantine(7))
-	y.exec(t, `with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
-		insert into upload_locks select $1, $2, id, 7 from me`, y.tenant, id)
+	y.exec(t, `with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
+		insert into upload_leases select $1, $2, id, 7 from me`, y.tenant, id)
 	if found := y.reconcile(t); len(found) != 0 {
 		t.Errorf("found %+v", found)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -222,7 +223,7 @@ func outcomeOf(err error) Outcome {
 	switch {
 	case err == nil:
 		return Repaired
-	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrLeaseHeld):
+	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound), errors.Is(err, lease.ErrHeld):
 		return Left
 	}
 	return Failed

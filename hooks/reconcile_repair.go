@@ -11,7 +11,7 @@ import (
 )
 
 // underLease runs fn under the upload's lease: nobody else can write it or change where its bytes are meanwhile, and what a
-// holder that froze writes later counts no more. A lease that somebody living holds is [storage.ErrLeaseHeld], and is not
+// holder that froze writes later counts no more. A lease that somebody living holds is [lease.ErrHeld], and is not
 // asked for.
 func (r *Reconciler) underLease(ctx context.Context, f Finding, fn func(context.Context) error) error {
 	held, release, err := r.Locker.Hold(ctx, f.Upload)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // plantAll plants one of each kind among uploads with which all is well.
@@ -112,7 +113,7 @@ func TestReconcileLeavesTheHeld(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	all := y.plantAll(t)
-	leases := storage.NewLeases(y.API, "server", 5*time.Second, y.r.Log)
+	leases := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
 	must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		for _, p := range all {
 			if p.upload != uuid.Nil {
@@ -139,7 +140,7 @@ func TestReconcileLeavesTheHeld(t *testing.T) {
 }
 
 // hold takes a lease whose holder must not be asked to let go before it is released.
-func (y *yard) hold(t *testing.T, ctx context.Context, leases *storage.Leases, id uuid.UUID) (release func()) {
+func (y *yard) hold(t *testing.T, ctx context.Context, leases *lease.Manager, id uuid.UUID) (release func()) {
 	t.Helper()
 	ctx = as(ctx, y.tenant, "ana", "empleado")
 	lease, err := leases.Acquire(ctx, id, func() { t.Error("the holder was asked to let go") })
@@ -154,7 +155,7 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 	y := newYard(t)
 	y.neighbours(t)
 	ids := []uuid.UUID{y.cutOff(t).upload, y.idle(t).upload, y.orphanTail(t).upload, y.orphanMultipart(t).upload, y.orphanObject(t).upload}
-	leases := storage.NewLeases(y.API, "server", 5*time.Second, y.r.Log)
+	leases := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
 	before := y.s3(t)
 	must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		var held []func()
@@ -176,7 +177,7 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 			t.Errorf("found %v", kindsOf(found))
 		}
 		for _, f := range found {
-			if f.Outcome != hooks.Left || !errors.Is(f.Reason, storage.ErrLeaseHeld) {
+			if f.Outcome != hooks.Left || !errors.Is(f.Reason, lease.ErrHeld) {
 				t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
 			}
 		}
@@ -280,14 +281,14 @@ func TestReconcileBesideAFrozenHolder(t *testing.T) {
 	y := newYard(t)
 	y.neighbours(t)
 	p := y.idle(t)
-	frozen := storage.NewLeases(y.API, "server", 5*time.Second, y.r.Log)
+	frozen := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
 	must(t, frozen.During(t.Context(), func(ctx context.Context) error {
 		ctx = as(ctx, y.tenant, "ana", "empleado")
 		lease, err := frozen.Acquire(ctx, p.upload, func() {})
 		if err != nil {
 			return err
 		}
-		y.exec(t, `update lock_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
+		y.exec(t, `update lease_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
 		if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []hooks.Kind{hooks.KindExpired}) {
 			t.Errorf("found %v", got)
 		}

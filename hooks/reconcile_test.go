@@ -21,6 +21,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -68,7 +69,7 @@ func (y *yard) reconciler(t *testing.T, registry *prometheus.Registry) *hooks.Re
 		ReconcilerConfig: hooks.ReconcilerConfig{Expiry: time.Hour},
 		DB:               y.Worker, Bucket: y.bucket, Queue: queue, Uploads: metrics, Log: log,
 		Store:   store,
-		Locker:  object.Locker{Leases: storage.NewLeases(y.Worker, "reconciler", 5*time.Second, log), Log: log},
+		Locker:  object.Locker{Leases: lease.NewManager(y.Worker, "reconciler", 5*time.Second, log), Log: log},
 		Metrics: hooks.NewReconcilerMetrics(registry),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -36,7 +37,7 @@ type relocation struct {
 // relocate copies the object to the key that is made of the lease's fence. Who gets a relocation must end it.
 func (p *Pipeline) relocate(ctx context.Context, w *work, key func(fence int64) string) (*relocation, error) {
 	fence, release, err := p.Locker.Seize(ctx, w.upload.ID, seizeTime)
-	if errors.Is(err, storage.ErrLeaseHeld) {
+	if errors.Is(err, lease.ErrHeld) {
 		err = fmt.Errorf("%w: %w", errBusy, err)
 	}
 	if err != nil {

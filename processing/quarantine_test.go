@@ -240,7 +240,7 @@ func TestMoveWithoutTheLease(t *testing.T) {
 	proxy.Fault(func(kind string, _ int) stack.Fault {
 		if kind == "PutObjectTagging" && !lost {
 			lost = true
-			if _, err := p.Worker.Pool().Exec(t.Context(), `delete from upload_locks`); err != nil {
+			if _, err := p.Worker.Pool().Exec(t.Context(), `delete from upload_leases`); err != nil {
 				t.Error(err)
 			}
 		}
@@ -415,8 +415,8 @@ func TestQuarantineIsGuarded(t *testing.T) {
 		Scan: storage.Scan{Verdict: storage.ScanInfected, Signature: "X"}, Fence: 7, From: p.keysOf(id).Original(1), To: p.keysOf(id).Quarantine(7),
 	}
 	wantErr(t, try(q), storage.ErrFenced)
-	p.exec(t, `with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
-		insert into upload_locks select tenant_id, uploads.id, me.id, 7 from uploads, me`)
+	p.exec(t, `with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
+		insert into upload_leases select tenant_id, uploads.id, me.id, 7 from uploads, me`)
 	wantErr(t, try(q), storage.ErrWrongStatus) // it is uploaded
 	q.Status = storage.Uploaded
 	if err := try(q); err == nil {

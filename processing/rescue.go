@@ -12,6 +12,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // rescueEvery is how often a pool looks for jobs of workers that died, at the longest.
@@ -40,7 +41,7 @@ func (p *Pool) rescue(ctx context.Context) {
 
 // mourn tells of a job whose worker was lost with its attempt. If it dies on the way, the reconciler finds the upload that
 // nobody buried.
-func (p *Pool) mourn(ctx context.Context, lost storage.OrphanedJob) {
+func (p *Pool) mourn(ctx context.Context, lost lease.OrphanedJob) {
 	p.metrics.putBack.WithLabelValues(putBackLost).Inc()
 	ctx = inTraceOf(ctx, &rivertype.JobRow{Metadata: lost.Metadata})
 	log := p.log.With(slog.Int64("job_id", lost.ID), slog.String("kind", lost.Kind), slog.Int("attempt", lost.Attempt))
@@ -70,7 +71,7 @@ func (p *Pool) mourn(ctx context.Context, lost storage.OrphanedJob) {
 	}
 }
 
-func tellOfLost(ctx context.Context, tx storage.Tx, lost storage.OrphanedJob, args Args) error {
+func tellOfLost(ctx context.Context, tx storage.Tx, lost lease.OrphanedJob, args Args) error {
 	if lost.Dead {
 		if err := tx.Confirm(ctx, args.UploadID, storage.DeadJob, 0); err != nil {
 			return err

@@ -17,12 +17,13 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // A mate is a second worker beside the plant's: a process of its own, as far as Postgres can tell.
 type mate struct {
 	*plant
-	leases *storage.Leases
+	leases *lease.Manager
 	said   *said
 	stop   func()
 	die    func() // stops the heartbeat: the process is frozen, or cut off from Postgres
@@ -55,7 +56,7 @@ func (p *plant) hire(t *testing.T, endpoint string) *mate {
 	m.registry, m.pipeline = prometheus.NewRegistry(), &pipeline
 	m.pipeline.Metrics, m.pipeline.Log = NewMetrics(m.registry), log
 	m.reach(t, endpoint)
-	m.leases = storage.NewLeases(p.Worker, "mate", 3*time.Second, log)
+	m.leases = lease.NewManager(p.Worker, "mate", 3*time.Second, log)
 	beating, die := context.WithCancel(t.Context())
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // How the pool works its queue.
@@ -71,7 +72,7 @@ type Pool struct {
 	Erasing   Erasing    // and what it removes; nothing, if it has no eraser
 
 	// Leases say that this process lives, and so whose jobs are lost. Without them only River's own rescue is there.
-	Leases *storage.Leases
+	Leases *lease.Manager
 
 	stopping context.Context // of Run
 	db       *storage.DB

@@ -24,6 +24,7 @@ import (
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
@@ -118,7 +119,7 @@ func (p *plant) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	pipeline := *p.pipeline
-	pipeline.Locker = object.Locker{Leases: storage.NewLeases(p.Worker, "worker", 5*time.Second, pipeline.Log), Log: pipeline.Log}
+	pipeline.Locker = object.Locker{Leases: lease.NewManager(p.Worker, "worker", 5*time.Second, pipeline.Log), Log: pipeline.Log}
 	pool := NewPool(p.conf, p.Worker, &pipeline, p.pipeline.Metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
 	pool.Rounds = p.rounds
 	pool.Sidelines = append(pool.Sidelines, NewRescanner(&pipeline, 1, p.conf.BusyDelay))

@@ -191,7 +191,7 @@ func (s *site) rowsOf(t *testing.T, u user) string {
 			union all select concat_ws(' ', 'timeline', id, event) from timeline t join mine on id = upload_id where event not in ('part', 'checkpoint', 'tail')
 			union all select concat_ws(' ', 'derivative', id, d.object_key) from derivatives d join mine on id = upload_id
 			union all select concat_ws(' ', 'scan', s.*) from scans s join mine on id = upload_id
-			union all select concat_ws(' ', 'lock', id, fence, waiter) from upload_locks join mine on id = upload_id
+			union all select concat_ws(' ', 'lock', id, fence, waiter) from upload_leases join mine on id = upload_id
 			union all select concat_ws(' ', 'audit', actor, action) from audit where tenant_id = $1 and actor = $2
 			union all select concat_ws(' ', 'batch', b.*) from batches b where tenant_id = $1 and user_id = $2
 			union all select concat_ws(' ', 'erasure', e.*) from erasures e where tenant_id = $1

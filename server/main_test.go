@@ -30,7 +30,7 @@ import (
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/server"
-	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
@@ -141,8 +141,8 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 }
 
 // lease heartbeats until the test ends.
-func (s *site) lease(t testing.TB, log *slog.Logger) *storage.Leases {
-	leases := storage.NewLeases(s.API, "test", time.Minute, log)
+func (s *site) lease(t testing.TB, log *slog.Logger) *lease.Manager {
+	leases := lease.NewManager(s.API, "test", time.Minute, log)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- leases.Run(ctx) }()

@@ -74,8 +74,8 @@ func (tx Tx) giveUp(ctx context.Context, ids []uuid.UUID) error {
 		update uploads p set final_id = null, updated_at = now() from uploads f
 		where f.tenant_id = $1 and f.id = any($2) and p.tenant_id = $1 and p.id = any(f.partials) and p.final_id = f.id`, tx.Tenant, ids)
 	all.Queue(`
-		select pg_notify('tramo_lock_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
-		from upload_locks where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
+		select pg_notify('tramo_lease_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
+		from upload_leases where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
 	if err := tx.SendBatch(ctx, &all).Close(); err != nil {
 		return fmt.Errorf("give uploads up: %w", err)
 	}

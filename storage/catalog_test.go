@@ -33,10 +33,10 @@ var restrictions = map[string]string{
 }
 
 // looseKeys are the keys that have no tenant in them: tenants' names belong to the operator, holders are processes.
-var looseKeys = []string{"tenants_name_key", "upload_locks_holder_id_fkey"}
+var looseKeys = []string{"tenants_name_key", "upload_leases_holder_id_fkey"}
 
 // readable are the tables without a tenant that the server's role may read.
-var readable = []string{"lock_holders"}
+var readable = []string{"lease_holders"}
 
 // An inspection gathers findings.
 type inspection struct {
@@ -244,7 +244,7 @@ func TestCatalogCheckFindsMistakes(t *testing.T) {
 		"key without tenant":     {table(strings.Replace(good, "(tenant_id, id)", "(id)", 1)), "key without the tenant: notes_pkey", "nothing of B in notes"},
 		"index without tenant":   {"set role tramo_owner; create unique index loose on uploads (client_id)", "index without the tenant: loose", ""},
 		"exclusion without":      {"set role tramo_owner; alter table uploads add constraint loose exclude using hash (filename with =)", "key without the tenant: loose", ""},
-		"foreign key without":    {"set role tramo_owner; alter table parts add column holder uuid, add constraint loose foreign key (holder) references lock_holders", "foreign key that leaves the tenant: loose", ""},
+		"foreign key without":    {"set role tramo_owner; alter table parts add column holder uuid, add constraint loose foreign key (holder) references lease_holders", "foreign key that leaves the tenant: loose", ""},
 		"foreign key crossed":    {"set role tramo_owner; create unique index on uploads (id, tenant_id); alter table parts add column other uuid, add constraint crossed foreign key (tenant_id, other) references uploads (id, tenant_id)", "foreign key that leaves the tenant: crossed", ""},
 
 		"view":                   {"set role tramo_owner; create view all_parts as select * from parts; grant select on all_parts to tramo_api", "view that runs with its owner's rights: all_parts", ""},

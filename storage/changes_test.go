@@ -79,12 +79,10 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<40)
-	r := newReplica(t, d, calmly)
-	id := d.create(t, ctx, 1000)
-	lease := r.acquire(t, ctx, id, func() {})
+	id, fence := d.leased(t, ctx, 1000)
 	advance := func(i int64) {
 		d.must(t, ctx, func(tx storage.Tx) error {
-			return tx.Advance(ctx, id, lease.Fence(), storage.Progress{From: i, To: i + 1, TailSize: i + 1})
+			return tx.Advance(ctx, id, fence, storage.Progress{From: i, To: i + 1, TailSize: i + 1})
 		})
 	}
 	advance(0)
@@ -161,11 +159,9 @@ func TestHotTransactionsDoNotNotify(t *testing.T) {
 
 	heard := d.follow(t, d.Worker)
 	ctx := d.NewTenant(t, 1<<40)
-	r := newReplica(t, d, calmly)
-	id := d.create(t, ctx, 100)
-	lease := r.acquire(t, ctx, id, func() {})
+	id, fence := d.leased(t, ctx, 100)
 	d.must(t, ctx, func(tx storage.Tx) error {
-		return tx.Advance(ctx, id, lease.Fence(), storage.Progress{To: 100, Object: "key"})
+		return tx.Advance(ctx, id, fence, storage.Progress{To: 100, Object: "key"})
 	})
 	d.must(t, ctx, func(tx storage.Tx) error {
 		_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))

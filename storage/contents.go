@@ -90,7 +90,7 @@ func (tx Tx) Parts(ctx context.Context, id uuid.UUID) ([]Part, error) {
 // lease with this fence is gone. FOR SHARE makes a take-over wait for this commit, and this commit see a
 // take-over.
 const heldLease = `held as (
-	select 1 from upload_locks l where l.tenant_id = $1 and l.upload_id = $2 and l.fence = $3 for share)`
+	select 1 from upload_leases l where l.tenant_id = $1 and l.upload_id = $2 and l.fence = $3 for share)`
 
 // ReservePart hands out the next part number of the multipart upload, which it records too, with the key
 // that the upload was begun under. A number is never handed out twice, so a late UploadPart of a writer that lost its lease cannot replace a part

@@ -22,13 +22,15 @@ func (d *database) content(t *testing.T, ctx context.Context, id uuid.UUID) (c s
 	return c
 }
 
-// leased makes an upload with a lease on it.
-func (d *database) leased(t *testing.T) (context.Context, uuid.UUID, *storage.Lease) {
+// leased makes an upload that a living process writes with a fence.
+func (d *database) leased(t *testing.T, ctx context.Context, size int64) (id uuid.UUID, fence int64) {
 	t.Helper()
-	r := newReplica(t, d, calmly)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 100)
-	return ctx, id, r.acquire(t, ctx, id, func() {})
+	id = d.create(t, ctx, size)
+	must(t, d.Admin(t).QueryRow(t.Context(), `
+		with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
+		insert into upload_leases select $1, $2, id, nextval('fences') + 1 from me returning fence`,
+		tenantOf(t, ctx), id).Scan(&fence))
+	return id, fence
 }
 
 // A writer whose view is stale, whose lease is another's, or who comes after the end, changes nothing, not
@@ -36,7 +38,8 @@ func (d *database) leased(t *testing.T) (context.Context, uuid.UUID, *storage.Le
 func TestAdvanceRefuses(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx, id, lease := d.leased(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id, fence := d.leased(t, ctx, 100)
 	advance := func(fence int64, p storage.Progress) error {
 		return d.API.InTenant(ctx, func(tx storage.Tx) error {
 			if p.TailSize > 0 {
@@ -47,7 +50,7 @@ func TestAdvanceRefuses(t *testing.T) {
 			return tx.Advance(ctx, id, fence, p)
 		})
 	}
-	must(t, advance(lease.Fence(), storage.Progress{To: 10, HashState: []byte("state"), TailSize: 10}))
+	must(t, advance(fence, storage.Progress{To: 10, HashState: []byte("state"), TailSize: 10}))
 	if s := d.upload(t, ctx, id).Status; s != storage.Uploading {
 		t.Errorf("the upload is %s", s)
 	}
@@ -56,10 +59,10 @@ func TestAdvanceRefuses(t *testing.T) {
 		fence int64
 		from  int64
 	}{
-		{"stale view", lease.Fence(), 0},
-		{"view from the future", lease.Fence(), 20},
-		{"older fence", lease.Fence() - 1, 10},
-		{"newer fence", lease.Fence() + 1, 10},
+		{"stale view", fence, 0},
+		{"view from the future", fence, 20},
+		{"older fence", fence - 1, 10},
+		{"newer fence", fence + 1, 10},
 		{"no fence", 0, 10},
 	} {
 		for _, p := range []storage.Progress{
@@ -85,13 +88,13 @@ func TestAdvanceRefuses(t *testing.T) {
 		return err
 	})
 
-	must(t, advance(lease.Fence(), storage.Progress{From: 10, To: 100, HadTail: true, Object: "key"}))
+	must(t, advance(fence, storage.Progress{From: 10, To: 100, HadTail: true, Object: "key"}))
 	if n := d.tail(t, ctx, id); n != 0 {
 		t.Errorf("the tail still has %d bytes", n)
 	}
-	wantErr(t, advance(lease.Fence(), storage.Progress{From: 100, To: 100, Object: "another"}), storage.ErrFenced)
+	wantErr(t, advance(fence, storage.Progress{From: 100, To: 100, Object: "another"}), storage.ErrFenced)
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		_, err := tx.ReservePart(ctx, id, lease.Fence(), "mp", "key")
+		_, err := tx.ReservePart(ctx, id, fence, "mp", "key")
 		return err
 	}), storage.ErrFenced)
 }
@@ -113,7 +116,8 @@ func (d *database) tail(t *testing.T, ctx context.Context, id uuid.UUID) (n int)
 func TestReservePart(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx, id, lease := d.leased(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id, fence := d.leased(t, ctx, 100)
 	reserve := func(fence int64, multipart string) (n int32, err error) {
 		err = d.API.InTenant(ctx, func(tx storage.Tx) error {
 			n, err = tx.ReservePart(ctx, id, fence, multipart, "key")
@@ -126,7 +130,7 @@ func TestReservePart(t *testing.T) {
 	g := new(errgroup.Group)
 	for range many {
 		g.Go(func() error {
-			n, err := reserve(lease.Fence(), "mp")
+			n, err := reserve(fence, "mp")
 			if err == nil && (n < 1 || n > many || taken[n].Swap(true)) {
 				t.Errorf("number %d was handed out twice, or is out of order", n)
 			}
@@ -134,10 +138,11 @@ func TestReservePart(t *testing.T) {
 		})
 	}
 	must(t, g.Wait())
-	_, err := reserve(lease.Fence(), "another")
+	_, err := reserve(fence, "another")
 	wantErr(t, err, storage.ErrFenced)
-	must(t, lease.Release(ctx))
-	_, err = reserve(lease.Fence(), "mp")
+	_, err = d.Admin(t).Exec(t.Context(), `delete from upload_leases where upload_id = $1`, id)
+	must(t, err)
+	_, err = reserve(fence, "mp")
 	wantErr(t, err, storage.ErrFenced)
 	if c := d.content(t, ctx, id); *c.MultipartID != "mp" || *c.ObjectKey != "key" {
 		t.Errorf("the content is %+v", c)
@@ -148,16 +153,17 @@ func TestReservePart(t *testing.T) {
 func TestContentRoundTrip(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	ctx, id, lease := d.leased(t)
+	ctx := d.NewTenant(t, 1<<30)
+	id, fence := d.leased(t, ctx, 100)
 	if got := d.content(t, ctx, id); got.Received != 0 || got.HashState != nil || got.TailSize != 0 || got.NextPart != 1 || got.Stored {
 		t.Errorf("a new content is %+v", got)
 	}
 	d.must(t, ctx, func(tx storage.Tx) error {
-		n, err := tx.ReservePart(ctx, id, lease.Fence(), "mp", "key")
+		n, err := tx.ReservePart(ctx, id, fence, "mp", "key")
 		if err != nil {
 			return err
 		}
-		return tx.Advance(ctx, id, lease.Fence(), storage.Progress{
+		return tx.Advance(ctx, id, fence, storage.Progress{
 			To: 7, HashState: []byte{0, 1, 255}, Part: &storage.Part{Number: n, Size: 7, ETag: `"e"`, Checksum: "c"}})
 	})
 	got := d.content(t, ctx, id)

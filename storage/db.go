@@ -159,6 +159,14 @@ func (db *DB) InTenant(ctx context.Context, fn func(Tx) error) error {
 	return db.inTenant(ctx, "", fn)
 }
 
+// lazily makes a commit not wait for its WAL to reach the disk.
+const lazily = "set local synchronous_commit = off; "
+
+// InTenantLazily is InTenant for what a crash of Postgres may forget: its commit does not wait for the disk.
+func (db *DB) InTenantLazily(ctx context.Context, fn func(Tx) error) error {
+	return db.inTenant(ctx, lazily, fn)
+}
+
 // unlessIdle ends a transaction whose process says no more, frozen or cut off: its row locks would make others
 // wait for as long, a take-over of its leases among them. Transactions wait for nothing but Postgres, so that
 // none is idle for longer than a machine is busy.

@@ -47,7 +47,7 @@ var exported = []struct {
 var NotExported = map[string]string{
 	"parts":              "how S3 is to put an upload together that is not complete: no content, and nothing that the tenant said",
 	"tails":              "bytes of uploads that are not complete; their clients have them",
-	"upload_locks":       "which process writes an upload at this moment",
+	"upload_leases":      "which process writes an upload at this moment",
 	"idempotency_keys":   "answers to requests, to be repeated for a while; what they tell of is in the other rows",
 	"webhook_secrets":    "secrets: the tenant has its own copy, and an export would spread them",
 	"webhook_deliveries": "attempts to tell others of announcements",

@@ -18,7 +18,7 @@ import (
 
 // withoutTenant are the tables that hold nothing of a tenant's: processes, jobs (which the server's role
 // cannot read) and versions.
-var withoutTenant = []string{"goose_db_version", "lock_holders", "river_job", "river_leader", "river_migration", "river_notification", "river_queue"}
+var withoutTenant = []string{"goose_db_version", "lease_holders", "river_job", "river_leader", "river_migration", "river_notification", "river_queue"}
 
 func column[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) []T {
 	t.Helper()
@@ -132,8 +132,8 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into findings values ('%[1]s', '%[2]s', '{scan}', '{}');
 		insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts) values ('%[1]s', '%[2]s', '%[2]s', 'x', 'scan', 'x', 3);
 		insert into scans values ('%[1]s', '%[2]s', 'clean');
-		with me as (insert into lock_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
-		insert into upload_locks select '%[1]s', '%[2]s', id, 1 from me;
+		with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
+		insert into upload_leases select '%[1]s', '%[2]s', id, 1 from me;
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done');
 		insert into erasures (tenant_id, id, kind, subject, state, requested_by) values ('%[1]s', '%[2]s', 'user', 'x', 'running', 'ana');
 		insert into announcements (tenant_id, type) values ('%[1]s', 'x');

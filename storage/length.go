@@ -55,7 +55,7 @@ func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64)
 func (tx Tx) RequireLease(ctx context.Context, id uuid.UUID, fence int64) error {
 	var held int64
 	err := tx.QueryRow(ctx, `
-		select fence from upload_locks where tenant_id = $1 and upload_id = $2 for share`, tx.Tenant, id).Scan(&held)
+		select fence from upload_leases where tenant_id = $1 and upload_id = $2 for share`, tx.Tenant, id).Scan(&held)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		held = NoFence

@@ -50,7 +50,7 @@ const jobs = `select from river_job j where j.kind = 'process_upload'
 
 // LeaseHeld is the condition that a live process holds the lease of an upload u.
 const LeaseHeld = `exists (
-	select from upload_locks l join lock_holders h on h.id = l.holder_id
+	select from upload_leases l join lease_holders h on h.id = l.holder_id
 	where l.tenant_id = u.tenant_id and l.upload_id = u.id and h.expires_at > now())`
 
 // An UploadRef names an upload of any tenant.

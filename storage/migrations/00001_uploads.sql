@@ -143,30 +143,30 @@ create table timeline (
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade
 );
 
--- Leases. A process lives in lock_holders while it heartbeats; what it holds is in upload_locks.
--- lock_holders is the one table without a tenant: its rows are processes.
-create table lock_holders (
+-- Leases. A process lives in lease_holders while it heartbeats; what it holds is in upload_leases.
+-- lease_holders is the one table without a tenant: its rows are processes.
+create table lease_holders (
   id         uuid primary key,
   replica    text not null,
   expires_at timestamptz not null
 );
 create sequence fences;
-create table upload_locks (
+create table upload_leases (
   tenant_id uuid not null,
   upload_id uuid not null,
-  holder_id uuid not null references lock_holders (id) on delete cascade,
+  holder_id uuid not null references lease_holders (id) on delete cascade,
   fence     bigint not null,
   waiter    uuid,                                   -- who asked for it last; while somebody waits, all are told when this row goes
   primary key (tenant_id, upload_id),
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade
 );
-create index upload_locks_holder on upload_locks (holder_id);
+create index upload_leases_holder on upload_leases (holder_id);
 
 -- +goose StatementBegin
 do $$
 declare t text;
 begin
-  foreach t in array array['uploads', 'contents', 'parts', 'derivatives', 'timeline', 'upload_locks'] loop
+  foreach t in array array['uploads', 'contents', 'parts', 'derivatives', 'timeline', 'upload_leases'] loop
     execute format('alter table %I enable row level security, force row level security', t);
     -- After a SET LOCAL has ended the setting is '', not NULL, and ''::uuid is an error.
     execute format($p$create policy tenant on %I
@@ -186,7 +186,7 @@ grant select, insert, update on uploads to tramo_api;
 grant select, insert, update, delete on contents, parts to tramo_api;
 grant select on derivatives to tramo_api;
 grant select, insert on timeline to tramo_api;
-grant select, insert, update, delete on lock_holders, upload_locks to tramo_api, tramo_worker;
+grant select, insert, update, delete on lease_holders, upload_leases to tramo_api, tramo_worker;
 grant usage on sequence fences to tramo_api, tramo_worker;
 grant select, insert, update, delete on tenants, uploads, contents, parts, derivatives, timeline to tramo_worker;
 

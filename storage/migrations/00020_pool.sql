@@ -3,7 +3,7 @@
 -- previous release fills neither column, and names its jobs so that nobody judges them by these.
 set local role tramo_owner;
 
-alter table lock_holders
+alter table lease_holders
   add column process uuid,                              -- the same in all rows that a process has, one after another
   add column since   timestamptz not null default now(); -- from when on it has been one without a gap
 

@@ -16,6 +16,7 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -133,7 +134,7 @@ func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *re
 	r.Store, err = object.NewStore(db, bucket, s.finish, s.finish, c, object.NewMetrics(r.registry, bucket), logTo(t))
 	must(t, err)
 	t.Cleanup(func() { must(t, r.Close()) })
-	leases := storage.NewLeases(db, "test", ttl, logTo(t))
+	leases := lease.NewManager(db, "test", ttl, logTo(t))
 	r.locker = object.Locker{Leases: leases, Log: logTo(t)}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)

@@ -11,7 +11,7 @@ import (
 const holdTime = 10 * time.Second
 
 // Seize takes the lease as [Locker.Hold] does, and asks whoever holds it to let go. It waits for that for as long as ctx
-// lasts and wait says: then it is [storage.ErrLeaseHeld]. What is written under the lease shows its fence.
+// lasts and wait says: then it is [lease.ErrHeld]. What is written under the lease shows its fence.
 func (l Locker) Seize(ctx context.Context, upload uuid.UUID, wait time.Duration) (fence int64, release func(), err error) {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -24,7 +24,7 @@ func (l Locker) Seize(ctx context.Context, upload uuid.UUID, wait time.Duration)
 }
 
 // Hold takes the lease on an upload of the tenant in ctx for somebody who is no request of a client, unless
-// anybody living holds it: then it is [storage.ErrLeaseHeld]. Under the context that it returns a [Store] may
+// anybody living holds it: then it is [lease.ErrHeld]. Under the context that it returns a [Store] may
 // write. release must be called in the end.
 func (l Locker) Hold(ctx context.Context, upload uuid.UUID) (held context.Context, release func(), err error) {
 	held = WithLeaseSlot(ctx)

@@ -12,6 +12,7 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // releaseTime bounds how long giving a lease back may take once its request is over.
@@ -27,7 +28,7 @@ func WithLeaseSlot(ctx context.Context) context.Context {
 
 // A leaseSlot is filled by the locker and read by the store, one after the other in one request.
 type leaseSlot struct {
-	lease  *storage.Lease
+	lease  *lease.Lease
 	waited time.Duration // for the lease
 	cut    error         // why the request's body ended early; nil if it did not
 	// letGo is set once somebody else wants the upload. tusd passes that on only to a body that is being
@@ -49,9 +50,9 @@ func fenceIn(ctx context.Context) int64 {
 	return slot.lease.Fence()
 }
 
-// A Locker is tusd's view of [storage.Leases].
+// A Locker is tusd's view of [lease.Manager].
 type Locker struct {
-	Leases *storage.Leases
+	Leases *lease.Manager
 	Log    *slog.Logger
 }
 
@@ -68,7 +69,7 @@ type lock struct {
 	Locker
 	upload uuid.UUID
 	ctx    context.Context //nolint:containedctx // tusd's Unlock takes none
-	lease  *storage.Lease
+	lease  *lease.Lease
 }
 
 // Lock implements [handler.Lock]. A wait that ends in vain is [handler.ErrFileLocked] (423), because
@@ -80,19 +81,19 @@ func (l *lock) Lock(ctx context.Context, requestUnlock func()) error {
 		return fmt.Errorf("lock upload %s: the request has no slot for a lease", l.upload)
 	}
 	began := time.Now()
-	lease, err := l.Leases.Acquire(ctx, l.upload, func() {
+	taken, err := l.Leases.Acquire(ctx, l.upload, func() {
 		slot.letGo.Store(true)
 		requestUnlock()
 	})
 	switch {
-	case errors.Is(err, storage.ErrLeaseHeld):
+	case errors.Is(err, lease.ErrHeld):
 		return handler.ErrFileLocked
 	case errors.Is(err, storage.ErrNotFound):
 		return handler.ErrNotFound
 	case err != nil:
 		return err
 	}
-	l.ctx, l.lease, slot.lease, slot.waited = ctx, lease, lease, time.Since(began)
+	l.ctx, l.lease, slot.lease, slot.waited = ctx, taken, taken, time.Since(began)
 	return nil
 }
 

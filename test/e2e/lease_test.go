@@ -117,7 +117,7 @@ func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 	if up := u.get(u.send(r, photo)); up.Status != "uploaded" || up.SHA256 != sumOf(photo) {
 		t.Errorf("beside the silent, a photo is %+v", up)
 	}
-	if n := count(t, conn, `select count(*) from upload_locks`); n != held {
+	if n := count(t, conn, `select count(*) from upload_leases`); n != held {
 		t.Errorf("%d rows stand for %d held uploads", n, held)
 	}
 	if n := r.metric(t, "tramo_leases_held"); n != held {
@@ -164,10 +164,10 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 	_, err := conn.Exec(t.Context(), `
 		create table taken (at timestamptz, expired timestamptz);
 		create function note() returns trigger language plpgsql security definer as $$ begin
-			insert into taken select clock_timestamp(), expires_at from lock_holders where id = old.holder_id;
+			insert into taken select clock_timestamp(), expires_at from lease_holders where id = old.holder_id;
 			return null;
 		end $$;
-		create trigger note after update on upload_locks for each row
+		create trigger note after update on upload_leases for each row
 			when (old.holder_id <> new.holder_id) execute function note()`)
 	must(t, err)
 	const ttl = 2 * time.Second

@@ -183,7 +183,7 @@ func (y *yard) until(what string, reached func() bool) {
 func (y *yard) workerOf(id string) *worker {
 	y.t.Helper()
 	name, err := ask[string](y, `
-		select h.replica from river_job j join lock_holders h on 'tramo-' || h.process = j.attempted_by[cardinality(j.attempted_by)]
+		select h.replica from river_job j join lease_holders h on 'tramo-' || h.process = j.attempted_by[cardinality(j.attempted_by)]
 		where j.args->>'upload_id' = $1 and j.state = 'running' limit 1`, id)
 	y.must(err)
 	for _, w := range y.workers {

@@ -12,6 +12,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 )
@@ -82,15 +83,15 @@ type Lease struct {
 }
 
 // Leases makes the lease manager of the process named replica.
-func (l Lease) Leases(db *storage.DB, replica string, registry *prometheus.Registry, log *slog.Logger) *storage.Leases {
-	leases := storage.NewLeases(db, replica, l.LeaseTTL, log)
+func (l Lease) Leases(db *storage.DB, replica string, registry *prometheus.Registry, log *slog.Logger) *lease.Manager {
+	leases := lease.NewManager(db, replica, l.LeaseTTL, log)
 	registry.MustRegister(leases)
 	return leases
 }
 
 // CheckTTL reports what is wrong with the setting.
 func (l Lease) CheckTTL(m *Mistakes) {
-	m.Check("TRAMO_LEASE_TTL", storage.ValidateLeaseTTL(l.LeaseTTL))
+	m.Check("TRAMO_LEASE_TTL", lease.ValidateTTL(l.LeaseTTL))
 }
 
 // Log says how to log.

@@ -16,7 +16,7 @@ import (
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/cmd/internal/wiring"
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 )
@@ -66,7 +66,7 @@ func (c *reconcileCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 }
 
 // reconcile makes both passes. Only one that repairs takes leases.
-func reconcile(ctx context.Context, r *hooks.Reconciler, leases *storage.Leases) error {
+func reconcile(ctx context.Context, r *hooks.Reconciler, leases *lease.Manager) error {
 	both := func(ctx context.Context) error { return errors.Join(r.Reconcile(ctx), r.TakeInventory(ctx)) }
 	if r.DryRun {
 		return both(ctx)

@@ -14,6 +14,7 @@ import (
 	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 )
@@ -127,7 +128,7 @@ func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 
 // assemble builds what the server puts on the network, one part upon another.
 func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Bucket,
-	registry *prometheus.Registry, leases *storage.Leases,
+	registry *prometheus.Registry, leases *lease.Manager,
 ) (server.Parts, error) {
 	verifier, err := server.NewVerifier(ctx, k.auth, k.log)
 	if err != nil {
@@ -180,7 +181,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 }
 
 // run serves until ctx is done. Leases outlive the requests that hold them.
-func run(ctx context.Context, s *server.Server, ops *telemetry.Ops, leases *storage.Leases) error {
+func run(ctx context.Context, s *server.Server, ops *telemetry.Ops, leases *lease.Manager) error {
 	return leases.During(ctx, func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return s.Run(ctx) })

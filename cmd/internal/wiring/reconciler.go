@@ -9,11 +9,12 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
 // Reconciler assembles one. Its store finishes uploads that are there and takes no others.
-func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket, leases *storage.Leases,
+func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket, leases *lease.Manager,
 	registry *prometheus.Registry, log *slog.Logger,
 ) (*hooks.Reconciler, error) {
 	queue, err := processing.NewQueue(db, log)

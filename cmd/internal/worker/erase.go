@@ -8,6 +8,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -22,6 +23,6 @@ func (s eraseSettings) erasing(m *cli.Mistakes) processing.Erasing {
 	return e
 }
 
-func eraser(db *storage.DB, bucket *object.Bucket, leases *storage.Leases, log *slog.Logger) *hooks.Eraser {
+func eraser(db *storage.DB, bucket *object.Bucket, leases *lease.Manager, log *slog.Logger) *hooks.Eraser {
 	return &hooks.Eraser{DB: db, Bucket: bucket, Locker: object.Locker{Leases: leases, Log: log}, Log: log}
 }

@@ -1,4 +1,4 @@
-package storage
+package lease
 
 import "github.com/prometheus/client_golang/prometheus"
 
@@ -10,14 +10,14 @@ const (
 	rechecked = "rechecked" // told by nobody: the notification was lost, or the holder had died
 )
 
-type leaseMetrics struct {
+type metrics struct {
 	wait *prometheus.HistogramVec
 	lost prometheus.Counter
 	held prometheus.GaugeFunc
 }
 
-func newLeaseMetrics(ls *Leases) leaseMetrics {
-	return leaseMetrics{
+func newMetrics(m *Manager) metrics {
+	return metrics{
 		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tramo_lease_wait_seconds",
 			Help:    "How long requests waited for the lease that they got, by what woke them: never, locally, notified, rechecked.",
@@ -25,33 +25,33 @@ func newLeaseMetrics(ls *Leases) leaseMetrics {
 		}, []string{"woken"}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tramo_leases_lost_total",
-			Help: "Leases that were lost because this process's heartbeat did not come through in time.",
+			Help: "Manager that were lost because this process's heartbeat did not come through in time.",
 		}),
 		held: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tramo_leases_held",
-			Help: "Leases that this process holds: requests that may write their upload.",
+			Help: "Manager that this process holds: requests that may write their upload.",
 		}, func() float64 {
-			ls.mu.Lock()
-			defer ls.mu.Unlock()
-			return float64(len(ls.held))
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return float64(len(m.held))
 		}),
 	}
 }
 
-func (m leaseMetrics) all() []prometheus.Collector {
+func (m metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{m.wait, m.lost, m.held}
 }
 
 // Describe implements [prometheus.Collector].
-func (ls *Leases) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range ls.metrics.all() {
+func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.metrics.all() {
 		c.Describe(ch)
 	}
 }
 
 // Collect implements [prometheus.Collector].
-func (ls *Leases) Collect(ch chan<- prometheus.Metric) {
-	for _, c := range ls.metrics.all() {
+func (m *Manager) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.metrics.all() {
 		c.Collect(ch)
 	}
 }

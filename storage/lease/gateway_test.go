@@ -1,4 +1,4 @@
-package storage_test
+package lease_test
 
 import (
 	"net"

@@ -1,4 +1,4 @@
-package storage_test
+package lease_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // silence is far above what a busy machine takes, so that only rows that a test has aged are old.
@@ -27,7 +27,7 @@ func newGraveyard(t *testing.T) *graveyard {
 	t.Helper()
 	d := newDatabase(t)
 	g := &graveyard{replica: newReplicaOn(t, d, d.Worker, calmly), admin: d.Admin(t)}
-	g.exec(t, `update lock_holders set since = now() - interval '1 hour'`) // who judges has been heard for long
+	g.exec(t, `update lease_holders set since = now() - interval '1 hour'`) // who judges has been heard for long
 	return g
 }
 
@@ -41,7 +41,7 @@ func (g *graveyard) exec(t *testing.T, sql string, args ...any) {
 func (g *graveyard) process(t *testing.T, ago time.Duration) (worker string) {
 	t.Helper()
 	id := uuid.New()
-	g.exec(t, `insert into lock_holders (id, replica, process, expires_at) values (gen_random_uuid(), 'other', $1, now() - $2::interval)`, id, ago)
+	g.exec(t, `insert into lease_holders (id, replica, process, expires_at) values (gen_random_uuid(), 'other', $1, now() - $2::interval)`, id, ago)
 	return "tramo-" + id.String()
 }
 
@@ -70,8 +70,8 @@ func TestPutBackLost(t *testing.T) {
 	const running, back = "running 1 f", "available 1 f worker lost"
 	long := 10 * silence
 	again := g.process(t, long)
-	g.exec(t, `insert into lock_holders (id, replica, process, expires_at)
-		select gen_random_uuid(), 'other', process, now() + interval '1 minute' from lock_holders where 'tramo-' || process::text = $1`, again)
+	g.exec(t, `insert into lease_holders (id, replica, process, expires_at)
+		select gen_random_uuid(), 'other', process, now() + interval '1 minute' from lease_holders where 'tramo-' || process::text = $1`, again)
 	for _, c := range []struct {
 		name, worker string
 		ran          time.Duration
@@ -94,7 +94,7 @@ func TestPutBackLost(t *testing.T) {
 		if got := g.state(t, id); got != c.want {
 			t.Errorf("a job %s is %q, want %q", c.name, got, c.want)
 		}
-		told := slices.ContainsFunc(lost, func(j storage.OrphanedJob) bool { return j.ID == id && j.Dead == (c.attempt == 3) })
+		told := slices.ContainsFunc(lost, func(j lease.OrphanedJob) bool { return j.ID == id && j.Dead == (c.attempt == 3) })
 		if told != strings.HasSuffix(c.want, "lost") {
 			t.Errorf("a job %s: told of %+v", c.name, lost)
 		}
@@ -105,8 +105,8 @@ func TestPutBackLost(t *testing.T) {
 func TestWhoWasAwayJudgesNobody(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]string{
-		"just back":    `update lock_holders set since = now() where replica = $1`,
-		"still silent": `update lock_holders set expires_at = now() where replica = $1`,
+		"just back":    `update lease_holders set since = now() where replica = $1`,
+		"still silent": `update lease_holders set expires_at = now() where replica = $1`,
 	} {
 		g := newGraveyard(t)
 		g.die() // no heartbeat changes what the test writes
@@ -163,7 +163,7 @@ func TestOvertaken(t *testing.T) {
 func TestEnlisted(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	silent := storage.NewLeases(d.Worker, "silent", calmly, logTo(t))
+	silent := lease.NewManager(d.Worker, "silent", calmly, logTo(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := silent.Enlisted(ctx); !errors.Is(err, context.Canceled) {

@@ -1,4 +1,4 @@
-package storage_test
+package lease_test
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/storagetest"
 )
 
@@ -25,9 +26,9 @@ func TestDeadHolderIsFenced(t *testing.T) {
 	old := one.acquire(t, ctx, id, func() {})
 	next := two.acquiring(t, ctx, id)
 	one.die()
-	lease := await(t, "lease", next)
-	if lease.Fence() <= old.Fence() {
-		t.Errorf("fence %d came after %d", lease.Fence(), old.Fence())
+	mine := await(t, "lease", next)
+	if mine.Fence() <= old.Fence() {
+		t.Errorf("fence %d came after %d", mine.Fence(), old.Fence())
 	}
 	to := storage.Progress{To: 10, TailSize: 10}
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
@@ -38,7 +39,7 @@ func TestDeadHolderIsFenced(t *testing.T) {
 		return err
 	}), storage.ErrFenced)
 	must(t, old.Release(ctx)) // and it does not take the other's away
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, lease.Fence(), to) })
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
 }
 
 // A take-over meets a transaction of the old holder that has checked its fence: the take-over waits for
@@ -50,7 +51,7 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 	id := d.create(t, ctx, 100)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	old := one.acquire(t, ctx, id, func() {})
-	var next <-chan *storage.Lease
+	var next <-chan *lease.Lease
 	d.must(t, ctx, func(tx storage.Tx) error {
 		to := storage.Progress{To: 10, TailSize: 10}
 		if err := tx.Advance(ctx, id, old.Fence(), to); err != nil {
@@ -62,21 +63,21 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 		eventually(t, patience, "the take-over waiting", func() bool {
 			var waiting bool
 			must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-				where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_locks%')`).Scan(&waiting))
+				where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_leases%')`).Scan(&waiting))
 			return waiting
 		})
 		return nil
 	})
 	await(t, "lease", next)
-	if c := d.content(t, ctx, id); c.Received != 10 {
-		t.Errorf("the new holder sees %d bytes", c.Received)
+	if n := d.received(t, ctx, id); n != 10 {
+		t.Errorf("the new holder sees %d bytes", n)
 	}
 }
 
 // expire makes a replica's heartbeat late, as a long pause of the process would.
 func expire(t *testing.T, d *database, r *replica) {
 	t.Helper()
-	tag, err := d.Admin(t).Exec(t.Context(), `update lock_holders set expires_at = now() - interval '1 second' where replica = $1`, r.name)
+	tag, err := d.Admin(t).Exec(t.Context(), `update lease_holders set expires_at = now() - interval '1 second' where replica = $1`, r.name)
 	must(t, err)
 	if tag.RowsAffected() != 1 {
 		t.Fatalf("%d rows are the replica's", tag.RowsAffected())
@@ -96,14 +97,14 @@ func TestLateHeartbeat(t *testing.T) {
 	expire(t, d, one)
 	await(t, "call of letGo", lost)
 	again := make(flag, 1)
-	lease := one.acquire(t, ctx, id, again.raise)
-	if lease.Fence() <= old.Fence() {
-		t.Errorf("fence %d came after %d", lease.Fence(), old.Fence())
+	mine := one.acquire(t, ctx, id, again.raise)
+	if mine.Fence() <= old.Fence() {
+		t.Errorf("fence %d came after %d", mine.Fence(), old.Fence())
 	}
 	must(t, old.Release(ctx)) // of the lost one: changes nothing
 	next := two.acquiring(t, ctx, id)
 	await(t, "call of letGo", again)
-	must(t, lease.Release(ctx))
+	must(t, mine.Release(ctx))
 	must(t, await(t, "lease", next).Release(ctx))
 }
 
@@ -120,11 +121,11 @@ func TestHeartbeatFails(t *testing.T) {
 	admin := d.Admin(t)
 	tx, err := admin.Begin(t.Context())
 	must(t, err)
-	_, err = tx.Exec(t.Context(), `select from lock_holders for update`)
+	_, err = tx.Exec(t.Context(), `select from lease_holders for update`)
 	must(t, err)
 	await(t, "call of letGo", lost)
 	var early bool
-	must(t, tx.QueryRow(t.Context(), `select expires_at > clock_timestamp() from lock_holders where replica = $1`, r.name).Scan(&early))
+	must(t, tx.QueryRow(t.Context(), `select expires_at > clock_timestamp() from lease_holders where replica = $1`, r.name).Scan(&early))
 	if !early {
 		t.Error("another could have taken the lease before its holder knew")
 	}
@@ -144,8 +145,8 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 	one, two := newReplica(t, d, 20*time.Second), newReplica(t, d, 20*time.Second)
 	kept, local, remote := d.create(t, ctx, 100), d.create(t, ctx, 100), d.create(t, ctx, 100)
 	asked := make(flag, 1)
-	lease := one.acquire(t, ctx, kept, asked.raise)
-	unheard := []*storage.Lease{one.acquire(t, ctx, local, func() {}), one.acquire(t, ctx, remote, func() {})}
+	mine := one.acquire(t, ctx, kept, asked.raise)
+	unheard := []*lease.Lease{one.acquire(t, ctx, local, func() {}), one.acquire(t, ctx, remote, func() {})}
 
 	// Leases are committed lazily: have them on disk.
 	_, err = d.Admin(t).Exec(t.Context(), `checkpoint`)
@@ -160,12 +161,12 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil && d.Worker.Ping(ctx) == nil })
 
 	d.must(t, ctx, func(tx storage.Tx) error {
-		return tx.Advance(ctx, kept, lease.Fence(), storage.Progress{To: 1, TailSize: 1})
+		return tx.Advance(ctx, kept, mine.Fence(), storage.Progress{To: 1, TailSize: 1})
 	})
-	next := make(chan *storage.Lease, 1)
+	next := make(chan *lease.Lease, 1)
 	go func() { next <- persistently(t, ctx, two, kept) }()
 	await(t, "call of letGo", asked)
-	must(t, lease.Release(ctx))
+	must(t, mine.Release(ctx))
 	await(t, "lease", next)
 
 	for name, c := range map[string]struct {
@@ -179,13 +180,13 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 }
 
 // persistently acquires as a client would that tries again after an error.
-func persistently(t *testing.T, ctx context.Context, r *replica, id uuid.UUID) *storage.Lease {
+func persistently(t *testing.T, ctx context.Context, r *replica, id uuid.UUID) *lease.Lease {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		lease, err := r.Acquire(ctx, id, func() {})
+		mine, err := r.Acquire(ctx, id, func() {})
 		if err == nil {
-			return lease
+			return mine
 		}
 		if ctx.Err() != nil {
 			t.Error(err)
@@ -208,7 +209,7 @@ func TestAcquireGivenUpDuringCommit(t *testing.T) {
 			return null;
 		exception when query_canceled then return null; -- the client has gone, the commit goes on
 		end $$;
-		create constraint trigger dawdle after insert on upload_locks deferrable initially deferred
+		create constraint trigger dawdle after insert on upload_leases deferrable initially deferred
 			for each row execute function dawdle()`)
 	must(t, err)
 	var lost []uuid.UUID
@@ -217,7 +218,7 @@ func TestAcquireGivenUpDuringCommit(t *testing.T) {
 		lost = append(lost, id)
 		giveUpDuringCommit(t, ctx, one, id, admin)
 	}
-	_, err = admin.Exec(t.Context(), `drop trigger dawdle on upload_locks`)
+	_, err = admin.Exec(t.Context(), `drop trigger dawdle on upload_leases`)
 	must(t, err)
 	must(t, one.acquire(t, ctx, lost[0], func() {}).Release(ctx))
 	must(t, two.acquire(t, ctx, lost[1], func() {}).Release(ctx))
@@ -240,8 +241,8 @@ func giveUpDuringCommit(t *testing.T, ctx context.Context, r *replica, id uuid.U
 	eventually(t, patience, "a commit under way", exists(`select from pg_stat_activity
 		where datname = current_database() and wait_event = 'PgSleep'`))
 	cancel()
-	wantErr(t, await(t, "end of the wait", ended), storage.ErrLeaseHeld)
-	eventually(t, patience, "a lease that nobody holds", exists(`select from upload_locks where upload_id = $1`, id))
+	wantErr(t, await(t, "end of the wait", ended), lease.ErrHeld)
+	eventually(t, patience, "a lease that nobody holds", exists(`select from upload_leases where upload_id = $1`, id))
 }
 
 // Postgres crashes before the WAL of a lease has left its memory, and with it forgets the row and the number
@@ -267,20 +268,20 @@ func TestFenceOfAForgottenLease(t *testing.T) {
 	must(t, cluster.Restart(t.Context()))
 	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil })
 	var rows int
-	must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_locks`).Scan(&rows))
+	must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&rows))
 	if rows != 0 {
 		t.Fatal("Postgres has not forgotten the lease")
 	}
 
-	lease := persistently(t, ctx, two, id)
-	if lease.Fence() <= forgotten.Fence() {
-		t.Errorf("fence %d came after %d", lease.Fence(), forgotten.Fence())
+	mine := persistently(t, ctx, two, id)
+	if mine.Fence() <= forgotten.Fence() {
+		t.Errorf("fence %d came after %d", mine.Fence(), forgotten.Fence())
 	}
 	to := storage.Progress{To: 10, TailSize: 10}
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, id, forgotten.Fence(), to)
 	}), storage.ErrFenced)
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, lease.Fence(), to) })
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
 }
 
 // A heartbeat is on its way through Postgres while its holder's time runs out: nobody takes over until it is
@@ -292,25 +293,25 @@ func TestTakeOverWaitsForAHeartbeat(t *testing.T) {
 	id := d.create(t, ctx, 1)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	asked := make(flag, 1)
-	lease := one.acquire(t, ctx, id, asked.raise)
+	mine := one.acquire(t, ctx, id, asked.raise)
 	expire(t, d, one)
 	beat, err := d.Admin(t).Begin(t.Context())
 	must(t, err)
-	_, err = beat.Exec(t.Context(), `update lock_holders set expires_at = now() + interval '1 minute' where replica = $1`, one.name)
+	_, err = beat.Exec(t.Context(), `update lease_holders set expires_at = now() + interval '1 minute' where replica = $1`, one.name)
 	must(t, err)
 	next := two.acquiring(t, ctx, id)
 	admin := d.Admin(t) // in its transaction the first would see the same activity for ever
 	eventually(t, patience, "the take-over waiting", func() bool {
 		var waiting bool
 		must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-			where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_locks%')`).Scan(&waiting))
+			where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_leases%')`).Scan(&waiting))
 		return waiting
 	})
 	must(t, beat.Commit(t.Context()))
 	await(t, "call of letGo", asked)
-	must(t, lease.Release(ctx))
-	if got := await(t, "lease", next); got.Fence() <= lease.Fence() {
-		t.Errorf("fence %d came after %d", got.Fence(), lease.Fence())
+	must(t, mine.Release(ctx))
+	if got := await(t, "lease", next); got.Fence() <= mine.Fence() {
+		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 	}
 }
 
@@ -335,8 +336,8 @@ func TestTakeOverFromAFrozenTransaction(t *testing.T) {
 	if err == nil {
 		t.Error("the frozen transaction was committed")
 	}
-	if c := d.content(t, ctx, id); c.Received != 0 {
-		t.Errorf("%d bytes of a transaction that was ended", c.Received)
+	if n := d.received(t, ctx, id); n != 0 {
+		t.Errorf("%d bytes of a transaction that was ended", n)
 	}
 }
 
@@ -357,7 +358,7 @@ func TestHeartbeatNeedsNoPool(t *testing.T) {
 	}
 	admin := d.Admin(t)
 	expiry := func() (at time.Time) {
-		must(t, admin.QueryRow(t.Context(), `select max(expires_at) from lock_holders where replica = $1`, r.name).Scan(&at))
+		must(t, admin.QueryRow(t.Context(), `select max(expires_at) from lease_holders where replica = $1`, r.name).Scan(&at))
 		return at
 	}
 	first := expiry()
@@ -384,13 +385,13 @@ func TestConnectionsDieSilently(t *testing.T) {
 	one := newReplicaOn(t, d, db, 8*time.Second)
 	two := newReplica(t, d, calmly)
 	asked := make(flag, 1)
-	lease := one.acquire(t, ctx, id, asked.raise)
+	mine := one.acquire(t, ctx, id, asked.raise)
 	gateway.forget()
 	next := two.acquiring(t, ctx, id)
 	await(t, "call of letGo", asked)
-	must(t, lease.Release(ctx))
-	if got := await(t, "lease", next); got.Fence() <= lease.Fence() {
-		t.Errorf("fence %d came after %d", got.Fence(), lease.Fence())
+	must(t, mine.Release(ctx))
+	if got := await(t, "lease", next); got.Fence() <= mine.Fence() {
+		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 	}
 	if n := one.metrics(t, "tramo_leases_lost_total")[0].GetCounter().GetValue(); n != 0 {
 		t.Errorf("%v leases were lost", n)

@@ -1,4 +1,4 @@
-package storage
+package lease
 
 import (
 	"context"
@@ -16,12 +16,12 @@ const workerPrefix = "tramo-"
 
 // Worker is the name under which this process works jobs. It stays the same for as long as the process lives, even if the
 // process loses its leases.
-func (ls *Leases) Worker() string { return workerPrefix + ls.process.String() }
+func (m *Manager) Worker() string { return workerPrefix + m.process.String() }
 
 // Enlisted waits until this process is known to be alive, or ctx is done.
-func (ls *Leases) Enlisted(ctx context.Context) error {
+func (m *Manager) Enlisted(ctx context.Context) error {
 	for {
-		me, changed := ls.self()
+		me, changed := m.self()
 		if me != uuid.Nil {
 			return nil
 		}
@@ -48,10 +48,10 @@ type OrphanedJob struct {
 //
 // It judges others only if this process has itself been heard for as long. When Postgres was away all were silent, and
 // each gets the time to be heard again.
-func (ls *Leases) PutBackLost(ctx context.Context, silence time.Duration) ([]OrphanedJob, error) {
-	rows, err := ls.db.pool.Query(ctx, `
+func (m *Manager) PutBackLost(ctx context.Context, silence time.Duration) ([]OrphanedJob, error) {
+	rows, err := m.db.Pool().Query(ctx, `
 		with judge as (
-			select from lock_holders
+			select from lease_holders
 			where process = $1 and expires_at > clock_timestamp() and since <= clock_timestamp() - $2::interval
 		), lost as (
 			select j.id, j.attempt >= j.max_attempts or j.metadata ? 'cancel_attempted_at' as dead
@@ -60,7 +60,7 @@ func (ls *Leases) PutBackLost(ctx context.Context, silence time.Duration) ([]Orp
 				and j.attempted_at <= clock_timestamp() - $2::interval
 				and j.attempted_by[cardinality(j.attempted_by)] like $3 || '%'
 				and not exists (
-					select from lock_holders h
+					select from lease_holders h
 					where $3 || h.process::text = j.attempted_by[cardinality(j.attempted_by)]
 						and h.expires_at > clock_timestamp() - $2::interval)
 			for update of j skip locked -- an attempt that just then ends its job lives
@@ -71,7 +71,7 @@ func (ls *Leases) PutBackLost(ctx context.Context, silence time.Duration) ([]Orp
 			scheduled_at = case when dead then j.scheduled_at else now() end,
 			errors = array_append(j.errors, jsonb_build_object('at', now(), 'attempt', j.attempt, 'error', 'worker lost', 'trace', ''))
 		from lost where j.id = lost.id
-		returning j.id, j.kind, j.args, j.metadata, j.attempt, lost.dead`, ls.process, silence, workerPrefix)
+		returning j.id, j.kind, j.args, j.metadata, j.attempt, lost.dead`, m.process, silence, workerPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("look for lost jobs: %w", err)
 	}
@@ -80,17 +80,4 @@ func (ls *Leases) PutBackLost(ctx context.Context, silence time.Duration) ([]Orp
 		return nil, fmt.Errorf("look for lost jobs: %w", err)
 	}
 	return lost, nil
-}
-
-// Overtaken reports whether a job's attempt is no longer the one that counts while the job has not ended: another runs
-// now, or will.
-func (db *DB) Overtaken(ctx context.Context, job int64, attempt int) (yes bool, err error) {
-	err = db.pool.QueryRow(ctx, `
-		select exists (
-			select from river_job where id = $1 and finalized_at is null and not (state = 'running' and attempt = $2))`,
-		job, attempt).Scan(&yes)
-	if err != nil {
-		return false, fmt.Errorf("look whether job %d is still ours: %w", job, err)
-	}
-	return yes, nil
 }

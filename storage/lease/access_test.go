@@ -1,4 +1,4 @@
-package storage_test
+package lease_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -40,11 +41,11 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 		}), storage.ErrNotFound},
 	}
 	asked := make(flag, 1)
-	lease := here.acquire(t, ctx, id, asked.raise)
+	mine := here.acquire(t, ctx, id, asked.raise)
 	for name, c := range refused {
 		for where, r := range map[string]*replica{"the holder's": here, "another": there} {
 			for what, upload := range map[string]uuid.UUID{"held": id, "free": free} {
-				for how, take := range map[string]func(context.Context, uuid.UUID, func()) (*storage.Lease, error){
+				for how, take := range map[string]func(context.Context, uuid.UUID, func()) (*lease.Lease, error){
 					"acquires": r.Acquire, "tries": r.Try,
 				} {
 					limited, cancel := context.WithTimeout(c.ctx, patience)
@@ -74,10 +75,10 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 	marta := as(func(id *tenant.Identity) { id.User, id.Role = "marta", tenant.Constructora })
 	next := there.acquiring(t, marta, id)
 	await(t, "the manager's request", asked)
-	must(t, lease.Release(t.Context()))
+	must(t, mine.Release(t.Context()))
 	taken := await(t, "the manager's lease", next)
-	if taken.Fence() <= lease.Fence() {
-		t.Errorf("fence %d after %d", taken.Fence(), lease.Fence())
+	if taken.Fence() <= mine.Fence() {
+		t.Errorf("fence %d after %d", taken.Fence(), mine.Fence())
 	}
 	must(t, taken.Release(t.Context()))
 }

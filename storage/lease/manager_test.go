@@ -1,4 +1,4 @@
-package storage_test
+package lease_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // calmly is a time to live that no test outlives, so that no lease is lost to a busy machine.
@@ -21,7 +22,7 @@ const calmly = time.Minute
 
 // A replica is a process that takes leases: its own pool, its own heartbeat.
 type replica struct {
-	*storage.Leases
+	*lease.Manager
 	db   *storage.DB
 	name string
 	die  func() // stops the heartbeat and gives nothing back
@@ -35,7 +36,7 @@ func newReplica(t *testing.T, d *database, ttl time.Duration) *replica {
 func newReplicaOn(t *testing.T, d *database, db *storage.DB, ttl time.Duration) *replica {
 	t.Helper()
 	r := &replica{db: db, name: uuid.NewString()}
-	r.Leases = storage.NewLeases(db, r.name, ttl, logTo(t))
+	r.Manager = lease.NewManager(db, r.name, ttl, logTo(t))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -50,7 +51,7 @@ func newReplicaOn(t *testing.T, d *database, db *storage.DB, ttl time.Duration) 
 	admin := d.Admin(t)
 	eventually(t, patience, "enlisted", func() bool { // and listening, which is the same transaction
 		var ready bool
-		must(t, admin.QueryRow(t.Context(), `select exists (select from lock_holders where replica = $1)`, r.name).Scan(&ready))
+		must(t, admin.QueryRow(t.Context(), `select exists (select from lease_holders where replica = $1)`, r.name).Scan(&ready))
 		return ready
 	})
 	return r
@@ -81,27 +82,27 @@ func (r *replica) metrics(t *testing.T, name string) []*dto.Metric {
 	return nil
 }
 
-func (r *replica) acquire(t *testing.T, ctx context.Context, id uuid.UUID, letGo func()) *storage.Lease {
+func (r *replica) acquire(t *testing.T, ctx context.Context, id uuid.UUID, letGo func()) *lease.Lease {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	lease, err := r.Acquire(ctx, id, letGo)
+	mine, err := r.Acquire(ctx, id, letGo)
 	must(t, err)
-	return lease
+	return mine
 }
 
 // acquiring begins to acquire and returns where the lease will arrive.
-func (r *replica) acquiring(t *testing.T, ctx context.Context, id uuid.UUID) <-chan *storage.Lease {
+func (r *replica) acquiring(t *testing.T, ctx context.Context, id uuid.UUID) <-chan *lease.Lease {
 	t.Helper()
-	got := make(chan *storage.Lease, 1)
+	got := make(chan *lease.Lease, 1)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	t.Cleanup(cancel)
 	go func() {
-		lease, err := r.Acquire(ctx, id, func() {})
+		mine, err := r.Acquire(ctx, id, func() {})
 		if err != nil {
 			t.Errorf("%s: %v", r.name, err)
 		}
-		got <- lease
+		got <- mine
 	}()
 	return got
 }
@@ -133,18 +134,18 @@ func TestLeaseExcludes(t *testing.T) {
 			g.Go(func() error {
 				for range 5 {
 					asked := make(flag, 1)
-					lease, err := r.Acquire(ctx, id, asked.raise)
+					mine, err := r.Acquire(ctx, id, asked.raise)
 					if err != nil {
 						return err
 					}
 					if n := inside.Add(1); n != 1 {
 						t.Errorf("%d hold the lease", n)
 					}
-					if before := last.Swap(lease.Fence()); before >= lease.Fence() {
-						t.Errorf("fence %d came after %d", lease.Fence(), before)
+					if before := last.Swap(mine.Fence()); before >= mine.Fence() {
+						t.Errorf("fence %d came after %d", mine.Fence(), before)
 					}
 					inside.Add(-1)
-					if err := lease.Release(ctx); err != nil {
+					if err := mine.Release(ctx); err != nil {
 						return err
 					}
 				}
@@ -167,7 +168,7 @@ func TestFenceIsDrawnUnderTheLock(t *testing.T) {
 	// The row is there, in a transaction that will roll back.
 	tx, err := admin.Begin(t.Context())
 	must(t, err)
-	_, err = tx.Exec(t.Context(), `insert into upload_locks select tenant_id, id, (select id from lock_holders limit 1), 0 from uploads`)
+	_, err = tx.Exec(t.Context(), `insert into upload_leases select tenant_id, id, (select id from lease_holders limit 1), 0 from uploads`)
 	must(t, err)
 	early := one.acquiring(t, ctx, id)
 	watcher := d.Admin(t)
@@ -179,10 +180,10 @@ func TestFenceIsDrawnUnderTheLock(t *testing.T) {
 	})
 	// Meanwhile other uploads' leases are handed out.
 	other := d.create(t, ctx, 1)
-	lease := two.acquire(t, ctx, other, func() {})
+	mine := two.acquire(t, ctx, other, func() {})
 	must(t, tx.Rollback(t.Context()))
-	if got := await(t, "lease", early); got.Fence() <= lease.Fence() {
-		t.Errorf("fence %d came after %d", got.Fence(), lease.Fence())
+	if got := await(t, "lease", early); got.Fence() <= mine.Fence() {
+		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 	}
 }
 
@@ -204,9 +205,9 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 				for range 40 {
 					which := mine.IntN(len(ids))
 					short, cancel := context.WithTimeout(ctx, time.Duration(mine.IntN(15_000))*time.Microsecond)
-					lease, err := r.Acquire(short, ids[which], func() {})
+					mine, err := r.Acquire(short, ids[which], func() {})
 					cancel()
-					if errors.Is(err, storage.ErrLeaseHeld) {
+					if errors.Is(err, lease.ErrHeld) {
 						continue
 					}
 					if err != nil {
@@ -216,7 +217,7 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 						t.Errorf("%d hold the lease", n)
 					}
 					inside[which].Add(-1)
-					if err := lease.Release(ctx); err != nil {
+					if err := mine.Release(ctx); err != nil {
 						return err
 					}
 				}
@@ -231,7 +232,7 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 		}
 	}
 	var left int
-	must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_locks`).Scan(&left))
+	must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&left))
 	if left != 0 {
 		t.Errorf("%d rows are left", left)
 	}
@@ -250,13 +251,13 @@ func TestLeaseHandsOver(t *testing.T) {
 			for range times {
 				id := d.create(t, ctx, 1)
 				asked := make(flag, 1)
-				lease := one.acquire(t, ctx, id, asked.raise)
+				mine := one.acquire(t, ctx, id, asked.raise)
 				next := other.acquiring(t, ctx, id)
 				await(t, "call of letGo", asked)
-				must(t, lease.Release(ctx))
+				must(t, mine.Release(ctx))
 				got := await(t, "lease", next)
-				if got.Fence() <= lease.Fence() {
-					t.Errorf("fence %d came after %d", got.Fence(), lease.Fence())
+				if got.Fence() <= mine.Fence() {
+					t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 				}
 				must(t, got.Release(ctx))
 			}
@@ -277,14 +278,14 @@ func TestEveryWaiterIsTold(t *testing.T) {
 	for range times {
 		id := d.create(t, ctx, 1)
 		asked := make(chan struct{}, 2)
-		lease := one.acquire(t, ctx, id, func() { asked <- struct{}{} })
+		mine := one.acquire(t, ctx, id, func() { asked <- struct{}{} })
 		var both errgroup.Group
 		for _, r := range []*replica{two, three} {
 			next := r.acquiring(t, ctx, id)
 			await(t, "call of letGo", asked)
 			both.Go(func() error { return (<-next).Release(ctx) })
 		}
-		must(t, lease.Release(ctx))
+		must(t, mine.Release(ctx))
 		must(t, both.Wait())
 	}
 	if n := two.woken(t, "notified") + three.woken(t, "notified"); n < 2*times*3/4 {
@@ -304,7 +305,7 @@ func TestLeaseIsHeld(t *testing.T) {
 			short, cancel := context.WithTimeout(ctx, wait)
 			_, err := r.Acquire(short, id, func() {})
 			cancel()
-			if !errors.Is(err, storage.ErrLeaseHeld) {
+			if !errors.Is(err, lease.ErrHeld) {
 				t.Errorf("%s, %s: %v", name, wait, err)
 			}
 		}
@@ -332,7 +333,7 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 		}
 	}
 	ask()
-	lease := one.acquire(t, ctx, id, disturbed.raise)
+	mine := one.acquire(t, ctx, id, disturbed.raise)
 	ask()
 	// What was sent before is heard before: an honest wish shows that the channel has been emptied.
 	probe := d.create(t, ctx, 1)
@@ -347,7 +348,7 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 	}
 	must(t, held.Release(ctx))
 	must(t, await(t, "lease", next).Release(ctx))
-	must(t, lease.Release(ctx))
+	must(t, mine.Release(ctx))
 }
 
 // A process that ends in order gives its leases up, and says so: nobody waits for the time to live.
@@ -356,20 +357,20 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
-	held := make(map[*storage.Lease]<-chan *storage.Lease)
+	held := make(map[*lease.Lease]<-chan *lease.Lease)
 	for range 5 {
 		id := d.create(t, ctx, 1)
 		asked := make(flag, 1)
-		lease := one.acquire(t, ctx, id, asked.raise)
-		held[lease] = two.acquiring(t, ctx, id)
+		mine := one.acquire(t, ctx, id, asked.raise)
+		held[mine] = two.acquiring(t, ctx, id)
 		await(t, "call of letGo", asked)
 	}
 	one.die()
 	must(t, one.Close(ctx))
 	must(t, one.Close(ctx))
-	for lease, next := range held {
-		if got := await(t, "lease", next); got.Fence() <= lease.Fence() {
-			t.Errorf("fence %d came after %d", got.Fence(), lease.Fence())
+	for mine, next := range held {
+		if got := await(t, "lease", next); got.Fence() <= mine.Fence() {
+			t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 		}
 	}
 	if n := two.woken(t, "notified"); n == 0 {
@@ -378,7 +379,7 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	_, err := one.Acquire(short, d.create(t, ctx, 1), func() {})
-	wantErr(t, err, storage.ErrLeaseHeld)
+	wantErr(t, err, lease.ErrHeld)
 }
 
 // Whoever tries does not get what somebody living holds, in another process or its own, and the holder hears nothing: not of
@@ -393,26 +394,26 @@ func TestTryLeavesTheHolderInPeace(t *testing.T) {
 	holder.acquire(t, ctx, held, asked.raise)
 	for _, r := range []*replica{other, holder} {
 		_, err := r.Try(ctx, held, func() {})
-		wantErr(t, err, storage.ErrLeaseHeld)
+		wantErr(t, err, lease.ErrHeld)
 	}
 	var waiters int
-	must(t, d.Admin(t).QueryRow(ctx, `select count(waiter) from upload_locks`).Scan(&waiters))
+	must(t, d.Admin(t).QueryRow(ctx, `select count(waiter) from upload_leases`).Scan(&waiters))
 	if waiters != 0 || len(asked) != 0 {
 		t.Errorf("the holder was asked: %d waiters in the rows", waiters)
 	}
-	lease, err := other.Try(ctx, free, func() {})
+	mine, err := other.Try(ctx, free, func() {})
 	must(t, err)
-	must(t, lease.Release(ctx))
+	must(t, mine.Release(ctx))
 
 	died := newReplica(t, d, calmly)
 	before := died.acquire(t, ctx, dead, func() {})
 	died.die()
-	_, err = d.Admin(t).Exec(ctx, `update lock_holders set expires_at = now() where replica = $1`, died.name)
+	_, err = d.Admin(t).Exec(ctx, `update lease_holders set expires_at = now() where replica = $1`, died.name)
 	must(t, err)
-	lease, err = other.Try(ctx, dead, func() {})
+	mine, err = other.Try(ctx, dead, func() {})
 	must(t, err)
-	if lease.Fence() <= before.Fence() {
-		t.Errorf("fence %d is not above that of the dead, %d", lease.Fence(), before.Fence())
+	if mine.Fence() <= before.Fence() {
+		t.Errorf("fence %d is not above that of the dead, %d", mine.Fence(), before.Fence())
 	}
 	_, err = other.Try(as(ctx, uuid.New()), free, func() {})
 	wantErr(t, err, storage.ErrNotFound)
@@ -424,17 +425,17 @@ func TestTryWaitsToBecomeAHolder(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 1)
-	ls := storage.NewLeases(d.API, "late", calmly, logTo(t))
+	ls := lease.NewManager(d.API, "late", calmly, logTo(t))
 	given, cancel := context.WithCancel(ctx)
 	cancel()
 	_, err := ls.Try(given, id, func() {})
-	wantErr(t, err, storage.ErrLeaseHeld)
+	wantErr(t, err, lease.ErrHeld)
 	must(t, ls.During(ctx, func(ctx context.Context) error {
 		_, err := ls.Try(ctx, id, func() {})
 		return err
 	}))
 	var holders int
-	must(t, d.Admin(t).QueryRow(ctx, `select count(*) from lock_holders`).Scan(&holders))
+	must(t, d.Admin(t).QueryRow(ctx, `select count(*) from lease_holders`).Scan(&holders))
 	if holders != 0 {
 		t.Errorf("%d holders are left", holders)
 	}

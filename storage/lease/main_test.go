@@ -1,0 +1,150 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/tenant"
+)
+
+var shared *storagetest.Cluster
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if shared, err = storagetest.Start(ctx); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, shared.Stop()) }()
+	return m.Run(), nil
+}
+
+// A database is a test's own, with what these tests do in it again and again.
+type database struct {
+	*storagetest.Database
+}
+
+func newDatabase(t *testing.T) *database {
+	t.Helper()
+	return &database{shared.NewDatabase(t)}
+}
+
+func as(ctx context.Context, id uuid.UUID) context.Context {
+	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "ana", Role: tenant.Empleado})
+}
+
+func tenantOf(t *testing.T, ctx context.Context) uuid.UUID {
+	t.Helper()
+	id, err := tenant.From(ctx)
+	must(t, err)
+	return id.Tenant
+}
+
+// create makes an upload for the tenant in ctx.
+func (d *database) create(t *testing.T, ctx context.Context, size int64) uuid.UUID {
+	t.Helper()
+	n := storage.NewUpload{
+		ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: size,
+	}
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+	return n.ID
+}
+
+// received returns the upload's offset.
+func (d *database) received(t *testing.T, ctx context.Context, id uuid.UUID) (offset int64) {
+	t.Helper()
+	d.must(t, ctx, func(tx storage.Tx) error {
+		u, err := tx.Upload(ctx, id)
+		offset = u.Received
+		return err
+	})
+	return offset
+}
+
+// must runs fn in the tenant of ctx.
+func (d *database) must(t *testing.T, ctx context.Context, fn func(storage.Tx) error) {
+	t.Helper()
+	must(t, d.API.InTenant(ctx, fn))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantErr(t *testing.T, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("got error %v, want %v", got, want)
+	}
+}
+
+// eventually waits until ok, which it asks again and again.
+func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(within)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("after %s still not: %s", within, what)
+		}
+	}
+}
+
+// patience is how long a test waits for what should be a matter of moments, on a busy machine.
+const patience = 20 * time.Second
+
+// await waits for an event.
+func await[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("no %s within %s", what, patience)
+	}
+	panic("unreachable")
+}
+
+// randomly returns a source of randomness. A failing test prints its seed; TRAMO_TEST_SEED replays it.
+func randomly(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		must(t, err)
+	}
+	t.Logf("TRAMO_TEST_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+func logTo(t *testing.T) *slog.Logger {
+	t.Helper()
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
