@@ -26,7 +26,7 @@ func newBare(t *testing.T, change func(*Server)) *Server {
 	if change != nil {
 		change(s)
 	}
-	s.echo.HTTPErrorHandler = problem.Handler(s.denied)
+	s.echo.HTTPErrorHandler = problem.Handler(s.auth.AuditDenial)
 	s.echo.Use(s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound)
 	return s
 }

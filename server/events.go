@@ -43,7 +43,7 @@ func (s *Server) routeEvents(e *echo.Echo, api *echo.Group) {
 
 // authenticateListener takes a ticket in place of a token: a browser's EventSource and WebSocket send no header.
 func (s *Server) authenticateListener(next echo.HandlerFunc) echo.HandlerFunc {
-	byToken := s.authenticate(next)
+	byToken := s.auth.Authenticate(next)
 	return func(c echo.Context) error {
 		query := c.QueryParams()
 		if query.Has("token") || query.Has("access_token") {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -252,7 +253,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 	s := newSite(t)
 	s.live(t, nil)
 	// Tokens are taken for half a minute longer than they say.
-	token, err := server.AuthConfig{Secret: secret}.Sign(s.user.who, -27*time.Second, time.Now())
+	token, err := auth.Config{Secret: secret}.Sign(s.user.who, -27*time.Second, time.Now())
 	must(t, err)
 	soon := s.user
 	soon.token = token

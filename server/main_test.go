@@ -30,6 +30,7 @@ import (
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
@@ -67,6 +68,9 @@ func run(m *testing.M) (code int, err error) {
 	}
 	return m.Run(), nil
 }
+
+// secret signs the tests' tokens.
+const secret = "0123456789abcdef0123456789abcdef"
 
 const (
 	mib     = 1 << 20
@@ -107,7 +111,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	t.Cleanup(func() { must(t, store.Close()) })
 	types, err := mediatype.ParsePolicy("image/*,application/pdf,text/plain")
 	must(t, err)
-	verifier, err := server.NewVerifier(context.WithoutCancel(t.Context()), server.AuthConfig{Secret: secret}, log)
+	verifier, err := auth.NewVerifier(context.WithoutCancel(t.Context()), auth.Config{Secret: secret}, log)
 	must(t, err)
 	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test", Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
 	must(t, err)
@@ -163,7 +167,7 @@ func (s *site) newTenant(t testing.TB) user {
 
 func (s *site) as(t testing.TB, who tenant.Identity) user {
 	t.Helper()
-	token, err := server.AuthConfig{Secret: secret}.Sign(who, time.Hour, time.Now())
+	token, err := auth.Config{Secret: secret}.Sign(who, time.Hour, time.Now())
 	must(t, err)
 	return user{t: t, who: who, token: token, uploads: s.url + server.UploadsPath}
 }

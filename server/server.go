@@ -20,6 +20,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
@@ -80,7 +81,7 @@ type Parts struct {
 	Webhooks    *webhook.Endpoints
 	Erasures    *hooks.Erasures
 	DeadLetters *hooks.DeadLetters
-	Verifier    *Verifier
+	Verifier    *auth.Verifier
 	Metrics     *Metrics
 	Limits      *Limits // nil for none
 	Tracers     trace.TracerProvider
@@ -94,7 +95,7 @@ type Server struct {
 	Parts
 	echo    *echo.Echo
 	handler http.Handler // echo, traced
-	denials denials
+	auth    *auth.Authenticator
 	slots   Slots
 	maxima  sync.Map // of uploads at a time, by tenant
 	hub     *hub
@@ -104,6 +105,7 @@ type Server struct {
 // New wires the routes.
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
+	s.auth = &auth.Authenticator{Verifier: p.Verifier, DB: p.DB, Log: p.Log}
 	s.handler = s.traced(s.crossOrigin(s.echo))
 	s.reader = &resource.Reader{DB: p.DB, Store: p.Store, Bucket: p.Bucket, Log: p.Log}
 	s.hub = newHub(c.Events, p, s.reader)
@@ -113,11 +115,11 @@ func New(c Config, p Parts) (*Server, error) {
 	}
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
-	e.HTTPErrorHandler = problem.Handler(s.denied)
+	e.HTTPErrorHandler = problem.Handler(s.auth.AuditDenial)
 	e.IPExtractor = s.TrustedProxies.extractor()
 	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, s.limitAddress)
 
-	api := e.Group("/api", s.authenticate, s.limitUser)
+	api := e.Group("/api", s.auth.Authenticate, s.limitUser)
 	s.routeUploads(api)
 	s.routeWebhooks(api)
 	s.routeContent(api)
@@ -130,7 +132,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.routeEvents(e, api)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
-			nameProtocol, s.authenticate, s.limitUser, s.takeSlot)
+			nameProtocol, s.auth.Authenticate, s.limitUser, s.takeSlot)
 		e.OPTIONS(path, tusOptions)
 	}
 	api.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/tenant"
 )
@@ -39,7 +41,7 @@ func TestGetTenant(t *testing.T) {
 			t.Errorf("%s: the limits are %s", role, limits)
 		}
 	}
-	stranger := s.as(t, tenant.Identity{Tenant: crew.Tenant, User: "luz", Role: tenant.Constructora})
+	stranger := s.as(t, tenant.Identity{Tenant: uuid.New(), User: "luz", Role: tenant.Constructora})
 	stranger.do("GET", s.url+"/api/tenant", nil).want(t, 404, "not-found")
 }
 

@@ -60,7 +60,7 @@ func (s *Server) serveTus(tusd http.Handler) echo.HandlerFunc {
 		r := c.Request()
 		w := &tusWriter{
 			ResponseWriter: c.Response().Writer, request: r, most: s.Admission.Policy.MaxSize,
-			told: func(p problem.Problem) { s.denied(c, p) },
+			told: func(p problem.Problem) { s.auth.AuditDenial(c, p) },
 		}
 		ctx, err := checkTusRequest(r)
 		if err == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/processing/webhook"
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -48,7 +49,7 @@ type configs struct {
 	database storage.Config
 	bucket   object.BucketConfig
 	store    object.Config
-	auth     server.AuthConfig
+	auth     auth.Config
 	server   server.Config
 	policy   hooks.Policy
 	receipts hooks.ReceiptConfig
@@ -130,7 +131,7 @@ func (c *serveCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Bucket,
 	registry *prometheus.Registry, leases *lease.Manager,
 ) (server.Parts, error) {
-	verifier, err := server.NewVerifier(ctx, k.auth, k.log)
+	verifier, err := auth.NewVerifier(ctx, k.auth, k.log)
 	if err != nil {
 		return server.Parts{}, err
 	}

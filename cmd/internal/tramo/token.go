@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/tramo/tramo/cmd/internal/cli"
-	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -20,8 +20,8 @@ type tokenSettings struct {
 	JWTAudience string `name:"jwt-audience" env:"TRAMO_JWT_AUDIENCE" placeholder:"AUDIENCE" help:"What tokens must name among their audience, aud. Default: whatever they name."`
 }
 
-func (s tokenSettings) tokenConfig() server.AuthConfig {
-	return server.AuthConfig{Secret: s.JWTSecret, Issuer: s.JWTIssuer, Audience: s.JWTAudience}
+func (s tokenSettings) tokenConfig() auth.Config {
+	return auth.Config{Secret: s.JWTSecret, Issuer: s.JWTIssuer, Audience: s.JWTAudience}
 }
 
 type tokenCommand struct {

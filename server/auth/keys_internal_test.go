@@ -1,4 +1,4 @@
-package server
+package auth
 
 import (
 	"context"
@@ -97,7 +97,7 @@ func provided(t *testing.T, test func(t *testing.T, i *issuer, v *Verifier)) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newIssuer(t)
 		i.rotate("first")
-		v, err := NewVerifier(t.Context(), AuthConfig{Secret: strings.Repeat("s", MinSecret)}, slog.New(slog.DiscardHandler))
+		v, err := NewVerifier(t.Context(), Config{Secret: strings.Repeat("s", MinSecret)}, slog.New(slog.DiscardHandler))
 		must(t, err)
 		v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"EdDSA"}), jwt.WithExpirationRequired())
 		v.keys = followKeys(t.Context(), "http://id.example.com/keys", i.client(), slog.New(slog.DiscardHandler))

@@ -1,4 +1,4 @@
-package server_test
+package auth_test
 
 import (
 	"crypto/rand"
@@ -15,7 +15,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -27,9 +27,9 @@ var (
 	crew     = tenant.Identity{Tenant: tenantID, User: "ana", Role: tenant.Empleado}
 )
 
-func verifier(t testing.TB, c server.AuthConfig) *server.Verifier {
+func verifier(t testing.TB, c auth.Config) *auth.Verifier {
 	t.Helper()
-	v, err := server.NewVerifier(t.Context(), c, slog.New(slog.NewTextHandler(output(t), nil)))
+	v, err := auth.NewVerifier(t.Context(), c, slog.New(slog.DiscardHandler))
 	must(t, err)
 	return v
 }
@@ -38,7 +38,7 @@ func TestSignedTokensVerify(t *testing.T) {
 	t.Parallel()
 	narrow := crew
 	narrow.Projects = []string{"torre-norte", "Puente_2"}
-	for _, c := range []server.AuthConfig{
+	for _, c := range []auth.Config{
 		{Secret: secret}, {Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"},
 	} {
 		for _, id := range []tenant.Identity{crew, narrow} {
@@ -100,7 +100,7 @@ func signText(t testing.TB, header, payload string) string {
 
 func TestTokensThatAreRefused(t *testing.T) {
 	t.Parallel()
-	v := verifier(t, server.AuthConfig{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"})
+	v := verifier(t, auth.Config{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"})
 	rs, err := rsa.GenerateKey(rand.Reader, 2048)
 	must(t, err)
 	good := forge(t, claims())
@@ -191,17 +191,17 @@ func TestTokensThatAreRefused(t *testing.T) {
 // What is neither wrong nor ours to judge passes.
 func TestTokensThatAreGood(t *testing.T) {
 	t.Parallel()
-	strict := server.AuthConfig{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"}
+	strict := auth.Config{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"}
 	for name, c := range map[string]struct {
-		config server.AuthConfig
+		config auth.Config
 		claims jwt.MapClaims
 	}{
 		"expired within the skew":     {strict, claims("exp", in(-20*time.Second))},
 		"not yet, within the skew":    {strict, claims("nbf", in(20*time.Second))},
 		"issued within the skew":      {strict, claims("iat", in(20*time.Second))},
 		"one audience":                {strict, claims("aud", "tramo")},
-		"issuer and audience any":     {server.AuthConfig{Secret: secret}, claims("iss", "whoever", "aud", "whatever")},
-		"neither issuer nor audience": {server.AuthConfig{Secret: secret}, claims("iss", nil, "aud", nil)},
+		"issuer and audience any":     {auth.Config{Secret: secret}, claims("iss", "whoever", "aud", "whatever")},
+		"neither issuer nor audience": {auth.Config{Secret: secret}, claims("iss", nil, "aud", nil)},
 		"claims of others":            {strict, claims("Tenant", uuid.NewString(), "ROLE", "admin", "Projects", []string{}, "name", "Ana")},
 	} {
 		got, err := verifier(t, c.config).Verify(t.Context(), forge(t, c.claims))
@@ -211,7 +211,7 @@ func TestTokensThatAreGood(t *testing.T) {
 	}
 	// RFC 7519, section 4: of a name that is there twice the last one counts, or the token is refused.
 	text := signText(t, `{"alg":"HS256"}`, fmt.Sprintf(`{"role":"admin","sub":"ana","tenant":%q,"exp":%d,"role":"empleado"}`, tenantID, in(time.Hour)))
-	if got, err := verifier(t, server.AuthConfig{Secret: secret}).Verify(t.Context(), text); err == nil && got.Role != tenant.Empleado {
+	if got, err := verifier(t, auth.Config{Secret: secret}).Verify(t.Context(), text); err == nil && got.Role != tenant.Empleado {
 		t.Errorf("of two roles %+v counts", got)
 	}
 }
@@ -219,7 +219,7 @@ func TestTokensThatAreGood(t *testing.T) {
 // Whatever is in a token that somebody signed for us, and whatever is not: nobody comes out of it who is nobody, or
 // who might break out of the statement that tells Postgres who asks.
 func FuzzVerify(f *testing.F) {
-	v := verifier(f, server.AuthConfig{Secret: secret})
+	v := verifier(f, auth.Config{Secret: secret})
 	for _, payload := range []string{
 		`{"sub":"ana","tenant":"01890a5d-ac96-774b-bcce-b302099a8057","role":"empleado","exp":9999999999}`,
 		`{"sub":"ana","tenant":"01890a5d-ac96-774b-bcce-b302099a8057","role":"admin","exp":9999999999,"projects":["a","b"]}`,
@@ -270,19 +270,19 @@ func checkIdentity(t *testing.T, header, payload string, id tenant.Identity) {
 	}
 }
 
-func TestAuthConfig(t *testing.T) {
+func TestConfig(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		config server.AuthConfig
+		config auth.Config
 		good   bool
 	}{
-		"neither":      {server.AuthConfig{}, false},
-		"both":         {server.AuthConfig{Secret: secret, JWKSURL: "https://id.example.com/keys"}, false},
-		"short secret": {server.AuthConfig{Secret: secret[1:]}, false},
-		"no URL":       {server.AuthConfig{JWKSURL: "keys"}, false},
-		"a file":       {server.AuthConfig{JWKSURL: "file://host/keys"}, false},
-		"secret":       {server.AuthConfig{Secret: secret}, true},
-		"JWKS":         {server.AuthConfig{JWKSURL: "https://id.example.com/keys"}, true},
+		"neither":      {auth.Config{}, false},
+		"both":         {auth.Config{Secret: secret, JWKSURL: "https://id.example.com/keys"}, false},
+		"short secret": {auth.Config{Secret: secret[1:]}, false},
+		"no URL":       {auth.Config{JWKSURL: "keys"}, false},
+		"a file":       {auth.Config{JWKSURL: "file://host/keys"}, false},
+		"secret":       {auth.Config{Secret: secret}, true},
+		"JWKS":         {auth.Config{JWKSURL: "https://id.example.com/keys"}, true},
 	} {
 		if err := c.config.Validate(); (err == nil) != c.good {
 			t.Errorf("%s: %v", name, err)
@@ -296,4 +296,11 @@ func TestAuthConfig(t *testing.T) {
 func sameIdentity(a, b tenant.Identity) bool {
 	a.Expires = b.Expires
 	return reflect.DeepEqual(a, b)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

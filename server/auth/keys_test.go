@@ -1,4 +1,4 @@
-package server_test
+package auth_test
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
-	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/auth"
 )
 
 // signers are an identity provider's private keys.
@@ -71,7 +71,7 @@ func jwk(t *testing.T, kid string, key crypto.PublicKey, more ...any) map[string
 }
 
 // publish serves a JWKS.
-func publish(t *testing.T, keys ...map[string]any) server.AuthConfig {
+func publish(t *testing.T, keys ...map[string]any) auth.Config {
 	t.Helper()
 	set, err := json.Marshal(map[string]any{"keys": keys})
 	must(t, err)
@@ -79,7 +79,7 @@ func publish(t *testing.T, keys ...map[string]any) server.AuthConfig {
 		_, _ = w.Write(set)
 	}))
 	t.Cleanup(published.Close)
-	return server.AuthConfig{JWKSURL: published.URL}
+	return auth.Config{JWKSURL: published.URL}
 }
 
 // Keys that a JWKS publishes verify tokens, each those of its own algorithm. A public key is not a secret: a token that

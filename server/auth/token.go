@@ -1,4 +1,6 @@
-package server
+// Package auth says who a request acts for: it verifies tokens with a secret or with an identity provider's keys, maps
+// roles, and lets an admin enter another tenant, which is audited. What an identity may do is decided elsewhere.
+package auth
 
 import (
 	"context"
@@ -13,9 +15,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -32,17 +32,21 @@ const MinSecret = 32
 // maxProjects is how many projects a token may name.
 const maxProjects = 256
 
-// AuthConfig says which tokens are good: those signed with Secret (HS256), or with a key that JWKSURL
+// Config says which tokens are good: those signed with Secret (HS256), or with a key that JWKSURL
 // publishes (RS256, ES256 or EdDSA). One of the two is needed.
-type AuthConfig struct {
+type Config struct {
 	Secret   string
 	JWKSURL  string
 	Issuer   string // that tokens must name as iss; "" lets any pass
 	Audience string // that tokens must name in aud; "" lets any pass
+	Roles    RoleMap
 }
 
 // Validate reports what is wrong with c.
-func (c AuthConfig) Validate() error {
+func (c Config) Validate() error {
+	if err := c.Roles.Validate(); err != nil {
+		return err
+	}
 	switch {
 	case c.Secret == "" && c.JWKSURL == "":
 		return errors.New("a secret or a JWKS URL is needed to verify tokens")
@@ -63,15 +67,16 @@ type Verifier struct {
 	parser *jwt.Parser
 	secret []byte
 	keys   *keyRing // nil where there is a secret
+	roles  RoleMap
 }
 
 // NewVerifier makes a verifier. A JWKS is followed until ctx is done. It need not be there yet: until it is, what needs
 // it fails, and [Verifier.Ready] says so.
-func NewVerifier(ctx context.Context, c AuthConfig, log *slog.Logger) (*Verifier, error) {
+func NewVerifier(ctx context.Context, c Config, log *slog.Logger) (*Verifier, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	v := &Verifier{secret: []byte(c.Secret)}
+	v := &Verifier{secret: []byte(c.Secret), roles: c.Roles}
 	// The algorithms are ours to choose, never the token's: a public key must not pass for a secret.
 	methods := []string{jwt.SigningMethodHS256.Name}
 	if c.JWKSURL != "" {
@@ -108,7 +113,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (tenant.Identity, e
 	if err != nil {
 		return tenant.Identity{}, err
 	}
-	return identityOf(c)
+	return v.identity(c)
 }
 
 // key returns what the token's signature is verified with.
@@ -126,14 +131,14 @@ func (v *Verifier) key(ctx context.Context, t *jwt.Token) (any, error) {
 	return v.keys.find(ctx, keyName{id, t.Method.Alg()})
 }
 
-// identityOf reads the claims of a token whose signature and times are good.
-func identityOf(c jwt.MapClaims) (tenant.Identity, error) {
+// identity reads the claims of a token whose signature and times are good.
+func (v *Verifier) identity(c jwt.MapClaims) (tenant.Identity, error) {
 	text := func(name string) string { s, _ := c[name].(string); return s }
 	id, err := uuid.Parse(text("tenant"))
 	if err != nil || id == uuid.Nil {
 		return tenant.Identity{}, errors.New("claim tenant is not a tenant's id")
 	}
-	role, err := tenant.ParseRole(text("role"))
+	role, err := v.roles.role(text("role"))
 	if err != nil {
 		return tenant.Identity{}, fmt.Errorf("claim role: %w", err)
 	}
@@ -175,9 +180,13 @@ func projectsOf(c jwt.MapClaims) ([]string, error) {
 }
 
 // Sign makes a token for id that is good for ttl and that c verifies, with the secret.
-func (c AuthConfig) Sign(id tenant.Identity, ttl time.Duration, now time.Time) (string, error) {
+func (c Config) Sign(id tenant.Identity, ttl time.Duration, now time.Time) (string, error) {
+	role, err := c.Roles.name(id.Role)
+	if err != nil {
+		return "", err
+	}
 	claims := jwt.MapClaims{
-		"sub": id.User, "tenant": id.Tenant.String(), "role": string(id.Role),
+		"sub": id.User, "tenant": id.Tenant.String(), "role": role,
 		"iat": now.Unix(), "exp": now.Add(ttl).Unix(),
 	}
 	if id.Projects != nil {
@@ -190,28 +199,4 @@ func (c AuthConfig) Sign(id tenant.Identity, ttl time.Duration, now time.Time) (
 		claims["aud"] = c.Audience
 	}
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(c.Secret))
-}
-
-// authenticate lets a request with a good token pass, acting for whom it names.
-func (s *Server) authenticate(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		r := c.Request()
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !strings.EqualFold(scheme, "Bearer") {
-			return problem.ErrUnauthorized
-		}
-		id, err := s.Verifier.Verify(r.Context(), strings.TrimSpace(token))
-		if errors.Is(err, problem.ErrKeysUnavailable) {
-			return err
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", problem.ErrUnauthorized, err)
-		}
-		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
-		if id, err = s.enter(c, id); err != nil {
-			return err
-		}
-		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
-		return next(c)
-	}
 }

@@ -1,8 +1,9 @@
-package server
+package auth
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -26,9 +27,42 @@ var errMayNotEnter = &hooks.Refusal{
 	Cause: hooks.ErrForbidden, Detail: "Only an operator of the installation can act in another company. Leave " + headerTenant + " out.",
 }
 
-// enter returns as whom a request acts: its user, or an admin in the tenant that the request names. Then that
+// An Authenticator finds out who a request acts for.
+type Authenticator struct {
+	Verifier *Verifier
+	DB       *storage.DB
+	Log      *slog.Logger
+	denials  denials
+}
+
+// Authenticate is middleware: a request with a good token passes, acting for whom the token names.
+func (a *Authenticator) Authenticate(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			return problem.ErrUnauthorized
+		}
+		id, err := a.Verifier.Verify(r.Context(), strings.TrimSpace(token))
+		if errors.Is(err, problem.ErrKeysUnavailable) {
+			return err
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", problem.ErrUnauthorized, err)
+		}
+		// Before the tenant is entered, so that a refusal to enter is logged and audited as this user's.
+		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
+		if id, err = a.enterTenant(c, id); err != nil {
+			return err
+		}
+		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
+		return next(c)
+	}
+}
+
+// enterTenant returns as whom a request acts: its user, or an admin in the tenant that the request names. Then that
 // tenant's audit log has it before anything else happens; what cannot be written there does not happen.
-func (s *Server) enter(c echo.Context, who tenant.Identity) (tenant.Identity, error) {
+func (a *Authenticator) enterTenant(c echo.Context, who tenant.Identity) (tenant.Identity, error) {
 	r := c.Request()
 	names := r.Header.Values(headerTenant)
 	switch {
@@ -44,14 +78,14 @@ func (s *Server) enter(c echo.Context, who tenant.Identity) (tenant.Identity, er
 	there := who
 	there.Tenant, there.Home = wanted, who.Tenant
 	ctx := tenant.With(r.Context(), there)
-	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
+	err = a.DB.InTenant(ctx, func(tx storage.Tx) error {
 		if _, err := tx.Account(ctx); err != nil {
 			return err
 		}
 		return tx.Audit(ctx, storage.Audit{Action: storage.AuditTenantEnter, Subject: subjectOf(c), Detail: routeOf(c)})
 	})
 	if errors.Is(err, storage.ErrNotFound) {
-		s.auditBestEffort(tenant.With(r.Context(), who), storage.Audit{
+		a.auditBestEffort(tenant.With(r.Context(), who), storage.Audit{
 			Action: storage.AuditTenantEnter, Subject: wanted.String(), Outcome: problem.Name(err), Detail: routeOf(c),
 		})
 	}
@@ -67,33 +101,38 @@ func subjectOf(c echo.Context) string {
 	return id.String()
 }
 
+// maxMethod bounds what an audit entry keeps of a method, in bytes: clients may invent methods.
+const maxMethod = 16
+
 func routeOf(c echo.Context) map[string]any {
-	return map[string]any{"method": knownMethod(c.Request().Method), "route": c.Path()}
+	method := c.Request().Method
+	method = method[:min(len(method), maxMethod)]
+	return map[string]any{"method": method, "route": c.Path()}
 }
 
-// denied notes in the audit log that a known user was told 403. It is no condition for the answer.
-func (s *Server) denied(c echo.Context, p problem.Problem) {
+// AuditDenial notes in the audit log that a known user was told 403. It is no condition for the answer.
+func (a *Authenticator) AuditDenial(c echo.Context, p problem.Problem) {
 	if p.Status != http.StatusForbidden || p.Name() == "final" { // which is the protocol's word for a state
 		return
 	}
 	ctx := c.Request().Context()
 	who, err := tenant.From(ctx)
-	if err != nil || !s.denials.admit(who, time.Now()) {
+	if err != nil || !a.denials.admit(who, time.Now()) {
 		return
 	}
-	s.auditBestEffort(ctx, storage.Audit{Action: storage.AuditRequestDeny, Subject: subjectOf(c), Outcome: p.Name(), Detail: routeOf(c)})
+	a.auditBestEffort(ctx, storage.Audit{Action: storage.AuditRequestDeny, Subject: subjectOf(c), Outcome: p.Name(), Detail: routeOf(c)})
 }
 
 // auditTime bounds how long an answer waits for an entry that it does not need.
 const auditTime = 2 * time.Second
 
 // auditBestEffort writes an entry even for a client that has gone.
-func (s *Server) auditBestEffort(ctx context.Context, a storage.Audit) {
+func (a *Authenticator) auditBestEffort(ctx context.Context, entry storage.Audit) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTime)
 	defer cancel()
-	err := s.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Audit(ctx, a) })
+	err := a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Audit(ctx, entry) })
 	if err != nil {
-		s.Log.WarnContext(ctx, "not in the audit log", slog.String("action", a.Action), slog.String("outcome", a.Outcome), slog.Any("err", err))
+		a.Log.WarnContext(ctx, "not in the audit log", slog.String("action", entry.Action), slog.String("outcome", entry.Outcome), slog.Any("err", err))
 	}
 }
 
