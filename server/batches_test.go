@@ -21,7 +21,7 @@ import (
 
 // batches is the address of the collection.
 func (u user) batches() string {
-	return strings.TrimSuffix(u.uploads, server.UploadsPath) + server.BatchesPath
+	return strings.TrimSuffix(u.uploads, server.UploadsPath) + "/api/batches"
 }
 
 // An obj is JSON as a client makes it.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -26,7 +25,7 @@ func TestListenersAreToldOfBatches(t *testing.T) {
 	for _, l := range []*listening{all, investor, elsewhere} {
 		l.ready()
 	}
-	a := s.user.do("POST", s.url+server.BatchesPath, strings.NewReader(
+	a := s.user.do("POST", s.url+"/api/batches", strings.NewReader(
 		`{"project":"torre","name":"lunes","uploads":[{"client_id":"a","name":"a","size":10},{"client_id":"b","name":"b","size":10}]}`),
 		"Content-Type", "application/json")
 	a.want(t, 201, "")
@@ -56,7 +55,7 @@ func TestListenersAreToldOfBatches(t *testing.T) {
 	if n, most := last(all, "completed", "lunes"), 2+int(time.Since(began)/time.Second); n > most {
 		t.Errorf("it was told %d times in %s", n, time.Since(began))
 	}
-	listed := s.user.do("GET", s.url+server.BatchesPath, nil)
+	listed := s.user.do("GET", s.url+"/api/batches", nil)
 	es := s.user.listen(s.url, query("batch", id.String())).ready()
 	var page struct{ Items []json.RawMessage }
 	must(t, json.Unmarshal(listed.body, &page))
@@ -70,7 +69,7 @@ func TestListenersAreToldOfBatches(t *testing.T) {
 	if n := last(investor, "completed", "lunes"); n != 1 {
 		t.Errorf("an investor was told %d times of a batch, once of which it was complete", n)
 	}
-	boss.do("PATCH", s.url+server.BatchesPath+"/"+id.String(), strings.NewReader(`{"name":"martes"}`), "Content-Type", "application/json").want(t, 200, "")
+	boss.do("PATCH", s.url+"/api/batches"+"/"+id.String(), strings.NewReader(`{"name":"martes"}`), "Content-Type", "application/json").want(t, 200, "")
 	last(all, "completed", "martes")
 	marker := bea.create(10, "Upload-Metadata", metadata("project", "other"))
 	if es := elsewhere.upload(idOf(marker), "pending"); len(es) != 1 {

@@ -134,3 +134,24 @@ func (l *Limits) take(ctx context.Context, p policy, key string, n int) (v verdi
 	l.decisions.WithLabelValues(p.name, outcome).Inc()
 	return v, true
 }
+
+// limitJSON is a rate limit. Its name is that of a policy in RateLimit-Policy.
+type limitJSON struct {
+	Name      string `json:"name"`
+	PerMinute int    `json:"per_minute"`
+	Burst     int    `json:"burst"`
+}
+
+// describe lists the limits that there are.
+func (l *Limits) describe() []limitJSON {
+	all := []limitJSON{}
+	if l == nil {
+		return all
+	}
+	for _, p := range []policy{l.ip, l.ipTransfers, l.user, l.uploads, l.transfers} {
+		if p.rate > 0 {
+			all = append(all, limitJSON{p.name, p.rate, p.burst})
+		}
+	}
+	return all
+}

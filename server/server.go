@@ -20,6 +20,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
@@ -119,27 +120,26 @@ func New(c Config, p Parts) (*Server, error) {
 	e.IPExtractor = s.TrustedProxies.extractor()
 	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, s.limitAddress)
 
-	api := e.Group("/api", s.auth.Authenticate, s.limitUser)
-	s.routeUploads(api)
-	s.routeWebhooks(api)
-	s.routeContent(api)
-	s.routeBatches(api)
-	s.routeErasure(api)
-	s.routeDeadLetters(api)
-	s.routeQuarantine(api)
-	s.routeAudit(api)
-	s.routeTenant(api)
-	s.routeEvents(e, api)
+	jsonAPI := &api.API{
+		DB: p.DB, Bucket: p.Bucket, Uploads: s.reader, Admission: p.Admission, Batches: p.Batches, Receipts: p.Receipts,
+		Webhooks: p.Webhooks, Erasures: p.Erasures, DeadLetters: p.DeadLetters, Quarantine: p.Quarantine, Log: p.Log,
+		Base: s.baseOf, LimitUploads: s.limitUploads, MaxUploads: c.TenantUploads, RateLimits: p.Limits.describe(),
+	}
+	group := e.Group("/api", s.auth.Authenticate, s.limitUser)
+	for _, r := range apiRoutes(jsonAPI) {
+		group.Add(r.method, r.path, r.handle, r.middleware...)
+	}
+	s.routeEvents(e, group)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
 			nameProtocol, s.auth.Authenticate, s.limitUser, s.takeSlot)
 		e.OPTIONS(path, tusOptions)
 	}
-	api.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware
+	group.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware
 	if err := s.routeDescription(e); err != nil {
 		return nil, err
 	}
-	e.Match([]string{http.MethodGet, http.MethodHead}, "/.well-known/jwks.json", s.getReceiptKeys)
+	e.Match([]string{http.MethodGet, http.MethodHead}, "/.well-known/jwks.json", jsonAPI.GetReceiptKeys)
 	return s, s.routePages()
 }
 

@@ -1,12 +1,9 @@
-package server
+package api
 
 import (
 	"net/http"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
-
-	"github.com/tramo/tramo/server/problem"
 )
 
 // The receipt's payload is a JWT Claims Set, so its media type is that of a JWT (RFC 7519, section 10.3.1)
@@ -16,13 +13,13 @@ const (
 	keySetType  = "application/jwk-set+json" // RFC 7517, section 8.5.2
 )
 
-// getReceipt tells the sender of a complete upload, signed, that the original may go.
-func (s *Server) getReceipt(c echo.Context) error {
-	id, err := uuid.Parse(c.Param("id"))
+// GetReceipt answers the sender of a complete upload with the signed statement that the original may be deleted.
+func (a *API) GetReceipt(c echo.Context) error {
+	id, err := pathID(c, "id")
 	if err != nil {
-		return problem.ErrNotFound
+		return err
 	}
-	receipt, err := s.Receipts.Issue(c.Request().Context(), id)
+	receipt, err := a.Receipts.Issue(c.Request().Context(), id)
 	if err != nil {
 		return err
 	}
@@ -30,8 +27,8 @@ func (s *Server) getReceipt(c echo.Context) error {
 	return c.Blob(http.StatusOK, receiptType, []byte(receipt))
 }
 
-// getReceiptKeys tells everyone which keys verify receipts.
-func (s *Server) getReceiptKeys(c echo.Context) error {
+// GetReceiptKeys answers everyone with the keys that verify receipts.
+func (a *API) GetReceiptKeys(c echo.Context) error {
 	c.Response().Header().Set("Cache-Control", "public, max-age=300")
-	return c.Blob(http.StatusOK, keySetType, s.Receipts.PublicKeys())
+	return c.Blob(http.StatusOK, keySetType, a.Receipts.PublicKeys())
 }

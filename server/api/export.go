@@ -1,4 +1,4 @@
-package server
+package api
 
 import (
 	"bufio"
@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -44,18 +43,17 @@ type exportLinkSet struct {
 	Thumbnails map[int]string `json:"thumbnails"` // by the pixels of the box
 }
 
-// exportTenant streams all that the tenant has. It holds a page of rows and no transaction while the client reads.
-func (s *Server) exportTenant(c echo.Context) error {
-	id, err := uuid.Parse(c.Param("id"))
-	if err != nil {
-		return problem.ErrNotFound
-	}
-	r := c.Request()
-	ctx, err := s.Erasures.MayExport(r.Context(), id)
+// ExportTenant streams all that the tenant has. It holds a page of rows and no transaction while the client reads.
+func (a *API) ExportTenant(c echo.Context) error {
+	id, err := pathID(c, "id")
 	if err != nil {
 		return err
 	}
-	until, err := s.Bucket.LinksUntil(ctx, exportLinks)
+	ctx, err := a.Erasures.MayExport(c.Request().Context(), id)
+	if err != nil {
+		return err
+	}
+	until, err := a.Bucket.LinksUntil(ctx, exportLinks)
 	if err != nil {
 		return err
 	}
@@ -65,18 +63,18 @@ func (s *Server) exportTenant(c echo.Context) error {
 	h.Set("Content-Disposition", `attachment; filename="tramo-`+id.String()+`.ndjson"`)
 	h.Set("X-Content-Type-Options", "nosniff")
 	c.Response().WriteHeader(http.StatusOK)
-	x := &export{server: s, out: bufio.NewWriterSize(c.Response(), 64<<10), control: http.NewResponseController(c.Response()), until: until}
+	x := &export{api: a, out: bufio.NewWriterSize(c.Response(), 64<<10), control: http.NewResponseController(c.Response()), until: until}
 	if err := x.run(ctx, id); err != nil {
 		if !errors.Is(err, context.Canceled) {
-			s.Log.WarnContext(ctx, "export cut off", slog.Any("err", err))
+			a.Log.WarnContext(ctx, "export cut off", slog.Any("err", err))
 		}
-		panic(http.ErrAbortHandler) // so that the client sees that it was
+		panic(http.ErrAbortHandler) // so that the client sees that the export is not complete
 	}
 	return nil
 }
 
 type export struct {
-	server  *Server
+	api     *API
 	out     *bufio.Writer
 	control *http.ResponseController
 	until   time.Time
@@ -109,10 +107,9 @@ func (x *export) run(ctx context.Context, id uuid.UUID) error {
 }
 
 // page reads a page of a section and writes it to the client.
-func (x *export) page(ctx context.Context, section storage.Section, behind string) (rows []storage.ExportRow, err error) {
-	err = x.server.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		rows, err = tx.Export(ctx, section, behind, exportPage)
-		return err
+func (x *export) page(ctx context.Context, section storage.Section, behind string) ([]storage.ExportRow, error) {
+	rows, err := read(ctx, x.api.DB, func(ctx context.Context, tx storage.Tx) ([]storage.ExportRow, error) {
+		return tx.Export(ctx, section, behind, exportPage)
 	})
 	if err != nil {
 		return nil, err
@@ -152,13 +149,13 @@ func (x *export) links(ctx context.Context, row json.RawMessage) (*exportLinkSet
 		return nil, nil //nolint:nilnil // there are none
 	}
 	keys := object.Keys{Tenant: u.Tenant, Project: u.Project, Upload: u.ID}
-	original, err := x.server.Bucket.LinkFor(ctx, keys, *u.ObjectKey, exportLinks)
+	original, err := x.api.Bucket.LinkFor(ctx, keys, *u.ObjectKey, exportLinks)
 	if err != nil {
 		return nil, err
 	}
 	set := &exportLinkSet{Original: original, Thumbnails: make(map[int]string, len(u.Derivatives))}
 	for _, d := range u.Derivatives {
-		if set.Thumbnails[d.Size], err = x.server.Bucket.LinkFor(ctx, keys, d.ObjectKey, exportLinks); err != nil {
+		if set.Thumbnails[d.Size], err = x.api.Bucket.LinkFor(ctx, keys, d.ObjectKey, exportLinks); err != nil {
 			return nil, err
 		}
 	}

@@ -1,0 +1,40 @@
+// Package api has the JSON resources of the API, one file each: it parses a request, calls what decides, and answers. It
+// decides nothing itself, and knows no status of an error: package problem does.
+package api
+
+import (
+	"log/slog"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/server/resource"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
+)
+
+// An API has a handler for each route of the JSON resources.
+type API struct {
+	DB          *storage.DB
+	Bucket      *object.Bucket
+	Uploads     *resource.Reader
+	Admission   *hooks.Admission
+	Batches     *hooks.Batches
+	Receipts    *hooks.Receipts
+	Webhooks    *webhook.Endpoints
+	Erasures    *hooks.Erasures
+	DeadLetters *hooks.DeadLetters
+	Quarantine  *hooks.Quarantine
+	Log         *slog.Logger
+
+	// Base is what absolute addresses begin with that a request is answered with.
+	Base func(*http.Request) string
+	// LimitUploads counts uploads that a request creates, and returns an error if they are too many.
+	LimitUploads func(c echo.Context, uploads int) error
+	// MaxUploads is how many uploads of a tenant may send to this server at the same time, unless it has a maximum of its
+	// own; 0 for any number.
+	MaxUploads int
+	RateLimits any // as GET /api/tenant lists them
+}

@@ -1,0 +1,166 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/storage"
+)
+
+// deadLetterJSON is a dead letter.
+type deadLetterJSON struct {
+	ID          uuid.UUID           `json:"id"`
+	UploadID    uuid.UUID           `json:"upload_id"`
+	State       storage.LetterState `json:"state"`
+	Kind        string              `json:"kind"`
+	Step        string              `json:"step"`
+	Error       string              `json:"error"`
+	Attempts    int                 `json:"attempts"`
+	JobID       *int64              `json:"job_id"`
+	TraceID     *string             `json:"trace_id"`
+	DiedAt      time.Time           `json:"died_at"`
+	RetriedAt   *time.Time          `json:"retried_at"`
+	RetriedBy   *string             `json:"retried_by"`
+	DiscardedAt *time.Time          `json:"discarded_at"`
+	DiscardedBy *string             `json:"discarded_by"`
+}
+
+func describeDeadLetter(d storage.DeadLetter) deadLetterJSON {
+	return deadLetterJSON{
+		ID: d.ID, UploadID: d.Upload, State: d.State, Kind: d.Kind, Step: d.Step, Error: d.Error, Attempts: d.Attempts,
+		JobID: d.Job, TraceID: d.TraceID, DiedAt: d.DiedAt, RetriedAt: d.RetriedAt, RetriedBy: d.RetriedBy,
+		DiscardedAt: d.DiscardedAt, DiscardedBy: d.DiscardedBy,
+	}
+}
+
+// ListDeadLetters answers admins with a page of dead letters, newest first.
+func (a *API) ListDeadLetters(c echo.Context) error {
+	p, err := parseLetterFilter(c)
+	if err != nil {
+		return err
+	}
+	return answerPage(c, uuid.Parse, func(ctx context.Context, before uuid.UUID, limit int) ([]deadLetterJSON, error) {
+		p.Before, p.Limit = before, limit
+		found, err := a.DeadLetters.List(ctx, p)
+		return each(found, describeDeadLetter), err
+	}, func(d deadLetterJSON) uuid.UUID { return d.ID })
+}
+
+func parseLetterFilter(c echo.Context) (p storage.LetterPage, err error) {
+	if p.Kind, err = queryText(c, "kind"); err != nil {
+		return p, err
+	}
+	if p.Step, err = queryText(c, "step"); err != nil {
+		return p, err
+	}
+	switch state := c.QueryParam("state"); state {
+	case "":
+		p.State = storage.LetterOpen
+	case "all":
+	default:
+		if p.State = storage.LetterState(state); !p.State.Known() {
+			return p, problem.BadRequest("state must be open, retried, discarded, settled or all.")
+		}
+	}
+	if since := c.QueryParam("since"); since != "" {
+		if p.Since, err = time.Parse(time.RFC3339, since); err != nil {
+			return p, problem.BadRequest("since must be a time such as 2026-11-20T00:00:00Z.")
+		}
+	}
+	return p, nil
+}
+
+// GetDeadLetter answers admins with a dead letter.
+func (a *API) GetDeadLetter(c echo.Context) error {
+	return answerDeadLetter(c, a.DeadLetters.Find)
+}
+
+// RetryDeadLetter processes the upload of a dead letter again.
+func (a *API) RetryDeadLetter(c echo.Context) error {
+	return answerDeadLetter(c, a.DeadLetters.Retry)
+}
+
+func answerDeadLetter(c echo.Context, do func(context.Context, uuid.UUID) (storage.DeadLetter, error)) error {
+	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (deadLetterJSON, error) {
+		d, err := do(ctx, id)
+		return describeDeadLetter(d), err
+	})
+}
+
+// DiscardDeadLetter records that nothing is to be done about a dead letter.
+func (a *API) DiscardDeadLetter(c echo.Context) error { return answerNothing(c, a.DeadLetters.Discard) }
+
+// lettersRequest names dead letters, or says which open ones.
+type lettersRequest struct {
+	IDs   []uuid.UUID `json:"ids"`
+	Kind  string      `json:"kind"`
+	Step  string      `json:"step"`
+	Since time.Time   `json:"since"`
+	All   bool        `json:"all"`
+}
+
+func readLettersRequest(c echo.Context) (r lettersRequest, err error) {
+	if _, err := readJSON(c, &r); err != nil {
+		return r, err
+	}
+	named := 0
+	for _, given := range []bool{len(r.IDs) > 0, r.Kind != "" || r.Step != "" || !r.Since.IsZero(), r.All} {
+		if given {
+			named++
+		}
+	}
+	switch {
+	case named != 1:
+		return r, problem.BadRequest(`Say what to retry: one of {"ids": [ID]}, or of kind, step and since, or {"all": true}.`)
+	case len(r.IDs) > hooks.MaxLetters:
+		return r, problem.BadRequest("At most %d dead letters can be retried in one request.", hooks.MaxLetters)
+	case !isText(r.Kind) || !isText(r.Step):
+		return r, problem.BadRequest("kind and step must be UTF-8 text without NUL characters.")
+	}
+	return r, nil
+}
+
+// leftLetterJSON says why a dead letter was not retried.
+type leftLetterJSON struct {
+	ID     uuid.UUID `json:"id"`
+	Type   string    `json:"type"` // of a problem
+	Detail string    `json:"detail"`
+}
+
+// RetryDeadLetters retries many: those that the body names, or open ones, newest first, of which there may be more.
+func (a *API) RetryDeadLetters(c echo.Context) error {
+	ctx := c.Request().Context()
+	r, err := readLettersRequest(c)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(r.IDs, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	ids, more := slices.Compact(r.IDs), false
+	if len(ids) == 0 {
+		found, err := a.DeadLetters.List(ctx, storage.LetterPage{
+			Limit: hooks.MaxLetters + 1, State: storage.LetterOpen, Kind: r.Kind, Step: r.Step, Since: r.Since,
+		})
+		if err != nil {
+			return err
+		}
+		more = len(found) > hooks.MaxLetters
+		ids = each(found[:min(len(found), hooks.MaxLetters)], func(d storage.DeadLetter) uuid.UUID { return d.ID })
+	}
+	retried, left, err := a.DeadLetters.RetryAll(ctx, ids)
+	if err != nil {
+		return err
+	}
+	why := each(left, func(l hooks.LeftLetter) leftLetterJSON {
+		p, _ := problem.Of(l.Err)
+		return leftLetterJSON{ID: l.ID, Type: p.Type, Detail: p.Detail}
+	})
+	return answer(c, http.StatusOK, map[string]any{"retried": len(retried), "left": why, "more": more})
+}

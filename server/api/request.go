@@ -1,0 +1,140 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+)
+
+// who returns the user that the request acts for.
+func who(c echo.Context) (tenant.Identity, error) { return tenant.From(c.Request().Context()) }
+
+// ForTenantManagers lets managers pass whose token covers all projects of the tenant. Others are told detail.
+func ForTenantManagers(detail string) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			id, err := who(c)
+			switch {
+			case err != nil:
+				return err
+			case !id.Role.CanManage() || id.Projects != nil:
+				return problem.Refuse(hooks.ErrForbidden, "%s", detail)
+			}
+			return next(c)
+		}
+	}
+}
+
+// pathID returns an id in the path. What is no id names nothing.
+func pathID(c echo.Context, name string) (uuid.UUID, error) {
+	id, err := uuid.Parse(c.Param(name))
+	if err != nil {
+		return id, problem.ErrNotFound
+	}
+	return id, nil
+}
+
+// queryText returns a parameter that Postgres can compare with text.
+func queryText(c echo.Context, name string) (string, error) {
+	v := c.QueryParam(name)
+	if !isText(v) {
+		return "", problem.BadRequest("%s must be UTF-8 text without NUL characters.", name)
+	}
+	return v, nil
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// maxJSON is the largest body of JSON that is read, in bytes: that of a manifest of 10,000 uploads. Most routes are held
+// to less by [github.com/tramo/tramo/server.Config.MaxBody].
+const maxJSON = 8 << 20
+
+var errNoBody = problem.BadRequest("The body must be a JSON object.")
+
+// readJSON reads the request's body into v, which names all fields that it may have, and returns the body as it was sent.
+func readJSON(c echo.Context, v any) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, maxJSON))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, problem.ErrBodyTooLarge
+	case err != nil:
+		return nil, problem.BadRequest("The body of the request ended early. Send the request again.")
+	case len(body) == 0:
+		return nil, errNoBody
+	case !utf8.Valid(body):
+		return nil, problem.BadRequest("The body is not JSON in UTF-8 (RFC 8259, section 8.1).")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return nil, explainJSON(err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, problem.BadRequest("The body has more than one JSON value. Send one JSON object.")
+	}
+	return body, nil
+}
+
+// readFields is [readJSON] for a request whose fields may all be missing, and its body with them.
+func readFields(c echo.Context, v any) error {
+	if _, err := readJSON(c, v); !errors.Is(err, errNoBody) {
+		return err
+	}
+	return nil
+}
+
+// explainJSON tells a person what is wrong with a body.
+func explainJSON(err error) error {
+	var kind *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &kind) && kind.Field == "":
+		return problem.BadRequest("The body must be a JSON object, not a %s.", kind.Value)
+	case errors.As(err, &kind):
+		return problem.BadRequest("%s must be %s, not a %s.", kind.Field, jsonType(kind.Type), kind.Value)
+	case errors.As(err, &syntax):
+		return problem.BadRequest("The body is not JSON: %s at byte %d.", syntax, syntax.Offset)
+	}
+	if _, name, unknown := strings.Cut(err.Error(), "unknown field "); unknown {
+		return problem.BadRequest("The body has the unknown field %s.", name)
+	}
+	return problem.BadRequest("The body has a value that is not valid: %v.", err)
+}
+
+func jsonType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String, reflect.Array: // an id is an array of bytes
+		return "a text"
+	case reflect.Int64:
+		return "a whole number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Slice:
+		return "a list"
+	}
+	return "an object"
+}
+
+// read returns what a query finds, in a transaction of the tenant's.
+func read[T any](ctx context.Context, db *storage.DB, query func(context.Context, storage.Tx) (T, error)) (found T, err error) {
+	err = db.InTenant(ctx, func(tx storage.Tx) (err error) {
+		found, err = query(ctx, tx)
+		return err
+	})
+	return found, err
+}

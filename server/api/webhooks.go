@@ -1,0 +1,178 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/storage"
+)
+
+// webhookJSON is an endpoint. Secret is told at creation and rotation only.
+type webhookJSON struct {
+	ID             uuid.UUID  `json:"id"`
+	URL            string     `json:"url"`
+	Types          []string   `json:"types"` // null for all
+	Description    *string    `json:"description"`
+	Enabled        bool       `json:"enabled"`
+	DisabledAt     *time.Time `json:"disabled_at"`
+	DisabledReason *string    `json:"disabled_reason"`
+	FailingSince   *time.Time `json:"failing_since"`         // the first of the attempts that failed since one succeeded
+	PreviousUntil  *time.Time `json:"previous_secret_until"` // until when the previous secret signs too
+	CreatedBy      string     `json:"created_by"`
+	CreatedAt      time.Time  `json:"created_at"`
+	UpdatedAt      time.Time  `json:"updated_at"`
+	Secret         string     `json:"secret,omitempty"`
+}
+
+func describeWebhook(w storage.WebhookEndpoint) webhookJSON {
+	if len(w.Types) == 0 {
+		w.Types = nil
+	}
+	return webhookJSON{
+		ID: w.ID, URL: w.URL, Types: w.Types, Description: w.Description, Enabled: w.DisabledAt == nil,
+		DisabledAt: w.DisabledAt, DisabledReason: w.DisabledReason, FailingSince: w.FailingSince,
+		PreviousUntil: w.PreviousUntil, CreatedBy: w.CreatedBy, CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt,
+	}
+}
+
+func describeWithSecret(w storage.WebhookEndpoint, secret string) webhookJSON {
+	j := describeWebhook(w)
+	j.Secret = secret
+	return j
+}
+
+// maxDescription bounds an endpoint's description, in bytes.
+const maxDescription = 500
+
+func checkTypes(types []string) error {
+	for _, t := range types {
+		if !webhook.KnownType(t) {
+			return problem.BadRequest("types must be some of %v; leave it out, or null, for all. %q is none.", storage.AnnouncementTypes(), t)
+		}
+	}
+	return nil
+}
+
+func checkDescription(d *string) error {
+	if d != nil && (len(*d) > maxDescription || !utf8.ValidString(*d)) {
+		return problem.BadRequest("description must be UTF-8 text of at most %d bytes.", maxDescription)
+	}
+	return nil
+}
+
+// webhookProblem gives a refused URL its row in the table.
+func webhookProblem(err error) error {
+	var refused *webhook.URLError
+	if errors.As(err, &refused) {
+		return problem.Refuse(problem.ErrWebhookURL, "%s", refused.Detail)
+	}
+	return err
+}
+
+// CreateWebhook adds an endpoint, and answers with it and its secret.
+func (a *API) CreateWebhook(c echo.Context) error {
+	var body struct {
+		URL         string   `json:"url"`
+		Types       []string `json:"types"`
+		Description *string  `json:"description"`
+	}
+	if err := readFields(c, &body); err != nil {
+		return err
+	}
+	if err := errors.Join(checkTypes(body.Types), checkDescription(body.Description)); err != nil {
+		return err
+	}
+	w, secret, err := a.Webhooks.Create(c.Request().Context(), storage.NewWebhook{
+		URL: body.URL, Types: body.Types, Description: body.Description,
+	})
+	if err != nil {
+		return webhookProblem(err)
+	}
+	c.Response().Header().Set("Location", "/api/webhooks/"+w.ID.String())
+	return answer(c, http.StatusCreated, describeWithSecret(w, secret))
+}
+
+// ListWebhooks answers with all endpoints, which are few.
+func (a *API) ListWebhooks(c echo.Context) error {
+	found, err := read(c.Request().Context(), a.DB, func(ctx context.Context, tx storage.Tx) ([]storage.WebhookEndpoint, error) {
+		return tx.Webhooks(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	return answer(c, http.StatusOK, list[webhookJSON]{Items: each(found, describeWebhook)})
+}
+
+// GetWebhook answers with an endpoint.
+func (a *API) GetWebhook(c echo.Context) error {
+	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookJSON, error) {
+		w, err := read(ctx, a.DB, func(ctx context.Context, tx storage.Tx) (storage.WebhookEndpoint, error) { return tx.Webhook(ctx, id) })
+		return describeWebhook(w), err
+	})
+}
+
+// UpdateWebhook changes what the body names. Types that are null become all.
+func (a *API) UpdateWebhook(c echo.Context) error {
+	var body struct {
+		URL         *string         `json:"url"`
+		Types       json.RawMessage `json:"types"` // null is a value
+		Description *string         `json:"description"`
+		Enabled     *bool           `json:"enabled"`
+	}
+	if err := readFields(c, &body); err != nil {
+		return err
+	}
+	change := webhook.Change{URL: body.URL, Description: body.Description, Enabled: body.Enabled}
+	if body.Types != nil {
+		types := []string{}
+		if err := json.Unmarshal(body.Types, &types); err != nil {
+			return problem.BadRequest("types must be a list of types, or null for all.")
+		}
+		change.Types = &types
+		if err := checkTypes(types); err != nil {
+			return err
+		}
+	}
+	if err := checkDescription(body.Description); err != nil {
+		return err
+	}
+	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookJSON, error) {
+		w, err := a.Webhooks.Update(ctx, id, change)
+		return describeWebhook(w), webhookProblem(err)
+	})
+}
+
+// DeleteWebhook removes an endpoint.
+func (a *API) DeleteWebhook(c echo.Context) error { return answerNothing(c, a.Webhooks.Delete) }
+
+// How long a secret signs beside the one that replaced it.
+const (
+	defaultOverlap = 24 * time.Hour
+	maxOverlap     = 7 * 24 * time.Hour
+)
+
+// RotateWebhook answers with a new secret. The body may be missing.
+func (a *API) RotateWebhook(c echo.Context) error {
+	body := struct {
+		Overlap int64 `json:"overlap_seconds"`
+	}{int64(defaultOverlap.Seconds())}
+	if err := readFields(c, &body); err != nil {
+		return err
+	}
+	if body.Overlap < 0 || body.Overlap > int64(maxOverlap.Seconds()) {
+		return problem.BadRequest("overlap_seconds must be from 0 to %d.", int64(maxOverlap.Seconds()))
+	}
+	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookJSON, error) {
+		w, secret, err := a.Webhooks.Rotate(ctx, id, time.Duration(body.Overlap)*time.Second)
+		return describeWithSecret(w, secret), err
+	})
+}
