@@ -13,7 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -72,7 +72,7 @@ type Batches struct {
 	BatchConfig
 	DB      *storage.DB
 	Policy  Policy
-	Queue   *processing.Queue
+	Queue   *queue.Queue
 	Metrics *Metrics
 	Log     *slog.Logger
 }

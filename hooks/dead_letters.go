@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -19,7 +19,7 @@ const MaxLetters = 200
 // faults.
 type DeadLetters struct {
 	DB      *storage.DB
-	Queue   *processing.Queue
+	Queue   *queue.Queue
 	Uploads *Metrics
 	Log     *slog.Logger
 }

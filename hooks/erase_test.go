@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -37,9 +37,9 @@ func (y *yard) erase(t *testing.T) error {
 func (y *yard) erasures(t *testing.T) *hooks.Erasures {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	queue, err := processing.NewQueue(y.API, log)
+	q, err := queue.New(y.API, log)
 	must(t, err)
-	return &hooks.Erasures{DB: y.API, Queue: queue, Log: log}
+	return &hooks.Erasures{DB: y.API, Queue: q, Log: log}
 }
 
 // manage acts in the yard's tenant as somebody else.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -48,7 +48,7 @@ func (f *Finisher) Delete(ctx context.Context, upload uuid.UUID) error {
 // Erasures brings deleted uploads back, and takes what is to be removed for good. Who may is decided here.
 type Erasures struct {
 	DB    *storage.DB
-	Queue *processing.Queue
+	Queue *queue.Queue
 	Log   *slog.Logger
 }
 

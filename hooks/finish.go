@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -18,7 +18,7 @@ import (
 // A Finisher makes "complete" true. It implements [object.Finisher] and [object.Ender].
 type Finisher struct {
 	DB      *storage.DB
-	Queue   *processing.Queue
+	Queue   *queue.Queue
 	Bucket  *object.Bucket
 	Metrics *Metrics
 	Log     *slog.Logger

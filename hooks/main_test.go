@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
@@ -70,12 +70,12 @@ func newSite(t *testing.T) *site {
 	var err error
 	s.bucket, err = object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
 	must(t, err)
-	queue, err := processing.NewQueue(s.API, log)
+	q, err := queue.New(s.API, log)
 	must(t, err)
 	types, err := mediatype.ParsePolicy("image/*,application/pdf")
 	must(t, err)
 	s.admission = &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log}
-	s.finisher = &hooks.Finisher{DB: s.API, Queue: queue, Bucket: s.bucket, Metrics: hooks.NewMetrics(prometheus.NewRegistry()), Log: log}
+	s.finisher = &hooks.Finisher{DB: s.API, Queue: q, Bucket: s.bucket, Metrics: hooks.NewMetrics(prometheus.NewRegistry()), Log: log}
 	return s
 }
 

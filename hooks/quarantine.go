@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -25,7 +25,7 @@ const maxReason = 1000
 // Quarantine is what admins see and decide of uploads that the virus scan has found to be infected, or cannot look into.
 type Quarantine struct {
 	DB    *storage.DB
-	Queue *processing.Queue
+	Queue *queue.Queue
 	Log   *slog.Logger
 }
 

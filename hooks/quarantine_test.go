@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -18,9 +18,9 @@ import (
 func (y *yard) quarantineOf(t *testing.T) *hooks.Quarantine {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	queue, err := processing.NewQueue(y.API, log)
+	q, err := queue.New(y.API, log)
 	must(t, err)
-	return &hooks.Quarantine{DB: y.API, Queue: queue, Log: log}
+	return &hooks.Quarantine{DB: y.API, Queue: q, Log: log}
 }
 
 // quarantine makes a completed upload one that a rescan has found, with its object where that belongs.
@@ -267,11 +267,11 @@ func TestRequestRescans(t *testing.T) {
 	y.exec(t, `insert into scans (tenant_id, upload_id, verdict, signatures) select tenant_id, id, 'clean', 100
 		from uploads where tenant_id = $1 and completed_at = '2026-11-03Z'`, y.tenant)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	queue, err := processing.NewQueue(y.Worker, log)
+	q, err := queue.New(y.Worker, log)
 	must(t, err)
 	request := func(dry bool, r storage.Rescan) int {
 		t.Helper()
-		n, err := (&hooks.Rescans{DB: y.Worker, Queue: queue, DryRun: dry}).Request(t.Context(), y.tenant, r)
+		n, err := (&hooks.Rescans{DB: y.Worker, Queue: q, DryRun: dry}).Request(t.Context(), y.tenant, r)
 		must(t, err)
 		return n
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -89,7 +89,7 @@ func (c ReconcilerConfig) Validate() error {
 }
 
 // A Reconciler compares rows, objects, multipart uploads and jobs, repairs what it can and counts what it cannot. It
-// implements [processing.Reconciler]. It may run beside any number of uploads and of other reconcilers, and can be cut off
+// may run beside any number of uploads and of other reconcilers, and can be cut off
 // anywhere: the next pass goes on.
 type Reconciler struct {
 	ReconcilerConfig
@@ -97,7 +97,7 @@ type Reconciler struct {
 	Bucket  *object.Bucket
 	Store   *object.Store
 	Locker  object.Locker
-	Queue   *processing.Queue
+	Queue   *queue.Queue
 	Uploads *Metrics
 	Metrics *ReconcilerMetrics
 	Report  func(Result) // hears of all that is found; nil for nobody

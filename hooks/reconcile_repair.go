@@ -98,9 +98,6 @@ func (r *Reconciler) enqueue(ctx context.Context, f Finding) error {
 
 func (r *Reconciler) bury(ctx context.Context, f Finding) error {
 	err := r.repaired(ctx, f, func(tx storage.Tx) error {
-		if err := tx.Confirm(ctx, f.Upload, storage.DeadJob, r.StuckGrace); err != nil {
-			return err
-		}
 		return processing.BuryLost(ctx, tx, f.Upload)
 	})
 	if err == nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -58,16 +58,16 @@ func newYard(t *testing.T) *yard {
 func (y *yard) reconciler(t *testing.T, registry *prometheus.Registry) *hooks.Reconciler {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	queue, err := processing.NewQueue(y.Worker, log)
+	q, err := queue.New(y.Worker, log)
 	must(t, err)
 	metrics := hooks.NewMetrics(registry)
-	finisher := &hooks.Finisher{DB: y.Worker, Queue: queue, Bucket: y.bucket, Metrics: metrics, Log: log}
+	finisher := &hooks.Finisher{DB: y.Worker, Queue: q, Bucket: y.bucket, Metrics: metrics, Log: log}
 	store, err := object.NewStore(y.Worker, y.bucket, finisher, finisher, object.DefaultConfig(), object.NewMetrics(registry, y.bucket), log)
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
 	return &hooks.Reconciler{
 		ReconcilerConfig: hooks.ReconcilerConfig{Expiry: time.Hour},
-		DB:               y.Worker, Bucket: y.bucket, Queue: queue, Uploads: metrics, Log: log,
+		DB:               y.Worker, Bucket: y.bucket, Queue: q, Uploads: metrics, Log: log,
 		Store:   store,
 		Locker:  object.Locker{Leases: lease.NewManager(y.Worker, "reconciler", 5*time.Second, log), Log: log},
 		Metrics: hooks.NewReconcilerMetrics(registry),

@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -16,7 +17,7 @@ const rescanPage = 500
 // Rescans asks for completed uploads to be scanned again.
 type Rescans struct {
 	DB     *storage.DB // as an operator
-	Queue  *processing.Queue
+	Queue  *queue.Queue
 	DryRun bool // only count
 }
 

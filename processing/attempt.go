@@ -3,83 +3,146 @@ package processing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/riverqueue/river/rivertype"
-
 	"github.com/tramo/tramo/processing/clamd"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/tenant"
 )
 
-// Where an attempt is before its first step and behind its last.
+// Where an attempt is before its first step and after its last.
 const (
 	stepBegin  = "begin"
 	stepRecord = "record"
+	stepWorker = "worker" // not known: the attempt panicked, or its process died
 )
 
-// An attempt is one run of the steps over one upload. It keeps what the timeline is told of them until the
-// transaction that ends the attempt.
+// An attempt is one run of the steps over one upload. It keeps the timeline entries of steps until the transaction that ends
+// the attempt.
 type attempt struct {
-	job     *rivertype.JobRow
-	db      *storage.DB
-	args    Args
-	number  int // from 1
+	*queue.Job
 	began   time.Time
 	at      string // the step that it has come to
-	steps   []storage.Entry
-	metrics *Metrics
+	entries []storage.Entry
 }
 
-func (p *Pool) newAttempt(job *rivertype.JobRow, args Args) *attempt {
-	return &attempt{job: job, db: p.db, args: args, number: job.Attempt, began: time.Now(), at: stepBegin, metrics: p.metrics}
+func newAttempt(job *queue.Job) *attempt { return &attempt{Job: job, began: time.Now(), at: stepBegin} }
+
+// A failedAttempt is the error of an attempt, with what its timeline does not tell yet.
+type failedAttempt struct {
+	*attempt
+	cause error
 }
 
-// keep keeps what the steps have found so far for the next attempt, if this one is still the one that runs. With it the
-// timeline is told of the steps: none will tell it again.
-func (a *attempt) keep(ctx context.Context, found storage.Findings) error {
-	err := a.db.InTenant(ctx, func(tx storage.Tx) error {
-		if err := ownAttempt(ctx, tx, a.job); err != nil {
-			return err
-		}
-		if err := a.tell(ctx, tx, a.args); err != nil {
-			return err
-		}
-		return tx.KeepFindings(ctx, a.args.UploadID, found)
-	})
+func (f *failedAttempt) Error() string { return f.cause.Error() }
+func (f *failedAttempt) Unwrap() error { return f.cause }
+
+// Work implements [queue.Worker].
+func (p *Pipeline) Work(ctx context.Context, job *queue.Job) error {
+	log := p.Log.With(slog.String("tenant_id", job.Tenant.String()), slog.String("upload_id", job.Upload.String()), slog.Int64("job_id", job.ID))
+	a := newAttempt(job)
+	out, err := p.process(ctx, a)
+	defer out.end()
 	if err == nil {
-		a.steps = nil
+		err = p.settle(ctx, out, a)
 	}
-	return err
+	switch {
+	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound):
+		log.InfoContext(ctx, "upload needs no processing", slog.Any("err", err))
+		return nil
+	case errors.Is(err, queue.ErrUnavailable) && ctx.Err() == nil:
+		p.wait(ctx, a, err)
+		return err
+	case err != nil:
+		return &failedAttempt{a, err}
+	}
+	log.InfoContext(ctx, "upload processed", slog.String("status", string(out.status())))
+	return nil
 }
 
-// time starts a step's clock and returns what stops it.
-func (a *attempt) time(step storage.Event) (stop func()) {
-	start := time.Now()
-	a.at = string(step)
-	return func() {
-		took := time.Since(start)
-		a.metrics.steps.WithLabelValues(string(step)).Observe(took.Seconds())
-		a.steps = append(a.steps, storage.Entry{Event: step, At: start.Add(took), Duration: took, Detail: a.detail()})
-	}
-}
-
-func (a *attempt) detail() map[string]any { return map[string]any{"attempt": a.number} }
-
-// tell appends the steps to the upload's timeline.
-func (a *attempt) tell(ctx context.Context, tx storage.Tx, args Args) error {
-	for _, e := range a.steps {
-		if err := tx.Append(ctx, args.UploadID, e); err != nil {
+// settle writes the outcome and the job's completion in one transaction, unless the attempt was superseded.
+func (p *Pipeline) settle(ctx context.Context, out outcome, a *attempt) error {
+	a.at = stepRecord
+	var before bool // another job ended the upload
+	err := p.inAttempt(ctx, a, func(tx storage.Tx) error {
+		err := out.record(ctx, tx, a.Upload)
+		if before = errors.Is(err, storage.ErrWrongStatus); err != nil && !before {
 			return err
 		}
+		return a.Complete(ctx, tx)
+	})
+	if err != nil {
+		return fmt.Errorf("record outcome: %w", err)
+	}
+	if !before {
+		out.moved.leave(ctx)
+		p.Metrics.outcomes.WithLabelValues(string(out.status())).Inc()
 	}
 	return nil
 }
 
-// waits tells the timeline, once, that the attempt waits for a dependency. The step that met it is not told: it is
-// as if it had not been.
-func (p *Pool) waits(ctx context.Context, job *rivertype.JobRow, args Args, a *attempt, cause error) {
+// Failed implements [queue.Worker]. The tenant reads in the timeline at which step an attempt failed, and never an internal
+// cause. The last attempt makes the upload a dead letter.
+func (p *Pipeline) Failed(ctx context.Context, job *queue.Job, cause error) error {
+	if errors.Is(cause, queue.ErrWorkerLost) {
+		return p.lost(ctx, job)
+	}
+	a, step := newAttempt(job), ""
+	a.at = stepWorker
+	if f := new(failedAttempt); errors.As(cause, &f) {
+		a, step = f.attempt, f.at
+	}
+	err := p.inAttempt(ctx, a, func(tx storage.Tx) error {
+		if job.Exhausted {
+			return writeLetter(ctx, tx, job.Upload, storage.Death{Job: job.ID, Kind: string(job.Kind), Step: step, Error: cause.Error(), Attempts: job.Attempt})
+		}
+		return tx.Append(ctx, job.Upload, retried(job, a.at, time.Since(a.began)))
+	})
+	switch {
+	case err != nil && job.Exhausted:
+		return fmt.Errorf("record dead letter: %w", err)
+	case job.Exhausted:
+		p.Metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
+	}
+	return err
+}
+
+// lost records an attempt whose process died. Nobody fences it: the queue has requeued its job, or given it up.
+func (p *Pipeline) lost(ctx context.Context, job *queue.Job) error {
+	err := p.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if job.Exhausted {
+			return BuryLost(ctx, tx, job.Upload)
+		}
+		u, err := tx.Upload(ctx, job.Upload)
+		if err == nil && u.Status != storage.Uploaded && u.Status != storage.Processing {
+			err = storage.ErrWrongStatus
+		}
+		if err != nil {
+			return err
+		}
+		return tx.Append(ctx, job.Upload, retried(job, "", 0))
+	})
+	switch {
+	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrWrongStatus):
+		return nil // it has ended, or another job works on it
+	case err == nil && job.Exhausted:
+		p.Metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
+	}
+	return err
+}
+
+func retried(job *queue.Job, step string, took time.Duration) storage.Entry {
+	reason := "worker_lost"
+	if step != "" {
+		reason = step + "_failed"
+	}
+	return storage.Entry{Event: storage.EventRetry, Duration: took, Detail: map[string]any{"attempt": job.Attempt, "reason": reason}}
+}
+
+// wait tells the timeline, once, that the attempt waits for a dependency. The step that met it is not told: it runs again.
+func (p *Pipeline) wait(ctx context.Context, a *attempt, cause error) {
 	detail := a.detail()
 	detail["reason"] = "storage_unavailable"
 	trouble := new(clamd.Trouble)
@@ -89,42 +152,45 @@ func (p *Pool) waits(ctx context.Context, job *rivertype.JobRow, args Args, a *a
 	case errors.Is(cause, errNoRoom):
 		detail["reason"] = "worker_full"
 	}
-	p.note(ctx, job, args, func(ctx context.Context, tx storage.Tx) error {
-		return tx.AppendOnce(ctx, args.UploadID, storage.Entry{Event: storage.EventWaiting, Detail: detail})
-	})
-}
-
-// retries tells the timeline that the attempt failed. The tenant reads where, and never an internal cause.
-func (p *Pool) retries(ctx context.Context, job *rivertype.JobRow, args Args, a *attempt) {
-	detail := a.detail()
-	detail["reason"] = a.at + "_failed"
-	p.note(ctx, job, args, func(ctx context.Context, tx storage.Tx) error {
-		if err := a.tell(ctx, tx, args); err != nil {
+	err := p.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := a.Fence(ctx, tx); err != nil {
 			return err
 		}
-		return tx.Append(ctx, args.UploadID, storage.Entry{Event: storage.EventRetry, Duration: time.Since(a.began), Detail: detail})
+		return tx.AppendOnce(ctx, a.Upload, storage.Entry{Event: storage.EventWaiting, Detail: detail})
 	})
-}
-
-// note writes to the timeline while the attempt is still the one that runs. A note that cannot be written
-// changes nothing for the job.
-func (p *Pool) note(ctx context.Context, job *rivertype.JobRow, args Args, write func(context.Context, storage.Tx) error) {
-	// The job's own time may be over.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), buryTime)
-	defer cancel()
-	ctx = asWorker(ctx, args)
-	err := p.db.InTenant(ctx, func(tx storage.Tx) error {
-		if err := ownAttempt(ctx, tx, job); err != nil {
-			return err
-		}
-		return write(ctx, tx)
-	})
-	if err != nil {
-		p.log.WarnContext(ctx, "timeline not written", slog.String("upload_id", args.UploadID.String()), slog.Any("err", err))
+	if err != nil { // which changes nothing for the job
+		p.Log.WarnContext(ctx, "timeline not written", slog.String("upload_id", a.Upload.String()), slog.Any("err", err))
 	}
 }
 
-// asWorker makes ctx act for the tenant whose upload the job names.
-func asWorker(ctx context.Context, args Args) context.Context {
-	return tenant.With(ctx, tenant.Identity{Tenant: args.TenantID, User: "worker", Role: tenant.Admin})
+// inAttempt runs fn in a transaction of the attempt, if it was not superseded, and tells the timeline of the attempt's steps.
+func (p *Pipeline) inAttempt(ctx context.Context, a *attempt, fn func(storage.Tx) error) error {
+	err := p.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := a.Fence(ctx, tx); err != nil {
+			return err
+		}
+		for _, e := range a.entries {
+			if err := tx.Append(ctx, a.Upload, e); err != nil {
+				return err
+			}
+		}
+		return fn(tx)
+	})
+	if err == nil {
+		a.entries = nil
+	}
+	return err
 }
+
+// time starts a step's clock and returns what stops it.
+func (p *Pipeline) time(a *attempt, step storage.Event) (stop func()) {
+	start := time.Now()
+	a.at = string(step)
+	return func() {
+		took := time.Since(start)
+		p.Metrics.steps.WithLabelValues(string(step)).Observe(took.Seconds())
+		a.entries = append(a.entries, storage.Entry{Event: step, At: start.Add(took), Duration: took, Detail: a.detail()})
+	}
+}
+
+func (a *attempt) detail() map[string]any { return map[string]any{"attempt": a.Attempt} }

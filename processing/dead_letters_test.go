@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -30,7 +31,7 @@ func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) stora
 	t.Helper()
 	d := p.letter(t, id)
 	job := p.count(t, `select id from river_job`)
-	if d.Step != step || !strings.Contains(d.Error, cause) || d.Attempts != MaxAttempts || d.Kind != (Args{}).Kind() || d.Job == nil || *d.Job != int64(job) {
+	if d.Step != step || !strings.Contains(d.Error, cause) || d.Attempts != queue.MaxAttempts || d.Kind != string(queue.ProcessUpload) || d.Job == nil || *d.Job != int64(job) {
 		t.Errorf("got %+v, want one of %s: %s", d, step, cause)
 	}
 	return d
@@ -96,7 +97,7 @@ func TestLetterOfAPanic(t *testing.T) {
 	if n := p.metric(t, stepTimes, "scan"); n != scans {
 		t.Errorf("it was scanned %d times more", n-scans)
 	}
-	if n := p.count(t, `select count(*) from river_job where attempt = 1 and state = 'completed' and max_attempts = $1`, MaxAttempts); n != 1 {
+	if n := p.count(t, `select count(*) from river_job where attempt = 1 and state = 'completed' and max_attempts = $1`, queue.MaxAttempts); n != 1 {
 		t.Error("the retry had no fresh attempts")
 	}
 	if n := p.count(t, `select count(*) from dead_letters where retried_at is not null and retried_by = 'ana'`); n != 1 {
@@ -175,7 +176,7 @@ func TestDeadLettersAreCounted(t *testing.T) {
 	p.run(t)
 	p.await(t, allJobs, "discarded")
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&Depth{DB: p.Worker, Log: p.pipeline.Log})
+	registry.MustRegister(&Backlog{DB: p.Worker, Log: p.pipeline.Log})
 	counted := func() map[string]float64 {
 		families, err := registry.Gather()
 		must(t, err)

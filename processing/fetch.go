@@ -10,6 +10,8 @@ import (
 	"os"
 
 	"github.com/tramo/tramo/storage/object"
+
+	"github.com/tramo/tramo/processing/queue"
 )
 
 // fetch reads the upload's object once, through what reads along, into a file without a name, and makes sure that it
@@ -41,7 +43,7 @@ func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func
 	case errors.Is(err, object.ErrNoObject):
 		return false, fmt.Errorf("object of upload %s: %w", w.upload.ID, err)
 	case err != nil:
-		return false, fmt.Errorf("%w: %w", errBusy, err)
+		return false, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	}
 	defer body.Close() // read to its end, or given up
 	if size != w.upload.Size {
@@ -68,7 +70,7 @@ func (p *Pipeline) open(ctx context.Context, w *work) (*os.File, error) {
 	}
 	err := p.fetch(ctx, w, func(r io.Reader) (bool, error) {
 		if _, err := io.Copy(io.Discard, r); err != nil {
-			return false, fmt.Errorf("%w: read object: %w", errBusy, err)
+			return false, fmt.Errorf("%w: read object: %w", queue.ErrUnavailable, err)
 		}
 		return false, nil
 	})

@@ -2,12 +2,14 @@ package processing
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -15,51 +17,27 @@ import (
 type Metrics struct {
 	steps    *prometheus.HistogramVec
 	outcomes *prometheus.CounterVec
-	waits    prometheus.Counter
-	putBack  *prometheus.CounterVec
-	workers  prometheus.Gauge
 }
-
-// Why a job was put back though it had neither failed nor met a silent dependency.
-const (
-	putBackLost = "worker_lost" // whoever put it back counts it
-	putBackStop = "stop"
-)
 
 // NewMetrics registers them.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
-	m := &Metrics{
+	return &Metrics{
 		steps: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tramo_processing_step_duration_seconds",
-			Help:    "Steps of processing: scan (with the download), examine, store.",
+			Help:    "How long the steps of processing took, by step. The first one downloads the object.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
 		}, []string{"step"}),
 		outcomes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "tramo_processing_outcomes_total",
 			Help: "Uploads that this process brought to an end.",
 		}, []string{"status"}),
-		waits: f.NewCounter(prometheus.CounterOpts{
-			Name: "tramo_processing_waits_total",
-			Help: "Times that a job was put back because clamd or S3 did not answer.",
-		}),
-		putBack: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "tramo_processing_put_back_total",
-			Help: "Jobs of dead workers that this process put back (worker_lost), and its own that it handed back when it stopped (stop).",
-		}, []string{"reason"}),
-		workers: f.NewGauge(prometheus.GaugeOpts{
-			Name: "tramo_processing_workers",
-			Help: "Uploads that this process processes at a time, at most.",
-		}),
 	}
-	m.putBack.WithLabelValues(putBackLost)
-	m.putBack.WithLabelValues(putBackStop)
-	return m
 }
 
-// Depth tells, at each scrape, how many jobs are in which state, how many uploads are on their way, and how full each
-// tenant's quota is. It needs a role that sees every tenant.
-type Depth struct {
+// Backlog tells, at each scrape, how many jobs are in which state, how many uploads are on their way, how many dead letters wait
+// for a decision, and how full each tenant's quota is. Its database role must see every tenant.
+type Backlog struct {
 	DB  *storage.DB
 	Log *slog.Logger
 }
@@ -72,7 +50,7 @@ var (
 )
 
 // Describe implements [prometheus.Collector].
-func (*Depth) Describe(ch chan<- *prometheus.Desc) {
+func (*Backlog) Describe(ch chan<- *prometheus.Desc) {
 	ch <- jobsDesc
 	ch <- uploadsDesc
 	ch <- quotaDesc
@@ -80,16 +58,17 @@ func (*Depth) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements [prometheus.Collector].
-func (d *Depth) Collect(ch chan<- prometheus.Metric) {
+func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	b, err := d.DB.Backlog(ctx)
-	if err != nil {
-		d.Log.WarnContext(ctx, "counting for metrics failed", slog.Any("err", err))
+	jobs, err := queue.Count(ctx, c.DB)
+	b, err2 := c.DB.Backlog(ctx)
+	if err := errors.Join(err, err2); err != nil {
+		c.Log.WarnContext(ctx, "counting for metrics failed", slog.Any("err", err))
 		ch <- prometheus.NewInvalidMetric(jobsDesc, err)
 		return
 	}
-	for state, n := range b.Jobs {
+	for state, n := range jobs {
 		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n), state)
 	}
 	for status, n := range b.Uploads {
@@ -101,15 +80,15 @@ func (d *Depth) Collect(ch chan<- prometheus.Metric) {
 	for step, n := range b.Letters {
 		ch <- prometheus.MustNewConstMetric(lettersDesc, prometheus.GaugeValue, float64(n), step)
 	}
-	d.collectQuotas(ctx, ch)
+	c.collectQuotas(ctx, ch)
 }
 
 // collectQuotas names tenants in a label: there are hundreds of them, not thousands, and whoever is about to be
 // refused must be known by name.
-func (d *Depth) collectQuotas(ctx context.Context, ch chan<- prometheus.Metric) {
-	tenants, err := d.DB.Tenants(ctx)
+func (c *Backlog) collectQuotas(ctx context.Context, ch chan<- prometheus.Metric) {
+	tenants, err := c.DB.Tenants(ctx)
 	if err != nil {
-		d.Log.WarnContext(ctx, "reading quotas for metrics failed", slog.Any("err", err))
+		c.Log.WarnContext(ctx, "reading quotas for metrics failed", slog.Any("err", err))
 		ch <- prometheus.NewInvalidMetric(quotaDesc, err)
 		return
 	}

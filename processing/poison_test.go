@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -41,10 +42,10 @@ func silentAbout(t *testing.T, id uuid.UUID) (endpoint string) {
 func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	p.conf.Workers, p.conf.JobTimeout, p.conf.LostAfter = 2, 2*time.Second, 3*time.Second
+	p.workers, p.conf.Timeout, p.conf.LostAfter = 2, 2*time.Second, 3*time.Second
 	bad := map[string]uuid.UUID{}
 	bad["killer"] = p.receive(t, note, note, 1)
-	p.leaveBehind(t, MaxAttempts)
+	p.leaveBehind(t, queue.MaxAttempts)
 	bad["panics"] = p.receive(t, note, note, 1)
 	p.exec(t, fmt.Sprintf(`update uploads set object_key = null where id = '%s'`, bad["panics"]))
 	bad["damaged"] = p.receive(t, smallPhoto(), damaged(), 1)
@@ -61,7 +62,7 @@ func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 	for name, id := range bad {
 		p.await(t, `select status = 'failed' and failure_reason = 'dead_lettered' from uploads where id = $1 -- what `+name, id)
 		p.await(t, `select bool_and(state = 'discarded') from river_job where args->>'upload_id' = $1`, id)
-		if n := p.count(t, `select attempt from river_job where args->>'upload_id' = $1`, id); n != MaxAttempts {
+		if n := p.count(t, `select attempt from river_job where args->>'upload_id' = $1`, id); n != queue.MaxAttempts {
 			t.Errorf("what %s has had %d attempts", name, n)
 		}
 	}

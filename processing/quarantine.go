@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -38,7 +39,7 @@ type relocation struct {
 func (p *Pipeline) relocate(ctx context.Context, w *work, key func(fence int64) string) (*relocation, error) {
 	fence, release, err := p.Locker.Seize(ctx, w.upload.ID, seizeTime)
 	if errors.Is(err, lease.ErrHeld) {
-		err = fmt.Errorf("%w: %w", errBusy, err)
+		err = fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("take the lease to move an object: %w", err)
@@ -49,7 +50,7 @@ func (p *Pipeline) relocate(ctx context.Context, w *work, key func(fence int64) 
 		if errors.Is(err, object.ErrNoObject) {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w: %w", errBusy, err)
+		return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	}
 	return r, nil
 }
@@ -109,7 +110,7 @@ func (p *Pipeline) quarantine(ctx context.Context, w *work) error {
 	}
 	if err := p.Bucket.Tag(ctx, r.to, "scan", rejected.Reason); err != nil {
 		r.end()
-		return fmt.Errorf("%w: %w", errBusy, err)
+		return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	}
 	w.moved = r
 	return rejected
@@ -126,7 +127,7 @@ func (p *Pipeline) bringHome(ctx context.Context, w *work) error {
 	}
 	defer r.end()
 	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if err := ownAttempt(ctx, tx, w.job); err != nil {
+		if err := w.Fence(ctx, tx); err != nil {
 			return err
 		}
 		return tx.MoveObject(ctx, r.upload, r.fence, r.from, r.to)

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 )
@@ -54,6 +55,7 @@ func (p *plant) hire(t *testing.T, endpoint string) *mate {
 	m := &mate{plant: &own, said: &said{}}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), m.said), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	m.registry, m.pipeline = prometheus.NewRegistry(), &pipeline
+	m.metrics = queue.NewMetrics(m.registry)
 	m.pipeline.Metrics, m.pipeline.Log = NewMetrics(m.registry), log
 	m.reach(t, endpoint)
 	m.leases = lease.NewManager(p.Worker, "mate", 3*time.Second, log)
@@ -61,8 +63,8 @@ func (p *plant) hire(t *testing.T, endpoint string) *mate {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	all.Go(func() { _ = m.leases.Run(beating) })
-	pool := NewPool(p.conf, p.Worker, m.pipeline, m.pipeline.Metrics, sdktrace.NewTracerProvider(), log)
-	pool.Leases = m.leases
+	pool := queue.NewPool(p.conf, p.Worker, m.leases, m.metrics, sdktrace.NewTracerProvider(), log)
+	pool.Register(queue.ProcessUpload, m.pipeline, queue.Options{Workers: p.workers})
 	all.Go(func() {
 		if err := pool.Run(ctx); err != nil {
 			t.Error(err)
@@ -87,7 +89,7 @@ func TestFrozenWorker(t *testing.T) {
 		t.Run(fmt.Sprintf("wakes during the next attempt %t", during), func(t *testing.T) {
 			t.Parallel()
 			p := newPlant(t)
-			p.conf.LostAfter, p.conf.Workers = 2*time.Second, 1 // the frozen one takes no other job
+			p.conf.LostAfter, p.workers = 2*time.Second, 1 // the frozen one takes no other job
 			first, second := newGate(t, 0), newGate(t, 0)
 			frozen := p.hire(t, first.url)
 			id := p.receive(t, smallPhoto(), smallPhoto(), 1)
@@ -97,7 +99,7 @@ func TestFrozenWorker(t *testing.T) {
 			<-second.held // the heir has it
 			if during {
 				close(first.open)
-				await(t, "attempt that stands down", func() bool { return frozen.said.has("stands down") })
+				await(t, "attempt that was superseded", func() bool { return frozen.said.has("was superseded") })
 				close(second.open)
 			} else {
 				close(second.open)
@@ -113,14 +115,12 @@ func TestFrozenWorker(t *testing.T) {
 			if n := frozen.metric(t, outcomes, "") + frozen.metric(t, stepTimes, "pictures"); n != 0 {
 				t.Errorf("the frozen worker went on: %d", n)
 			}
-			if n := heir.metric(t, putBacks, putBackLost); n != 1 {
+			if n := heir.metric(t, requeues, "worker_lost"); n != 1 {
 				t.Errorf("%d jobs were put back, want 1", n)
 			}
 		})
 	}
 }
-
-const putBacks = "tramo_processing_put_back_total"
 
 // leaveBehind makes the one job look as if its worker had died long ago.
 func (p *plant) leaveBehind(t *testing.T, attempt int) {
@@ -136,12 +136,12 @@ func TestWorkerKillerIsADeadLetter(t *testing.T) {
 	p := newPlant(t)
 	p.conf.LostAfter = 2 * time.Second
 	id := p.receive(t, note, note, 1)
-	p.leaveBehind(t, MaxAttempts)
+	p.leaveBehind(t, queue.MaxAttempts)
 	m := p.hire(t, stand(t).s3.Endpoint())
 	p.await(t, allJobs, "discarded")
 	p.await(t, `select status = 'failed' from uploads where id = $1`, id)
 	p.tells(t, id, deadLettered)
-	if errs := p.job(t, MaxAttempts, 1); !strings.Contains(errs, "worker lost") {
+	if errs := p.job(t, queue.MaxAttempts, 1); !strings.Contains(errs, "worker lost") {
 		t.Errorf("it failed of %s", errs)
 	}
 	await(t, "outcome counted", func() bool { return m.metric(t, outcomes, string(storage.Failed)) == 1 })

@@ -8,9 +8,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/tramo/tramo/processing/queue"
 )
 
-// errNoRoom marks the errBusy of a download that has waited for room.
+// errNoRoom marks the queue.ErrUnavailable of a download that has waited for room.
 var errNoRoom = errors.New("no room on disk")
 
 // spaceWait is how long a download waits for room before its job makes way for others.
@@ -46,7 +48,7 @@ func NewSpace(size int64, r prometheus.Registerer) (*Space, error) {
 }
 
 // take waits for room for so many bytes and returns what gives it back. What does not fit into all of the space is an error
-// that no waiting mends; no room for a while is an errBusy. A nil Space has room for everything.
+// that no waiting mends; no room for a while is a queue.ErrUnavailable. A nil Space has room for everything.
 func (s *Space) take(ctx context.Context, bytes int64) (giveBack func(), err error) {
 	if s == nil {
 		return func() {}, nil
@@ -57,7 +59,7 @@ func (s *Space) take(ctx context.Context, bytes int64) (giveBack func(), err err
 	waiting, cancel := context.WithTimeout(ctx, spaceWait)
 	defer cancel()
 	if err := s.room.Acquire(waiting, bytes); err != nil {
-		return nil, fmt.Errorf("%w: %w for %d bytes: %w", errBusy, errNoRoom, bytes, err)
+		return nil, fmt.Errorf("%w: %w for %d bytes: %w", queue.ErrUnavailable, errNoRoom, bytes, err)
 	}
 	s.inUse.Add(float64(bytes))
 	return func() {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -58,14 +59,14 @@ func TestNoSpace(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t, 10, prometheus.NewRegistry())
 	_, err := s.take(t.Context(), 11)
-	if err == nil || errors.Is(err, errBusy) || !strings.Contains(err.Error(), "11 bytes does not fit into the 10 of TRAMO_TEMP_SPACE") {
+	if err == nil || errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), "11 bytes does not fit into the 10 of TRAMO_TEMP_SPACE") {
 		t.Errorf("got %v", err)
 	}
 	_, err = s.take(t.Context(), 10)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.take(ctx, 1); !errors.Is(err, errBusy) || !errors.Is(err, errNoRoom) {
+	if _, err := s.take(ctx, 1); !errors.Is(err, queue.ErrUnavailable) || !errors.Is(err, errNoRoom) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -75,7 +76,7 @@ func TestSpaceBoundsTheDisk(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	photo := smallPhoto()
-	p.conf.Workers = 6
+	p.workers = 6
 	p.pipeline.Space = newSpace(t, int64(len(photo))*2+1, p.registry)
 	g := newGate(t, 0)
 	p.reach(t, g.url)
@@ -110,7 +111,7 @@ func TestUploadLargerThanTheSpace(t *testing.T) {
 	p.run(t)
 	p.await(t, allJobs, "discarded")
 	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
-	if errs := p.job(t, MaxAttempts, MaxAttempts); !strings.Contains(errs, "TRAMO_TEMP_SPACE") {
+	if errs := p.job(t, queue.MaxAttempts, queue.MaxAttempts); !strings.Contains(errs, "TRAMO_TEMP_SPACE") {
 		t.Errorf("it failed of %s", errs)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -35,7 +36,7 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	case errors.As(err, &unreadable):
 		p.Log.InfoContext(ctx, "picture cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
 		return reject(storage.ReasonUnreadable, "%s", unreadable.Sentence)
-	case errors.As(err, &limit) && (limit.Limit != examine.LimitTime || w.number >= MaxAttempts):
+	case errors.As(err, &limit) && (limit.Limit != examine.LimitTime || w.Exhausted):
 		// In a child that had drawn nothing before: it would come to the same again. Only the clock may run out
 		// because the machine is busy.
 		p.Log.WarnContext(ctx, "picture takes more than it may, and is not drawn", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
@@ -58,7 +59,7 @@ func (p *Pipeline) store(ctx context.Context, w *work, pictures []examine.Pictur
 		key := w.keys.Thumbnail(pic.Size)
 		size := int64(len(pic.WebP))
 		if err := p.Bucket.Put(ctx, key, webp, bytes.NewReader(pic.WebP), size); err != nil {
-			return nil, fmt.Errorf("%w: %w", errBusy, err)
+			return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 		}
 		derivatives[i] = storage.Derivative{
 			Size: pic.Size, WidthPx: pic.Width, HeightPx: pic.Height, Bytes: size, ContentType: webp, ObjectKey: key,

@@ -12,8 +12,13 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/tramo/tramo/processing/clamd"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
+
+// ScanReply is how long a scan waits for clamd's verdict once clamd has the whole file. It is above clamd's own MaxScanTime, two
+// minutes by default, and leaves a job of [queue.Config.Timeout] the time to be recorded.
+const ScanReply = 150 * time.Second
 
 // A ScanPolicy says what clamd takes, and what becomes of the rest.
 type ScanPolicy struct {
@@ -76,7 +81,7 @@ func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (finding, err
 	trouble := new(clamd.Trouble)
 	switch {
 	case errors.As(err, &trouble) && ctx.Err() == nil:
-		return isCondemned, fmt.Errorf("%w: %w", errBusy, err)
+		return isCondemned, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	case err != nil:
 		return isCondemned, err // perhaps this very file is the cause: it costs an attempt
 	case verdict.TooLarge:
@@ -103,7 +108,7 @@ func (p *Pipeline) lookForRelease(ctx context.Context, w *work, signature string
 		return isCondemned, err
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
-		return isCondemned, fmt.Errorf("%w: read object: %w", errBusy, err)
+		return isCondemned, fmt.Errorf("%w: read object: %w", queue.ErrUnavailable, err)
 	}
 	return passes, nil
 }

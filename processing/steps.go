@@ -17,7 +17,6 @@ import (
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
-	"github.com/tramo/tramo/tenant"
 )
 
 // A Pipeline processes one upload from its object to its outcome.
@@ -47,7 +46,7 @@ var steps = []step{
 }
 
 // A step adds to a work's results. It ends the upload by returning a [rejection]. The error of a dependency that says
-// nothing of the upload is an errBusy; any other costs the job an attempt.
+// nothing of the upload is a [queue.ErrUnavailable]; any other costs the job an attempt.
 type step struct {
 	name storage.Event // in the timeline, in metrics, and in what is kept for the next attempt
 	run  func(*Pipeline, context.Context, *work) error
@@ -63,10 +62,6 @@ type work struct {
 	results storage.Results
 	moved   *relocation // into quarantine, if it was found to belong there
 }
-
-// errBusy marks the failure of a dependency that says nothing of the upload: the job waits and keeps its
-// attempts.
-var errBusy = errors.New("dependency does not answer")
 
 // A rejection is the error of a step that has found out why the upload fails.
 type rejection struct{ storage.Failure }
@@ -103,18 +98,14 @@ func (o outcome) record(ctx context.Context, tx storage.Tx, id uuid.UUID) error 
 
 // process runs the steps that no earlier attempt has done. An upload that has ended is [storage.ErrWrongStatus].
 // What an outcome holds is given back by [outcome.end].
-func (p *Pipeline) process(ctx context.Context, id uuid.UUID, a *attempt) (outcome, error) {
-	who, err := tenant.From(ctx)
-	if err != nil {
-		return outcome{}, err
-	}
+func (p *Pipeline) process(ctx context.Context, a *attempt) (outcome, error) {
 	w := &work{attempt: a}
 	defer w.close()
-	kept, err := p.begin(ctx, id, w)
+	kept, err := p.begin(ctx, w)
 	if err != nil {
 		return outcome{}, err
 	}
-	w.keys = object.Keys{Tenant: who.Tenant, Project: w.upload.Project, Upload: id}
+	w.keys = object.Keys{Tenant: a.Tenant, Project: w.upload.Project, Upload: a.Upload}
 	for i, s := range steps {
 		if kept.Has(string(s.name)) {
 			continue
@@ -129,7 +120,8 @@ func (p *Pipeline) process(ctx context.Context, id uuid.UUID, a *attempt) (outco
 		}
 		if kept.Done = append(kept.Done, string(s.name)); i < len(steps)-1 {
 			kept.Results = w.results
-			if err := a.keep(ctx, kept); err != nil {
+			err := p.inAttempt(ctx, a, func(tx storage.Tx) error { return tx.KeepFindings(ctx, a.Upload, kept) })
+			if err != nil {
 				return outcome{}, err
 			}
 		}
@@ -139,20 +131,20 @@ func (p *Pipeline) process(ctx context.Context, id uuid.UUID, a *attempt) (outco
 
 // run times a step.
 func (p *Pipeline) run(ctx context.Context, s step, w *work) error {
-	defer w.time(s.name)()
+	defer p.time(w.attempt, s.name)()
 	return s.run(p, ctx, w)
 }
 
 // begin reads the upload and what earlier attempts have kept of it.
-func (p *Pipeline) begin(ctx context.Context, id uuid.UUID, w *work) (kept storage.Findings, err error) {
+func (p *Pipeline) begin(ctx context.Context, w *work) (kept storage.Findings, err error) {
 	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.MarkProcessing(ctx, id, w.number); err != nil {
+		if err := tx.MarkProcessing(ctx, w.Upload, w.Attempt); err != nil {
 			return err
 		}
-		if w.upload, err = tx.Upload(ctx, id); err != nil {
+		if w.upload, err = tx.Upload(ctx, w.Upload); err != nil {
 			return err
 		}
-		kept, err = tx.Findings(ctx, id)
+		kept, err = tx.Findings(ctx, w.Upload)
 		return err
 	})
 	w.results = kept.Results

@@ -12,7 +12,7 @@ import (
 func TestStopHandsBack(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	p.conf.StopTime, p.conf.Workers = 100*time.Millisecond, 1
+	p.conf.StopTimeout, p.workers = 100*time.Millisecond, 1
 	p.conf.RetryDelay = time.Hour // a retry would not come
 	p.conf.BusyDelay = time.Hour  // nor would a job that waits
 	s3 := newGate(t, 0)
@@ -23,7 +23,7 @@ func TestStopHandsBack(t *testing.T) {
 	<-s3.held
 	stop()
 	p.await(t, `select state = 'available' and attempt = 0 and errors is null and scheduled_at <= now() from river_job`)
-	if n := p.metric(t, putBacks, putBackStop); n != 1 {
+	if n := p.metric(t, requeues, "stop"); n != 1 {
 		t.Errorf("%d jobs were handed back, want 1", n)
 	}
 	next := p.hire(t, stand(t).s3.Endpoint())

@@ -23,6 +23,7 @@ import (
 
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -37,10 +38,11 @@ type plant struct {
 	ctx      context.Context // acts for the tenant
 	keys     object.Keys     // of the tenant
 	registry *prometheus.Registry
-	conf     PoolConfig
-	rounds   Rounds
+	conf     queue.Config
+	workers  int // how many uploads a pool processes at a time
+	metrics  *queue.Metrics
 	pipeline *Pipeline
-	queue    *Queue
+	queue    *queue.Queue
 }
 
 func newPlant(t *testing.T) *plant {
@@ -48,7 +50,7 @@ func newPlant(t *testing.T) *plant {
 	common := stand(t)
 	p := &plant{
 		Database: common.cluster.NewDatabase(t), registry: prometheus.NewRegistry(),
-		conf: PoolConfig{Workers: 2, RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond, LostAfter: 15 * time.Second},
+		conf: queue.Config{RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond, LostAfter: 15 * time.Second}, workers: 2,
 	}
 	p.ctx = p.NewTenant(t, 1<<30)
 	who, err := tenant.From(p.ctx)
@@ -57,7 +59,8 @@ func newPlant(t *testing.T) *plant {
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	types, err := mediatype.ParsePolicy(mediatype.Accepted)
 	must(t, err)
-	p.queue, err = NewQueue(p.API, log)
+	p.metrics = queue.NewMetrics(p.registry)
+	p.queue, err = queue.New(p.API, log)
 	must(t, err)
 	p.pipeline = &Pipeline{
 		DB: p.Worker, Scanner: newScanner(t, common.clamd.Address()), Types: types, Scans: ScanPolicy{Max: 512 << 20},
@@ -120,9 +123,9 @@ func (p *plant) run(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	pipeline := *p.pipeline
 	pipeline.Locker = object.Locker{Leases: lease.NewManager(p.Worker, "worker", 5*time.Second, pipeline.Log), Log: pipeline.Log}
-	pool := NewPool(p.conf, p.Worker, &pipeline, p.pipeline.Metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
-	pool.Rounds = p.rounds
-	pool.Sidelines = append(pool.Sidelines, NewRescanner(&pipeline, 1, p.conf.BusyDelay))
+	pool := queue.NewPool(p.conf, p.Worker, pipeline.Locker.Leases, p.metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
+	pool.Register(queue.ProcessUpload, &pipeline, queue.Options{Workers: p.workers})
+	pool.Register(queue.RescanUpload, Rescanner{&pipeline}, queue.Options{Workers: 1})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -258,7 +261,7 @@ func (p *plant) metric(t *testing.T, name, label string) (total int) {
 
 const (
 	outcomes  = "tramo_processing_outcomes_total"
-	waits     = "tramo_processing_waits_total"
+	requeues  = "tramo_processing_requeued_total"
 	chunk     = 64 << 10 // what clamd is sent at a time
 	stepTimes = "tramo_processing_step_duration_seconds"
 )
@@ -340,7 +343,7 @@ func TestWorkTwice(t *testing.T) {
 			t.Parallel()
 			p := newPlant(t)
 			g := newGate(t, 0)
-			p.conf.Workers = workers
+			p.workers = workers
 			p.reach(t, g.url)
 			id := p.receive(t, smallPhoto(), smallPhoto(), 2)
 			p.run(t)
@@ -365,7 +368,7 @@ func TestWorkTwice(t *testing.T) {
 
 // An attempt that somebody else has taken over while it was held up neither completes its upload nor buries
 // it.
-func TestOvertakenAttempt(t *testing.T) {
+func TestSupersededAttempt(t *testing.T) {
 	t.Parallel()
 	const newer = `update river_job set attempt = attempt + 1`
 	for _, c := range []struct {
@@ -375,7 +378,7 @@ func TestOvertakenAttempt(t *testing.T) {
 		drawn          int
 		err            string // what River is told, if the row still takes it
 	}{
-		{"by a newer attempt", newer, 3, smallPhoto(), 0, "overtaken"},
+		{"by a newer attempt", newer, 3, smallPhoto(), 0, "superseded"},
 		{"by a rescue", `update river_job set state = 'retryable', scheduled_at = now() + '1h'`, 3, smallPhoto(), 0, ""},
 		{"on its last attempt", newer, 1, damaged(), 0, "record dead letter: attempt 1"},
 	} {
@@ -416,7 +419,7 @@ func TestDamagedObject(t *testing.T) {
 	p.run(t)
 	p.await(t, allJobs, "discarded")
 	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
-	if errs := p.job(t, MaxAttempts, MaxAttempts); strings.Count(errs, "SHA-256") != MaxAttempts {
+	if errs := p.job(t, queue.MaxAttempts, queue.MaxAttempts); strings.Count(errs, "SHA-256") != queue.MaxAttempts {
 		t.Errorf("the attempts failed of %s", errs)
 	}
 	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "pictures") != 0 {
@@ -436,8 +439,8 @@ func TestOutcomeThatCannotBeRecorded(t *testing.T) {
 	p.run(t)
 	p.await(t, allJobs, "discarded")
 	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
-	p.job(t, MaxAttempts, MaxAttempts)
-	if n := p.count(t, `select count(*) from timeline where event = 'retry' and detail->>'reason' = 'record_failed'`); n != MaxAttempts-1 {
+	p.job(t, queue.MaxAttempts, queue.MaxAttempts)
+	if n := p.count(t, `select count(*) from timeline where event = 'retry' and detail->>'reason' = 'record_failed'`); n != queue.MaxAttempts-1 {
 		t.Errorf("the timeline tells of %d retries", n)
 	}
 }
@@ -451,7 +454,7 @@ func TestClamdAway(t *testing.T) {
 	clamd.Kill()
 	id := p.receive(t, note, note, 1)
 	p.run(t)
-	await(t, "job that waited", func() bool { return p.metric(t, waits, "") > MaxAttempts })
+	await(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
 	p.want(t, id, storage.Processing, "", 0, 0)
 	must(t, clamd.Restart(t.Context()))
 	p.await(t, allJobs, "completed")
@@ -480,7 +483,7 @@ func TestClamdDiesInTheMiddle(t *testing.T) {
 	await(t, "file that clamd is reading", func() bool { return bytesBelow(t, filepath.Join(dir, "tmp")) > 0 })
 	clamd.Kill()
 	close(g.open)
-	await(t, "job that waited", func() bool { return p.metric(t, waits, "") > MaxAttempts })
+	await(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
 	p.want(t, id, storage.Processing, "", 0, 0)
 	must(t, clamd.Restart(t.Context()))
 	p.await(t, allJobs, "completed")
@@ -511,7 +514,7 @@ func TestPanic(t *testing.T) {
 	p.run(t)
 	p.await(t, allJobs, "discarded")
 	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
-	if errs := p.job(t, MaxAttempts, MaxAttempts); strings.Count(errs, "nil pointer") < MaxAttempts {
+	if errs := p.job(t, queue.MaxAttempts, queue.MaxAttempts); strings.Count(errs, "nil pointer") < queue.MaxAttempts {
 		t.Errorf("the attempts failed of %s", errs)
 	}
 	if n := p.metric(t, outcomes, string(storage.Failed)); n != 1 {

@@ -26,9 +26,9 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/mediatype"
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage/lease"
@@ -101,9 +101,9 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(output(t), s.log), nil))
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
 	must(t, err)
-	queue, err := processing.NewQueue(s.API, log)
+	q, err := queue.New(s.API, log)
 	must(t, err)
-	finisher := &hooks.Finisher{DB: s.API, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(s.registry), Log: log}
+	finisher := &hooks.Finisher{DB: s.API, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(s.registry), Log: log}
 	conf := object.DefaultConfig()
 	conf.PartSize, conf.CheckpointInterval = part, 100*time.Millisecond
 	store, err := object.NewStore(s.API, bucket, finisher, finisher, conf, object.NewMetrics(s.registry, bucket), log)
@@ -123,13 +123,13 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
 		Webhooks:  &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
 		Batches: &hooks.Batches{
-			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: queue,
+			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
 			Metrics: finisher.Metrics, Log: log,
 		},
-		Erasures:    &hooks.Erasures{DB: s.API, Queue: queue, Log: log},
-		DeadLetters: &hooks.DeadLetters{DB: s.API, Queue: queue, Uploads: finisher.Metrics, Log: log},
+		Erasures:    &hooks.Erasures{DB: s.API, Queue: q, Log: log},
+		DeadLetters: &hooks.DeadLetters{DB: s.API, Queue: q, Uploads: finisher.Metrics, Log: log},
 		Receipts:    receipts, Tracers: noop.NewTracerProvider(),
-		Quarantine: &hooks.Quarantine{DB: s.API, Queue: queue, Log: log},
+		Quarantine: &hooks.Quarantine{DB: s.API, Queue: q, Log: log},
 		Verifier:   verifier, Metrics: server.NewMetrics(s.registry), Log: log,
 	}
 	for _, option := range options {

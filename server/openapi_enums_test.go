@@ -51,7 +51,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 		"states of dead letters": {schemas["DeadLetterState"].Value, constantsOf(t, "storage", "LetterState", "")},
 		"states of deliveries":   {schemas["DeliveryState"].Value, constantsOf(t, "storage", "DeliveryState", "")},
 		"why one is disabled":    {property("WebhookFields", "disabled_reason"), constantsOf(t, "storage", "", "Disabled")},
-		"errors of deliveries":   {property("Delivery", "last_error"), append(constantsOf(t, "processing/webhook", "", "error"), constantsOf(t, "storage", "", "WebhookError")...)},
+		"errors of deliveries":   {property("Delivery", "last_error"), append(constantsOf(t, "hooks/webhook", "", "error"), constantsOf(t, "storage", "", "WebhookError")...)},
 		"states of erasures":     {property("Erasure", "state"), constantsOf(t, "storage", "ErasureState", "")},
 		"what is erased":         {property("Erasure", "kind"), constantsOf(t, "storage", "", "Erase")},
 		"actions of the audit":   {property("AuditEntry", "action"), constantsOf(t, "storage", "", "Audit")},

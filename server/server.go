@@ -19,7 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/problem"

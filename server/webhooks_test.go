@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )

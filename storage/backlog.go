@@ -9,20 +9,12 @@ import (
 
 // Backlog is how much is on its way, over all tenants.
 type Backlog struct {
-	Jobs    map[string]int64 // that process uploads, by River's state; discarded ones are dead letters
 	Uploads map[Status]int64 // by status, those that have not ended
 	Letters map[string]int64 // dead letters that wait for a decision, by step
 }
 
 // Backlog counts. It needs an operator's role.
 func (db *DB) Backlog(ctx context.Context) (b Backlog, err error) {
-	b.Jobs, err = counts[string](ctx, db, `
-		select s.state, (select count(*) from river_job j
-			where j.state = s.state::river_job_state and j.kind = 'process_upload')
-		from unnest(array['available', 'running', 'retryable', 'scheduled', 'discarded']) s (state)`)
-	if err != nil {
-		return Backlog{}, fmt.Errorf("count jobs: %w", err)
-	}
 	b.Uploads, err = counts[Status](ctx, db, `
 		select s.status, (select count(*) from uploads u where u.status = s.status)
 		from unnest(array['pending', 'uploading', 'uploaded', 'processing']) s (status)`)

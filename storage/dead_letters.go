@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -86,30 +85,6 @@ func clip(s string, most int) string {
 		end--
 	}
 	return s[:end] + mark
-}
-
-// A LostJob is a job that the queue has given up.
-type LostJob struct {
-	ID       int64           `db:"id"`
-	Kind     string          `db:"kind"`
-	Attempt  int             `db:"attempt"`
-	Metadata json.RawMessage `db:"metadata"`
-	Error    string          `db:"error"` // of its last attempt; "" if nobody lived to tell
-}
-
-// LostJob returns the last one of an upload's, or [ErrNotFound]. It needs a role that may read jobs.
-func (tx Tx) LostJob(ctx context.Context, upload uuid.UUID) (LostJob, error) {
-	rows, err := tx.Query(ctx, `
-		select id, kind, attempt::int, metadata, coalesce(errors[cardinality(errors)]->>'error', '') as error from river_job
-		where kind = 'process_upload' and state in ('discarded', 'cancelled') and `+jobsOf+` order by id desc limit 1`, tx.Tenant, upload)
-	if err != nil {
-		return LostJob{}, fmt.Errorf("look for dead job: %w", err)
-	}
-	j, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[LostJob])
-	if err != nil {
-		return LostJob{}, fmt.Errorf("look for dead job: %w", OrNotFound(err))
-	}
-	return j, nil
 }
 
 // A DeadLetter is the death of a job, and what has become of it.

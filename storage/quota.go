@@ -122,17 +122,3 @@ func (db *DB) ChangeTenant(ctx context.Context, name string, c TenantChange) (Te
 	}
 	return t, nil
 }
-
-// Waiting counts the tenant's uploads that workers have not brought to an end, as far as this token sees them, and
-// stops at most.
-func (tx Tx) Waiting(ctx context.Context, most int) (int, error) {
-	var n int
-	err := tx.QueryRow(ctx, `
-		select count(*) from (
-			select from uploads where tenant_id = $1 and status in ('uploaded', 'processing') limit $2) w`,
-		tx.Tenant, most).Scan(&n)
-	if err != nil {
-		return 0, fmt.Errorf("count what waits for workers: %w", err)
-	}
-	return n, nil
-}

@@ -176,23 +176,3 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	_, err := d.Worker.ChangeTenant(t.Context(), "nobody", storage.TenantChange{})
 	wantErr(t, err, storage.ErrNotFound)
 }
-
-// What waits for workers is counted no further than asked, and another tenant's is not counted.
-func TestWaiting(t *testing.T) {
-	t.Parallel()
-	d := newDatabase(t)
-	ctx, other := d.NewTenant(t, 1000), d.NewTenant(t, 1000)
-	for _, status := range []storage.Status{storage.Pending, storage.Uploaded, storage.Uploaded, storage.Processing, storage.Completed} {
-		d.bring(t, ctx, d.create(t, ctx, 1), status)
-	}
-	d.bring(t, other, d.create(t, other, 1), storage.Uploaded)
-	for most, want := range map[int]int{2: 2, 3: 3, 50: 3} {
-		d.must(t, ctx, func(tx storage.Tx) error {
-			n, err := tx.Waiting(ctx, most)
-			if n != want {
-				t.Errorf("up to %d: %d wait, want %d", most, n, want)
-			}
-			return err
-		})
-	}
-}

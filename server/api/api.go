@@ -9,7 +9,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"

@@ -6,7 +6,7 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )

@@ -234,3 +234,21 @@ func (m *Manager) asked(ctx context.Context, owner, upload uuid.UUID) {
 		}
 	})
 }
+
+// Process identifies this process for as long as it lives, even if it loses its leases.
+func (m *Manager) Process() uuid.UUID { return m.process }
+
+// Enlisted waits until this process is known to be alive, or ctx is done.
+func (m *Manager) Enlisted(ctx context.Context) error {
+	for {
+		me, changed := m.self()
+		if me != uuid.Nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

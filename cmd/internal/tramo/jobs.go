@@ -16,7 +16,7 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -225,11 +225,11 @@ func (c *letterChoice) run(ctx context.Context, m *cli.Mistakes, w func(*hooks.D
 		return err
 	}
 	defer db.Close()
-	queue, err := processing.NewQueue(db, log)
+	q, err := queue.New(db, log)
 	if err != nil {
 		return err
 	}
-	work := w(&hooks.DeadLetters{DB: db, Queue: queue, Uploads: hooks.NewMetrics(prometheus.NewRegistry()), Log: log})
+	work := w(&hooks.DeadLetters{DB: db, Queue: q, Uploads: hooks.NewMetrics(prometheus.NewRegistry()), Log: log})
 	chosen, unknown, err := c.chosen(ctx, db)
 	if err != nil {
 		return err

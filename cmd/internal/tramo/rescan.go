@@ -10,7 +10,7 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -38,7 +38,7 @@ func (c *rescanCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 		return err
 	}
 	defer db.Close()
-	queue, err := processing.NewQueue(db, log)
+	q, err := queue.New(db, log)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (c *rescanCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 	if err != nil {
 		return err
 	}
-	rescans := &hooks.Rescans{DB: db, Queue: queue, DryRun: c.DryRun}
+	rescans := &hooks.Rescans{DB: db, Queue: q, DryRun: c.DryRun}
 	which := storage.Rescan{Since: time.Time(c.Since), Until: time.Time(c.Until), Signatures: c.SignaturesBefore}
 	total := 0
 	for _, t := range tenants {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage"
@@ -135,7 +135,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if err != nil {
 		return server.Parts{}, err
 	}
-	queue, err := processing.NewQueue(db, k.log)
+	q, err := queue.New(db, k.log)
 	if err != nil {
 		return server.Parts{}, err
 	}
@@ -155,12 +155,12 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if err != nil {
 		return server.Parts{}, err
 	}
-	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log, DeletedKeep: k.deleted}
+	finisher := &hooks.Finisher{DB: db, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: k.log, DeletedKeep: k.deleted}
 	store, err := object.NewStore(db, bucket, finisher, finisher, k.store, metrics, k.log)
 	if err != nil {
 		return server.Parts{}, err
 	}
-	batches := &hooks.Batches{BatchConfig: k.batches, DB: db, Policy: k.policy, Queue: queue, Metrics: finisher.Metrics, Log: k.log}
+	batches := &hooks.Batches{BatchConfig: k.batches, DB: db, Policy: k.policy, Queue: q, Metrics: finisher.Metrics, Log: k.log}
 	return server.Parts{
 		DB:          db,
 		Bucket:      bucket,
@@ -170,14 +170,14 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 		Batches:     batches,
 		Receipts:    receipts,
 		Webhooks:    webhooks,
-		Erasures:    &hooks.Erasures{DB: db, Queue: queue, Log: k.log},
-		DeadLetters: &hooks.DeadLetters{DB: db, Queue: queue, Uploads: finisher.Metrics, Log: k.log},
+		Erasures:    &hooks.Erasures{DB: db, Queue: q, Log: k.log},
+		DeadLetters: &hooks.DeadLetters{DB: db, Queue: q, Uploads: finisher.Metrics, Log: k.log},
 		Verifier:    verifier,
 		Metrics:     server.NewMetrics(registry),
 		Limits:      limits,
 		Tracers:     telemetry.NewTracerProvider(),
 		Log:         k.log,
-		Quarantine:  &hooks.Quarantine{DB: db, Queue: queue, Log: k.log},
+		Quarantine:  &hooks.Quarantine{DB: db, Queue: q, Log: k.log},
 	}, nil
 }
 

@@ -3,7 +3,7 @@ package tramo
 import (
 	"log/slog"
 
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/storage"
 )
 

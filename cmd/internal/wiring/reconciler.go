@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -17,12 +17,12 @@ import (
 func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket, leases *lease.Manager,
 	registry *prometheus.Registry, log *slog.Logger,
 ) (*hooks.Reconciler, error) {
-	queue, err := processing.NewQueue(db, log)
+	q, err := queue.New(db, log)
 	if err != nil {
 		return nil, err
 	}
 	metrics := hooks.NewMetrics(registry)
-	finisher := &hooks.Finisher{DB: db, Queue: queue, Bucket: bucket, Metrics: metrics, Log: log}
+	finisher := &hooks.Finisher{DB: db, Queue: q, Bucket: bucket, Metrics: metrics, Log: log}
 	conf := object.DefaultConfig()
 	conf.Expiry = c.Expiry
 	store, err := object.NewStore(db, bucket, finisher, finisher, conf, object.NewMetrics(registry, bucket), log)
@@ -35,7 +35,7 @@ func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket,
 		Bucket:           bucket,
 		Store:            store,
 		Locker:           object.Locker{Leases: leases, Log: log},
-		Queue:            queue,
+		Queue:            q,
 		Uploads:          metrics,
 		Metrics:          hooks.NewReconcilerMetrics(registry),
 		Log:              log,

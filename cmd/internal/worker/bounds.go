@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/queue"
 )
 
 // boundSettings say how much of a machine a worker takes, and when its jobs are another's.
@@ -31,12 +31,10 @@ type boundSettings struct {
 const parentMemory = 256 << 20
 
 // pool completes the settings of a pool.
-func (s boundSettings) pool(m *cli.Mistakes, retry, busy time.Duration, childMemory int64) processing.PoolConfig {
-	workers, why := workers(s.Workers, runtime.GOMAXPROCS(0), memoryLimit(), childMemory)
-	c := processing.PoolConfig{
-		Workers: workers, Why: why, RetryDelay: retry, BusyDelay: busy, LostAfter: s.LostAfter, StopTime: s.StopTime,
-	}
-	m.Check("TRAMO_WORKERS, TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY, TRAMO_LOST_AFTER, TRAMO_STOP_TIME", c.Validate())
+func (s boundSettings) pool(m *cli.Mistakes, retry, busy time.Duration) queue.Config {
+	c := queue.Config{RetryDelay: retry, BusyDelay: busy, LostAfter: s.LostAfter, StopTimeout: s.StopTime}
+	m.Check("TRAMO_WORKERS", cli.CheckNotNegative(s.Workers))
+	m.Check("TRAMO_RETRY_DELAY, TRAMO_BUSY_DELAY, TRAMO_LOST_AFTER, TRAMO_STOP_TIME", c.Validate())
 	if s.TempSpace < 1 {
 		m.Check("TRAMO_TEMP_SPACE", errors.New("it must be more than 0"))
 	}

@@ -4,9 +4,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -15,12 +13,6 @@ import (
 // eraseSettings say how often what is to go is removed.
 type eraseSettings struct {
 	EraseInterval time.Duration `default:"1m" help:"How often what was deleted long enough ago is removed, and erasures go on that were cut off. One worker at a time does it."`
-}
-
-func (s eraseSettings) erasing(m *cli.Mistakes) processing.Erasing {
-	e := processing.Erasing{Every: s.EraseInterval}
-	m.Check("TRAMO_ERASE_INTERVAL", e.Validate())
-	return e
 }
 
 func eraser(db *storage.DB, bucket *object.Bucket, leases *lease.Manager, log *slog.Logger) *hooks.Eraser {

@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/cmd/internal/cli"
-	"github.com/tramo/tramo/processing"
-	"github.com/tramo/tramo/processing/webhook"
+	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/telemetry"
 )
@@ -38,7 +38,7 @@ func (s webhookSettings) webhooks(m *cli.Mistakes) webhookConfig {
 }
 
 // join has the pool send webhooks and returns what dispatches them, until its context is done.
-func (c webhookConfig) join(pool *processing.Pool, db *storage.DB, registry *prometheus.Registry, log *slog.Logger) (func(context.Context) error, error) {
+func (c webhookConfig) join(pool *queue.Pool, db *storage.DB, q *queue.Queue, registry *prometheus.Registry, log *slog.Logger) (func(context.Context) error, error) {
 	if c.Keys == "" {
 		log.Warn("no webhooks: TRAMO_WEBHOOK_KEY is not set")
 		return func(context.Context) error { return nil }, nil
@@ -47,12 +47,8 @@ func (c webhookConfig) join(pool *processing.Pool, db *storage.DB, registry *pro
 	if err != nil {
 		return nil, err
 	}
-	dispatcher, err := webhook.NewDispatcher(c.sender, db, log)
-	if err != nil {
-		return nil, err
-	}
+	dispatcher := webhook.NewDispatcher(c.sender, db, q, log)
 	registry.MustRegister(&webhook.Backlog{DB: db, Log: log})
-	pool.Sidelines = append(pool.Sidelines, webhook.NewSender(c.sender, dispatcher, vault, webhook.NewGuard(c.Config),
-		webhook.NewMetrics(registry), telemetry.NewTracerProvider(), log))
+	webhook.NewSender(c.sender, dispatcher, vault, webhook.NewGuard(c.Config), webhook.NewMetrics(registry), telemetry.NewTracerProvider(), log).Register(pool)
 	return dispatcher.Run, nil
 }

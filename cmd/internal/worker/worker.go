@@ -4,6 +4,8 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,6 +14,7 @@ import (
 	"github.com/tramo/tramo/cmd/internal/wiring"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -49,15 +52,16 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.types(m), g.Logger(m)
 	database.Replica = g.ReplicaName(m)
 	scanner, scans := g.scanner(m)
-	pool := g.pool(m, g.RetryDelay, g.BusyDelay, int64(g.ChildMemory))
+	pool := g.pool(m, g.RetryDelay, g.BusyDelay)
+	workers, why := workers(g.Workers, runtime.GOMAXPROCS(0), memoryLimit(), int64(g.ChildMemory))
 	m.Check("TRAMO_RESCAN_WORKERS", cli.CheckNotNegative(g.RescanWorkers))
 	g.CheckTTL(m)
 	reconcile := g.Reconcile.Config(m)
-	rounds := processing.Rounds{ReconcileEvery: g.ReconcileInterval, InventoryEvery: g.InventoryInterval}
-	m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL", rounds.Validate())
+	if min(g.ReconcileInterval, g.InventoryInterval, g.EraseInterval) < time.Second {
+		m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL, TRAMO_ERASE_INTERVAL", errors.New("intervals must be a second or more"))
+	}
 	webhooks := g.webhooks(m)
-	erasing := g.erasing(m)
-	children := g.children(m, pool.Workers)
+	children := g.children(m, workers)
 	if g.MaxPixels < 1 {
 		m.Check("TRAMO_MAX_PIXELS", errors.New("it must be more than 0"))
 	}
@@ -78,7 +82,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		return err
 	}
 	registry := telemetry.NewRegistry()
-	registry.MustRegister(&processing.Depth{DB: db, Log: log}, scanner)
+	registry.MustRegister(&processing.Backlog{DB: db, Log: log}, scanner)
 	spareMemory()
 	dir, space, clean, err := g.disk(registry, log)
 	if err != nil {
@@ -98,19 +102,24 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		Locker:   object.Locker{Leases: leases, Log: log}, TempDir: dir, Space: space,
 		Metrics: metrics, Log: log,
 	}
-	workers := processing.NewPool(pool, db, pipeline, metrics, telemetry.NewTracerProvider(), log)
-	workers.Sidelines = append(workers.Sidelines, processing.NewRescanner(pipeline, g.RescanWorkers, pool.BusyDelay))
-	rounds.Reconciler, err = wiring.Reconciler(reconcile, db, bucket, leases, registry, log)
+	reconciler, err := wiring.Reconciler(reconcile, db, bucket, leases, registry, log)
 	if err != nil {
 		return err
 	}
-	workers.Rounds, workers.Leases = rounds, leases
-	dispatch, err := webhooks.join(workers, db, registry, log)
+	jobs := queue.NewPool(pool, db, leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
+	log.InfoContext(ctx, "working", slog.Int("workers", workers), slog.String("because_of", why))
+	jobs.Register(queue.ProcessUpload, pipeline, queue.Options{Workers: workers})
+	jobs.Register(queue.RescanUpload, processing.Rescanner{Pipeline: pipeline}, queue.Options{Workers: g.RescanWorkers})
+	jobs.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, log),
+		queue.Options{Workers: 1, Timeout: 10 * time.Minute, Every: g.ReconcileInterval})
+	jobs.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, log),
+		queue.Options{Workers: 1, Timeout: 6 * time.Hour, Every: g.InventoryInterval})
+	jobs.Register(queue.Erase, queue.Pass(eraser(db, bucket, leases, log).Erase, log),
+		queue.Options{Workers: 1, Timeout: time.Hour, Every: g.EraseInterval})
+	dispatch, err := webhooks.join(jobs, db, reconciler.Queue, registry, log)
 	if err != nil {
 		return err
 	}
-	erasing.Eraser = eraser(db, bucket, leases, log)
-	workers.Erasing = erasing
 	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
 	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: append([]telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
@@ -121,7 +130,7 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })
 		group.Go(func() error { scanner.Run(ctx); return nil })
-		group.Go(func() error { return workers.Run(ctx) })
+		group.Go(func() error { return jobs.Run(ctx) })
 		group.Go(func() error { return dispatch(ctx) })
 		return group.Wait()
 	})

@@ -1,17 +1,17 @@
-package lease_test
+package queue
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage/lease"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // silence is far above what a busy machine takes, so that only rows that a test has aged are old.
@@ -19,22 +19,34 @@ const silence = time.Minute
 
 // A graveyard is processes and jobs that look as they do some time after something happened.
 type graveyard struct {
-	*replica
-	admin *pgx.Conn
+	*plant
+	leases *lease.Manager
+	name   string
+	die    func() // stops the heartbeat and gives nothing back
 }
 
 func newGraveyard(t *testing.T) *graveyard {
 	t.Helper()
-	d := newDatabase(t)
-	g := &graveyard{replica: newReplicaOn(t, d, d.Worker, calmly), admin: d.Admin(t)}
-	g.exec(t, `update lease_holders set since = now() - interval '1 hour'`) // who judges has been heard for long
+	g := &graveyard{plant: newPlant(t), name: uuid.NewString()}
+	g.leases = lease.NewManager(g.Worker, g.name, time.Minute, g.log) // which no test outlives
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- g.leases.Run(ctx) }()
+	g.die = sync.OnceFunc(func() {
+		cancel()
+		stack.Must(t, stack.Receive(t, "end of the heartbeat", ended))
+	})
+	t.Cleanup(g.die)
+	stack.Must(t, g.leases.Enlisted(t.Context()))
+	g.exec(t, `update lease_holders set since = now() - interval '1 hour'`) // so that its heartbeat is unbroken for long
 	return g
 }
 
-func (g *graveyard) exec(t *testing.T, sql string, args ...any) {
+func (g *graveyard) requeue(t *testing.T) []orphan {
 	t.Helper()
-	_, err := g.admin.Exec(t.Context(), sql, args...)
-	must(t, err)
+	orphans, err := requeueOrphans(t.Context(), g.Worker, g.leases.Process(), silence)
+	stack.Must(t, err)
+	return orphans
 }
 
 // process is another process, which has expired so long ago.
@@ -48,7 +60,7 @@ func (g *graveyard) process(t *testing.T, ago time.Duration) (worker string) {
 // job runs for so long in a worker.
 func (g *graveyard) job(t *testing.T, worker string, ran time.Duration, attempt int) (id int64) {
 	t.Helper()
-	must(t, g.admin.QueryRow(t.Context(), `
+	stack.Must(t, g.Admin(t).QueryRow(t.Context(), `
 		insert into river_job (kind, args, state, queue, attempt, max_attempts, attempted_at, attempted_by)
 		values ('any', '{}', 'running', 'default', $1, 3, now() - $2::interval, array['someone before', $3]) returning id`,
 		attempt, ran, worker).Scan(&id))
@@ -57,14 +69,14 @@ func (g *graveyard) job(t *testing.T, worker string, ran time.Duration, attempt 
 
 func (g *graveyard) state(t *testing.T, id int64) (state string) {
 	t.Helper()
-	must(t, g.admin.QueryRow(t.Context(), `
+	stack.Must(t, g.Admin(t).QueryRow(t.Context(), `
 		select concat_ws(' ', state, attempt, finalized_at is not null, (select string_agg(e->>'error', ',') from unnest(errors) e))
 		from river_job where id = $1`, id).Scan(&state))
 	return state
 }
 
 // A job is put back only if nothing has been heard of its worker for the time given.
-func TestPutBackLost(t *testing.T) {
+func TestRequeueOrphans(t *testing.T) {
 	t.Parallel()
 	g := newGraveyard(t)
 	const running, back = "running 1 f", "available 1 f worker lost"
@@ -81,7 +93,7 @@ func TestPutBackLost(t *testing.T) {
 		{"of somebody living", g.process(t, -time.Minute), long, 1, running},
 		{"of somebody late", g.process(t, silence/2), long, 1, running},
 		{"of somebody who lost its leases and lives", again, long, 1, running},
-		{"of ourselves", g.Worker(), long, 1, running},
+		{"of ourselves", workerName(g.leases), long, 1, running},
 		{"of the previous release", "host_2026_11_22", long, 1, running},
 		{"of somebody unheard, begun just now", "tramo-" + uuid.NewString(), 0, 1, running},
 		{"of somebody dead", g.process(t, long), long, 1, back},
@@ -89,20 +101,19 @@ func TestPutBackLost(t *testing.T) {
 		{"of somebody dead, for the third time", g.process(t, long), long, 3, "discarded 3 t worker lost"},
 	} {
 		id := g.job(t, c.worker, c.ran, c.attempt)
-		lost, err := g.PutBackLost(t.Context(), silence)
-		must(t, err)
+		orphans := g.requeue(t)
 		if got := g.state(t, id); got != c.want {
 			t.Errorf("a job %s is %q, want %q", c.name, got, c.want)
 		}
-		told := slices.ContainsFunc(lost, func(j lease.OrphanedJob) bool { return j.ID == id && j.Dead == (c.attempt == 3) })
+		told := slices.ContainsFunc(orphans, func(j orphan) bool { return j.ID == id && j.Exhausted == (c.attempt == 3) })
 		if told != strings.HasSuffix(c.want, "lost") {
-			t.Errorf("a job %s: told of %+v", c.name, lost)
+			t.Errorf("a job %s: told of %+v", c.name, orphans)
 		}
 	}
 }
 
 // When Postgres was away everybody has been silent: who was not heard for long judges nobody.
-func TestWhoWasAwayJudgesNobody(t *testing.T) {
+func TestBrokenHeartbeatDeclaresNobodyDead(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]string{
 		"just back":    `update lease_holders set since = now() where replica = $1`,
@@ -112,30 +123,28 @@ func TestWhoWasAwayJudgesNobody(t *testing.T) {
 		g.die() // no heartbeat changes what the test writes
 		id := g.job(t, g.process(t, 10*silence), 10*silence, 1)
 		g.exec(t, away, g.name)
-		lost, err := g.PutBackLost(t.Context(), silence)
-		if err != nil || len(lost) > 0 || g.state(t, id) != "running 1 f" {
-			t.Errorf("%s: %+v, %v; the job is %s", name, lost, err, g.state(t, id))
+		if orphans := g.requeue(t); len(orphans) > 0 || g.state(t, id) != "running 1 f" {
+			t.Errorf("%s: %+v; the job is %s", name, orphans, g.state(t, id))
 		}
 	}
 }
 
 // An attempt that is just then ending its job holds the job's row, and lives.
-func TestPutBackLeavesWhatEnds(t *testing.T) {
+func TestRequeueLeavesWhatEnds(t *testing.T) {
 	t.Parallel()
 	g := newGraveyard(t)
 	id := g.job(t, g.process(t, 10*silence), 10*silence, 1)
-	tx, err := g.admin.Begin(t.Context())
-	must(t, err)
+	tx, err := g.Admin(t).Begin(t.Context())
+	stack.Must(t, err)
 	_, err = tx.Exec(t.Context(), `select from river_job where id = $1 for update`, id)
-	must(t, err)
-	lost, err := g.PutBackLost(t.Context(), silence) // and does not wait for it
-	if err != nil || len(lost) > 0 {
-		t.Errorf("%+v, %v", lost, err)
+	stack.Must(t, err)
+	if orphans := g.requeue(t); len(orphans) > 0 { // and does not wait for it
+		t.Errorf("%+v", orphans)
 	}
-	must(t, tx.Rollback(t.Context()))
+	stack.Must(t, tx.Rollback(t.Context()))
 }
 
-func TestOvertaken(t *testing.T) {
+func TestSuperseded(t *testing.T) {
 	t.Parallel()
 	g := newGraveyard(t)
 	for change, want := range map[string]bool{
@@ -150,28 +159,11 @@ func TestOvertaken(t *testing.T) {
 		if change != "" {
 			g.exec(t, `update river_job set `+change+` where id = $1`, id)
 		}
-		if yes, err := g.db.Overtaken(t.Context(), id, 1); err != nil || yes != want {
+		if yes, err := superseded(t.Context(), g.Worker, id, 1); err != nil || yes != want {
 			t.Errorf("after %q: %t, %v", change, yes, err)
 		}
 	}
-	if yes, err := g.db.Overtaken(t.Context(), 1<<40, 1); err != nil || yes {
+	if yes, err := superseded(t.Context(), g.Worker, 1<<40, 1); err != nil || yes {
 		t.Errorf("of a job that is gone: %t, %v", yes, err)
-	}
-}
-
-// A process has a name of its own, and knows when it is heard.
-func TestEnlisted(t *testing.T) {
-	t.Parallel()
-	d := newDatabase(t)
-	silent := lease.NewManager(d.Worker, "silent", calmly, logTo(t))
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := silent.Enlisted(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	one := newReplica(t, d, calmly)
-	must(t, one.Enlisted(t.Context()))
-	if silent.Worker() == one.Worker() {
-		t.Error("two processes have one name")
 	}
 }

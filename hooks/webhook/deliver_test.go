@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -503,8 +504,9 @@ func TestStaleJob(t *testing.T) {
 	r := newReceiver(t)
 	o.endpoint(t, o.ctx, r.URL)
 	o.announce(t, o.ctx, 1)
-	d, err := NewDispatcher(o.conf, o.Worker, slog.New(slog.DiscardHandler))
+	q, err := queue.New(o.Worker, slog.New(slog.DiscardHandler))
 	must(t, err)
+	d := NewDispatcher(o.conf, o.Worker, q, slog.New(slog.DiscardHandler))
 	dispatch := func() (job int64) {
 		n, err := o.Worker.DispatchWebhooks(t.Context(), window, func(tx pgx.Tx, due []storage.DueDelivery) ([]int64, error) {
 			return d.enqueue(t.Context(), tx, due)

@@ -8,11 +8,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/riverqueue/river"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/tenant"
 )
 
 // patience is for how long an endpoint may fail without one success before it is disabled.
@@ -20,8 +19,6 @@ const patience = 5 * 24 * time.Hour
 
 // A Sender makes the attempts that a [Dispatcher] asks for, as jobs of a worker pool.
 type Sender struct {
-	river.WorkerDefaults[args]
-
 	conf       SenderConfig
 	db         *storage.DB
 	vault      *Vault
@@ -36,7 +33,7 @@ type Sender struct {
 func NewSender(c SenderConfig, d *Dispatcher, v *Vault, g *Guard, m *Metrics, tracers trace.TracerProvider, log *slog.Logger) *Sender {
 	return &Sender{
 		conf: c, db: d.db, vault: v, dispatcher: d, metrics: m, log: log,
-		tracer: tracers.Tracer("github.com/tramo/tramo/processing/webhook"),
+		tracer: tracers.Tracer("github.com/tramo/tramo/hooks/webhook"),
 		client: &http.Client{
 			Transport: g.transport(c.Timeout),
 			// A redirect is a failure: its target was never registered.
@@ -45,34 +42,32 @@ func NewSender(c SenderConfig, d *Dispatcher, v *Vault, g *Guard, m *Metrics, tr
 	}
 }
 
-// Join adds the sender to a pool's workers and queues.
-func (s *Sender) Join(workers *river.Workers, queues map[string]river.QueueConfig) {
-	river.AddWorker(workers, s)
-	queues[queueName] = river.QueueConfig{MaxWorkers: s.conf.Slots}
+// Register has the pool make attempts, so many at a time as there are slots.
+func (s *Sender) Register(p *queue.Pool) {
+	p.Register(queue.DeliverWebhook, s, queue.Options{Workers: s.conf.Slots, Timeout: s.conf.Timeout + grace})
 }
 
-// Timeout implements [river.Worker].
-func (s *Sender) Timeout(*river.Job[args]) time.Duration { return s.conf.Timeout + grace }
+// Failed implements [queue.Worker]. The delivery's row says when the next attempt is due, whatever became of this one.
+func (*Sender) Failed(context.Context, *queue.Job, error) error { return nil }
 
-// Work implements [river.Worker]: it makes one attempt. A worker that dies between the request and the record has told
+// Work implements [queue.Worker]: it makes one attempt. A worker that dies between the request and the record has told
 // the endpoint, which will be told again under the same id.
-func (s *Sender) Work(ctx context.Context, job *river.Job[args]) error {
+func (s *Sender) Work(ctx context.Context, job *queue.Job) error {
 	defer s.dispatcher.wake()
-	ctx, span := s.tracer.Start(inTrace(ctx, job.Args.TraceID), job.Kind, trace.WithSpanKind(trace.SpanKindClient))
+	ctx, span := s.tracer.Start(inTrace(ctx, job.TraceID), string(job.Kind), trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()
-	ctx = tenant.With(ctx, tenant.Identity{Tenant: job.Args.TenantID, User: "worker", Role: tenant.Admin})
 	e, a, err := s.prepare(ctx, job)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil // it was deleted, disabled, or is another job's
 	}
 	if err != nil {
-		return fmt.Errorf("prepare delivery %s: %w", job.Args.DeliveryID, err)
+		return fmt.Errorf("prepare delivery %s: %w", job.Delivery, err)
 	}
 	r := s.attempt(ctx, e, a)
 	if ctx.Err() != nil && r.Error != "" {
 		return ctx.Err() // we are told to stop, and that is no fault of the endpoint's: another worker tries again
 	}
-	r.Delivery, r.Job = job.Args.DeliveryID, job.ID
+	r.Delivery, r.Job = job.Delivery, job.ID
 	return s.record(ctx, r)
 }
 
@@ -88,9 +83,9 @@ func inTrace(ctx context.Context, id string) context.Context {
 }
 
 // prepare reads what is to be sent, and to whom.
-func (s *Sender) prepare(ctx context.Context, job *river.Job[args]) (e envelope, a storage.WebhookAttempt, err error) {
+func (s *Sender) prepare(ctx context.Context, job *queue.Job) (e envelope, a storage.WebhookAttempt, err error) {
 	err = s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if a, err = tx.WebhookAttempt(ctx, job.Args.DeliveryID, job.ID); err != nil {
+		if a, err = tx.WebhookAttempt(ctx, job.Delivery, job.ID); err != nil {
 			return err
 		}
 		e.body, err = payload(ctx, tx, a)
@@ -101,7 +96,7 @@ func (s *Sender) prepare(ctx context.Context, job *river.Job[args]) (e envelope,
 	}
 	e.id, e.url = a.AnnouncementID.String(), a.URL
 	for _, sealed := range a.Secrets {
-		secret, err := s.vault.open(job.Args.TenantID, a.EndpointID, sealed)
+		secret, err := s.vault.open(job.Tenant, a.EndpointID, sealed)
 		if err != nil {
 			return e, a, err
 		}

@@ -1,57 +1,32 @@
-package processing
+package queue
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"maps"
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
-
-// arrive makes n uploads of the tenant in ctx, each with its job.
-func (p *plant) arrive(t *testing.T, ctx context.Context, n int) (ids []uuid.UUID) {
-	t.Helper()
-	for range n {
-		id := uuid.Must(uuid.NewV7())
-		must(t, p.API.InTenant(ctx, func(tx storage.Tx) error {
-			err := tx.CreateUpload(ctx, storage.NewUpload{ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1})
-			if err != nil {
-				return err
-			}
-			if _, err := tx.MarkUploaded(ctx, id, id.String(), make([]byte, 32)); err != nil {
-				return err
-			}
-			return p.queue.Enqueue(ctx, tx, id)
-		}))
-		ids = append(ids, id)
-	}
-	return ids
-}
 
 // priorities tells how many waiting jobs of the tenant in ctx have which priority, in the order of arrival.
 func (p *plant) priorities(t *testing.T, ctx context.Context) string {
 	t.Helper()
-	who, err := tenant.From(ctx)
-	must(t, err)
 	var runs string
-	must(t, p.Worker.Pool().QueryRow(t.Context(), `
+	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `
 		select coalesce(string_agg(n || 'x' || priority, ' ' order by first), '') from (
 			select priority, count(*) n, min(id) first from river_job
 			where state = 'available' and args->>'tenant_id' = $1 group by priority) j`,
-		who.Tenant.String()).Scan(&runs))
+		tenantOf(t, ctx).String()).Scan(&runs))
 	return runs
 }
 
 // next is the tenant whose job River would fetch.
 func (p *plant) next(t *testing.T) (id uuid.UUID) {
 	t.Helper()
-	must(t, p.Worker.Pool().QueryRow(t.Context(), `
+	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `
 		select args->>'tenant_id' from river_job where state = 'available' order by priority, scheduled_at, id limit 1`).Scan(&id))
 	return id
 }
@@ -76,8 +51,8 @@ func TestBurstGivesWay(t *testing.T) {
 
 	rank := func() int64 {
 		t.Helper()
-		moved, err := p.Worker.RankJobs(t.Context(), marks)
-		must(t, err)
+		moved, err := rankJobs(t.Context(), p.Worker)
+		stack.Must(t, err)
 		return moved
 	}
 	if moved := rank(); moved != 0 {
@@ -105,49 +80,43 @@ func TestBurstGivesWay(t *testing.T) {
 	}
 }
 
-func tenantOf(t *testing.T, ctx context.Context) uuid.UUID {
-	t.Helper()
-	who, err := tenant.From(ctx)
-	must(t, err)
-	return who.Tenant
-}
-
 // A running pool ranks what waits.
 func TestPoolRanks(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	p.arrive(t, p.ctx, 60)
-	p.exec(t, `update river_job set queue = 'elsewhere', priority = 4`) // nobody works them
-	p.run(t)
-	await(t, "jobs are ranked", func() bool { return p.priorities(t, p.ctx) == "4x1 46x2 10x3" })
+	p.exec(t, `update river_job set priority = 4`)
+	p.run(t, func(pool *Pool) { // nobody works them
+		pool.Register(Erase, Pass(func(context.Context) error { return nil }, p.log), Options{Workers: 1})
+	})
+	stack.Until(t, "jobs are ranked", func() bool { return p.priorities(t, p.ctx) == "4x1 46x2 10x3" })
 }
 
-// Each tenant's quota can be watched, under the name that operators know.
-func TestQuotaMetric(t *testing.T) {
+// The priority of a new job follows from the tenant's uploads that wait for workers. Uploads that have ended, or are not uploaded
+// yet, do not count, nor do those of other tenants.
+func TestNextPriority(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
-		return tx.CreateUpload(p.ctx, storage.NewUpload{
-			ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1 << 28,
-		})
+	p.arrive(t, p.NewTenant(t, 1<<30), 5)
+	for i, want := range []int{1, 1, 1, 1, 2} {
+		p.arrive(t, p.ctx, 1)
+		stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+			got, err := nextPriority(p.ctx, tx)
+			if got != want {
+				t.Errorf("with %d uploads it is %d, want %d", i+1, got, want)
+			}
+			return err
+		}))
+	}
+	for _, status := range []string{"pending", "completed"} {
+		p.exec(t, `update uploads set status = $1 where id = (select max(id::text)::uuid from uploads where status = 'uploaded' and tenant_id = $2)`, status, tenantOf(t, p.ctx))
+	}
+	p.exec(t, `update uploads set status = 'processing' where tenant_id = $1 and status = 'uploaded'`, tenantOf(t, p.ctx))
+	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+		got, err := nextPriority(p.ctx, tx)
+		if got != 1 {
+			t.Errorf("with 3 uploads that wait it is %d", got)
+		}
+		return err
 	}))
-	p.exec(t, `update tenants set name = 'Obras S.A.'`)
-	_, _, err := p.Worker.CreateTenant(t.Context(), "Nada", 0)
-	must(t, err)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&Depth{DB: p.Worker, Log: slog.New(slog.DiscardHandler)})
-	families, err := registry.Gather()
-	must(t, err)
-	got := map[string]float64{}
-	for _, f := range families {
-		if f.GetName() != "tramo_tenant_quota_used_ratio" {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			got[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
-		}
-	}
-	if want := map[string]float64{"Obras S.A.": 0.25, "Nada": 1}; !maps.Equal(got, want) {
-		t.Errorf("the metric says %v, want %v", got, want)
-	}
 }

@@ -17,12 +17,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 )
@@ -110,30 +110,23 @@ func (o *office) announce(t *testing.T, ctx context.Context, n int) {
 func (o *office) start(t *testing.T) (stop func()) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	d, err := NewDispatcher(o.conf, o.Worker, log)
+	q, err := queue.New(o.Worker, log)
 	must(t, err)
+	d := NewDispatcher(o.conf, o.Worker, q, log)
 	vault, err := NewVault(testKey)
 	must(t, err)
 	s := NewSender(o.conf, d, vault, o.guard, NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
-	workers, queues := river.NewWorkers(), map[string]river.QueueConfig{}
-	s.Join(workers, queues)
-	client, err := river.NewClient(riverpgxv5.New(o.Worker.Pool()), &river.Config{
-		Queues: queues, Workers: workers, Logger: log, FetchCooldown: 20 * time.Millisecond, FetchPollInterval: 250 * time.Millisecond,
-		RescueStuckJobsAfter: 6 * time.Minute, JobTimeout: 5 * time.Minute,
-	})
-	must(t, err)
+	leases := lease.NewManager(o.Worker, "worker", 5*time.Second, log)
+	conf := queue.Config{RetryDelay: time.Second, BusyDelay: time.Second, LostAfter: 15 * time.Second, StopTimeout: time.Millisecond}
+	pool := queue.NewPool(conf, o.Worker, leases, queue.NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
+	s.Register(pool)
 	ctx, cancel := context.WithCancel(t.Context())
-	must(t, client.Start(context.WithoutCancel(ctx)))
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	go func() { ended <- d.Run(ctx) }()
+	go func() { ended <- leases.During(ctx, pool.Run) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		last, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
-		defer cancel()
-		if err := client.StopAndCancel(last); err != nil {
+		if err := errors.Join(<-ended, <-ended); err != nil {
 			t.Error(err)
 		}
 	})

@@ -3,20 +3,16 @@ package webhook
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
 
 const (
-	queueName = "webhooks" // apart from that of uploads: neither waits for the other
 	// window is how many deliveries of one endpoint are under way at a time, over all workers. It is far below a worker's
 	// slots, so that an endpoint that answers slowly keeps nobody waiting but itself.
 	window = 8
@@ -28,37 +24,19 @@ const (
 	grace = 15 * time.Second
 )
 
-// args name a delivery that a job makes one attempt of.
-type args struct {
-	TenantID   uuid.UUID `json:"tenant_id"`
-	DeliveryID uuid.UUID `json:"delivery_id"`
-	TraceID    string    `json:"trace_id,omitempty"` // of what is announced
-}
-
-// Kind implements [river.JobArgs].
-func (args) Kind() string { return "deliver_webhook" }
-
-// InsertOpts implements [river.JobArgsWithInsertOpts]. A job is one attempt. When the next is due, the delivery's row
-// says, whatever became of this one.
-func (args) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: queueName, MaxAttempts: 1} }
-
 // A Dispatcher turns announcements into deliveries, and deliveries that are due into jobs. Each worker runs one; one at
 // a time does something.
 type Dispatcher struct {
-	conf   SenderConfig
-	db     *storage.DB
-	client *river.Client[pgx.Tx]
-	more   chan struct{} // an attempt has ended, and its endpoint has room for another
-	log    *slog.Logger
+	conf  SenderConfig
+	db    *storage.DB
+	queue *queue.Queue
+	more  chan struct{} // an attempt has ended, and its endpoint has room for another
+	log   *slog.Logger
 }
 
 // NewDispatcher makes one on db, whose role must be an operator's.
-func NewDispatcher(c SenderConfig, db *storage.DB, log *slog.Logger) (*Dispatcher, error) {
-	client, err := river.NewClient(riverpgxv5.New(db.Pool()), &river.Config{Logger: log})
-	if err != nil {
-		return nil, fmt.Errorf("open the job queue: %w", err)
-	}
-	return &Dispatcher{conf: c, db: db, client: client, more: make(chan struct{}, 1), log: log}, nil
+func NewDispatcher(c SenderConfig, db *storage.DB, q *queue.Queue, log *slog.Logger) *Dispatcher {
+	return &Dispatcher{conf: c, db: db, queue: q, more: make(chan struct{}, 1), log: log}
 }
 
 // wake has the dispatcher look soon.
@@ -105,23 +83,14 @@ func (d *Dispatcher) note(ctx context.Context, err error) {
 }
 
 func (d *Dispatcher) enqueue(ctx context.Context, tx pgx.Tx, due []storage.DueDelivery) ([]int64, error) {
-	params := make([]river.InsertManyParams, len(due))
+	jobs := make([]queue.Args, len(due))
 	for i, one := range due {
-		a := args{TenantID: one.Tenant, DeliveryID: one.Delivery}
+		jobs[i] = queue.Args{Tenant: one.Tenant, Delivery: one.Delivery}
 		if one.TraceID != nil {
-			a.TraceID = *one.TraceID
+			jobs[i].TraceID = *one.TraceID
 		}
-		params[i] = river.InsertManyParams{Args: a}
 	}
-	inserted, err := d.client.InsertManyTx(ctx, tx, params)
-	if err != nil {
-		return nil, fmt.Errorf("enqueue deliveries: %w", err)
-	}
-	ids := make([]int64, len(inserted))
-	for i, one := range inserted {
-		ids[i] = one.Job.ID
-	}
-	return ids, nil
+	return d.queue.EnqueueDeliveries(ctx, tx, jobs)
 }
 
 // clean makes due again what a killed worker left, and sweeps.

@@ -1,0 +1,26 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/tramo/tramo/storage/lease"
+)
+
+// A process has a name of its own, and knows when it is heard.
+func TestEnlisted(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	silent := lease.NewManager(d.Worker, "silent", calmly, logTo(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := silent.Enlisted(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	one := newReplica(t, d, calmly)
+	must(t, one.Enlisted(t.Context()))
+	if silent.Process() == one.Process() {
+		t.Error("two processes have one name")
+	}
+}
