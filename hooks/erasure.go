@@ -137,9 +137,9 @@ func (r EraseRequest) parse() (kind, subject string, err error) {
 	}
 	switch {
 	case named != 1:
-		return "", "", refuse(ErrBadErasure, `Say what to erase: one of {"upload": ID}, {"user": ID} and {"tenant": true}.`)
+		return "", "", refuse(ErrBadErasure, `Say what to erase: one of {"upload": ID}, {"user_id": ID} and {"tenant": true}.`)
 	case len(r.User) > maxUser || !utf8.ValidString(r.User) || strings.ContainsRune(r.User, 0):
-		return "", "", refuse(ErrBadErasure, "user must be a user's id as in tokens: UTF-8 text of at most %d bytes without NUL characters.", maxUser)
+		return "", "", refuse(ErrBadErasure, "user_id must be a user's id as in tokens: UTF-8 text of at most %d bytes without NUL characters.", maxUser)
 	}
 	return kind, subject, nil
 }

@@ -184,10 +184,10 @@ var attacksOnWebhooks = []attack{
 
 // aManifest is one that the victim has sent, under its {key}.
 const aManifest = `{"project":"{project}","name":"{batch_name}","client_id":"{batch_client}",` +
-	`"uploads":[{"client_id":"{entry}","name":"secreto.txt","size":5,"type":"text/plain"}]}`
+	`"uploads":[{"client_id":"{entry}","filename":"secreto.txt","size":5,"type":"text/plain"}]}`
 
 // moreEntries are what it has added to that batch, under its {key_to_add}.
-const moreEntries = `{"uploads":[{"client_id":"{entry}-2","name":"secreto.txt","size":5,"type":"text/plain"}]}`
+const moreEntries = `{"uploads":[{"client_id":"{entry}-2","filename":"secreto.txt","size":5,"type":"text/plain"}]}`
 
 var attacksByForm = []attack{
 	byForm("project", "{own}"),
@@ -243,8 +243,8 @@ var attacksOnBatches = []attack{
 	withJSON("POST /api/batches", "/api/batches", aManifest, "Idempotency-Key", "{key_to_add}"),
 	inOwn(aManifest),
 	inOwn(aManifest, "Idempotency-Key", "{key}"),
-	inOwn(`{"project":"{project}","name":"mine","client_id":"{batch_id}","uploads":[{"client_id":"{client}","name":"mine.txt","size":5}]}`),
-	inOwn(`{"project":"{project}","name":"mine","client_id":"{batch}","uploads":[{"client_id":"{entry}","name":"mine.txt","size":5}]}`),
+	inOwn(`{"project":"{project}","name":"mine","client_id":"{batch_id}","uploads":[{"client_id":"{client}","filename":"mine.txt","size":5}]}`),
+	inOwn(`{"project":"{project}","name":"mine","client_id":"{batch}","uploads":[{"client_id":"{entry}","filename":"mine.txt","size":5}]}`),
 	naming("project", "{own}", "batch", "{batch_id}"),
 	naming("project", "{own}", "batch", "{batch_name}"),
 	naming("project", "{own}", "batch", "{batch_client}"),
@@ -277,7 +277,7 @@ var attacksOnErasures = []attack{
 	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{upload}"}`),
 	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{whole}"}`),
 	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{deleted}"}`),
-	withJSON("POST /api/erasures", "/api/erasures", `{"user":"{user}"}`),
+	withJSON("POST /api/erasures", "/api/erasures", `{"user_id":"{user}"}`),
 	withJSON("POST /api/erasures", "/api/erasures", `{"tenant":true}`),
 }
 

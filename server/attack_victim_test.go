@@ -150,7 +150,7 @@ func (s *site) addErasures(t *testing.T, u user, v victim) {
 		a.want(t, 202, "")
 		return a.erasure(t).ID.String()
 	}
-	v["erasure"], v["erasure_of_user"] = ask(`{"tenant":true}`), ask(`{"user":"nadie"}`)
+	v["erasure"], v["erasure_of_user"] = ask(`{"tenant":true}`), ask(`{"user_id":"nadie"}`)
 }
 
 // addWebhook gives the victim an endpoint and a delivery.

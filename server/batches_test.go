@@ -31,7 +31,7 @@ type obj = map[string]any
 func entries(n, size int) (all []obj) {
 	for range n {
 		id := uuid.NewString()
-		all = append(all, obj{"client_id": id, "name": id[:8] + ".txt", "size": size, "type": "text/plain"})
+		all = append(all, obj{"client_id": id, "filename": id[:8] + ".txt", "size": size, "type": "text/plain"})
 	}
 	return all
 }
@@ -209,7 +209,7 @@ func TestBadManifest(t *testing.T) {
 	there.want(t, 201, "")
 	bad := []obj{
 		good, with("size", 0), with("size", maxSize+1), with("type", "video/mp4"), with("type", "x"), with("sha256", "abc"),
-		with("client_id", ""), maps.Clone(good), with("name", strings.Repeat("x", 256)), with("name", "a\x00b"),
+		with("client_id", ""), maps.Clone(good), with("filename", strings.Repeat("x", 256)), with("filename", "a\x00b"),
 	}
 	a := u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": bad})
 	a.want(t, 422, "bad-manifest")
@@ -273,7 +273,7 @@ func TestManifestAdoptsWhatIsThere(t *testing.T) {
 	meta := func(id string, more ...string) string {
 		return metadata(append([]string{"client_id", id, "filename", id + ".txt", "project", "torre"}, more...)...)
 	}
-	entry := func(id string, size int) obj { return obj{"client_id": id, "name": id + ".txt", "size": size} }
+	entry := func(id string, size int) obj { return obj{"client_id": id, "filename": id + ".txt", "size": size} }
 	whole := u.create(10, "Upload-Metadata", meta("whole"))
 	u.patch(whole, 0, reader(noise(10))).want(t, 204, "")
 	s.completes(t, idOf(whole))

@@ -26,7 +26,7 @@ func TestListenersAreToldOfBatches(t *testing.T) {
 		l.ready()
 	}
 	a := s.user.do("POST", s.url+"/api/batches", strings.NewReader(
-		`{"project":"torre","name":"lunes","uploads":[{"client_id":"a","name":"a","size":10},{"client_id":"b","name":"b","size":10}]}`),
+		`{"project":"torre","name":"lunes","uploads":[{"client_id":"a","filename":"a","size":10},{"client_id":"b","filename":"b","size":10}]}`),
 		"Content-Type", "application/json")
 	a.want(t, 201, "")
 	var made struct {

@@ -18,11 +18,11 @@ type photo struct {
 	Status      string
 	Partial     bool
 	Placeholder *string
-	NoPicture   *string `json:"no_picture"`
+	NoThumbnail *string `json:"no_thumbnail"`
 	Mismatch    bool    `json:"type_mismatch"`
 	Pages       *int
 	Title       *string
-	EXIF        *struct{}
+	Facts       *struct{}
 	DistanceM   *float64 `json:"distance_m"`
 }
 
@@ -194,15 +194,15 @@ func TestResultsAreTold(t *testing.T) {
 	s.exec(t, `update uploads set status = 'completed', completed_at = now(), pages = 3 where id = $1`, document)
 	read := func() photo { return readAs[photo](t, u.do("GET", u.uploads+"/"+id.String(), nil), 200) }
 	p := read()
-	if !p.Partial || !p.Mismatch || p.Placeholder == nil || *p.Placeholder != "1QcSHQRnh493V4dIh4eXh1h4kJUI" || p.NoPicture == nil || *p.NoPicture != "protected" ||
-		p.Pages == nil || *p.Pages != 12 || p.Title == nil || *p.Title != "Acta" || p.EXIF == nil {
+	if !p.Partial || !p.Mismatch || p.Placeholder == nil || *p.Placeholder != "1QcSHQRnh493V4dIh4eXh1h4kJUI" || p.NoThumbnail == nil || *p.NoThumbnail != "protected" ||
+		p.Pages == nil || *p.Pages != 12 || p.Title == nil || *p.Title != "Acta" || p.Facts == nil {
 		t.Errorf("%+v", p)
 	}
 	listed := u.search().Items
 	if len(listed) != 2 || listed[1].Placeholder == nil || !listed[1].Partial {
 		t.Errorf("listed: %+v", listed)
 	}
-	if d := listed[0]; d.Pages == nil || *d.Pages != 3 || d.EXIF != nil || d.Partial || d.Mismatch || d.Placeholder != nil || d.NoPicture != nil || d.Title != nil {
+	if d := listed[0]; d.Pages == nil || *d.Pages != 3 || d.Facts != nil || d.Partial || d.Mismatch || d.Placeholder != nil || d.NoThumbnail != nil || d.Title != nil {
 		t.Errorf("the document: %+v", d)
 	}
 	s.exec(t, `update uploads set status = 'failed', failure_reason = 'infected' where id = $1`, id)

@@ -117,7 +117,7 @@ func TestManifestsAreLimited(t *testing.T) {
 	send := func(key string, sizes ...int) answer {
 		entries := make([]map[string]any, len(sizes))
 		for i, size := range sizes {
-			entries[i] = map[string]any{"client_id": fmt.Sprint(key, i), "name": "a.jpg", "size": size}
+			entries[i] = map[string]any{"client_id": fmt.Sprint(key, i), "filename": "a.jpg", "size": size}
 		}
 		body, err := json.Marshal(map[string]any{"name": "lunes", "uploads": entries})
 		must(t, err)

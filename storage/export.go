@@ -27,7 +27,7 @@ var exported = []struct {
 	{Section{"tenant", `select '' as key, to_jsonb(x) as row from tenants x where x.id = $1 and $2 = '' and $3 > 0`}, []string{"tenants"}},
 	{Section{"upload", `
 		select x.id::text as key, to_jsonb(x) || jsonb_build_object('received', c.received,
-			'derivatives', coalesce((select jsonb_agg(to_jsonb(d) - '{tenant_id,upload_id}'::text[] order by d.size)
+			'thumbnails', coalesce((select jsonb_agg(to_jsonb(d) - '{tenant_id,upload_id}'::text[] order by d.size)
 				from derivatives d where d.tenant_id = x.tenant_id and d.upload_id = x.id), '[]'),
 			'tags', (select to_jsonb(t) - '{tenant_id,upload_id}'::text[]
 				from tags t where t.tenant_id = x.tenant_id and t.upload_id = x.id),

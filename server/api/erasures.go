@@ -40,7 +40,7 @@ func describeErasure(e storage.Erasure) erasureJSON {
 func (a *API) RequestErasure(c echo.Context) error {
 	var body struct {
 		Upload uuid.UUID `json:"upload"`
-		User   string    `json:"user"`
+		User   string    `json:"user_id"`
 		Tenant bool      `json:"tenant"`
 	}
 	if _, err := readJSON(c, &body); err != nil {

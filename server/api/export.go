@@ -131,16 +131,16 @@ func (x *export) page(ctx context.Context, section storage.Section, behind strin
 // links makes those of an upload that was scanned and found clean, and is not deleted.
 func (x *export) links(ctx context.Context, row json.RawMessage) (*exportLinkSet, error) {
 	var u struct {
-		Status      storage.Status `json:"status"`
-		ObjectKey   *string        `json:"object_key"`
-		DeletedAt   *string        `json:"deleted_at"`
-		ID          uuid.UUID      `json:"id"`
-		Tenant      uuid.UUID      `json:"tenant_id"`
-		Project     string         `json:"project"`
-		Derivatives []struct {
+		Status     storage.Status `json:"status"`
+		ObjectKey  *string        `json:"object_key"`
+		DeletedAt  *string        `json:"deleted_at"`
+		ID         uuid.UUID      `json:"id"`
+		Tenant     uuid.UUID      `json:"tenant_id"`
+		Project    string         `json:"project"`
+		Thumbnails []struct {
 			Size      int    `json:"size"`
 			ObjectKey string `json:"object_key"`
-		} `json:"derivatives"`
+		} `json:"thumbnails"`
 	}
 	if err := json.Unmarshal(row, &u); err != nil {
 		return nil, fmt.Errorf("read an exported upload: %w", err)
@@ -153,8 +153,8 @@ func (x *export) links(ctx context.Context, row json.RawMessage) (*exportLinkSet
 	if err != nil {
 		return nil, err
 	}
-	set := &exportLinkSet{Original: original, Thumbnails: make(map[int]string, len(u.Derivatives))}
-	for _, d := range u.Derivatives {
+	set := &exportLinkSet{Original: original, Thumbnails: make(map[int]string, len(u.Thumbnails))}
+	for _, d := range u.Thumbnails {
 		if set.Thumbnails[d.Size], err = x.api.Bucket.LinkFor(ctx, keys, d.ObjectKey, exportLinks); err != nil {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ type manifestJSON struct {
 
 type manifestEntryJSON struct {
 	ClientID string `json:"client_id"`
-	Filename string `json:"name"`
+	Filename string `json:"filename"`
 	Size     int64  `json:"size"`
 	Type     string `json:"type"`
 	SHA256   string `json:"sha256"`

@@ -17,7 +17,7 @@ type quarantinedJSON struct {
 	ID         uuid.UUID         `json:"id"`
 	Project    string            `json:"project"`
 	BatchID    *uuid.UUID        `json:"batch_id"`
-	User       string            `json:"user"`
+	UserID     string            `json:"user_id"`
 	Filename   *string           `json:"filename"`
 	Size       int64             `json:"size"`
 	UploadedAt *time.Time        `json:"uploaded_at"`
@@ -27,7 +27,7 @@ type quarantinedJSON struct {
 
 func describeQuarantined(u storage.Upload) quarantinedJSON {
 	return quarantinedJSON{
-		ID: u.ID, Project: u.Project, BatchID: u.BatchID, User: u.UserID, Filename: u.Filename, Size: u.Size,
+		ID: u.ID, Project: u.Project, BatchID: u.BatchID, UserID: u.UserID, Filename: u.Filename, Size: u.Size,
 		UploadedAt: u.UploadedAt, Failure: resource.FailureOf(u), Scan: resource.ScanOf(u.Scanned),
 	}
 }

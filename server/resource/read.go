@@ -77,8 +77,8 @@ func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt,
-		Failure: FailureOf(u), Derivatives: []Derivative{}, EXIF: factsOf(u.Facts), Scan: ScanOf(u.Scanned),
-		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoPicture: u.NoPicture, Pages: u.Pages, Title: u.Title,
+		Failure: FailureOf(u), Thumbnails: []Thumbnail{}, Facts: factsOf(u.Facts), Scan: ScanOf(u.Scanned),
+		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoThumbnail: u.NoPicture, Pages: u.Pages, Title: u.Title,
 	}
 	if at, ok := r.Store.Expires(u); ok {
 		j.ExpiresAt = &at
@@ -97,12 +97,12 @@ func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.De
 		return j, nil
 	}
 	content := ContentPath(u.ID)
-	j.ContentURL, j.Placeholder = &content, u.Placeholder // which is a picture, too
+	j.ContentURL, j.Placeholder = &content, u.Placeholder // which shows the content, too
 	err := r.link(ctx, &j, ds)
 	return j, err
 }
 
-// link adds the pictures drawn of an upload. One whose key is not the upload's own is left out.
+// link adds the thumbnails of an upload. One whose key is not the upload's own is left out.
 func (r *Reader) link(ctx context.Context, j *Upload, ds []storage.Derivative) error {
 	who, err := tenant.From(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func (r *Reader) link(ctx context.Context, j *Upload, ds []storage.Derivative) e
 		if err != nil {
 			return err
 		}
-		j.Derivatives = append(j.Derivatives, Derivative{
+		j.Thumbnails = append(j.Thumbnails, Thumbnail{
 			Size: d.Size, Width: d.WidthPx, Height: d.HeightPx, Bytes: d.Bytes, Type: d.ContentType, URL: url,
 		})
 	}

@@ -39,15 +39,15 @@ type Upload struct {
 	DeletedAt   *time.Time     `json:"deleted_at"`
 	PurgeAt     *time.Time     `json:"purge_at"` // until when it can be restored
 	Failure     *Failure       `json:"failure"`
-	Derivatives []Derivative   `json:"derivatives"`
-	EXIF        *Facts         `json:"exif"`
+	Thumbnails  []Thumbnail    `json:"thumbnails"`
+	Facts       *Facts         `json:"facts"`
 	Scan        *Scan          `json:"scan"`                 // null until it was scanned
 	DistanceM   *float64       `json:"distance_m,omitempty"` // in a search by place: from its center
 
 	TypeMismatch bool    `json:"type_mismatch"` // it is not of the kind that its sender said
-	Partial      bool    `json:"partial"`       // its pictures show a part of it
-	Placeholder  *string `json:"placeholder"`   // ThumbHash, base64: what to show while pictures load
-	NoPicture    *string `json:"no_picture"`    // why there is none of something that can have one
+	Partial      bool    `json:"partial"`       // its thumbnails show a part of it
+	Placeholder  *string `json:"placeholder"`   // ThumbHash, base64: what to show while thumbnails load
+	NoThumbnail  *string `json:"no_thumbnail"`  // why there is none of something that can have one
 	Pages        *int32  `json:"pages"`
 	Title        *string `json:"title"`
 }
@@ -70,8 +70,8 @@ func FailureOf(u storage.Upload) *Failure {
 	return f
 }
 
-// A Derivative is a picture drawn from an upload.
-type Derivative struct {
+// A Thumbnail is a small image of an upload.
+type Thumbnail struct {
 	Size   int    `json:"size"` // pixels of the box it was drawn for
 	Width  int    `json:"width"`
 	Height int    `json:"height"`

@@ -49,7 +49,7 @@ func batches(ctx context.Context, b *bench) error {
 func (sv *server) manifest(ctx context.Context, n int) (time.Duration, error) {
 	type entry struct {
 		ClientID string `json:"client_id"`
-		Name     string `json:"name"`
+		Filename string `json:"filename"`
 		Size     int64  `json:"size"`
 		Type     string `json:"type"`
 	}

@@ -254,8 +254,8 @@ func TestBadFiles(t *testing.T) {
 			if up.Status != "failed" || up.Failure == nil || up.Failure.Reason != c.reason || len(up.Failure.Detail) < 20 {
 				t.Errorf("%s, %+v", up.Status, up.Failure)
 			}
-			if len(up.Derivatives) != 0 {
-				t.Errorf("derivatives %+v", up.Derivatives)
+			if len(up.Thumbnails) != 0 {
+				t.Errorf("thumbnails %+v", up.Thumbnails)
 			}
 			if tagged := tagOf(t, up.ID, "scan"); (c.reason == "infected") != (tagged == "infected") {
 				t.Errorf("the object is tagged %q", tagged)
@@ -283,7 +283,7 @@ func TestBadFiles(t *testing.T) {
 	})
 	t.Run("what has no picture", func(t *testing.T) {
 		up, _ := u.await(u.send(r, []byte("fecha;hora\n1;2\n"), "filename", "a.csv", "filetype", "text/csv"))
-		if up.Status != "completed" || len(up.Derivatives) != 0 {
+		if up.Status != "completed" || len(up.Thumbnails) != 0 {
 			t.Errorf("%s, %+v", up.Status, up.Failure)
 		}
 	})

@@ -82,7 +82,7 @@ func TestCrewSendsAManifest(t *testing.T) {
 	for i := range photos {
 		photos[i] = stack.Photo(stack.PhotoConfig{Seed: uint64(i + 10)})
 		entries = append(entries, map[string]any{
-			"client_id": fmt.Sprintf("photo-%d", i), "name": fmt.Sprintf("IMG_%d.jpg", i), "size": len(photos[i]), "type": "image/jpeg",
+			"client_id": fmt.Sprintf("photo-%d", i), "filename": fmt.Sprintf("IMG_%d.jpg", i), "size": len(photos[i]), "type": "image/jpeg",
 		})
 	}
 	whole := photos[2]
@@ -155,7 +155,7 @@ func TestBatchCancelledAtAnotherReplica(t *testing.T) {
 	manager := userOf(t, name, "boss", "constructora")
 	here, there := tramo.replicas[0], tramo.replicas[1]
 	f := decode[filedAnswer](t, crew.postJSON(here.URL+"/api/batches", map[string]any{"name": "x", "uploads": []map[string]any{
-		{"client_id": "a", "name": "a.jpg", "size": 10 << 20}, {"client_id": "b", "name": "b.jpg", "size": 10},
+		{"client_id": "a", "filename": "a.jpg", "size": 10 << 20}, {"client_id": "b", "filename": "b.jpg", "size": 10},
 	}}), 201)
 	sending := &endlessBody{begun: make(chan struct{}), stop: make(chan struct{})}
 	defer close(sending.stop)

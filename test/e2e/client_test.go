@@ -177,20 +177,20 @@ func (u user) send(at replica, data []byte, meta ...string) string {
 
 // upload is what GET tells.
 type upload struct {
-	ID          string
-	Status      string
-	Offset      int
-	Size        int
-	Filename    string
-	Type        string
-	Project     string
-	SHA256      string
-	Failure     *struct{ Reason, Detail string }
-	Derivatives []struct {
+	ID         string
+	Status     string
+	Offset     int
+	Size       int
+	Filename   string
+	Type       string
+	Project    string
+	SHA256     string
+	Failure    *struct{ Reason, Detail string }
+	Thumbnails []struct {
 		Size, Width, Height, Bytes int
 		Type, URL                  string
 	}
-	EXIF *struct {
+	Facts *struct {
 		TakenAt     string `json:"taken_at"`
 		TakenLocal  string `json:"taken_local"`
 		GPS         *struct{ Latitude, Longitude, Altitude float64 }

@@ -64,7 +64,7 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 
 	first := startDev(t, dir)
 	url := first.user.send(first.at, photo, "filename", "a.jpg", "filetype", "image/jpeg", "project", "obra")
-	if up, _ := first.user.await(url); up.Status != "completed" || len(up.Derivatives) != 3 || up.EXIF.GPS == nil {
+	if up, _ := first.user.await(url); up.Status != "completed" || len(up.Thumbnails) != 3 || up.Facts.GPS == nil {
 		t.Fatalf("%+v", up)
 	}
 	receipt := first.user.do("GET", url+"/receipt", nil)

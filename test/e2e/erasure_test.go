@@ -102,7 +102,7 @@ func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 		must(t, err)
 		worker.Store(p)
 		// River's leader died with the last worker; what somebody asks for does not wait for the next.
-		if a := s.other.do("POST", s.server.URL+"/api/erasures", strings.NewReader(`{"user": "nobody"}`)); a.status != http.StatusAccepted {
+		if a := s.other.do("POST", s.server.URL+"/api/erasures", strings.NewReader(`{"user_id": "nobody"}`)); a.status != http.StatusAccepted {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 		ended := false
@@ -216,7 +216,7 @@ func TestErasureSurvivesKills(t *testing.T) {
 		s := newScene(t)
 		before := s.dump(t, s.otherID, keep...)
 		mine := s.manager.send(s.server, stack.PNG(40, 10), "filetype", "image/png")
-		s.hunt(t, s.manager, s.manager.erasure(s.server, `{"user": "crew"}`), seeded(t))
+		s.hunt(t, s.manager, s.manager.erasure(s.server, `{"user_id": "crew"}`), seeded(t))
 		for _, row := range s.dump(t, s.acme, "audit", "erasures", "tenants") {
 			if !strings.Contains(row, idOf(mine)) {
 				t.Errorf("left is %s", row)

@@ -106,7 +106,7 @@ func TestEventsCrossReplicas(t *testing.T) {
 	}
 	for _, events := range []<-chan event{here, there} {
 		u.hears(events, "completed", func(e event) bool {
-			return e.data.ID == idOf(url) && e.data.Status == "completed" && len(e.data.Derivatives) > 0
+			return e.data.ID == idOf(url) && e.data.Status == "completed" && len(e.data.Thumbnails) > 0
 		})
 	}
 }

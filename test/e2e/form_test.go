@@ -45,7 +45,7 @@ func TestFormWithCurl(t *testing.T) {
 		t.Errorf("%+v", created)
 	}
 	address := tramo.replicas[1].URL + "/api/uploads/" + created.ID
-	if up, _ := u.await(address); up.Status != "completed" || len(up.Derivatives) == 0 {
+	if up, _ := u.await(address); up.Status != "completed" || len(up.Thumbnails) == 0 {
 		t.Fatalf("%+v", up)
 	}
 	dir := t.TempDir()

@@ -107,7 +107,7 @@ const measure = `(() => {
 	const pixels = canvas?.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data ?? []
 	return {
 		rows: JSON.stringify([...document.querySelectorAll('#recent li')].map(rect)),
-		picture: rect(row.querySelector('.picture')), placeholder: rect(canvas),
+		picture: rect(row.querySelector('.thumbnail')), placeholder: rect(canvas),
 		width: img.width && +img.getAttribute('width'), height: +img.getAttribute('height'),
 		naturalWidth: img.naturalWidth, naturalHeight: img.naturalHeight,
 		colours: new Set(pixels).size,

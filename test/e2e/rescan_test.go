@@ -61,17 +61,17 @@ func TestRescanCommand(t *testing.T) {
 		}
 	}
 	state := func(of string) (s struct {
-		Status      string
-		Failure     *struct{ Reason, Detail string }
-		Scan        struct{ Verdict, Signature string }
-		Derivatives []any
+		Status     string
+		Failure    *struct{ Reason, Detail string }
+		Scan       struct{ Verdict, Signature string }
+		Thumbnails []any
 	}) {
 		t.Helper()
 		must(t, json.Unmarshal(u.do("GET", of, nil).body, &s))
 		return s
 	}
 	eventually(t, "what the rescan found", func() bool { return state(url).Status == "failed" })
-	if got := state(url); got.Failure.Reason != "infected" || got.Scan.Signature != "Late-Find.UNOFFICIAL" || len(got.Derivatives) != 0 {
+	if got := state(url); got.Failure.Reason != "infected" || got.Scan.Signature != "Late-Find.UNOFFICIAL" || len(got.Thumbnails) != 0 {
 		t.Errorf("the upload is %+v", got)
 	}
 	if a := u.do("GET", url+"/content", nil); a.status != http.StatusConflict {
@@ -80,7 +80,7 @@ func TestRescanCommand(t *testing.T) {
 	eventually(t, "the end of all rescans", func() bool {
 		return y.count(t, `select count(*) from river_job where kind = 'rescan_upload' and state <> 'completed'`) == 0
 	})
-	if got := state(other); got.Status != "completed" || len(got.Derivatives) == 0 {
+	if got := state(other); got.Status != "completed" || len(got.Thumbnails) == 0 {
 		t.Errorf("the other upload is %+v", got)
 	}
 
@@ -95,7 +95,7 @@ func TestRescanCommand(t *testing.T) {
 		t.Fatalf("release: %d %s", a.status, a.body)
 	}
 	eventually(t, "the released upload", func() bool { return state(url).Status == "completed" })
-	if got := state(url); len(got.Derivatives) == 0 || got.Scan.Verdict != "infected" {
+	if got := state(url); len(got.Thumbnails) == 0 || got.Scan.Verdict != "infected" {
 		t.Errorf("the upload is %+v", got)
 	}
 }

@@ -62,7 +62,7 @@ func TestPhotoOverABrokenConnection(t *testing.T) {
 func checkThumbnails(t *testing.T, up upload) {
 	t.Helper()
 	var sizes []int
-	for _, d := range up.Derivatives {
+	for _, d := range up.Thumbnails {
 		sizes = append(sizes, d.Size)
 		data := fetch(t, d.URL)
 		if len(data) != d.Bytes || !bytes.HasPrefix(data, []byte("RIFF")) || string(data[8:12]) != "WEBP" || d.Type != "image/webp" {
@@ -85,7 +85,7 @@ func checkThumbnails(t *testing.T, up upload) {
 // checkFacts compares with what stack.FieldPhotoTags wrote.
 func checkFacts(t *testing.T, up upload) {
 	t.Helper()
-	e := up.EXIF
+	e := up.Facts
 	if e == nil || e.GPS == nil || e.Camera == nil {
 		t.Fatalf("no facts: %+v", e)
 	}

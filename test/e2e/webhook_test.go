@@ -120,8 +120,8 @@ func TestWebhookOfABatch(t *testing.T) {
 	plan := stack.PNG(30, 20)
 	f := decode[filedAnswer](t, crew.postJSON(here.URL+"/api/batches", map[string]any{
 		"project": "torre", "name": "Torre, martes", "client_id": "martes", "uploads": []map[string]any{
-			{"client_id": "plan", "name": "plan.png", "size": len(plan), "type": "image/png"},
-			{"client_id": "broken", "name": "broken.jpg", "size": 5, "type": "image/jpeg"},
+			{"client_id": "plan", "filename": "plan.png", "size": len(plan), "type": "image/png"},
+			{"client_id": "broken", "filename": "broken.jpg", "size": 5, "type": "image/jpeg"},
 		},
 	}), 201)
 	crew.patch(f.Uploads[0].URL, 0, plan)

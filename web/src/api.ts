@@ -47,9 +47,9 @@ function problemText(problem: unknown): string {
   return typeof title === 'string' ? title : ''
 }
 
-/** The picture that fits a row, or null while there is none. */
-export function thumbnailOf(state: UploadState): Schemas['Derivative'] | null {
-  return state.derivatives.find((d) => d.size === 160) ?? null
+/** The thumbnail that fits a row, or null while there is none. */
+export function thumbnailOf(state: UploadState): Schemas['Thumbnail'] | null {
+  return state.thumbnails.find((th) => th.size === 160) ?? null
 }
 
 export function isSettled(status: ServerStatus): boolean {

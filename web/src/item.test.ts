@@ -27,7 +27,7 @@ it('totals leaves cancelled out, and does not wait for failed bytes', () => {
 it('takes the thumbnail of size 160 over', () => {
   const it = item('uploaded')
   const link = { width: 160, height: 120, bytes: 1, type: 'image/webp' }
-  applyState(it, state({ derivatives: [{ size: 480, url: 'big', ...link }, { size: 160, url: 'small', ...link }] }))
+  applyState(it, state({ thumbnails: [{ size: 480, url: 'big', ...link }, { size: 160, url: 'small', ...link }] }))
   expect(it.status).toBe('completed')
   expect(it.state && thumbnailOf(it.state)?.url).toBe('small')
 })

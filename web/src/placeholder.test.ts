@@ -20,7 +20,7 @@ it('survives one that is cut off', () => {
   for (let n = 5; n < 21; n++) expect(pixelsOf(btoa(atob(sunset).slice(0, n)))?.rgba).toHaveLength(23 * 32 * 4)
 })
 
-it('lies where the picture will', () => {
+it('lies where the thumbnail will', () => {
   expect(cover({ width: 120, height: 160 })).toEqual({ width: 100, height: (100 * 160) / 120, left: 0, top: (100 - (100 * 160) / 120) / 2 })
   expect(cover({ width: 160, height: 40 })).toEqual({ width: 400, height: 100, left: -150, top: 0 })
   expect(cover({ width: 7, height: 7 })).toEqual({ width: 100, height: 100, left: 0, top: 0 })

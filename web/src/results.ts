@@ -1,23 +1,23 @@
-// What processing found out about a file, in its row: a picture, and what there is to say.
+// What processing found out about a file, in its row: a thumbnail, and what there is to say.
 
 import type { UploadState } from './api'
 import { need, show, write } from './dom'
-import { Picture } from './picture'
+import { Thumbnail } from './thumbnail'
 import { aboutText, noteText } from './words'
 
 export class Results {
-  private readonly picture: Picture
+  private readonly thumbnail: Thumbnail
   private readonly about: HTMLElement
   private readonly note: HTMLElement
 
   constructor(row: HTMLElement, type: string, name: string, testid: string, stale: () => void) {
-    this.picture = new Picture(need(row, '.picture'), type, name, testid, stale)
+    this.thumbnail = new Thumbnail(need(row, '.thumbnail'), type, name, testid, stale)
     this.about = need(row, '.about')
     this.note = need(row, '.note')
   }
 
   show(state: UploadState): void {
-    this.picture.show(state)
+    this.thumbnail.show(state)
     say(this.about, aboutText(state))
     say(this.note, noteText(state))
   }

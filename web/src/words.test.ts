@@ -18,22 +18,22 @@ it('says in its own language why the server refused', () => {
   expect(problemDetail('{"type":"/problems/new","detail":"Something new."}')).toBe('Something new.')
 })
 
-it('says that a picture is a part', () => {
+it('says that a thumbnail shows a part', () => {
   expect(noteText(state({ partial: true }))).toBe('La foto llegó dañada: se ve una parte.')
   expect(noteText(state({ partial: true, type: 'application/pdf' }))).toMatch(/^El archivo llegó dañado/)
   expect(noteText(state({}))).toBe('')
 })
 
-it('says why there is no picture, and that the file is safe', () => {
+it('says why there is no thumbnail, and that the file is safe', () => {
   const words = new Map<string, number>()
   for (const reason of ['too_large', 'memory', 'cpu', 'time', 'output', 'unsupported', 'protected', 'tool_missing'] as const) {
-    const text = noteText(state({ no_picture: reason }))
+    const text = noteText(state({ no_thumbnail: reason }))
     expect(text).toMatch(/^Sin imagen: .*\. El archivo está a salvo\.$/)
     words.set(text, 1)
   }
   expect(words.size).toBe(5)
-  expect(noteText(state({ no_picture: 'haunted' as 'cpu' }))).toBe('Sin imagen. El archivo está a salvo.')
-  expect(noteText(state({ no_picture: 'cpu', status: 'failed' }))).toBe('')
+  expect(noteText(state({ no_thumbnail: 'haunted' as 'cpu' }))).toBe('Sin imagen. El archivo está a salvo.')
+  expect(noteText(state({ no_thumbnail: 'cpu', status: 'failed' }))).toBe('')
 })
 
 it('tells what a document says of itself', () => {

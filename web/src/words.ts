@@ -53,13 +53,13 @@ export function aboutText(state: UploadState): string {
 export function noteText(state: UploadState): string {
   if (state.status !== 'completed') return ''
   if (state.partial) return t(state.type?.startsWith('image/') ? 'partialPhoto' : 'partialFile')
-  if (!state.no_picture) return ''
+  if (!state.no_thumbnail) return ''
   // A reason newer than this page has no words here.
-  const key = `picture_${state.no_picture}`
-  return `${isKey(key) ? t(key) : t('noPicture')} ${t('fileIsSafe')}`
+  const key = `no_thumbnail_${state.no_thumbnail}`
+  return `${isKey(key) ? t(key) : t('noThumbnail')} ${t('fileIsSafe')}`
 }
 
-/** Which of the page's neutral pictures stands for a type. */
+/** Which of the page's neutral icons stands for a type. */
 export function iconFor(type: string, name: string): 'photo' | 'video' | 'pdf' | 'document' {
   if (type.startsWith('image/') || /\.(jpe?g|png|heic|heif|webp|gif|avif)$/i.test(name)) return 'photo'
   if (type.startsWith('video/')) return 'video'

@@ -4,13 +4,13 @@ import { thumbnailOf, type UploadState } from './api'
 import { canvasOf, pixelsOf, type Dimensions } from './placeholder'
 import { iconFor } from './words'
 
-export class Picture {
+export class Thumbnail {
   private url: string | null = null
   private img: HTMLImageElement | null = null
   private placeholder: HTMLCanvasElement | null = null
   private asked = false
 
-  /** stale is called once when the picture does not load: its link may have expired. */
+  /** stale is called once when the thumbnail does not load: its link may have expired. */
   constructor(
     private readonly box: HTMLElement,
     type: string,
@@ -49,7 +49,7 @@ export class Picture {
     img.decoding = 'async'
     img.dataset['testid'] = this.testid
     img.addEventListener('load', () => {
-      // It would show through a picture that is not opaque.
+      // It would show through a thumbnail that is not opaque.
       this.placeholder?.remove()
       this.placeholder = null
     })
