@@ -84,21 +84,3 @@ func TestForwardedAddress(t *testing.T) {
 		}
 	}
 }
-
-// A limit is shared by an IPv4 address, and by a customer's IPv6 network.
-func TestAddressKey(t *testing.T) {
-	t.Parallel()
-	for address, want := range map[string]string{
-		"203.0.113.9":          "203.0.113.9",
-		"::ffff:203.0.113.9":   "203.0.113.9",
-		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64",
-		"2001:db8:1:2::":       "2001:db8:1:2::/64",
-		"2001:db8:1:3::":       "2001:db8:1:3::/64",
-		"fe80::1%eth0":         "fe80::/64",
-		"":                     "",
-	} {
-		if got := addressKey(address); got != want {
-			t.Errorf("%s counts as %s, want %s", address, got, want)
-		}
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/ratelimit"
 )
 
 func behind(t testing.TB, networks string) func(*server.Config, *server.Parts) {
@@ -18,7 +19,7 @@ func behind(t testing.TB, networks string) func(*server.Config, *server.Parts) {
 // Behind a proxy each client has its own limit, and what it says itself gives it no other.
 func TestRateBehindAProxy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, behind(t, "127.0.0.0/8"), limited(t, server.Rates{IP: server.Rate{PerMinute: 2}}))
+	s := newSite(t, behind(t, "127.0.0.0/8"), limited(t, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 2}}))
 	from := func(forwarded string) int {
 		return s.user.do("GET", s.url+"/", nil, "X-Forwarded-For", forwarded).status
 	}

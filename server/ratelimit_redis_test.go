@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -33,14 +34,14 @@ type sharing struct {
 }
 
 // newSharing waits for Redis no longer than patience.
-func newSharing(t *testing.T, url string, patience time.Duration, r server.Rates) *sharing {
+func newSharing(t *testing.T, url string, patience time.Duration, r ratelimit.Rates) *sharing {
 	t.Helper()
 	s := &sharing{registry: prometheus.NewRegistry(), log: &notes{}}
 	s.site = newSite(t, func(_ *server.Config, p *server.Parts) {
-		redis, err := server.OpenRedis(url, patience)
+		redis, err := ratelimit.OpenRedis(url, patience)
 		must(t, err)
 		t.Cleanup(func() { must(t, redis.Close()) })
-		p.Limits, err = server.NewLimits(r, redis, s.registry, slog.New(slog.NewTextHandler(s.log, nil)))
+		p.Limits, err = ratelimit.New(r, redis, s.registry, slog.New(slog.NewTextHandler(s.log, nil)))
 		must(t, err)
 	})
 	return s
@@ -86,7 +87,7 @@ func TestRatesAreShared(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	const burst, tries = 40, 200
-	rates := server.Rates{IP: server.Rate{PerMinute: 1, Burst: burst}}
+	rates := ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 1, Burst: burst}}
 	servers := []*sharing{newSharing(t, redis.URL(), patience, rates), newSharing(t, redis.URL(), patience, rates)}
 	var allowed atomic.Int64
 	g := new(errgroup.Group)
@@ -110,7 +111,7 @@ func TestRatesAreShared(t *testing.T) {
 func TestRedisGone(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
-	s := newSharing(t, redis.URL(), time.Second, server.Rates{IP: server.Rate{PerMinute: 60000, Burst: 1000}, User: server.Rate{PerMinute: 1, Burst: 20}})
+	s := newSharing(t, redis.URL(), time.Second, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 60000, Burst: 1000}, User: ratelimit.Rate{PerMinute: 1, Burst: 20}})
 	get := func() int { return s.user.do("GET", s.user.uploads, nil).status }
 	if get() != 200 || s.up(t) != 1 {
 		t.Fatal("Redis is not used")
@@ -151,7 +152,7 @@ func TestRedisSlow(t *testing.T) {
 	proxy, err := stack.NewProxy(redis.Addr())
 	must(t, err)
 	t.Cleanup(proxy.Close)
-	s := newSharing(t, "redis://"+proxy.Addr(), 200*time.Millisecond, server.Rates{IP: server.Rate{PerMinute: 60000}})
+	s := newSharing(t, "redis://"+proxy.Addr(), 200*time.Millisecond, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 60000}})
 	s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
 	must(t, proxy.Latency(2*time.Second))
 	start := time.Now()
@@ -175,12 +176,12 @@ func TestRedisSlow(t *testing.T) {
 // A server starts, and serves, where its Redis is not there.
 func TestRedisNeverThere(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t, "redis://127.0.0.1:1", server.RedisPatience, server.Rates{IP: server.Rate{PerMinute: 100}})
+	s := newSharing(t, "redis://127.0.0.1:1", ratelimit.RedisTimeout, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 100}})
 	for range 10 {
 		s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
 	}
 	for _, url := range []string{"localhost:6379", "http://cache", "redis://cache/zero"} {
-		if _, err := server.OpenRedis(url, server.RedisPatience); err == nil {
+		if _, err := ratelimit.OpenRedis(url, ratelimit.RedisTimeout); err == nil {
 			t.Errorf("%s passes for a Redis", url)
 		}
 	}

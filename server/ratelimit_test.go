@@ -10,14 +10,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/tenant"
 )
 
 // limited makes a site hold its clients to the rates.
-func limited(t testing.TB, r server.Rates) func(*server.Config, *server.Parts) {
+func limited(t testing.TB, r ratelimit.Rates) func(*server.Config, *server.Parts) {
 	return func(_ *server.Config, p *server.Parts) {
 		var err error
-		p.Limits, err = server.NewLimits(r, nil, prometheus.NewRegistry(), p.Log)
+		p.Limits, err = ratelimit.New(r, nil, prometheus.NewRegistry(), p.Log)
 		must(t, err)
 	}
 }
@@ -54,7 +55,7 @@ func (a answer) rate(t testing.TB, header, policy, parameter string) int64 {
 // An address is held to its rate whoever asks, also with tokens that are none, and whatever a client says of itself.
 func TestRateOfAnAddress(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, server.Rates{IP: server.Rate{PerMinute: 5}}))
+	s := newSite(t, limited(t, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 5}}))
 	guesser := s.user
 	guesser.token = "guessed"
 	for i := range 5 {
@@ -76,7 +77,7 @@ func TestRateOfAnAddress(t *testing.T) {
 // A user is held to its rate, and nobody else is with it: not another user of its name, nor one of its tenant.
 func TestRateOfAUser(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, server.Rates{User: server.Rate{PerMinute: 60, Burst: 3}}))
+	s := newSite(t, limited(t, ratelimit.Rates{User: ratelimit.Rate{PerMinute: 60, Burst: 3}}))
 	namesake := s.newTenant(t)
 	colleague := s.as(t, tenant.Identity{Tenant: s.user.who.Tenant, User: "luz", Role: tenant.Empleado})
 	for range 3 {
@@ -93,7 +94,7 @@ func TestRateOfAUser(t *testing.T) {
 // Who has created as much as it may for now still sends, resumes and takes back what it has begun, and still asks.
 func TestRateOfCreations(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, server.Rates{Uploads: server.Rate{PerMinute: 1, Burst: 4}, User: server.Rate{PerMinute: 2}}))
+	s := newSite(t, limited(t, ratelimit.Rates{Uploads: ratelimit.Rate{PerMinute: 1, Burst: 4}, User: ratelimit.Rate{PerMinute: 2}}))
 	var urls []string
 	for range 4 {
 		urls = append(urls, s.user.create(8))
@@ -110,7 +111,7 @@ func TestRateOfCreations(t *testing.T) {
 // A client that asks for its offset in a circle is told so with a status on which tus-js-client keeps the upload.
 func TestRateOfTransfers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, server.Rates{Transfers: server.Rate{PerMinute: 60, Burst: 2}}))
+	s := newSite(t, limited(t, ratelimit.Rates{Transfers: ratelimit.Rate{PerMinute: 60, Burst: 2}}))
 	url := s.user.create(8)
 	s.user.offset(url)
 	s.user.patch(url, 0, reader(noise(4))).want(t, 204, "")
@@ -126,7 +127,7 @@ func TestRateOfTransfers(t *testing.T) {
 // By address, too.
 func TestRateOfTransfersOfAnAddress(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, server.Rates{IPTransfers: server.Rate{PerMinute: 60, Burst: 1}, IP: server.Rate{PerMinute: 2}}))
+	s := newSite(t, limited(t, ratelimit.Rates{IPTransfers: ratelimit.Rate{PerMinute: 60, Burst: 1}, IP: ratelimit.Rate{PerMinute: 2}}))
 	url := s.user.create(8)
 	s.user.offset(url)
 	a := s.user.do("HEAD", url, nil)
@@ -139,7 +140,7 @@ func TestRateOfTransfersOfAnAddress(t *testing.T) {
 func TestNoRateNoLimit(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]func(*server.Config, *server.Parts){
-		"none": nil, "zero": {limited(t, server.Rates{})},
+		"none": nil, "zero": {limited(t, ratelimit.Rates{})},
 	} {
 		s := newSite(t, options...)
 		for range 10 {

@@ -23,6 +23,7 @@ import (
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -84,7 +85,7 @@ type Parts struct {
 	DeadLetters *hooks.DeadLetters
 	Verifier    *auth.Verifier
 	Metrics     *Metrics
-	Limits      *Limits // nil for none
+	Limits      *ratelimit.Limits // nil for none
 	Tracers     trace.TracerProvider
 	Log         *slog.Logger
 	Quarantine  *hooks.Quarantine
@@ -97,8 +98,6 @@ type Server struct {
 	echo    *echo.Echo
 	handler http.Handler // echo, traced
 	auth    *auth.Authenticator
-	slots   Slots
-	maxima  sync.Map // of uploads at a time, by tenant
 	hub     *hub
 	reader  *resource.Reader
 }
@@ -114,25 +113,26 @@ func New(c Config, p Parts) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	concurrency := &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = problem.Handler(s.auth.AuditDenial)
 	e.IPExtractor = s.TrustedProxies.extractor()
-	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, s.limitAddress)
+	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, nameUploadProtocol, s.Limits.Address)
 
 	jsonAPI := &api.API{
 		DB: p.DB, Bucket: p.Bucket, Uploads: s.reader, Admission: p.Admission, Batches: p.Batches, Receipts: p.Receipts,
 		Webhooks: p.Webhooks, Erasures: p.Erasures, DeadLetters: p.DeadLetters, Quarantine: p.Quarantine, Log: p.Log,
-		Base: s.baseOf, LimitUploads: s.limitUploads, MaxUploads: c.TenantUploads, RateLimits: p.Limits.describe(),
+		Base: s.baseOf, MaxUploads: c.TenantUploads, Limits: p.Limits,
 	}
-	group := e.Group("/api", s.auth.Authenticate, s.limitUser)
+	group := e.Group("/api", s.auth.Authenticate, s.Limits.User)
 	for _, r := range apiRoutes(jsonAPI) {
 		group.Add(r.method, r.path, r.handle, r.middleware...)
 	}
 	s.routeEvents(e, group)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
-			nameProtocol, s.auth.Authenticate, s.limitUser, s.takeSlot)
+			s.auth.Authenticate, s.Limits.User, concurrency.Limit)
 		e.OPTIONS(path, tusOptions)
 	}
 	group.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware

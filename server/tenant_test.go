@@ -12,13 +12,14 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/tenant"
 )
 
 // Each role learns what its tenant may do and has left, and of no other tenant.
 func TestGetTenant(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, server.Rates{Uploads: server.Rate{PerMinute: 50, Burst: 2000}}))
+	s := newSite(t, limited(t, ratelimit.Rates{Uploads: ratelimit.Rate{PerMinute: 50, Burst: 2000}}))
 	s.newTenant(t)
 	s.exec(t, `update tenants set quota_bytes = 1000, max_upload_bytes = 300, max_uploads = 7 where id = $1`, s.user.who.Tenant)
 	s.user.create(250)
@@ -111,7 +112,7 @@ func TestUploadsAtATime(t *testing.T) {
 func TestManifestsAreLimited(t *testing.T) {
 	t.Parallel()
 	const ours = "https://app.example.com"
-	s := newSite(t, limited(t, server.Rates{Uploads: server.Rate{PerMinute: 1, Burst: 4}}),
+	s := newSite(t, limited(t, ratelimit.Rates{Uploads: ratelimit.Rate{PerMinute: 1, Burst: 4}}),
 		func(c *server.Config, _ *server.Parts) { c.CORSOrigins = []string{ours} })
 	s.exec(t, `update tenants set quota_bytes = 1000, max_upload_bytes = 300 where id = $1`, s.user.who.Tenant)
 	send := func(key string, sizes ...int) answer {

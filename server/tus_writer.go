@@ -14,10 +14,13 @@ import (
 	"github.com/tramo/tramo/storage/object"
 )
 
-// nameProtocol puts into every answer, one to a bad token included, what the client's protocol wants in all:
-// Tus-Resumable (tus 1.0.0), or nothing of tus and the version of the IETF draft. No proxy may keep any.
-func nameProtocol(next echo.HandlerFunc) echo.HandlerFunc {
+// nameUploadProtocol puts into every answer to an upload's writer, a refusal included, what the client's protocol wants
+// in all answers: Tus-Resumable (tus 1.0.0), or the version of the IETF draft and nothing of tus. No proxy may store any.
+func nameUploadProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
+		if !writesUploads(c) {
+			return next(c)
+		}
 		h := c.Response().Header()
 		h.Set("Cache-Control", "no-store") // tus 1.0.0, HEAD: MUST
 		if v := draftVersion(c.Request()); v != "" {
@@ -27,6 +30,16 @@ func nameProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		return next(c)
 	}
+}
+
+// writesUploads reports whether the request's route is one of the upload protocols'.
+func writesUploads(c echo.Context) bool {
+	switch c.Request().Method {
+	case http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete:
+		path := c.Path()
+		return path == UploadsPath || path == UploadsPath+"/" || path == UploadsPath+"/:id"
+	}
+	return false
 }
 
 // A tusWriter completes tusd's successes and holds its errors back, to say them as problems.

@@ -6,10 +6,9 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/labstack/echo/v4"
-
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -31,10 +30,8 @@ type API struct {
 
 	// Base is what absolute addresses begin with that a request is answered with.
 	Base func(*http.Request) string
-	// LimitUploads counts uploads that a request creates, and returns an error if they are too many.
-	LimitUploads func(c echo.Context, uploads int) error
 	// MaxUploads is how many uploads of a tenant may send to this server at the same time, unless it has a maximum of its
 	// own; 0 for any number.
 	MaxUploads int
-	RateLimits any // as GET /api/tenant lists them
+	Limits     *ratelimit.Limits // nil for none
 }

@@ -88,7 +88,7 @@ func (a *API) countOnce(c echo.Context, body []byte, uploads int) (storage.Once,
 			return key, err
 		}
 	}
-	return key, a.LimitUploads(c, uploads)
+	return key, a.Limits.Uploads(c, uploads)
 }
 
 const maxIdempotencyKey = 255 // bytes

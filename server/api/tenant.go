@@ -7,19 +7,20 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/storage"
 )
 
 // tenantJSON is what a tenant's users may know of its quota and limits. Sizes are bytes.
 type tenantJSON struct {
-	ID             uuid.UUID `json:"id"`
-	Name           string    `json:"name"`
-	QuotaBytes     int64     `json:"quota_bytes"`
-	ChargedBytes   int64     `json:"charged_bytes"`
-	RemainingBytes int64     `json:"remaining_bytes"`
-	MaxUploadBytes int64     `json:"max_upload_bytes"`
-	MaxUploads     *int      `json:"max_uploads"` // that send to one server at the same time; null for any number
-	RateLimits     any       `json:"rate_limits"`
+	ID             uuid.UUID         `json:"id"`
+	Name           string            `json:"name"`
+	QuotaBytes     int64             `json:"quota_bytes"`
+	ChargedBytes   int64             `json:"charged_bytes"`
+	RemainingBytes int64             `json:"remaining_bytes"`
+	MaxUploadBytes int64             `json:"max_upload_bytes"`
+	MaxUploads     *int              `json:"max_uploads"` // that send to one server at the same time; null for any number
+	RateLimits     []ratelimit.Limit `json:"rate_limits"`
 }
 
 // GetTenant answers any user with what its tenant may do, and what is left of that.
@@ -30,7 +31,7 @@ func (a *API) GetTenant(c echo.Context) error {
 	}
 	j := tenantJSON{
 		ID: t.ID, Name: t.Name, QuotaBytes: t.QuotaBytes, ChargedBytes: t.ChargedBytes, RemainingBytes: t.Remaining(),
-		MaxUploadBytes: t.MaxUpload(a.Admission.Policy.MaxSize), RateLimits: a.RateLimits,
+		MaxUploadBytes: t.MaxUpload(a.Admission.Policy.MaxSize), RateLimits: a.Limits.List(),
 	}
 	most := a.MaxUploads
 	if t.MaxUploads != nil {

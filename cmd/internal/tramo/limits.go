@@ -6,6 +6,7 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/ratelimit"
 )
 
 // limitSettings say how much clients may ask for. docs/reference/limits.md explains them together.
@@ -26,8 +27,8 @@ type limitSettings struct {
 
 // limits are the settings as package server takes them.
 type limits struct {
-	rates server.Rates
-	redis *server.Redis // nil for none
+	rates ratelimit.Rates
+	redis *ratelimit.Redis // nil for none
 }
 
 // limit puts into c what is the server's, and returns the rest.
@@ -37,12 +38,12 @@ func (s *limitSettings) limit(c *server.Config, m *cli.Mistakes) (l limits) {
 	m.Check("TRAMO_TRUSTED_PROXIES", err)
 	c.TenantUploads = s.TenantUploads
 	m.Check("TRAMO_TENANT_UPLOADS", cli.CheckNotNegative(s.TenantUploads))
-	l.rates = server.Rates{
-		IP:          server.Rate{PerMinute: s.RateIP, Burst: s.RateIPBurst},
-		IPTransfers: server.Rate{PerMinute: s.RateIPTransfers},
-		User:        server.Rate{PerMinute: s.RateUser, Burst: s.RateUserBurst},
-		Uploads:     server.Rate{PerMinute: s.RateUploads, Burst: s.RateUploadsBurst},
-		Transfers:   server.Rate{PerMinute: s.RateUserTransfers},
+	l.rates = ratelimit.Rates{
+		IP:          ratelimit.Rate{PerMinute: s.RateIP, Burst: s.RateIPBurst},
+		IPTransfers: ratelimit.Rate{PerMinute: s.RateIPTransfers},
+		User:        ratelimit.Rate{PerMinute: s.RateUser, Burst: s.RateUserBurst},
+		Uploads:     ratelimit.Rate{PerMinute: s.RateUploads, Burst: s.RateUploadsBurst},
+		Transfers:   ratelimit.Rate{PerMinute: s.RateUserTransfers},
 	}
 	m.Check("TRAMO_RATE_IP, TRAMO_RATE_IP_BURST", l.rates.IP.Validate())
 	m.Check("TRAMO_RATE_IP_TRANSFERS", l.rates.IPTransfers.Validate())
@@ -50,7 +51,7 @@ func (s *limitSettings) limit(c *server.Config, m *cli.Mistakes) (l limits) {
 	m.Check("TRAMO_RATE_UPLOADS, TRAMO_RATE_UPLOADS_BURST", l.rates.Uploads.Validate())
 	m.Check("TRAMO_RATE_USER_TRANSFERS", l.rates.Transfers.Validate())
 	if s.RedisURL != "" {
-		l.redis, err = server.OpenRedis(s.RedisURL, s.RedisTimeout)
+		l.redis, err = ratelimit.OpenRedis(s.RedisURL, s.RedisTimeout)
 		m.Check("TRAMO_REDIS_URL", err)
 		if s.RedisTimeout <= 0 {
 			m.Check("TRAMO_REDIS_TIMEOUT", errors.New("it must be more than 0"))

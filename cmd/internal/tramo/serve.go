@@ -14,6 +14,7 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/auth"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -151,7 +152,7 @@ func assemble(ctx context.Context, k configs, db *storage.DB, bucket *object.Buc
 	if err != nil {
 		return server.Parts{}, err
 	}
-	limits, err := server.NewLimits(k.limits.rates, k.limits.redis, registry, k.log)
+	limits, err := ratelimit.New(k.limits.rates, k.limits.redis, registry, k.log)
 	if err != nil {
 		return server.Parts{}, err
 	}

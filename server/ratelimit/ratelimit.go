@@ -1,4 +1,6 @@
-package server
+// Package ratelimit holds clients to rates, counted in this process or, through Redis, by all servers together, and a
+// tenant to so many uploads that send at the same time.
+package ratelimit
 
 import (
 	"context"
@@ -10,23 +12,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// A Rate is how often something may happen: so many times a minute in the long run, and Burst times at once by who
-// has not done it for a while. 0 a minute is no limit; a Burst of 0 is as much as in a minute.
+// A Rate allows PerMinute events a minute on average, and Burst events at once after a pause. 0 a minute is no limit; a
+// Burst of 0 is as many as a minute allows.
 type Rate struct {
 	PerMinute int
 	Burst     int
 }
 
-// Rates are how often clients may ask. See docs/reference/limits.md.
+// Rates are the limits on what clients request. See docs/reference/limits.md.
 type Rates struct {
-	IP          Rate // requests of an address, or of an IPv6 network of 64 bits, but for transfers
+	IP          Rate // requests of an address, or of an IPv6 network of 64 bits, other than transfers
 	IPTransfers Rate // PATCH, HEAD and DELETE of uploads, of the same
-	User        Rate // requests of a user, but for transfers and creations
-	Uploads     Rate // creations of a user; a batch is as many as it creates
+	User        Rate // requests of a user, other than transfers and creations
+	Uploads     Rate // uploads that a user creates; a batch counts as its entries
 	Transfers   Rate // PATCH, HEAD and DELETE of uploads, of a user
 }
 
-// DefaultRates serve a crew that sends 2,000 photos at once, and end a client that runs wild.
+// DefaultRates let a crew send 2,000 photos at once, and stop a client that loops.
 func DefaultRates() Rates {
 	return Rates{
 		IP:          Rate{PerMinute: 1000},
@@ -40,7 +42,7 @@ func DefaultRates() Rates {
 // Validate reports what is wrong with r.
 func (r Rate) Validate() error {
 	if min(r.PerMinute, r.Burst) < 0 || max(r.PerMinute, r.Burst) > maxPerMinute {
-		return fmt.Errorf("rates and bursts go from 0, for no limit, to %d", maxPerMinute)
+		return fmt.Errorf("rates and bursts must be between 0 (no limit) and %d", maxPerMinute)
 	}
 	return nil
 }
@@ -62,27 +64,27 @@ func (r Rate) policy(name string) policy {
 	return p
 }
 
-// window is how long it takes to be allowed a whole burst again.
+// window is the time until the whole burst is allowed again.
 func (p policy) window() time.Duration {
 	return time.Duration(p.burst) * time.Minute / time.Duration(p.rate)
 }
 
-// A verdict is what a counter says.
+// A verdict is a counter's answer.
 type verdict struct {
 	allowed   bool
-	remaining int           // how often at once from now on
-	reset     time.Duration // until that is the whole burst again
-	retry     time.Duration // until what was asked for is allowed
+	remaining int           // events that are allowed at once from now on
+	reset     time.Duration // until the whole burst is allowed again
+	retry     time.Duration // until the event that was refused is allowed
 }
 
-// A counter counts by the generic cell rate algorithm (ITU-T I.371, annex A), so that memory does not depend on the
-// rate and no window's end lets twice as much pass.
+// A counter counts by the generic cell rate algorithm (ITU-T I.371, annex A): it needs the same memory for any rate, and
+// does not allow twice the rate around the end of a window.
 type counter interface {
-	// take counts n, all or nothing, for the key under the policy.
+	// take counts n events for the key under the policy, all or none.
 	take(ctx context.Context, p policy, key string, n int) (verdict, error)
 }
 
-// Limits hold clients to rates: in this process alone, or by way of Redis in all of them together.
+// Limits hold clients to rates. Nil Limits limit nothing.
 type Limits struct {
 	ip, ipTransfers, user, uploads, transfers policy
 
@@ -91,8 +93,8 @@ type Limits struct {
 	log       *slog.Logger
 }
 
-// NewLimits makes limits that this process keeps by itself, or, if redis is not nil, with all that use the same.
-func NewLimits(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.Logger) (*Limits, error) {
+// New makes limits that this process counts alone or, if redis is not nil, together with all servers that use it.
+func New(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.Logger) (*Limits, error) {
 	l := &Limits{
 		ip:          r.IP.policy("ip"),
 		ipTransfers: r.IPTransfers.policy("ip-transfers"),
@@ -101,7 +103,7 @@ func NewLimits(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.
 		transfers:   r.Transfers.policy("transfers"),
 		decisions: promauto.With(registry).NewCounterVec(prometheus.CounterOpts{
 			Name: "tramo_rate_limit_decisions_total",
-			Help: "Requests that a rate limit allowed or turned away, by policy.",
+			Help: "Requests that a rate limit allowed or refused, by policy and outcome: allowed, limited.",
 		}, []string{"policy", "outcome"}),
 		log: log,
 	}
@@ -116,12 +118,13 @@ func NewLimits(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.
 	return l, nil
 }
 
-// take counts n for the key. Without a limit it returns ok false. Trouble of our own never turns anybody away.
+// take counts n events for the key. ok is false if there is no limit, or if counting failed: an error of ours refuses no
+// request.
 func (l *Limits) take(ctx context.Context, p policy, key string, n int) (v verdict, ok bool) {
 	if l == nil || p.rate == 0 {
 		return verdict{}, false
 	}
-	// More than a burst would never be allowed, however long one waits.
+	// More than a burst would never be allowed, however long the client waits.
 	v, err := l.counter.take(ctx, p, p.name+":"+key, min(n, p.burst))
 	if err != nil {
 		l.log.ErrorContext(ctx, "rate limit not counted", slog.String("policy", p.name), slog.Any("err", err))
@@ -135,22 +138,22 @@ func (l *Limits) take(ctx context.Context, p policy, key string, n int) (v verdi
 	return v, true
 }
 
-// limitJSON is a rate limit. Its name is that of a policy in RateLimit-Policy.
-type limitJSON struct {
+// A Limit is a policy as clients see it. Its name is that in RateLimit-Policy.
+type Limit struct {
 	Name      string `json:"name"`
 	PerMinute int    `json:"per_minute"`
 	Burst     int    `json:"burst"`
 }
 
-// describe lists the limits that there are.
-func (l *Limits) describe() []limitJSON {
-	all := []limitJSON{}
+// List returns the limits that are set.
+func (l *Limits) List() []Limit {
+	all := []Limit{}
 	if l == nil {
 		return all
 	}
 	for _, p := range []policy{l.ip, l.ipTransfers, l.user, l.uploads, l.transfers} {
 		if p.rate > 0 {
-			all = append(all, limitJSON{p.name, p.rate, p.burst})
+			all = append(all, Limit{p.name, p.rate, p.burst})
 		}
 	}
 	return all

@@ -1,4 +1,4 @@
-package server
+package ratelimit
 
 import (
 	"context"
@@ -17,25 +17,25 @@ import (
 )
 
 const (
-	redisFailures = 3           // in a row, after which it is left alone
-	redisPause    = time.Second // for so long
+	redisFailures = 3           // consecutive, after which requests do not ask Redis
+	redisPause    = time.Second // how long they do not ask it
 )
 
-// RedisPatience is how long a request may wait for Redis, if nobody says otherwise.
-const RedisPatience = 50 * time.Millisecond
+// RedisTimeout is the default of how long a request waits for Redis.
+const RedisTimeout = 50 * time.Millisecond
 
-// Redis is where servers count together.
+// Redis is a Redis server that several servers count in.
 type Redis struct {
-	client   *redis.Client
-	patience time.Duration
+	client  *redis.Client
+	timeout time.Duration
 }
 
-// quiet keeps the client from writing of each connection that fails: we say so once.
+// quiet stops the client from logging each connection that fails: [shared] logs the change once.
 var quiet = sync.OnceFunc(logging.Disable)
 
-// OpenRedis prepares to use the server at url, such as redis://cache:6379/0, for which no request waits longer than
-// patience. It need not be there.
-func OpenRedis(url string, patience time.Duration) (*Redis, error) {
+// OpenRedis prepares to use the server at url, such as redis://cache:6379/0. No request waits for it longer than timeout.
+// The server need not be reachable yet.
+func OpenRedis(url string, timeout time.Duration) (*Redis, error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
 		return nil, errors.New("not a URL such as redis://cache.internal:6379/0 or rediss://:PASSWORD@cache.internal:6380/0")
@@ -44,20 +44,20 @@ func OpenRedis(url string, patience time.Duration) (*Redis, error) {
 	o.MaxRetries = -1
 	o.DialTimeout = time.Second // connections are made ahead, so that no request waits for a handshake
 	o.MinIdleConns = 2
-	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = patience, patience, patience
+	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout
 	o.ContextTimeoutEnabled = true
 	o.ClientName = "tramo"
-	return &Redis{redis.NewClient(o), patience}, nil
+	return &Redis{redis.NewClient(o), timeout}, nil
 }
 
-// Close ends its connections.
+// Close closes its connections.
 func (r *Redis) Close() error { return r.client.Close() }
 
-// shared counts in Redis, and, while that does not answer, in this process: then each server allows what all should
-// together, and nobody is turned away, or kept waiting for long, because of Redis.
+// shared counts in Redis and, while Redis does not answer, in this process. Then each server allows what all servers
+// should allow together, but no request is refused or delayed for long because of Redis.
 type shared struct {
 	limiter   *redis_rate.Limiter
-	patience  time.Duration
+	timeout   time.Duration
 	breaker   *gobreaker.CircuitBreaker[verdict]
 	alone     memory
 	up        prometheus.Gauge
@@ -68,16 +68,16 @@ type shared struct {
 func newShared(r *Redis, alone memory, registry prometheus.Registerer, log *slog.Logger) *shared {
 	f := promauto.With(registry)
 	s := &shared{
-		limiter:  redis_rate.NewLimiter(r.client),
-		patience: r.patience,
-		alone:    alone,
+		limiter: redis_rate.NewLimiter(r.client),
+		timeout: r.timeout,
+		alone:   alone,
 		up: f.NewGauge(prometheus.GaugeOpts{
 			Name: "tramo_rate_limit_redis_up",
 			Help: "1 while rate limits are shared through Redis, 0 while this server counts alone because Redis does not answer.",
 		}),
 		fallbacks: f.NewCounter(prometheus.CounterOpts{
 			Name: "tramo_rate_limit_fallbacks_total",
-			Help: "Requests that were counted in this server alone because Redis did not answer.",
+			Help: "Requests that this server counted alone because Redis did not answer.",
 		}),
 		log: log,
 	}
@@ -92,22 +92,22 @@ func newShared(r *Redis, alone memory, registry prometheus.Registerer, log *slog
 	return s
 }
 
-// changed says once that Redis is gone, and once that it is back; not each time that it is tried.
+// changed logs once that Redis fails and once that it answers again, not each attempt.
 func (s *shared) changed(_ string, from, to gobreaker.State) {
 	switch {
 	case from == gobreaker.StateClosed:
 		s.up.Set(0)
-		s.log.Warn("Redis does not answer: each server counts rate limits alone until it does")
+		s.log.Warn("Redis unavailable, rate limits are counted by each server alone")
 	case to == gobreaker.StateClosed:
 		s.up.Set(1)
-		s.log.Info("Redis answers again: rate limits are shared")
+		s.log.Info("Redis available, rate limits are shared again")
 	}
 }
 
 func (s *shared) take(ctx context.Context, p policy, key string, n int) (verdict, error) {
 	v, err := s.breaker.Execute(func() (verdict, error) {
-		// A client that goes away is not Redis' fault.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.patience)
+		// A client that disconnects must not count as a failure of Redis.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 		defer cancel()
 		return s.ask(ctx, p, key, n)
 	})

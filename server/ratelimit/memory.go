@@ -1,4 +1,4 @@
-package server
+package ratelimit
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"github.com/throttled/throttled/v2/store/memstore"
 )
 
-// memoryKeys is how many clients a policy remembers, some 10 MiB of them. Of more, those are forgotten that have not
-// asked for longest; they begin anew.
+// memoryKeys is how many clients a policy keeps, in about 10 MiB. Beyond that, the least recently active clients are
+// dropped and start from zero.
 const memoryKeys = 1 << 16
 
 // A memory counts in this process.
@@ -24,15 +24,15 @@ func newMemory(policies ...policy) (memory, error) {
 		}
 		store, err := memstore.NewCtx(memoryKeys)
 		if err != nil {
-			return nil, fmt.Errorf("make room for rate limit %s: %w", p.name, err)
+			return nil, fmt.Errorf("allocate rate limit %s: %w", p.name, err)
 		}
 		limiter, err := throttled.NewGCRARateLimiterCtx(store, throttled.RateQuota{
-			MaxRate: throttled.PerDuration(p.rate, time.Minute), MaxBurst: p.burst - 1, // on top of one
+			MaxRate: throttled.PerDuration(p.rate, time.Minute), MaxBurst: p.burst - 1, // in addition to one
 		})
 		if err != nil {
 			return nil, fmt.Errorf("set rate limit %s: %w", p.name, err)
 		}
-		limiter.SetMaxCASAttemptsLimit(1000) // of requests at the same moment, each makes one succeed
+		limiter.SetMaxCASAttemptsLimit(1000) // of concurrent requests, one succeeds in each attempt
 		m[p.name] = limiter
 	}
 	return m, nil

@@ -1,4 +1,4 @@
-package server
+package ratelimit
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// Who waits for a slot gets it in the order of arrival; another tenant waits for nobody.
-func TestSlotsAreFair(t *testing.T) {
+// Requests get a place in the order of their arrival; another tenant does not wait.
+func TestConcurrencyIsFair(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var s Slots
+		var s places
 		ours, other := uuid.New(), uuid.New()
 		release, err := s.acquire(t.Context(), ours, 1)
 		if err != nil {
@@ -45,15 +45,15 @@ func TestSlotsAreFair(t *testing.T) {
 		}
 		synctest.Wait()
 		if len(s.tenants) != 0 {
-			t.Errorf("%d tenants are remembered for nothing", len(s.tenants))
+			t.Errorf("%d tenants are kept without a request", len(s.tenants))
 		}
 	})
 }
 
-// Who gives up leaves the queue, and a larger maximum holds at once.
-func TestSlotsOfThoseWhoGiveUp(t *testing.T) {
+// A request that gives up leaves the queue, and a larger maximum applies at once.
+func TestConcurrencyWaitIsGivenUp(t *testing.T) {
 	t.Parallel()
-	var s Slots
+	var s places
 	id := uuid.New()
 	first, err := s.acquire(t.Context(), id, 1)
 	if err != nil {
@@ -71,6 +71,6 @@ func TestSlotsOfThoseWhoGiveUp(t *testing.T) {
 	first()
 	second()
 	if len(s.tenants) != 0 {
-		t.Errorf("%d tenants are remembered for nothing", len(s.tenants))
+		t.Errorf("%d tenants are kept without a request", len(s.tenants))
 	}
 }
