@@ -21,26 +21,40 @@ var (
 	anchor  = regexp.MustCompile(`<a (?:id|name)="([^"]+)"`)
 	inline  = regexp.MustCompile("`[^`]*`")
 	linked  = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+
+	testNamed   = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
+	testDefined = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Z]\w*)\(`)
+	fileNamed   = regexp.MustCompile("`([a-z][\\w./-]*/[\\w.-]*)`")
 )
 
-// pages returns the repository's Markdown files, relative to root.
-func pages(t *testing.T) []string {
+// walk calls visit with each file of the repository, relative to root.
+func walk(t *testing.T, visit func(path string)) {
 	t.Helper()
-	var found []string
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case e.IsDir() && ignored(e.Name()):
 			return filepath.SkipDir
-		case filepath.Ext(path) == ".md":
-			found = append(found, strings.TrimPrefix(filepath.ToSlash(path), root+"/"))
+		case !e.IsDir():
+			visit(strings.TrimPrefix(filepath.ToSlash(path), root+"/"))
 		}
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// pages returns the repository's Markdown files.
+func pages(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	walk(t, func(path string) {
+		if filepath.Ext(path) == ".md" {
+			found = append(found, path)
+		}
+	})
 	if !slices.Contains(found, "README.md") || !slices.Contains(found, "docs/README.md") {
 		t.Fatalf("found only %q", found)
 	}
@@ -145,5 +159,52 @@ func TestIndexNamesEveryPage(t *testing.T) {
 		if strings.HasPrefix(page, "docs/") && !named[page] {
 			t.Errorf("%s does not link to %s", index, page)
 		}
+	}
+}
+
+// Every test that a page names exists.
+func TestNamedTestsExist(t *testing.T) {
+	t.Parallel()
+	defined := map[string]bool{}
+	walk(t, func(path string) {
+		if strings.HasSuffix(path, "_test.go") {
+			for _, m := range testDefined.FindAllStringSubmatch(read(t, path), -1) {
+				defined[m[1]] = true
+			}
+		}
+	})
+	if len(defined) < 100 {
+		t.Fatalf("found only %d tests", len(defined))
+	}
+	named := 0
+	for _, page := range pages(t) {
+		for i, line := range prose(read(t, page)) {
+			for _, m := range testNamed.FindAllStringSubmatch(line, -1) {
+				if named++; !defined[m[1]] {
+					t.Errorf("%s:%d names %s, which does not exist", page, i+1, m[1])
+				}
+			}
+		}
+	}
+	if named < 100 {
+		t.Errorf("the pages name only %d tests", named)
+	}
+}
+
+// Every file and folder that the architecture names exists.
+func TestArchitectureNamesFiles(t *testing.T) {
+	t.Parallel()
+	const page = "docs/explanation/architecture.md"
+	named := 0
+	for i, line := range prose(read(t, page)) {
+		for _, m := range fileNamed.FindAllStringSubmatch(line, -1) {
+			named++
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s:%d names %s, which does not exist", page, i+1, m[1])
+			}
+		}
+	}
+	if named < 40 {
+		t.Errorf("%s names only %d files", page, named)
 	}
 }

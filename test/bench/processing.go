@@ -52,7 +52,7 @@ type plant struct {
 const (
 	byClamd     = "clamd"
 	byWorker    = "the worker: download, hash, rows"
-	byChildren  = "its children: pictures, placeholder, facts"
+	byChildren  = "its children: thumbnails, placeholder, facts"
 	byAll       = "all steps"
 	byThumbnail = "vipsthumbnail, three sizes"
 	byClamdscan = "clamdscan, clamd with it"

@@ -167,7 +167,7 @@ func requests(ctx context.Context, b *bench) error {
 		}
 		b.row("S3 requests, "+sc.name, total, "%.0f", fmt.Sprintf("%s = %d", sc.why, sc.most), total.of(tramo) <= float64(sc.most))
 		if sc.cuts > 0 {
-			b.row("bytes written to S3 for a useful one, "+sc.name, written, "%.2f", fmt.Sprintf("≤ %.1f", writtenOver), written.of(tramo) <= writtenOver)
+			b.row("bytes written to S3 for each acknowledged one, "+sc.name, written, "%.2f", fmt.Sprintf("≤ %.1f", writtenOver), written.of(tramo) <= writtenOver)
 			b.row("received bytes sent again, "+sc.name, resent, "%.0f", "0", resent.of(tramo) == 0)
 		}
 	}
