@@ -13,39 +13,22 @@ import (
 // goes on. It returns the uploads that it ended, whose holders are asked to let go once this commits; [ErrNotFound]; or
 // [ErrBatchCancelled] for a batch that was cancelled before.
 func (tx Tx) CancelBatch(ctx context.Context, id uuid.UUID) ([]uuid.UUID, error) {
-	if err := tx.LockTenant(ctx); err != nil {
-		return nil, err
-	}
-	rows, err := tx.Query(ctx, `
-		with old as (
-			select id, charged_bytes from uploads
-			where tenant_id = $1 and batch_id = $2 and status in ('pending', 'uploading') order by id for update
-		)
-		update uploads u set status = 'cancelled', charged_bytes = 0, updated_at = now() from old
-		where u.tenant_id = $1 and u.id = old.id
-		returning u.id, old.charged_bytes`, tx.Tenant, id)
-	if err != nil {
-		return nil, fmt.Errorf("cancel uploads of batch: %w", err)
-	}
 	var ids []uuid.UUID
-	var upload uuid.UUID
-	var charged, sum int64
-	_, err = pgx.ForEachRow(rows, []any{&upload, &charged}, func() error {
-		ids = append(ids, upload)
-		sum += charged
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("cancel uploads of batch: %w", err)
+	_, err := tx.MoveAll(ctx, "u.batch_id = $2", id, Transition{Move: MoveCancel, Also: func(moved []Moved) error {
+		ids = idsOf(moved)
+		// The batch first: the end of its last upload is not what ends it.
+		if err := tx.endBatch(ctx, id); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			select pg_notify('tramo_lease_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
+			from upload_leases where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
+		return err
+	}})
+	if err == nil && len(ids) == 0 {
+		err = tx.endBatch(ctx, id)
 	}
-	// The batch first: the end of its last upload is not what ends it.
-	if err := tx.endBatch(ctx, id); err != nil {
-		return nil, err
-	}
-	if err := tx.giveUp(ctx, ids); err != nil {
-		return nil, err
-	}
-	return ids, tx.Refund(ctx, sum)
+	return ids, err
 }
 
 // endBatch records that the batch was cancelled.
@@ -64,26 +47,6 @@ func (tx Tx) endBatch(ctx context.Context, id uuid.UUID) error {
 		return err
 	}
 	return ErrBatchCancelled
-}
-
-// giveUp forgets what uploads that were just cancelled had, and has their holders told when that is committed.
-func (tx Tx) giveUp(ctx context.Context, ids []uuid.UUID) error {
-	var all pgx.Batch // in one round trip
-	all.Queue(`delete from tails where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
-	all.Queue(`
-		update uploads p set final_id = null, updated_at = now() from uploads f
-		where f.tenant_id = $1 and f.id = any($2) and p.tenant_id = $1 and p.id = any(f.partials) and p.final_id = f.id`, tx.Tenant, ids)
-	all.Queue(`
-		select pg_notify('tramo_lease_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
-		from upload_leases where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
-	if err := tx.SendBatch(ctx, &all).Close(); err != nil {
-		return fmt.Errorf("give uploads up: %w", err)
-	}
-	entries := make([]Entry, len(ids))
-	for i := range ids {
-		entries[i] = Entry{Event: EventCancelled}
-	}
-	return tx.AppendAll(ctx, ids, entries)
 }
 
 // ErrSendAgain says that an upload which has ended badly has nothing left that could be processed again.
@@ -131,31 +94,14 @@ func (tx Tx) endedBadly(ctx context.Context, which string, id uuid.UUID) ([]Uplo
 // it enqueues their processing. It returns those that it did so with; the others were sent again meanwhile, under the same
 // client ids.
 func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-	rows, err := tx.Query(ctx, `
-		update uploads u set status = 'uploaded', failure_reason = null, failure_detail = null, updated_at = now()
-		where u.tenant_id = $1 and u.id = any($2) and u.status = 'failed' and u.object_key is not null
-		  and not exists (
+	moved, err := tx.MoveAll(ctx, "u.id = any($2)", ids, Transition{
+		Move: MoveRetry, Set: "failure_reason = null, failure_detail = null", Detail: map[string]any{"retry": true},
+		If: `u.object_key is not null and not exists (
 			select from uploads o where o.tenant_id = $1 and o.user_id = u.user_id and o.client_id = u.client_id
-			and o.status not in ('failed', 'expired', 'cancelled', 'joined') and o.deleted_at is null)
-		returning u.id`, tx.Tenant, ids)
-	if err != nil {
-		return nil, fmt.Errorf("retry uploads: %w", err)
-	}
-	retried, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return nil, fmt.Errorf("retry uploads: %w", err)
-	}
-	if len(retried) == 0 {
-		return nil, nil
-	}
-	if err := tx.answerLetters(ctx, retried); err != nil {
-		return nil, err
-	}
-	entries := make([]Entry, len(retried))
-	for i := range entries {
-		entries[i] = Entry{Event: EventUploaded, Detail: map[string]any{"retry": true}}
-	}
-	return retried, tx.AppendAll(ctx, retried, entries)
+			and o.status not in ('failed', 'expired', 'cancelled', 'joined') and o.deleted_at is null)`,
+		Also: func(moved []Moved) error { return tx.answerLetters(ctx, idsOf(moved)) },
+	})
+	return idsOf(moved), err
 }
 
 // RenameBatch gives the batch another name. Its client's own name for it stays.

@@ -10,25 +10,49 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// settleBatchOf settles the batch that the upload, which has just ended, belongs to. The upload's row is locked by then,
-// and the batch's is the last lock that a transaction takes.
-func (tx Tx) settleBatchOf(ctx context.Context, upload uuid.UUID) error {
-	var batch uuid.UUID
-	var open bool
-	// NO KEY: uploads that are just being created in the batch refer to it, and need not wait.
-	err := tx.QueryRow(ctx, `
-		select b.id, b.completed_at is null and b.cancelled_at is null
-		from uploads u join batches b on b.tenant_id = u.tenant_id and b.id = u.batch_id
-		where u.tenant_id = $1 and u.id = $2 for no key update of b`, tx.Tenant, upload).Scan(&batch, &open)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil // it is in none
-	case err != nil:
-		return fmt.Errorf("lock batch of upload: %w", err)
-	case !open:
-		return tx.spoilBatch(ctx, batch)
+// settleBatchesOf settles the batches of uploads that have just ended. The uploads' rows are locked by then, and a batch's is
+// the last lock that a transaction takes.
+func (tx Tx) settleBatchesOf(ctx context.Context, uploads []uuid.UUID) error {
+	type batch struct {
+		ID   uuid.UUID `db:"id"`
+		Open bool      `db:"open"`
 	}
-	return tx.settle(ctx, batch)
+	// NO KEY: uploads that are just being created in the batch refer to it, and need not wait.
+	rows, err := tx.Query(ctx, `
+		select b.id, b.completed_at is null and b.cancelled_at is null as open from batches b
+		where b.tenant_id = $1 and b.id in (select u.batch_id from uploads u where u.tenant_id = $1 and u.id = any($2))
+		order by b.id for no key update of b`, tx.Tenant, uploads)
+	batches, err := Collect[batch]("lock batches of uploads", rows, err)
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		settle := tx.settle
+		if !b.Open {
+			settle = tx.spoilBatch
+		}
+		if err := settle(ctx, b.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openBatchesOf opens the batches of uploads that are not at an end any more. One that was cancelled stays so.
+func (tx Tx) openBatchesOf(ctx context.Context, uploads []uuid.UUID) error {
+	_, err := tx.Exec(ctx, `
+		with theirs as (
+			select b.id from batches b
+			where b.tenant_id = $1 and b.cancelled_at is null
+			  and b.id in (select u.batch_id from uploads u where u.tenant_id = $1 and u.id = any($2))
+			order by b.id for no key update of b
+		)
+		update batches b set completed_at = null, failed = false, updated_at = now() from theirs
+		where b.tenant_id = $1 and b.id = theirs.id`, tx.Tenant, uploads)
+	if err != nil {
+		return fmt.Errorf("open batches of uploads: %w", err)
+	}
+	return nil
 }
 
 // SettleBatch is the consequence for a batch of what has become of its uploads: it ends, which is announced, if nothing in

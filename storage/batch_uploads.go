@@ -97,9 +97,9 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	}
 	entries := make([]Entry, len(ns))
 	for i, n := range ns {
-		entries[i] = Entry{Event: EventCreated, Offset: new(int64(0)), Detail: n.described()}
+		entries[i] = n.entry()
 	}
-	return nil, tx.AppendAll(ctx, c.ids, entries)
+	return nil, tx.follow(ctx, MoveCreate, c.ids, entries, false)
 }
 
 // newColumns are new uploads column by column, as a statement takes them.

@@ -133,8 +133,8 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 			where tenant_id = $1 and upload_id = $2 and received = $4 and not stored
 			returning upload_id
 		), begun as (
-			update uploads u set status = 'uploading', updated_at = now() from moved
-			where u.tenant_id = $1 and u.id = $2 and u.status = 'pending' and $4::bigint = 0 and $5::bigint > 0
+			update uploads u set `+MoveBegin.to()+` from moved
+			where u.tenant_id = $1 and u.id = $2 and `+MoveBegin.from()+` and $4::bigint = 0 and $5::bigint > 0
 			returning u.id
 		)
 		select (select count(*) from moved), (select count(*) from begun)`,
@@ -159,7 +159,7 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 	if begun == 0 || p.Object != "" { // a whole object becomes uploaded at once
 		return nil
 	}
-	return tx.Append(ctx, id, Entry{Event: EventUploading, Offset: &p.To})
+	return tx.follow(ctx, MoveBegin, []uuid.UUID{id}, []Entry{{Offset: &p.To}}, false)
 }
 
 // addPart records a part that S3 holds.

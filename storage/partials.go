@@ -49,53 +49,23 @@ func (tx Tx) take(ctx context.Context, final uuid.UUID, partials []uuid.UUID) er
 	return nil
 }
 
-// letGo gives back what a final upload has taken that comes to nothing.
-func (tx Tx) letGo(ctx context.Context, final uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
-		update uploads p set final_id = null, updated_at = now() from uploads f
-		where f.tenant_id = $1 and f.id = $2 and p.tenant_id = $1 and p.id = any(f.partials) and p.final_id = $2`,
-		tx.Tenant, final)
-	if err != nil {
-		return fmt.Errorf("let partial uploads go: %w", err)
-	}
-	return nil
-}
-
-// join ends the partial uploads of a final one, which has their bytes. It takes their charges over and returns
+// concatenate ends the partial uploads of a final one, which has their bytes. It takes their charges over and returns
 // what they were.
-func (tx Tx) join(ctx context.Context, final uuid.UUID) (charged int64, err error) {
-	rows, err := tx.Query(ctx, `
-		with old as (
-			select p.id, p.charged_bytes from uploads f
-			join uploads p on p.tenant_id = f.tenant_id and p.id = any(f.partials) and p.final_id = f.id
-			where f.tenant_id = $1 and f.id = $2 and p.status = 'uploading'
-		)
-		update uploads u set status = 'joined', charged_bytes = 0, updated_at = now() from old
-		where u.tenant_id = $1 and u.id = old.id returning u.id, old.charged_bytes`, tx.Tenant, final)
+func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) (charged int64, err error) {
+	moved, err := tx.MoveAll(ctx, `u.final_id = $2 and u.id in (
+			select unnest(f.partials) from uploads f where f.tenant_id = $1 and f.id = $2)`, final,
+		Transition{Move: MoveConcatenate, Detail: map[string]any{"final": final}})
 	if err != nil {
-		return 0, fmt.Errorf("join partial uploads: %w", err)
+		return 0, err
 	}
-	var ids []uuid.UUID
-	var id uuid.UUID
-	var bytes int64
-	_, err = pgx.ForEachRow(rows, []any{&id, &bytes}, func() error {
-		ids = append(ids, id)
-		charged += bytes
-		return nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("join partial uploads: %w", err)
-	}
-	for _, id := range ids {
-		if err := tx.Append(ctx, id, Entry{Event: EventJoined, Detail: map[string]any{"final": final}}); err != nil {
-			return 0, err
-		}
+	for _, m := range moved {
+		charged += m.Charged
 	}
 	_, err = tx.Exec(ctx, `update uploads set charged_bytes = size where tenant_id = $1 and id = $2`, tx.Tenant, final)
 	if err != nil {
 		return 0, fmt.Errorf("take charges over: %w", err)
 	}
-	return charged, tx.Append(ctx, final, Entry{Event: EventConcatenated, Detail: map[string]any{"partials": len(ids)}})
+	return charged, tx.Append(ctx, final, Entry{Event: EventConcatenated, Detail: map[string]any{"partials": len(moved)}})
 }
 
 // ForgetObjects records that the objects of joined uploads are gone from S3. Until then they are to be deleted.

@@ -29,36 +29,29 @@ func (tx Tx) Quarantine(ctx context.Context, id uuid.UUID, q Quarantining) (pict
 	if err := tx.RequireLease(ctx, id, q.Fence); err != nil {
 		return nil, err
 	}
-	tag, err := tx.Exec(ctx, `
-		update uploads set status = 'failed', failure_reason = $4, failure_detail = $5, object_key = $7,
-			completed_at = null, placeholder = null, updated_at = now()
-		where tenant_id = $1 and id = $2 and status = $3 and object_key = $6 and deleted_at is null`,
-		tx.Tenant, id, q.Status, q.Failure.Reason, q.Failure.Detail, q.From, q.To)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("quarantine: %w", err)
-	case tag.RowsAffected() == 0:
-		return nil, ErrWrongStatus
-	}
-	rows, err := tx.Query(ctx, `delete from derivatives where tenant_id = $1 and upload_id = $2 returning object_key`, tx.Tenant, id)
-	if err == nil {
-		pictures, err = pgx.CollectRows(rows, pgx.RowTo[string])
-	}
-	if err != nil {
-		return nil, fmt.Errorf("quarantine pictures: %w", err)
-	}
-	if err := tx.recordScan(ctx, id, &q.Scan); err != nil {
-		return nil, err
-	}
-	detail := map[string]any{"verdict": q.Scan.Verdict, "signature": q.Scan.Signature, "signatures": OrNull(q.Scan.Signatures)}
-	if err := tx.Audit(ctx, Audit{Action: AuditUploadQuarantine, Subject: id.String(), Detail: detail}); err != nil {
-		return nil, err
-	}
-	told := map[string]any{"reason": q.Failure.Reason, "detail": q.Failure.Detail}
+	t := MoveQuarantine.Because(q.Failure)
+	t.If = "u.status = $5 and u.object_key = $6"
+	t.Set += ", object_key = $7, completed_at = null, placeholder = null"
+	t.Args = append(t.Args, q.Status, q.From, q.To)
 	if q.Status == Completed {
-		told["rescan"] = true
+		t.Detail["rescan"] = true
 	}
-	return pictures, tx.Append(ctx, id, Entry{Event: EventFailed, Detail: told})
+	t.Also = func([]Moved) error {
+		rows, err := tx.Query(ctx, `delete from derivatives where tenant_id = $1 and upload_id = $2 returning object_key`, tx.Tenant, id)
+		if err == nil {
+			pictures, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		}
+		if err != nil {
+			return fmt.Errorf("quarantine pictures: %w", err)
+		}
+		if err := tx.recordScan(ctx, id, &q.Scan); err != nil {
+			return err
+		}
+		detail := map[string]any{"verdict": q.Scan.Verdict, "signature": q.Scan.Signature, "signatures": OrNull(q.Scan.Signatures)}
+		return tx.Audit(ctx, Audit{Action: AuditUploadQuarantine, Subject: id.String(), Detail: detail})
+	}
+	err = tx.Move(ctx, id, t)
+	return pictures, err
 }
 
 // MoveObject records that the object of an upload that is being processed is at another key. Without the lease it is

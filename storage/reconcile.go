@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -106,15 +105,7 @@ func (tx Tx) Expire(ctx context.Context, id uuid.UUID, idle time.Duration) error
 	if err := tx.Confirm(ctx, id, Idle, idle); err != nil {
 		return err
 	}
-	if err := tx.uncharge(ctx, id); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, `
-		update uploads set status = 'expired', updated_at = now() where tenant_id = $1 and id = $2`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("expire: %w", err)
-	}
-	return tx.Append(ctx, id, Entry{Event: EventExpired})
+	return tx.Move(ctx, id, Transition{Move: MoveExpire})
 }
 
 // DropUnownedTail deletes what [UnownedTail] finds, and returns [ErrWrongStatus] if there is nothing.
@@ -134,30 +125,9 @@ func (tx Tx) DropUnownedTail(ctx context.Context, id uuid.UUID) error {
 // Lose fails an upload whose whole object was under the key and is gone, and refunds its quota. An upload that
 // has no object there is [ErrWrongStatus].
 func (tx Tx) Lose(ctx context.Context, id uuid.UUID, key string, f Failure) error {
-	if err := tx.LockTenant(ctx); err != nil {
-		return err
-	}
-	var charged int64
-	err := tx.QueryRow(ctx, `
-		with old as (
-			select charged_bytes from uploads
-			where tenant_id = $1 and id = $2 and object_key = $3 and status in ('uploaded', 'processing', 'completed')
-				and deleted_at is null
-			for update
-		)
-		update uploads set status = 'failed', failure_reason = $4, failure_detail = $5, charged_bytes = 0, updated_at = now()
-		from old where tenant_id = $1 and id = $2
-		returning old.charged_bytes`, tx.Tenant, id, key, f.Reason, f.Detail).Scan(&charged)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrWrongStatus
-	}
-	if err != nil {
-		return fmt.Errorf("mark lost: %w", err)
-	}
-	if err := tx.Refund(ctx, charged); err != nil {
-		return err
-	}
-	return tx.Append(ctx, id, Entry{Event: EventFailed, Detail: map[string]any{"reason": f.Reason, "detail": f.Detail}})
+	t := MoveLose.Because(f)
+	t.If, t.Args = "u.object_key = $5", append(t.Args, key)
+	return tx.Move(ctx, id, t)
 }
 
 // A Drift is a tenant whose charged quota is not what its uploads come to.

@@ -74,37 +74,34 @@ type Results struct {
 // ended otherwise is left as it is, with [ErrWrongStatus].
 func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 	f := r.Facts
-	tag, err := tx.Exec(ctx, `
-		update uploads set status = 'completed', completed_at = now(), updated_at = now(), detected_type = $3,
+	return tx.Move(ctx, id, Transition{
+		Move: MoveComplete,
+		Set: `completed_at = now(), detected_type = $3,
 			taken_at = $4, taken_local = $5, taken_zone = $6, latitude = $7, longitude = $8, altitude_m = $9,
 			direction_deg = $10, camera_make = $11, camera_model = $12, lens = $13, software = $14,
 			orientation = $15, width_px = $16, height_px = $17, pages = $18, title = $19,
-			type_mismatch = $20, partial = $21, placeholder = $22, no_picture = $23
-		where tenant_id = $1 and id = $2 and status = 'processing' and deleted_at is null`,
-		tx.Tenant, id, r.DetectedType, f.TakenAt, f.TakenLocal, f.TakenZone, f.Latitude, f.Longitude, f.AltitudeM,
-		f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx,
-		f.Pages, f.Title, r.TypeMismatch, r.Pictured.Partial, r.Pictured.Placeholder, r.Pictured.NoPicture)
-	if err != nil {
-		return fmt.Errorf("mark completed: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrWrongStatus
-	}
-	for _, d := range r.Derivatives {
-		if err := tx.putDerivative(ctx, id, d); err != nil {
-			return err
-		}
-	}
-	if err := tx.recordScan(ctx, id, r.Scan); err != nil {
-		return err
-	}
-	if err := tx.putTags(ctx, id, r.Tags); err != nil {
-		return err
-	}
-	if err := tx.forgetFindings(ctx, id); err != nil {
-		return err
-	}
-	return tx.Append(ctx, id, Entry{Event: EventCompleted, Detail: map[string]any{"derivatives": len(r.Derivatives)}})
+			type_mismatch = $20, partial = $21, placeholder = $22, no_picture = $23`,
+		Args: []any{
+			r.DetectedType, f.TakenAt, f.TakenLocal, f.TakenZone, f.Latitude, f.Longitude, f.AltitudeM,
+			f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx,
+			f.Pages, f.Title, r.TypeMismatch, r.Pictured.Partial, r.Pictured.Placeholder, r.Pictured.NoPicture,
+		},
+		Detail: map[string]any{"derivatives": len(r.Derivatives)},
+		Also: func([]Moved) error {
+			for _, d := range r.Derivatives {
+				if err := tx.putDerivative(ctx, id, d); err != nil {
+					return err
+				}
+			}
+			if err := tx.recordScan(ctx, id, r.Scan); err != nil {
+				return err
+			}
+			if err := tx.putTags(ctx, id, r.Tags); err != nil {
+				return err
+			}
+			return tx.forgetFindings(ctx, id)
+		},
+	})
 }
 
 func (tx Tx) putDerivative(ctx context.Context, id uuid.UUID, d Derivative) error {

@@ -56,80 +56,46 @@ type Entry struct {
 // Append adds an entry to the upload's timeline, with the replica that this is and the trace that ctx
 // belongs to. It goes in the transaction that makes the entry true.
 func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) error {
-	return tx.appendIf(ctx, id, e, "true")
+	return tx.append(ctx, []uuid.UUID{id}, []Entry{e}, false)
 }
 
 // AppendOnce appends an entry unless the upload's timeline has one with the same event and detail since it was uploaded, or
 // retried, last. Work that is repeated for hours while a dependency is away says so once.
 func (tx Tx) AppendOnce(ctx context.Context, id uuid.UUID, e Entry) error {
-	return tx.appendIf(ctx, id, e, `not exists (
-		select from timeline where tenant_id = $1 and upload_id = $2 and event = $3 and detail = $9
-		and seq > coalesce((select max(seq) from timeline where tenant_id = $1 and upload_id = $2 and event = 'uploaded'), 0))`)
+	return tx.append(ctx, []uuid.UUID{id}, []Entry{e}, true)
 }
 
-func (tx Tx) appendIf(ctx context.Context, id uuid.UUID, e Entry, condition string) error {
-	detail := e.Detail
-	if detail == nil {
-		detail = map[string]any{}
+// append adds an entry to the timeline of each upload, in one statement.
+func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry, once bool) error {
+	events, details := make([]string, len(entries)), make([]string, len(entries))
+	times, offsets, durations := make([]*time.Time, len(entries)), make([]*int64, len(entries)), make([]*int32, len(entries))
+	for i, e := range entries {
+		detail := []byte("{}")
+		if e.Detail != nil {
+			var err error
+			if detail, err = json.Marshal(e.Detail); err != nil {
+				return fmt.Errorf("append to timeline: %w", err)
+			}
+		}
+		events[i], details[i] = string(e.Event), string(detail)
+		times[i], offsets[i], durations[i] = OrNull(e.At), e.Offset, OrNull(milliseconds(e.Duration))
+	}
+	unless := ""
+	if once {
+		unless = `where not exists (
+			select from timeline t where t.tenant_id = $1 and t.upload_id = e.upload_id and t.event = e.event and t.detail = e.detail::jsonb
+			and t.seq > coalesce((select max(seq) from timeline
+				where tenant_id = $1 and upload_id = e.upload_id and event = 'uploaded'), 0))`
 	}
 	_, err := tx.Exec(ctx, `
 		insert into timeline (tenant_id, upload_id, event, at, at_offset, duration_ms, replica, trace_id, detail)
-		select $1, $2, $3::text, coalesce($4, clock_timestamp()), $5::bigint, $6::int, nullif($7, ''), nullif($8, ''), $9::jsonb
-		where `+condition,
-		tx.Tenant, id, e.Event, OrNull(e.At), e.Offset, OrNull(milliseconds(e.Duration)), tx.replica, TraceID(ctx), detail)
+		select $1, e.upload_id, e.event, coalesce(e.at, clock_timestamp()), e.at_offset, e.duration_ms, nullif($2, ''), nullif($3, ''),
+			e.detail::jsonb
+		from unnest($4::uuid[], $5::text[], $6::timestamptz[], $7::bigint[], $8::int[], $9::text[])
+			e (upload_id, event, at, at_offset, duration_ms, detail) `+unless,
+		tx.Tenant, tx.replica, TraceID(ctx), ids, events, times, offsets, durations, details)
 	if err != nil {
 		return fmt.Errorf("append to timeline: %w", err)
-	}
-	if e.Event.isStatus() {
-		return tx.became(ctx, id, e)
-	}
-	return nil
-}
-
-// isStatus reports whether the event tells that the upload came to the status of that name, or was created.
-func (e Event) isStatus() bool { return e == EventCreated || Status(e).Known() }
-
-// AppendAll adds an entry to the timeline of each upload, in one statement.
-func (tx Tx) AppendAll(ctx context.Context, ids []uuid.UUID, entries []Entry) error {
-	var events, details []string
-	var offsets []*int64
-	for _, e := range entries {
-		detail, err := json.Marshal(e.Detail)
-		if err != nil {
-			return fmt.Errorf("append to timelines: %w", err)
-		}
-		if e.Detail == nil {
-			detail = []byte("{}")
-		}
-		events, details, offsets = append(events, string(e.Event)), append(details, string(detail)), append(offsets, e.Offset)
-	}
-	_, err := tx.Exec(ctx, `
-		insert into timeline (tenant_id, upload_id, event, at_offset, replica, trace_id, detail)
-		select $1, e.upload_id, e.event, e.at_offset, nullif($5, ''), nullif($6, ''), e.detail::jsonb
-		from unnest($2::uuid[], $3::text[], $4::bigint[], $7::text[]) e (upload_id, event, at_offset, detail)`,
-		tx.Tenant, ids, events, offsets, tx.replica, TraceID(ctx), details)
-	if err != nil {
-		return fmt.Errorf("append to timelines: %w", err)
-	}
-	for i, e := range entries {
-		if !e.Event.isStatus() {
-			continue
-		}
-		if err := tx.became(ctx, ids[i], e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// became is where all that follows from a change of status begins: in the same transaction, behind the change itself.
-func (tx Tx) became(ctx context.Context, id uuid.UUID, e Entry) error {
-	if err := tx.announceUpload(ctx, id, e.Event); err != nil {
-		return err
-	}
-	tx.Changed(UploadChanged, id)
-	if Status(e.Event).Ended() {
-		return tx.settleBatchOf(ctx, id) // last: it locks the batch
 	}
 	return nil
 }

@@ -10,23 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Status is a state in the life of an upload, in the client's own words:
-// pending → uploading → uploaded → processing → completed, or one of the other ends.
-type Status string
-
-// The states of an upload.
-const (
-	Pending    Status = "pending"    // created, no byte received
-	Uploading  Status = "uploading"  // some bytes are safe
-	Uploaded   Status = "uploaded"   // the whole object is safe, its processing is enqueued
-	Processing Status = "processing" // a worker has begun
-	Completed  Status = "completed"  // scanned and clean, pictures and facts are there
-	Failed     Status = "failed"     // an end, with a reason
-	Expired    Status = "expired"    // an end: never finished in time
-	Cancelled  Status = "cancelled"  // an end: the client took it back
-	Joined     Status = "joined"     // an end, of a partial upload: its bytes are in the final one
-)
-
 // A Kind says what an upload is to others (tus 1.0.0, Concatenation).
 type Kind string
 
@@ -36,27 +19,6 @@ const (
 	Partial Kind = "partial" // becomes a part of a final one; never processed, never listed
 	Final   Kind = "final"   // gets its bytes from partial ones
 )
-
-// Known reports whether s is one of the states.
-func (s Status) Known() bool {
-	switch s {
-	case Pending, Uploading, Uploaded, Processing, Completed, Failed, Expired, Cancelled, Joined:
-		return true
-	}
-	return false
-}
-
-// Ended reports whether nothing more happens to an upload in this state by itself.
-func (s Status) Ended() bool {
-	switch s {
-	case Completed, Failed, Expired, Cancelled, Joined:
-		return true
-	}
-	return false
-}
-
-// Receiving reports whether an upload in this state still takes bytes.
-func (s Status) Receiving() bool { return s == Pending || s == Uploading }
 
 // A Failure says why an upload failed: Reason for machines, Detail for a person.
 type Failure struct {
@@ -220,7 +182,7 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 			return err
 		}
 	}
-	return tx.Append(ctx, n.ID, Entry{Event: EventCreated, Offset: new(int64(0)), Detail: n.described()})
+	return tx.follow(ctx, MoveCreate, []uuid.UUID{n.ID}, []Entry{n.entry()}, false)
 }
 
 // explainRefusal says why no tenant was charged for uploads of which the largest has so many bytes.
@@ -237,16 +199,13 @@ func (tx Tx) explainRefusal(ctx context.Context, largest int64) error {
 	return ErrQuotaExceeded
 }
 
-// described is what the timeline says of the upload's creation.
-func (n NewUpload) described() map[string]any {
-	d := map[string]any{"size": n.Size}
-	if n.Size == 0 {
-		d["size"] = nil
-	}
-	if n.Kind != Single {
+// entry is what the timeline says of the upload's creation.
+func (n NewUpload) entry() Entry {
+	d := map[string]any{"size": OrNull(n.Size)}
+	if n.Kind == Partial || n.Kind == Final {
 		d["kind"] = n.Kind
 	}
-	return d
+	return Entry{Offset: new(int64(0)), Detail: d}
 }
 
 // Upload returns the upload, or [ErrNotFound].
@@ -322,10 +281,9 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 			where u.tenant_id = $1 and u.id = $2 and u.charged_bytes <> u.size for no key update of t
 		), old as (
 			select u.charged_bytes from uploads u, (select count(*) from settled) locked
-			where u.tenant_id = $1 and u.id = $2 and u.status in ('pending', 'uploading')
-				and u.uploaded_at is null for update of u
+			where u.tenant_id = $1 and u.id = $2 and `+MoveFinish.from()+` and u.uploaded_at is null for update of u
 		)
-		update uploads set status = case kind when 'partial' then status else 'uploaded' end,
+		update uploads u set status = case kind when 'partial' then status else '`+string(moves[MoveFinish].to)+`' end,
 			object_key = $3, sha256 = $4, charged_bytes = size, uploaded_at = now(), updated_at = now()
 		from old where tenant_id = $1 and id = $2
 		returning size, old.charged_bytes, kind`, tx.Tenant, id, key, sha256).Scan(&size, &charged, &kind)
@@ -336,14 +294,14 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 		return false, fmt.Errorf("mark uploaded: %w", err)
 	}
 	if kind == Final {
-		if charged, err = tx.join(ctx, id); err != nil {
+		if charged, err = tx.concatenate(ctx, id); err != nil {
 			return false, err
 		}
 	}
 	if err := tx.Refund(ctx, charged-size); err != nil {
 		return false, err
 	}
-	return true, tx.Append(ctx, id, Entry{Event: EventUploaded, Offset: &size})
+	return true, tx.follow(ctx, MoveFinish, []uuid.UUID{id}, []Entry{{Offset: &size}}, false)
 }
 
 // requireUploaded returns [ErrWrongStatus] unless the upload was once recorded as uploaded.
@@ -363,32 +321,13 @@ func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 // MarkProcessing records that a worker has begun the attempt of that number, from 1. Saying it again is no
 // change.
 func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID, attempt int) error {
-	tag, err := tx.Exec(ctx, `
-		update uploads set status = 'processing', updated_at = now()
-		where tenant_id = $1 and id = $2 and status in ('uploaded', 'processing') and deleted_at is null`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("mark processing: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrWrongStatus
-	}
-	return tx.AppendOnce(ctx, id, Entry{Event: EventProcessing, Detail: map[string]any{"attempt": attempt}})
+	return tx.Move(ctx, id, Transition{Move: MoveProcess, Detail: map[string]any{"attempt": attempt}, Once: true})
 }
 
 // Fail ends the upload with a reason. An upload that has ended before is left as it is, with
 // [ErrWrongStatus].
 func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
-	tag, err := tx.Exec(ctx, `
-		update uploads set status = 'failed', failure_reason = $3, failure_detail = $4, updated_at = now()
-		where tenant_id = $1 and id = $2 and status in ('pending', 'uploading', 'uploaded', 'processing') and deleted_at is null`,
-		tx.Tenant, id, f.Reason, f.Detail)
-	if err != nil {
-		return fmt.Errorf("mark failed: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrWrongStatus
-	}
-	return tx.Append(ctx, id, Entry{Event: EventFailed, Detail: map[string]any{"reason": f.Reason, "detail": f.Detail}})
+	return tx.Move(ctx, id, MoveFail.Because(f))
 }
 
 // FailScanned is Fail for an upload of which the scanner has said something, unless s is nil.
@@ -400,57 +339,13 @@ func (tx Tx) FailScanned(ctx context.Context, id uuid.UUID, f Failure, s *Scan) 
 }
 
 // Cancel ends an upload that still takes bytes, or that is a partial one which no final one has taken, and
-// Refunds its quota. For any other it returns [ErrWrongStatus].
+// refunds its quota. For any other it returns [ErrWrongStatus].
 func (tx Tx) Cancel(ctx context.Context, id uuid.UUID) error {
-	if err := tx.uncharge(ctx, id); err != nil {
-		return err
-	}
-	tag, err := tx.Exec(ctx, `
-		update uploads set status = 'cancelled', updated_at = now()
-		where tenant_id = $1 and id = $2 and final_id is null`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("cancel: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return ErrWrongStatus
-	}
-	return tx.Append(ctx, id, Entry{Event: EventCancelled})
+	return tx.Move(ctx, id, Transition{Move: MoveCancel, If: "u.final_id is null"})
 }
 
 // Reject fails an upload that still takes bytes, none of which are kept, and refunds its quota. For any
 // other it returns [ErrWrongStatus].
 func (tx Tx) Reject(ctx context.Context, id uuid.UUID, f Failure) error {
-	if err := tx.uncharge(ctx, id); err != nil {
-		return err
-	}
-	return tx.Fail(ctx, id, f)
-}
-
-// uncharge refunds, once, an upload that still takes bytes, and lets partial uploads that it has taken go.
-func (tx Tx) uncharge(ctx context.Context, id uuid.UUID) error {
-	if err := tx.LockTenant(ctx); err != nil {
-		return err
-	}
-	var charged int64
-	// RETURNING would tell the new value, so the old one is read, and its row locked, first.
-	err := tx.QueryRow(ctx, `
-		with old as (
-			select charged_bytes from uploads
-			where tenant_id = $1 and id = $2 and status in ('pending', 'uploading') for update
-		)
-		update uploads set charged_bytes = 0 from old where tenant_id = $1 and id = $2
-		returning old.charged_bytes`, tx.Tenant, id).Scan(&charged)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrWrongStatus
-	}
-	if err != nil {
-		return fmt.Errorf("uncharge: %w", err)
-	}
-	if err := tx.DropTail(ctx, id); err != nil {
-		return err
-	}
-	if err := tx.letGo(ctx, id); err != nil {
-		return err
-	}
-	return tx.Refund(ctx, charged)
+	return tx.Move(ctx, id, MoveReject.Because(f))
 }
