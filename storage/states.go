@@ -71,6 +71,7 @@ type rule struct {
 	batch    batchEffect // on the batch that the upload is in
 	quota    quotaEffect
 	discard  bool // its tail is deleted, and the partial uploads that it had taken are free again
+	notPart  bool // a partial upload stays in its state
 }
 
 type batchEffect string
@@ -95,7 +96,7 @@ var receiving = []Status{Pending, Uploading}
 var moves = map[Move]rule{
 	MoveCreate:   {to: Pending, event: EventCreated, batch: opens, quota: charges},
 	MoveBegin:    {from: []Status{Pending}, to: Uploading, event: EventUploading},
-	MoveFinish:   {from: receiving, to: Uploaded, event: EventUploaded, quota: adjusts},
+	MoveFinish:   {from: receiving, to: Uploaded, event: EventUploaded, quota: adjusts, notPart: true},
 	MoveProcess:  {from: []Status{Uploaded, Processing}, to: Processing, event: EventProcessing},
 	MoveComplete: {from: []Status{Processing}, to: Completed, event: EventCompleted, announce: AnnounceUploadCompleted, batch: settles},
 
@@ -136,8 +137,14 @@ func (m Move) from() string {
 	return `u.status in (` + strings.Join(names, ", ") + `) and u.deleted_at is null`
 }
 
-// to are the assignments of the state where the move ends.
-func (m Move) to() string { return `status = '` + string(moves[m].to) + `', updated_at = now()` }
+// to are the assignments to an upload u that take it to where the move ends.
+func (m Move) to() string {
+	status := "'" + string(moves[m].to) + "'"
+	if moves[m].notPart {
+		status = "case u.kind when 'partial' then u.status else " + status + " end"
+	}
+	return "status = " + status + ", updated_at = now()"
+}
 
 // A Transition is a move and what belongs to it. Conditions and assignments are SQL for an upload u, in which $1 is the tenant
 // and $2 what [Tx.Move] or [Tx.MoveAll] was called with.

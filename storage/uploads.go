@@ -283,8 +283,7 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 			select u.charged_bytes from uploads u, (select count(*) from settled) locked
 			where u.tenant_id = $1 and u.id = $2 and `+MoveFinish.from()+` and u.uploaded_at is null for update of u
 		)
-		update uploads u set status = case kind when 'partial' then status else '`+string(moves[MoveFinish].to)+`' end,
-			object_key = $3, sha256 = $4, charged_bytes = size, uploaded_at = now(), updated_at = now()
+		update uploads u set `+MoveFinish.to()+`, object_key = $3, sha256 = $4, charged_bytes = size, uploaded_at = now()
 		from old where tenant_id = $1 and id = $2
 		returning size, old.charged_bytes, kind`, tx.Tenant, id, key, sha256).Scan(&size, &charged, &kind)
 	if errors.Is(err, pgx.ErrNoRows) {
