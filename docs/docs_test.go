@@ -24,6 +24,7 @@ var (
 
 	testNamed   = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
 	testDefined = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Z]\w*)\(`)
+	pageNamed   = regexp.MustCompile(`(?:^|[^/\w])(docs/[\w/-]+\.md)`)
 	fileNamed   = regexp.MustCompile("`([a-z][\\w./-]*/[\\w.-]*)`")
 )
 
@@ -191,20 +192,45 @@ func TestNamedTestsExist(t *testing.T) {
 	}
 }
 
-// Every file and folder that the architecture names exists.
-func TestArchitectureNamesFiles(t *testing.T) {
+// Every file and folder exists that the architecture, or a page for contributors, names.
+func TestNamedFilesExist(t *testing.T) {
 	t.Parallel()
-	const page = "docs/explanation/architecture.md"
-	named := 0
-	for i, line := range prose(read(t, page)) {
-		for _, m := range fileNamed.FindAllStringSubmatch(line, -1) {
-			named++
-			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
-				t.Errorf("%s:%d names %s, which does not exist", page, i+1, m[1])
+	const architecture = "docs/explanation/architecture.md"
+	for _, page := range pages(t) {
+		if page != architecture && page != "CONTRIBUTING.md" && !strings.HasPrefix(page, "docs/how-to/add-") {
+			continue
+		}
+		named := 0
+		for i, line := range prose(read(t, page)) {
+			for _, m := range fileNamed.FindAllStringSubmatch(line, -1) {
+				named++
+				if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+					t.Errorf("%s:%d names %s, which does not exist", page, i+1, m[1])
+				}
 			}
 		}
+		if page == architecture && named < 40 {
+			t.Errorf("%s names only %d files", page, named)
+		}
 	}
-	if named < 40 {
-		t.Errorf("%s names only %d files", page, named)
+}
+
+// Every page exists that a source names, such as a comment or the description of the API.
+func TestSourcesNamePages(t *testing.T) {
+	t.Parallel()
+	named := 0
+	walk(t, func(path string) {
+		if !slices.Contains([]string{".go", ".yaml", ".yml", ".sql", ".sh", ".ts", ".mjs", ".html", ".conf"}, filepath.Ext(path)) {
+			return
+		}
+		for _, m := range pageNamed.FindAllStringSubmatch(read(t, path), -1) {
+			named++
+			if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				t.Errorf("%s names %s, which does not exist", path, m[1])
+			}
+		}
+	})
+	if named < 20 {
+		t.Errorf("the sources name only %d pages", named)
 	}
 }

@@ -53,8 +53,8 @@ type Limits struct {
 	Output int64         // bytes that it may answer, or write to one file, 32 MiB
 }
 
-// DefaultMemory is what a 50-megapixel progressive JPEG and a 48-megapixel HEIC need, with room to spare; docs/explanation/decisions/0018
-// has the figures.
+// DefaultMemory is what a 50-megapixel progressive JPEG and a 48-megapixel HEIC need, with a reserve
+// (docs/explanation/decisions/0018-confined-children.md has the figures).
 const DefaultMemory = 1 << 30
 
 // WithDefaults fills what is zero.

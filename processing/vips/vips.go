@@ -4,7 +4,7 @@
 // and pictures too large to decode, before libvips sees their pixels.
 //
 // The stranger's bytes are decoded by a thin layer of C of our own, because bimg cannot tell a whole picture from
-// a damaged one; bimg encodes what comes of it (docs/explanation/decisions/0019).
+// a damaged one; bimg encodes what comes of it (docs/explanation/decisions/0019-libvips-decodes-bimg-encodes.md).
 //
 // The process that calls it sets VIPS_BLOCK_UNTRUSTED=1 and VIPS_CONCURRENCY=1 in its environment
 // before it starts: libvips reads both once, when the program is loaded.
