@@ -71,7 +71,7 @@ func sign(ctx context.Context, base string) (*contract, error) {
 		return nil, err
 	}
 	c.headers = requestHeaders(doc)
-	c.webhook = doc.Webhooks["told"].Post
+	c.webhook = doc.Webhooks["announcement"].Post
 	http.DefaultTransport = c
 	return c, nil
 }
