@@ -80,14 +80,17 @@ const (
 
 // Policy is what may be uploaded.
 type Policy struct {
-	MaxSize int64 // bytes
-	Types   mediatype.Policy
+	MaxSize int64            `name:"max-upload-size" type:"bytes" help:"Largest upload. A tenant can have a lower maximum."`
+	Types   mediatype.Policy `embed:""`
 }
+
+// DefaultPolicy is used where nothing is set.
+func DefaultPolicy() Policy { return Policy{MaxSize: 100 << 20, Types: mediatype.DefaultPolicy()} }
 
 // Validate reports what is wrong with p.
 func (p Policy) Validate() error {
 	if p.MaxSize <= 0 {
-		return errors.New("the largest upload must have at least one byte")
+		return errors.New("TRAMO_MAX_UPLOAD_SIZE: the largest upload must have at least one byte")
 	}
 	return nil
 }

@@ -42,8 +42,8 @@ const (
 
 // BatchConfig shapes batches.
 type BatchConfig struct {
-	MaxUploads   int           // in one manifest
-	StalledAfter time.Duration // an unfinished upload that has received nothing for so long is stuck
+	MaxUploads   int           `name:"max-batch" help:"Most uploads in one POST to /api/batches; 10000 or less."`
+	StalledAfter time.Duration `name:"stalled-after" help:"How long an unfinished upload receives nothing until the API and batches show it as stuck."`
 }
 
 // DefaultBatchConfig is what is used for what is not said.
@@ -51,20 +51,16 @@ func DefaultBatchConfig() BatchConfig {
 	return BatchConfig{MaxUploads: 1000, StalledAfter: 5 * time.Minute}
 }
 
-// ValidateMax reports what is wrong with the most uploads of a manifest.
-func (c BatchConfig) ValidateMax() error {
+// Validate reports what is wrong with c.
+func (c BatchConfig) Validate() error {
+	var errs []error
 	if c.MaxUploads < 1 || c.MaxUploads > 10_000 {
-		return fmt.Errorf("%d is not between 1 and 10000", c.MaxUploads)
+		errs = append(errs, fmt.Errorf("TRAMO_MAX_BATCH: %d is not between 1 and 10000", c.MaxUploads))
 	}
-	return nil
-}
-
-// ValidateStalled reports what is wrong with when uploads are stuck.
-func (c BatchConfig) ValidateStalled() error {
 	if c.StalledAfter < time.Second {
-		return fmt.Errorf("%s is less than 1s", c.StalledAfter)
+		errs = append(errs, fmt.Errorf("TRAMO_STALLED_AFTER: %s is less than 1s", c.StalledAfter))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Batches make and manage batches.

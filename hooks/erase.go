@@ -16,6 +16,22 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
+// EraserConfig says how often workers erase.
+type EraserConfig struct {
+	Every time.Duration `name:"erase-interval" help:"How often uploads whose TRAMO_DELETED_RETENTION is over are erased, and erasures continue that were cut off. One worker at a time does it."`
+}
+
+// DefaultEraserConfig is used where nothing is set.
+func DefaultEraserConfig() EraserConfig { return EraserConfig{Every: time.Minute} }
+
+// Validate reports what is wrong with c.
+func (c EraserConfig) Validate() error {
+	if c.Every < time.Second {
+		return fmt.Errorf("TRAMO_ERASE_INTERVAL: %s is less than 1s", c.Every)
+	}
+	return nil
+}
+
 // An Eraser removes for good what was deleted long enough ago and what somebody asked to be erased. It implements
 // [processing.Eraser]. What is to go stands in the rows and is gone from S3 before its rows go, so that it can be cut off
 // anywhere: the next pass goes on.

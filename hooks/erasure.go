@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -22,8 +23,21 @@ var (
 	ErrBadErasure   = errors.New("erasure is not valid")
 )
 
-// DefaultDeletedKeep is for how long a deleted upload can be restored, unless somebody says otherwise.
-const DefaultDeletedKeep = 30 * 24 * time.Hour
+// DeletedConfig says how long deleted uploads can be restored.
+type DeletedConfig struct {
+	Retention time.Duration `name:"deleted-retention" help:"How long a deleted upload can be restored before it is erased. A change applies to later deletions."`
+}
+
+// DefaultDeletedConfig is used where nothing is set.
+func DefaultDeletedConfig() DeletedConfig { return DeletedConfig{Retention: 30 * 24 * time.Hour} }
+
+// Validate reports what is wrong with c.
+func (c DeletedConfig) Validate() error {
+	if c.Retention < time.Minute {
+		return fmt.Errorf("TRAMO_DELETED_RETENTION: %s is less than 1m", c.Retention)
+	}
+	return nil
+}
 
 // maxUser is the longest user id, in bytes.
 const maxUser = 255
@@ -31,9 +45,9 @@ const maxUser = 255
 // Delete makes an upload that takes no more bytes vanish until its time is over: then workers remove it. One that still
 // takes bytes, or is part of another, is [storage.ErrWrongStatus].
 func (f *Finisher) Delete(ctx context.Context, upload uuid.UUID) error {
-	keep := f.DeletedKeep
+	keep := f.DeletedRetention
 	if keep == 0 {
-		keep = DefaultDeletedKeep
+		keep = DefaultDeletedConfig().Retention
 	}
 	err := f.DB.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.Delete(ctx, upload, keep)

@@ -23,7 +23,7 @@ type Finisher struct {
 	Metrics *Metrics
 	Log     *slog.Logger
 
-	DeletedKeep time.Duration // for how long a deleted upload can be restored; 0 for [DefaultDeletedKeep]
+	DeletedRetention time.Duration // how long a deleted upload can be restored; 0 for the default
 }
 
 // Finish records, in one transaction, that the upload's object is whole, settles its quota, enqueues its

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -42,9 +43,34 @@ type Receipt struct {
 
 // ReceiptConfig says who signs receipts.
 type ReceiptConfig struct {
-	Issuer  string              // the claim iss
-	Key     ed25519.PrivateKey  // nil: no receipts are signed
-	Retired []ed25519.PublicKey // published too, for receipts that were signed before a rotation
+	Issuer  string              `kong:"-"` // the claim iss
+	Key     ed25519.PrivateKey  `kong:"-"` // nil: no receipts are signed
+	Retired []ed25519.PublicKey `kong:"-"` // published too, for receipts that were signed before a rotation
+
+	// ReadKeys reads Key and Retired from these.
+	KeyFile         string `name:"receipt-key-file" placeholder:"FILE" help:"Ed25519 private key that signs receipts, as PEM, such as openssl genpkey -algorithm ed25519 prints. Without it there are no receipts."`
+	RetiredKeysFile string `name:"receipt-retired-keys-file" placeholder:"FILE" help:"Public keys that signed earlier receipts, as PEM, one after another. They are published beside the current one."`
+}
+
+// ReadKeys reads the keys from the files that are set.
+func (c *ReceiptConfig) ReadKeys() error {
+	return errors.Join(
+		readKeys("TRAMO_RECEIPT_KEY_FILE", c.KeyFile, ParseReceiptKey, &c.Key),
+		readKeys("TRAMO_RECEIPT_RETIRED_KEYS_FILE", c.RetiredKeysFile, ParseReceiptPublicKeys, &c.Retired))
+}
+
+func readKeys[K any](variable, file string, parse func([]byte) (K, error), keys *K) error {
+	if file == "" {
+		return nil
+	}
+	text, err := os.ReadFile(file)
+	if err == nil {
+		*keys, err = parse(text)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", variable, err)
+	}
+	return nil
 }
 
 // Sign returns the receipt as a JWS in compact serialization (RFC 7515, section 7.1), signed with EdDSA

@@ -71,21 +71,53 @@ func (r *Reconciler) long(ctx context.Context) []check {
 
 // ReconcilerConfig says what the reconciler touches.
 type ReconcilerConfig struct {
-	Expiry      time.Duration // uploads that have received nothing for so long end
-	StuckGrace  time.Duration // for how long an upload must be stuck before it is helped on
-	OrphanGrace time.Duration // how old something in S3 must be before it is believed to be nobody's, or gone
+	Expiry      time.Duration `kong:"-"` // uploads that have received nothing for so long expire
+	StuckGrace  time.Duration `name:"stuck-grace" help:"How long an upload must be stuck before it is repaired, because its finish was cut off or its job is missing."`
+	OrphanGrace time.Duration `name:"orphan-grace" help:"How old an object or a multipart upload in S3 must be before it counts as orphaned, and a row before its object counts as lost."`
 
-	DryRun        bool // change nothing
-	DeleteUnknown bool // delete what no upload is known of
-	AcceptLoss    bool // believe that objects are gone, however many
+	DryRun        bool `kong:"-"` // change nothing
+	DeleteUnknown bool `kong:"-"` // delete objects of unknown uploads
+	AcceptLoss    bool `kong:"-"` // believe that objects are gone, however many
+}
+
+// DefaultReconcilerConfig is used where nothing is set.
+func DefaultReconcilerConfig() ReconcilerConfig {
+	return ReconcilerConfig{Expiry: object.DefaultExpiryConfig().Expiry, StuckGrace: time.Minute, OrphanGrace: time.Hour}
 }
 
 // Validate reports what is wrong with c.
 func (c ReconcilerConfig) Validate() error {
-	if c.Expiry <= 0 || c.StuckGrace < 0 || c.OrphanGrace < 0 {
-		return errors.New("expiry must be more than 0, and no grace less than 0")
+	var errs []error
+	if c.StuckGrace < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_STUCK_GRACE: %s is less than 0", c.StuckGrace))
 	}
-	return nil
+	if c.OrphanGrace < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_ORPHAN_GRACE: %s is less than 0", c.OrphanGrace))
+	}
+	return errors.Join(errs...)
+}
+
+// ReconcilerSchedule says how often workers reconcile.
+type ReconcilerSchedule struct {
+	Reconcile time.Duration `name:"reconcile-interval" help:"How often the reconciler looks for stuck uploads and repairs them. One worker at a time does it."`
+	Inventory time.Duration `name:"inventory-interval" help:"How often the reconciler compares all uploads with all objects in S3. One worker at a time does it."`
+}
+
+// DefaultReconcilerSchedule is used where nothing is set.
+func DefaultReconcilerSchedule() ReconcilerSchedule {
+	return ReconcilerSchedule{Reconcile: time.Minute, Inventory: 6 * time.Hour}
+}
+
+// Validate reports what is wrong with s.
+func (s ReconcilerSchedule) Validate() error {
+	var errs []error
+	if s.Reconcile < time.Second {
+		errs = append(errs, fmt.Errorf("TRAMO_RECONCILE_INTERVAL: %s is less than 1s", s.Reconcile))
+	}
+	if s.Inventory < time.Second {
+		errs = append(errs, fmt.Errorf("TRAMO_INVENTORY_INTERVAL: %s is less than 1s", s.Inventory))
+	}
+	return errors.Join(errs...)
 }
 
 // A Reconciler compares rows, objects, multipart uploads and jobs, repairs what it can and counts what it cannot. It

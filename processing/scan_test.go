@@ -23,10 +23,10 @@ func TestOversize(t *testing.T) {
 		reason string
 	}{
 		{"fails", ScanPolicy{Max: largest}, "", content, storage.Failed, storage.ReasonTooLargeToScan},
-		{"passes", ScanPolicy{Max: largest, PassOversize: true}, "", content, storage.Completed, ""},
+		{"passes", ScanPolicy{Max: largest, Oversize: PassOversize}, "", content, storage.Completed, ""},
 		{"clamd takes less, fails", ScanPolicy{Max: 1 << 30}, "StreamMaxLength 1M", content, storage.Failed, storage.ReasonTooLargeToScan},
-		{"clamd takes less, passes", ScanPolicy{Max: 1 << 30, PassOversize: true}, "StreamMaxLength 1M", content, storage.Completed, ""},
-		{"passes, but is another", ScanPolicy{Max: largest, PassOversize: true}, "", other, storage.Failed, storage.ReasonDeadLettered},
+		{"clamd takes less, passes", ScanPolicy{Max: 1 << 30, Oversize: PassOversize}, "StreamMaxLength 1M", content, storage.Completed, ""},
+		{"passes, but is another", ScanPolicy{Max: largest, Oversize: PassOversize}, "", other, storage.Failed, storage.ReasonDeadLettered},
 		{"just fits", ScanPolicy{Max: int64(len(content))}, "", content, storage.Completed, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -41,11 +41,11 @@ func TestOversize(t *testing.T) {
 			p.run(t)
 			p.await(t, `select bool_and(state in ('completed', 'discarded')) from river_job`)
 			p.want(t, id, c.status, c.reason, 0, 1)
-			want := map[bool]string{true: "oversize_passed", false: "clean"}[c.policy.PassOversize]
+			want := map[bool]string{true: "oversize_passed", false: "clean"}[c.policy.Oversize == PassOversize]
 			if got := p.scanned(t, id); c.status == storage.Completed && got != want || c.status == storage.Failed && got != "" {
 				t.Errorf("the scan is %q", got)
 			}
-			if c.policy.PassOversize && c.status == storage.Completed { // a rescan leaves it what it is
+			if c.policy.Oversize == PassOversize && c.status == storage.Completed { // a rescan leaves it what it is
 				p.rescan(t, id)
 				p.await(t, idle)
 				p.want(t, id, c.status, c.reason, 0, 1)
@@ -61,11 +61,11 @@ func TestOversize(t *testing.T) {
 func TestScanPolicy(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int64{0, -1, 2 << 30} {
-		if (ScanPolicy{Max: limit}).Validate() == nil {
+		if (ScanPolicy{Max: limit, Oversize: FailOversize}).Validate() == nil {
 			t.Errorf("%d is accepted", limit)
 		}
 	}
-	if err := (ScanPolicy{Max: 2<<30 - 1}).Validate(); err != nil {
+	if err := (ScanPolicy{Max: 2<<30 - 1, Oversize: FailOversize}).Validate(); err != nil {
 		t.Error(err)
 	}
 }

@@ -18,6 +18,23 @@ var errNoRoom = errors.New("no room on disk")
 // spaceWait is how long a download waits for room before its job makes way for others.
 const spaceWait = time.Minute
 
+// SpaceConfig says where downloads are kept while they are processed, and how much disk they take.
+type SpaceConfig struct {
+	Size int64  `name:"temp-space" type:"bytes" help:"Disk for all downloads that are being processed. They wait for their turn; an upload larger than this becomes a dead letter."`
+	Dir  string `name:"temp-dir" placeholder:"DIR" help:"Directory of the downloads. Default: the system's directory for temporary files."`
+}
+
+// DefaultSpaceConfig is used where nothing is set.
+func DefaultSpaceConfig() SpaceConfig { return SpaceConfig{Size: 4 << 30} }
+
+// Validate reports what is wrong with c.
+func (c SpaceConfig) Validate() error {
+	if c.Size < 1 {
+		return fmt.Errorf("TRAMO_TEMP_SPACE: %d is not more than 0", c.Size)
+	}
+	return nil
+}
+
 // A Space is the disk that all downloads of a worker share. They wait for their turn, and never take more than all of it
 // together.
 type Space struct {

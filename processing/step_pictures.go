@@ -17,6 +17,22 @@ var thumbnailSizes = []int{160, 480, 1600}
 
 const webp = "image/webp"
 
+// ThumbnailConfig says which images get thumbnails.
+type ThumbnailConfig struct {
+	MaxPixels int `name:"max-pixels" help:"Largest image, in pixels, that gets thumbnails. Larger images are stored without."`
+}
+
+// DefaultThumbnailConfig is used where nothing is set.
+func DefaultThumbnailConfig() ThumbnailConfig { return ThumbnailConfig{MaxPixels: 268402689} }
+
+// Validate reports what is wrong with c.
+func (c ThumbnailConfig) Validate() error {
+	if c.MaxPixels < 1 {
+		return fmt.Errorf("TRAMO_MAX_PIXELS: %d is less than 1", c.MaxPixels)
+	}
+	return nil
+}
+
 // draw has pictures drawn in a child process, and stores them. A type without pictures has none, and that is no
 // failure; nor is a picture that can be kept but not drawn.
 func (p *Pipeline) draw(ctx context.Context, w *work) error {

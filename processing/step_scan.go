@@ -22,17 +22,30 @@ const ScanReply = 150 * time.Second
 
 // A ScanPolicy says what clamd takes, and what becomes of the rest.
 type ScanPolicy struct {
-	Max          int64 // bytes; clamd's StreamMaxLength and MaxFileSize
-	PassOversize bool  // what is larger goes on unscanned, and does not fail
+	Max      int64  `name:"scan-max" type:"bytes" help:"Largest file that clamd scans: the same as its StreamMaxLength and MaxFileSize, and less than 2GiB."`
+	Oversize string `name:"scan-oversize" help:"What happens to a larger file: fail, or pass, which completes it unscanned."`
 }
+
+// Values of [ScanPolicy.Oversize].
+const (
+	FailOversize = "fail"
+	PassOversize = "pass"
+)
+
+// DefaultScanPolicy is used where nothing is set.
+func DefaultScanPolicy() ScanPolicy { return ScanPolicy{Max: 512 << 20, Oversize: FailOversize} }
 
 // Validate reports what is wrong with p.
 func (p ScanPolicy) Validate() error {
-	// Of more clamd says OK and has not looked (clamd.conf(5), MaxFileSize).
+	var errs []error
+	// clamd says OK to larger files without having read them (clamd.conf(5), MaxFileSize).
 	if p.Max < 1 || p.Max > math.MaxInt32 {
-		return fmt.Errorf("clamd takes between 1 byte and %d, not %d", math.MaxInt32, p.Max)
+		errs = append(errs, fmt.Errorf("TRAMO_SCAN_MAX: clamd scans between 1 byte and %d, not %d", math.MaxInt32, p.Max))
 	}
-	return nil
+	if p.Oversize != FailOversize && p.Oversize != PassOversize {
+		errs = append(errs, fmt.Errorf("TRAMO_SCAN_OVERSIZE: %q is neither fail nor pass", p.Oversize))
+	}
+	return errors.Join(errs...)
 }
 
 // scan has clamd look at the object while it is downloaded. Nothing goes on without its word that it is clean, or an
@@ -130,7 +143,7 @@ func recordOf(v clamd.Verdict) *storage.Scan {
 
 // oversize is what becomes of a file that is larger than clamd takes.
 func (p *Pipeline) oversize(ctx context.Context, w *work) error {
-	if !p.Scans.PassOversize {
+	if p.Scans.Oversize != PassOversize {
 		return reject(storage.ReasonTooLargeToScan, "This file is too large to be checked for viruses: at most %s are. Send it in parts.", humanize.IBytes(uint64(p.Scans.Max)))
 	}
 	w.results.Scan = &storage.Scan{Verdict: storage.ScanOversizePassed, At: time.Now()}

@@ -19,6 +19,27 @@ import (
 	"github.com/tramo/tramo/storage/object"
 )
 
+// WorkersConfig says how many uploads are processed at a time.
+type WorkersConfig struct {
+	Workers int `name:"workers" help:"How many uploads are processed at a time. 0 for one a core, or fewer where there is less memory than TRAMO_CHILD_MEMORY for each."`
+	Rescan  int `name:"rescan-workers" help:"How many uploads are scanned again at a time, besides TRAMO_WORKERS; 0 for none in this process. tramo rescan requests rescans."`
+}
+
+// DefaultWorkersConfig is used where nothing is set.
+func DefaultWorkersConfig() WorkersConfig { return WorkersConfig{Rescan: 1} }
+
+// Validate reports what is wrong with c.
+func (c WorkersConfig) Validate() error {
+	var errs []error
+	if c.Workers < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_WORKERS: %d is less than 0", c.Workers))
+	}
+	if c.Rescan < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_RESCAN_WORKERS: %d is less than 0", c.Rescan))
+	}
+	return errors.Join(errs...)
+}
+
 // A Pipeline processes one upload from its object to its outcome.
 type Pipeline struct {
 	DB       *storage.DB

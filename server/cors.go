@@ -30,7 +30,7 @@ func ValidateOrigins(origins []string) error {
 		u, err := url.Parse(o)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Scheme+"://"+u.Host != o ||
 			strings.ContainsAny(o, "*@") || strings.ToLower(o) != o {
-			return fmt.Errorf("%q is not an origin such as https://app.example.com, nor *", o)
+			return fmt.Errorf("TRAMO_CORS_ORIGINS: %q is not an origin such as https://app.example.com, nor *", o)
 		}
 	}
 	return nil

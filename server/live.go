@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -16,13 +17,13 @@ import (
 
 // EventsConfig shapes the live state that [Server] tells.
 type EventsConfig struct {
-	PerUser   int           // how many listeners a user may have at this process
-	PerTenant int           // how many a tenant may have at this process
-	Heartbeat time.Duration // how often a listener that hears nothing is told so
-	Recheck   time.Duration // how often changes are looked for that nobody has told of
-	Overlap   time.Duration // the longest that a transaction may take without a change of its being missed
-	WriteTime time.Duration // how long a listener may take to accept what it is sent
-	Backlog   int           // how many messages may wait for a listener
+	PerUser   int           `name:"listeners-per-user" help:"How many event streams (SSE and WebSocket) a user may have open at one server."`
+	PerTenant int           `name:"listeners-per-tenant" help:"How many event streams all users of a tenant may have open at one server."`
+	Heartbeat time.Duration `kong:"-"` // how often a listener that hears nothing is told so
+	Recheck   time.Duration `kong:"-"` // how often changes are looked for that nobody has told of
+	Overlap   time.Duration `kong:"-"` // the longest that a transaction may take without a change of its being missed
+	WriteTime time.Duration `kong:"-"` // how long a listener may take to accept what it is sent
+	Backlog   int           `kong:"-"` // how many messages may wait for a listener
 }
 
 // DefaultEventsConfig is what is used for what is not said.
@@ -40,10 +41,14 @@ func DefaultEventsConfig() EventsConfig {
 
 // Validate reports what is wrong with c.
 func (c EventsConfig) Validate() error {
-	if c.PerUser < 1 || c.PerTenant < 1 {
-		return errors.New("at least 1 listener must be allowed; 20 a user and 500 a tenant are usual")
+	var errs []error
+	if c.PerUser < 1 {
+		errs = append(errs, fmt.Errorf("TRAMO_LISTENERS_PER_USER: %d is less than 1", c.PerUser))
 	}
-	return nil
+	if c.PerTenant < 1 {
+		errs = append(errs, fmt.Errorf("TRAMO_LISTENERS_PER_TENANT: %d is less than 1", c.PerTenant))
+	}
+	return errors.Join(errs...)
 }
 
 var (

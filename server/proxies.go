@@ -15,9 +15,15 @@ import (
 type Proxies []netip.Prefix
 
 // ParseProxies reads networks such as 10.0.0.0/8 or 2001:db8::/32, or single addresses, with commas between them.
-func ParseProxies(list string) (Proxies, error) {
-	var ps Proxies
-	for s := range strings.SplitSeq(list, ",") {
+func ParseProxies(list string) (ps Proxies, err error) {
+	err = ps.UnmarshalText([]byte(list))
+	return ps, err
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler], for the same list.
+func (ps *Proxies) UnmarshalText(list []byte) error {
+	*ps = nil
+	for s := range strings.SplitSeq(string(list), ",") {
 		if s = strings.TrimSpace(s); s == "" {
 			continue
 		}
@@ -26,11 +32,11 @@ func ParseProxies(list string) (Proxies, error) {
 			p, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
 		if err != nil || p.Addr().Is4In6() {
-			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
+			return fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
 		}
-		ps = append(ps, p.Masked())
+		*ps = append(*ps, p.Masked())
 	}
-	return ps, nil
+	return nil
 }
 
 // extractor finds the client's address: of those that X-Forwarded-For lists, and the peer's, the last one that is no

@@ -176,12 +176,12 @@ func TestRedisSlow(t *testing.T) {
 // A server starts, and serves, where its Redis is not there.
 func TestRedisNeverThere(t *testing.T) {
 	t.Parallel()
-	s := newSharing(t, "redis://127.0.0.1:1", ratelimit.RedisTimeout, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 100}})
+	s := newSharing(t, "redis://127.0.0.1:1", ratelimit.DefaultRedisConfig().Timeout, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 100}})
 	for range 10 {
 		s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
 	}
 	for _, url := range []string{"localhost:6379", "http://cache", "redis://cache/zero"} {
-		if _, err := ratelimit.OpenRedis(url, ratelimit.RedisTimeout); err == nil {
+		if _, err := ratelimit.OpenRedis(url, ratelimit.DefaultRedisConfig().Timeout); err == nil {
 			t.Errorf("%s passes for a Redis", url)
 		}
 	}

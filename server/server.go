@@ -31,18 +31,18 @@ import (
 
 // Config shapes a Server.
 type Config struct {
-	Listen         string        // host:port
-	PublicURL      string        // where clients reach this server; "" takes each request's Host
-	NetworkTimeout time.Duration // how long a request body may be silent
-	LockTimeout    time.Duration // how long a request waits for an upload that another one writes
-	ShutdownTime   time.Duration // how long running requests may take to save what they have
+	Listen         string        `name:"listen" help:"Address for clients."`
+	PublicURL      string        `name:"public-url" placeholder:"URL" help:"URL at which clients reach this server, for the addresses of uploads. Default: the Host of each request."`
+	NetworkTimeout time.Duration `name:"network-timeout" help:"How long the body of a request may be silent. Then the request ends, and the upload keeps what has arrived."`
+	LockTimeout    time.Duration `kong:"-"` // how long a request waits for an upload that another one writes
+	ShutdownTime   time.Duration `kong:"-"` // how long running requests may take to save what they have
 
-	RequestTime    time.Duration // how long a request that is no upload may take to arrive, and its answer to leave
-	MaxBody        int64         // bytes of such a request's body, unless its route takes more
-	CORSOrigins    []string      // whose pages may use the API; * for all
-	TrustedProxies Proxies       // whose word on where a request came from is believed
-	TenantUploads  int           // of a tenant that may send to this server at the same time, unless it has a maximum of its own; 0 for any number
-	Events         EventsConfig
+	RequestTime    time.Duration `kong:"-"` // how long a request that is no upload may take to arrive, and its answer to leave
+	MaxBody        int64         `kong:"-"` // bytes of such a request's body, unless its route takes more
+	CORSOrigins    []string      `name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may use the API in a browser, such as https://app.example.com, separated by commas; * for all. Default: only this server's own."`
+	TrustedProxies Proxies       `name:"trusted-proxies" placeholder:"NETWORKS" help:"Networks of the proxies in front of this server, such as 10.0.0.0/8, separated by commas. X-Forwarded-For, -Proto and -Host are believed from these only."`
+	TenantUploads  int           `name:"tenant-uploads" help:"How many uploads of a tenant may send to one server at the same time, unless the tenant has a maximum of its own; 0 for any number."`
+	Events         EventsConfig  `embed:""`
 }
 
 // DefaultConfig is what is used for what is not said.
@@ -61,14 +61,21 @@ func DefaultConfig() Config {
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
-	if c.PublicURL == "" {
-		return nil
+	errs := []error{c.Events.Validate(), ValidateOrigins(c.CORSOrigins)}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("TRAMO_LISTEN: %q is not an address such as 127.0.0.1:8080 or :8080", c.Listen))
 	}
 	u, err := url.Parse(c.PublicURL)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/") != "" {
-		return fmt.Errorf("%q is not a URL without a path, such as https://uploads.example.com", c.PublicURL)
+	if c.PublicURL != "" && (err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/") != "") {
+		errs = append(errs, fmt.Errorf("TRAMO_PUBLIC_URL: %q is not a URL without a path, such as https://uploads.example.com", c.PublicURL))
 	}
-	return nil
+	if c.NetworkTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_NETWORK_TIMEOUT: %s is not more than 0", c.NetworkTimeout))
+	}
+	if c.TenantUploads < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_TENANT_UPLOADS: %d is less than 0", c.TenantUploads))
+	}
+	return errors.Join(errs...)
 }
 
 // Parts are what a Server puts on the network.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -113,7 +114,7 @@ func TestClosingTells(t *testing.T) {
 	d := newDatabase(t)
 	heard := d.follow(t, d.Worker)
 	ctx := d.NewTenant(t, 1<<40)
-	db, err := storage.Open(t.Context(), storage.Config{URL: shared.URL("tramo_api", d.Name)})
+	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(shared.URL("tramo_api", d.Name))})
 	must(t, err)
 	n := anUpload(1)
 	must(t, db.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }))
@@ -137,7 +138,7 @@ func TestHotTransactionsDoNotNotify(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { must(t, postgres.Stop()) })
 	must(t, postgres.CreateDatabase(t.Context(), "tramo_template", ""))
-	must(t, storage.Migrate(t.Context(), storage.Config{URL: postgres.URL("postgres", "tramo_template")}, storage.Passwords{}))
+	must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(postgres.URL("postgres", "tramo_template"))}, storage.Passwords{}))
 	d := &database{(&storagetest.Cluster{Postgres: postgres}).NewDatabase(t)}
 	admin := d.Admin(t)
 	for _, sql := range []string{

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -42,19 +43,19 @@ type Config struct {
 	// URL is a libpq connection URL. LISTEN connections use it too, so it must not lead through a
 	// pooler in transaction mode. Its parameter pool_max_conns bounds the pool; 20 without it. Connections that
 	// nobody needs for a few seconds are closed, pool_max_conn_idle_time.
-	URL string
+	URL telemetry.Secret `name:"database-url" placeholder:"URL" help:"URL of the Postgres database, such as postgres://tramo_api:PASSWORD@db:5432/tramo. tramo serve connects as tramo_api, which row-level security binds; tramo-worker and the other commands of tramo as tramo_worker; tramo migrate as a role that may create roles."`
 	// Replica is this process's name in timelines; "" leaves them without.
-	Replica string
+	Replica string `kong:"-"`
 }
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
 	if c.URL == "" {
-		return errors.New("a Postgres URL such as postgres://tramo_api@db.internal:5432/tramo is needed")
+		return errors.New("TRAMO_DATABASE_URL: a URL such as postgres://tramo_api:PASSWORD@db:5432/tramo is needed")
 	}
-	if _, err := pgxpool.ParseConfig(c.URL); err != nil {
+	if _, err := pgxpool.ParseConfig(string(c.URL)); err != nil {
 		// pgx prints the URL with its password replaced.
-		return fmt.Errorf("not a Postgres URL: %w", err)
+		return fmt.Errorf("TRAMO_DATABASE_URL: not a Postgres URL: %w", err)
 	}
 	return nil
 }
@@ -68,18 +69,18 @@ type DB struct {
 
 // Open connects to the database. The caller closes it.
 func Open(ctx context.Context, c Config) (*DB, error) {
-	pc, err := pgxpool.ParseConfig(c.URL)
+	pc, err := pgxpool.ParseConfig(string(c.URL))
 	if err != nil {
 		return nil, fmt.Errorf("parse database URL: %w", err)
 	}
-	if !strings.Contains(c.URL, "pool_max_conns") {
+	if !strings.Contains(string(c.URL), "pool_max_conns") {
 		pc.MaxConns = 20
 	}
-	if !strings.Contains(c.URL, "pool_max_conn_idle_time") {
+	if !strings.Contains(string(c.URL), "pool_max_conn_idle_time") {
 		pc.MaxConnIdleTime = 5 * time.Second
 		pc.HealthCheckPeriod = time.Second
 	}
-	if !strings.Contains(c.URL, "pool_ping_timeout") {
+	if !strings.Contains(string(c.URL), "pool_ping_timeout") {
 		// Idle connections are pinged before use. One that died without a word must not cost a request its time.
 		pc.PingTimeout = time.Second
 	}

@@ -32,7 +32,7 @@ type Passwords struct {
 // Migrate brings the schema, River's tables and the roles up to date. It is safe to run from many
 // processes at once and beside the previous release. The URL's role must be allowed to create roles.
 func Migrate(ctx context.Context, c Config, p Passwords) error {
-	lock, err := pgx.Connect(ctx, c.URL)
+	lock, err := pgx.Connect(ctx, string(c.URL))
 	if err != nil {
 		return fmt.Errorf("connect to database: %w", err)
 	}
@@ -40,10 +40,10 @@ func Migrate(ctx context.Context, c Config, p Passwords) error {
 	if _, err := lock.Exec(ctx, `select pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
 		return fmt.Errorf("wait for other migrations: %w", err)
 	}
-	if err := migrateTramo(ctx, c.URL); err != nil {
+	if err := migrateTramo(ctx, string(c.URL)); err != nil {
 		return err
 	}
-	if err := migrateRiver(ctx, c.URL); err != nil {
+	if err := migrateRiver(ctx, string(c.URL)); err != nil {
 		return err
 	}
 	return setPasswords(ctx, lock, p)

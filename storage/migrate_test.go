@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -34,7 +35,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	for _, name := range names {
 		for range 8 {
 			g.Go(func() error {
-				return storage.Migrate(ctx, storage.Config{URL: cluster.URL("postgres", name)}, secrets)
+				return storage.Migrate(ctx, storage.Config{URL: telemetry.Secret(cluster.URL("postgres", name))}, secrets)
 			})
 		}
 	}
@@ -46,7 +47,7 @@ func TestMigrateAtOnce(t *testing.T) {
 		if !strings.Contains(before, "river_job.args") || !strings.Contains(before, "uploads.tenant_id") {
 			t.Errorf("tables are missing from %s", before)
 		}
-		must(t, storage.Migrate(t.Context(), storage.Config{URL: cluster.URL("postgres", name)}, storage.Passwords{}))
+		must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(cluster.URL("postgres", name))}, storage.Passwords{}))
 		if after := catalog(t, conn); after != before {
 			t.Errorf("another migration changed the schema from\n%s\nto\n%s", before, after)
 		}
@@ -103,8 +104,8 @@ func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 	t.Parallel()
 	name := uuid.NewString()
 	must(t, shared.CreateDatabase(t.Context(), name, ""))
-	c := storage.Config{URL: shared.URL("postgres", name)}
-	watcher := connect(t, c.URL)
+	c := storage.Config{URL: telemetry.Secret(shared.URL("postgres", name))}
+	watcher := connect(t, string(c.URL))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- storage.Migrate(ctx, c, storage.Passwords{}) }()

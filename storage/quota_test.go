@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/telemetry"
 )
 
 // 2,000 creations at once, by two servers over 80 connections, fill a quota exactly and never go beyond, and its tenant
@@ -50,7 +51,7 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 func openWide(t *testing.T, d *database, connections int) *storage.DB {
 	t.Helper()
 	url := shared.URL("tramo_api", d.Name)
-	db, err := storage.Open(t.Context(), storage.Config{URL: fmt.Sprintf("%s&pool_max_conns=%d", url, connections)})
+	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(fmt.Sprintf("%s&pool_max_conns=%d", url, connections))})
 	must(t, err)
 	t.Cleanup(db.Close)
 	return db

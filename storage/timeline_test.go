@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/telemetry"
 )
 
 func (d *database) timeline(t *testing.T, ctx context.Context, id uuid.UUID, after int64, limit int) (es []storage.TimelineEntry) {
@@ -29,7 +30,7 @@ func TestAppend(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 100)
-	named, err := storage.Open(ctx, storage.Config{URL: shared.URL("tramo_api", d.Name), Replica: "pod-7"})
+	named, err := storage.Open(ctx, storage.Config{URL: telemetry.Secret(shared.URL("tramo_api", d.Name)), Replica: "pod-7"})
 	must(t, err)
 	t.Cleanup(named.Close)
 	traceID := trace.TraceID{15: 0xab}

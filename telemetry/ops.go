@@ -30,9 +30,22 @@ type Check struct {
 	Optional bool
 }
 
+// OpsConfig says where the operations listener is.
+type OpsConfig struct {
+	Listen string `name:"ops-listen" help:"Address of /livez, /readyz and /metrics. Clients must not reach it."`
+}
+
+// Validate reports what is wrong with c.
+func (c OpsConfig) Validate() error {
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("TRAMO_OPS_LISTEN: %q is not an address such as 127.0.0.1:9090 or :9090", c.Listen)
+	}
+	return nil
+}
+
 // Ops is the operations listener: /livez, /readyz and /metrics, on an address that clients cannot reach.
 type Ops struct {
-	Listen   string // host:port
+	OpsConfig
 	Checks   []Check
 	Registry *prometheus.Registry
 	Log      *slog.Logger

@@ -18,20 +18,19 @@ import (
 func TestLoggers(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	log, err := telemetry.NewLogger(&out, "json", "warn")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log.Info("unheard")
-	log.Warn("heard", slog.Int("size", 5))
+	log := telemetry.NewLogger(&out, telemetry.LogConfig{Format: "json", Level: "warn"})
+	log.Info("below the level")
+	log.Warn("logged", slog.Int("size", 5))
 	var line map[string]any
-	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line["msg"] != "heard" || line["size"] != 5.0 {
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line["msg"] != "logged" || line["size"] != 5.0 {
 		t.Errorf("%s: %v", out.String(), err)
 	}
-	for _, c := range [][2]string{{"xml", "info"}, {"json", "loud"}} {
-		if _, err := telemetry.NewLogger(&out, c[0], c[1]); err == nil || !strings.Contains(err.Error(), "is not") {
-			t.Errorf("%v: %v", c, err)
-		}
+	err := telemetry.LogConfig{Format: "xml", Level: "loud"}.Validate()
+	if err == nil || !strings.Contains(err.Error(), `TRAMO_LOG_FORMAT: "xml"`) || !strings.Contains(err.Error(), `TRAMO_LOG_LEVEL: "loud"`) {
+		t.Errorf("both mistakes: %v", err)
+	}
+	if err := telemetry.DefaultLogConfig().Validate(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -3,27 +3,44 @@
 package telemetry
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 )
 
-// LogFormats are the values that [NewLogger] takes.
-const LogFormats = "json or text"
+// LogConfig says what is logged, and how.
+type LogConfig struct {
+	Format string `name:"log-format" help:"Format of the log: json, or text for a terminal."`
+	Level  string `name:"log-level" help:"Least level that is logged: debug, info, warn or error."`
+}
 
-// NewLogger makes a logger that writes to w, as JSON lines or as text. A record whose context belongs to a
-// trace says so as trace_id.
-func NewLogger(w io.Writer, format, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q is not debug, info, warn or error", level)
+// DefaultLogConfig logs JSON lines without debug messages.
+func DefaultLogConfig() LogConfig { return LogConfig{Format: "json", Level: "info"} }
+
+// Validate reports what is wrong with c.
+func (c LogConfig) Validate() error {
+	var errs []error
+	if c.Format != "json" && c.Format != "text" {
+		errs = append(errs, fmt.Errorf("TRAMO_LOG_FORMAT: %q is neither json nor text", c.Format))
 	}
-	opts := &slog.HandlerOptions{Level: l}
-	switch format {
-	case "json":
-		return slog.New(traceHandler{slog.NewJSONHandler(w, opts)}), nil
-	case "text":
-		return slog.New(traceHandler{slog.NewTextHandler(w, opts)}), nil
+	if _, err := c.level(); err != nil {
+		errs = append(errs, fmt.Errorf("TRAMO_LOG_LEVEL: %q is not debug, info, warn or error", c.Level))
 	}
-	return nil, fmt.Errorf("log format %q is not %s", format, LogFormats)
+	return errors.Join(errs...)
+}
+
+func (c LogConfig) level() (level slog.Level, err error) {
+	err = level.UnmarshalText([]byte(c.Level))
+	return level, err
+}
+
+// NewLogger makes a logger that writes to w. It adds trace_id to each record whose context belongs to a trace.
+func NewLogger(w io.Writer, c LogConfig) *slog.Logger {
+	level, _ := c.level() // Validate has read it
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(traceHandler{slog.NewTextHandler(w, opts)})
+	}
+	return slog.New(traceHandler{slog.NewJSONHandler(w, opts)})
 }

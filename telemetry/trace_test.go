@@ -16,10 +16,7 @@ func TestLogsNameTheirTrace(t *testing.T) {
 	defer span.End()
 	want := span.SpanContext().TraceID().String()
 	var out bytes.Buffer
-	log, err := telemetry.NewLogger(&out, "json", "info")
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := telemetry.NewLogger(&out, telemetry.DefaultLogConfig())
 	log.InfoContext(ctx, "plain")
 	log.With(slog.Int("size", 5)).InfoContext(ctx, "with an attribute")
 	log.InfoContext(t.Context(), "without a trace")

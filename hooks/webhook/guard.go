@@ -34,7 +34,7 @@ type Guard struct {
 func NewGuard(c Config) *Guard {
 	var v4, v6 []netip.Prefix
 	for _, p := range c.Allow {
-		if p.Addr().Is4() {
+		if p = p.Masked(); p.Addr().Is4() {
 			v4 = append(v4, p)
 		} else {
 			v6 = append(v6, p)

@@ -44,7 +44,7 @@ func NewSender(c SenderConfig, d *Dispatcher, v *Vault, g *Guard, m *Metrics, tr
 
 // Register has the pool make attempts, so many at a time as there are slots.
 func (s *Sender) Register(p *queue.Pool) {
-	p.Register(queue.DeliverWebhook, s, queue.Options{Workers: s.conf.Slots, Timeout: s.conf.Timeout + grace})
+	p.Register(queue.DeliverWebhook, s, queue.Options{Workers: s.conf.Concurrency, Timeout: s.conf.Timeout + grace})
 }
 
 // Failed implements [queue.Worker]. The delivery's row says when the next attempt is due, whatever became of this one.

@@ -8,14 +8,16 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/tramo/tramo/telemetry"
 )
 
 // Config says whom webhooks may reach, and with what the secrets that sign them are sealed. Servers and workers need the
 // same.
 type Config struct {
-	Keys      string         // secrets of 32 bytes or more, with commas between them: the first seals, all open; "" turns webhooks off
-	Allow     []netip.Prefix // addresses that may be reached though they are not public
-	AllowHTTP bool           // http is as good as https
+	Keys      telemetry.Secret `name:"webhook-key" placeholder:"SECRET" help:"Secret of 32 bytes or more that encrypts the secrets which sign webhooks, such as openssl rand -hex 32 prints. To rotate it, give several separated by commas, the new one first. Without it there are no webhooks. All programs need the same value."`
+	Allow     []netip.Prefix   `name:"webhook-allow" placeholder:"CIDR" help:"Networks that are not public and may still receive webhooks, such as 10.20.0.0/16, separated by commas."`
+	AllowHTTP bool             `name:"webhook-allow-http" help:"Allow endpoints with http://, whose content anyone on the way can read."`
 }
 
 // MinKey is the least length of a key, in bytes.
@@ -26,31 +28,35 @@ func (c Config) Validate() error {
 	if c.Keys == "" {
 		return nil
 	}
-	_, err := NewVault(c.Keys)
-	return err
+	if _, err := NewVault(string(c.Keys)); err != nil {
+		return fmt.Errorf("TRAMO_WEBHOOK_KEY: %w", err)
+	}
+	return nil
 }
 
 // SenderConfig shapes a Sender.
 type SenderConfig struct {
-	Timeout   time.Duration // of an attempt
-	Slots     int           // attempts at a time in this process
-	Retention time.Duration // how long what has ended is kept
+	Timeout     time.Duration `name:"webhook-timeout" help:"How long the receiver of a webhook may take to answer."`
+	Concurrency int           `name:"webhook-concurrency" help:"How many webhooks are sent at a time."`
+	Retention   time.Duration `name:"webhook-retention" help:"How long ended deliveries of webhooks are kept, dead letters among them."`
 }
 
 // DefaultSenderConfig is what is used for what is not said.
 func DefaultSenderConfig() SenderConfig {
-	return SenderConfig{Timeout: 15 * time.Second, Slots: 256, Retention: 30 * 24 * time.Hour}
+	return SenderConfig{Timeout: 15 * time.Second, Concurrency: 256, Retention: 30 * 24 * time.Hour}
 }
 
 // Validate reports what is wrong with c.
 func (c SenderConfig) Validate() error {
-	switch {
-	case c.Timeout < time.Second || c.Timeout > time.Minute:
-		return errors.New("an attempt may take a second to a minute")
-	case c.Slots <= window:
-		return fmt.Errorf("there must be more than %d slots, which is what one endpoint may take", window)
-	case c.Retention < schedule.span():
-		return fmt.Errorf("what has ended must be kept for as long as attempts go on, %s, or longer", schedule.span())
+	var errs []error
+	if c.Timeout < time.Second || c.Timeout > time.Minute {
+		errs = append(errs, fmt.Errorf("TRAMO_WEBHOOK_TIMEOUT: %s is not between 1s and 1m", c.Timeout))
 	}
-	return nil
+	if c.Concurrency <= window {
+		errs = append(errs, fmt.Errorf("TRAMO_WEBHOOK_CONCURRENCY: %d is not more than %d, which is what one endpoint may take", c.Concurrency, window))
+	}
+	if c.Retention < schedule.span() {
+		errs = append(errs, fmt.Errorf("TRAMO_WEBHOOK_RETENTION: %s is less than %s, for which attempts go on", c.Retention, schedule.span()))
+	}
+	return errors.Join(errs...)
 }

@@ -25,6 +25,19 @@ const (
 // INSTREAM (clamd(8), COMMANDS). It may be used by several goroutines at once.
 type Scanner struct{ daemons []*daemon }
 
+// Config says where clamd is.
+type Config struct {
+	Addresses string `name:"clamd" placeholder:"ADDRESS" help:"Address of clamd: unix:/path/to/socket or tcp://host:port. Of several, separated by commas, the least busy one that answers is used."`
+}
+
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	if _, err := New(c.Addresses, Timeouts{}); err != nil {
+		return fmt.Errorf("TRAMO_CLAMD: %w", err)
+	}
+	return nil
+}
+
 // New returns a Scanner for addresses such as "unix:/path/to/socket" or "tcp://host:port", separated by commas.
 func New(addresses string, timeouts Timeouts) (*Scanner, error) {
 	timeouts = Timeouts{

@@ -150,32 +150,69 @@ func Canonical(mediaType string) string {
 // Policy says which media types are accepted. Its zero value accepts none.
 type Policy struct {
 	// Allowed holds media types, and wildcards such as "image/*" or "*/*".
-	Allowed []string
+	Allowed Types `name:"allowed-types" help:"Media types that are accepted, separated by commas. image/* accepts a whole family. The server and the workers need the same list."`
 	// AllowMismatch takes files that are not of the kind that their sender said, if the kind that they are of is accepted.
-	AllowMismatch bool
+	AllowMismatch bool `kong:"-"`
 }
 
 // typePattern is RFC 6838, 4.2, and a wildcard.
 var typePattern = regexp.MustCompile(`^(\*/\*|[a-z0-9][a-z0-9!#$&^_.+-]*/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*))$`)
 
+// MismatchConfig says what happens to a file whose content is of another family than its declared type.
+type MismatchConfig struct {
+	Mismatch string `name:"type-mismatch" help:"What happens to a file whose content is not of its declared type, such as a video sent as a photo: fail, or record, which only records it."`
+}
+
+// DefaultMismatchConfig is used where nothing is set.
+func DefaultMismatchConfig() MismatchConfig { return MismatchConfig{Mismatch: "fail"} }
+
+// Validate reports what is wrong with c.
+func (c MismatchConfig) Validate() error {
+	if c.Mismatch != "fail" && c.Mismatch != "record" {
+		return fmt.Errorf("TRAMO_TYPE_MISMATCH: %q is neither fail nor record", c.Mismatch)
+	}
+	return nil
+}
+
+// DefaultPolicy accepts what phones, scanners and offices on a building site send.
+func DefaultPolicy() Policy {
+	policy, err := ParsePolicy(Accepted)
+	if err != nil {
+		panic(err) // a constant
+	}
+	return policy
+}
+
 // ParsePolicy reads a list of media types separated by commas, such as Accepted.
-func ParsePolicy(list string) (Policy, error) {
-	var policy Policy
-	for entry := range strings.SplitSeq(list, ",") {
+func ParsePolicy(list string) (policy Policy, err error) {
+	err = policy.Allowed.UnmarshalText([]byte(list))
+	return policy, err
+}
+
+// Types are media types, and wildcards such as image/*.
+type Types []string
+
+// UnmarshalText implements [encoding.TextUnmarshaler]: commas separate the types.
+func (t *Types) UnmarshalText(list []byte) error {
+	*t = nil
+	for entry := range strings.SplitSeq(string(list), ",") {
 		entry = Canonical(entry)
 		if entry == "" {
 			continue
 		}
 		if !typePattern.MatchString(entry) {
-			return Policy{}, fmt.Errorf("%q is not a media type such as image/jpeg or image/*", entry)
+			return fmt.Errorf("%q is not a media type such as image/jpeg or image/*", entry)
 		}
-		policy.Allowed = append(policy.Allowed, entry)
+		*t = append(*t, entry)
 	}
-	if len(policy.Allowed) == 0 {
-		return Policy{}, fmt.Errorf("the list of media types %q names none", list)
+	if len(*t) == 0 {
+		return fmt.Errorf("the list of media types %q names none", list)
 	}
-	return policy, nil
+	return nil
 }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (t Types) MarshalText() ([]byte, error) { return []byte(strings.Join(t, ",")), nil }
 
 // Allows reports whether a media type, in any spelling and with any parameters, is accepted.
 func (p Policy) Allows(mediaType string) bool {

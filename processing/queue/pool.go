@@ -32,22 +32,34 @@ const (
 
 // Config shapes a Pool.
 type Config struct {
-	RetryDelay  time.Duration // before the second attempt; each later one waits six times as long
-	BusyDelay   time.Duration // before a job that met an unavailable dependency is tried again
-	LostAfter   time.Duration // how long a worker must be silent until its jobs are requeued
-	Timeout     time.Duration // of an attempt; 5 min by default
-	StopTimeout time.Duration // that running jobs have when the pool stops; 20 s by default
+	RetryDelay  time.Duration `name:"retry-delay" help:"How long a failed job waits before its second attempt. The third waits six times as long."`
+	BusyDelay   time.Duration `name:"busy-delay" help:"How long a job waits before it is tried again when clamd or S3 does not answer. This costs no attempt."`
+	LostAfter   time.Duration `name:"lost-after" help:"How long after TRAMO_LEASE_TTL a worker must be silent before its jobs are requeued for other workers."`
+	Timeout     time.Duration `kong:"-"` // of an attempt; 5 min by default
+	StopTimeout time.Duration `name:"stop-timeout" help:"How long running jobs may continue when the worker is told to stop. Then they are handed back for other workers."`
+}
+
+// DefaultConfig is used where nothing is set.
+func DefaultConfig() Config {
+	return Config{RetryDelay: 5 * time.Second, BusyDelay: 15 * time.Second, LostAfter: 15 * time.Second, StopTimeout: defaultStopTimeout}
 }
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
-	if c.RetryDelay <= 0 || c.BusyDelay <= 0 || c.StopTimeout < 0 || c.Timeout < 0 {
-		return errors.New("delays must be more than 0")
+	var errs []error
+	if c.RetryDelay <= 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_RETRY_DELAY: %s is not more than 0", c.RetryDelay))
+	}
+	if c.BusyDelay <= 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_BUSY_DELAY: %s is not more than 0", c.BusyDelay))
 	}
 	if c.LostAfter < time.Second {
-		return errors.New("workers must be silent for a second or more")
+		errs = append(errs, fmt.Errorf("TRAMO_LOST_AFTER: %s is less than 1s", c.LostAfter))
 	}
-	return nil
+	if c.StopTimeout < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_STOP_TIMEOUT: %s is less than 0", c.StopTimeout))
+	}
+	return errors.Join(errs...)
 }
 
 // Options say how a pool works the jobs of a kind.

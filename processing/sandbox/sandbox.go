@@ -47,10 +47,10 @@ func (e *LimitError) Error() string { return "hit the limit of " + e.Limit + ": 
 
 // Limits bound the work on one file; a zero field means its default.
 type Limits struct {
-	Wall   time.Duration // 60 s
-	CPU    time.Duration // 30 s, in whole seconds
-	Memory int64         // bytes that the process may allocate (RLIMIT_DATA), 1 GiB
-	Output int64         // bytes that it may answer, or write to one file, 32 MiB
+	Wall   time.Duration `name:"child-timeout" help:"How long a child may take for one file."`                                                                                         // 60 s
+	CPU    time.Duration `name:"child-cpu-timeout" help:"How much CPU time a child may use for one file, in whole seconds."`                                                           // 30 s
+	Memory int64         `name:"child-memory" type:"bytes" help:"Memory that a child, a process that reads a file, may allocate. The default is enough for a photo of 50 megapixels."` // (RLIMIT_DATA), 1 GiB
+	Output int64         `kong:"-"`                                                                                                                                                    // bytes that it may answer, or write to one file, 32 MiB
 }
 
 // DefaultMemory is what a 50-megapixel progressive JPEG and a 48-megapixel HEIC need, with a reserve
@@ -71,19 +71,48 @@ func (l Limits) WithDefaults() Limits {
 type Config struct {
 	// Command is the program that calls Serve, and its hidden argument. By default it is this program, as it was
 	// when it started, with Argument.
-	Command []string
+	Command []string `kong:"-"`
 	// Env is the whole environment of the children that Ask starts: it carries no secret.
-	Env    []string
-	Limits Limits // of one file, for Ask
+	Env    []string `kong:"-"`
+	Limits Limits   `embed:""` // of one file, for Ask
 	// Children is how many of them there are at most, a spare one aside; 0 means four a core, and eight at least.
 	// As many files can be worked on at once.
-	Children int
-	Files    int           // how many files a child serves at most; 0 means 200
-	Idle     time.Duration // how long a child is kept that serves none; 0 means a minute
+	Children int           `name:"children" help:"How many children are kept at most, besides one that is started ahead. 0 for four a core, and at least eight. More children save restarts where many tenants take turns."`
+	Files    int           `name:"child-files" help:"How many files of one tenant a child reads before it is replaced."` // 0 means 200
+	Idle     time.Duration `kong:"-"`                                                                                    // how long a child is kept that serves none; 0 means a minute
 	// TooWide leaves protections out, by name, for tests that show what each is good for.
-	TooWide []string
-	Metrics *Metrics
-	Log     *slog.Logger
+	TooWide []string     `kong:"-"`
+	Metrics *Metrics     `kong:"-"`
+	Log     *slog.Logger `kong:"-"`
+}
+
+// DefaultConfig is used where nothing is set.
+func DefaultConfig() Config { return Config{Limits: Limits{}.WithDefaults(), Files: defaultFiles} }
+
+const (
+	defaultFiles = 200
+	leastMemory  = 128 << 20 // with less, a child does not start
+)
+
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Limits.Memory < leastMemory {
+		errs = append(errs, fmt.Errorf("TRAMO_CHILD_MEMORY: %d bytes are less than a process needs to start; at least 128MiB", c.Limits.Memory))
+	}
+	if c.Limits.CPU < time.Second {
+		errs = append(errs, fmt.Errorf("TRAMO_CHILD_CPU_TIMEOUT: %s is less than 1s", c.Limits.CPU))
+	}
+	if c.Limits.Wall < time.Second {
+		errs = append(errs, fmt.Errorf("TRAMO_CHILD_TIMEOUT: %s is less than 1s", c.Limits.Wall))
+	}
+	if c.Files < 1 {
+		errs = append(errs, fmt.Errorf("TRAMO_CHILD_FILES: %d is less than 1", c.Files))
+	}
+	if c.Children < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_CHILDREN: %d is less than 0", c.Children))
+	}
+	return errors.Join(errs...)
 }
 
 func (c Config) withDefaults() Config {
@@ -92,7 +121,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.Limits = c.Limits.WithDefaults()
 	c.Children = cmp.Or(c.Children, max(8, 4*runtime.GOMAXPROCS(0)))
-	c.Files = cmp.Or(c.Files, 200)
+	c.Files = cmp.Or(c.Files, defaultFiles)
 	c.Idle = cmp.Or(c.Idle, time.Minute)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/telemetry"
 )
 
 // An issuer is an identity provider in the bubble of a test: a real HTTP server, over connections in memory.
@@ -97,7 +98,7 @@ func provided(t *testing.T, test func(t *testing.T, i *issuer, v *Verifier)) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newIssuer(t)
 		i.rotate("first")
-		v, err := NewVerifier(t.Context(), Config{Secret: strings.Repeat("s", MinSecret)}, slog.New(slog.DiscardHandler))
+		v, err := NewVerifier(t.Context(), Config{Secret: telemetry.Secret(strings.Repeat("s", MinSecret))}, slog.New(slog.DiscardHandler))
 		must(t, err)
 		v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"EdDSA"}), jwt.WithExpirationRequired())
 		v.keys = followKeys(t.Context(), "http://id.example.com/keys", i.client(), slog.New(slog.DiscardHandler))

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -35,31 +36,32 @@ const maxProjects = 256
 // Config says which tokens are good: those signed with Secret (HS256), or with a key that JWKSURL
 // publishes (RS256, ES256 or EdDSA). One of the two is needed.
 type Config struct {
-	Secret   string
-	JWKSURL  string
-	Issuer   string // that tokens must name as iss; "" lets any pass
-	Audience string // that tokens must name in aud; "" lets any pass
-	Roles    RoleMap
+	Secret   telemetry.Secret `name:"jwt-secret" placeholder:"SECRET" help:"Secret of 32 bytes or more that verifies HS256 tokens, such as openssl rand -hex 32 prints. The server needs either this or TRAMO_JWKS_URL."`
+	JWKSURL  string           `name:"jwks-url" placeholder:"URL" help:"URL of the JWK set that verifies RS256, ES256 and EdDSA tokens."`
+	Issuer   string           `name:"jwt-issuer" placeholder:"ISSUER" help:"Issuer that tokens must name as iss. Default: any."`
+	Audience string           `name:"jwt-audience" placeholder:"AUDIENCE" help:"Audience that tokens must name in aud. Default: any."`
+	Roles    RoleMap          `name:"role-map" placeholder:"NAME=ROLE" help:"Role of ours for each role that an identity provider puts into tokens, such as foreman=empleado,owner=constructora. Tokens with other roles are refused. Default: tokens carry our own names."`
 }
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
-	if err := c.Roles.Validate(); err != nil {
-		return err
-	}
+	var errs []error
 	switch {
 	case c.Secret == "" && c.JWKSURL == "":
-		return errors.New("a secret or a JWKS URL is needed to verify tokens")
+		errs = append(errs, errors.New("TRAMO_JWT_SECRET, TRAMO_JWKS_URL: one of them is needed to verify tokens"))
 	case c.Secret != "" && c.JWKSURL != "":
-		return errors.New("a secret and a JWKS URL are given; which tokens are good would be ambiguous, so give one")
+		errs = append(errs, errors.New("TRAMO_JWT_SECRET, TRAMO_JWKS_URL: both are set, which leaves open what tokens are good; set one"))
 	case c.Secret != "" && len(c.Secret) < MinSecret:
-		return fmt.Errorf("the secret has %d bytes; HS256 needs at least %d, such as openssl rand -hex 32 prints", len(c.Secret), MinSecret)
+		errs = append(errs, fmt.Errorf("TRAMO_JWT_SECRET: it has %d bytes; HS256 needs at least %d, such as openssl rand -hex 32 prints", len(c.Secret), MinSecret))
 	case c.JWKSURL != "":
 		if u, err := url.Parse(c.JWKSURL); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
-			return errors.New("the JWKS URL is not a URL such as https://id.example.com/.well-known/jwks.json")
+			errs = append(errs, errors.New("TRAMO_JWKS_URL: not a URL such as https://id.example.com/.well-known/jwks.json"))
 		}
 	}
-	return nil
+	if err := c.Roles.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("TRAMO_ROLE_MAP: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 // A Verifier turns tokens into identities. It is safe for concurrent use.

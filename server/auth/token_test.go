@@ -17,6 +17,7 @@ import (
 
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -278,7 +279,7 @@ func TestConfig(t *testing.T) {
 	}{
 		"neither":      {auth.Config{}, false},
 		"both":         {auth.Config{Secret: secret, JWKSURL: "https://id.example.com/keys"}, false},
-		"short secret": {auth.Config{Secret: secret[1:]}, false},
+		"short secret": {auth.Config{Secret: telemetry.Secret(secret[1:])}, false},
 		"no URL":       {auth.Config{JWKSURL: "keys"}, false},
 		"a file":       {auth.Config{JWKSURL: "file://host/keys"}, false},
 		"secret":       {auth.Config{Secret: secret}, true},
@@ -286,7 +287,7 @@ func TestConfig(t *testing.T) {
 	} {
 		if err := c.config.Validate(); (err == nil) != c.good {
 			t.Errorf("%s: %v", name, err)
-		} else if err != nil && strings.Contains(err.Error(), c.config.Secret) && c.config.Secret != "" {
+		} else if err != nil && strings.Contains(err.Error(), string(c.config.Secret)) && c.config.Secret != "" {
 			t.Errorf("%s: the error tells the secret", name)
 		}
 	}

@@ -4,6 +4,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -28,23 +29,50 @@ type Rates struct {
 	Transfers   Rate // PATCH, HEAD and DELETE of uploads, of a user
 }
 
-// DefaultRates let a crew send 2,000 photos at once, and stop a client that loops.
-func DefaultRates() Rates {
-	return Rates{
-		IP:          Rate{PerMinute: 1000},
-		IPTransfers: Rate{PerMinute: 12000},
-		User:        Rate{PerMinute: 100},
-		Uploads:     Rate{PerMinute: 50, Burst: 2000},
-		Transfers:   Rate{PerMinute: 3000},
-	}
+// Config is the settings of the rates.
+type Config struct {
+	IP            int `name:"rate-ip" help:"Requests a minute of an IP address; 0 for any number."`
+	IPBurst       int `name:"rate-ip-burst" help:"Burst of TRAMO_RATE_IP: how many requests at once; 0 for as many as in a minute."`
+	IPTransfers   int `name:"rate-ip-transfers" help:"PATCH, HEAD and DELETE of uploads a minute of an IP address, which TRAMO_RATE_IP does not count; 0 for any number."`
+	User          int `name:"rate-user" help:"Requests to the API a minute of a user; 0 for any number."`
+	UserBurst     int `name:"rate-user-burst" help:"Burst of TRAMO_RATE_USER: how many requests at once; 0 for as many as in a minute."`
+	Uploads       int `name:"rate-uploads" help:"New uploads a minute of a user, on average; 0 for any number."`
+	UploadsBurst  int `name:"rate-uploads-burst" help:"Burst of TRAMO_RATE_UPLOADS: how many new uploads at once, after a time without any; 0 for as many as in a minute."`
+	UserTransfers int `name:"rate-user-transfers" help:"PATCH, HEAD and DELETE of uploads a minute of a user, which TRAMO_RATE_USER does not count; 0 for any number."`
 }
 
-// Validate reports what is wrong with r.
-func (r Rate) Validate() error {
-	if min(r.PerMinute, r.Burst) < 0 || max(r.PerMinute, r.Burst) > maxPerMinute {
-		return fmt.Errorf("rates and bursts must be between 0 (no limit) and %d", maxPerMinute)
+// DefaultConfig serves a crew that sends 2,000 photos at once, and stops a client that loops.
+func DefaultConfig() Config {
+	return Config{IP: 1000, IPTransfers: 12000, User: 100, Uploads: 50, UploadsBurst: 2000, UserTransfers: 3000}
+}
+
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	var errs []error
+	for _, r := range []struct {
+		variable string
+		rate     int
+	}{
+		{"TRAMO_RATE_IP", c.IP}, {"TRAMO_RATE_IP_BURST", c.IPBurst}, {"TRAMO_RATE_IP_TRANSFERS", c.IPTransfers},
+		{"TRAMO_RATE_USER", c.User}, {"TRAMO_RATE_USER_BURST", c.UserBurst}, {"TRAMO_RATE_USER_TRANSFERS", c.UserTransfers},
+		{"TRAMO_RATE_UPLOADS", c.Uploads}, {"TRAMO_RATE_UPLOADS_BURST", c.UploadsBurst},
+	} {
+		if r.rate < 0 || r.rate > maxPerMinute {
+			errs = append(errs, fmt.Errorf("%s: %d is not between 0, for no limit, and %d", r.variable, r.rate, maxPerMinute))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// Rates returns the rates that are set.
+func (c Config) Rates() Rates {
+	return Rates{
+		IP:          Rate{PerMinute: c.IP, Burst: c.IPBurst},
+		IPTransfers: Rate{PerMinute: c.IPTransfers},
+		User:        Rate{PerMinute: c.User, Burst: c.UserBurst},
+		Uploads:     Rate{PerMinute: c.Uploads, Burst: c.UploadsBurst},
+		Transfers:   Rate{PerMinute: c.UserTransfers},
+	}
 }
 
 const maxPerMinute = 1_000_000

@@ -14,6 +14,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/tramo/tramo/telemetry"
 )
 
 const (
@@ -21,8 +23,37 @@ const (
 	redisPause    = time.Second // how long they do not ask it
 )
 
-// RedisTimeout is the default of how long a request waits for Redis.
-const RedisTimeout = 50 * time.Millisecond
+// RedisConfig says which Redis servers share their counts through.
+type RedisConfig struct {
+	URL     telemetry.Secret `name:"redis-url" placeholder:"URL" help:"URL of a Redis through which servers share their rate limits, such as redis://cache:6379/0. Without it, and while it does not answer, each server counts alone."`
+	Timeout time.Duration    `name:"redis-timeout" help:"How long a request waits for Redis before this server counts it alone."`
+}
+
+// DefaultRedisConfig is used where nothing is set.
+func DefaultRedisConfig() RedisConfig { return RedisConfig{Timeout: 50 * time.Millisecond} }
+
+// Validate reports what is wrong with c.
+func (c RedisConfig) Validate() error {
+	var errs []error
+	if _, err := redis.ParseURL(string(c.URL)); c.URL != "" && err != nil {
+		errs = append(errs, fmt.Errorf("TRAMO_REDIS_URL: %w", errRedisURL))
+	}
+	if c.Timeout <= 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_REDIS_TIMEOUT: %s is not more than 0", c.Timeout))
+	}
+	return errors.Join(errs...)
+}
+
+// errRedisURL does not say more, because the parser's error quotes the password.
+var errRedisURL = errors.New("not a URL such as redis://cache.internal:6379/0 or rediss://:PASSWORD@cache.internal:6380/0")
+
+// Open is [OpenRedis], and returns nil if no URL is set.
+func (c RedisConfig) Open() (*Redis, error) {
+	if c.URL == "" {
+		return nil, nil
+	}
+	return OpenRedis(string(c.URL), c.Timeout)
+}
 
 // Redis is a Redis server that several servers count in.
 type Redis struct {
@@ -38,7 +69,7 @@ var quiet = sync.OnceFunc(logging.Disable)
 func OpenRedis(url string, timeout time.Duration) (*Redis, error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
-		return nil, errors.New("not a URL such as redis://cache.internal:6379/0 or rediss://:PASSWORD@cache.internal:6380/0")
+		return nil, errRedisURL
 	}
 	quiet()
 	o.MaxRetries = -1

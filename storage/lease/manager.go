@@ -24,10 +24,19 @@ var ErrHeld = errors.New("upload is held by another request")
 // holder that died.
 const recheck = time.Second
 
-// ValidateTTL reports what is wrong with a time to live for leases.
-func ValidateTTL(ttl time.Duration) error {
-	if ttl < time.Second || ttl > time.Minute {
-		return fmt.Errorf("%s is not between 1s and 1m", ttl)
+// Config names a process that takes leases, and says how long they live without it.
+type Config struct {
+	Replica string        `name:"replica" placeholder:"NAME" help:"Name of this process in timelines and leases. Default: the host's name."`
+	TTL     time.Duration `name:"lease-ttl" help:"How long after the last heartbeat of a process others may take over its uploads. All programs need the same value."`
+}
+
+// DefaultConfig is used where nothing is set.
+func DefaultConfig() Config { return Config{TTL: 5 * time.Second} }
+
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	if c.TTL < time.Second || c.TTL > time.Minute {
+		return fmt.Errorf("TRAMO_LEASE_TTL: %s is not between 1s and 1m", c.TTL)
 	}
 	return nil
 }

@@ -28,27 +28,20 @@ const LinkLife = 15 * time.Minute
 
 // BucketConfig says where objects go. Credentials and region come from the AWS SDK's own chain.
 type BucketConfig struct {
-	Endpoint string // "" for AWS itself
-	Name     string
+	Endpoint string `name:"s3-endpoint" placeholder:"URL" help:"URL of an S3 server other than AWS. Credentials and region come from the AWS SDK's own variables and files."`
+	Name     string `name:"s3-bucket" placeholder:"NAME" help:"Bucket that stores the uploads."`
 }
 
-// ValidateName reports what is wrong with the bucket's name.
-func (c BucketConfig) ValidateName() error {
+// Validate reports what is wrong with c.
+func (c BucketConfig) Validate() error {
+	var errs []error
 	if c.Name == "" {
-		return errors.New("the name of an S3 bucket is needed")
+		errs = append(errs, errors.New("TRAMO_S3_BUCKET: the name of a bucket is needed"))
 	}
-	return nil
-}
-
-// ValidateEndpoint reports what is wrong with the endpoint.
-func (c BucketConfig) ValidateEndpoint() error {
-	if c.Endpoint == "" {
-		return nil
+	if u, err := url.Parse(c.Endpoint); c.Endpoint != "" && (err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https")) {
+		errs = append(errs, fmt.Errorf("TRAMO_S3_ENDPOINT: %q is not a URL such as https://s3.sa-east-1.amazonaws.com", c.Endpoint))
 	}
-	if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return fmt.Errorf("%q is not a URL such as https://s3.sa-east-1.amazonaws.com", c.Endpoint)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // A Bucket reads and writes whole objects. It is safe for concurrent use.

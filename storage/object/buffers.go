@@ -15,20 +15,21 @@ const blockSize = 64 << 10
 // BufferConfig bounds what bytes may take up between their arrival and their being durable, over all
 // uploads of a process.
 type BufferConfig struct {
-	Memory int64  // bytes; what does not fit goes to disk
-	Disk   int64  // bytes; when that is full too, uploads wait
-	Dir    string // where the file is that bytes spill to; "" for the system's temporary directory
+	Memory int64  `name:"buffer-memory" type:"bytes" help:"Memory for received bytes on their way to S3, over all uploads. What does not fit goes to disk."`
+	Disk   int64  `name:"buffer-disk" type:"bytes" help:"Disk for received bytes that do not fit into that memory, over all uploads. When both are full, uploads wait. 0 uses no disk."`
+	Dir    string `name:"buffer-dir" placeholder:"DIR" help:"Directory of that disk. Default: the system's directory for temporary files."`
 }
 
 // Validate reports what is wrong with c.
 func (c BufferConfig) Validate() error {
-	switch {
-	case c.Memory < 16*blockSize:
-		return fmt.Errorf("buffer memory: at least %d bytes (1MiB) are needed", 16*blockSize)
-	case c.Disk < 0:
-		return errors.New("buffer disk: less than nothing; 0 keeps buffers off the disk")
+	var errs []error
+	if c.Memory < 16*blockSize {
+		errs = append(errs, fmt.Errorf("TRAMO_BUFFER_MEMORY: at least %d bytes (1MiB) are needed", 16*blockSize))
 	}
-	return nil
+	if c.Disk < 0 {
+		errs = append(errs, errors.New("TRAMO_BUFFER_DISK: less than 0; 0 uses no disk"))
+	}
+	return errors.Join(errs...)
 }
 
 // buffers lends blocks: of an arena that the garbage collector does not see, so that it neither scans them nor

@@ -16,10 +16,18 @@ var ErrExpired = handler.NewError("ERR_UPLOAD_EXPIRED", "upload has expired", ht
 // minExpiry leaves a client time to find its network again.
 const minExpiry = time.Hour
 
-// ValidateExpiry reports what is wrong with when uploads expire.
-func (c Config) ValidateExpiry() error {
+// ExpiryConfig says when unfinished uploads expire.
+type ExpiryConfig struct {
+	Expiry time.Duration `name:"unfinished-retention" help:"How long an unfinished upload is kept after its last byte arrived. All programs need the same value."`
+}
+
+// DefaultExpiryConfig is used where nothing is set.
+func DefaultExpiryConfig() ExpiryConfig { return ExpiryConfig{Expiry: 7 * 24 * time.Hour} }
+
+// Validate reports what is wrong with c.
+func (c ExpiryConfig) Validate() error {
 	if c.Expiry < minExpiry {
-		return fmt.Errorf("%s is less than %s; a client that lost its network would find its upload gone", c.Expiry, minExpiry)
+		return fmt.Errorf("TRAMO_UNFINISHED_RETENTION: %s is less than %s; a client that lost its network would find its upload gone", c.Expiry, minExpiry)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package object_test
 
 import (
+	"errors"
 	"path"
 	"strings"
 	"testing"
@@ -83,7 +84,9 @@ func TestConfigMistakes(t *testing.T) {
 		{object.MinPartSize, object.MinPartSize * object.MaxParts / 2, false},
 		{object.MinPartSize, object.MinPartSize*object.MaxParts/2 - 1, true},
 	} {
-		if err := (object.Config{PartSize: c.part}).ValidatePartSize(c.largest); (err == nil) != c.ok {
+		conf := object.DefaultConfig()
+		conf.PartSize = c.part
+		if err := errors.Join(conf.Validate(), conf.ValidateMaxUpload(c.largest)); (err == nil) != c.ok {
 			t.Errorf("parts of %d for %d bytes: %v", c.part, c.largest, err)
 		}
 	}
@@ -91,7 +94,7 @@ func TestConfigMistakes(t *testing.T) {
 		"": true, "https://s3.sa-east-1.amazonaws.com": true, "http://127.0.0.1:9000": true,
 		"127.0.0.1:9000": false, "s3://bucket": false, "http://": false, "::": false,
 	} {
-		if err := (object.BucketConfig{Endpoint: endpoint}).ValidateEndpoint(); (err == nil) != ok {
+		if err := (object.BucketConfig{Name: "uploads", Endpoint: endpoint}).Validate(); (err == nil) != ok {
 			t.Errorf("endpoint %q: %v", endpoint, err)
 		}
 	}

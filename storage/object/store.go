@@ -45,17 +45,16 @@ type Ender interface {
 
 // Config shapes a Store.
 type Config struct {
-	PartSize int64 // bytes
+	PartSize int64 `name:"part-size" type:"bytes" help:"Size of a part in S3; 5MiB or more."`
 
 	// While a client is so slow that a part would not be full, or its upload not whole, within
 	// CheckpointInterval, what it has brought becomes durable each time that is CheckpointBytes, and at the
 	// latest after CheckpointInterval. A server that dies costs its clients no more than that.
-	CheckpointBytes    int64
-	CheckpointInterval time.Duration
+	CheckpointBytes    int64         `name:"checkpoint-bytes" type:"bytes" help:"How many bytes a slow client sends until they are made durable. A server crash costs a client at most this."`
+	CheckpointInterval time.Duration `name:"checkpoint-interval" help:"How long received bytes wait at most until they are made durable."`
 
-	Expiry time.Duration // an unfinished upload of which nothing has arrived for so long is given up
-
-	Buffers BufferConfig
+	ExpiryConfig `embed:""`
+	Buffers      BufferConfig `embed:""`
 }
 
 // DefaultConfig is what is used for what is not said.
@@ -63,30 +62,31 @@ func DefaultConfig() Config {
 	return Config{
 		PartSize:        8 << 20,
 		CheckpointBytes: 1 << 20, CheckpointInterval: 2 * time.Second,
-		Expiry:  7 * 24 * time.Hour,
-		Buffers: BufferConfig{Memory: 64 << 20, Disk: 1 << 30},
+		ExpiryConfig: DefaultExpiryConfig(),
+		Buffers:      BufferConfig{Memory: 64 << 20, Disk: 1 << 30},
 	}
 }
 
-// ValidatePartSize reports what is wrong with the size of a part, given the largest upload in bytes.
-func (c Config) ValidatePartSize(maxUpload int64) error {
-	switch {
-	case c.PartSize < MinPartSize:
-		return fmt.Errorf("S3 takes no part smaller than %d bytes (5MiB)", MinPartSize)
-	case maxUpload/c.PartSize >= MaxParts/2: // each attempt at a part uses up a number
-		return fmt.Errorf("an upload of %d bytes would have more than %d parts; at least %d bytes are needed",
-			maxUpload, MaxParts/2, maxUpload/(MaxParts/2)+1)
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	errs := []error{c.ExpiryConfig.Validate(), c.Buffers.Validate()}
+	if c.PartSize < MinPartSize {
+		errs = append(errs, fmt.Errorf("TRAMO_PART_SIZE: S3 takes no part smaller than %d bytes (5MiB)", MinPartSize))
 	}
-	return nil
+	if c.CheckpointBytes < blockSize {
+		errs = append(errs, fmt.Errorf("TRAMO_CHECKPOINT_BYTES: %d bytes are less than %d (64KiB)", c.CheckpointBytes, blockSize))
+	}
+	if c.CheckpointInterval < 100*time.Millisecond {
+		errs = append(errs, fmt.Errorf("TRAMO_CHECKPOINT_INTERVAL: %s is less than 100ms", c.CheckpointInterval))
+	}
+	return errors.Join(errs...)
 }
 
-// ValidateCheckpoints reports what is wrong with when bytes become durable.
-func (c Config) ValidateCheckpoints() error {
-	switch {
-	case c.CheckpointBytes < blockSize:
-		return fmt.Errorf("%d bytes between two checkpoints are less than %d (64KiB)", c.CheckpointBytes, blockSize)
-	case c.CheckpointInterval < 100*time.Millisecond:
-		return fmt.Errorf("%s between two checkpoints is less than 100ms", c.CheckpointInterval)
+// ValidateMaxUpload reports whether parts of this size are enough for an upload of so many bytes.
+func (c Config) ValidateMaxUpload(bytes int64) error {
+	if c.PartSize >= MinPartSize && bytes/c.PartSize >= MaxParts/2 { // each attempt at a part uses up a number
+		return fmt.Errorf("TRAMO_PART_SIZE: an upload of TRAMO_MAX_UPLOAD_SIZE, %d bytes, would have more than %d parts; at least %d bytes are needed",
+			bytes, MaxParts/2, bytes/(MaxParts/2)+1)
 	}
 	return nil
 }

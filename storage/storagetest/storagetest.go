@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -78,7 +79,7 @@ func (c *Cluster) migrate(ctx context.Context) error {
 	if err := c.CreateDatabase(ctx, template, ""); err != nil {
 		return err
 	}
-	return storage.Migrate(ctx, storage.Config{URL: c.URL("postgres", template)}, storage.Passwords{})
+	return storage.Migrate(ctx, storage.Config{URL: telemetry.Secret(c.URL("postgres", template))}, storage.Passwords{})
 }
 
 // A Database is a test's own copy of the template, seen by the server's role, which row-level security
@@ -102,7 +103,7 @@ func (c *Cluster) NewDatabase(t testing.TB) *Database {
 // As opens the database for a role, with a pool of its own.
 func (d *Database) As(t testing.TB, role string) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(t.Context(), storage.Config{URL: d.cluster.URL(role, d.Name)})
+	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(d.cluster.URL(role, d.Name))})
 	must(t, err)
 	t.Cleanup(db.Close)
 	return db

@@ -34,11 +34,11 @@ func (u user) deadLetters(at replica, query string) []deadLetter {
 	return page.Items
 }
 
-// jobs runs tramo jobs with the operator's login.
-func (y *yard) jobs(t *testing.T, args ...string) (string, error) {
+// letters runs tramo dead-letters with the operator's login.
+func (y *yard) letters(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	return stack.Run(t.Context(), stack.ProcessConfig{
-		Path: y.Programs.Path("tramo"), Args: append([]string{"jobs"}, args...), Env: y.Env("tramo_worker"),
+		Path: y.Programs.Path("tramo"), Args: append([]string{"dead-letters"}, args...), Env: y.Env("tramo_worker"),
 	})
 }
 
@@ -117,32 +117,32 @@ func TestDeadLetterAndBack(t *testing.T) {
 
 	// The same by command.
 	id := letters[idOf(urls[1])].ID
-	out, err := y.jobs(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
+	out, err := y.letters(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
 	must(t, err)
 	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD DIED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
-	out, err = y.jobs(t, "list", "--json", "--step", "pictures")
+	out, err = y.letters(t, "list", "--json", "--step", "pictures")
 	must(t, err)
 	if out != "" {
 		t.Errorf("of another step are listed %s", out)
 	}
-	out, err = y.jobs(t, "retry", "--all", "--step", "scan", "--dry-run")
+	out, err = y.letters(t, "retry", "--all", "--step", "scan", "--dry-run")
 	must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": would retry upload "+idOf(urls[1]), "2 found, 0 retried, 0 failed")
 	if up := u.get(urls[1]); up.Status != "failed" {
 		t.Errorf("a dry run made it %s", up.Status)
 	}
-	out, err = y.jobs(t, "retry", id)
+	out, err = y.letters(t, "retry", id)
 	must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": retried upload "+idOf(urls[1]), "1 found, 1 retried, 0 failed")
 	y.wantRepaired(t, u, urls[1], stack.PNG(11, 10))
 	for _, args := range [][]string{{"retry", id}, {"retry", "0199d6f8-0000-7000-8000-000000000000"}, {"retry"}, {"retry", "--all", id},
 		{"retry", "--step", "scan"}, {"list", "--tenant", "nobody"}, {"discard", "x"}} {
-		if out, err := y.jobs(t, args...); err == nil {
-			t.Errorf("tramo jobs %q succeeds: %s", args, out)
+		if out, err := y.letters(t, args...); err == nil {
+			t.Errorf("tramo dead-letters %q succeeds: %s", args, out)
 		}
 	}
 
-	out, err = y.jobs(t, "discard", "--all", "--tenant", "acme")
+	out, err = y.letters(t, "discard", "--all", "--tenant", "acme")
 	must(t, err)
 	wantLines(t, strings.Split(out, "\n"), "discarded upload "+idOf(urls[2]), "1 found, 1 discarded, 0 failed")
 	if left := root.deadLetters(y.server, ""); len(left) != 0 {

@@ -16,28 +16,36 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tramo/tramo/cmd/internal/cli"
 )
 
 type config struct {
-	Dir string `env:"TRAMO_DEV_DIR" default:".tramo" help:"Where everything is kept: rows, objects, secrets. (${default})"`
+	cli.Root
 
-	Listen          string `env:"TRAMO_LISTEN" default:"127.0.0.1:8080" help:"Where the page and the API listen. (${default})"`
-	OpsListen       string `env:"TRAMO_OPS_LISTEN" default:"127.0.0.1:9090" help:"Where the server's probes and metrics listen. (${default})"`
-	WorkerOpsListen string `env:"TRAMO_DEV_WORKER_OPS_LISTEN" default:"127.0.0.1:9091" help:"Where the worker's probes and metrics listen. (${default})"`
-	PublicURL       string `env:"TRAMO_PUBLIC_URL" help:"Where clients reach the server. (what each request says as Host, so that a phone may come by another address)"`
+	Dir string `name:"dev-dir" help:"Directory of all data: rows, objects, secrets."`
 
-	DatabaseURL string `env:"TRAMO_DATABASE_URL" help:"A superuser's postgres:// URL of a database to use instead of a private one. The roles tramo_api and tramo_worker, which belong to the whole server, get the passwords in TRAMO_API_PASSWORD and TRAMO_WORKER_PASSWORD, or new ones: do not point this at a server that another Tramo uses."`
-	S3Endpoint  string `env:"TRAMO_S3_ENDPOINT" help:"The URL of an S3 server to use instead of a private one. Credentials are read from the AWS SDK's variables."`
-	S3Bucket    string `env:"TRAMO_S3_BUCKET" help:"The bucket there; without an endpoint, a bucket of AWS."`
-	S3Listen    string `env:"TRAMO_DEV_S3_LISTEN" help:"Where the private S3 server listens. (a free port, remembered)"`
-	Clamd       string `env:"TRAMO_CLAMD" help:"unix:/path or tcp://host:port of a clamd to use instead of a private one."`
+	Listen          string `name:"listen" help:"Address of the page and the API."`
+	OpsListen       string `name:"ops-listen" help:"Address of the server's /livez, /readyz and /metrics."`
+	WorkerOpsListen string `name:"dev-worker-ops-listen" help:"Address of the worker's /livez, /readyz and /metrics."`
+	PublicURL       string `name:"public-url" placeholder:"URL" help:"URL at which clients reach the server. Default: the Host of each request, so that a phone may use another address."`
 
-	JWTSecret      string `env:"TRAMO_JWT_SECRET" help:"The secret that signs tokens. (generated, remembered)"`
-	JWKSURL        string `env:"TRAMO_JWKS_URL" help:"An identity provider's keys, instead of a secret. There is no demo token then."`
-	ReceiptKeyFile string `env:"TRAMO_RECEIPT_KEY_FILE" help:"The private key that signs receipts. (generated, remembered)"`
-	WebhookKey     string `env:"TRAMO_WEBHOOK_KEY" help:"The secret that encrypts those of webhooks. (generated, remembered)"`
+	DatabaseURL string `name:"database-url" placeholder:"URL" help:"URL of a superuser of a Postgres database to use instead of a private one. The roles tramo_api and tramo_worker belong to the whole Postgres server, and get the passwords in TRAMO_API_PASSWORD and TRAMO_WORKER_PASSWORD, or new ones: do not use a server that another Tramo uses."`
+	S3Endpoint  string `name:"s3-endpoint" placeholder:"URL" help:"URL of an S3 server to use instead of a private one. Credentials come from the AWS SDK's variables."`
+	S3Bucket    string `name:"s3-bucket" placeholder:"NAME" help:"Bucket at TRAMO_S3_ENDPOINT, or at AWS without an endpoint."`
+	S3Listen    string `name:"dev-s3-listen" placeholder:"ADDRESS" help:"Address of the private S3 server. Default: a free port, the same at each start."`
+	Clamd       string `name:"clamd" placeholder:"ADDRESS" help:"Address of a clamd to use instead of a private one: unix:/path/to/socket or tcp://host:port."`
 
-	LogFormat string `env:"TRAMO_LOG_FORMAT" default:"text" help:"text or json. (${default})"`
+	JWTSecret      string `name:"jwt-secret" placeholder:"SECRET" help:"Secret that signs tokens. Default: generated at the first start."`
+	JWKSURL        string `name:"jwks-url" placeholder:"URL" help:"URL of an identity provider's keys, instead of a secret. Then there is no demo token."`
+	ReceiptKeyFile string `name:"receipt-key-file" placeholder:"FILE" help:"Private key that signs receipts. Default: generated at the first start."`
+	WebhookKey     string `name:"webhook-key" placeholder:"SECRET" help:"Secret that encrypts the secrets which sign webhooks. Default: generated at the first start."`
+
+	LogFormat string `name:"log-format" help:"Format of the log: text or json."`
+}
+
+func defaultConfig() *config {
+	return &config{Dir: ".tramo", Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:9090", WorkerOpsListen: "127.0.0.1:9091", LogFormat: "text"}
 }
 
 func (c *config) ownDatabase() bool { return c.DatabaseURL == "" }
@@ -45,8 +53,8 @@ func (c *config) ownS3() bool       { return c.S3Endpoint == "" && c.S3Bucket ==
 func (c *config) ownClamd() bool    { return c.Clamd == "" }
 func (c *config) signsTokens() bool { return c.JWTSecret != "" || c.JWKSURL == "" }
 
-// Validate makes paths absolute, fills what follows from other fields, and reports every mistake at once.
-func (c *config) Validate() error {
+// Check implements [cli.Checker]. It makes paths absolute.
+func (c *config) Check() error {
 	var errs []error
 	var err error
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {

@@ -16,7 +16,7 @@ import (
 func Program() cli.Program {
 	return cli.Program{
 		Name:    "tramo-dev",
-		Grammar: new(config),
+		Grammar: defaultConfig(),
 		Description: "Runs all of Tramo on this machine: Postgres, S3, clamd, tramo serve and tramo-worker. " +
 			"Each of TRAMO_DATABASE_URL, TRAMO_S3_ENDPOINT or TRAMO_S3_BUCKET, and TRAMO_CLAMD replaces one part by yours. " +
 			"Variables of tramo serve and tramo-worker that are not listed here reach them too.",
@@ -24,8 +24,8 @@ func Program() cli.Program {
 }
 
 // Run implements the command. It returns nil after Ctrl-C.
-func (cfg *config) Run() error {
-	lock, err := lockDir(cfg.Dir)
+func (c *config) Run() error {
+	lock, err := lockDir(c.Dir)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (cfg *config) Run() error {
 	defer cancel()
 	stopOnSignal(cancel)
 
-	s := newStack(*cfg)
+	s := newStack(*c)
 	err = s.run(ctx)
 	if ctx.Err() != nil {
 		err = nil // the person's wish, not a mistake

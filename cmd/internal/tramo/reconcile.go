@@ -13,46 +13,63 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/cmd/internal/wiring"
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 )
 
 type reconcileCommand struct {
-	cli.Database
-	cli.S3
-	cli.Log
-	cli.Lease
-	cli.Reconcile
-	DryRun        bool           `env:"" help:"Only print what would be done."`
-	Grace         *time.Duration `env:"" placeholder:"DURATION" help:"How old something must be before it is touched; instead of both other graces."`
-	DeleteUnknown bool           `env:"" help:"Delete objects of which no upload is known. If a backup of the database has been restored, they may be the only copies."`
-	AcceptLoss    bool           `env:"" help:"Fail uploads whose objects are gone even if there are so many that it looks like the wrong bucket."`
-	JSON          bool           `name:"json" env:"" help:"Print one JSON object a line."`
+	Database      storage.Config         `embed:""`
+	Lease         lease.Config           `embed:""`
+	Bucket        object.BucketConfig    `embed:""`
+	Log           telemetry.LogConfig    `embed:""`
+	Reconciler    hooks.ReconcilerConfig `embed:""`
+	Expiry        object.ExpiryConfig    `embed:""`
+	DryRun        bool                   `env:"-" help:"Only print what would be done."`
+	Grace         *time.Duration         `env:"-" placeholder:"DURATION" help:"Overrides --stuck-grace and --orphan-grace."`
+	DeleteUnknown bool                   `env:"-" help:"Delete objects that belong to no known upload. After a restore of the database from a backup they may be the only copies."`
+	AcceptLoss    bool                   `env:"-" help:"Fail uploads whose objects are missing, even if so many are missing that the bucket looks like the wrong one."`
+	JSON          bool                   `name:"json" env:"-" help:"Print one JSON object a line."`
+}
+
+func defaultReconcile() reconcileCommand {
+	c := reconcileCommand{
+		Lease: lease.DefaultConfig(), Log: telemetry.DefaultLogConfig(),
+		Reconciler: hooks.DefaultReconcilerConfig(), Expiry: object.DefaultExpiryConfig(),
+	}
+	c.Lease.Replica = "reconcile"
+	return c
+}
+
+// Check implements [cli.Checker].
+func (c *reconcileCommand) Check() error {
+	if c.Grace != nil && *c.Grace < 0 {
+		return fmt.Errorf("--grace: %s is less than 0", *c.Grace)
+	}
+	return nil
 }
 
 // Run implements the command.
-func (c *reconcileCommand) Run(ctx context.Context, m *cli.Mistakes) error {
+func (c *reconcileCommand) Run(ctx context.Context) error {
+	conf, log := c.Reconciler, telemetry.NewLogger(os.Stderr, c.Log)
+	conf.Expiry, conf.DryRun, conf.DeleteUnknown, conf.AcceptLoss = c.Expiry.Expiry, c.DryRun, c.DeleteUnknown, c.AcceptLoss
 	if c.Grace != nil {
-		c.StuckGrace, c.OrphanGrace = *c.Grace, *c.Grace
+		conf.StuckGrace, conf.OrphanGrace = *c.Grace, *c.Grace
 	}
-	conf, s3, log := c.Reconcile.Config(m), c.S3.Config(m), c.Logger(m)
-	conf.DryRun, conf.DeleteUnknown, conf.AcceptLoss = c.DryRun, c.DeleteUnknown, c.AcceptLoss
-	c.CheckTTL(m)
-	db, err := openAsOperator(ctx, c.Database, m)
+	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	bucket, err := object.OpenBucket(ctx, s3)
+	bucket, err := object.OpenBucket(ctx, c.Bucket)
 	if err != nil {
 		return err
 	}
 	registry := telemetry.NewRegistry()
-	leases := c.Leases(db, "reconcile", registry, log)
+	leases := wiring.Leases(c.Lease, db, registry, log)
 	r, err := wiring.Reconciler(conf, db, bucket, leases, registry, log)
 	if err != nil {
 		return err

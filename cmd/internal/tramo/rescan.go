@@ -8,32 +8,38 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/telemetry"
 )
 
 type rescanCommand struct {
-	cli.Database
-	cli.Log
-	Since            moment `required:"" env:"" placeholder:"DATE" help:"Those that were completed then or later: 2026-11-01, or 2026-11-01T15:04:05Z."`
-	Until            moment `env:"" placeholder:"DATE" help:"And before then."`
-	Tenant           string `env:"" placeholder:"NAME" help:"Of this tenant alone."`
-	SignaturesBefore int64  `env:"" placeholder:"N" help:"Only those that were scanned with an older daily database than this one, or nobody knows which."`
-	DryRun           bool   `env:"" help:"Only count."`
+	Database         storage.Config      `embed:""`
+	Log              telemetry.LogConfig `embed:""`
+	Since            moment              `required:"" env:"-" placeholder:"DATE" help:"Uploads completed at this time or later: 2026-11-01, or 2026-11-01T15:04:05Z."`
+	Until            moment              `env:"-" placeholder:"DATE" help:"Uploads completed before this time."`
+	Tenant           string              `env:"-" placeholder:"NAME" help:"Uploads of this tenant only."`
+	SignaturesBefore int64               `env:"-" placeholder:"N" help:"Uploads whose last scan used a daily signature database older than this one, or an unknown one."`
+	DryRun           bool                `env:"-" help:"Only count."`
+}
+
+// Check implements [cli.Checker].
+func (c *rescanCommand) Check() error {
+	var errs []error
+	if c.SignaturesBefore < 0 {
+		errs = append(errs, fmt.Errorf("--signatures-before: %d is less than 0", c.SignaturesBefore))
+	}
+	if until := time.Time(c.Until); !until.IsZero() && !until.After(time.Time(c.Since)) {
+		errs = append(errs, errors.New("--until: must be after --since"))
+	}
+	return errors.Join(errs...)
 }
 
 // Run implements the command.
-func (c *rescanCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	log := c.Logger(m)
-	if c.SignaturesBefore < 0 {
-		m.Check("--signatures-before", fmt.Errorf("%d is less than 0", c.SignaturesBefore))
-	}
-	if until := time.Time(c.Until); !until.IsZero() && !until.After(time.Time(c.Since)) {
-		m.Check("--until", errors.New("must be after --since"))
-	}
-	db, err := openAsOperator(ctx, c.Database, m)
+func (c *rescanCommand) Run(ctx context.Context) error {
+	log := telemetry.NewLogger(os.Stderr, c.Log)
+	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
 		return err
 	}

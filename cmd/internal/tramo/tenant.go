@@ -8,42 +8,81 @@ import (
 	"strconv"
 	"text/tabwriter"
 
-	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/dustin/go-humanize"
+
 	"github.com/tramo/tramo/storage"
 )
 
-type tenantSetCommand struct {
-	cli.Database
-	Name          string     `arg:"" help:"The tenant's name."`
-	Quota         *cli.Bytes `env:"" placeholder:"SIZE" help:"What the tenant may keep. Less than it keeps is no loss: nothing can be begun until there is room again."`
-	MaxUploadSize *cli.Bytes `env:"" placeholder:"SIZE" help:"The largest upload of this tenant; 0 gives the installation's back, which is never exceeded."`
-	MaxUploads    *int       `env:"" placeholder:"N" help:"How many of its uploads may send to one server at the same time; 0 gives the installation's back."`
+type tenantCommand struct {
+	Add  tenantAddCommand  `cmd:"" help:"Add a tenant and print its id."`
+	Set  tenantSetCommand  `cmd:"" help:"Change the limits of a tenant and print them."`
+	List tenantListCommand `cmd:"" help:"List the tenants with their limits and what they use."`
+}
+
+func defaultTenant() tenantCommand { return tenantCommand{Add: tenantAddCommand{Quota: 50 << 30}} }
+
+type tenantAddCommand struct {
+	Database  storage.Config `embed:""`
+	Name      string         `arg:"" help:"The tenant's name, unique in the installation."`
+	Quota     int64          `env:"-" type:"bytes" help:"Most bytes that the tenant may store."`
+	IfMissing bool           `env:"-" help:"If the tenant exists, print its id and succeed."`
 }
 
 // Run implements the command.
-func (c *tenantSetCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	if c.MaxUploads != nil {
-		m.Check("--max-uploads", cli.CheckNotNegative(*c.MaxUploads))
-	}
-	db, err := openAsOperator(ctx, c.Database, m)
+func (c *tenantAddCommand) Run(ctx context.Context) error {
+	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	t, err := db.ChangeTenant(ctx, c.Name, storage.TenantChange{
-		QuotaBytes: (*int64)(c.Quota), MaxUploadBytes: (*int64)(c.MaxUploadSize), MaxUploads: c.MaxUploads,
-	})
+	id, created, err := db.CreateTenant(ctx, c.Name, c.Quota)
+	if err != nil {
+		return err
+	}
+	if !created && !c.IfMissing {
+		return fmt.Errorf("tenant %q exists already, with id %s", c.Name, id)
+	}
+	fmt.Fprintln(os.Stdout, id)
+	return nil
+}
+
+type tenantSetCommand struct {
+	Database      storage.Config `embed:""`
+	Name          string         `arg:"" help:"The tenant's name."`
+	Quota         *int64         `env:"-" type:"bytes" placeholder:"SIZE" help:"Most bytes that the tenant may store. If it stores more already, nothing is deleted, and new uploads are refused until there is room."`
+	MaxUploadSize *int64         `env:"-" type:"bytes" placeholder:"SIZE" help:"Largest upload of this tenant; 0 for TRAMO_MAX_UPLOAD_SIZE, which always applies too."`
+	MaxUploads    *int           `env:"-" placeholder:"N" help:"How many of its uploads may send to one server at the same time; 0 for TRAMO_TENANT_UPLOADS."`
+}
+
+// Check implements [cli.Checker].
+func (c *tenantSetCommand) Check() error {
+	if c.MaxUploads != nil && *c.MaxUploads < 0 {
+		return fmt.Errorf("--max-uploads: %d is less than 0", *c.MaxUploads)
+	}
+	return nil
+}
+
+// Run implements the command.
+func (c *tenantSetCommand) Run(ctx context.Context) error {
+	db, err := openAsOperator(ctx, c.Database)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	t, err := db.ChangeTenant(ctx, c.Name, storage.TenantChange{QuotaBytes: c.Quota, MaxUploadBytes: c.MaxUploadSize, MaxUploads: c.MaxUploads})
 	if err != nil {
 		return fmt.Errorf("tenant %q: %w", c.Name, err)
 	}
 	return printTenants(os.Stdout, []storage.Tenant{t})
 }
 
-type tenantListCommand struct{ cli.Database }
+type tenantListCommand struct {
+	Database storage.Config `embed:""`
+}
 
 // Run implements the command.
-func (c *tenantListCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	db, err := openAsOperator(ctx, c.Database, m)
+func (c *tenantListCommand) Run(ctx context.Context) error {
+	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
 		return err
 	}
@@ -65,12 +104,13 @@ func printTenants(out io.Writer, all []storage.Tenant) error {
 			used = fmt.Sprintf("%.0f%%", 100*float64(t.ChargedBytes)/float64(t.QuotaBytes))
 		}
 		if t.MaxUploadBytes != nil {
-			size = cli.Bytes(*t.MaxUploadBytes).String()
+			size = humanize.IBytes(uint64(*t.MaxUploadBytes))
 		}
 		if t.MaxUploads != nil {
 			uploads = strconv.Itoa(*t.MaxUploads)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Name, cli.Bytes(t.QuotaBytes), cli.Bytes(t.ChargedBytes), used, size, uploads)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.ID, t.Name,
+			humanize.IBytes(uint64(t.QuotaBytes)), humanize.IBytes(uint64(t.ChargedBytes)), used, size, uploads)
 	}
 	return w.Flush()
 }

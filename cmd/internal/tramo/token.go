@@ -7,48 +7,45 @@ import (
 	"os"
 	"time"
 
-	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/server/auth"
+	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
 
-// tokenSettings say which tokens are good.
-type tokenSettings struct {
-	JWTSecret   string `name:"jwt-secret" env:"TRAMO_JWT_SECRET" placeholder:"SECRET" help:"Secret that verifies HS256 tokens, 32 bytes or more. Either this or a JWKS URL."`
-	JWTIssuer   string `name:"jwt-issuer" env:"TRAMO_JWT_ISSUER" placeholder:"ISSUER" help:"What tokens must name as their issuer, iss. Default: whatever they name."`
-	JWTAudience string `name:"jwt-audience" env:"TRAMO_JWT_AUDIENCE" placeholder:"AUDIENCE" help:"What tokens must name among their audience, aud. Default: whatever they name."`
-}
-
-func (s tokenSettings) tokenConfig() auth.Config {
-	return auth.Config{Secret: s.JWTSecret, Issuer: s.JWTIssuer, Audience: s.JWTAudience}
-}
-
 type tokenCommand struct {
-	cli.Database
-	tokenSettings
-	Tenant   string        `required:"" env:"" placeholder:"NAME" help:"The tenant's name."`
-	User     string        `required:"" env:"" placeholder:"ID" help:"Who the token is for."`
-	Role     string        `required:"" env:"" placeholder:"ROLE" help:"constructora, inversionista, empleado or admin."`
-	Projects []string      `env:"" placeholder:"NAME,..." help:"The only projects that there are for the user. Default: all."`
-	TTL      time.Duration `name:"ttl" default:"1h" env:"" help:"How long the token is good."`
+	Database storage.Config `embed:""`
+	Auth     auth.Config    `embed:""`
+	JWKSURL  struct{}       `kong:"-"` // takes this field of Auth away: its keys are public and sign nothing
+	Tenant   string         `required:"" env:"-" placeholder:"NAME" help:"The tenant's name."`
+	User     string         `required:"" env:"-" placeholder:"ID" help:"The user's id."`
+	Role     string         `required:"" env:"-" placeholder:"ROLE" help:"constructora, inversionista, empleado or admin."`
+	Projects []string       `env:"-" placeholder:"NAME" help:"The only projects that the user sees. Default: all."`
+	TTL      time.Duration  `name:"ttl" env:"-" help:"How long the token is valid."`
 }
 
-// Run implements the command.
-func (c *tokenCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	auth := c.tokenConfig()
-	m.Check("TRAMO_JWT_SECRET", auth.Validate())
-	role, err := tenant.ParseRole(c.Role)
-	m.Check("--role", err)
+func defaultToken() tokenCommand { return tokenCommand{TTL: time.Hour} }
+
+// Check implements [cli.Checker].
+func (c *tokenCommand) Check() error {
+	var errs []error
+	if _, err := tenant.ParseRole(c.Role); err != nil {
+		errs = append(errs, fmt.Errorf("--role: %w", err))
+	}
 	if c.Projects != nil && len(c.Projects) == 0 {
-		m.Check("--projects", errors.New("names none; leave it out for all"))
+		errs = append(errs, errors.New("--projects: names none; leave it out for all"))
 	}
 	for _, p := range c.Projects {
 		if !object.ValidProject(p) {
-			m.Check("--projects", fmt.Errorf("%q is not a project's name, which matches %s", p, object.ProjectPattern))
+			errs = append(errs, fmt.Errorf("--projects: %q is not a project's name, which matches %s", p, object.ProjectPattern))
 		}
 	}
-	db, err := openAsOperator(ctx, c.Database, m)
+	return errors.Join(errs...)
+}
+
+// Run implements the command.
+func (c *tokenCommand) Run(ctx context.Context) error {
+	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
 		return err
 	}
@@ -57,7 +54,8 @@ func (c *tokenCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 	if err != nil {
 		return fmt.Errorf("tenant %q: %w; tramo tenant add makes one", c.Tenant, err)
 	}
-	token, err := auth.Sign(tenant.Identity{Tenant: id, User: c.User, Role: role, Projects: c.Projects}, c.TTL, time.Now())
+	who := tenant.Identity{Tenant: id, User: c.User, Role: tenant.Role(c.Role), Projects: c.Projects}
+	token, err := c.Auth.Sign(who, c.TTL, time.Now())
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,10 +13,11 @@ import (
 
 const ownDirs = "tramo-worker-"
 
-// ownDir makes a directory below parent for all that this process and its children write, and returns what removes it. A
-// process that is killed leaves its directory; those of dead ones are removed first. One lives as long as its directory is
-// locked (flock(2)), which the kernel ends with it.
+// ownDir makes a directory below parent, or the system's, for all files of this process and its children, and returns a
+// function that removes it. A killed process leaves its directory behind; ownDir removes such directories first. A process
+// is alive as long as it locks its directory (flock(2)); the kernel releases the lock with the process.
 func ownDir(parent string, log *slog.Logger) (dir string, remove func(), err error) {
+	parent = cmp.Or(parent, os.TempDir())
 	left, err := filepath.Glob(filepath.Join(parent, ownDirs+"*"))
 	if err != nil {
 		return "", nil, fmt.Errorf("look for directories of dead workers: %w", err)
@@ -25,7 +27,7 @@ func ownDir(parent string, log *slog.Logger) (dir string, remove func(), err err
 			log.Warn("directory of a dead worker not removed", slog.String("dir", old), slog.Any("err", err))
 		}
 	}
-	for range 10 { // another worker that begins just now may sweep what we have made and not yet locked
+	for range 10 { // another worker that starts now may sweep a directory that we have made and not yet locked
 		dir, err = os.MkdirTemp(parent, ownDirs)
 		if err != nil {
 			return "", nil, fmt.Errorf("make a directory for this worker: %w", err)
@@ -47,7 +49,7 @@ func sweep(dir string) error {
 	lock, err := lockDir(dir)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, os.ErrNotExist):
-		return nil // somebody lives there, or has swept it
+		return nil // its owner is alive, or another worker has swept it
 	case err != nil:
 		return err
 	}

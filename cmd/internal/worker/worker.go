@@ -1,75 +1,102 @@
-// Package worker is the program tramo-worker, without libvips: it takes jobs and hands strangers' files to children.
+// Package worker is the program tramo-worker, without libvips: it takes jobs and gives files to child processes.
 package worker
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/cmd/internal/wiring"
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/clamd"
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 )
 
-// Program is tramo-worker, for the command line.
-func Program() cli.Program {
-	return cli.Program{Name: "tramo-worker", Grammar: new(grammar), Description: "Processes uploads: virus scan, thumbnails, facts. Each flag can be set by the variable named beside it."}
+type command struct {
+	cli.Root
+
+	Ops        telemetry.OpsConfig        `embed:""`
+	Log        telemetry.LogConfig        `embed:""`
+	Database   storage.Config             `embed:""`
+	Lease      lease.Config               `embed:""`
+	Bucket     object.BucketConfig        `embed:""`
+	Workers    processing.WorkersConfig   `embed:""`
+	Queue      queue.Config               `embed:""`
+	Space      processing.SpaceConfig     `embed:""`
+	Sandbox    sandbox.Config             `embed:""`
+	Clamd      clamd.Config               `embed:""`
+	Scan       processing.ScanPolicy      `embed:""`
+	Types      mediatype.Policy           `embed:""`
+	Mismatch   mediatype.MismatchConfig   `embed:""`
+	Thumbnails processing.ThumbnailConfig `embed:""`
+	Reconciler hooks.ReconcilerConfig     `embed:""`
+	Schedule   hooks.ReconcilerSchedule   `embed:""`
+	Expiry     object.ExpiryConfig        `embed:""`
+	Eraser     hooks.EraserConfig         `embed:""`
+	Webhooks   webhook.Config             `embed:""`
+	Sender     webhook.SenderConfig       `embed:""`
 }
 
-type grammar struct {
-	cli.Database
-	cli.Replica
-	cli.S3
-	cli.Log
-	contentSettings
-	cli.Lease
-	cli.Reconcile
-	webhookSettings
-	eraseSettings
-	childSettings
-	boundSettings
-	OpsListen         string        `default:"127.0.0.1:9091" help:"Address for /livez, /readyz and /metrics."`
-	RescanWorkers     int           `default:"1" help:"How many uploads to scan again at a time, besides those; 0 for none in this process. tramo rescan asks for it."`
-	RetryDelay        time.Duration `default:"5s" help:"How long a failed upload waits for its second attempt; the third comes six times later."`
-	BusyDelay         time.Duration `default:"15s" help:"How long uploads wait when clamd or S3 does not answer."`
-	ReconcileInterval time.Duration `default:"1m" help:"How often what is stuck is looked for and repaired. One worker at a time does it."`
-	InventoryInterval time.Duration `default:"6h" help:"How often all uploads are compared with all that S3 holds. One worker at a time does it."`
-	MaxPixels         int           `default:"268402689" help:"Pixels of the largest picture that is drawn. A larger one is kept, without pictures of it."`
+// Program is tramo-worker, for the command line.
+func Program() cli.Program {
+	return cli.Program{
+		Name:        "tramo-worker",
+		Description: "Processes uploads: virus scan, thumbnails, facts. Each flag can be set by the variable named beside it.",
+		Grammar: &command{
+			Ops:        telemetry.OpsConfig{Listen: "127.0.0.1:9091"},
+			Log:        telemetry.DefaultLogConfig(),
+			Lease:      lease.DefaultConfig(),
+			Workers:    processing.DefaultWorkersConfig(),
+			Queue:      queue.DefaultConfig(),
+			Space:      processing.DefaultSpaceConfig(),
+			Sandbox:    sandbox.DefaultConfig(),
+			Scan:       processing.DefaultScanPolicy(),
+			Types:      mediatype.DefaultPolicy(),
+			Mismatch:   mediatype.DefaultMismatchConfig(),
+			Thumbnails: processing.DefaultThumbnailConfig(),
+			Reconciler: hooks.DefaultReconcilerConfig(),
+			Schedule:   hooks.DefaultReconcilerSchedule(),
+			Expiry:     object.DefaultExpiryConfig(),
+			Eraser:     hooks.DefaultEraserConfig(),
+			Sender:     webhook.DefaultSenderConfig(),
+		},
+	}
+}
+
+// Check implements [cli.Checker].
+func (c *command) Check() error {
+	if n, _ := c.workers(); c.Sandbox.Children != 0 && c.Sandbox.Children < n {
+		return fmt.Errorf("TRAMO_CHILDREN: %d is less than the %d files that TRAMO_WORKERS processes at a time", c.Sandbox.Children, n)
+	}
+	return nil
+}
+
+// workers is how many uploads are processed at a time, and why.
+func (c *command) workers() (n int, why string) {
+	return workers(c.Workers.Workers, runtime.GOMAXPROCS(0), memoryLimit(), max(1, c.Sandbox.Limits.Memory))
 }
 
 // Run implements the command.
-func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
-	database, s3, types, log := g.Database.Config(m), g.S3.Config(m), g.types(m), g.Logger(m)
-	database.Replica = g.ReplicaName(m)
-	scanner, scans := g.scanner(m)
-	pool := g.pool(m, g.RetryDelay, g.BusyDelay)
-	workers, why := workers(g.Workers, runtime.GOMAXPROCS(0), memoryLimit(), int64(g.ChildMemory))
-	m.Check("TRAMO_RESCAN_WORKERS", cli.CheckNotNegative(g.RescanWorkers))
-	g.CheckTTL(m)
-	reconcile := g.Reconcile.Config(m)
-	if min(g.ReconcileInterval, g.InventoryInterval, g.EraseInterval) < time.Second {
-		m.Check("TRAMO_RECONCILE_INTERVAL, TRAMO_INVENTORY_INTERVAL, TRAMO_ERASE_INTERVAL", errors.New("intervals must be a second or more"))
-	}
-	webhooks := g.webhooks(m)
-	children := g.children(m, workers)
-	if g.MaxPixels < 1 {
-		m.Check("TRAMO_MAX_PIXELS", errors.New("it must be more than 0"))
-	}
-	m.Check("TRAMO_OPS_LISTEN", cli.CheckAddress(g.OpsListen))
-	if err := m.Err(); err != nil {
-		return err
-	}
-	db, err := storage.Open(ctx, database)
+func (c *command) Run(ctx context.Context) error {
+	log := telemetry.NewLogger(os.Stderr, c.Log)
+	db, err := wiring.OpenDatabase(ctx, c.Database, &c.Lease)
 	if err != nil {
 		return err
 	}
@@ -77,51 +104,33 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 	if err := db.RequireOperator(ctx); err != nil {
 		return err
 	}
-	bucket, err := object.OpenBucket(ctx, s3)
+	bucket, err := object.OpenBucket(ctx, c.Bucket)
 	if err != nil {
 		return err
 	}
-	registry := telemetry.NewRegistry()
-	registry.MustRegister(&processing.Backlog{DB: db, Log: log}, scanner)
 	spareMemory()
-	dir, space, clean, err := g.disk(registry, log)
+	dir, clean, err := ownDir(c.Space.Dir, log)
 	if err != nil {
 		return err
 	}
 	defer clean()
-	metrics := processing.NewMetrics(registry)
-	children.Metrics, children.Log = sandbox.NewMetrics(registry), log
-	box := sandbox.New(children)
+	registry := telemetry.NewRegistry()
+	leases := wiring.Leases(c.Lease, db, registry, log)
+	scanner, err := clamd.New(c.Clamd.Addresses, clamd.Timeouts{Reply: processing.ScanReply})
+	if err != nil {
+		return err
+	}
+	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(registry), log
+	box := sandbox.New(c.Sandbox)
 	defer func() { _ = box.Close() }()
 	box.Warm()
 	tools := examine.FindTools()
-	leases := g.Leases(db, database.Replica, registry, log)
-	pipeline := &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Scans: scans, Types: types, MaxPixels: g.MaxPixels,
-		Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: dir},
-		Locker:   object.Locker{Leases: leases, Log: log}, TempDir: dir, Space: space,
-		Metrics: metrics, Log: log,
-	}
-	reconciler, err := wiring.Reconciler(reconcile, db, bucket, leases, registry, log)
+	pool, dispatch, err := c.assemble(db, bucket, leases, scanner, &examine.Examiner{Box: box, Tools: tools, TempDir: dir}, registry, log)
 	if err != nil {
 		return err
 	}
-	jobs := queue.NewPool(pool, db, leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
-	log.InfoContext(ctx, "working", slog.Int("workers", workers), slog.String("because_of", why))
-	jobs.Register(queue.ProcessUpload, pipeline, queue.Options{Workers: workers})
-	jobs.Register(queue.RescanUpload, processing.Rescanner{Pipeline: pipeline}, queue.Options{Workers: g.RescanWorkers})
-	jobs.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, log),
-		queue.Options{Workers: 1, Timeout: 10 * time.Minute, Every: g.ReconcileInterval})
-	jobs.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, log),
-		queue.Options{Workers: 1, Timeout: 6 * time.Hour, Every: g.InventoryInterval})
-	jobs.Register(queue.Erase, queue.Pass(eraser(db, bucket, leases, log).Erase, log),
-		queue.Options{Workers: 1, Timeout: time.Hour, Every: g.EraseInterval})
-	dispatch, err := webhooks.join(jobs, db, reconciler.Queue, registry, log)
-	if err != nil {
-		return err
-	}
-	// clamd answers a ping behind its running scans, so a worker at work must not seem unready for it.
-	ops := &telemetry.Ops{Listen: g.OpsListen, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: append([]telemetry.Check{
+	// clamd answers a ping after its running scans, so a busy worker must not seem unready because of it.
+	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: append([]telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
 		{Name: "clamd", Ask: scanner.Ping},
@@ -130,8 +139,71 @@ func (g *grammar) Run(ctx context.Context, m *cli.Mistakes) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })
 		group.Go(func() error { scanner.Run(ctx); return nil })
-		group.Go(func() error { return jobs.Run(ctx) })
+		group.Go(func() error { return pool.Run(ctx) })
 		group.Go(func() error { return dispatch(ctx) })
 		return group.Wait()
 	})
+}
+
+// assemble makes the pool with all its workers, and returns it with what dispatches webhooks until its context is done.
+func (c *command) assemble(db *storage.DB, bucket *object.Bucket, leases *lease.Manager, scanner *clamd.Scanner,
+	examiner *examine.Examiner, registry *prometheus.Registry, log *slog.Logger,
+) (*queue.Pool, func(context.Context) error, error) {
+	registry.MustRegister(&processing.Backlog{DB: db, Log: log}, scanner)
+	space, err := processing.NewSpace(c.Space.Size, registry)
+	if err != nil {
+		return nil, nil, err
+	}
+	locker := object.Locker{Leases: leases, Log: log}
+	c.Types.AllowMismatch = c.Mismatch.Mismatch == "record"
+	pipeline := &processing.Pipeline{
+		DB: db, Bucket: bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
+		Examiner: examiner, Locker: locker, TempDir: examiner.TempDir, Space: space, Metrics: processing.NewMetrics(registry), Log: log,
+	}
+	c.Reconciler.Expiry = c.Expiry.Expiry
+	reconciler, err := wiring.Reconciler(c.Reconciler, db, bucket, leases, registry, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	eraser := &hooks.Eraser{DB: db, Bucket: bucket, Locker: locker, Log: log}
+	pool := queue.NewPool(c.Queue, db, leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
+	n, why := c.workers()
+	log.Info("working", slog.Int("workers", n), slog.String("because_of", why))
+	pool.Register(queue.ProcessUpload, pipeline, queue.Options{Workers: n})
+	pool.Register(queue.RescanUpload, processing.Rescanner{Pipeline: pipeline}, queue.Options{Workers: c.Workers.Rescan})
+	pool.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, log),
+		queue.Options{Workers: 1, Timeout: 10 * time.Minute, Every: c.Schedule.Reconcile})
+	pool.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, log),
+		queue.Options{Workers: 1, Timeout: 6 * time.Hour, Every: c.Schedule.Inventory})
+	pool.Register(queue.Erase, queue.Pass(eraser.Erase, log), queue.Options{Workers: 1, Timeout: time.Hour, Every: c.Eraser.Every})
+	if c.Webhooks.Keys == "" {
+		log.Warn("no webhooks: TRAMO_WEBHOOK_KEY is not set")
+		return pool, func(context.Context) error { return nil }, nil
+	}
+	vault, err := webhook.NewVault(string(c.Webhooks.Keys))
+	if err != nil {
+		return nil, nil, err
+	}
+	dispatcher := webhook.NewDispatcher(c.Sender, db, reconciler.Queue, log)
+	registry.MustRegister(&webhook.Backlog{DB: db, Log: log})
+	webhook.NewSender(c.Sender, dispatcher, vault, webhook.NewGuard(c.Webhooks), webhook.NewMetrics(registry), telemetry.NewTracerProvider(), log).Register(pool)
+	return pool, dispatcher.Run, nil
+}
+
+// watchTools shows operators which of the optional programs this worker has: in /readyz, which stays ready without them,
+// and in a metric for alerts.
+func watchTools(tools examine.Tools, registry prometheus.Registerer) []telemetry.Check {
+	installed := promauto.With(registry).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "tramo_optional_tool_installed",
+		Help: "1 if the worker has the program, 0 if files that need it get no thumbnails or facts.",
+	}, []string{"tool"})
+	var checks []telemetry.Check
+	for _, name := range examine.ToolNames() {
+		installed.WithLabelValues(name).Set(0)
+		if tools.Check(name) == nil {
+			installed.WithLabelValues(name).Set(1)
+		}
+		checks = append(checks, telemetry.Check{Name: name, Optional: true, Ask: func(context.Context) error { return tools.Check(name) }})
+	}
+	return checks
 }

@@ -2,7 +2,9 @@
 package wiring
 
 import (
+	"context"
 	"log/slog"
+	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,6 +14,25 @@ import (
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
+
+// OpenDatabase connects to the database, under the name of the replica: the host's, where none is set.
+func OpenDatabase(ctx context.Context, c storage.Config, l *lease.Config) (*storage.DB, error) {
+	if l.Replica == "" {
+		var err error
+		if l.Replica, err = os.Hostname(); err != nil {
+			return nil, err
+		}
+	}
+	c.Replica = l.Replica
+	return storage.Open(ctx, c)
+}
+
+// Leases makes the process's lease manager, with its metrics.
+func Leases(c lease.Config, db *storage.DB, registry *prometheus.Registry, log *slog.Logger) *lease.Manager {
+	leases := lease.NewManager(db, c.Replica, c.TTL, log)
+	registry.MustRegister(leases)
+	return leases
+}
 
 // Reconciler assembles one. Its store finishes uploads that are there and takes no others.
 func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket, leases *lease.Manager,

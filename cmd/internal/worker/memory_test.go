@@ -19,10 +19,10 @@ func TestWorkersFollowCoresAndMemory(t *testing.T) {
 		{3, 8, 1 * gib, 3, "TRAMO_WORKERS"},
 		{0, 8, 0, 8, "no memory limit"},
 		{0, 8, 16 * gib, 8, "16 GiB of memory are enough"},
-		{0, 8, 2 * gib, 3, "what 2.0 GiB of memory are enough for, of 8 cores"},
-		{0, 8, 256*mib + 4*512*mib, 4, "what"},
-		{0, 8, 256*mib + 4*512*mib - 1, 3, "what"},
-		{0, 8, 100 * mib, 1, "what 100 MiB"},
+		{0, 8, 2 * gib, 3, "2.0 GiB of memory are enough for 3, of 8 cores"},
+		{0, 8, 256*mib + 4*512*mib, 4, "enough for 4"},
+		{0, 8, 256*mib + 4*512*mib - 1, 3, "enough for 3"},
+		{0, 8, 100 * mib, 1, "100 MiB of memory are enough for 1"},
 		{0, 1, 100 * mib, 1, "one for each of 1 cores"},
 	} {
 		n, why := workers(c.set, c.cores, c.memory, 512<<20)

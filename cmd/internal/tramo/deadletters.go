@@ -14,24 +14,29 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/tenant"
 )
 
-type jobsCommand struct {
-	List    jobsListCommand    `cmd:"" help:"List dead letters: uploads whose processing was given up."`
-	Retry   jobsRetryCommand   `cmd:"" help:"Have uploads processed again whose dead letters are named."`
-	Discard jobsDiscardCommand `cmd:"" help:"Let dead letters rest: their uploads stay failed, and they are not listed any more."`
+type deadLettersCommand struct {
+	List    deadLettersListCommand    `cmd:"" help:"List dead letters: uploads whose processing was given up."`
+	Retry   deadLettersRetryCommand   `cmd:"" help:"Process the uploads of dead letters again."`
+	Discard deadLettersDiscardCommand `cmd:"" help:"Close dead letters: their uploads stay failed and are no longer listed."`
+}
+
+func defaultDeadLetters() deadLettersCommand {
+	choice := letterChoice{Log: telemetry.DefaultLogConfig()}
+	return deadLettersCommand{Retry: deadLettersRetryCommand{choice}, Discard: deadLettersDiscardCommand{choice}}
 }
 
 // letterFilter says which dead letters are meant, over all tenants.
 type letterFilter struct {
-	Tenant string    `env:"-" placeholder:"NAME" help:"Only this tenant's: its name or its id."`
-	Step   string    `env:"-" help:"Only of what failed at this step, such as scan."`
-	Since  sinceTime `env:"-" placeholder:"WHEN" help:"Only what died since then: a time such as 2026-11-20T00:00:00Z, or so long ago, such as 24h."`
+	Tenant string    `env:"-" placeholder:"NAME" help:"Dead letters of this tenant only: its name or its id."`
+	Step   string    `env:"-" help:"Dead letters of this step only, such as scan."`
+	Since  sinceTime `env:"-" placeholder:"WHEN" help:"Dead letters written since then only: a time such as 2026-11-20T00:00:00Z, or a duration until now such as 24h."`
 }
 
 // none reports whether the filter lets everything through.
@@ -96,16 +101,16 @@ func (f letterFilter) tenantID(ctx context.Context, db *storage.DB) (uuid.UUID, 
 	return uuid.Nil, fmt.Errorf("there is no tenant %q", f.Tenant)
 }
 
-type jobsListCommand struct {
-	cli.Database
+type deadLettersListCommand struct {
+	Database storage.Config `embed:""`
 	letterFilter
-	State string `env:"-" default:"open" enum:"open,retried,discarded,settled,all" help:"Only those in this state: open, retried, discarded, settled or all."`
+	State string `env:"-" default:"open" enum:"open,retried,discarded,settled,all" help:"Dead letters in this state only: open, retried, discarded, settled or all."`
 	JSON  bool   `name:"json" env:"-" help:"Print one JSON object a line, with the whole error."`
 }
 
 // Run implements the command.
-func (c *jobsListCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	db, err := openAsOperator(ctx, c.Database, m)
+func (c *deadLettersListCommand) Run(ctx context.Context) error {
+	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
 		return err
 	}
@@ -192,17 +197,18 @@ func short(s string) string {
 
 // letterChoice names dead letters one by one, or all that a filter matches.
 type letterChoice struct {
-	cli.Database
-	cli.Log
+	Database storage.Config      `embed:""`
+	Log      telemetry.LogConfig `embed:""`
 	letterFilter
-	IDs    []uuid.UUID `arg:"" optional:"" name:"id" help:"Ids of dead letters, as 'tramo jobs list' prints them."`
-	All    bool        `env:"-" help:"All open ones, or those that --tenant, --step and --since leave of them."`
-	DryRun bool        `env:"-" help:"Only print which."`
+	IDs    []uuid.UUID `arg:"" optional:"" name:"id" help:"Ids of dead letters, as tramo dead-letters list prints them."`
+	All    bool        `env:"-" help:"All open dead letters that --tenant, --step and --since select."`
+	DryRun bool        `env:"-" help:"Only print which dead letters are selected."`
 }
 
-var errChoice = errors.New("name dead letters by their ids, or say --all, which takes --tenant, --step and --since")
+var errChoice = errors.New("ID, --all: name dead letters by their ids, or give --all, with --tenant, --step and --since if wanted")
 
-func (c *letterChoice) validate() error {
+// Check implements [cli.Checker].
+func (c *letterChoice) Check() error {
 	if c.All == (len(c.IDs) > 0) || !c.All && !c.none() {
 		return errChoice
 	}
@@ -217,10 +223,9 @@ type letterWork struct {
 
 // run does the work, and says of each letter what became of it. One that could not be worked on is no reason to leave the
 // others, but makes the command fail.
-func (c *letterChoice) run(ctx context.Context, m *cli.Mistakes, w func(*hooks.DeadLetters) letterWork) error {
-	m.Check("ID, --all", c.validate())
-	log := c.Logger(m)
-	db, err := openAsOperator(ctx, c.Database, m)
+func (c *letterChoice) run(ctx context.Context, w func(*hooks.DeadLetters) letterWork) error {
+	log := telemetry.NewLogger(os.Stderr, c.Log)
+	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
 		return err
 	}
@@ -304,11 +309,11 @@ func asOperator(ctx context.Context, id uuid.UUID) context.Context {
 	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "operator", Role: tenant.Admin})
 }
 
-type jobsRetryCommand struct{ letterChoice }
+type deadLettersRetryCommand struct{ letterChoice }
 
 // Run implements the command.
-func (c *jobsRetryCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	return c.run(ctx, m, func(d *hooks.DeadLetters) letterWork {
+func (c *deadLettersRetryCommand) Run(ctx context.Context) error {
+	return c.run(ctx, func(d *hooks.DeadLetters) letterWork {
 		return letterWork{"retry", "retried", func(ctx context.Context, id uuid.UUID) error {
 			_, err := d.Retry(ctx, id)
 			return err
@@ -316,9 +321,9 @@ func (c *jobsRetryCommand) Run(ctx context.Context, m *cli.Mistakes) error {
 	})
 }
 
-type jobsDiscardCommand struct{ letterChoice }
+type deadLettersDiscardCommand struct{ letterChoice }
 
 // Run implements the command.
-func (c *jobsDiscardCommand) Run(ctx context.Context, m *cli.Mistakes) error {
-	return c.run(ctx, m, func(d *hooks.DeadLetters) letterWork { return letterWork{"discard", "discarded", d.Discard} })
+func (c *deadLettersDiscardCommand) Run(ctx context.Context) error {
+	return c.run(ctx, func(d *hooks.DeadLetters) letterWork { return letterWork{"discard", "discarded", d.Discard} })
 }
