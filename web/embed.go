@@ -27,25 +27,25 @@ const (
 	docsName  = "docs.html"
 )
 
-// policy is what the page may do: run its own scripts, speak to its own server, be framed by nobody. Where it has
-// pictures from stands behind it.
+// policy lets the page run its own scripts and connect to its own server, and lets no page frame it. New appends the
+// origin of its thumbnails.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; " +
 	"form-action 'none'; frame-ancestors 'none'; img-src 'self' "
 
-// A Page is what Vite built: index.html at "/", docs.html at "/docs", their assets below. Before it has been built every
-// path is 503, with a text that says how to build it.
+// A Page is what Vite built: index.html at "/", docs.html at "/docs", their assets below. Until it is built, every path
+// answers 503 with a text that says how to build it.
 type Page struct {
 	files map[string]file // by path without its leading slash; nil before the page has been built
 }
 
-// New reads the built page. It loads pictures from one more origin than its own, such as
+// New reads the built page. Besides its own origin, it loads thumbnails from another one, such as
 // https://bucket.s3.sa-east-1.amazonaws.com.
-func New(pictures string) *Page {
+func New(thumbnails string) *Page {
 	built, err := fs.Sub(dist, "dist")
 	if err != nil {
 		panic(err) // "dist" is a valid path: fs.Sub cannot refuse it
 	}
-	return newPage(built, pictures)
+	return newPage(built, thumbnails)
 }
 
 type file struct {
@@ -57,7 +57,7 @@ type file struct {
 }
 
 // newPage reads all of built once: it is small, and already in memory.
-func newPage(built fs.FS, pictures string) *Page {
+func newPage(built fs.FS, thumbnails string) *Page {
 	files := make(map[string]file)
 	err := fs.WalkDir(built, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasPrefix(d.Name(), ".") {
@@ -68,9 +68,9 @@ func newPage(built fs.FS, pictures string) *Page {
 			return err
 		}
 		f := newFile(name, body)
-		f.policy = policy + pictures
+		f.policy = policy + thumbnails
 		if name == docsName {
-			f.policy = policy + "data:" // where Swagger UI has its icons
+			f.policy = policy + "data:" // Swagger UI's icons
 		}
 		files[name] = f
 		if page, ok := strings.CutSuffix(name, ".html"); ok {
@@ -86,7 +86,7 @@ func newPage(built fs.FS, pictures string) *Page {
 	return &Page{files: files}
 }
 
-// Has reports whether the page has something at path. Before it has been built, it has 503 everywhere.
+// Has reports whether the page has a file at path. Until it is built, every path has 503.
 func (p *Page) Has(path string) bool {
 	_, ok := p.files[strings.TrimPrefix(path, "/")]
 	return ok || p.files == nil

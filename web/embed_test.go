@@ -21,7 +21,7 @@ func builtPage() fstest.MapFS {
 
 func TestHandlerServesTheBuiltPage(t *testing.T) {
 	t.Parallel()
-	h := newPage(builtPage(), "https://pictures.example")
+	h := newPage(builtPage(), "https://thumbnails.example")
 
 	tests := []struct {
 		method, path string
@@ -67,7 +67,7 @@ func TestHandlerServesTheBuiltPage(t *testing.T) {
 
 func TestHandlerRevalidatesTheIndex(t *testing.T) {
 	t.Parallel()
-	h := newPage(builtPage(), "https://pictures.example")
+	h := newPage(builtPage(), "https://thumbnails.example")
 
 	first := httptest.NewRecorder()
 	h.ServeHTTP(first, httptest.NewRequest(http.MethodGet, "/", nil))
@@ -104,16 +104,16 @@ func TestHandlerOfThisCheckout(t *testing.T) {
 	}
 }
 
-// What the page may do is said with each of its files: run its own scripts, speak to its own server, show the pictures
-// that it is given links to, and be framed by nobody.
+// Each file of the page has a policy: it may run its own scripts, connect to its own server, load thumbnails from one
+// origin, and is framed by nobody.
 func TestPagePolicy(t *testing.T) {
 	t.Parallel()
-	p := newPage(builtPage(), "https://pictures.example")
+	p := newPage(builtPage(), "https://thumbnails.example")
 	for _, path := range []string{"/", "/assets/index-ab12.js", "/icon.svg"} {
 		w := httptest.NewRecorder()
 		p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		policy := w.Header().Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "script-src 'self';", "img-src 'self' https://pictures.example", "frame-ancestors 'none'"} {
+		for _, want := range []string{"default-src 'none'", "script-src 'self';", "img-src 'self' https://thumbnails.example", "frame-ancestors 'none'"} {
 			if !strings.Contains(policy, want) {
 				t.Errorf("%s: policy %q does not say %s", path, policy, want)
 			}

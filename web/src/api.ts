@@ -1,5 +1,4 @@
-// The JSON side of the server, as its description has it: what may be asked, and what is answered, are types made from
-// server/openapi.yaml by each build.
+// A client of the server's JSON API. Each build generates the types of requests and answers from server/openapi.yaml.
 
 import createClient, { type Middleware } from 'openapi-fetch'
 import { problemWords } from './i18n'
@@ -13,7 +12,7 @@ export type ServerStatus = Schemas['UploadStatus']
 export type FailureReason = Schemas['Failure']['reason']
 type Problem = Schemas['Problem']
 
-/** Any answer of the API that is not a success. */
+/** An answer of the API that is not a success. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
@@ -37,7 +36,7 @@ export function problemDetail(body: string): string {
   }
 }
 
-// What stands between here and the server may answer too, in its own words: nothing is certain of an error.
+// A proxy before the server may answer as well, so an error body may have any shape.
 function problemText(problem: unknown): string {
   if (typeof problem !== 'object' || problem === null) return ''
   const { type, detail, title } = problem as { [key in keyof Problem]?: unknown }
@@ -74,7 +73,7 @@ export class Api {
     return succeeded(await this.client.GET('/api/uploads/{id}', { params: { path: { id } } }))
   }
 
-  /** Opens one event stream, within half a minute. */
+  /** A ticket opens one event stream, within 30 seconds. */
   async ticket(): Promise<string> {
     return succeeded(await this.client.POST('/api/events/tickets')).ticket
   }

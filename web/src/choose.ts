@@ -38,7 +38,7 @@ async function dropped(transfer: DataTransfer): Promise<File[]> {
   return (await Promise.all(entries.map(filesUnder))).flat()
 }
 
-/** The files in an entry and below it. What cannot be read is left out, hidden files (.DS_Store) too. */
+/** The files in an entry and below it, without hidden files (.DS_Store) and files that cannot be read. */
 async function filesUnder(entry: FileSystemEntry): Promise<File[]> {
   if (entry.isFile) {
     if (entry.name.startsWith('.')) return []

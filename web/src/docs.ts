@@ -1,4 +1,4 @@
-// The description of the API as a page: nothing but Swagger UI over /openapi.yaml, from this server alone.
+// The description of the API as a page: Swagger UI over /openapi.yaml, without other servers.
 
 import SwaggerUI from 'swagger-ui-dist/swagger-ui-es-bundle.js'
 import 'swagger-ui-dist/swagger-ui.css'
@@ -7,8 +7,8 @@ import './docs.css'
 SwaggerUI({
   domNode: document.getElementById('docs'),
   url: '/openapi.yaml',
-  deepLinking: true, // so that a colleague can be sent the address of a route
+  deepLinking: true, // each route has an address to share
   defaultModelsExpandDepth: 0,
   persistAuthorization: false, // a token stays in this tab
-  validatorUrl: null, // Swagger's own would be asked over the network
+  validatorUrl: null, // the default asks a server of Swagger's
 })

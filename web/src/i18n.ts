@@ -1,4 +1,4 @@
-// The words of the page. Spanish unless the browser says otherwise.
+// The texts of the page: Spanish, unless the browser asks for another language.
 
 const es = {
   title: 'Subir archivos',
@@ -9,7 +9,7 @@ const es = {
   project: 'Obra o proyecto (opcional)',
   projectHint: 'Letras, números, punto, guion o guion bajo; hasta 64.',
   access: 'Código de acceso',
-  accessHelp: 'Pega el código que te dio tu empresa. Lo que elijas queda en espera hasta entonces.',
+  accessHelp: 'Pega el código que te dio tu empresa. Los archivos que elijas esperan hasta entonces.',
   accessRefused: 'El código no es válido o ya venció. Pega uno nuevo.',
   accessGo: 'Continuar',
   progress: 'Progreso total',
@@ -18,14 +18,14 @@ const es = {
   retryAll: 'Reintentar',
   uploads: 'Archivos de ahora',
   recent: 'Subidos hace poco',
-  offline: 'Sin conexión. Lo enviado no se pierde; seguimos solos cuando vuelva.',
+  offline: 'Sin conexión. Lo enviado no se pierde. El envío sigue cuando vuelva la conexión.',
   safeCount: '{done} de {all} a salvo',
   bytesCount: '{sent} de {all}',
   left: 'faltan {time}',
   failedCount: '{n} con error',
   allSafe: 'Todo está a salvo. Ya puedes borrar estos archivos del teléfono.',
-  restSafe: 'Lo demás está a salvo. Revisa los que tienen error.',
-  checking: 'Todo llegó. Lo estamos revisando.',
+  restSafe: 'Los demás archivos están a salvo. Revisa los que tienen error.',
+  checking: 'Todos los archivos llegaron. Los estamos revisando.',
   queued: 'En espera',
   waitingAccess: 'Espera el código de acceso',
   uploading: 'Enviando',
@@ -46,7 +46,7 @@ const es = {
   unreadable: 'El archivo está dañado o cortado. Revisa que se abra y envíalo otra vez.',
   type_mismatch: 'El contenido no corresponde a su tipo. Revisa que se abra y envíalo otra vez.',
   type_not_allowed: 'Este tipo de archivo no se acepta aquí.',
-  checksum_mismatch: 'No llegó igual a como salió. Envíalo otra vez.',
+  checksum_mismatch: 'El contenido que llegó es distinto del enviado. Envíalo otra vez.',
   dead_lettered: 'Está guardado, pero no se pudo revisar. Ya avisamos al administrador.',
   refused: 'El servidor no lo aceptó ({status})',
   unreadableHere: 'Ya no se puede leer en este aparato. Elígelo otra vez.',
@@ -87,7 +87,7 @@ const en: Record<Key, string> = {
   project: 'Site or project (optional)',
   projectHint: 'Letters, digits, dot, hyphen or underscore; up to 64.',
   access: 'Access code',
-  accessHelp: 'Paste the code your company gave you. Anything you choose waits until then.',
+  accessHelp: 'Paste the code that your company gave you. Files that you choose wait until then.',
   accessRefused: 'The code is not valid or has expired. Paste a new one.',
   accessGo: 'Continue',
   progress: 'Overall progress',
@@ -96,14 +96,14 @@ const en: Record<Key, string> = {
   retryAll: 'Retry',
   uploads: 'Files now',
   recent: 'Uploaded recently',
-  offline: 'No connection. What was sent is kept; we go on by ourselves when it is back.',
+  offline: 'No connection. Nothing that was sent is lost. Sending resumes when the connection is back.',
   safeCount: '{done} of {all} safe',
   bytesCount: '{sent} of {all}',
   left: '{time} left',
   failedCount: '{n} failed',
-  allSafe: 'Everything is safe. You can delete these files from the phone.',
-  restSafe: 'The rest is safe. See the ones with an error.',
-  checking: 'Everything arrived. It is being checked.',
+  allSafe: 'All files are safe. You can delete them from the phone.',
+  restSafe: 'The other files are safe. Check the files with an error.',
+  checking: 'All files have arrived. They are being checked.',
   queued: 'Waiting',
   waitingAccess: 'Waiting for the access code',
   uploading: 'Sending',
@@ -116,20 +116,20 @@ const en: Record<Key, string> = {
   failed: 'Error',
   cancelled: 'Cancelled',
   unnamed: 'No name',
-  unfinished: 'Not finished: choose the file again to go on',
-  expired: 'It expired before it was finished',
-  infected: 'It contains a virus',
-  unscannable: 'It cannot be checked for viruses',
-  too_large_to_scan: 'It is too large to be checked for viruses',
+  unfinished: 'Unfinished: choose the file again to resume',
+  expired: 'The upload expired before it was complete',
+  infected: 'The file contains a virus',
+  unscannable: 'The file cannot be checked for viruses',
+  too_large_to_scan: 'The file is too large to be checked for viruses',
   unreadable: 'The file is damaged',
   type_mismatch: 'The content does not match its type',
   type_not_allowed: 'This type of file is not accepted',
-  checksum_mismatch: 'It did not arrive as it was sent',
-  dead_lettered: 'It could not be checked',
+  checksum_mismatch: 'The file arrived with other content than was sent',
+  dead_lettered: 'The file is stored but could not be checked',
   refused: 'The server did not accept it ({status})',
-  unreadableHere: 'It can no longer be read on this device. Choose it again.',
-  partialPhoto: 'The photo arrived damaged: a part of it can be seen.',
-  partialFile: 'The file arrived damaged: a part of it can be seen.',
+  unreadableHere: 'The file can no longer be read on this device. Choose it again.',
+  partialPhoto: 'The photo arrived damaged: only a part is visible.',
+  partialFile: 'The file arrived damaged: only a part is visible.',
   noThumbnail: 'No preview.',
   no_thumbnail_too_large: 'No preview: it is too large to show.',
   no_thumbnail_memory: 'No preview: it is too complex to show.',
@@ -149,9 +149,9 @@ const en: Record<Key, string> = {
   fileProgress: 'Progress of {name}',
   added: '{n} files added',
   addedOne: '1 file added',
-  alreadyHere: '{n} were in the list already',
-  alreadyHereOne: '1 was in the list already',
-  backOnline: 'The connection is back. Sending goes on.',
+  alreadyHere: '{n} files were already in the list',
+  alreadyHereOne: '1 file was already in the list',
+  backOnline: 'The connection is back. Sending resumes.',
 }
 
 /** No language at all means Spanish; any language but Spanish means English. */
@@ -175,7 +175,7 @@ export function isKey(name: string): name is Key {
   return Object.hasOwn(words, name)
 }
 
-/** What the server refuses, by its problem's type, where its English will not do. */
+/** Spanish texts for problems that a person can meet here, by type. */
 const problems: Record<string, string> = {
   '/problems/bad-metadata': 'Los datos del archivo no son válidos. Revisa el nombre de la obra.',
   '/problems/client-id-taken': 'El archivo cambió desde la última vez. Elígelo otra vez.',
@@ -189,7 +189,7 @@ const problems: Record<string, string> = {
   '/problems/type-not-allowed': 'Este tipo de archivo no se acepta aquí.',
 }
 
-/** The page's own words for a problem, or undefined where the server's are to be used. */
+/** The page's text for a problem, or undefined to use the server's. */
 export function problemWords(type: unknown): string | undefined {
   return language === 'es' && typeof type === 'string' ? problems[type] : undefined
 }

@@ -29,12 +29,12 @@ export interface Item {
   /** Who paused it; the network resumes what the network paused. */
   pausedBy: 'person' | 'network' | null
   retrying: boolean
-  /** Progress is being counted as speed. */
+  /** Whether progress counts as speed. */
   counting: boolean
   failure: Failure | null
   /** The server's id, once the last byte was acknowledged. */
   id: string | null
-  /** What the server said last. */
+  /** The latest state from the server. */
   state: UploadState | null
   readonly speed: Speed
 }
@@ -57,7 +57,7 @@ export function newItem(key: number, file: File, project: string, fingerprint: s
   }
 }
 
-/** What the server says, taken over into the item. */
+/** Applies a state from the server to the item. */
 export function applyState(item: Item, state: UploadState): void {
   item.state = state
   switch (state.status) {
@@ -80,7 +80,7 @@ export function applyState(item: Item, state: UploadState): void {
   }
 }
 
-/** Sending it again can help: what the server examined and refused stays refused. */
+/** Whether sending it again can help. A file that the server examined and refused stays refused. */
 export function canRetry(item: Item): boolean {
   return item.status === 'failed' && item.failure?.kind === 'refused'
 }
@@ -90,11 +90,11 @@ export interface Totals {
   safe: number
   failed: number
   retryable: number
-  /** Still has bytes to send. */
+  /** Has bytes to send. */
   sending: number
-  /** Of those, sends now. */
+  /** Is sending now. */
   moving: number
-  /** Sent, and not yet settled. */
+  /** Is sent, but not in a final state. */
   checking: number
   pausable: number
   resumable: number
@@ -102,7 +102,7 @@ export interface Totals {
   allBytes: number
 }
 
-/** Sums over the list. Cancelled items count for nothing; failed ones do not hold the bytes back. */
+/** Sums over the list. Cancelled items do not count; failed items count without their bytes. */
 export function totals(items: Iterable<Item>): Totals {
   const sum: Totals = {
     count: 0,

@@ -1,15 +1,15 @@
-// Hears of changes over one event stream, so that nothing need be asked for while it is open.
+// Receives changes over one event stream, so that the page does not poll while it is open.
 
 import type { UploadState } from './api'
 
 const firstRetryMs = 1000
 const lastRetryMs = 30_000
-// One file follows the other: the stream stays for a moment when nothing is waited for.
+// Files follow each other closely, so the stream stays open for a moment when no upload waits for a change.
 const lingerMs = 30_000
-// A server that says nothing for longer than two heartbeats, or never that all is told, is not there.
+// A server that sends nothing for two heartbeats, or never sends ready, is considered gone.
 const silentMs = 40_000
 
-/** The part of EventSource that is used here. */
+/** The part of EventSource that this module uses. */
 export interface Source {
   addEventListener(name: string, listener: (e: MessageEvent<string>) => void): void
   onerror: ((e: Event) => void) | null
@@ -20,11 +20,11 @@ export interface LiveOptions {
   /** A fresh ticket; each opens one stream. */
   ticket(): Promise<string>
   open(url: string): Source
-  /** The state of an upload of this person's. It may be told twice. */
+  /** Receives the state of one of this person's uploads. It may be called twice with the same state. */
   told(state: UploadState): void
-  /** Whether all changes are told from now on. */
+  /** Receives whether the stream delivers all changes from now on. */
   changed(live: boolean): void
-  /** Whether anybody waits for a change. */
+  /** Returns whether anything waits for a change. */
   wanted(): boolean
 }
 
@@ -40,7 +40,7 @@ export class Live {
 
   constructor(private readonly options: LiveOptions) {}
 
-  /** To be called whenever the answer of wanted may have changed. */
+  /** Call it whenever the result of wanted may have changed. */
   update(): void {
     if (this.options.wanted()) {
       clearTimeout(this.linger)
@@ -89,14 +89,14 @@ export class Live {
       this.set(true)
     })
     on('end', () => this.again())
-    // The browser would come back by itself, but with a ticket that is used.
+    // The browser would reconnect by itself, but with a ticket that is already used.
     source.onerror = () => {
       if (this.source === source) this.again()
     }
     this.listenOn()
   }
 
-  /** Heartbeats are comments, which a page does not see: a stream on which nothing happens is opened anew. */
+  /** Heartbeats are comments, which a page does not see. So a stream without messages is reopened. */
   private listenOn(): void {
     clearTimeout(this.silence)
     this.silence = setTimeout(() => this.again(), silentMs)

@@ -1,4 +1,4 @@
-// Wires the page together; nothing else here knows all its parts.
+// Wires the parts of the page together.
 
 import { Api } from './api'
 import { watchDrops, watchInput } from './choose'
@@ -117,7 +117,7 @@ window.addEventListener('beforeunload', (e) => {
   if (totals(uploads.items.values()).sending > 0) e.preventDefault()
 })
 
-// Speed and time left fall when nothing moves, and no event says so.
+// Speed and time left change without an event when nothing is sent.
 setInterval(() => {
   if (document.visibilityState === 'visible') summary.update()
 }, 1000)

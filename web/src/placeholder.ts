@@ -1,4 +1,4 @@
-// What stands in for a thumbnail while it loads: a handful of colours that come with the upload's state.
+// A placeholder for a thumbnail while it loads: a few colours that are part of the upload's state.
 
 import { thumbHashToRGBA } from 'thumbhash'
 
@@ -13,7 +13,7 @@ export interface Dimensions {
   height: number
 }
 
-/** The pixels of a ThumbHash in Base64, at most 32 a side, or null if it is none. */
+/** The pixels of a ThumbHash in Base64, at most 32 a side, or null if it is not valid. */
 export function pixelsOf(placeholder: string | null): Pixels | null {
   if (!placeholder) return null
   let hash: Uint8Array
@@ -22,18 +22,18 @@ export function pixelsOf(placeholder: string | null): Pixels | null {
   } catch {
     return null
   }
-  // Its header alone has five; the decoder would read on behind its end.
+  // The header alone has five bytes; the decoder would read past the end.
   return hash.length < 5 ? null : thumbHashToRGBA(hash)
 }
 
-/** Where a thumbnail of these dimensions lies that covers a square, as `object-fit: cover` has it: in percent. */
+/** The position, in percent, of a thumbnail of these dimensions that covers a square, as with `object-fit: cover`. */
 export function cover({ width, height }: Dimensions): { width: number; height: number; left: number; top: number } {
   const least = Math.min(width, height)
   const [w, h] = [(100 * width) / least, (100 * height) / least]
   return { width: w, height: h, left: (100 - w) / 2, top: (100 - h) / 2 }
 }
 
-/** A small canvas that lies exactly where the thumbnail will. A ThumbHash knows the thumbnail's shape only roughly. */
+/** A small canvas at the exact position of the thumbnail. A ThumbHash has only an approximate aspect ratio. */
 export function canvasOf(pixels: Pixels, thumbnail: Dimensions): HTMLCanvasElement {
   const canvas = document.createElement('canvas')
   canvas.width = pixels.w

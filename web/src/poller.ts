@@ -1,4 +1,4 @@
-// Asks for the state of many uploads with few requests in flight, each less often as it waits.
+// Polls the state of many uploads with few requests in flight, and each upload less often the longer it waits.
 
 const firstMs = 500
 const lastMs = 3000
@@ -6,7 +6,7 @@ const troubleMs = 15000
 const inFlightLimit = 4
 
 export interface Poll {
-  /** Resolves to true when there is nothing more to wait for. A rejection is asked again, later. */
+  /** Resolves to true when the upload needs no more polling. After a rejection it is polled again later. */
   ask(id: string): Promise<boolean>
 }
 
@@ -16,7 +16,7 @@ export class Poller {
   private timer: ReturnType<typeof setTimeout> | undefined
   private readonly stops = new Set<string>()
 
-  /** changed is called when there may be more, or less, to wait for. */
+  /** changed is called when the number of polled uploads may have changed. */
   constructor(
     private readonly poll: Poll,
     private readonly changed: () => void = () => undefined,
@@ -43,7 +43,7 @@ export class Poller {
     clearTimeout(this.timer)
   }
 
-  /** Everything watched is due at once: whoever comes back wants to see the truth. */
+  /** Polls all uploads at once, for a person who comes back to the page. */
   resume(reason: string): void {
     this.stops.delete(reason)
     const now = Date.now()

@@ -1,4 +1,4 @@
-// A queue with a fixed number of slots. It decides who begins; what beginning means is the caller's.
+// A queue with a fixed number of slots. It decides which item starts; the caller defines what starting means.
 
 export class Queue<T> {
   private readonly waiting = new Set<T>()
@@ -11,7 +11,7 @@ export class Queue<T> {
     private readonly begin: (item: T) => void,
   ) {}
 
-  /** Adds an item; `ahead` puts it before everything that waits (a resumed upload). */
+  /** Adds an item; `ahead` puts it before all waiting items (a resumed upload). */
   push(item: T, opts: { ahead?: boolean } = {}): void {
     if (this.running.has(item)) return
     if (opts.ahead) {
@@ -23,7 +23,7 @@ export class Queue<T> {
     this.fill()
   }
 
-  /** Takes an item out, waiting or running, and gives its slot to the next. */
+  /** Removes an item, waiting or running, and gives its slot to the next. */
   remove(item: T): void {
     this.first.delete(item)
     this.waiting.delete(item)
@@ -31,7 +31,7 @@ export class Queue<T> {
     this.fill()
   }
 
-  /** Nothing begins while any reason holds; what runs keeps running. */
+  /** No item starts while a reason holds; running items continue. */
   hold(reason: string): void {
     this.holds.add(reason)
   }
@@ -56,7 +56,7 @@ export class Queue<T> {
       if (pick.done) return
       this.first.delete(pick.value)
       this.waiting.delete(pick.value)
-      // Before begin: it may call remove at once.
+      // Before begin, which may call remove at once.
       this.running.add(pick.value)
       this.begin(pick.value)
     }

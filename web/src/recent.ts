@@ -22,7 +22,7 @@ export class Recent {
     private readonly token: Token,
     /** True for an upload that this visit's own list shows. */
     private readonly listed: (id: string) => boolean,
-    /** Called when there may be more, or less, to wait for. */
+    /** Called when the number of uploads to wait for may have changed. */
     waiting: () => void,
   ) {
     this.poller = new Poller({ ask: (id) => this.ask(id) }, waiting)
@@ -53,7 +53,7 @@ export class Recent {
     return this.poller.watching
   }
 
-  /** While changes are told, nothing is asked for. */
+  /** While the event stream delivers changes, nothing is polled. */
   live(live: boolean): void {
     if (live) this.poller.pause('live')
     else this.poller.resume('live')
@@ -64,7 +64,7 @@ export class Recent {
     if (isSettled(state.status)) this.poller.unwatch(state.id)
   }
 
-  /** Takes an upload out that this visit's own list shows by now. */
+  /** Removes an upload that this visit's own list shows now. */
   drop(id: string): void {
     const row = this.rows.get(id)
     if (!row) return

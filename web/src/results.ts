@@ -1,4 +1,4 @@
-// What processing found out about a file, in its row: a thumbnail, and what there is to say.
+// The results of processing in the row of a file: its thumbnail and notes.
 
 import type { UploadState } from './api'
 import { need, show, write } from './dom'

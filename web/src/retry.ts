@@ -1,11 +1,11 @@
-// What an error of the transfer means for it. Pure, so that it can be tested without a network.
+// Classifies errors of a transfer. Pure functions, which tests run without a network.
 
 export type Trouble =
-  /** Try again by itself: the network, a lock, a busy server. */
+  /** Retried automatically: network errors, a lease, a busy server. */
   | 'transient'
   /** The access code is missing, wrong or out of date. */
   | 'access'
-  /** Asking again would get the same answer. */
+  /** A retry would get the same answer. */
   | 'refused'
 
 /** status is the HTTP status, or 0 when no answer came. */
@@ -15,5 +15,5 @@ export function classify(status: number): Trouble {
   return 'refused'
 }
 
-/** About ten minutes in all; tus-js-client starts over at 0 whenever bytes got through. */
+/** About ten minutes in total; tus-js-client starts over at 0 whenever bytes were sent. */
 export const retryDelays: readonly number[] = [0, 1000, 3000, 5000, 10000, 20000, 30000, ...Array<number>(9).fill(60000)]

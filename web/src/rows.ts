@@ -1,4 +1,4 @@
-// The rows of the list. Only what changed is written, at most ten times a second.
+// The rows of the list. Only changes are written, at most ten times a second.
 
 import { need, show, write } from './dom'
 import * as format from './format'
@@ -61,7 +61,7 @@ class Row {
     this.cancelled = item.status === 'cancelled'
   }
 
-  /** Focus stays in the row when the button that was pressed has gone. */
+  /** Keeps the focus in the row when the pressed button disappears. */
   keepFocus(): void {
     const next = actions.map((a) => this.buttons[a]).find((b) => !b.hidden)
     if (next) next.focus()

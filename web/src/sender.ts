@@ -1,4 +1,4 @@
-// One file on its way through tus. It owns tus-js-client and its gaps; it knows no list and no page.
+// Sends one file by tus. This module wraps tus-js-client and works around its gaps; it knows no list and no page.
 
 import { Upload, type DetailedError, type PreviousUpload } from 'tus-js-client'
 import { endpoint, problemDetail } from './api'
@@ -9,7 +9,7 @@ import { classify, retryDelays, type Trouble } from './retry'
 // first, so that its URL is stored before its bytes leave and a reload in the middle resumes it.
 const createWithDataUpTo = 8_000_000
 
-// A phone that changes networks can leave a request open for ever, with no error.
+// When a phone changes networks, a request can stay open for ever without an error.
 const stallMs = 90_000
 
 export interface SenderEvents {
@@ -17,7 +17,7 @@ export interface SenderEvents {
   retrying(): void
   /** The last byte was acknowledged; id is the server's. */
   done(id: string): void
-  /** It stopped. `detail` is the server's sentence for a person, or ''. */
+  /** Sending stopped. `detail` is the server's text for people, or ''. */
   stopped(trouble: Trouble, status: number, detail: string): void
   /** The file was changed, moved or deleted on the device after it was chosen. */
   unreadable(): void
@@ -54,7 +54,7 @@ export class Sender {
     this.fp = fingerprint(options.file, options.project)
   }
 
-  /** Begins, or goes on where the server says. Safe to call again after pause or stopped. */
+  /** Starts, or resumes from the server's offset. Safe to call again after pause or stopped. */
   async start(): Promise<void> {
     const run = ++this.run
     this.waiting = false
@@ -74,24 +74,24 @@ export class Sender {
     void this.upload?.abort()
   }
 
-  /** Starts a waiting retry at once: the connection may be back. */
+  /** Starts a waiting retry at once, because the connection may be back. */
   hurry(): void {
     if (!this.waiting) return
     this.pause()
     void this.start()
   }
 
-  /** Stops, and deletes what the server has. Resolves when the server knows, or cannot be told. */
+  /** Stops, and deletes the upload on the server. Resolves when the server has answered or cannot be reached. */
   async cancel(): Promise<void> {
     this.pause()
     this.options.clientIds.forget(this.fp)
     if (!this.upload) return
     if (!this.upload.url && this.url) this.upload.url = this.url
-    // An upload whose DELETE does not get through stays behind unfinished, and takes no more bytes from here.
+    // If the DELETE fails, the upload stays unfinished on the server until it expires.
     await this.upload.abort(true).catch(() => undefined)
   }
 
-  /** The token that the last request carried, to tell a refused one from its successor. */
+  /** The token of the last request, to distinguish a refused token from its successor. */
   get lastToken(): string | null {
     return this.tokenUsed
   }
@@ -121,7 +121,7 @@ export class Sender {
         const status = res.getStatus()
         if (req.getMethod() === 'HEAD') {
           const gone = status === 404 || status === 410
-          // The old client id still names the upload that is gone.
+          // The old client id still belongs to the upload that is gone.
           if (gone) upload.options.metadata = { ...metadata, client_id: clientIds.renew(this.fp) }
           const understood = status < 300 || status === 423 || gone
           if (!understood) throw new HeadRefused(status, problemDetail(res.getBody()))
@@ -137,7 +137,7 @@ export class Sender {
         if (!current()) return false
         const again = classify(refusal(err).status) === 'transient' && navigator.onLine
         if (!again) return false
-        // The body of a creation whose answer was lost may have arrived: ask before sending it again.
+        // The body of a creation whose answer was lost may have arrived: ask for the offset before sending it again.
         const upload = this.upload
         if (upload && !upload.url) upload.options.uploadDataDuringCreation = false
         this.waiting = true

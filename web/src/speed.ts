@@ -1,7 +1,7 @@
 // Speed over a sliding window. Clocks are passed in, in milliseconds.
 
 const windowMs = 8000
-// Browsers report progress in bursts; a shorter span than this says nothing.
+// Browsers report progress in bursts; over a shorter span the speed means nothing.
 const minSpanMs = 1000
 
 export class Speed {
@@ -35,7 +35,7 @@ export class Speed {
   }
 }
 
-/** Seconds left at a speed, or null when no honest number exists. */
+/** Seconds left at a speed, or null when there is no reliable estimate. */
 export function secondsLeft(bytesLeft: number, bytesPerSecond: number): number | null {
   if (bytesLeft <= 0) return 0
   if (bytesPerSecond < 1) return null

@@ -1,4 +1,4 @@
-// What the server tells of an upload that nothing is special about, for tests.
+// The state of an ordinary completed upload, for tests.
 
 import type { UploadState } from './api'
 

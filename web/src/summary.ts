@@ -1,4 +1,4 @@
-// The card on top: how much is safe, how fast it goes, how long it takes, what went wrong.
+// The card at the top: how many files are safe, the speed, the time left, and errors.
 
 import { need } from './dom'
 import * as format from './format'
@@ -17,7 +17,7 @@ export class Summary {
   private readonly buttons: Record<'pause' | 'resume' | 'retry', HTMLButtonElement>
   private said = ''
 
-  /** say announces a change that a person who does not look should hear. */
+  /** say announces a change to screen readers. */
   constructor(
     private readonly card: HTMLElement,
     private readonly uploads: Uploads,

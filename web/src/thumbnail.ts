@@ -10,7 +10,7 @@ export class Thumbnail {
   private placeholder: HTMLCanvasElement | null = null
   private asked = false
 
-  /** stale is called once when the thumbnail does not load: its link may have expired. */
+  /** stale is called once if the thumbnail does not load, because its link may have expired. */
   constructor(
     private readonly box: HTMLElement,
     type: string,
@@ -43,13 +43,13 @@ export class Thumbnail {
 
   private make(): HTMLImageElement {
     const img = document.createElement('img')
-    // The name stands beside it.
+    // The file name is next to it.
     img.alt = ''
     img.loading = 'lazy'
     img.decoding = 'async'
     img.dataset['testid'] = this.testid
     img.addEventListener('load', () => {
-      // It would show through a thumbnail that is not opaque.
+      // It would be visible behind a transparent thumbnail.
       this.placeholder?.remove()
       this.placeholder = null
     })

@@ -1,4 +1,4 @@
-// The access code: where it comes from, and who waits for it.
+// The access code: where it comes from, and what waits for it.
 
 const key = 'tramo:token'
 
@@ -6,7 +6,7 @@ export class Token {
   private value: string | null
   private readonly listeners: ((token: string | null) => void)[] = []
 
-  /** Takes `#token=…` out of the address, so that it is in no history, bookmark or screenshot. */
+  /** Removes `#token=…` from the address, so that no history, bookmark or screenshot has it. */
   constructor() {
     const fragment = new URLSearchParams(location.hash.slice(1))
     const given = fragment.get('token')?.trim()

@@ -1,4 +1,4 @@
-// The list of this visit: what was chosen, who sends now, and every change of state.
+// The list of this visit: the chosen files, which of them are sending, and every change of state.
 
 import { ApiError, isSettled, type Api, type UploadState } from './api'
 import { fingerprint, type ClientIds } from './ids'
@@ -35,7 +35,7 @@ export class Uploads {
     private readonly token: Token,
     private readonly clientIds: ClientIds,
     private readonly changed: (item: Item) => void,
-    /** Called when there may be more, or less, to wait for. */
+    /** Called when the number of uploads to wait for may have changed. */
     waiting: () => void,
   ) {
     this.poller = new Poller({ ask: (id) => this.ask(id) }, waiting)
@@ -50,7 +50,7 @@ export class Uploads {
     for (const file of files) {
       const fp = fingerprint(file, project)
       const known = this.byFingerprint.get(fp)
-      // Two senders of one file would fight over one upload.
+      // Two senders of one file would compete for one upload.
       if (known && known.status !== 'failed' && known.status !== 'cancelled') {
         result.already++
         continue
@@ -89,7 +89,7 @@ export class Uploads {
   }
 
   pauseAll(): void {
-    // Those that wait first, or each freed slot would begin the next one.
+    // Waiting items first, or each freed slot would start the next one.
     const all = [...this.items.values()]
     for (const item of all) if (item.status === 'queued') this.pause(item)
     for (const item of all) this.pause(item)
@@ -103,7 +103,7 @@ export class Uploads {
     for (const item of this.items.values()) this.retry(item)
   }
 
-  /** The device lost its network: nothing begins, what ran waits. */
+  /** The device lost its network: no item starts, and running items wait. */
   offline(): void {
     this.queue.hold('offline')
     for (const item of this.queue.active) this.restOnNetwork(item)
@@ -115,7 +115,7 @@ export class Uploads {
     this.hurry()
   }
 
-  /** Retries that wait are made now: the person came back to the page, or the network did. */
+  /** Starts waiting retries now, because the person or the network is back. */
   hurry(): void {
     for (const item of this.queue.active) if (item.retrying) this.senders.get(item)?.hurry()
   }
@@ -133,7 +133,7 @@ export class Uploads {
     return this.poller.watching
   }
 
-  /** While changes are told, nothing is asked for. */
+  /** While the event stream delivers changes, nothing is polled. */
   live(live: boolean): void {
     if (live) this.poller.pause('live')
     else this.poller.resume('live')
@@ -146,7 +146,7 @@ export class Uploads {
     if (isSettled(state.status)) this.poller.unwatch(state.id)
   }
 
-  /** Asks once more for an item's state: the link of its thumbnail may have expired. */
+  /** Polls an item once more, because the link of its thumbnail may have expired. */
   async refresh(item: Item): Promise<void> {
     if (item.id) await this.ask(item.id).catch(() => undefined)
   }
@@ -191,7 +191,7 @@ export class Uploads {
 
   private progress(item: Item, sent: number): void {
     const now = performance.now()
-    // The first report of each attempt is where it starts: what the server has is not speed.
+    // The first report of each attempt is the server's offset, which is not speed.
     if (item.counting) {
       item.speed.add(sent - item.sent, now)
       this.speed.add(sent - item.sent, now)
@@ -256,7 +256,7 @@ export class Uploads {
 
   private apply(item: Item, state: UploadState): void {
     applyState(item, state)
-    this.changed(item) // of which a row writes only what is new
+    this.changed(item) // the row writes only changes
   }
 
   private async ask(id: string): Promise<boolean> {

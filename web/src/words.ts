@@ -1,4 +1,4 @@
-// The state of an upload as a person reads it.
+// Texts for the state of an upload.
 
 import type { UploadState } from './api'
 import { isKey, language, t } from './i18n'
@@ -7,7 +7,7 @@ import type { Failure, Item } from './item'
 export function failureText(failure: Failure): string {
   if (failure.kind === 'unreadableHere') return t('unreadableHere')
   if (failure.kind === 'refused') return failure.detail || t('refused', { status: failure.status })
-  // The server speaks English. A reason newer than this page has no words here.
+  // The server's detail is English. A reason that is newer than this page has no text here.
   if (language === 'en' && failure.detail) return failure.detail
   return isKey(failure.reason) ? t(failure.reason) : failure.detail || t('failed')
 }
@@ -32,7 +32,7 @@ export function serverStateText(state: UploadState): string {
     case 'pending':
     case 'uploading':
       return t('unfinished')
-    case 'joined': // a piece of another upload, which the list does not have
+    case 'joined': // a partial upload, which is never listed
       return t('uploaded')
     case 'failed':
       return state.failure
@@ -43,23 +43,23 @@ export function serverStateText(state: UploadState): string {
   }
 }
 
-/** What a document says of itself. */
+/** Title and pages of a document. */
 export function aboutText(state: UploadState): string {
   const pages = state.pages === null ? '' : state.pages === 1 ? t('pagesOne') : t('pages', { n: state.pages })
   return [state.title?.trim(), pages].filter(Boolean).join(' · ')
 }
 
-/** Why what is to be seen of a file is not all of it, though the file is safe. */
+/** Why the thumbnail of a safe file is partial or missing. */
 export function noteText(state: UploadState): string {
   if (state.status !== 'completed') return ''
   if (state.partial) return t(state.type?.startsWith('image/') ? 'partialPhoto' : 'partialFile')
   if (!state.no_thumbnail) return ''
-  // A reason newer than this page has no words here.
+  // A reason that is newer than this page has no text here.
   const key = `no_thumbnail_${state.no_thumbnail}`
   return `${isKey(key) ? t(key) : t('noThumbnail')} ${t('fileIsSafe')}`
 }
 
-/** Which of the page's neutral icons stands for a type. */
+/** The icon for a type. */
 export function iconFor(type: string, name: string): 'photo' | 'video' | 'pdf' | 'document' {
   if (type.startsWith('image/') || /\.(jpe?g|png|heic|heif|webp|gif|avif)$/i.test(name)) return 'photo'
   if (type.startsWith('video/')) return 'video'
