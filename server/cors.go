@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/rs/cors"
+
+	"github.com/tramo/tramo/server/problem"
 )
 
 // exposedHeaders are those that a page of another origin may read.
@@ -51,4 +54,18 @@ func (s *Server) crossOrigin(next http.Handler) http.Handler {
 		MaxAge:               preflightLife,
 		OptionsSuccessStatus: http.StatusNoContent,
 	}).Handler(next)
+}
+
+// checkOrigin refuses a request from a page whose origin may not use the API. Browsers open WebSockets for every page,
+// whatever CORS says (RFC 6455, section 10.2). Other clients send no Origin.
+func (s *Server) checkOrigin(r *http.Request) error {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(s.CORSOrigins, "*") || slices.Contains(s.CORSOrigins, origin) {
+		return nil
+	}
+	u, err := url.Parse(origin)
+	if err == nil && (strings.EqualFold(u.Host, r.Host) || origin == strings.TrimRight(s.PublicURL, "/")) {
+		return nil
+	}
+	return problem.ErrForeignOrigin
 }

@@ -320,7 +320,7 @@ func TestExportCutOff(t *testing.T) {
 	res, err := http.ReadResponse(in, nil)
 	must(t, err)
 	defer res.Body.Close()
-	must(t, readSome(res.Body)) // it has begun, and 24 MB do not fit into what lies between
+	must(t, readSome(res.Body))                                        // it has begun, and 24 MB do not fit into what lies between
 	eventually(t, "no transaction waits for the reader", func() bool { // a page that is being read is idle between statements
 		var open int
 		must(t, s.admin.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database()

@@ -7,13 +7,15 @@ import (
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/tramo/tramo/server/live"
 )
 
 // Metrics time requests. A PATCH lasts as long as its sender's network takes, hence the long buckets.
 type Metrics struct {
 	requests *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
-	live     *liveMetrics
+	live     *live.Metrics
 }
 
 // NewMetrics registers them.
@@ -29,7 +31,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tramo_http_requests_in_flight",
 			Help: "Requests being answered.",
 		}, []string{"method"}),
-		live: newLiveMetrics(f),
+		live: live.NewMetrics(r),
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
+	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/server/resource"
@@ -42,7 +43,7 @@ type Config struct {
 	CORSOrigins    []string      `name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may use the API in a browser, such as https://app.example.com, separated by commas; * for all. Default: only this server's own."`
 	TrustedProxies Proxies       `name:"trusted-proxies" placeholder:"NETWORKS" help:"Networks of the proxies in front of this server, such as 10.0.0.0/8, separated by commas. X-Forwarded-For, -Proto and -Host are believed from these only."`
 	TenantUploads  int           `name:"tenant-uploads" help:"How many uploads of a tenant may send to one server at the same time, unless the tenant has a maximum of its own; 0 for any number."`
-	Events         EventsConfig  `embed:""`
+	Live           live.Config   `embed:""`
 }
 
 // DefaultConfig is what is used for what is not said.
@@ -55,13 +56,13 @@ func DefaultConfig() Config {
 		RequestTime:    30 * time.Second,
 		MaxBody:        1 << 20,
 		TenantUploads:  500,
-		Events:         DefaultEventsConfig(),
+		Live:           live.DefaultConfig(),
 	}
 }
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
-	errs := []error{c.Events.Validate(), ValidateOrigins(c.CORSOrigins)}
+	errs := []error{c.Live.Validate(), ValidateOrigins(c.CORSOrigins)}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("TRAMO_LISTEN: %q is not an address such as 127.0.0.1:8080 or :8080", c.Listen))
 	}
@@ -105,7 +106,7 @@ type Server struct {
 	echo    *echo.Echo
 	handler http.Handler // echo, traced
 	auth    *auth.Authenticator
-	hub     *hub
+	live    *live.Hub
 	reader  *resource.Reader
 }
 
@@ -115,7 +116,7 @@ func New(c Config, p Parts) (*Server, error) {
 	s.auth = &auth.Authenticator{Verifier: p.Verifier, DB: p.DB, Log: p.Log}
 	s.handler = s.traced(s.crossOrigin(s.echo))
 	s.reader = &resource.Reader{DB: p.DB, Store: p.Store, Bucket: p.Bucket, Log: p.Log}
-	s.hub = newHub(c.Events, p, s.reader)
+	s.live = live.New(c.Live, live.Parts{DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log, CheckOrigin: s.checkOrigin})
 	tus, tusOptions, err := s.newTus()
 	if err != nil {
 		return nil, err
@@ -136,7 +137,8 @@ func New(c Config, p Parts) (*Server, error) {
 	for _, r := range apiRoutes(jsonAPI) {
 		group.Add(r.method, r.path, r.handle, r.middleware...)
 	}
-	s.routeEvents(e, group)
+	e.GET(live.Path, s.live.Listen, s.live.AuthenticateByTicket(s.auth.Authenticate))
+	group.POST("/events/tickets", s.live.IssueTicket)
 	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
 		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
 			s.auth.Authenticate, s.Limits.User, concurrency.Limit)
@@ -186,15 +188,18 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	stopUploads(handler.ErrServerShutdown)
+	stopUploads(errShutdown)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTime)
 	defer cancel()
 	if err := hs.Shutdown(last); err != nil {
 		return fmt.Errorf("finish running requests: %w", errors.Join(err, hs.Close()))
 	}
-	s.hub.close() // of WebSockets Shutdown knows nothing
+	s.live.Close() // WebSockets, which Shutdown does not know
 	return nil
 }
 
+// errShutdown ends the context of running requests: it is the error that tusd looks for, and ours.
+var errShutdown = fmt.Errorf("%w: %w", problem.ErrShuttingDown, handler.ErrServerShutdown)
+
 // Follow hears what changes in the database and tells listeners, until ctx is done. [Server.Run] calls it.
-func (s *Server) Follow(ctx context.Context) { s.hub.run(ctx) }
+func (s *Server) Follow(ctx context.Context) { s.live.Run(ctx) }

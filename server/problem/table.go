@@ -118,6 +118,7 @@ var table = []struct {
 	{handler.ErrLockTimeout, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
 	{handler.ErrUploadInterrupted, New("busy", 423, "Another request took over", resumeDetail)},
 	{handler.ErrNotImplemented, New("not-implemented", 501, "Not implemented", "OPTIONS tells what this server can do, as Tus-Extension.")},
+	{ErrShuttingDown, New("unavailable", 503, "Server is restarting", resumeDetail)},
 	{handler.ErrServerShutdown, New("unavailable", 503, "Server is restarting", resumeDetail)},
 	{handler.ErrReadTimeout, New("cut-off", 423, "Connection was silent for too long", resumeDetail)},
 	{handler.ErrConnectionReset, New("cut-off", 423, "Connection was cut off", resumeDetail)},

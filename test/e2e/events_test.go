@@ -129,7 +129,7 @@ func TestKilledServersChangesAreTold(t *testing.T) {
 	}
 	first.Kill()
 	u.hears(events, "the offset", func(e event) bool { return e.data.ID == idOf(url) && e.data.Offset == 1200 })
-	if n := second.metric(t, `tramo_live_found_total{by="looking"}`); n == 0 {
+	if n := second.metric(t, "tramo_live_missed_notifications_total"); n == 0 {
 		t.Error("it had been told before it was killed: the test has shown nothing")
 	}
 }

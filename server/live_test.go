@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -55,7 +56,7 @@ func (s *site) live(t testing.TB, shape func(*server.Config)) {
 func (s *site) another(t testing.TB, shape func(*server.Config)) (string, *server.Server) {
 	t.Helper()
 	conf := server.DefaultConfig()
-	conf.Events.Recheck = time.Hour // unless a test is about it, all is heard
+	conf.Live.Recheck = time.Hour // unless a test is about it, all is heard
 	if shape != nil {
 		shape(&conf)
 	}
@@ -87,7 +88,7 @@ type listening struct {
 func (u user) listen(base, query string, headers ...string) *listening {
 	u.t.Helper()
 	ctx, cancel := context.WithCancel(u.t.Context())
-	r := u.request("GET", base+server.EventsPath+"?"+query, nil, headers...).WithContext(ctx)
+	r := u.request("GET", base+live.Path+"?"+query, nil, headers...).WithContext(ctx)
 	res, err := http.DefaultClient.Do(r) //nolint:bodyclose // the goroutine below closes it
 	must(u.t, err)
 	if res.StatusCode != http.StatusOK {
@@ -154,7 +155,7 @@ func (u user) webSocket(base, query string, headers ...string) (*listening, refu
 	}
 	ctx, cancel := context.WithCancel(u.t.Context())
 	u.t.Cleanup(cancel)
-	conn, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+server.EventsPath+"?"+query, &websocket.DialOptions{HTTPHeader: h})
+	conn, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(base, "http")+live.Path+"?"+query, &websocket.DialOptions{HTTPHeader: h})
 	if err != nil {
 		if res == nil {
 			return nil, refusal{}, err

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -48,7 +49,7 @@ func (s *site) counter(t testing.TB, name string, labels ...string) (sum float64
 func TestUntoldChangesAreFound(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.live(t, func(c *server.Config) { c.Events.Recheck = 50 * time.Millisecond })
+	s.live(t, func(c *server.Config) { c.Live.Recheck = 50 * time.Millisecond })
 	l := s.user.listen(s.url, "")
 	l.ready()
 	url := s.user.create(1000)
@@ -57,8 +58,8 @@ func TestUntoldChangesAreFound(t *testing.T) {
 	l.until("the offset", func(_ event, j saying) bool { return j.ID == idOf(url) && j.Offset == 700 })
 	s.exec(t, `update uploads set status = 'cancelled', updated_at = clock_timestamp() where id = $1`, idOf(url))
 	l.upload(idOf(url), "cancelled")
-	if n := s.counter(t, "tramo_live_found_total", "by", "looking"); n < 2 {
-		t.Errorf("%v changes were found by looking", n)
+	if n := s.counter(t, "tramo_live_missed_notifications_total"); n < 2 {
+		t.Errorf("%v changes were found by polling", n)
 	}
 }
 
@@ -67,7 +68,7 @@ func TestUntoldChangesAreFound(t *testing.T) {
 func TestUntoldChangeOfALongTransactionIsFound(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.live(t, func(c *server.Config) { c.Events.Recheck = 20 * time.Millisecond })
+	s.live(t, func(c *server.Config) { c.Live.Recheck = 20 * time.Millisecond })
 	l := s.user.listen(s.url, "")
 	l.ready()
 	url, marker := s.user.create(1000), s.user.create(1000)
@@ -148,10 +149,10 @@ func TestReconnectMissesNothing(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	s := newSite(t)
 	s.live(t, func(c *server.Config) {
-		c.Events.Recheck, c.Events.Overlap = 200*time.Millisecond, 5*time.Second
+		c.Live.Recheck, c.Live.Overlap = 200*time.Millisecond, 5*time.Second
 	})
 	second, _ := s.another(t, func(c *server.Config) {
-		c.Events.Recheck, c.Events.Overlap = 200*time.Millisecond, 5*time.Second
+		c.Live.Recheck, c.Live.Overlap = 200*time.Millisecond, 5*time.Second
 	})
 	bases := []string{s.url, second}
 	c := &changer{s: s, rnd: rnd, final: make(map[uuid.UUID]string)}
@@ -212,8 +213,8 @@ func TestReconnectMissesNothing(t *testing.T) {
 			t.Errorf("upload %s is %s; the client thinks %q", id, state, seen[id])
 		}
 	}
-	t.Logf("%d uploads, %d streams resumed, %v changes told, %v found by looking, %v connections lost", len(c.final), resumed,
-		s.counter(t, "tramo_live_found_total", "by", "told"), s.counter(t, "tramo_live_found_total", "by", "looking"),
+	t.Logf("%d uploads, %d streams resumed, %v found by polling, %v connections lost", len(c.final), resumed,
+		s.counter(t, "tramo_live_missed_notifications_total"),
 		s.counter(t, "tramo_live_reconnects_total"))
 }
 
@@ -221,7 +222,7 @@ func TestReconnectMissesNothing(t *testing.T) {
 func TestSlowListenerIsDropped(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.live(t, func(c *server.Config) { c.Events.Backlog = 50; c.Events.WriteTime = time.Minute })
+	s.live(t, func(c *server.Config) { c.Live.Backlog = 50; c.Live.WriteTimeout = time.Minute })
 	s.deaf(t)
 	good := s.user.listen(s.url, "")
 	good.ready()
@@ -262,7 +263,7 @@ func (s *site) deaf(t testing.TB) {
 	t.Cleanup(func() { conn.Close() })
 	must(t, conn.(*net.TCPConn).SetReadBuffer(4096))
 	began := s.counter(t, "tramo_live_messages_total", "event", "ready")
-	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", server.EventsPath, s.user.token)
+	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", live.Path, s.user.token)
 	must(t, err)
 	eventually(t, "it listens", func() bool { return s.counter(t, "tramo_live_messages_total", "event", "ready") > began })
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -127,7 +127,7 @@ func TestTicketsOfTheVictim(t *testing.T) {
 	victims, strangers := s.ticket(t, s.user), s.ticket(t, stranger)
 	never := renamed(base64.RawURLEncoding.EncodeToString(noise(48)), stranger.who.Tenant)
 	ask := func(ticket string) string {
-		a := stranger.do("GET", s.url+server.EventsPath+"?"+query("ticket", ticket), nil, "X-Request-Id", "same")
+		a := stranger.do("GET", s.url+live.Path+"?"+query("ticket", ticket), nil, "X-Request-Id", "same")
 		a.want(t, 401, "bad-ticket")
 		return victim{}.normal(stranger, a)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/auth"
+	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -48,8 +49,8 @@ func TestListenerHearsNothingOfAnotherTenant(t *testing.T) {
 		}
 	}
 	missing := uuid.Must(uuid.NewV7())
-	foreign := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", idOf(url).String()), nil, "X-Request-Id", "same")
-	absent := stranger.do("GET", s.url+server.EventsPath+"?"+query("upload", missing.String()), nil, "X-Request-Id", "same")
+	foreign := stranger.do("GET", s.url+live.Path+"?"+query("upload", idOf(url).String()), nil, "X-Request-Id", "same")
+	absent := stranger.do("GET", s.url+live.Path+"?"+query("upload", missing.String()), nil, "X-Request-Id", "same")
 	foreign.want(t, 404, "not-found")
 	if string(foreign.body) != string(absent.body) || foreign.status != absent.status {
 		t.Errorf("%d %s for another's upload, %d %s for none", foreign.status, foreign.body, absent.status, absent.body)
@@ -186,7 +187,7 @@ func TestTickets(t *testing.T) {
 		if u.who.Projects != nil {
 			return s.ticket(t, u)
 		}
-		a := u.do("POST", s.url+server.EventsPath+"/tickets", nil)
+		a := u.do("POST", s.url+live.Path+"/tickets", nil)
 		a.want(t, 201, "")
 		a.wantHeader(t, "Cache-Control", "no-store")
 		var j struct {
@@ -203,7 +204,7 @@ func TestTickets(t *testing.T) {
 	nobody.token = ""
 	refused := func(name, ticket string) {
 		t.Helper()
-		a := nobody.do("GET", second+server.EventsPath+"?"+query("ticket", ticket), nil, "Authorization", "")
+		a := nobody.do("GET", second+live.Path+"?"+query("ticket", ticket), nil, "Authorization", "")
 		if a.status != 401 || !strings.Contains(string(a.body), "/problems/bad-ticket") {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
@@ -239,9 +240,9 @@ func TestTickets(t *testing.T) {
 	refused("no ticket", "x")
 	refused("empty", "")
 	for _, name := range []string{"token", "access_token"} {
-		a := nobody.do("GET", s.url+server.EventsPath+"?"+query(name, s.user.token), nil, "Authorization", "")
+		a := nobody.do("GET", s.url+live.Path+"?"+query(name, s.user.token), nil, "Authorization", "")
 		a.want(t, 400, "bad-request")
-		if !strings.Contains(string(a.body), "does not belong into a URL") || strings.Contains(string(a.body), s.user.token) {
+		if !strings.Contains(string(a.body), "must not be in a URL") || strings.Contains(string(a.body), s.user.token) {
 			t.Errorf("%s: %s", name, a.body)
 		}
 	}
@@ -257,7 +258,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 	must(t, err)
 	soon := s.user
 	soon.token = token
-	a := soon.do("POST", s.url+server.EventsPath+"/tickets", nil)
+	a := soon.do("POST", s.url+live.Path+"/tickets", nil)
 	a.want(t, 201, "")
 	var j struct{ Ticket string }
 	must(t, json.Unmarshal(a.body, &j))
@@ -281,12 +282,12 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 func TestListenersAreLimited(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.live(t, func(c *server.Config) { c.Events.PerUser, c.Events.PerTenant = 2, 3 })
+	s.live(t, func(c *server.Config) { c.Live.PerUser, c.Live.PerTenant = 2, 3 })
 	first := s.user.listen(s.url, "")
 	s.user.listen(s.url, "")
-	s.user.do("GET", s.url+server.EventsPath, nil).want(t, 429, "too-many-listeners")
+	s.user.do("GET", s.url+live.Path, nil).want(t, 429, "too-many-listeners")
 	s.user.as(s, "bea", tenant.Empleado).listen(s.url, "")
-	s.user.as(s, "cai", tenant.Empleado).do("GET", s.url+server.EventsPath, nil).want(t, 429, "too-many-listeners")
+	s.user.as(s, "cai", tenant.Empleado).do("GET", s.url+live.Path, nil).want(t, 429, "too-many-listeners")
 	s.newTenant(t).listen(s.url, "")
 	first.close()
 	eventually(t, "a place is free", func() bool { return s.counter(t, "tramo_listeners") == 3 })
@@ -320,9 +321,9 @@ func TestBadFilters(t *testing.T) {
 	s := newSite(t)
 	s.live(t, nil)
 	for _, q := range []string{"upload=x", "upload=", "batch=%00", "project=%ff", "mine=maybe", strings.Repeat("project=a&", 101)} {
-		s.user.do("GET", s.url+server.EventsPath+"?"+q, nil).want(t, 400, "bad-request")
+		s.user.do("GET", s.url+live.Path+"?"+q, nil).want(t, 400, "bad-request")
 	}
-	s.user.do("GET", s.url+server.EventsPath, nil, "Authorization", "").want(t, 401, "unauthorized")
-	s.user.do("GET", s.url+server.EventsPath+"/tickets", nil).want(t, 405, "method-not-allowed")
-	s.user.do("POST", s.url+server.EventsPath+"/tickets", nil, "Authorization", "").want(t, 401, "unauthorized")
+	s.user.do("GET", s.url+live.Path, nil, "Authorization", "").want(t, 401, "unauthorized")
+	s.user.do("GET", s.url+live.Path+"/tickets", nil).want(t, 405, "method-not-allowed")
+	s.user.do("POST", s.url+live.Path+"/tickets", nil, "Authorization", "").want(t, 401, "unauthorized")
 }
