@@ -25,7 +25,7 @@ import (
 
 // Why an upload is refused. A [Refusal] wraps one of them.
 var (
-	ErrForbidden        = errors.New("role may not upload")
+	ErrForbidden        = tenant.ErrForbidden
 	ErrNotYourProject   = errors.New("token does not cover the project")
 	ErrEmpty            = errors.New("upload has no content")
 	ErrTooLarge         = errors.New("upload is too large")
@@ -41,24 +41,11 @@ var (
 	ErrPartialTaken     = errors.New("partial upload belongs to another upload")
 )
 
-// A Refusal is an answer to a client that must do something else. Detail says what, to a person; Facts, if there
-// are any, to a program.
-type Refusal struct {
-	Cause  error
-	Detail string
-	Facts  map[string]any
-}
-
-func (r *Refusal) Error() string { return r.Cause.Error() + ": " + r.Detail }
-
-// Unwrap returns the cause.
-func (r *Refusal) Unwrap() error { return r.Cause }
-
-// Explain returns what a client is told.
-func (r *Refusal) Explain() (detail string, facts map[string]any) { return r.Detail, r.Facts }
+// A Refusal is [tenant.Refusal].
+type Refusal = tenant.Refusal
 
 func refuse(cause error, format string, args ...any) error {
-	return &Refusal{Cause: cause, Detail: fmt.Sprintf(format, args...)}
+	return tenant.Refuse(cause, format, args...)
 }
 
 // The metadata keys that Tramo understands. Others are kept, and given back by HEAD.

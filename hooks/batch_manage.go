@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -176,6 +177,9 @@ func (b *Batches) retry(ctx context.Context, tx storage.Tx, us []storage.Upload)
 		return r, nil
 	}
 	done, err := tx.Retry(ctx, ids)
+	if err == nil {
+		err = deadletter.MarkRetried(ctx, tx, done...)
+	}
 	if err != nil || len(done) == 0 {
 		return Retried{SendAgain: r.SendAgain, Refused: r.Refused}, err
 	}

@@ -11,12 +11,13 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
 
-func (s *site) deadLetters() *hooks.DeadLetters {
-	return &hooks.DeadLetters{DB: s.API, Queue: s.finisher.Queue, Uploads: s.finisher.Metrics, Log: s.finisher.Log}
+func (s *site) deadLetters() *deadletter.Service {
+	return &deadletter.Service{DB: s.API, Queue: s.finisher.Queue, Uploaded: s.finisher.Metrics.Into(storage.Uploaded), Log: s.finisher.Log}
 }
 
 func asRole(ctx context.Context, user string, role tenant.Role) context.Context {
@@ -26,7 +27,7 @@ func asRole(ctx context.Context, user string, role tenant.Role) context.Context 
 }
 
 // die makes an upload, of a batch or of none, whose processing is given up at the step named, and returns it with its letter.
-func (s *site) die(t *testing.T, ctx context.Context, batch string) (upload uuid.UUID, letter storage.DeadLetter) {
+func (s *site) die(t *testing.T, ctx context.Context, batch string) (upload uuid.UUID, letter deadletter.Letter) {
 	t.Helper()
 	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"batch": batch}})
 	must(t, err)
@@ -40,14 +41,14 @@ func (s *site) die(t *testing.T, ctx context.Context, batch string) (upload uuid
 		if err := tx.KeepFindings(ctx, a.ID, storage.Findings{Done: []string{"scan"}}); err != nil {
 			return err
 		}
-		return processing.BuryLost(ctx, tx, a.ID)
+		return processing.GiveUp(ctx, tx, a.ID)
 	}))
 	return a.ID, s.letterOf(t, ctx, a.ID)
 }
 
-func (s *site) letterOf(t *testing.T, ctx context.Context, upload uuid.UUID) storage.DeadLetter {
+func (s *site) letterOf(t *testing.T, ctx context.Context, upload uuid.UUID) deadletter.Letter {
 	t.Helper()
-	all, err := s.deadLetters().List(asRole(ctx, "root", tenant.Admin), storage.LetterPage{Limit: 100})
+	all, err := s.deadLetters().List(asRole(ctx, "root", tenant.Admin), deadletter.Page{Limit: 100})
 	must(t, err)
 	for _, d := range all {
 		if d.Upload == upload {
@@ -77,7 +78,7 @@ func TestDeadLettersAreForAdmins(t *testing.T) {
 		"empleado": ctx, "constructora": asRole(ctx, "jefa", tenant.Constructora), "inversionista": asRole(ctx, "i", tenant.Inversionista),
 		"narrowed admin": tenant.With(ctx, narrow),
 	} {
-		_, err := d.List(in, storage.LetterPage{Limit: 1})
+		_, err := d.List(in, deadletter.Page{Limit: 1})
 		_, errFind := d.Find(in, letter.ID)
 		_, errRetry := d.Retry(in, letter.ID)
 		for what, err := range map[string]error{"list": err, "find": errFind, "retry": errRetry, "discard": d.Discard(in, letter.ID)} {
@@ -86,7 +87,7 @@ func TestDeadLettersAreForAdmins(t *testing.T) {
 			}
 		}
 	}
-	if got := s.letterOf(t, ctx, letter.Upload); got.State != storage.LetterOpen {
+	if got := s.letterOf(t, ctx, letter.Upload); got.State != deadletter.Open {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -106,12 +107,12 @@ func TestRetryOfADeadLetter(t *testing.T) {
 	for range 8 {
 		g.Go(func() error {
 			got, err := d.Retry(admin, letter.ID)
-			if errors.Is(err, hooks.ErrNothingToRetry) {
+			if errors.Is(err, deadletter.ErrNothingToRetry) {
 				return nil
 			}
 			if err == nil {
 				retried.Add(1)
-				if got.State != storage.LetterRetried || *got.RetriedBy != "root" {
+				if got.State != deadletter.Retried || *got.RetriedBy != "root" {
 					err = errors.New("it is not marked")
 				}
 			}
@@ -150,7 +151,7 @@ func TestRetryIsOneTransaction(t *testing.T) {
 	if _, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID); err == nil {
 		t.Error("it was retried")
 	}
-	if u := s.upload(t, ctx, upload); u.Status != storage.Failed || s.letterOf(t, ctx, upload).State != storage.LetterOpen {
+	if u := s.upload(t, ctx, upload); u.Status != storage.Failed || s.letterOf(t, ctx, upload).State != deadletter.Open {
 		t.Errorf("got %+v", u)
 	}
 	if n := s.count(t, `select count(*) from audit`); n != 0 {
@@ -165,11 +166,11 @@ func TestRetryOfAnUploadAnswersItsLetter(t *testing.T) {
 	ctx := s.NewTenant(t, 1000)
 	upload, letter := s.die(t, ctx, "")
 	must(t, s.batches().RetryUpload(asRole(ctx, "jefa", tenant.Constructora), upload))
-	if got := s.letterOf(t, ctx, upload); got.State != storage.LetterRetried || *got.RetriedBy != "jefa" {
+	if got := s.letterOf(t, ctx, upload); got.State != deadletter.Retried || *got.RetriedBy != "jefa" {
 		t.Errorf("got %+v", got)
 	}
 	_, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID)
-	wantErr(t, err, hooks.ErrNothingToRetry)
+	wantErr(t, err, deadletter.ErrNothingToRetry)
 	if n := s.jobs(t, upload); n != 1 {
 		t.Errorf("there are %d jobs", n)
 	}
@@ -250,7 +251,7 @@ func TestWhatCannotBeRetried(t *testing.T) {
 	wantErr(t, err, storage.ErrNotFound)
 	for range 2 { // open, and discarded
 		_, err = d.Retry(admin, otherwise.ID)
-		wantErr(t, err, hooks.ErrNothingToRetry)
+		wantErr(t, err, deadletter.ErrNothingToRetry)
 		must(t, d.Discard(admin, otherwise.ID))
 	}
 
@@ -266,7 +267,7 @@ func TestWhatCannotBeRetried(t *testing.T) {
 	retried, left, err := d.RetryAll(admin, []uuid.UUID{discarded.ID, deleted.ID, otherwise.ID})
 	must(t, err)
 	if len(retried) != 1 || retried[0].ID != discarded.ID || len(left) != 2 || !errors.Is(left[0].Err, storage.ErrNotFound) ||
-		!errors.Is(left[1].Err, hooks.ErrNothingToRetry) {
+		!errors.Is(left[1].Err, deadletter.ErrNothingToRetry) {
 		t.Errorf("retried %+v, left %+v", retried, left)
 	}
 	if n := s.count(t, `select count(*) from river_job where state = 'available'`); n != 1 {

@@ -20,4 +20,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}, []string{"status"})}
 }
 
-func (m *Metrics) became(s storage.Status) { m.transitions.WithLabelValues(string(s)).Inc() }
+// Into counts uploads that this process brought into the state.
+func (m *Metrics) Into(s storage.Status) prometheus.Counter {
+	return m.transitions.WithLabelValues(string(s))
+}
+
+func (m *Metrics) became(s storage.Status) { m.Into(s).Inc() }

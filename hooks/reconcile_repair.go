@@ -98,7 +98,7 @@ func (r *Reconciler) enqueue(ctx context.Context, f Finding) error {
 
 func (r *Reconciler) bury(ctx context.Context, f Finding) error {
 	err := r.repaired(ctx, f, func(tx storage.Tx) error {
-		return processing.BuryLost(ctx, tx, f.Upload)
+		return processing.GiveUp(ctx, tx, f.Upload)
 	})
 	if err == nil {
 		r.Uploads.became(storage.Failed)

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -344,7 +345,7 @@ func (y *yard) deadJob(t *testing.T) planted {
 		if u := y.upload(t, y.ctx, id); u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered {
 			t.Errorf("got %+v", u)
 		}
-		if d := y.letterOf(t, y.ctx, id); d.State != storage.LetterOpen || d.Step != "scan" || d.Attempts != 3 {
+		if d := y.letterOf(t, y.ctx, id); d.State != deadletter.Open || d.Step != "scan" || d.Attempts != 3 {
 			t.Errorf("got %+v", d)
 		}
 		y.wantObject(t, key, true)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tramo/tramo/processing/clamd"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
@@ -96,7 +97,7 @@ func (p *Pipeline) Failed(ctx context.Context, job *queue.Job, cause error) erro
 	}
 	err := p.inAttempt(ctx, a, func(tx storage.Tx) error {
 		if job.Exhausted {
-			return writeLetter(ctx, tx, job.Upload, storage.Death{Job: job.ID, Kind: string(job.Kind), Step: step, Error: cause.Error(), Attempts: job.Attempt})
+			return writeLetter(ctx, tx, job.Upload, deadletter.Cause{Job: job.ID, Kind: string(job.Kind), Step: step, Error: cause.Error(), Attempts: job.Attempt})
 		}
 		return tx.Append(ctx, job.Upload, retried(job, a.at, time.Since(a.began)))
 	})
@@ -113,7 +114,7 @@ func (p *Pipeline) Failed(ctx context.Context, job *queue.Job, cause error) erro
 func (p *Pipeline) lost(ctx context.Context, job *queue.Job) error {
 	err := p.DB.InTenant(ctx, func(tx storage.Tx) error {
 		if job.Exhausted {
-			return BuryLost(ctx, tx, job.Upload)
+			return GiveUp(ctx, tx, job.Upload)
 		}
 		u, err := tx.Upload(ctx, job.Upload)
 		if err == nil && u.Status != storage.Uploaded && u.Status != storage.Processing {

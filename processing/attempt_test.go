@@ -9,11 +9,12 @@ import (
 	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 )
 
 // deadLettered is how a timeline tells of a dead letter: in our words, without an internal cause.
-var deadLettered = fmt.Sprintf("failed detail=%s reason=%s", DeadLetter().Detail, DeadLetter().Reason)
+var deadLettered = fmt.Sprintf("failed detail=%s reason=%s", deadletter.Failure().Detail, deadletter.Failure().Reason)
 
 func (p *plant) timeline(t *testing.T, id uuid.UUID) (es []storage.TimelineEntry) {
 	t.Helper()

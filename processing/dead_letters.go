@@ -9,35 +9,27 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
 
-// DeadLetter is why an upload fails whose processing failed for good.
-func DeadLetter() storage.Failure {
-	return storage.Failure{
-		Reason: storage.ReasonDeadLettered,
-		Detail: "The file is safe, but it could not be processed. Your administrator can find out why.",
-	}
-}
-
-// writeLetter fails an upload whose job is not tried again and writes its dead letter. Whoever calls it has made sure in the
-// same transaction that no other attempt of the job runs. If the letter does not know at which step the last attempt failed, it
-// is the first that no attempt has kept. An upload that has ended is [storage.ErrWrongStatus].
-func writeLetter(ctx context.Context, tx storage.Tx, upload uuid.UUID, d storage.Death) error {
-	if d.Step == "" {
+// writeLetter is [deadletter.Write]. Where it is not known at which step the last attempt failed, it is the first that no attempt
+// has kept.
+func writeLetter(ctx context.Context, tx storage.Tx, upload uuid.UUID, c deadletter.Cause) error {
+	if c.Step == "" {
 		kept, err := tx.Findings(ctx, upload)
 		if err != nil {
 			return err
 		}
-		d.Step = nextStep(kept)
+		c.Step = nextStep(kept)
 	}
-	return tx.Bury(ctx, upload, d, DeadLetter())
+	return deadletter.Write(ctx, tx, upload, c)
 }
 
-// BuryLost writes the dead letter of an upload whose job the queue has given up while none of our code ran: its worker was killed
-// on the last attempt. An upload that has ended, or whose processing goes on, is [storage.ErrWrongStatus].
-func BuryLost(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
+// GiveUp writes the dead letter of an upload whose job the queue has given up without a worker: the last
+// attempt's was killed. An upload that has ended, or whose processing goes on, is [storage.ErrWrongStatus].
+func GiveUp(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 	// In two statements: the second must see what the first has waited for.
 	tag, err := tx.Exec(ctx, `
 		select from uploads where tenant_id = $1 and id = $2 and status in ('uploaded', 'processing') and deleted_at is null
@@ -56,7 +48,7 @@ func BuryLost(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 		return err
 	}
 	cause := cmp.Or(job.Error, "its worker was lost on the last attempt")
-	return writeLetter(job.Trace(ctx), tx, upload, storage.Death{Job: job.ID, Kind: string(job.Kind), Error: cause, Attempts: job.Attempt})
+	return writeLetter(job.Trace(ctx), tx, upload, deadletter.Cause{Job: job.ID, Kind: string(job.Kind), Error: cause, Attempts: job.Attempt})
 }
 
 // nextStep is the first that no attempt has kept. The last step is never kept: the upload's end is.

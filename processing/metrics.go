@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
@@ -61,9 +62,10 @@ func (*Backlog) Describe(ch chan<- *prometheus.Desc) {
 func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	jobs, err := queue.Count(ctx, c.DB)
-	b, err2 := c.DB.Backlog(ctx)
-	if err := errors.Join(err, err2); err != nil {
+	jobs, err1 := queue.Count(ctx, c.DB)
+	uploads, err2 := c.DB.CountUnended(ctx)
+	letters, err3 := deadletter.CountOpen(ctx, c.DB)
+	if err := errors.Join(err1, err2, err3); err != nil {
 		c.Log.WarnContext(ctx, "counting for metrics failed", slog.Any("err", err))
 		ch <- prometheus.NewInvalidMetric(jobsDesc, err)
 		return
@@ -71,13 +73,13 @@ func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
 	for state, n := range jobs {
 		ch <- prometheus.MustNewConstMetric(jobsDesc, prometheus.GaugeValue, float64(n), state)
 	}
-	for status, n := range b.Uploads {
+	for status, n := range uploads {
 		ch <- prometheus.MustNewConstMetric(uploadsDesc, prometheus.GaugeValue, float64(n), string(status))
 	}
 	for _, step := range lastSteps() {
-		b.Letters[step] += 0 // what never failed is told, too
+		letters[step] += 0 // what never failed is told, too
 	}
-	for step, n := range b.Letters {
+	for step, n := range letters {
 		ch <- prometheus.MustNewConstMetric(lettersDesc, prometheus.GaugeValue, float64(n), step)
 	}
 	c.collectQuotas(ctx, ch)

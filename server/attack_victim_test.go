@@ -115,8 +115,8 @@ func (s *site) addEnded(t *testing.T, u user, v victim) {
 	u.do("DELETE", deleted, nil).want(t, 204, "")
 	s.exec(t, `update uploads set status = 'failed', failure_reason = 'dead_lettered' where id = $1`, idOf(dead))
 	v["dead"], v["letter"] = idOf(dead).String(), uuid.Must(uuid.NewV7()).String()
-	s.exec(t, `insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts)
-		values ($1, $2, $3, 'process_upload', 'scan', 'completo!! secreto.txt', 3)`, u.who.Tenant, v["letter"], v["dead"])
+	s.exec(t, `insert into dead_letters (tenant_id, id, upload_id, job_id, kind, step, error, attempts)
+		values ($1, $2, $3, 7, 'process_upload', 'scan', 'completo!! secreto.txt', 3)`, u.who.Tenant, v["letter"], v["dead"])
 	v["failed"], v["deleted"] = idOf(failed).String(), idOf(deleted).String()
 }
 

@@ -21,7 +21,7 @@ type letterAnswer struct {
 	Attempts  int
 	JobID     *int64  `json:"job_id"`
 	TraceID   *string `json:"trace_id"`
-	DiedAt    time.Time
+	FailedAt  time.Time
 	RetriedBy *string `json:"retried_by"`
 }
 
@@ -194,8 +194,8 @@ func TestRetryMoreDeadLettersThanOneRequestTakes(t *testing.T) {
 			from uploads, generate_series(1, 201) where id = (select upload_id from dead_letters where id = $1)
 			returning tenant_id, id)
 		, held as (insert into contents (tenant_id, upload_id) select * from new)
-		insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts)
-		select tenant_id, id, id, 'process_upload', 'scan', 'x', 3 from new`, idOf(letter))
+		insert into dead_letters (tenant_id, id, upload_id, job_id, kind, step, error, attempts)
+		select tenant_id, id, id, 0, 'process_upload', 'scan', 'x', 3 from new`, idOf(letter))
 	ask := func() (a struct {
 		Retried int
 		More    bool

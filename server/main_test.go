@@ -27,10 +27,12 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/auth"
+	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
@@ -127,7 +129,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 			Metrics: finisher.Metrics, Log: log,
 		},
 		Erasures:    &hooks.Erasures{DB: s.API, Queue: q, Log: log},
-		DeadLetters: &hooks.DeadLetters{DB: s.API, Queue: q, Uploads: finisher.Metrics, Log: log},
+		DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: finisher.Metrics.Into(storage.Uploaded), Log: log},
 		Receipts:    receipts, Tracers: noop.NewTracerProvider(),
 		Quarantine: &hooks.Quarantine{DB: s.API, Queue: q, Log: log},
 		Verifier:   verifier, Metrics: server.NewMetrics(s.registry), Log: log,

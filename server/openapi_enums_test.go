@@ -48,7 +48,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 			without(constantsOf(t, "storage", "", "Announce"), "webhook.test"), // which is sent whatever an endpoint wants
 		},
 		"states of batches":      {schemas["BatchState"].Value, constantsOf(t, "storage", "BatchState", "")},
-		"states of dead letters": {schemas["DeadLetterState"].Value, constantsOf(t, "storage", "LetterState", "")},
+		"states of dead letters": {schemas["DeadLetterState"].Value, constantsOf(t, "processing/deadletter", "State", "")},
 		"states of deliveries":   {schemas["DeliveryState"].Value, constantsOf(t, "storage", "DeliveryState", "")},
 		"why one is disabled":    {property("WebhookFields", "disabled_reason"), constantsOf(t, "storage", "", "Disabled")},
 		"errors of deliveries":   {property("Delivery", "last_error"), append(constantsOf(t, "hooks/webhook", "", "error"), constantsOf(t, "storage", "", "WebhookError")...)},

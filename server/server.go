@@ -20,6 +20,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/live"
@@ -90,7 +91,7 @@ type Parts struct {
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
 	Erasures    *hooks.Erasures
-	DeadLetters *hooks.DeadLetters
+	DeadLetters *deadletter.Service
 	Verifier    *auth.Verifier
 	Metrics     *Metrics
 	Limits      *ratelimit.Limits // nil for none

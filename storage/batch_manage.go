@@ -99,7 +99,6 @@ func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		If: `u.object_key is not null and not exists (
 			select from uploads o where o.tenant_id = $1 and o.user_id = u.user_id and o.client_id = u.client_id
 			and o.status not in ('failed', 'expired', 'cancelled', 'joined') and o.deleted_at is null)`,
-		Also: func(moved []Moved) error { return tx.answerLetters(ctx, idsOf(moved)) },
 	})
 	return idsOf(moved), err
 }

@@ -130,7 +130,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
 		insert into tags values ('%[1]s', '%[2]s', '{"IFD0": {"Make": "x"}}', false);
 		insert into findings values ('%[1]s', '%[2]s', '{scan}', '{}');
-		insert into dead_letters (tenant_id, id, upload_id, kind, step, error, attempts) values ('%[1]s', '%[2]s', '%[2]s', 'x', 'scan', 'x', 3);
+		insert into dead_letters (tenant_id, id, upload_id, job_id, kind, step, error, attempts) values ('%[1]s', '%[2]s', '%[2]s', 7, 'x', 'scan', 'x', 3);
 		insert into scans values ('%[1]s', '%[2]s', 'clean');
 		with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_leases select '%[1]s', '%[2]s', id, 1 from me;

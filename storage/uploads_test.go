@@ -498,10 +498,10 @@ func TestCompleteKeepsResults(t *testing.T) {
 			t.Errorf("tags may be %s: %v", name, err)
 		}
 	}
-	backlog, err := d.Worker.Backlog(t.Context())
+	counts, err := d.Worker.CountUnended(t.Context())
 	must(t, err)
-	if backlog.Uploads[storage.Processing] != 0 || len(backlog.Uploads) != 4 {
-		t.Errorf("backlog is %+v", backlog)
+	if counts[storage.Processing] != 0 || len(counts) != 4 {
+		t.Errorf("counted are %v", counts)
 	}
 }
 

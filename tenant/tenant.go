@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -82,6 +83,15 @@ func From(ctx context.Context) (Identity, error) {
 		return Identity{}, ErrNoIdentity
 	}
 	return id, nil
+}
+
+// LogAttr is the tenant of ctx for a log entry, or the empty attribute.
+func LogAttr(ctx context.Context) slog.Attr {
+	who, err := From(ctx)
+	if err != nil {
+		return slog.Attr{}
+	}
+	return slog.String("tenant_id", who.Tenant.String())
 }
 
 // An Origin is where a request came from, for logs and the audit log. Work that no request asked for has none.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
@@ -24,7 +25,7 @@ type API struct {
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
 	Erasures    *hooks.Erasures
-	DeadLetters *hooks.DeadLetters
+	DeadLetters *deadletter.Service
 	Quarantine  *hooks.Quarantine
 	Log         *slog.Logger
 

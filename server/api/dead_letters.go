@@ -10,33 +10,32 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/server/problem"
-	"github.com/tramo/tramo/storage"
 )
 
 // deadLetterJSON is a dead letter.
 type deadLetterJSON struct {
-	ID          uuid.UUID           `json:"id"`
-	UploadID    uuid.UUID           `json:"upload_id"`
-	State       storage.LetterState `json:"state"`
-	Kind        string              `json:"kind"`
-	Step        string              `json:"step"`
-	Error       string              `json:"error"`
-	Attempts    int                 `json:"attempts"`
-	JobID       *int64              `json:"job_id"`
-	TraceID     *string             `json:"trace_id"`
-	DiedAt      time.Time           `json:"died_at"`
-	RetriedAt   *time.Time          `json:"retried_at"`
-	RetriedBy   *string             `json:"retried_by"`
-	DiscardedAt *time.Time          `json:"discarded_at"`
-	DiscardedBy *string             `json:"discarded_by"`
+	ID          uuid.UUID        `json:"id"`
+	UploadID    uuid.UUID        `json:"upload_id"`
+	State       deadletter.State `json:"state"`
+	Kind        string           `json:"kind"`
+	Step        string           `json:"step"`
+	Error       string           `json:"error"`
+	Attempts    int              `json:"attempts"`
+	JobID       int64            `json:"job_id"`
+	TraceID     *string          `json:"trace_id"`
+	FailedAt    time.Time        `json:"failed_at"`
+	RetriedAt   *time.Time       `json:"retried_at"`
+	RetriedBy   *string          `json:"retried_by"`
+	DiscardedAt *time.Time       `json:"discarded_at"`
+	DiscardedBy *string          `json:"discarded_by"`
 }
 
-func describeDeadLetter(d storage.DeadLetter) deadLetterJSON {
+func describeDeadLetter(d deadletter.Letter) deadLetterJSON {
 	return deadLetterJSON{
 		ID: d.ID, UploadID: d.Upload, State: d.State, Kind: d.Kind, Step: d.Step, Error: d.Error, Attempts: d.Attempts,
-		JobID: d.Job, TraceID: d.TraceID, DiedAt: d.DiedAt, RetriedAt: d.RetriedAt, RetriedBy: d.RetriedBy,
+		JobID: d.Job, TraceID: d.TraceID, FailedAt: d.FailedAt, RetriedAt: d.RetriedAt, RetriedBy: d.RetriedBy,
 		DiscardedAt: d.DiscardedAt, DiscardedBy: d.DiscardedBy,
 	}
 }
@@ -54,7 +53,7 @@ func (a *API) ListDeadLetters(c echo.Context) error {
 	}, func(d deadLetterJSON) uuid.UUID { return d.ID })
 }
 
-func parseLetterFilter(c echo.Context) (p storage.LetterPage, err error) {
+func parseLetterFilter(c echo.Context) (p deadletter.Page, err error) {
 	if p.Kind, err = queryText(c, "kind"); err != nil {
 		return p, err
 	}
@@ -63,10 +62,10 @@ func parseLetterFilter(c echo.Context) (p storage.LetterPage, err error) {
 	}
 	switch state := c.QueryParam("state"); state {
 	case "":
-		p.State = storage.LetterOpen
+		p.State = deadletter.Open
 	case "all":
 	default:
-		if p.State = storage.LetterState(state); !p.State.Known() {
+		if p.State = deadletter.State(state); !p.State.Known() {
 			return p, problem.BadRequest("state must be open, retried, discarded, settled or all.")
 		}
 	}
@@ -88,7 +87,7 @@ func (a *API) RetryDeadLetter(c echo.Context) error {
 	return answerDeadLetter(c, a.DeadLetters.Retry)
 }
 
-func answerDeadLetter(c echo.Context, do func(context.Context, uuid.UUID) (storage.DeadLetter, error)) error {
+func answerDeadLetter(c echo.Context, do func(context.Context, uuid.UUID) (deadletter.Letter, error)) error {
 	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (deadLetterJSON, error) {
 		d, err := do(ctx, id)
 		return describeDeadLetter(d), err
@@ -120,8 +119,8 @@ func readLettersRequest(c echo.Context) (r lettersRequest, err error) {
 	switch {
 	case named != 1:
 		return r, problem.BadRequest(`Say what to retry: one of {"ids": [ID]}, or of kind, step and since, or {"all": true}.`)
-	case len(r.IDs) > hooks.MaxLetters:
-		return r, problem.BadRequest("At most %d dead letters can be retried in one request.", hooks.MaxLetters)
+	case len(r.IDs) > deadletter.MaxRetries:
+		return r, problem.BadRequest("At most %d dead letters can be retried in one request.", deadletter.MaxRetries)
 	case !isText(r.Kind) || !isText(r.Step):
 		return r, problem.BadRequest("kind and step must be UTF-8 text without NUL characters.")
 	}
@@ -145,20 +144,20 @@ func (a *API) RetryDeadLetters(c echo.Context) error {
 	slices.SortFunc(r.IDs, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	ids, more := slices.Compact(r.IDs), false
 	if len(ids) == 0 {
-		found, err := a.DeadLetters.List(ctx, storage.LetterPage{
-			Limit: hooks.MaxLetters + 1, State: storage.LetterOpen, Kind: r.Kind, Step: r.Step, Since: r.Since,
+		found, err := a.DeadLetters.List(ctx, deadletter.Page{
+			Limit: deadletter.MaxRetries + 1, State: deadletter.Open, Kind: r.Kind, Step: r.Step, Since: r.Since,
 		})
 		if err != nil {
 			return err
 		}
-		more = len(found) > hooks.MaxLetters
-		ids = each(found[:min(len(found), hooks.MaxLetters)], func(d storage.DeadLetter) uuid.UUID { return d.ID })
+		more = len(found) > deadletter.MaxRetries
+		ids = each(found[:min(len(found), deadletter.MaxRetries)], func(d deadletter.Letter) uuid.UUID { return d.ID })
 	}
 	retried, left, err := a.DeadLetters.RetryAll(ctx, ids)
 	if err != nil {
 		return err
 	}
-	why := each(left, func(l hooks.LeftLetter) leftLetterJSON {
+	why := each(left, func(l deadletter.NotRetried) leftLetterJSON {
 		p, _ := problem.Of(l.Err)
 		return leftLetterJSON{ID: l.ID, Type: p.Type, Detail: p.Detail}
 	})

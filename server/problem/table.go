@@ -7,6 +7,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -84,6 +85,7 @@ var table = []struct {
 	{hooks.ErrKeyReused, New("idempotency-key-reused", 422, "Idempotency-Key is another request's", "Use a new Idempotency-Key for each request.")},
 	{hooks.ErrKeyBusy, New("idempotency-key-busy", 409, "The same request is being worked on", "Try again in a moment with the same Idempotency-Key.")},
 	{hooks.ErrNothingToRetry, New("nothing-to-retry", 409, "Upload has not failed", "Only an upload that has failed, and was not sent again, can be processed again.")},
+	{deadletter.ErrNothingToRetry, New("nothing-to-retry", 409, "Upload has not failed", "Only an upload that has failed, and was not sent again, can be processed again.")},
 	{hooks.ErrNoRetry, New("no-retry", 409, "Upload may not be processed again", "A virus was found in this file. Have its owner check the device, and send a clean copy under a new client_id.")},
 	{storage.ErrSendAgain, New("send-again", 409, "Upload must be sent again", "Nothing of this file is left here. Send it again; its client_id is free.")},
 	{storage.ErrNotYours, New("not-yours", 403, "Another user's upload", "You can look at this upload with GET. Only the user that began it, or a manager of the company, can send to it or cancel it.")},

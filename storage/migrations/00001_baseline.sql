@@ -263,13 +263,13 @@ create table dead_letters (
   tenant_id    uuid not null,
   id           uuid not null,                 -- UUIDv7: the order is that of failures
   upload_id    uuid not null,
-  job_id       bigint,                        -- null if it is not known any more
+  job_id       bigint not null,
   kind         text not null,                 -- of the job
-  step         text not null,                 -- that the last attempt had come to
-  error        text not null check (octet_length(error) <= 8000), -- internal: no tenant is told
+  step         text not null,                 -- at which the last attempt failed
+  error        text not null check (octet_length(error) <= 8000), -- internal: no tenant reads it
   attempts     integer not null,
   trace_id     text,
-  died_at      timestamptz not null default clock_timestamp(),
+  failed_at    timestamptz not null default clock_timestamp(),
   retried_at   timestamptz,
   retried_by   text,
   discarded_at timestamptz,

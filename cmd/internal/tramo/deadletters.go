@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/telemetry"
@@ -61,14 +61,14 @@ func (s *sinceTime) UnmarshalText(text []byte) (err error) {
 const lettersAtOnce = 500
 
 // each calls do with all letters that the filter and the state match, newest first.
-func (f letterFilter) each(ctx context.Context, db *storage.DB, state storage.LetterState, do func(storage.DeadLetter) error) error {
+func (f letterFilter) each(ctx context.Context, db *storage.DB, state deadletter.State, do func(deadletter.Letter) error) error {
 	owner, err := f.tenantID(ctx, db)
 	if err != nil {
 		return err
 	}
-	page := storage.LetterPage{Limit: lettersAtOnce, State: state, Step: f.Step, Since: f.Since.Time}
+	page := deadletter.Page{Limit: lettersAtOnce, State: state, Step: f.Step, Since: f.Since.Time}
 	for {
-		found, err := db.DeadLetters(ctx, owner, page)
+		found, err := deadletter.ListAll(ctx, db, owner, page)
 		if err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func (c *deadLettersListCommand) Run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	state := storage.LetterState(c.State)
+	state := deadletter.State(c.State)
 	if c.State == "all" {
 		state = ""
 	}
@@ -141,7 +141,7 @@ func newLetterList(to io.Writer, asJSON bool) *letterList {
 	return &letterList{to: to, table: tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)}
 }
 
-func (l *letterList) line(d storage.DeadLetter) error {
+func (l *letterList) line(d deadletter.Letter) error {
 	l.n++
 	if l.json != nil {
 		return l.json.Encode(letterLine(d))
@@ -149,7 +149,7 @@ func (l *letterList) line(d storage.DeadLetter) error {
 	if l.n == 1 {
 		fmt.Fprintln(l.table, "ID\tTENANT\tUPLOAD\tDIED\tSTATE\tSTEP\tATTEMPTS\tERROR")
 	}
-	fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", d.ID, d.Tenant, d.Upload, d.DiedAt.UTC().Format(time.RFC3339), d.State, d.Step,
+	fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", d.ID, d.Tenant, d.Upload, d.FailedAt.UTC().Format(time.RFC3339), d.State, d.Step,
 		d.Attempts, short(d.Error))
 	return nil
 }
@@ -165,23 +165,23 @@ func (l *letterList) end() error {
 }
 
 // letterLine is a dead letter to a program.
-func letterLine(d storage.DeadLetter) any {
+func letterLine(d deadletter.Letter) any {
 	return struct {
-		Tenant      uuid.UUID           `json:"tenant_id"`
-		ID          uuid.UUID           `json:"id"`
-		Upload      uuid.UUID           `json:"upload_id"`
-		State       storage.LetterState `json:"state"`
-		Kind        string              `json:"kind"`
-		Step        string              `json:"step"`
-		Error       string              `json:"error"`
-		Attempts    int                 `json:"attempts"`
-		Job         *int64              `json:"job_id"`
-		TraceID     *string             `json:"trace_id"`
-		DiedAt      time.Time           `json:"died_at"`
-		RetriedAt   *time.Time          `json:"retried_at"`
-		RetriedBy   *string             `json:"retried_by"`
-		DiscardedAt *time.Time          `json:"discarded_at"`
-		DiscardedBy *string             `json:"discarded_by"`
+		Tenant      uuid.UUID        `json:"tenant_id"`
+		ID          uuid.UUID        `json:"id"`
+		Upload      uuid.UUID        `json:"upload_id"`
+		State       deadletter.State `json:"state"`
+		Kind        string           `json:"kind"`
+		Step        string           `json:"step"`
+		Error       string           `json:"error"`
+		Attempts    int              `json:"attempts"`
+		Job         int64            `json:"job_id"`
+		TraceID     *string          `json:"trace_id"`
+		FailedAt    time.Time        `json:"failed_at"`
+		RetriedAt   *time.Time       `json:"retried_at"`
+		RetriedBy   *string          `json:"retried_by"`
+		DiscardedAt *time.Time       `json:"discarded_at"`
+		DiscardedBy *string          `json:"discarded_by"`
 	}(d)
 }
 
@@ -223,7 +223,7 @@ type letterWork struct {
 
 // run does the work, and says of each letter what became of it. One that could not be worked on is no reason to leave the
 // others, but makes the command fail.
-func (c *letterChoice) run(ctx context.Context, w func(*hooks.DeadLetters) letterWork) error {
+func (c *letterChoice) run(ctx context.Context, w func(*deadletter.Service) letterWork) error {
 	log := telemetry.NewLogger(os.Stderr, c.Log)
 	db, err := openAsOperator(ctx, c.Database)
 	if err != nil {
@@ -234,7 +234,7 @@ func (c *letterChoice) run(ctx context.Context, w func(*hooks.DeadLetters) lette
 	if err != nil {
 		return err
 	}
-	work := w(&hooks.DeadLetters{DB: db, Queue: q, Uploads: hooks.NewMetrics(prometheus.NewRegistry()), Log: log})
+	work := w(&deadletter.Service{DB: db, Queue: q, Uploaded: prometheus.NewCounter(prometheus.CounterOpts{}), Log: log})
 	chosen, unknown, err := c.chosen(ctx, db)
 	if err != nil {
 		return err
@@ -265,24 +265,16 @@ func (c *letterChoice) run(ctx context.Context, w func(*hooks.DeadLetters) lette
 }
 
 // chosen reads the letters first: what is done about them moves them out of the filter.
-func (c *letterChoice) chosen(ctx context.Context, db *storage.DB) (chosen []storage.DeadLetter, unknown []uuid.UUID, err error) {
+func (c *letterChoice) chosen(ctx context.Context, db *storage.DB) (chosen []deadletter.Letter, unknown []uuid.UUID, err error) {
 	if c.All {
-		err := c.each(ctx, db, storage.LetterOpen, func(d storage.DeadLetter) error {
+		err := c.each(ctx, db, deadletter.Open, func(d deadletter.Letter) error {
 			chosen = append(chosen, d)
 			return nil
 		})
 		return chosen, nil, err
 	}
 	for _, id := range c.IDs {
-		owner, err := db.TenantOfLetter(ctx, id)
-		var d storage.DeadLetter
-		if err == nil {
-			in := asOperator(ctx, owner)
-			err = db.InTenant(in, func(tx storage.Tx) (err error) {
-				d, err = tx.DeadLetter(in, id)
-				return err
-			})
-		}
+		d, err := deadletter.FindAny(ctx, db, id)
 		switch {
 		case errors.Is(err, storage.ErrNotFound):
 			unknown = append(unknown, id)
@@ -297,7 +289,7 @@ func (c *letterChoice) chosen(ctx context.Context, db *storage.DB) (chosen []sto
 
 // reason is what a person is told of err.
 func reason(err error) error {
-	var r *hooks.Refusal
+	var r *tenant.Refusal
 	if errors.As(err, &r) {
 		return errors.New(r.Detail)
 	}
@@ -313,7 +305,7 @@ type deadLettersRetryCommand struct{ letterChoice }
 
 // Run implements the command.
 func (c *deadLettersRetryCommand) Run(ctx context.Context) error {
-	return c.run(ctx, func(d *hooks.DeadLetters) letterWork {
+	return c.run(ctx, func(d *deadletter.Service) letterWork {
 		return letterWork{"retry", "retried", func(ctx context.Context, id uuid.UUID) error {
 			_, err := d.Retry(ctx, id)
 			return err
@@ -325,5 +317,5 @@ type deadLettersDiscardCommand struct{ letterChoice }
 
 // Run implements the command.
 func (c *deadLettersDiscardCommand) Run(ctx context.Context) error {
-	return c.run(ctx, func(d *hooks.DeadLetters) letterWork { return letterWork{"discard", "discarded", d.Discard} })
+	return c.run(ctx, func(d *deadletter.Service) letterWork { return letterWork{"discard", "discarded", d.Discard} })
 }

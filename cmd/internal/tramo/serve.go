@@ -13,6 +13,7 @@ import (
 	"github.com/tramo/tramo/cmd/internal/wiring"
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/auth"
@@ -150,7 +151,7 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 		Receipts:    receipts,
 		Webhooks:    webhooks,
 		Erasures:    &hooks.Erasures{DB: db, Queue: q, Log: log},
-		DeadLetters: &hooks.DeadLetters{DB: db, Queue: q, Uploads: finisher.Metrics, Log: log},
+		DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: finisher.Metrics.Into(storage.Uploaded), Log: log},
 		Verifier:    verifier,
 		Metrics:     server.NewMetrics(registry),
 		Limits:      limits,

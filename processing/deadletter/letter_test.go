@@ -1,0 +1,220 @@
+package deadletter
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// Write fails the upload and writes its letter in one transaction, or does neither.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	id, letter := d.fail(t, ctx, anUpload(), aCause("scan"))
+	if letter.State != Open || letter.Step != "scan" || letter.Error != "inside" || letter.Attempts != 3 || letter.Job != 7 {
+		t.Errorf("got %+v", letter)
+	}
+	d.in(t, ctx, func(tx storage.Tx) error {
+		u, err := tx.Upload(ctx, id)
+		if err == nil && (u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered || *u.FailureDetail != Failure().Detail) {
+			t.Errorf("got %+v", u)
+		}
+		return err
+	})
+	d.in(t, ctx, func(tx storage.Tx) error {
+		entries, err := tx.Timeline(ctx, id, 0, 100)
+		for _, e := range entries {
+			for _, v := range e.Detail {
+				if v == "inside" {
+					t.Errorf("the tenant reads %+v", e)
+				}
+			}
+		}
+		return err
+	})
+	ended := anUpload()
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, ended) })
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ended.ID) })
+	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return Write(ctx, tx, ended.ID, aCause("scan")) }), storage.ErrWrongStatus)
+	if n := len(d.letters(t, ctx, Page{})); n != 1 {
+		t.Errorf("there are %d letters", n)
+	}
+}
+
+// An error of any length, with any bytes, is kept as text of a length that the table takes.
+func TestLettersErrorIsCut(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	for name, text := range map[string]string{
+		"long":         strings.Repeat("x", 100_000),
+		"long letters": strings.Repeat("ñ", 5000) + "x",
+		"odd letters":  "x" + strings.Repeat("ñ", 5000),
+		"NUL":          "a\x00b",
+		"no UTF-8":     "a\xff\xfeb" + strings.Repeat("\xff", 10_000),
+		"just fits":    strings.Repeat("x", 8000),
+	} {
+		cause := aCause("scan")
+		cause.Error = text
+		_, letter := d.fail(t, ctx, anUpload(), cause)
+		if len(letter.Error) > 8000 || !utf8.ValidString(letter.Error) || letter.Error == "" || name == "just fits" && letter.Error != text {
+			t.Errorf("%s: kept are %d bytes, %.20q", name, len(letter.Error), letter.Error)
+		}
+	}
+}
+
+// A page has what its filters say, newest first, and the next begins behind it. Of what is deleted there is no letter,
+// until it is restored.
+func TestDeadLettersList(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	id1, first := d.fail(t, ctx, anUpload(), aCause("scan"))
+	_, second := d.fail(t, ctx, anUpload(), aCause("pictures"))
+	_, third := d.fail(t, ctx, anUpload(), aCause("scan"))
+	other := d.NewTenant(t, 1000)
+	_, foreign := d.fail(t, other, anUpload(), aCause("scan"))
+
+	want := func(what string, p Page, letters ...Letter) {
+		t.Helper()
+		found := d.letters(t, ctx, p)
+		same := len(found) == len(letters)
+		for i := range min(len(found), len(letters)) {
+			same = same && found[i].ID == letters[i].ID
+		}
+		if !same {
+			t.Errorf("%s: got %+v", what, found)
+		}
+	}
+	want("all", Page{}, third, second, first)
+	want("a page", Page{Limit: 2}, third, second)
+	want("the next", Page{Limit: 2, Before: second.ID}, first)
+	want("a step's", Page{Step: "scan"}, third, first)
+	want("a kind's", Page{Kind: "erase"})
+	want("since", Page{Since: second.FailedAt}, third, second)
+	want("in a state", Page{State: Discarded})
+
+	all, err := ListAll(t.Context(), d.Worker, uuid.Nil, Page{Limit: 100})
+	stack.Must(t, err)
+	if len(all) != 4 || all[0].ID != foreign.ID || all[0].Tenant != tenantOf(other) {
+		t.Errorf("an operator sees %+v", all)
+	}
+	one, err := ListAll(t.Context(), d.Worker, tenantOf(other), Page{Limit: 100})
+	stack.Must(t, err)
+	if len(one) != 1 || one[0].ID != foreign.ID {
+		t.Errorf("of one tenant an operator sees %+v", one)
+	}
+
+	d.in(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, third.ID); return err })
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, third.ID); return err }), storage.ErrWrongStatus)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, foreign.ID); return err }), storage.ErrNotFound)
+	want("open", Page{State: Open}, second, first)
+	want("discarded", Page{State: Discarded}, third)
+	if n, err := CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 2 || n["pictures"] != 1 {
+		t.Errorf("counted are %v, %v", n, err)
+	}
+
+	boss := as(ctx, tenant.Constructora)
+	stack.Must(t, d.API.InTenant(boss, func(tx storage.Tx) error { _, err := tx.Delete(boss, id1, 0); return err }))
+	want("without the deleted", Page{State: Open}, second)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
+	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { _, err := find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
+	if n, err := CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 1 {
+		t.Errorf("counted are %v, %v", n, err)
+	}
+}
+
+// A letter outside of a token's projects is not seen, and its upload's manager marks it all the same when it is retried.
+func TestLettersAreNarrowed(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	_, letter := d.fail(t, ctx, anUpload(), aCause("scan"))
+	narrow := func(project string) context.Context { return as(ctx, tenant.Empleado, project) }
+	if n := len(d.letters(t, narrow("puente"), Page{})); n != 0 {
+		t.Errorf("%d letters of another project are seen", n)
+	}
+	puente, all := narrow("puente"), 0 // also by a statement that forgets the upload
+	d.in(t, puente, func(tx storage.Tx) error { return tx.QueryRow(puente, `select count(*) from dead_letters`).Scan(&all) })
+	if all != 0 {
+		t.Errorf("the table shows %d letters of another project", all)
+	}
+	if n := len(d.letters(t, narrow("torre"), Page{})); n != 1 {
+		t.Errorf("%d letters of the project are seen", n)
+	}
+	in := narrow("torre")
+	d.in(t, in, func(tx storage.Tx) error { return retry(in, tx, letter.Upload) })
+	if got := d.letters(t, ctx, Page{})[0]; got.State != Retried || *got.RetriedBy != "ana" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// Each time that an upload fails for good leaves a letter; only the last can be open.
+func TestLettersOfOneUpload(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	id, first := d.fail(t, ctx, anUpload(), aCause("scan"))
+	d.in(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
+	d.write(t, ctx, id, aCause("pictures"))
+	all := d.letters(t, ctx, Page{})
+	if len(all) != 2 || all[0].State != Open || all[0].Step != "pictures" || all[1].ID != first.ID || all[1].State != Retried {
+		t.Fatalf("got %+v", all)
+	}
+	d.in(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, all[0].ID); return err })
+	d.in(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
+	if got := d.letters(t, ctx, Page{State: Open}); len(got) != 0 {
+		t.Errorf("open is %+v", got)
+	}
+	d.write(t, ctx, id, aCause("facts"))
+	all = d.letters(t, ctx, Page{})
+	if len(all) != 3 || all[0].Step != "facts" || all[0].State != Open || all[1].State != Retried {
+		t.Errorf("got %+v", all)
+	}
+}
+
+// A letter about which nothing can be done any more is settled: its file was sent again under its client id.
+func TestLetterIsSettled(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	ctx := d.NewTenant(t, 1000)
+	n := anUpload()
+	n.ClientID = "photo"
+	id, _ := d.fail(t, ctx, n, aCause("scan"))
+	again := n
+	again.ID = uuid.Must(uuid.NewV7())
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
+	if got := d.letters(t, ctx, Page{})[0]; got.State != Settled {
+		t.Errorf("got %+v", got)
+	}
+	if err := d.API.InTenant(ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) }); err == nil {
+		t.Error("it is retried all the same")
+	}
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, again.ID) })
+	if got := d.letters(t, ctx, Page{})[0]; got.State != Open {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// A letter goes with its upload.
+func TestLettersGoWithTheUpload(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.fail(t, d.NewTenant(t, 1000), anUpload(), aCause("scan"))
+	admin := d.Admin(t)
+	_, err := admin.Exec(t.Context(), `delete from uploads`)
+	stack.Must(t, err)
+	var n int
+	stack.Must(t, admin.QueryRow(t.Context(), `select count(*) from dead_letters`).Scan(&n))
+	if n != 0 {
+		t.Errorf("%d letters are left", n)
+	}
+}

@@ -1,0 +1,100 @@
+package deadletter
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
+)
+
+var ground storagetest.Ground
+
+func TestMain(m *testing.M) { ground.Main(m) }
+
+// A database is a test's own.
+type database struct{ *storagetest.Database }
+
+func newDatabase(t *testing.T) *database {
+	t.Helper()
+	return &database{ground.NewDatabase(t)}
+}
+
+// in runs fn in the tenant of ctx.
+func (d *database) in(t *testing.T, ctx context.Context, fn func(storage.Tx) error) {
+	t.Helper()
+	stack.Must(t, d.API.InTenant(ctx, fn))
+}
+
+func anUpload() storage.NewUpload {
+	return storage.NewUpload{ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 10}
+}
+
+func aCause(step string) Cause {
+	return Cause{Job: 7, Kind: "process_upload", Step: step, Error: "inside", Attempts: 3}
+}
+
+// fail makes an upload that is safe and fails for good, in a tenant, and returns it with its letter.
+func (d *database) fail(t *testing.T, ctx context.Context, n storage.NewUpload, c Cause) (uuid.UUID, Letter) {
+	t.Helper()
+	d.in(t, ctx, func(tx storage.Tx) error {
+		if err := tx.CreateUpload(ctx, n); err != nil {
+			return err
+		}
+		_, err := tx.MarkUploaded(ctx, n.ID, "key", make([]byte, 32))
+		return err
+	})
+	d.write(t, ctx, n.ID, c)
+	all := d.letters(t, ctx, Page{})
+	if len(all) == 0 || all[0].Upload != n.ID {
+		t.Fatalf("there is no letter: %+v", all)
+	}
+	return n.ID, all[0]
+}
+
+func (d *database) write(t *testing.T, ctx context.Context, id uuid.UUID, c Cause) {
+	t.Helper()
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return Write(ctx, tx, id, c) }))
+}
+
+func (d *database) letters(t *testing.T, ctx context.Context, p Page) (found []Letter) {
+	t.Helper()
+	if p.Limit == 0 {
+		p.Limit = 100
+	}
+	d.in(t, ctx, func(tx storage.Tx) (err error) {
+		found, err = list(ctx, tx, p)
+		return err
+	})
+	return found
+}
+
+// retry has the upload processed again.
+func retry(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
+	if _, err := tx.EndedBadlyOne(ctx, id); err != nil {
+		return err
+	}
+	retried, err := tx.Retry(ctx, []uuid.UUID{id})
+	if err == nil && len(retried) != 1 {
+		err = ErrNothingToRetry
+	}
+	if err != nil {
+		return err
+	}
+	return MarkRetried(ctx, tx, id)
+}
+
+func as(ctx context.Context, role tenant.Role, projects ...string) context.Context {
+	who, _ := tenant.From(ctx)
+	who.Role, who.Projects = role, projects
+	return tenant.With(ctx, who)
+}
+
+func tenantOf(ctx context.Context) uuid.UUID {
+	who, _ := tenant.From(ctx)
+	return who.Tenant
+}
