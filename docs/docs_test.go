@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -212,6 +213,26 @@ func TestNamedFilesExist(t *testing.T) {
 		if page == architecture && named < 40 {
 			t.Errorf("%s names only %d files", page, named)
 		}
+	}
+}
+
+// The architecture names every package of the floors below cmd.
+func TestArchitectureNamesPackages(t *testing.T) {
+	t.Parallel()
+	text := read(t, "docs/explanation/architecture.md")
+	seen := map[string]bool{}
+	walk(t, func(file string) {
+		pkg := path.Dir(file)
+		if top, _, _ := strings.Cut(pkg, "/"); seen[pkg] || path.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") ||
+			!slices.Contains([]string{"server", "hooks", "processing", "storage", "tenant", "telemetry"}, top) {
+			return
+		}
+		if seen[pkg] = true; !strings.Contains(text, "`"+pkg+"`") {
+			t.Errorf("docs/explanation/architecture.md does not name package %s", pkg)
+		}
+	})
+	if len(seen) < 15 {
+		t.Fatalf("found only packages %v", seen)
 	}
 }
 
