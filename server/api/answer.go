@@ -12,13 +12,13 @@ import (
 	"github.com/tramo/tramo/server/problem"
 )
 
-// answer sends v as JSON. It may be another in a moment, and it is for one user: nobody may store it.
+// answer sends v as JSON, which no cache may store: it changes, and it is for one user.
 func answer(c echo.Context, status int, v any) error {
 	c.Response().Header().Set("Cache-Control", "no-store")
 	return c.JSON(status, v)
 }
 
-// answerID answers with what do returns for the id in the path.
+// answerID calls do with the id in the path and answers with its result.
 func answerID[T any](c echo.Context, status int, do func(context.Context, uuid.UUID) (T, error)) error {
 	id, err := pathID(c, "id")
 	if err != nil {
@@ -31,7 +31,7 @@ func answerID[T any](c echo.Context, status int, do func(context.Context, uuid.U
 	return answer(c, status, v)
 }
 
-// answerNothing does something with the id in the path, of which there is nothing to tell.
+// answerNothing calls do with the id in the path and answers without a body.
 func answerNothing(c echo.Context, do func(context.Context, uuid.UUID) error) error {
 	id, err := pathID(c, "id")
 	if err != nil {
@@ -70,7 +70,7 @@ func answerPage[K, T any](c echo.Context, parse func(string) (K, error), read fu
 	page := list[T]{Items: items}
 	switch len(items) {
 	case 0:
-		page.Items = []T{} // which is not null
+		page.Items = []T{} // encoded as [], not as null
 	case limit:
 		next := fmt.Sprint(key(items[limit-1]))
 		page.Next = &next
@@ -93,7 +93,7 @@ func parsePage[K any](c echo.Context, parse func(string) (K, error)) (limit int,
 	return limit, cursor, nil
 }
 
-// parseSeq reads the number of an entry, by which logs are ordered.
+// parseSeq reads the sequence number of an entry of a log.
 func parseSeq(s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err == nil && n < 1 {

@@ -1,5 +1,5 @@
-// Package api has the JSON resources of the API, one file each: it parses a request, calls what decides, and answers. It
-// decides nothing itself, and knows no status of an error: package problem does.
+// Package api has the handlers of the JSON resources, one file a resource. A handler parses the request, calls the package
+// that decides, and answers. It returns errors; only package problem knows their statuses.
 package api
 
 import (
@@ -29,7 +29,7 @@ type API struct {
 	Quarantine  *hooks.Quarantine
 	Log         *slog.Logger
 
-	// Base is what absolute addresses begin with that a request is answered with.
+	// Base returns the scheme and host of absolute addresses in the answer to a request.
 	Base func(*http.Request) string
 	// MaxUploads is how many uploads of a tenant may send to this server at the same time, unless it has a maximum of its
 	// own; 0 for any number.

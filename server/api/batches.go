@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/http"
 	"time"
-	_ "time/tzdata" // days are those of a site, wherever this runs
+	_ "time/tzdata" // clients name the zone of a site; the machine may have no database of zones
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -113,7 +113,7 @@ func parseBatchFilter(c echo.Context) (p storage.BatchPage, err error) {
 // parseDay returns when a day begins and ends in a zone of the IANA database, UTC if none is named. A day on which clocks
 // change has 23 or 25 hours.
 func parseDay(day, zone string) (from, to time.Time, err error) {
-	if zone == "Local" { // which is Go's name for the zone that this runs in
+	if zone == "Local" { // Go's name for the zone of this machine
 		zone = "?"
 	}
 	loc, err := time.LoadLocation(zone)
@@ -140,7 +140,7 @@ func (a *API) RenameBatch(c echo.Context) error {
 	return a.answerBatch(c, func(ctx context.Context, id uuid.UUID) error { return a.Batches.Rename(ctx, id, body.Name) })
 }
 
-// CancelBatch cancels what is unfinished in a batch, and answers with its state.
+// CancelBatch cancels a batch with its unfinished uploads, and answers with its state.
 func (a *API) CancelBatch(c echo.Context) error {
 	return a.answerBatch(c, func(ctx context.Context, id uuid.UUID) error {
 		_, err := a.Batches.Cancel(ctx, id)
@@ -158,14 +158,14 @@ func (a *API) answerBatch(c echo.Context, do func(context.Context, uuid.UUID) er
 	})
 }
 
-// retriedJSON says what became of the failed and expired uploads of a batch.
+// retriedJSON is the result of a retry for the failed and expired uploads of a batch.
 type retriedJSON struct {
 	Retried   []uuid.UUID         `json:"retried"`
 	SendAgain []troubleUploadJSON `json:"send_again"`
 	Refused   []troubleUploadJSON `json:"refused"`
 }
 
-// RetryBatch processes the failed uploads of a batch again, as far as that may help.
+// RetryBatch processes the failed uploads of a batch again whose bytes are stored and not infected.
 func (a *API) RetryBatch(c echo.Context) error {
 	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (retriedJSON, error) {
 		r, err := a.Batches.Retry(ctx, id)

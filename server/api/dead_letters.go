@@ -97,7 +97,7 @@ func answerDeadLetter(c echo.Context, do func(context.Context, uuid.UUID) (deadl
 // DiscardDeadLetter records that nothing is to be done about a dead letter.
 func (a *API) DiscardDeadLetter(c echo.Context) error { return answerNothing(c, a.DeadLetters.Discard) }
 
-// lettersRequest names dead letters, or says which open ones.
+// lettersRequest names dead letters, or selects open ones.
 type lettersRequest struct {
 	IDs   []uuid.UUID `json:"ids"`
 	Kind  string      `json:"kind"`
@@ -134,7 +134,7 @@ type leftLetterJSON struct {
 	Detail string    `json:"detail"`
 }
 
-// RetryDeadLetters retries many: those that the body names, or open ones, newest first, of which there may be more.
+// RetryDeadLetters retries the dead letters that the body names, or the newest open ones that it selects.
 func (a *API) RetryDeadLetters(c echo.Context) error {
 	ctx := c.Request().Context()
 	r, err := readLettersRequest(c)

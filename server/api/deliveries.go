@@ -15,7 +15,7 @@ import (
 // deliveryJSON is an announcement on its way to an endpoint.
 type deliveryJSON struct {
 	ID            uuid.UUID             `json:"id"`
-	WebhookID     uuid.UUID             `json:"webhook_id"` // the header that the receiver gets
+	WebhookID     uuid.UUID             `json:"webhook_id"` // the header Webhook-Id
 	Type          string                `json:"type"`
 	UploadID      *uuid.UUID            `json:"upload_id"`
 	BatchID       *uuid.UUID            `json:"batch_id"`
@@ -39,10 +39,10 @@ func describeDelivery(d storage.Delivery) deliveryJSON {
 	}
 }
 
-// TestWebhook sends webhook.test to the endpoint, soon.
+// TestWebhook enqueues a webhook.test for the endpoint.
 func (a *API) TestWebhook(c echo.Context) error { return answerDelivery(c, a.Webhooks.Test) }
 
-// ReplayDelivery delivers again what was delivered or is a dead letter, under the same webhook-id.
+// ReplayDelivery sends a delivered or dead delivery again, under the same webhook-id.
 func (a *API) ReplayDelivery(c echo.Context) error {
 	delivery, err := pathID(c, "delivery")
 	if err != nil {
@@ -77,7 +77,7 @@ func (a *API) ListDeliveries(c echo.Context) error {
 	}, func(d deliveryJSON) uuid.UUID { return d.ID })
 }
 
-// ReplayDead delivers again all dead letters of an endpoint since a time.
+// ReplayDead sends all dead deliveries of an endpoint since a time again.
 func (a *API) ReplayDead(c echo.Context) error {
 	var body struct {
 		Since *time.Time `json:"since"`

@@ -7,15 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// A servedType says how content of a media type reaches a browser.
+// A servedType says how a browser handles content of a media type.
 type servedType struct {
 	extension string
-	inline    bool // shown where it is, rather than saved
+	inline    bool // the browser shows it; otherwise it saves it
 }
 
-// servedTypes are those that content is served as. S3 cannot be told to send X-Content-Type-Options, so a type stands
-// here only if no browser runs, or takes for something that it runs, what is called so; all else is
-// application/octet-stream, which is saved. Never may HTML, SVG, XML or a script stand here.
+// servedTypes are the types that content is served as. S3 cannot send X-Content-Type-Options, so this list has only types
+// that no browser runs or sniffs as something that it runs. All other content is served as application/octet-stream, which
+// browsers save. HTML, SVG, XML and scripts must never be in this list.
 var servedTypes = map[string]servedType{
 	"image/jpeg":        {".jpg", true},
 	"image/png":         {".png", true},
@@ -24,7 +24,7 @@ var servedTypes = map[string]servedType{
 	"image/avif":        {".avif", true},
 	"image/heic":        {".heic", true},
 	"image/heif":        {".heif", true},
-	"application/pdf":   {".pdf", true}, // browsers show it in a sandbox of its own
+	"application/pdf":   {".pdf", true}, // browsers show it in a sandbox
 	"video/mp4":         {".mp4", true},
 	"video/quicktime":   {".mov", true},
 	"video/3gpp":        {".3gp", false},
@@ -44,8 +44,8 @@ var servedTypes = map[string]servedType{
 
 const unknownType = "application/octet-stream"
 
-// present returns the Content-Type and the Content-Disposition of content of mediaType that its sender called name;
-// where that is no name, it is called fallback, with the type's extension.
+// present returns the Content-Type and the Content-Disposition of content of mediaType with the sender's name, or, if that
+// is not usable, with fallback and the type's extension.
 func present(mediaType, name, fallback string) (contentType, disposition string) {
 	served, known := servedTypes[mediaType]
 	if contentType = mediaType; !known {
@@ -61,12 +61,11 @@ func present(mediaType, name, fallback string) (contentType, disposition string)
 	return contentType, kind + disposed(name)
 }
 
-// maxName is the longest file name that is given back, in bytes; most file systems take as much.
+// maxName is the longest file name that is returned, in bytes, as in most file systems.
 const maxName = 255
 
-// cleanName takes from a file name what its receiver must not be led by: directories, control characters, and those
-// that turn the direction of writing, after which "gpj.exe" is read as "exe.jpg" (RFC 6266, section 4.3). It may return
-// "".
+// cleanName removes from a file name what could mislead its receiver: directories, control characters, and characters that
+// change the direction of writing, which make "gpj.exe" look like "exe.jpg" (RFC 6266, section 4.3). It may return "".
 func cleanName(name string) string {
 	name = path.Base(strings.ReplaceAll(strings.ToValidUTF8(name, ""), `\`, "/"))
 	name = strings.Map(func(r rune) rune {
@@ -91,11 +90,11 @@ func cleanName(name string) string {
 	return name
 }
 
-// disposed returns the parameters of Content-Disposition for a file name: filename in ASCII, and, if that is not all
-// there is to it, filename* in UTF-8, which whoever understands it prefers (RFC 6266, section 4.3 and appendix D).
+// disposed returns the parameters of Content-Disposition for a file name: filename in ASCII and, for other characters,
+// filename* in UTF-8, which clients prefer if they support it (RFC 6266, section 4.3 and appendix D).
 func disposed(name string) string {
 	ascii := strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' || strings.ContainsRune(`"\%`, r) { // some take % for the beginning of a byte
+		if r < ' ' || r > '~' || strings.ContainsRune(`"\%`, r) { // some clients decode % escapes
 			return '_'
 		}
 		return r
@@ -107,7 +106,7 @@ func disposed(name string) string {
 	return p
 }
 
-// extValue encodes s as RFC 8187, section 3.2.1, has it.
+// extValue encodes s by RFC 8187, section 3.2.1.
 func extValue(s string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder

@@ -19,19 +19,19 @@ import (
 
 const (
 	exportType = "application/x-ndjson"
-	// exportLinks is for how long the links in an export work, unless the credentials that sign them end before.
+	// exportLinks is how long the links in an export work, unless the credentials that sign them expire earlier.
 	exportLinks = 24 * time.Hour
-	exportPage  = 100 // rows that are held at a time
-	// exportPatience is how long a reader may take to make room for a page of rows.
+	exportPage  = 100 // rows in memory at a time
+	// exportPatience is how long a reader may take to accept a page of rows.
 	exportPatience = 2 * time.Minute
 )
 
-// An exportLine is a line of an export. The first is of the type export, the last of the type end, with how many there
-// were of each type between: without it the export was cut off.
+// An exportLine is a line of an export. The first line has the type export. The last line has the type end and the number
+// of lines of each type: an export without it is incomplete.
 type exportLine struct {
 	Type   string          `json:"type"`
 	Row    json.RawMessage `json:"row,omitempty"`
-	Links  *exportLinkSet  `json:"links,omitempty"` // of an upload that is completed, and so was found clean
+	Links  *exportLinkSet  `json:"links,omitempty"` // of a completed upload, which was found clean
 	Tenant *uuid.UUID      `json:"tenant_id,omitempty"`
 	At     *time.Time      `json:"at,omitempty"`
 	Until  *time.Time      `json:"links_until,omitempty"`
@@ -40,10 +40,10 @@ type exportLine struct {
 
 type exportLinkSet struct {
 	Original   string         `json:"original"`
-	Thumbnails map[int]string `json:"thumbnails"` // by the pixels of the box
+	Thumbnails map[int]string `json:"thumbnails"` // by size in pixels
 }
 
-// ExportTenant streams all that the tenant has. It holds a page of rows and no transaction while the client reads.
+// ExportTenant streams all data of the tenant. It holds one page of rows, and no transaction while the client reads.
 func (a *API) ExportTenant(c echo.Context) error {
 	id, err := pathID(c, "id")
 	if err != nil {
@@ -66,9 +66,9 @@ func (a *API) ExportTenant(c echo.Context) error {
 	x := &export{api: a, out: bufio.NewWriterSize(c.Response(), 64<<10), control: http.NewResponseController(c.Response()), until: until}
 	if err := x.run(ctx, id); err != nil {
 		if !errors.Is(err, context.Canceled) {
-			a.Log.WarnContext(ctx, "export cut off", slog.Any("err", err))
+			a.Log.WarnContext(ctx, "export interrupted", slog.Any("err", err))
 		}
-		panic(http.ErrAbortHandler) // so that the client sees that the export is not complete
+		panic(http.ErrAbortHandler) // closes the connection, so that the client sees that the export is incomplete
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (x *export) page(ctx context.Context, section storage.Section, behind strin
 	return rows, x.flush()
 }
 
-// links makes those of an upload that was scanned and found clean, and is not deleted.
+// links returns the links of an upload that is completed and not deleted; nil for other uploads.
 func (x *export) links(ctx context.Context, row json.RawMessage) (*exportLinkSet, error) {
 	var u struct {
 		Status     storage.Status `json:"status"`
@@ -146,7 +146,7 @@ func (x *export) links(ctx context.Context, row json.RawMessage) (*exportLinkSet
 		return nil, fmt.Errorf("read an exported upload: %w", err)
 	}
 	if u.Status != storage.Completed || u.DeletedAt != nil || u.ObjectKey == nil {
-		return nil, nil //nolint:nilnil // there are none
+		return nil, nil //nolint:nilnil // the upload has no links
 	}
 	keys := object.Keys{Tenant: u.Tenant, Project: u.Project, Upload: u.ID}
 	original, err := x.api.Bucket.LinkFor(ctx, keys, *u.ObjectKey, exportLinks)
@@ -162,7 +162,7 @@ func (x *export) links(ctx context.Context, row json.RawMessage) (*exportLinkSet
 	return set, nil
 }
 
-// line writes one, for which the client has to make room in time.
+// line writes a line, which the client must accept in time.
 func (x *export) line(l exportLine) error {
 	if err := x.patience(); err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// manifestJSON is what a client announces of a batch.
+// manifestJSON announces a batch and its uploads.
 type manifestJSON struct {
 	Project  string              `json:"project"`
 	Name     string              `json:"name"`
@@ -36,7 +36,7 @@ func entriesOf(js []manifestEntryJSON) []hooks.ManifestEntry {
 	return each(js, func(j manifestEntryJSON) hooks.ManifestEntry { return hooks.ManifestEntry(j) })
 }
 
-// CreateBatch makes a batch and all its uploads, whose addresses take HEAD and PATCH.
+// CreateBatch creates a batch and all its uploads, whose addresses take HEAD and PATCH.
 func (a *API) CreateBatch(c echo.Context) error {
 	var m manifestJSON
 	body, err := readJSON(c, &m)
@@ -53,7 +53,7 @@ func (a *API) CreateBatch(c echo.Context) error {
 	return a.answerFiled(c, f, err)
 }
 
-// AddToBatch makes more uploads in a batch.
+// AddToBatch creates more uploads in a batch.
 func (a *API) AddToBatch(c echo.Context) error {
 	id, err := pathID(c, "id")
 	if err != nil {
@@ -74,8 +74,8 @@ func (a *API) AddToBatch(c echo.Context) error {
 	return a.answerFiled(c, f, err)
 }
 
-// countOnce reads the request's idempotency key, and counts the uploads that it creates against the user's rate. A client
-// that has lost the answer and asks again creates none, and is not limited.
+// countOnce reads the request's idempotency key, and counts the uploads that it creates against the user's rate. A request
+// that repeats an answered one creates none, and is not limited.
 func (a *API) countOnce(c echo.Context, body []byte, uploads int) (storage.Once, error) {
 	r := c.Request()
 	key, err := idempotencyKey(r, body)
@@ -114,7 +114,7 @@ func idempotencyKey(r *http.Request, body []byte) (storage.Once, error) {
 	return storage.Once{Key: key, Request: h.Sum(nil)}, nil
 }
 
-// filedJSON says what became of a manifest.
+// filedJSON is the result of a manifest.
 type filedJSON struct {
 	Batch   resource.Batch    `json:"batch"`
 	Uploads []filedUploadJSON `json:"uploads"` // in the order of the manifest

@@ -13,7 +13,7 @@ const (
 	keySetType  = "application/jwk-set+json" // RFC 7517, section 8.5.2
 )
 
-// GetReceipt answers the sender of a complete upload with the signed statement that the original may be deleted.
+// GetReceipt answers with the receipt of an upload: a signed statement that the original may be deleted.
 func (a *API) GetReceipt(c echo.Context) error {
 	id, err := pathID(c, "id")
 	if err != nil {

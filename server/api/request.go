@@ -23,7 +23,8 @@ import (
 // who returns the user that the request acts for.
 func who(c echo.Context) (tenant.Identity, error) { return tenant.From(c.Request().Context()) }
 
-// ForTenantManagers lets managers pass whose token covers all projects of the tenant. Others are told detail.
+// ForTenantManagers returns middleware that lets managers pass whose token covers all projects of the tenant. Other users get
+// [hooks.ErrForbidden] with detail.
 func ForTenantManagers(detail string) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -39,7 +40,7 @@ func ForTenantManagers(detail string) echo.MiddlewareFunc {
 	}
 }
 
-// pathID returns an id in the path. What is no id names nothing.
+// pathID returns an id in the path, or [problem.ErrNotFound] for text that is not an id.
 func pathID(c echo.Context, name string) (uuid.UUID, error) {
 	id, err := uuid.Parse(c.Param(name))
 	if err != nil {
@@ -48,7 +49,7 @@ func pathID(c echo.Context, name string) (uuid.UUID, error) {
 	return id, nil
 }
 
-// queryText returns a parameter that Postgres can compare with text.
+// queryText returns a query parameter, which must be valid as text in Postgres.
 func queryText(c echo.Context, name string) (string, error) {
 	v := c.QueryParam(name)
 	if !isText(v) {
@@ -59,13 +60,12 @@ func queryText(c echo.Context, name string) (string, error) {
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
-// maxJSON is the largest body of JSON that is read, in bytes: that of a manifest of 10,000 uploads. Most routes are held
-// to less by [github.com/tramo/tramo/server.Config.MaxBody].
+// maxJSON is the largest JSON body, in bytes, enough for a manifest of 10,000 uploads. Middleware allows most routes less.
 const maxJSON = 8 << 20
 
 var errNoBody = problem.BadRequest("The body must be a JSON object.")
 
-// readJSON reads the request's body into v, which names all fields that it may have, and returns the body as it was sent.
+// readJSON decodes the request's body into v and returns the body as it was sent. Fields that v does not have are an error.
 func readJSON(c echo.Context, v any) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, maxJSON))
 	var large *http.MaxBytesError
@@ -90,7 +90,7 @@ func readJSON(c echo.Context, v any) ([]byte, error) {
 	return body, nil
 }
 
-// readFields is [readJSON] for a request whose fields may all be missing, and its body with them.
+// readFields is [readJSON] for a request whose fields are all optional, so that its body may be empty.
 func readFields(c echo.Context, v any) error {
 	if _, err := readJSON(c, v); !errors.Is(err, errNoBody) {
 		return err
@@ -98,7 +98,7 @@ func readFields(c echo.Context, v any) error {
 	return nil
 }
 
-// explainJSON tells a person what is wrong with a body.
+// explainJSON returns an error whose detail says what is wrong with a body.
 func explainJSON(err error) error {
 	var kind *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
@@ -130,7 +130,7 @@ func jsonType(t reflect.Type) string {
 	return "an object"
 }
 
-// read returns what a query finds, in a transaction of the tenant's.
+// read runs query in a transaction of the tenant and returns its result.
 func read[T any](ctx context.Context, db *storage.DB, query func(context.Context, storage.Tx) (T, error)) (found T, err error) {
 	err = db.InTenant(ctx, func(tx storage.Tx) (err error) {
 		found, err = query(ctx, tx)

@@ -11,13 +11,13 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// maxRadius bounds a search by place, in metres.
+// maxRadius is the largest radius of a search by place, in metres.
 const maxRadius = 100_000
 
-// decimal is a number as a person writes it. strconv takes NaN, infinities and hexadecimal too.
+// decimal is a plain decimal number; strconv also accepts NaN, infinities and hexadecimal.
 var decimal = regexp.MustCompile(`^[+-]?[0-9]{1,6}(\.[0-9]{1,20})?$`)
 
-// parseNear reads "latitude,longitude,radius"; "" is no circle.
+// parseNear reads "latitude,longitude,radius"; it returns nil for "".
 func parseNear(s string) (*storage.Circle, error) {
 	if s == "" {
 		return nil, nil
@@ -37,18 +37,18 @@ func parseNear(s string) (*storage.Circle, error) {
 	c := storage.Circle{Latitude: numbers[0], Longitude: numbers[1], Radius: numbers[2]}
 	switch {
 	case math.Abs(c.Latitude) > 90:
-		return nil, problem.BadRequest("near begins with a latitude, from -90 to 90 degrees; then comes the longitude.")
+		return nil, problem.BadRequest("near must have a latitude from -90 to 90 degrees in first place, before the longitude.")
 	case math.Abs(c.Longitude) > 180:
-		return nil, problem.BadRequest("near has a longitude in second place, from -180 to 180 degrees.")
+		return nil, problem.BadRequest("near must have a longitude from -180 to 180 degrees in second place.")
 	case c.Radius < 1 || c.Radius > maxRadius:
-		return nil, problem.BadRequest("near ends with a radius, from 1 to %d metres.", maxRadius)
+		return nil, problem.BadRequest("near must have a radius from 1 to %d metres in third place.", maxRadius)
 	}
 	return &c, nil
 }
 
 var errBadNear = problem.BadRequest("near must be latitude,longitude,radius in degrees and metres, such as -33.4489,-70.6693,200.")
 
-// parseTaken reads "from..to", of which either may be missing; "" is no span.
+// parseTaken reads "from..to", where either may be missing; it returns nil for "".
 func parseTaken(s string) (*storage.Span, error) {
 	if s == "" {
 		return nil, nil
@@ -70,24 +70,24 @@ func parseTaken(s string) (*storage.Span, error) {
 	case to == "":
 		return &storage.Span{Local: begin.local, From: begin.at}, nil
 	case begin.local != end.local:
-		return nil, problem.BadRequest("taken must have a zone at both ends, or at neither: without one it is the camera's clock.")
+		return nil, problem.BadRequest("taken must have a zone at both ends or at neither. Times without a zone are the local time of the camera.")
 	case !begin.at.Before(end.after):
-		return nil, problem.BadRequest("taken ends before it begins: it is from..to, the earlier first.")
+		return nil, problem.BadRequest("taken must be from..to, the earlier time first.")
 	}
 	return &storage.Span{Local: begin.local, From: begin.at, Before: end.after}, nil
 }
 
-var errBadTaken = problem.BadRequest("taken must be from..to, where either may be missing: days such as 2026-11-20..2026-11-21, times by the camera's " +
-	"clock such as 2026-11-20T08:00..2026-11-20T17:30, or instants such as 2026-11-20T08:00:00Z.., in which + is written %%2B.")
+var errBadTaken = problem.BadRequest("taken must be from..to, where either may be missing: days such as 2026-11-20..2026-11-21, local times of the " +
+	"camera such as 2026-11-20T08:00..2026-11-20T17:30, or instants such as 2026-11-20T08:00:00Z.., where + is written %%2B.")
 
-// A moment is an end of a span: a day, a minute, or what else it was told to.
+// A moment is one end of a span, with the precision that it was given in: a day, a minute, a second or less.
 type moment struct {
 	at, after time.Time
-	local     bool // by the camera's clock, and in UTC for want of a zone
+	local     bool // by the camera's clock, as if in UTC
 }
 
-// forms are what there may be: RFC 3339, and less of it, with what is then missing.
-var forms = []struct {
+// precisions are RFC 3339 and its prefixes, each with the rest of RFC 3339 that it lacks.
+var precisions = []struct {
 	missing string
 	lasts   time.Duration
 	local   bool
@@ -95,24 +95,24 @@ var forms = []struct {
 	{"", time.Second, false}, {"Z", time.Second, true}, {":00Z", time.Minute, true}, {"T00:00:00Z", 24 * time.Hour, true},
 }
 
-// rfc3339 is as section 5.6 has it; time.Parse takes an hour of one digit, and a comma, too.
+// rfc3339 follows section 5.6; time.Parse also accepts an hour of one digit, and a comma.
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
 
 func parseMoment(s string) (m moment, err error) {
 	if s == "" {
 		return m, nil
 	}
-	for _, form := range forms {
-		if m.at, err = time.Parse(time.RFC3339, s+form.missing); err != nil || !rfc3339.MatchString(s+form.missing) {
+	for _, p := range precisions {
+		if m.at, err = time.Parse(time.RFC3339, s+p.missing); err != nil || !rfc3339.MatchString(s+p.missing) {
 			continue
 		}
 		if strings.Contains(s, ".") {
-			form.lasts = time.Microsecond // the least that Postgres tells apart
+			p.lasts = time.Microsecond // the resolution of Postgres
 		}
 		if m.at = m.at.UTC().Truncate(time.Microsecond); m.at.Year() < 1 {
-			break // a span's zero time is none
+			break // the zero time means no end of a span
 		}
-		m.after, m.local = m.at.Add(form.lasts), form.local
+		m.after, m.local = m.at.Add(p.lasts), p.local
 		return m, nil
 	}
 	return moment{}, errBadTaken

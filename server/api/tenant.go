@@ -11,7 +11,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// tenantJSON is what a tenant's users may know of its quota and limits. Sizes are bytes.
+// tenantJSON has the quota and the limits of a tenant. Sizes are bytes.
 type tenantJSON struct {
 	ID             uuid.UUID         `json:"id"`
 	Name           string            `json:"name"`
@@ -23,7 +23,7 @@ type tenantJSON struct {
 	RateLimits     []ratelimit.Limit `json:"rate_limits"`
 }
 
-// GetTenant answers any user with what its tenant may do, and what is left of that.
+// GetTenant answers any user with the quota and the limits of its tenant.
 func (a *API) GetTenant(c echo.Context) error {
 	t, err := read(c.Request().Context(), a.DB, func(ctx context.Context, tx storage.Tx) (storage.Tenant, error) { return tx.Account(ctx) })
 	if err != nil {

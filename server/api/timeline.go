@@ -9,7 +9,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// entryJSON is an entry of an upload's timeline. What an event has no use for is null.
+// entryJSON is an entry of an upload's timeline. Fields that an event does not have are null.
 type entryJSON struct {
 	Event      storage.Event  `json:"event"`
 	At         time.Time      `json:"at"`
@@ -21,7 +21,7 @@ type entryJSON struct {
 	seq        int64
 }
 
-// ListTimeline answers with a page of what happened to an upload, oldest first.
+// ListTimeline answers with a page of an upload's timeline, oldest first.
 func (a *API) ListTimeline(c echo.Context) error {
 	id, err := pathID(c, "id")
 	if err != nil {

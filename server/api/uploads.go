@@ -47,7 +47,7 @@ func parseUploadFilter(c echo.Context) (p storage.Page, err error) {
 		return p, err
 	}
 	if p.Status = storage.Status(c.QueryParam("status")); p.Status != "" && !p.Status.Known() {
-		return p, problem.BadRequest("status must be one of an upload's: pending, uploading, uploaded, processing, completed, failed, expired, cancelled or joined.")
+		return p, problem.BadRequest("status must be pending, uploading, uploaded, processing, completed, failed, expired, cancelled or joined.")
 	}
 	if p.Near, err = parseNear(c.QueryParam("near")); err != nil {
 		return p, err
@@ -81,7 +81,7 @@ func (a *API) RetryUpload(c echo.Context) error {
 	return a.answerUpload(c, http.StatusOK, a.Batches.RetryUpload)
 }
 
-// RestoreUpload takes a deletion back and answers with the upload's state.
+// RestoreUpload restores a deleted upload and answers with its state.
 func (a *API) RestoreUpload(c echo.Context) error {
 	return a.answerUpload(c, http.StatusOK, a.Erasures.Restore)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// webhookJSON is an endpoint. Secret is told at creation and rotation only.
+// webhookJSON is an endpoint. Only the answers to creation and rotation have Secret.
 type webhookJSON struct {
 	ID             uuid.UUID  `json:"id"`
 	URL            string     `json:"url"`
@@ -56,7 +56,7 @@ const maxDescription = 500
 func checkTypes(types []string) error {
 	for _, t := range types {
 		if !webhook.KnownType(t) {
-			return problem.BadRequest("types must be some of %v; leave it out, or null, for all. %q is none.", storage.AnnouncementTypes(), t)
+			return problem.BadRequest("types must be a list of %v, or null for all. %q is not a type.", storage.AnnouncementTypes(), t)
 		}
 	}
 	return nil
@@ -69,7 +69,7 @@ func checkDescription(d *string) error {
 	return nil
 }
 
-// webhookProblem gives a refused URL its row in the table.
+// webhookProblem gives the error of a refused URL its row in the table of problems.
 func webhookProblem(err error) error {
 	var refused *webhook.URLError
 	if errors.As(err, &refused) {
@@ -120,7 +120,7 @@ func (a *API) GetWebhook(c echo.Context) error {
 	})
 }
 
-// UpdateWebhook changes what the body names. Types that are null become all.
+// UpdateWebhook changes the fields in the body. Types that are null become all types.
 func (a *API) UpdateWebhook(c echo.Context) error {
 	var body struct {
 		URL         *string         `json:"url"`

@@ -15,11 +15,11 @@ type Batch struct {
 	Name        string             `json:"name"`
 	ClientID    *string            `json:"client_id"`
 	UserID      string             `json:"user_id"`
-	Manifest    bool               `json:"manifest"` // its client said what belongs to it
+	Manifest    bool               `json:"manifest"` // its client sent a manifest
 	State       storage.BatchState `json:"state"`
 	CreatedAt   time.Time          `json:"created_at"`
 	UpdatedAt   time.Time          `json:"updated_at"`
-	CompletedAt *time.Time         `json:"completed_at"` // since when all in it has ended; null while it is open
+	CompletedAt *time.Time         `json:"completed_at"` // when its last upload ended; null while it is open
 	CancelledAt *time.Time         `json:"cancelled_at"`
 }
 

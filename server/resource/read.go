@@ -33,7 +33,7 @@ func (r *Reader) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 	return items[0], nil
 }
 
-// Uploads returns the rows that read returns, and what clients are told of each. Their thumbnails are read in the same
+// Uploads returns the rows that read returns, with the JSON representation of each. It reads their thumbnails in the same
 // transaction.
 func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage.Tx) ([]storage.Upload, error)) (rows []storage.Upload, items []Upload, err error) {
 	drawn := make(map[uuid.UUID][]storage.Derivative)
@@ -68,8 +68,7 @@ func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage
 	return rows, items, nil
 }
 
-// isGivenOut reports whether the upload's content may be linked: nothing is before it was scanned and found clean, nor
-// once it is deleted.
+// isGivenOut reports whether the upload's content may be linked: it was scanned and found clean, and is not deleted.
 func isGivenOut(u storage.Upload) bool { return u.Status == storage.Completed && u.DeletedAt == nil }
 
 func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.Derivative) (Upload, error) {

@@ -1,5 +1,5 @@
-// Package resource is what clients are told of uploads and batches: the JSON that the API answers with and that live
-// streams send is the same. It decides nothing.
+// Package resource has the JSON representations of uploads and batches, which the API answers with and live streams send. It
+// decides nothing.
 package resource
 
 import (
@@ -10,23 +10,23 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// UploadsPath is where uploads live: tus writes them, GET reads their state.
+// UploadsPath is the collection of uploads: tus writes them, GET reads their state.
 const UploadsPath = "/api/uploads"
 
-// ContentPath is where the content of a completed upload is, relative to the API's root. It stays the same, while the
-// link that it redirects to does not.
+// ContentPath returns the address of an upload's content, relative to the server. It does not change, unlike the link that it
+// redirects to.
 func ContentPath(upload uuid.UUID) string { return UploadsPath + "/" + upload.String() + "/content" }
 
-// An Upload is an upload as GET tells it. Offsets and sizes are bytes, times RFC 3339.
+// An Upload is the state of an upload. Offsets and sizes are bytes, times RFC 3339.
 type Upload struct {
 	ID          uuid.UUID      `json:"id"`
 	Status      storage.Status `json:"status"`
 	Offset      int64          `json:"offset"`
-	Size        *int64         `json:"size"` // null while its client has not said
+	Size        *int64         `json:"size"` // null until its client declares it
 	Filename    *string        `json:"filename"`
-	Type        *string        `json:"type"` // what the content is; as declared until that is known
+	Type        *string        `json:"type"` // detected from the content; until then as declared
 	Project     string         `json:"project"`
-	Batch       *string        `json:"batch"` // what its client calls it
+	Batch       *string        `json:"batch"` // the client's own name
 	BatchID     *uuid.UUID     `json:"batch_id"`
 	ClientID    *string        `json:"client_id"`
 	CreatedAt   time.Time      `json:"created_at"`
@@ -35,19 +35,19 @@ type Upload struct {
 	UploadedAt  *time.Time     `json:"uploaded_at"`
 	CompletedAt *time.Time     `json:"completed_at"`
 	SHA256      *string        `json:"sha256"`
-	ContentURL  *string        `json:"content_url"` // relative to the API's root; null unless it is completed
+	ContentURL  *string        `json:"content_url"` // relative to the server; null unless it is completed
 	DeletedAt   *time.Time     `json:"deleted_at"`
 	PurgeAt     *time.Time     `json:"purge_at"` // until when it can be restored
 	Failure     *Failure       `json:"failure"`
 	Thumbnails  []Thumbnail    `json:"thumbnails"`
 	Facts       *Facts         `json:"facts"`
-	Scan        *Scan          `json:"scan"`                 // null until it was scanned
+	Scan        *Scan          `json:"scan"`                 // null before the first scan
 	DistanceM   *float64       `json:"distance_m,omitempty"` // in a search by place: from its center
 
-	TypeMismatch bool    `json:"type_mismatch"` // it is not of the kind that its sender said
-	Partial      bool    `json:"partial"`       // its thumbnails show a part of it
-	Placeholder  *string `json:"placeholder"`   // ThumbHash, base64: what to show while thumbnails load
-	NoThumbnail  *string `json:"no_thumbnail"`  // why there is none of something that can have one
+	TypeMismatch bool    `json:"type_mismatch"` // the content has another type than its sender declared
+	Partial      bool    `json:"partial"`       // the thumbnails show only a part of it
+	Placeholder  *string `json:"placeholder"`   // ThumbHash in Base64, to show while thumbnails load
+	NoThumbnail  *string `json:"no_thumbnail"`  // why a file whose type can have one has none
 	Pages        *int32  `json:"pages"`
 	Title        *string `json:"title"`
 }
@@ -72,7 +72,7 @@ func FailureOf(u storage.Upload) *Failure {
 
 // A Thumbnail is a small image of an upload.
 type Thumbnail struct {
-	Size   int    `json:"size"` // pixels of the box it was drawn for
+	Size   int    `json:"size"` // of the box that it fits in, pixels
 	Width  int    `json:"width"`
 	Height int    `json:"height"`
 	Bytes  int64  `json:"bytes"`
@@ -80,7 +80,7 @@ type Thumbnail struct {
 	URL    string `json:"url"` // works for [object.LinkLife]
 }
 
-// A Scan is what the virus scanner said of an upload, the last time that it was asked.
+// A Scan is the latest virus scan of an upload.
 type Scan struct {
 	Verdict    storage.ScanVerdict `json:"verdict"`
 	Signature  *string             `json:"signature"`
@@ -102,7 +102,7 @@ func ScanOf(s storage.Scanned) *Scan {
 	}
 }
 
-// Facts are what a file says of itself.
+// Facts are derived from the metadata of a file.
 type Facts struct {
 	TakenAt     *time.Time `json:"taken_at"`    // null when the camera named no zone
 	TakenLocal  *string    `json:"taken_local"` // the camera's wall clock
@@ -130,7 +130,7 @@ type Camera struct {
 	Software *string `json:"software"`
 }
 
-// wallClock is a time of day that no zone is known for.
+// wallClock is the layout of a local time without a zone.
 const wallClock = "2006-01-02T15:04:05"
 
 func factsOf(f storage.Facts) *Facts {
