@@ -76,7 +76,7 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 	if n := s.count(t, jobsOf, final.String()); n != 1 || s.count(t, `select count(*) from river_job`) != 1 {
 		t.Errorf("there are %d jobs", n)
 	}
-	if n := s.count(t, `select count(*) from timeline where event in ('joined', 'concatenated')`); n != 3 {
+	if n := s.count(t, `select count(*) from timeline where event in ('concatenated', 'assembled')`); n != 3 {
 		t.Errorf("there are %d entries", n)
 	}
 	again, err := s.admission.Admit(ctx, hooks.Request{Partials: []string{b, a}})

@@ -69,11 +69,11 @@ func (c *Content) find(ctx context.Context, tx storage.Tx, thumbnail int) error 
 		}
 		return nil
 	}
-	ds, err := tx.Derivatives(ctx, c.Upload.ID)
+	ds, err := tx.Thumbnails(ctx, c.Upload.ID)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(ds, func(d storage.Derivative) bool { return d.Size == thumbnail })
+	i := slices.IndexFunc(ds, func(d storage.Thumbnail) bool { return d.Size == thumbnail })
 	if i < 0 {
 		return storage.ErrNotFound
 	}

@@ -126,7 +126,7 @@ func TestRetryOfADeadLetter(t *testing.T) {
 	if u := s.upload(t, ctx, upload); u.Status != storage.Uploaded || u.FailureReason != nil {
 		t.Errorf("got %+v", u)
 	}
-	if n := s.count(t, `select count(*) from findings where done = '{scan}'`); n != 1 {
+	if n := s.count(t, `select count(*) from step_results where done = '{scan}'`); n != 1 {
 		t.Error("what was done is forgotten")
 	}
 	if got := s.room(t, ctx); got != room {

@@ -24,7 +24,7 @@ func (y *yard) age(t *testing.T, id uuid.UUID) {
 }
 
 // A final upload whose concatenation was cut off is finished, and its partial uploads are not given up before. One
-// that no final upload came for expires. What a joined one left in S3 is removed.
+// that no final upload came for expires. What a concatenated one left in S3 is removed.
 func TestReconcileConcatenations(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
@@ -51,7 +51,7 @@ func TestReconcileConcatenations(t *testing.T) {
 	if u := y.upload(t, y.ctx, final.ID); u.Status != storage.Uploaded || u.ChargedBytes != 20 {
 		t.Errorf("the final upload is %+v", u)
 	}
-	if u := y.upload(t, y.ctx, b); u.Status != storage.Joined {
+	if u := y.upload(t, y.ctx, b); u.Status != storage.Concatenated {
 		t.Errorf("a partial upload is %s", u.Status)
 	}
 	if room := y.room(t, y.ctx); room != quota-20 {

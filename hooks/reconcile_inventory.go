@@ -234,7 +234,7 @@ func (r *Reconciler) judgeLost(ctx context.Context, s shelf) ([]Finding, error) 
 		return nil, nil
 	}
 	var found []Finding
-	for i, key := range append([]string{*s.claim.ObjectKey}, s.claim.Derivatives...) {
+	for i, key := range append([]string{*s.claim.ObjectKey}, s.claim.Thumbnails...) {
 		gone, err := r.gone(ctx, s, key)
 		if err != nil {
 			return nil, err

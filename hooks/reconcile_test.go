@@ -130,7 +130,7 @@ func (y *yard) complete(t *testing.T) (id uuid.UUID, original, picture string) {
 		if err := tx.MarkProcessing(y.ctx, id, 1); err != nil {
 			return err
 		}
-		return tx.Complete(y.ctx, id, storage.Results{Derivatives: []storage.Derivative{
+		return tx.Complete(y.ctx, id, storage.Results{Thumbnails: []storage.Thumbnail{
 			{Size: 160, WidthPx: 1, HeightPx: 1, Bytes: 1, ContentType: "image/webp", ObjectKey: picture},
 		}})
 	}))

@@ -54,7 +54,7 @@ func TestStepsAreTold(t *testing.T) {
 	p.run(t)
 	p.await(t, allJobs, "completed")
 	p.tells(t, id, "processing attempt=1", "scan attempt=1", "type attempt=1", "pictures attempt=1", "facts attempt=1",
-		fmt.Sprintf("completed derivatives=%d", len(thumbnailSizes)))
+		fmt.Sprintf("completed thumbnails=%d", len(thumbnailSizes)))
 	before := p.timeline(t, id)[0]
 	for _, e := range p.timeline(t, id) {
 		isStep := e.Event == storage.EventScan || e.Event == storage.EventType || e.Event == storage.EventPictures || e.Event == storage.EventFacts

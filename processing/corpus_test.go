@@ -48,7 +48,7 @@ func TestHostileFiles(t *testing.T) {
 			t.Errorf("the photo behind %s: %s", f.Name, end)
 		}
 	}
-	if n := p.count(t, `select count(distinct (d.size, d.bytes)) from derivatives d where d.upload_id = any($1)`, photos); n != len(thumbnailSizes) {
+	if n := p.count(t, `select count(distinct (d.size, d.bytes)) from thumbnails d where d.upload_id = any($1)`, photos); n != len(thumbnailSizes) {
 		t.Errorf("the photos have %d different pictures, want %d: something of the others is in them", n, len(thumbnailSizes))
 	}
 }
@@ -67,14 +67,14 @@ func (p *plant) end(t *testing.T, id uuid.UUID) (end string) {
 		if err != nil {
 			return err
 		}
-		drawn, err := tx.Derivatives(p.ctx, id)
+		drawn, err := tx.Thumbnails(p.ctx, id)
 		switch {
 		case u.Status != storage.Completed:
 			end = fmt.Sprintf("%s: %s", u.Status, *u.FailureReason)
-		case u.NoPicture != nil && slices.Contains([]string{"memory", "cpu", "time", "output"}, *u.NoPicture):
+		case u.NoThumbnail != nil && slices.Contains([]string{"memory", "cpu", "time", "output"}, *u.NoThumbnail):
 			end = corpus.Limited
-		case u.NoPicture != nil:
-			end = "completed, " + *u.NoPicture
+		case u.NoThumbnail != nil:
+			end = "completed, " + *u.NoThumbnail
 		case len(drawn) == 0:
 			end = corpus.NoPicture
 		case u.Partial:

@@ -88,7 +88,7 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.run(t)
 	p.await(t, `select exists (select from timeline where event = 'retry' and detail->>'reason' = 'record_failed')`)
-	p.await(t, `select done = '{scan,type,pictures}' from findings`)
+	p.await(t, `select done = '{scan,type,pictures}' from step_results`)
 	p.exec(t, `alter table uploads drop constraint never`)
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
@@ -107,7 +107,7 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 	if n := s3.Counts()["GetObject"]; n < 6 {
 		t.Errorf("S3 was asked %d times for the object; it should have failed 4 times and then answered", n)
 	}
-	if n := p.count(t, `select count(*) from findings`); n != 0 {
+	if n := p.count(t, `select count(*) from step_results`); n != 0 {
 		t.Errorf("%d rows are left of what was kept", n)
 	}
 	if n := p.count(t, `select width_px from uploads where id = $1 and detected_type = 'image/jpeg'`, id); n != 320 {

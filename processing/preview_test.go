@@ -14,8 +14,8 @@ import (
 // kept is what the row of an upload says of its document and its pictures.
 func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 	t.Helper()
-	must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_picture, width_px from uploads where id = $1`, id).
-		Scan(&u.DetectedType, &u.Pages, &u.Title, &u.NoPicture, &u.WidthPx))
+	must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_thumbnail, width_px from uploads where id = $1`, id).
+		Scan(&u.DetectedType, &u.Pages, &u.Title, &u.NoThumbnail, &u.WidthPx))
 	return u
 }
 
@@ -32,7 +32,7 @@ func TestPDFThroughThePipeline(t *testing.T) {
 	p.want(t, good, storage.Completed, "", 3, 1)
 	p.want(t, broken, storage.Failed, storage.ReasonUnreadable, 0, 1)
 	u := p.kept(t, good)
-	if *u.DetectedType != "application/pdf" || u.Pages == nil || *u.Pages != 3 || u.Title == nil || *u.Title != "Acta de obra 14" || u.NoPicture != nil || u.WidthPx != nil {
+	if *u.DetectedType != "application/pdf" || u.Pages == nil || *u.Pages != 3 || u.Title == nil || *u.Title != "Acta de obra 14" || u.NoThumbnail != nil || u.WidthPx != nil {
 		t.Errorf("%+v", u)
 	}
 	if p.drawn(t, good) != 3 {
@@ -44,7 +44,7 @@ func TestPDFThroughThePipeline(t *testing.T) {
 	bare.run(t)
 	bare.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
 	bare.want(t, missing, storage.Completed, "", 0, 1)
-	if u := bare.kept(t, missing); u.NoPicture == nil || *u.NoPicture != storage.NoPictureToolMissing || u.Pages != nil {
+	if u := bare.kept(t, missing); u.NoThumbnail == nil || *u.NoThumbnail != storage.NoThumbnailToolMissing || u.Pages != nil {
 		t.Errorf("%+v", u)
 	}
 }
@@ -66,7 +66,7 @@ func TestPreviewsThroughThePipeline(t *testing.T) {
 	p.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
 	for id, kind := range want {
 		p.want(t, id, storage.Completed, "", 3, 1)
-		if u := p.kept(t, id); !strings.HasSuffix(*u.DetectedType, kind) || u.NoPicture != nil {
+		if u := p.kept(t, id); !strings.HasSuffix(*u.DetectedType, kind) || u.NoThumbnail != nil {
 			t.Errorf("%s: %+v", *u.DetectedType, u)
 		}
 	}

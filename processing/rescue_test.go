@@ -156,10 +156,10 @@ func TestWorkerDiesBetweenSteps(t *testing.T) {
 	p.leaveBehind(t, 1)
 	kept, err := json.Marshal(storage.Results{DetectedType: "image/jpeg"})
 	must(t, err)
-	p.exec(t, fmt.Sprintf(`insert into findings select tenant_id, id, '{scan,type}', '%s' from uploads`, kept))
+	p.exec(t, fmt.Sprintf(`insert into step_results select tenant_id, id, '{scan,type}', '%s' from uploads`, kept))
 	m := p.hire(t, stand(t).s3.Endpoint())
 	p.await(t, allJobs, "completed")
-	p.tells(t, id, "retry attempt=1 reason=worker_lost", "processing attempt=2", "pictures attempt=2", "facts attempt=2", "completed derivatives=3")
+	p.tells(t, id, "retry attempt=1 reason=worker_lost", "processing attempt=2", "pictures attempt=2", "facts attempt=2", "completed thumbnails=3")
 	if n := m.metric(t, stepTimes, "scan"); n != 0 {
 		t.Errorf("it was scanned again %d times", n)
 	}

@@ -62,26 +62,26 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	}
 	w.results.Facts.WidthPx, w.results.Facts.HeightPx = known(int32(drawing.Width)), known(int32(drawing.Height))
 	w.results.Pictured = storage.Pictured{
-		Partial: drawing.Partial, Placeholder: known(drawing.Placeholder), NoPicture: known(drawing.Problem),
+		Partial: drawing.Partial, Placeholder: known(drawing.Placeholder), NoThumbnail: known(drawing.Problem),
 	}
-	w.results.Derivatives, err = p.store(ctx, w, drawing.Pictures)
+	w.results.Thumbnails, err = p.store(ctx, w, drawing.Pictures)
 	return err
 }
 
 // store puts the pictures where their keys say; doing it twice changes nothing.
-func (p *Pipeline) store(ctx context.Context, w *work, pictures []examine.Picture) ([]storage.Derivative, error) {
-	derivatives := make([]storage.Derivative, len(pictures))
+func (p *Pipeline) store(ctx context.Context, w *work, pictures []examine.Picture) ([]storage.Thumbnail, error) {
+	thumbnails := make([]storage.Thumbnail, len(pictures))
 	for i, pic := range pictures {
 		key := w.keys.Thumbnail(pic.Size)
 		size := int64(len(pic.WebP))
 		if err := p.Bucket.Put(ctx, key, webp, bytes.NewReader(pic.WebP), size); err != nil {
 			return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 		}
-		derivatives[i] = storage.Derivative{
+		thumbnails[i] = storage.Thumbnail{
 			Size: pic.Size, WidthPx: pic.Width, HeightPx: pic.Height, Bytes: size, ContentType: webp, ObjectKey: key,
 		}
 	}
-	return derivatives, nil
+	return thumbnails, nil
 }
 
 // known returns nil for a zero value, which is how a child says that it does not know.

@@ -204,9 +204,9 @@ func (p *plant) job(t *testing.T, attempts, failed int) (errs string) {
 	return errs
 }
 
-// want checks an upload's status, why it failed, its derivatives, and that its timeline tells of its end as
+// want checks an upload's status, why it failed, its thumbnails, and that its timeline tells of its end as
 // often as given.
-func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason string, derivatives, ends int) {
+func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason string, thumbnails, ends int) {
 	t.Helper()
 	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(p.ctx, id)
@@ -216,9 +216,9 @@ func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason s
 		if u.Status != status || aws.ToString(u.FailureReason) != reason {
 			t.Errorf("the upload is %s (%s), want %s (%s)", u.Status, aws.ToString(u.FailureReason), status, reason)
 		}
-		drawn, err := tx.Derivatives(p.ctx, id)
-		if len(drawn) != derivatives {
-			t.Errorf("it has %d derivatives, want %d", len(drawn), derivatives)
+		drawn, err := tx.Thumbnails(p.ctx, id)
+		if len(drawn) != thumbnails {
+			t.Errorf("it has %d thumbnails, want %d", len(drawn), thumbnails)
 		}
 		return err
 	}))
@@ -460,7 +460,7 @@ func TestClamdAway(t *testing.T) {
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", 0, 1)
 	p.tells(t, id, "processing attempt=1", "waiting attempt=1 reason=scanner_unavailable",
-		"scan attempt=1", "type attempt=1", "pictures attempt=1", "facts attempt=1", "completed derivatives=0")
+		"scan attempt=1", "type attempt=1", "pictures attempt=1", "facts attempt=1", "completed thumbnails=0")
 	p.job(t, 1, 0)
 }
 

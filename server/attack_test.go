@@ -197,7 +197,7 @@ func TestWrongRowLinksNothing(t *testing.T) {
 	if !strings.Contains(string(a.body), "thumbnails/160.webp") {
 		t.Fatalf("its own picture is not linked: %s", a.body)
 	}
-	s.exec(t, `update derivatives set object_key = (select object_key from derivatives where upload_id = $2) where upload_id = $1`, idOf(url), v["whole"])
+	s.exec(t, `update thumbnails set object_key = (select object_key from thumbnails where upload_id = $2) where upload_id = $1`, idOf(url), v["whole"])
 	for _, path := range []string{url, thief.uploads} {
 		a := thief.do("GET", path, nil)
 		a.want(t, 200, "")

@@ -176,7 +176,7 @@ func (s *site) completeAt(t *testing.T, u user, url, project string) {
 	t.Helper()
 	key := object.Keys{Tenant: u.who.Tenant, Project: project, Upload: idOf(url)}.Thumbnail(160)
 	s.exec(t, `update uploads set status = 'completed', completed_at = now() where id = $1`, idOf(url))
-	s.exec(t, `insert into derivatives values ($1, $2, 160, 10, 10, 10, 'image/webp', $3)`, u.who.Tenant, idOf(url), key)
+	s.exec(t, `insert into thumbnails values ($1, $2, 160, 10, 10, 10, 'image/webp', $3)`, u.who.Tenant, idOf(url), key)
 	s.exec(t, `insert into tags values ($1, $2, jsonb_build_object('XMP-dc', jsonb_build_object('Title', 'secreto.txt')), false)`, u.who.Tenant, idOf(url))
 }
 
@@ -189,7 +189,7 @@ func (s *site) rowsOf(t *testing.T, u user) string {
 		select string_agg(line, e'\n' order by line) from (
 			select concat_ws(' ', 'upload', id, status, size, batch, batch_id, project, object_key, failure_reason, deleted_at, purge_at) from mine
 			union all select concat_ws(' ', 'timeline', id, event) from timeline t join mine on id = upload_id where event not in ('part', 'checkpoint', 'tail')
-			union all select concat_ws(' ', 'derivative', id, d.object_key) from derivatives d join mine on id = upload_id
+			union all select concat_ws(' ', 'thumbnail', id, d.object_key) from thumbnails d join mine on id = upload_id
 			union all select concat_ws(' ', 'scan', s.*) from scans s join mine on id = upload_id
 			union all select concat_ws(' ', 'lock', id, fence, waiter) from upload_leases join mine on id = upload_id
 			union all select concat_ws(' ', 'audit', actor, action) from audit where tenant_id = $1 and actor = $2

@@ -97,7 +97,7 @@ func TestThumbnails(t *testing.T) {
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
 	must(t, err)
 	must(t, bucket.Put(t.Context(), keys.Thumbnail(160), "image/webp", strings.NewReader("picture"), 7))
-	s.exec(t, `insert into derivatives (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
+	s.exec(t, `insert into thumbnails (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
 		values ($1, $2, 160, 160, 120, 7, 'image/webp', $3)`, s.user.who.Tenant, idOf(address), keys.Thumbnail(160))
 	api, s3 := s.user.follow("GET", address+"/thumbnails/160")
 	api.want(t, 302, "")

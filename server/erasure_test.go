@@ -40,7 +40,7 @@ func (s *site) complete(t *testing.T, u user, pairs ...string) string {
 		if err := tx.MarkProcessing(ctx, id, 1); err != nil {
 			return err
 		}
-		return tx.Complete(ctx, id, storage.Results{DetectedType: "image/png", Tags: someTags, Derivatives: []storage.Derivative{
+		return tx.Complete(ctx, id, storage.Results{DetectedType: "image/png", Tags: someTags, Thumbnails: []storage.Thumbnail{
 			{Size: 160, WidthPx: 1, HeightPx: 1, Bytes: 1, ContentType: "image/webp", ObjectKey: object.Keys{Tenant: u.who.Tenant, Project: object.DefaultProject, Upload: id}.Thumbnail(160)},
 		}})
 	}))

@@ -17,12 +17,12 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// Counts of a batch are by each status that an upload in one can have: partial uploads, which are joined, are in none.
+// Counts of a batch are by each status that an upload in one can have: partial uploads, which are concatenated, are in none.
 func TestCountsOfABatchAreDescribed(t *testing.T) {
 	t.Parallel()
 	counts := newSite(t).description(t).Components.Schemas["BatchTotals"].Value.Properties["counts"].Value
 	described := slices.Sorted(maps.Keys(counts.Properties))
-	want := append(without(constantsOf(t, "storage", "Status", ""), "joined"), "total")
+	want := append(without(constantsOf(t, "storage", "Status", ""), "concatenated"), "total")
 	slices.Sort(want)
 	if !slices.Equal(described, want) {
 		t.Errorf("described are %q, want %q", described, want)
@@ -40,7 +40,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 	}{
 		"statuses of uploads":  {schemas["UploadStatus"].Value, constantsOf(t, "storage", "Status", "")},
 		"reasons of failures":  {property("Failure", "reason"), constantsOf(t, "storage", "", "Reason")},
-		"why no picture":       {property("Upload", "no_picture"), constantsOf(t, "storage", "", "NoPicture")},
+		"why no picture":       {property("Upload", "no_thumbnail"), constantsOf(t, "storage", "", "NoThumbnail")},
 		"events of a timeline": {property("TimelineEntry", "event"), constantsOf(t, "storage", "Event", "Event")},
 		"announcements":        {schemas["AnnouncementType"].Value, constantsOf(t, "storage", "", "Announce")},
 		"announcements for endpoints": {

@@ -188,7 +188,7 @@ func TestResultsAreTold(t *testing.T) {
 	s := newSite(t)
 	u := s.user
 	id := s.take(t, u, "torre", 1, 2, "2026-11-20 08:00:00")
-	s.exec(t, `update uploads set partial = true, type_mismatch = true, placeholder = '1QcSHQRnh493V4dIh4eXh1h4kJUI', no_picture = 'protected',
+	s.exec(t, `update uploads set partial = true, type_mismatch = true, placeholder = '1QcSHQRnh493V4dIh4eXh1h4kJUI', no_thumbnail = 'protected',
 		pages = 12, title = 'Acta' where id = $1`, id)
 	document := idOf(u.create(10))
 	s.exec(t, `update uploads set status = 'completed', completed_at = now(), pages = 3 where id = $1`, document)

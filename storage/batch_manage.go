@@ -98,7 +98,7 @@ func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		Move: MoveRetry, Set: "failure_reason = null, failure_detail = null", Detail: map[string]any{"retry": true},
 		If: `u.object_key is not null and not exists (
 			select from uploads o where o.tenant_id = $1 and o.user_id = u.user_id and o.client_id = u.client_id
-			and o.status not in ('failed', 'expired', 'cancelled', 'joined') and o.deleted_at is null)`,
+			and o.status not in ('failed', 'expired', 'cancelled', 'concatenated') and o.deleted_at is null)`,
 	})
 	return idsOf(moved), err
 }

@@ -18,7 +18,7 @@ func (tx Tx) UploadsByClientIDs(ctx context.Context, user string, clientIDs []st
 	}
 	rows, err := tx.Query(ctx, SelectUpload+`
 		where u.tenant_id = $1 and u.user_id = $2 and u.client_id = any($3)
-		  and u.status not in ('failed', 'expired', 'cancelled', 'joined')
+		  and u.status not in ('failed', 'expired', 'cancelled', 'concatenated')
 		order by u.id for no key update of u`, tx.Tenant, user, clientIDs)
 	if err != nil {
 		return nil, fmt.Errorf("find uploads by client id: %w", err)

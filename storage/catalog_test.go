@@ -29,7 +29,7 @@ var restrictions = map[string]string{
 		" check true",
 	"dead_letters.scope": "ALL to {public} using (EXISTS ( SELECT\n   FROM uploads u\n" +
 		"  WHERE ((u.tenant_id = dead_letters.tenant_id) AND (u.id = dead_letters.upload_id)))) check ",
-	"audit.whole": "SELECT to {public} using " + unscoped + " check ",
+	"audit.tenant_wide": "SELECT to {public} using " + unscoped + " check ",
 }
 
 // looseKeys are the keys that have no tenant in them: tenants' names belong to the operator, holders are processes.

@@ -180,7 +180,7 @@ func TestHotTransactionsDoNotNotify(t *testing.T) {
 	}
 
 	notify := regexp.MustCompile(`(?i)\bnotify\b|pg_notify`)
-	changes := regexp.MustCompile(`(?i)\b(insert into|update|delete from)\s+(uploads|contents|parts|tails|timeline|announcements|tenants|derivatives)\b`)
+	changes := regexp.MustCompile(`(?i)\b(insert into|update|delete from)\s+(uploads|contents|parts|tails|timeline|announcements|tenants|thumbnails)\b`)
 	byXact := make(map[string]string)
 	var last string
 	for line := range strings.Lines(log.String()) {

@@ -20,7 +20,7 @@ type Claim struct {
 	ObjectKey   *string   `db:"object_key"`   // of the whole object, once it is safe
 	ContentKey  *string   `db:"content_key"`  // where it is being put together
 	MultipartID *string   `db:"multipart_id"` // by this multipart upload
-	Derivatives []string  `db:"derivatives"`  // keys of the pictures
+	Thumbnails  []string  `db:"thumbnails"`   // keys of the pictures
 	Held        bool      `db:"held"`         // by a living lease
 	Deleted     bool      `db:"deleted"`      // it keeps what it has until that is removed
 }
@@ -29,12 +29,12 @@ type Claim struct {
 // nobody's, and so is that of a partial upload whose bytes are another's.
 func (c Claim) Owns(key string) bool {
 	switch c.Status {
-	case Expired, Cancelled, Joined:
+	case Expired, Cancelled, Concatenated:
 		return false
 	}
 	return c.ObjectKey != nil && *c.ObjectKey == key ||
 		c.Status.Receiving() && c.ContentKey != nil && *c.ContentKey == key ||
-		slices.Contains(c.Derivatives, key)
+		slices.Contains(c.Thumbnails, key)
 }
 
 // OwnsMultipart reports whether the upload is still being put together by the multipart upload.
@@ -44,7 +44,7 @@ func (c Claim) OwnsMultipart(id string) bool {
 
 const selectClaim = `
 	select u.tenant_id, u.id, u.project, u.status, u.updated_at, u.object_key, c.object_key content_key, c.multipart_id,
-		array(select d.object_key from derivatives d where d.tenant_id = u.tenant_id and d.upload_id = u.id) derivatives,
+		array(select d.object_key from thumbnails d where d.tenant_id = u.tenant_id and d.upload_id = u.id) thumbnails,
 		` + LeaseHeld + ` held, u.deleted_at is not null deleted
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id `
 

@@ -58,7 +58,7 @@ func (tx Tx) Delete(ctx context.Context, id uuid.UUID, keep time.Duration) (purg
 				update uploads set deleted_at = now(), purge_at = now() + $4::interval
 				where tenant_id = $1 and id = any($3) and deleted_at is null
 				  and (id = $2 and status in ('uploaded', 'processing', 'completed', 'failed')
-				       or final_id = $2 and status = 'joined')
+				       or final_id = $2 and status = 'concatenated')
 				returning id, purge_at, batch_id, status
 			)
 			select purge_at, batch_id, status from gone where id = $2`, tx.Tenant, id, ids, keep).Scan(&purge, &batch, &was)
@@ -127,7 +127,7 @@ func (tx Tx) Restore(ctx context.Context, id uuid.UUID) (u Upload, err error) {
 		err = tx.QueryRow(ctx, `
 			with back as (
 				update uploads set deleted_at = null, purge_at = null, updated_at = now()
-				where tenant_id = $1 and id = any($3) and purge_at > now() and (id = $2 and status <> 'joined' or final_id = $2)
+				where tenant_id = $1 and id = any($3) and purge_at > now() and (id = $2 and status <> 'concatenated' or final_id = $2)
 				returning id
 			)
 			select count(*) from back where id = $2`, tx.Tenant, id, ids).Scan(&back)

@@ -28,7 +28,7 @@ var exported = []struct {
 	{Section{"upload", `
 		select x.id::text as key, to_jsonb(x) || jsonb_build_object('received', c.received,
 			'thumbnails', coalesce((select jsonb_agg(to_jsonb(d) - '{tenant_id,upload_id}'::text[] order by d.size)
-				from derivatives d where d.tenant_id = x.tenant_id and d.upload_id = x.id), '[]'),
+				from thumbnails d where d.tenant_id = x.tenant_id and d.upload_id = x.id), '[]'),
 			'tags', (select to_jsonb(t) - '{tenant_id,upload_id}'::text[]
 				from tags t where t.tenant_id = x.tenant_id and t.upload_id = x.id),
 			'timeline', coalesce((select jsonb_agg(to_jsonb(t) - '{tenant_id,upload_id}'::text[] order by t.seq)
@@ -36,7 +36,7 @@ var exported = []struct {
 			'scan', (select to_jsonb(s) - '{tenant_id,upload_id}'::text[] from scans s where s.tenant_id = x.tenant_id and s.upload_id = x.id)) as row
 		from uploads x join contents c on c.tenant_id = x.tenant_id and c.upload_id = x.id
 		where (x.purge_at is null or x.purge_at > now()) and ` + after("id", "uuid")},
-		[]string{"uploads", "contents", "derivatives", "tags", "timeline", "scans"}},
+		[]string{"uploads", "contents", "thumbnails", "tags", "timeline", "scans"}},
 	{Section{"batch", `select x.id::text as key, to_jsonb(x) as row from batches x where ` + after("id", "uuid")}, []string{"batches"}},
 	{Section{"webhook", `select x.id::text as key, to_jsonb(x) as row from webhook_endpoints x where ` + after("id", "uuid")}, []string{"webhook_endpoints"}},
 	{Section{"erasure", `select x.id::text as key, to_jsonb(x) as row from erasures x where ` + after("id", "uuid")}, []string{"erasures"}},
@@ -52,7 +52,7 @@ var NotExported = map[string]string{
 	"webhook_secrets":    "secrets: the tenant has its own copy, and an export would spread them",
 	"webhook_deliveries": "attempts to tell others of announcements",
 	"event_tickets":      "secrets of listeners, good for half a minute",
-	"findings":           "what processing has come to; when it ends, it stands in the uploads",
+	"step_results":       "what processing has come to; when it ends, it stands in the uploads",
 	"dead_letters":       "what failed inside, for whoever operates the installation; the timelines tell the tenant what became of its uploads",
 	"announcements":      "what others are still to be told of; the timelines tell the same",
 }

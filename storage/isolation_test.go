@@ -68,7 +68,7 @@ func TestRoles(t *testing.T) {
 		"update dead_letters set error = 'x'", "delete from dead_letters", "insert into dead_letters (attempts) values (1)",
 		"update erasures set requested_by = 'x'", "delete from erasures", "update audit set actor = 'x'", "delete from audit", "truncate audit",
 		"update tenants set quota_bytes = 1", "insert into tenants (id, name, quota_bytes) values (gen_random_uuid(), 'x', 1)",
-		"insert into derivatives default values", "update goose_db_version set version_id = 0",
+		"insert into thumbnails default values", "update goose_db_version set version_id = 0",
 		"create function f() returns int language sql security definer as 'select 1'",
 	} {
 		if _, err := api.Exec(t.Context(), sql); sqlState(err) != "42501" {
@@ -127,9 +127,9 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 	_, err := d.Admin(t).Exec(t.Context(), fmt.Sprintf(`
 		insert into parts values ('%[1]s', '%[2]s', 1, 10, 'etag');
 		insert into tails values ('%[1]s', '%[2]s', 0, 'x');
-		insert into derivatives values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
+		insert into thumbnails values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
 		insert into tags values ('%[1]s', '%[2]s', '{"IFD0": {"Make": "x"}}', false);
-		insert into findings values ('%[1]s', '%[2]s', '{scan}', '{}');
+		insert into step_results values ('%[1]s', '%[2]s', '{scan}', '{}');
 		insert into dead_letters (tenant_id, id, upload_id, job_id, kind, step, error, attempts) values ('%[1]s', '%[2]s', '%[2]s', 7, 'x', 'scan', 'x', 3);
 		insert into scans values ('%[1]s', '%[2]s', 'clean');
 		with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)

@@ -65,14 +65,14 @@ func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) (charged int64, e
 	if err != nil {
 		return 0, fmt.Errorf("take charges over: %w", err)
 	}
-	return charged, tx.Append(ctx, final, Entry{Event: EventConcatenated, Detail: map[string]any{"partials": len(moved)}})
+	return charged, tx.Append(ctx, final, Entry{Event: EventAssembled, Detail: map[string]any{"partials": len(moved)}})
 }
 
-// ForgetObjects records that the objects of joined uploads are gone from S3. Until then they are to be deleted.
+// ForgetObjects records that the objects of concatenated uploads are gone from S3. Until then they are to be deleted.
 func (tx Tx) ForgetObjects(ctx context.Context, ids []uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
 		update contents c set stored = false, object_key = null, multipart_id = null
-		from uploads u where u.tenant_id = $1 and u.id = any($2) and u.status = 'joined'
+		from uploads u where u.tenant_id = $1 and u.id = any($2) and u.status = 'concatenated'
 		and c.tenant_id = $1 and c.upload_id = u.id`, tx.Tenant, ids)
 	if err != nil {
 		return fmt.Errorf("forget objects: %w", err)

@@ -37,7 +37,7 @@ func (tx Tx) Quarantine(ctx context.Context, id uuid.UUID, q Quarantining) (pict
 		t.Detail["rescan"] = true
 	}
 	t.Also = func([]Moved) error {
-		rows, err := tx.Query(ctx, `delete from derivatives where tenant_id = $1 and upload_id = $2 returning object_key`, tx.Tenant, id)
+		rows, err := tx.Query(ctx, `delete from thumbnails where tenant_id = $1 and upload_id = $2 returning object_key`, tx.Tenant, id)
 		if err == nil {
 			pictures, err = pgx.CollectRows(rows, pgx.RowTo[string])
 		}

@@ -31,25 +31,25 @@ type Facts struct {
 
 // Pictured says how drawing pictures of an upload went.
 type Pictured struct {
-	Partial     bool    `db:"partial"`     // the pictures show a part of it: the rest is missing or damaged
-	Placeholder *string `db:"placeholder"` // ThumbHash, base64: what a list shows while pictures load
-	NoPicture   *string `db:"no_picture"`  // one of the NoPicture constants; nil if there is one, or its type has none
+	Partial     bool    `db:"partial"`      // the pictures show a part of it: the rest is missing or damaged
+	Placeholder *string `db:"placeholder"`  // ThumbHash, base64: what a list shows while pictures load
+	NoThumbnail *string `db:"no_thumbnail"` // one of the NoThumbnail constants; nil if there is one, or its type has none
 }
 
 // Why there is no picture of something that can have one.
 const (
-	NoPictureTooLarge    = "too_large" // more pixels than are decoded
-	NoPictureMemory      = "memory"    // drawing it takes more memory than it may
-	NoPictureCPU         = "cpu"       // and so on
-	NoPictureTime        = "time"
-	NoPictureOutput      = "output"
-	NoPictureUnsupported = "unsupported"  // a sound file, perhaps, in a flavour that cannot be drawn
-	NoPictureProtected   = "protected"    // a password is needed to look inside
-	NoPictureToolMissing = "tool_missing" // the program that draws such files is not installed where it was processed
+	NoThumbnailTooLarge    = "too_large" // more pixels than are decoded
+	NoThumbnailMemory      = "memory"    // drawing it takes more memory than it may
+	NoThumbnailCPU         = "cpu"       // and so on
+	NoThumbnailTime        = "time"
+	NoThumbnailOutput      = "output"
+	NoThumbnailUnsupported = "unsupported"  // a sound file, perhaps, in a flavour that cannot be drawn
+	NoThumbnailProtected   = "protected"    // a password is needed to look inside
+	NoThumbnailToolMissing = "tool_missing" // the program that draws such files is not installed where it was processed
 )
 
-// A Derivative is a picture drawn from an upload.
-type Derivative struct {
+// A Thumbnail is a picture drawn from an upload.
+type Thumbnail struct {
 	UploadID    uuid.UUID `db:"upload_id"`
 	Size        int       `db:"size"` // pixels of the box it was drawn for
 	WidthPx     int       `db:"width_px"`
@@ -67,7 +67,7 @@ type Results struct {
 	Facts        Facts
 	Tags         Tags
 	Pictured     Pictured
-	Derivatives  []Derivative
+	Thumbnails   []Thumbnail
 }
 
 // Complete ends the upload well, with its results. Running it twice changes nothing; an upload that has
@@ -80,16 +80,16 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 			taken_at = $4, taken_local = $5, taken_zone = $6, latitude = $7, longitude = $8, altitude_m = $9,
 			direction_deg = $10, camera_make = $11, camera_model = $12, lens = $13, software = $14,
 			orientation = $15, width_px = $16, height_px = $17, pages = $18, title = $19,
-			type_mismatch = $20, partial = $21, placeholder = $22, no_picture = $23`,
+			type_mismatch = $20, partial = $21, placeholder = $22, no_thumbnail = $23`,
 		Args: []any{
 			r.DetectedType, f.TakenAt, f.TakenLocal, f.TakenZone, f.Latitude, f.Longitude, f.AltitudeM,
 			f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx,
-			f.Pages, f.Title, r.TypeMismatch, r.Pictured.Partial, r.Pictured.Placeholder, r.Pictured.NoPicture,
+			f.Pages, f.Title, r.TypeMismatch, r.Pictured.Partial, r.Pictured.Placeholder, r.Pictured.NoThumbnail,
 		},
-		Detail: map[string]any{"derivatives": len(r.Derivatives)},
+		Detail: map[string]any{"thumbnails": len(r.Thumbnails)},
 		Also: func([]Moved) error {
-			for _, d := range r.Derivatives {
-				if err := tx.putDerivative(ctx, id, d); err != nil {
+			for _, d := range r.Thumbnails {
+				if err := tx.putThumbnail(ctx, id, d); err != nil {
 					return err
 				}
 			}
@@ -104,31 +104,31 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 	})
 }
 
-func (tx Tx) putDerivative(ctx context.Context, id uuid.UUID, d Derivative) error {
+func (tx Tx) putThumbnail(ctx context.Context, id uuid.UUID, d Thumbnail) error {
 	_, err := tx.Exec(ctx, `
-		insert into derivatives (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
+		insert into thumbnails (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
 		values ($1, $2, $3, $4, $5, $6, $7, $8)
 		on conflict (tenant_id, upload_id, size) do update set width_px = excluded.width_px,
 			height_px = excluded.height_px, bytes = excluded.bytes, content_type = excluded.content_type,
 			object_key = excluded.object_key`,
 		tx.Tenant, id, d.Size, d.WidthPx, d.HeightPx, d.Bytes, d.ContentType, d.ObjectKey)
 	if err != nil {
-		return fmt.Errorf("record derivative %d: %w", d.Size, err)
+		return fmt.Errorf("record thumbnail %d: %w", d.Size, err)
 	}
 	return nil
 }
 
-// Derivatives returns the pictures of the uploads named, smallest first.
-func (tx Tx) Derivatives(ctx context.Context, ids ...uuid.UUID) ([]Derivative, error) {
+// Thumbnails returns the pictures of the uploads named, smallest first.
+func (tx Tx) Thumbnails(ctx context.Context, ids ...uuid.UUID) ([]Thumbnail, error) {
 	rows, err := tx.Query(ctx, `
-		select upload_id, size, width_px, height_px, bytes, content_type, object_key from derivatives
+		select upload_id, size, width_px, height_px, bytes, content_type, object_key from thumbnails
 		where tenant_id = $1 and upload_id = any($2) order by upload_id, size`, tx.Tenant, ids)
 	if err != nil {
-		return nil, fmt.Errorf("list derivatives: %w", err)
+		return nil, fmt.Errorf("list thumbnails: %w", err)
 	}
-	ds, err := pgx.CollectRows(rows, pgx.RowToStructByName[Derivative])
+	ds, err := pgx.CollectRows(rows, pgx.RowToStructByName[Thumbnail])
 	if err != nil {
-		return nil, fmt.Errorf("list derivatives: %w", err)
+		return nil, fmt.Errorf("list thumbnails: %w", err)
 	}
 	return ds, nil
 }

@@ -15,15 +15,15 @@ type Status string
 
 // The states of an upload.
 const (
-	Pending    Status = "pending"    // created, no byte received
-	Uploading  Status = "uploading"  // some bytes are safe
-	Uploaded   Status = "uploaded"   // the whole object is safe, its processing is enqueued
-	Processing Status = "processing" // a worker has begun
-	Completed  Status = "completed"  // scanned and clean, pictures and facts are there
-	Failed     Status = "failed"     // an end, with a reason
-	Expired    Status = "expired"    // an end: never finished in time
-	Cancelled  Status = "cancelled"  // an end: the client took it back
-	Joined     Status = "joined"     // an end, of a partial upload: its bytes are in the final one
+	Pending      Status = "pending"      // created, no byte received
+	Uploading    Status = "uploading"    // some bytes are safe
+	Uploaded     Status = "uploaded"     // the whole object is safe, its processing is enqueued
+	Processing   Status = "processing"   // a worker has begun
+	Completed    Status = "completed"    // scanned and clean, pictures and facts are there
+	Failed       Status = "failed"       // an end, with a reason
+	Expired      Status = "expired"      // an end: never finished in time
+	Cancelled    Status = "cancelled"    // an end: the client took it back
+	Concatenated Status = "concatenated" // an end, of a partial upload: its bytes are in the final one
 )
 
 // Known reports whether s is one of the states.
@@ -32,7 +32,7 @@ func (s Status) Known() bool { return s.Receiving() || s == Uploaded || s == Pro
 // Ended reports whether nothing more happens to an upload in this state by itself.
 func (s Status) Ended() bool {
 	switch s {
-	case Completed, Failed, Expired, Cancelled, Joined:
+	case Completed, Failed, Expired, Cancelled, Concatenated:
 		return true
 	}
 	return false
@@ -124,7 +124,7 @@ var moves = map[Move]rule{
 		from: receiving, to: Expired,
 		event: EventExpired, announce: AnnounceUploadExpired, batch: settles, quota: refunds, discard: true,
 	},
-	MoveConcatenate: {from: []Status{Uploading}, to: Joined, event: EventJoined, batch: settles, quota: handsOver},
+	MoveConcatenate: {from: []Status{Uploading}, to: Concatenated, event: EventConcatenated, batch: settles, quota: handsOver},
 	MoveRetry:       {from: []Status{Failed}, to: Uploaded, event: EventUploaded, batch: opens},
 }
 

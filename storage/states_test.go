@@ -18,7 +18,7 @@ import (
 
 var states = []storage.Status{
 	storage.Pending, storage.Uploading, storage.Uploaded, storage.Processing, storage.Completed, storage.Failed,
-	storage.Expired, storage.Cancelled, storage.Joined,
+	storage.Expired, storage.Cancelled, storage.Concatenated,
 }
 
 // docs/reference/states.md shows readers the table of moves, row by row.
@@ -135,7 +135,7 @@ func (d *database) put(t *testing.T, ctx context.Context, s storage.Status, m st
 	id := d.create(t, ctx, 100)
 	kind := storage.Single
 	var final *uuid.UUID
-	if s == storage.Joined || m == storage.MoveConcatenate {
+	if s == storage.Concatenated || m == storage.MoveConcatenate {
 		kind, final = storage.Partial, new(uuid.New())
 	}
 	_, err := d.Admin(t).Exec(t.Context(), `

@@ -34,8 +34,8 @@ const (
 	EventFailed         Event = "failed"          // an end, with a reason
 	EventCancelled      Event = "cancelled"       // an end
 	EventLengthDeclared Event = "length_declared" // the client has told the size, which it did not know before
-	EventConcatenated   Event = "concatenated"    // of a final upload: the bytes of its partial ones are its own
-	EventJoined         Event = "joined"          // an end, of a partial upload: its bytes are another's
+	EventAssembled      Event = "assembled"       // of a final upload: the bytes of its partial ones are its own
+	EventConcatenated   Event = "concatenated"    // an end, of a partial upload: its bytes are another's
 	EventExpired        Event = "expired"         // an end: no byte came for too long
 	EventRepaired       Event = "repaired"        // the reconciler put something right
 	EventDeleted        Event = "deleted"         // it does not exist any more, unless somebody restores it in time

@@ -84,7 +84,7 @@ const SelectUpload = `
 	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id, u.deleted_at, nullif(u.purge_at, '-infinity') as purge_at,
 	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
 	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px, u.pages, u.title,
-	       u.type_mismatch, u.partial, u.placeholder, u.no_picture,
+	       u.type_mismatch, u.partial, u.placeholder, u.no_thumbnail,
 	       s.verdict as scan_verdict, s.signature as scan_signature, s.engine as scan_engine, s.signatures as scan_signatures,
 	       s.signed_at as scan_signed_at, s.scanned_at, s.released_by, s.released_at, s.release_reason
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
@@ -217,7 +217,7 @@ func (tx Tx) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 // ended badly have given the id back.
 func (tx Tx) UploadByClientID(ctx context.Context, user, clientID string) (Upload, error) {
 	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.user_id = $2 and u.client_id = $3
-		and u.status not in ('failed', 'expired', 'cancelled', 'joined') and u.deleted_at is null`, user, clientID)
+		and u.status not in ('failed', 'expired', 'cancelled', 'concatenated') and u.deleted_at is null`, user, clientID)
 }
 
 // Touch begins the time anew after which an unfinished upload expires.

@@ -467,7 +467,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 		DetectedType: "image/jpeg",
 		Facts:        storage.Facts{Latitude: &lat, Longitude: &lon, CameraModel: &model},
 		Tags:         storage.Tags{Tags: []byte(`{"IFD0": {"Model": "Pixel 8"}}`), Truncated: true},
-		Derivatives: []storage.Derivative{
+		Thumbnails: []storage.Thumbnail{
 			{Size: 480, WidthPx: 480, HeightPx: 360, Bytes: 9, ContentType: "image/webp", ObjectKey: "k480"},
 			{Size: 160, WidthPx: 160, HeightPx: 120, Bytes: 7, ContentType: "image/webp", ObjectKey: "k160"},
 		},
@@ -478,7 +478,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 		t.Errorf("got %+v", u)
 	}
 	d.must(t, ctx, func(tx storage.Tx) error {
-		ds, err := tx.Derivatives(ctx, id, uuid.New())
+		ds, err := tx.Thumbnails(ctx, id, uuid.New())
 		if len(ds) != 2 || ds[0].Size != 160 || ds[1].ObjectKey != "k480" || ds[0].UploadID != id {
 			t.Errorf("got %+v", ds)
 		}

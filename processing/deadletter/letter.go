@@ -125,7 +125,7 @@ const stateOf = `case
 	when d.discarded_at is not null then 'discarded'
 	when u.status = 'failed' and u.failure_reason = 'dead_lettered' and u.replaced_by is null and not exists (
 		select from uploads o where o.tenant_id = u.tenant_id and o.user_id = u.user_id and o.client_id = u.client_id
-		and o.status not in ('failed', 'expired', 'cancelled', 'joined') and o.deleted_at is null) then 'open'
+		and o.status not in ('failed', 'expired', 'cancelled', 'concatenated') and o.deleted_at is null) then 'open'
 	else 'settled' end`
 
 // letters are all that exist: a deleted upload has none.

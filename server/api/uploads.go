@@ -47,7 +47,7 @@ func parseUploadFilter(c echo.Context) (p storage.Page, err error) {
 		return p, err
 	}
 	if p.Status = storage.Status(c.QueryParam("status")); p.Status != "" && !p.Status.Known() {
-		return p, problem.BadRequest("status must be pending, uploading, uploaded, processing, completed, failed, expired, cancelled or joined.")
+		return p, problem.BadRequest("status must be pending, uploading, uploaded, processing, completed, failed, expired, cancelled or concatenated.")
 	}
 	if p.Near, err = parseNear(c.QueryParam("near")); err != nil {
 		return p, err

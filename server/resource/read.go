@@ -36,7 +36,7 @@ func (r *Reader) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 // Uploads returns the rows that read returns, with the JSON representation of each. It reads their thumbnails in the same
 // transaction.
 func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage.Tx) ([]storage.Upload, error)) (rows []storage.Upload, items []Upload, err error) {
-	drawn := make(map[uuid.UUID][]storage.Derivative)
+	drawn := make(map[uuid.UUID][]storage.Thumbnail)
 	err = r.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if rows, err = read(ctx, tx); err != nil {
 			return err
@@ -50,7 +50,7 @@ func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage
 		if len(ids) == 0 {
 			return nil
 		}
-		ds, err := tx.Derivatives(ctx, ids...)
+		ds, err := tx.Thumbnails(ctx, ids...)
 		for _, d := range ds {
 			drawn[d.UploadID] = append(drawn[d.UploadID], d)
 		}
@@ -71,13 +71,13 @@ func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage
 // isGivenOut reports whether the upload's content may be linked: it was scanned and found clean, and is not deleted.
 func isGivenOut(u storage.Upload) bool { return u.Status == storage.Completed && u.DeletedAt == nil }
 
-func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.Derivative) (Upload, error) {
+func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.Thumbnail) (Upload, error) {
 	j := Upload{
 		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt,
 		Failure: FailureOf(u), Thumbnails: []Thumbnail{}, Facts: factsOf(u.Facts), Scan: ScanOf(u.Scanned),
-		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoThumbnail: u.NoPicture, Pages: u.Pages, Title: u.Title,
+		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoThumbnail: u.NoThumbnail, Pages: u.Pages, Title: u.Title,
 	}
 	if at, ok := r.Store.Expires(u); ok {
 		j.ExpiresAt = &at
@@ -102,7 +102,7 @@ func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.De
 }
 
 // link adds the thumbnails of an upload. One whose key is not the upload's own is left out.
-func (r *Reader) link(ctx context.Context, j *Upload, ds []storage.Derivative) error {
+func (r *Reader) link(ctx context.Context, j *Upload, ds []storage.Thumbnail) error {
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return err

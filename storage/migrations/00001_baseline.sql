@@ -90,7 +90,7 @@ create table uploads (
   size            bigint check (size > 0), -- null while the client has not said (tus 1.0.0, Creation With Defer Length)
   charged_bytes   bigint not null check (charged_bytes >= 0),
   status          text not null default 'pending' check (status in
-    ('pending', 'uploading', 'uploaded', 'processing', 'completed', 'failed', 'expired', 'cancelled', 'joined')),
+    ('pending', 'uploading', 'uploaded', 'processing', 'completed', 'failed', 'expired', 'cancelled', 'concatenated')),
   failure_reason  text,
   failure_detail  text,
   sha256          bytea check (octet_length(sha256) = 32),
@@ -107,7 +107,7 @@ create table uploads (
   type_mismatch   boolean not null default false, -- it is not of the kind that its sender said
   partial         boolean not null default false, -- its pictures show a part of it: the rest is missing or damaged
   placeholder     text check (octet_length(placeholder) <= 64), -- ThumbHash, base64: what a list shows while pictures load
-  no_picture      text check (no_picture in       -- why there is no picture of something that can have one
+  no_thumbnail      text check (no_thumbnail in       -- why there is no picture of something that can have one
     ('too_large', 'memory', 'cpu', 'time', 'output', 'unsupported', 'protected', 'tool_missing')),
 
   -- Facts that the file tells of itself; typed, so that searches can use indexes under RLS.
@@ -133,14 +133,14 @@ create table uploads (
   check ((status = 'failed') = (failure_reason is not null)),
   check ((kind = 'final') = (partials <> '{}')),
   check (final_id is null or kind = 'partial'),
-  check (status <> 'joined' or final_id is not null),
+  check (status <> 'concatenated' or final_id is not null),
   check (batch_id is null or kind <> 'partial'),   -- partial uploads are in no batch: the final one is
   check ((deleted_at is null) = (purge_at is null))
 );
 -- A client that lost the answer to its creation finds its upload by its own id. One that has ended badly, or that somebody
 -- deleted, makes room for another try.
 create unique index uploads_client_id on uploads (tenant_id, user_id, client_id)
-  where client_id is not null and status not in ('failed', 'expired', 'cancelled', 'joined') and deleted_at is null;
+  where client_id is not null and status not in ('failed', 'expired', 'cancelled', 'concatenated') and deleted_at is null;
 create index uploads_unfinished on uploads (status) where status in ('pending', 'uploading', 'uploaded', 'processing');
 -- How much of a tenant's waits for workers decides when its next upload is worked.
 create index uploads_backlog on uploads (tenant_id) where status in ('uploaded', 'processing');
@@ -201,7 +201,7 @@ create table tails (
 );
 alter table tails alter column data set storage external;        -- photos do not compress
 
-create table derivatives (
+create table thumbnails (
   tenant_id    uuid not null,
   upload_id    uuid not null,
   size         integer not null check (size > 0),   -- pixels of the box that it was drawn for
@@ -226,7 +226,7 @@ create table tags (
 );
 
 -- What an attempt has found out, step by step, so that the next one repeats only what failed. A row goes when its upload ends.
-create table findings (
+create table step_results (
   tenant_id uuid not null,
   upload_id uuid not null,
   done      text[] not null,  -- the steps that need not run again
@@ -516,7 +516,7 @@ create policy undeleted on uploads as restrictive
   with check (true);
 -- The audit log tells of all of a tenant's projects: who is narrowed to some may append to it and read nothing, nor
 -- may an investor.
-create policy whole on audit as restrictive for select
+create policy tenant_wide on audit as restrictive for select
   using (coalesce(current_setting('app.projects', true), '') = '' and coalesce(current_setting('app.completed_only', true), '') = '');
 
 grant select on tenants to tramo_api;
@@ -526,7 +526,7 @@ grant select, insert on batches to tramo_api;
 grant update (name, manifest, updated_at, completed_at, failed, cancelled_at) on batches to tramo_api;
 grant select, insert, update, delete on contents, parts to tramo_api;
 grant select, insert, delete on tails to tramo_api, tramo_worker;
-grant select on derivatives, tags, scans to tramo_api;
+grant select on thumbnails, tags, scans to tramo_api;
 -- Servers let uploads out of quarantine; what the scanner said only workers write.
 grant update (released_by, released_at, release_reason, released_signatures) on scans to tramo_api;
 grant select, update (retried_at, retried_by, discarded_at, discarded_by) on dead_letters to tramo_api;
@@ -546,7 +546,7 @@ grant update (state, approved_by, approved_at, cancelled_by, ended_at) on erasur
 grant select, update on erasures to tramo_worker;
 grant select, insert, delete on event_tickets to tramo_api;
 grant select, update, delete on event_tickets to tramo_worker;  -- to erase a user, or a tenant
-grant select, insert, update, delete on tenants, uploads, batches, contents, parts, derivatives, tags, findings, scans,
+grant select, insert, update, delete on tenants, uploads, batches, contents, parts, thumbnails, tags, step_results, scans,
   dead_letters, timeline, announcements, webhook_endpoints, webhook_secrets, webhook_deliveries, idempotency_keys to tramo_worker;
 
 reset role;

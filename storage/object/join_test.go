@@ -234,7 +234,7 @@ func (s *site) checkJoined(t *testing.T, final uuid.UUID, partials []uuid.UUID, 
 	}
 	for _, id := range partials {
 		u, c, _ := s.rows(t, id)
-		if u.Status != storage.Joined || *u.FinalID != final || u.ChargedBytes != 0 || c.Stored || c.ObjectKey != nil {
+		if u.Status != storage.Concatenated || *u.FinalID != final || u.ChargedBytes != 0 || c.Stored || c.ObjectKey != nil {
 			t.Errorf("a partial upload is %s with %+v", u.Status, c)
 		}
 	}

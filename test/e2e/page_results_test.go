@@ -20,7 +20,7 @@ func TestPageShowsResults(t *testing.T) {
 	for name, results := range map[string]string{
 		"norte.jpg":   `placeholder = '1QcSHQRnh493V4dIh4eXh1h4kJUI'`,
 		"cortada.jpg": `partial = true`,
-		"mural.png":   `no_picture = 'too_large'`,
+		"mural.png":   `no_thumbnail = 'too_large'`,
 		"acta.pdf":    `detected_type = 'application/pdf', pages = 12, title = 'Acta de <b>obra</b>'`,
 	} {
 		url := u.send(r, photo, "filename", name, "filetype", "image/jpeg")
@@ -127,6 +127,6 @@ func told(t *testing.T, id, results string) {
 	if tag.RowsAffected() != 1 {
 		t.Fatalf("%s: %s", results, tag)
 	}
-	_, err = conn.Exec(t.Context(), `delete from derivatives d using uploads u where u.id = d.upload_id and u.id = $1 and u.no_picture is not null`, id)
+	_, err = conn.Exec(t.Context(), `delete from thumbnails d using uploads u where u.id = d.upload_id and u.id = $1 and u.no_thumbnail is not null`, id)
 	must(t, err)
 }

@@ -32,11 +32,11 @@ func (y *yard) holdable() {
 		create function hold() returns trigger language plpgsql as $$
 		declare place text := 'settle';
 		begin
-			if tg_table_name = 'findings' then place := new.done[cardinality(new.done)]; end if;
+			if tg_table_name = 'step_results' then place := new.done[cardinality(new.done)]; end if;
 			perform pg_advisory_xact_lock_shared(hashtext(place));
 			return new;
 		end $$;
-		create trigger hold before insert or update on findings for each row execute function hold();
+		create trigger hold before insert or update on step_results for each row execute function hold();
 		create trigger hold before update on uploads for each row
 			when (new.status = 'completed' and old.status <> 'completed') execute function hold();`)
 	y.must(err)
@@ -107,7 +107,7 @@ func (h *hold) reached(id string) *worker {
 	h.unlock()
 	before := map[string]string{atPictures: atType, atFacts: atPictures}[h.place]
 	over := `select status = 'completed' from uploads where id = $1::uuid`
-	h.y.await(`select coalesce((select $2 = any(done) from findings where upload_id = $1::uuid), (`+over+`))`, id, before)
+	h.y.await(`select coalesce((select $2 = any(done) from step_results where upload_id = $1::uuid), (`+over+`))`, id, before)
 	if past, err := ask[bool](h.y, over, id); len(h.children) == 0 || err == nil && past {
 		h.release() // a child that was not there yet has been asked
 		return nil

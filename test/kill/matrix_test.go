@@ -125,7 +125,7 @@ func (y *yard) checkEnd(id string, forgetful bool) {
 		select concat_ws(', ', u.status,
 			(select string_agg(state::text, '+') from river_job where args->>'upload_id' = u.id::text),
 			(select count(*) from timeline where upload_id = u.id and event in ('completed', 'failed')) || ' ends',
-			(select count(*) from findings where upload_id = u.id) || ' kept')
+			(select count(*) from step_results where upload_id = u.id) || ' kept')
 		from uploads u where id = $1`, id)
 	y.must(err)
 	if want := "completed, completed, 1 ends, 0 kept"; got != want {
@@ -161,7 +161,7 @@ func (y *yard) checkErrors(id string, v victim) {
 func (y *yard) checkPictures(id string) {
 	y.t.Helper()
 	rows, err := ask[[]string](y, `
-		select array(select object_key || ' ' || bytes from derivatives where upload_id = $1
+		select array(select object_key || ' ' || bytes from thumbnails where upload_id = $1
 			union all select object_key || ' ' || size from uploads where id = $1)`, id)
 	y.must(err)
 	var objects []string

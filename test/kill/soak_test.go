@@ -217,7 +217,7 @@ func (y *yard) checkExpected(e expected) {
 	y.t.Helper()
 	got, err := ask[string](y, `
 		select concat_ws(' ', status, failure_reason, (select count(*) from timeline where upload_id = $1 and event in ('completed', 'failed')),
-			(select count(*) from derivatives where upload_id = $1), (select count(*) from findings where upload_id = $1))
+			(select count(*) from thumbnails where upload_id = $1), (select count(*) from step_results where upload_id = $1))
 		from uploads where id = $1`, e.id)
 	y.must(err)
 	attempts, err := ask[int](y, `select cardinality(errors) from river_job where args->>'upload_id' = $1 and state = 'discarded'

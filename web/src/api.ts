@@ -52,7 +52,7 @@ export function thumbnailOf(state: UploadState): Schemas['Thumbnail'] | null {
 }
 
 export function isSettled(status: ServerStatus): boolean {
-  return ['completed', 'failed', 'expired', 'cancelled', 'joined'].includes(status)
+  return ['completed', 'failed', 'expired', 'cancelled', 'concatenated'].includes(status)
 }
 
 export class Api {

@@ -32,7 +32,7 @@ export function serverStateText(state: UploadState): string {
     case 'pending':
     case 'uploading':
       return t('unfinished')
-    case 'joined': // a partial upload, which is never listed
+    case 'concatenated': // a partial upload, which is never listed
       return t('uploaded')
     case 'failed':
       return state.failure
