@@ -17,48 +17,30 @@ import (
 // maxHeader bounds a request's headers, in bytes. A final upload names up to [hooks.MaxPartials] addresses in one.
 const maxHeader = 256 << 10
 
-// Bounds are what a request may take of the server.
-type bounds struct {
-	body      int64 // bytes; 0 if whoever reads it bounds it
-	unhurried bool  // takes as long as its network needs: whoever serves it bounds the silence
-}
-
-// routeBounds are those of routes that need others than most, by method and pattern.
-var routeBounds = map[string]bounds{
-	"POST " + UploadsPath:             {unhurried: true},
-	"POST " + UploadsPath + "/":       {unhurried: true},
-	"PATCH " + UploadsPath + "/:id":   {unhurried: true},
-	"POST /api/batches":               {body: 8 << 20},
-	"POST /api/batches/:id/uploads":   {body: 8 << 20},
-	"GET /api/events":                 {unhurried: true},
-	"GET /api/tenants/:tenant/export": {unhurried: true},
-	"GET /api/tenants/:id/export":     {unhurried: true},
-}
-
-// bound keeps a request from holding a connection, or memory, for longer than it is worth: a client that sends or
-// reads a byte now and then must not get as much as one that uploads.
+// bound keeps a request from holding a connection, or memory, for longer than it is worth: a client that sends or reads a
+// byte now and then must not get as much as one that uploads.
 func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
-		b, special := routeBounds[r.Method+" "+c.Path()]
-		if !special {
-			b.body = s.MaxBody
+		most := s.bodies[r.Method+" "+c.Path()]
+		if most == 0 {
+			most = s.MaxBody
 		}
 		// Neither fails on a connection; where there is none, as in some tests, there is nothing to bound. net/http
 		// takes both back before the connection's next request.
 		connection := http.NewResponseController(c.Response())
 		// What was not read of a body, net/http reads when the handler is done. tusd has set deadlines of its own.
-		defer func() { _ = connection.SetReadDeadline(time.Now().Add(s.RequestTime)) }()
-		if b.unhurried {
+		defer func() { _ = connection.SetReadDeadline(time.Now().Add(s.RequestTimeout)) }()
+		if most == streamed {
 			return next(c)
 		}
-		late := time.Now().Add(s.RequestTime)
+		late := time.Now().Add(s.RequestTimeout)
 		_ = connection.SetReadDeadline(late)
-		_ = connection.SetWriteDeadline(late.Add(s.RequestTime))
-		if r.ContentLength > b.body {
-			return bodyTooLarge(b.body)
+		_ = connection.SetWriteDeadline(late.Add(s.RequestTimeout))
+		if r.ContentLength > most {
+			return bodyTooLarge(most)
 		}
-		body := &boundedBody{ReadCloser: http.MaxBytesReader(c.Response(), r.Body, b.body), most: b.body}
+		body := &boundedBody{ReadCloser: http.MaxBytesReader(c.Response(), r.Body, most), most: most}
 		r.Body = body
 		err := next(c)
 		if err != nil && body.err != nil {

@@ -34,7 +34,7 @@ func newBare(t *testing.T, change func(*Server)) *Server {
 // A body that is too large or too slow is told as that, whatever its handler takes the error for.
 func TestBodiesThatEndEarly(t *testing.T) {
 	t.Parallel()
-	s := newBare(t, func(s *Server) { s.MaxBody, s.RequestTime = 10, 200*time.Millisecond })
+	s := newBare(t, func(s *Server) { s.MaxBody, s.RequestTimeout = 10, 200*time.Millisecond })
 	s.echo.POST("/json", func(c echo.Context) error {
 		if _, err := io.ReadAll(c.Request().Body); err != nil {
 			return problem.BadRequest("The body is no JSON: %v.", err)

@@ -37,11 +37,11 @@ func read(t *testing.T, from *bufio.Reader) answer {
 }
 
 // A client that says it will send a body and then sends none, or a byte now and then, keeps no connection: whichever
-// route it asked for, it is out after RequestTime. Only who uploads may take longer.
+// route it asked for, it is out after RequestTimeout. Only who uploads may take longer.
 func TestSlowRequests(t *testing.T) {
 	t.Parallel()
 	const limit = 300 * time.Millisecond
-	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.RequestTime = limit })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.RequestTimeout = limit })
 	upload := pathOnly(s.user.create(1000))
 	for _, c := range []struct{ method, path, headers string }{
 		{"GET", "/", ""},

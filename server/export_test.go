@@ -2,14 +2,19 @@ package server
 
 import (
 	"slices"
+	"strings"
+
+	"github.com/tramo/tramo/server/api"
 )
 
-// Routes are the server's, as METHOD /path.
+// Routes are those of the table, as METHOD /path.
 func (s *Server) Routes() []string {
 	var all []string
-	for _, r := range s.echo.Routes() {
-		all = append(all, r.Method+" "+r.Path)
+	for _, r := range s.routes(handlers{API: &api.API{}}) {
+		for method := range strings.FieldsSeq(r.methods) {
+			all = append(all, method+" "+r.path)
+		}
 	}
 	slices.Sort(all)
-	return slices.Compact(all)
+	return all
 }

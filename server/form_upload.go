@@ -79,7 +79,7 @@ func (s *Server) interruptAtShutdown(ctx context.Context, b *steadyBody) (stop f
 			return // the client has gone, which reading tells
 		}
 		select {
-		case <-time.After(s.ShutdownTime / 2):
+		case <-time.After(s.ShutdownTimeout / 2):
 			b.interrupt(handler.ErrServerShutdown)
 		case <-over:
 		}

@@ -1,55 +1,62 @@
 package server
 
 import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed" // the description of the API
+	"encoding/hex"
+	"fmt"
 	"net/http"
-	"strings"
+	"time"
 
+	"github.com/goccy/go-yaml"
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/web"
 )
 
-// routePages serves what a person opens in a browser: the uploader page at the root, the description of the API, and
-// what problems mean.
-func (s *Server) routePages() error {
+// openAPI describes the whole API (OpenAPI 3.1). It is written by hand; tests compare it with the routes, the problems
+// and every answer.
+//
+//go:embed openapi.yaml
+var openAPI []byte
+
+// addPages makes the handlers of what a person opens in a browser: the page at the root, the description of the API, and
+// the pages about problems.
+func (h *handlers) addPages(imageOrigin string) error {
+	asJSON, err := yaml.YAMLToJSON(openAPI)
+	if err != nil {
+		return fmt.Errorf("read openapi.yaml: %w", err)
+	}
 	problems, err := problem.NewPages()
 	if err != nil {
 		return err
 	}
-	problems.Route(s.echo)
-	pictures, err := s.Bucket.Origin()
-	if err != nil {
-		return err
-	}
-	page := web.New(pictures)
-	for _, path := range []string{"/docs", "/*"} {
-		s.echo.Match([]string{http.MethodGet, http.MethodHead}, path, func(c echo.Context) error {
-			if !page.Has(c.Request().URL.Path) {
-				return problem.ErrNotFound
-			}
-			page.ServeHTTP(c.Response(), c.Request())
-			return nil
-		})
+	page := web.New(imageOrigin)
+	h.openAPI = serveStatic("application/yaml", openAPI) // RFC 9512
+	h.openAPIJSON = serveStatic("application/json", asJSON)
+	h.problems = problems.Serve
+	h.page = func(c echo.Context) error {
+		if !page.Has(c.Request().URL.Path) {
+			return problem.ErrNotFound
+		}
+		page.ServeHTTP(c.Response(), c.Request())
+		return nil
 	}
 	return nil
 }
 
-// notRouted tells a method that an address does not have from an address that there is not.
-func notRouted(c echo.Context) error {
-	var allowed []string
-	for _, method := range []string{
-		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
-	} {
-		found := c.Echo().NewContext(nil, nil)
-		c.Echo().Router().Find(method, echo.GetPath(c.Request()), found)
-		if !strings.HasSuffix(found.Path(), "/*") {
-			allowed = append(allowed, method)
-		}
+// serveStatic answers with content that stays the same as long as the program runs.
+func serveStatic(contentType string, content []byte) echo.HandlerFunc {
+	sum := sha256.Sum256(content)
+	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h.Set("Content-Type", contentType)
+		h.Set("Cache-Control", "no-cache")
+		h.Set("ETag", etag)
+		http.ServeContent(c.Response(), c.Request(), "", time.Time{}, bytes.NewReader(content))
+		return nil
 	}
-	if len(allowed) == 0 {
-		return problem.ErrNotFound
-	}
-	c.Response().Header().Set("Allow", strings.Join(append(allowed, http.MethodOptions), ", ")) // RFC 9110, 15.5.6: MUST
-	return problem.ErrMethod
 }

@@ -33,13 +33,13 @@ import (
 
 // Config shapes a Server.
 type Config struct {
-	Listen         string        `name:"listen" help:"Address for clients."`
-	PublicURL      string        `name:"public-url" placeholder:"URL" help:"URL at which clients reach this server, for the addresses of uploads. Default: the Host of each request."`
-	NetworkTimeout time.Duration `name:"network-timeout" help:"How long the body of a request may be silent. Then the request ends, and the upload keeps what has arrived."`
-	LockTimeout    time.Duration `kong:"-"` // how long a request waits for an upload that another one writes
-	ShutdownTime   time.Duration `kong:"-"` // how long running requests may take to save what they have
+	Listen          string        `name:"listen" help:"Address for clients."`
+	PublicURL       string        `name:"public-url" placeholder:"URL" help:"URL at which clients reach this server, for the addresses of uploads. Default: the Host of each request."`
+	NetworkTimeout  time.Duration `name:"network-timeout" help:"How long the body of a request may be silent. Then the request ends, and the upload keeps what has arrived."`
+	LockTimeout     time.Duration `kong:"-"` // how long a request waits for an upload that another one writes
+	ShutdownTimeout time.Duration `kong:"-"` // how long running requests may take to save what they have
 
-	RequestTime    time.Duration `kong:"-"` // how long a request that is no upload may take to arrive, and its answer to leave
+	RequestTimeout time.Duration `kong:"-"` // how long a request that is no upload may take to arrive, and its answer to leave
 	MaxBody        int64         `kong:"-"` // bytes of such a request's body, unless its route takes more
 	CORSOrigins    []string      `name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may use the API in a browser, such as https://app.example.com, separated by commas; * for all. Default: only this server's own."`
 	TrustedProxies Proxies       `name:"trusted-proxies" placeholder:"NETWORKS" help:"Networks of the proxies in front of this server, such as 10.0.0.0/8, separated by commas. X-Forwarded-For, -Proto and -Host are believed from these only."`
@@ -50,14 +50,14 @@ type Config struct {
 // DefaultConfig is what is used for what is not said.
 func DefaultConfig() Config {
 	return Config{
-		Listen:         "127.0.0.1:8080",
-		NetworkTimeout: time.Minute,
-		LockTimeout:    15 * time.Second,
-		ShutdownTime:   30 * time.Second,
-		RequestTime:    30 * time.Second,
-		MaxBody:        1 << 20,
-		TenantUploads:  500,
-		Live:           live.DefaultConfig(),
+		Listen:          "127.0.0.1:8080",
+		NetworkTimeout:  time.Minute,
+		LockTimeout:     15 * time.Second,
+		ShutdownTimeout: 30 * time.Second,
+		RequestTimeout:  30 * time.Second,
+		MaxBody:         1 << 20,
+		TenantUploads:   500,
+		Live:            live.DefaultConfig(),
 	}
 }
 
@@ -109,6 +109,9 @@ type Server struct {
 	auth    *auth.Authenticator
 	live    *live.Hub
 	reader  *resource.Reader
+
+	concurrency *ratelimit.Concurrency
+	bodies      map[string]int64 // most bytes of a request's body, by method and path
 }
 
 // New wires the routes.
@@ -122,35 +125,29 @@ func New(c Config, p Parts) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	concurrency := &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
+	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
+	h := handlers{
+		API: &api.API{
+			DB: p.DB, Bucket: p.Bucket, Uploads: s.reader, Admission: p.Admission, Batches: p.Batches, Receipts: p.Receipts,
+			Webhooks: p.Webhooks, Erasures: p.Erasures, DeadLetters: p.DeadLetters, Quarantine: p.Quarantine, Log: p.Log,
+			Base: s.baseOf, MaxUploads: c.TenantUploads, Limits: p.Limits,
+		},
+		upload: s.formOr(tus), uploadOptions: tusOptions,
+	}
+	images, err := s.Bucket.Origin()
+	if err != nil {
+		return nil, err
+	}
+	if err := h.addPages(images); err != nil {
+		return nil, err
+	}
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = problem.Handler(s.auth.AuditDenial)
 	e.IPExtractor = s.TrustedProxies.extractor()
 	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, nameUploadProtocol, s.Limits.Address)
-
-	jsonAPI := &api.API{
-		DB: p.DB, Bucket: p.Bucket, Uploads: s.reader, Admission: p.Admission, Batches: p.Batches, Receipts: p.Receipts,
-		Webhooks: p.Webhooks, Erasures: p.Erasures, DeadLetters: p.DeadLetters, Quarantine: p.Quarantine, Log: p.Log,
-		Base: s.baseOf, MaxUploads: c.TenantUploads, Limits: p.Limits,
-	}
-	group := e.Group("/api", s.auth.Authenticate, s.Limits.User)
-	for _, r := range apiRoutes(jsonAPI) {
-		group.Add(r.method, r.path, r.handle, r.middleware...)
-	}
-	e.GET(live.Path, s.live.Listen, s.live.AuthenticateByTicket(s.auth.Authenticate))
-	group.POST("/events/tickets", s.live.IssueTicket)
-	for _, path := range []string{UploadsPath, UploadsPath + "/", UploadsPath + "/:id"} {
-		e.Match([]string{http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete}, path, s.formOr(tus),
-			s.auth.Authenticate, s.Limits.User, concurrency.Limit)
-		e.OPTIONS(path, tusOptions)
-	}
-	group.RouteNotFound("/*", notRouted) // which comes before echo's own 405, because the group has a middleware
-	if err := s.routeDescription(e); err != nil {
-		return nil, err
-	}
-	e.Match([]string{http.MethodGet, http.MethodHead}, "/.well-known/jwks.json", jsonAPI.GetReceiptKeys)
-	return s, s.routePages()
+	s.wire(h)
+	return s, nil
 }
 
 // ServeHTTP implements [http.Handler].
@@ -179,7 +176,7 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       2 * time.Minute,
 		// No ReadTimeout and no WriteTimeout: an upload takes as long as its network needs, and who reads it bounds
-		// the silence. All others are held to [Config.RequestTime].
+		// the silence. All others are held to [Config.RequestTimeout].
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(l) }()
@@ -190,7 +187,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	stopUploads(errShutdown)
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTime)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTimeout)
 	defer cancel()
 	if err := hs.Shutdown(last); err != nil {
 		return fmt.Errorf("finish running requests: %w", errors.Join(err, hs.Close()))

@@ -103,15 +103,8 @@ func (p Pages) add(name, title, text string, names []string) error {
 	return nil
 }
 
-// Route adds the pages to e.
-func (p Pages) Route(e *echo.Echo) {
-	for _, path := range []string{Path, Path + "/", Path + "/:name"} {
-		e.Match([]string{http.MethodGet, http.MethodHead}, path, p.serve)
-	}
-}
-
-// serve answers anyone, signed in or not: who is not may need it most.
-func (p Pages) serve(c echo.Context) error {
+// Serve answers the routes [Path], Path/ and Path/:name, also without a token: who has none may need it most.
+func (p Pages) Serve(c echo.Context) error {
 	page, ok := p[c.Param("name")]
 	if !ok {
 		return ErrNotFound
