@@ -11,6 +11,10 @@ export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
 # The tests use the programs that make has built.
 export TRAMO_BIN := $(BIN)
 
+# What the programs say of themselves in --version and in tramo_build_info; empty where git refuses to answer.
+REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+GO_BUILD := go build -trimpath -ldflags '-X github.com/tramo/tramo/telemetry.revision=$(REVISION)'
+
 WEB_SOURCES := $(shell find web -type d \( -name node_modules -o -name dist \) -prune -o -type f ! -name '*.go' ! -path web/src/openapi.ts -print)
 
 .PHONY: help
@@ -45,9 +49,9 @@ lint: setup web $(LINT) ## Check the code, that imports run one way, and the des
 
 .PHONY: build
 build: web ## Build bin/tramo, bin/tramo-worker and bin/tramo-dev
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/tramo ./cmd/tramo
-	go build -trimpath -o $(BIN)/tramo-worker ./cmd/tramo-worker
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/tramo-dev ./cmd/tramo-dev
+	CGO_ENABLED=0 $(GO_BUILD) -o $(BIN)/tramo ./cmd/tramo
+	$(GO_BUILD) -o $(BIN)/tramo-worker ./cmd/tramo-worker
+	CGO_ENABLED=0 $(GO_BUILD) -o $(BIN)/tramo-dev ./cmd/tramo-dev
 
 .PHONY: web
 web: web/dist/index.html ## Build the page

@@ -15,19 +15,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// NewRegistry makes a registry with the metrics of the process and of the Go runtime.
+// NewRegistry makes a registry with the metrics of the build, the process and the Go runtime.
 func NewRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(buildInfo(ThisBuild()), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
 
 // A Check asks one dependency whether it works. It must return once ctx is done.
 type Check struct {
-	Name string
-	Ask  func(ctx context.Context) error
-	// Optional: what it finds is told, and makes nothing unready.
-	Optional bool
+	Name     string
+	Ask      func(ctx context.Context) error
+	Optional bool // a failure is reported, but does not make the process unready
 }
 
 // OpsConfig says where the operations listener is.
@@ -72,13 +71,27 @@ func (o *Ops) Run(ctx context.Context) error {
 // Handler answers the three paths.
 func (o *Ops) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /livez", livez)
 	mux.HandleFunc("GET /readyz", o.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
 	return mux
 }
 
-// readyz answers 200 when every dependency works that is not optional, and 503 otherwise, and says of each what it found.
+// livez answers 200, with the build, as long as the process answers at all.
+func livez(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, struct {
+		Status string `json:"status"`
+		Build
+	}{"ok", ThisBuild()})
+}
+
+func writeJSON(w http.ResponseWriter, status int, answer any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer) // the client may be gone
+}
+
+// readyz answers 200 if every dependency works that is not optional, and 503 otherwise, with the result of each check.
 func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
 	limit := o.CheckTime
 	if limit == 0 {
@@ -106,7 +119,5 @@ func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
 			o.Log.WarnContext(ctx, "not ready", slog.String("dependency", c.Name), slog.String("err", found[i]))
 		}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(answer) // whoever asked has gone
+	writeJSON(w, status, answer)
 }

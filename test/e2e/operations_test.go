@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -120,6 +122,39 @@ func TestReadiness(t *testing.T) {
 	}
 	must(t, proxy.Up())
 	must(t, r.WaitForURL(t.Context(), r.Ops+"/readyz"))
+}
+
+// Every program tells the same version and revision: by --version, /livez and a metric.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	var builds []string
+	for _, name := range []string{"tramo", "tramo-worker", "tramo-dev"} {
+		out, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path(name), Args: []string{"--version"}, Env: stack.CleanEnv()})
+		must(t, err)
+		program, build, _ := strings.Cut(strings.TrimSpace(out), " ")
+		if program != name || !regexp.MustCompile(`^\d+\.\d+\.\d+ \(revision \S+, go\S+\)$`).MatchString(build) {
+			t.Errorf("%s --version prints %q", name, out)
+		}
+		builds = append(builds, build)
+	}
+	if len(slices.Compact(builds)) != 1 {
+		t.Errorf("the programs were built from different sources: %q", builds)
+	}
+	for name, ops := range map[string]string{"server": tramo.replicas[0].Ops, "worker": tramo.worker.Ops} {
+		nobody := user{t: t}
+		var live struct {
+			Status, Version, Revision string
+			Go                        string `json:"go_version"`
+		}
+		must(t, json.Unmarshal(nobody.do("GET", ops+"/livez", nil).body, &live))
+		if got := fmt.Sprintf("%s (revision %s, %s)", live.Version, live.Revision, live.Go); live.Status != "ok" || got != builds[0] {
+			t.Errorf("%s: /livez says %s, %s", name, live.Status, got)
+		}
+		want := fmt.Sprintf("tramo_build_info{go_version=%q,revision=%q,version=%q} 1", live.Go, live.Revision, live.Version)
+		if metrics := string(nobody.do("GET", ops+"/metrics", nil).body); !strings.Contains(metrics, want) {
+			t.Errorf("%s: no %s in its metrics", name, want)
+		}
+	}
 }
 
 // A server that is told to stop in the middle of a PATCH saves what has arrived, answers, and ends well; the

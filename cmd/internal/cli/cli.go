@@ -21,6 +21,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/dustin/go-humanize"
+
+	"github.com/tramo/tramo/telemetry"
 )
 
 // A Program has commands, or is one.
@@ -110,7 +112,7 @@ func (Root) Validate(command *kong.Context) error {
 // New returns the parser of a program's command line.
 func New(p Program, options ...kong.Option) (*kong.Kong, error) {
 	return kong.New(p.Grammar, append(options,
-		kong.Name(p.Name), kong.Description(p.Description),
+		kong.Name(p.Name), kong.Description(p.Description), kong.Vars{"version": p.Name + " " + telemetry.ThisBuild().String()},
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.NamedMapper("bytes", kong.MapperFunc(readSize)), kong.TypeMapper(reflect.TypeFor[netip.Prefix](), kong.MapperFunc(readNetwork)),
 		kong.PostBuild(func(k *kong.Kong) error {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/tramo/tramo/telemetry"
 )
 
 type partConfig struct {
@@ -144,5 +146,19 @@ func TestDefaultsAreWrittenAsTheyAreRead(t *testing.T) {
 		if got := Size(n); got != want {
 			t.Errorf("%d is written %s", n, got)
 		}
+	}
+}
+
+func TestVersionFlag(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	exited := -1
+	parser, err := New(Program{Name: "test", Grammar: new(testGrammar)}, kong.Exit(func(code int) { exited = code }), kong.Writers(&out, io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = parse(parser, []string{"--version"}) // goes on, because Exit did not
+	if want := "test " + telemetry.ThisBuild().String() + "\n"; out.String() != want || exited != 0 {
+		t.Errorf("%d, %q, want %q", exited, out.String(), want)
 	}
 }
