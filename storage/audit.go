@@ -49,18 +49,18 @@ func (tx Tx) Audit(ctx context.Context, a Audit) error {
 
 // An AuditEntry is an entry of the audit log as it was kept.
 type AuditEntry struct {
-	Seq        int64          `db:"seq"` // orders the entries of a tenant, with gaps
-	At         time.Time      `db:"at"`
-	Actor      string         `db:"actor"`
-	Role       tenant.Role    `db:"role"`
-	HomeTenant *uuid.UUID     `db:"home_tenant"` // of an admin of another tenant
-	Action     string         `db:"action"`
-	Subject    *string        `db:"subject"`
-	Outcome    string         `db:"outcome"`
-	Address    *string        `db:"address"`
-	RequestID  *string        `db:"request_id"`
-	TraceID    *string        `db:"trace_id"`
-	Detail     map[string]any `db:"detail"`
+	Seq        int64          `db:"seq" json:"seq"` // orders the entries of a tenant, with gaps
+	At         time.Time      `db:"at" json:"at"`
+	Actor      string         `db:"actor" json:"actor"`
+	Role       tenant.Role    `db:"role" json:"role"`
+	HomeTenant *uuid.UUID     `db:"home_tenant" json:"home_tenant"` // of an admin of another tenant
+	Action     string         `db:"action" json:"action"`
+	Subject    *string        `db:"subject" json:"subject"`
+	Outcome    string         `db:"outcome" json:"outcome"`
+	Address    *string        `db:"address" json:"address"`
+	RequestID  *string        `db:"request_id" json:"request_id"`
+	TraceID    *string        `db:"trace_id" json:"trace_id"`
+	Detail     map[string]any `db:"detail" json:"detail"`
 }
 
 // An AuditPage asks for entries of the audit log, newest first, that come before the one numbered Before (0: from

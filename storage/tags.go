@@ -13,8 +13,8 @@ import (
 // Tags are what a file says of itself, as it says it: an object of groups, each an object of names and values.
 // docs/reference/facts.md says which.
 type Tags struct {
-	Tags      json.RawMessage `db:"tags"`      // nil or empty if there are none
-	Truncated bool            `db:"truncated"` // there were more
+	Tags      json.RawMessage `db:"tags" json:"tags"`           // nil or empty if there are none
+	Truncated bool            `db:"truncated" json:"truncated"` // there were more
 }
 
 // putTags keeps tags of an upload; none, if there are none.

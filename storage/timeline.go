@@ -115,14 +115,14 @@ func TraceID(ctx context.Context) string {
 
 // A TimelineEntry is an entry as it was kept.
 type TimelineEntry struct {
-	Seq        int64          `db:"seq"` // orders the entries of an upload, with gaps
-	At         time.Time      `db:"at"`
-	Event      Event          `db:"event"`
-	Offset     *int64         `db:"at_offset"`   // bytes
-	DurationMS *int32         `db:"duration_ms"` // rounded up
-	Replica    *string        `db:"replica"`
-	TraceID    *string        `db:"trace_id"`
-	Detail     map[string]any `db:"detail"`
+	Seq        int64          `db:"seq" json:"-"` // orders the entries of an upload, with gaps
+	At         time.Time      `db:"at" json:"at"`
+	Event      Event          `db:"event" json:"event"`
+	Offset     *int64         `db:"at_offset" json:"offset"`        // bytes
+	DurationMS *int32         `db:"duration_ms" json:"duration_ms"` // rounded up
+	Replica    *string        `db:"replica" json:"replica"`
+	TraceID    *string        `db:"trace_id" json:"trace_id"`
+	Detail     map[string]any `db:"detail" json:"detail"`
 }
 
 // Timeline returns, in order, at most limit entries of the upload's that follow the one numbered after; 0

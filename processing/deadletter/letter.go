@@ -37,21 +37,21 @@ func (s State) Known() bool {
 
 // A Letter tells of a job that was given up, and what has become of its upload.
 type Letter struct {
-	Tenant      uuid.UUID  `db:"tenant_id"`
-	ID          uuid.UUID  `db:"id"`
-	Upload      uuid.UUID  `db:"upload_id"`
-	State       State      `db:"state"`
-	Kind        string     `db:"kind"`
-	Step        string     `db:"step"`
-	Error       string     `db:"error"`
-	Attempts    int        `db:"attempts"`
-	Job         int64      `db:"job_id"`
-	TraceID     *string    `db:"trace_id"`
-	FailedAt    time.Time  `db:"failed_at"`
-	RetriedAt   *time.Time `db:"retried_at"`
-	RetriedBy   *string    `db:"retried_by"`
-	DiscardedAt *time.Time `db:"discarded_at"`
-	DiscardedBy *string    `db:"discarded_by"`
+	Tenant      uuid.UUID  `db:"tenant_id" json:"-"`
+	ID          uuid.UUID  `db:"id" json:"id"`
+	Upload      uuid.UUID  `db:"upload_id" json:"upload_id"`
+	State       State      `db:"state" json:"state"`
+	Kind        string     `db:"kind" json:"kind"`
+	Step        string     `db:"step" json:"step"`
+	Error       string     `db:"error" json:"error"`
+	Attempts    int        `db:"attempts" json:"attempts"`
+	Job         int64      `db:"job_id" json:"job_id"`
+	TraceID     *string    `db:"trace_id" json:"trace_id"`
+	FailedAt    time.Time  `db:"failed_at" json:"failed_at"`
+	RetriedAt   *time.Time `db:"retried_at" json:"retried_at"`
+	RetriedBy   *string    `db:"retried_by" json:"retried_by"`
+	DiscardedAt *time.Time `db:"discarded_at" json:"discarded_at"`
+	DiscardedBy *string    `db:"discarded_by" json:"discarded_by"`
 }
 
 // A Cause is why a job was given up.

@@ -14,43 +14,16 @@ import (
 	"github.com/tramo/tramo/server/problem"
 )
 
-// deadLetterJSON is a dead letter.
-type deadLetterJSON struct {
-	ID          uuid.UUID        `json:"id"`
-	UploadID    uuid.UUID        `json:"upload_id"`
-	State       deadletter.State `json:"state"`
-	Kind        string           `json:"kind"`
-	Step        string           `json:"step"`
-	Error       string           `json:"error"`
-	Attempts    int              `json:"attempts"`
-	JobID       int64            `json:"job_id"`
-	TraceID     *string          `json:"trace_id"`
-	FailedAt    time.Time        `json:"failed_at"`
-	RetriedAt   *time.Time       `json:"retried_at"`
-	RetriedBy   *string          `json:"retried_by"`
-	DiscardedAt *time.Time       `json:"discarded_at"`
-	DiscardedBy *string          `json:"discarded_by"`
-}
-
-func describeDeadLetter(d deadletter.Letter) deadLetterJSON {
-	return deadLetterJSON{
-		ID: d.ID, UploadID: d.Upload, State: d.State, Kind: d.Kind, Step: d.Step, Error: d.Error, Attempts: d.Attempts,
-		JobID: d.Job, TraceID: d.TraceID, FailedAt: d.FailedAt, RetriedAt: d.RetriedAt, RetriedBy: d.RetriedBy,
-		DiscardedAt: d.DiscardedAt, DiscardedBy: d.DiscardedBy,
-	}
-}
-
 // ListDeadLetters answers admins with a page of dead letters, newest first.
 func (a *API) ListDeadLetters(c echo.Context) error {
 	p, err := parseLetterFilter(c)
 	if err != nil {
 		return err
 	}
-	return answerPage(c, uuid.Parse, func(ctx context.Context, before uuid.UUID, limit int) ([]deadLetterJSON, error) {
+	return answerPage(c, uuid.Parse, func(ctx context.Context, before uuid.UUID, limit int) ([]deadletter.Letter, error) {
 		p.Before, p.Limit = before, limit
-		found, err := a.DeadLetters.List(ctx, p)
-		return each(found, describeDeadLetter), err
-	}, func(d deadLetterJSON) uuid.UUID { return d.ID })
+		return a.DeadLetters.List(ctx, p)
+	}, func(l deadletter.Letter) uuid.UUID { return l.ID })
 }
 
 func parseLetterFilter(c echo.Context) (p deadletter.Page, err error) {
@@ -79,19 +52,12 @@ func parseLetterFilter(c echo.Context) (p deadletter.Page, err error) {
 
 // GetDeadLetter answers admins with a dead letter.
 func (a *API) GetDeadLetter(c echo.Context) error {
-	return answerDeadLetter(c, a.DeadLetters.Find)
+	return answerID(c, http.StatusOK, a.DeadLetters.Find)
 }
 
 // RetryDeadLetter processes the upload of a dead letter again.
 func (a *API) RetryDeadLetter(c echo.Context) error {
-	return answerDeadLetter(c, a.DeadLetters.Retry)
-}
-
-func answerDeadLetter(c echo.Context, do func(context.Context, uuid.UUID) (deadletter.Letter, error)) error {
-	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (deadLetterJSON, error) {
-		d, err := do(ctx, id)
-		return describeDeadLetter(d), err
-	})
+	return answerID(c, http.StatusOK, a.DeadLetters.Retry)
 }
 
 // DiscardDeadLetter records that nothing is to be done about a dead letter.
