@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A failing seed is worth nothing if it does not replay.
@@ -85,18 +87,18 @@ func TestLine(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	l.resume()
-	if n := <-received; n != 5 {
+	if n := stack.Receive(t, "number of bytes", received); n != 5 {
 		t.Errorf("%d bytes arrived after the silence, want 5", n)
 	}
 
-	<-begun
+	stack.Receive(t, "request", begun)
 	conn := send("ha")
-	<-begun
+	stack.Receive(t, "request", begun)
 	l.cutAfter(1)
 	if _, err := io.WriteString(conn, "l"); err != nil {
 		t.Fatal(err)
 	}
-	if n := <-received; n >= 3 {
+	if n := stack.Receive(t, "number of bytes", received); n >= 3 {
 		t.Errorf("%d bytes passed, and the line was to be cut at the third", n)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // token is what tramo token prints.
@@ -16,7 +18,7 @@ func token(t *testing.T, env []string, args ...string) user {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := tramo.With(env...).Tramo(ctx, append([]string{"token"}, args...)...)
-	must(t, err)
+	stack.Must(t, err)
 	return user{t: t, token: strings.TrimSpace(out)}
 }
 
@@ -63,7 +65,7 @@ func TestCrewDoesNotDisturbCrew(t *testing.T) {
 	if got := marta.do("HEAD", b.at(url), nil); got.status != http.StatusOK {
 		t.Errorf("the manager heard %d", got.status)
 	}
-	if got := <-sending.ended; got.status == http.StatusNoContent {
+	if got := sending.answer(); got.status == http.StatusNoContent {
 		t.Errorf("whoever was sending heard %d", got.status)
 	}
 }
@@ -115,14 +117,14 @@ func TestAdminLeavesATrace(t *testing.T) {
 		t.Errorf("at home: %d", got.status)
 	}
 	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
-	must(t, err)
+	stack.Must(t, err)
 	if got := admin.do("GET", url, nil, "Tramo-Tenant", strings.TrimSpace(id)); got.status != http.StatusOK {
 		t.Errorf("there: %d %s", got.status, got.body)
 	}
 	var log struct {
 		Items []struct{ Actor, Action, Subject, Outcome string }
 	}
-	must(t, json.Unmarshal(marta.do("GET", a.URL+"/api/audit", nil).body, &log))
+	stack.Must(t, json.Unmarshal(marta.do("GET", a.URL+"/api/audit", nil).body, &log))
 	if len(log.Items) != 1 || log.Items[0] != (struct{ Actor, Action, Subject, Outcome string }{"olga", "tenant.enter", idOf(url), "done"}) {
 		t.Errorf("the log has %+v", log.Items)
 	}

@@ -324,7 +324,7 @@ func tagOf(t *testing.T, id, name string) string {
 			continue
 		}
 		key, err := filepath.Rel(filepath.Join(tramo.S3.Dir(), bucket), path)
-		must(t, err)
+		stack.Must(t, err)
 		tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
 		if err != nil {
 			return "" // no tags at all
@@ -344,7 +344,7 @@ func TestSilenceIsNotTheEnd(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r, err := tramo.serve(t.Context(), "TRAMO_NETWORK_TIMEOUT=1s")
-	must(t, err)
+	stack.Must(t, err)
 	defer r.Stop() //nolint:errcheck // the test has spoken
 	data := bytes.Repeat([]byte("a line of text\n"), 10_000)
 	url := u.create(r, len(data), "filename", "a.txt")

@@ -62,7 +62,7 @@ func decode[T any](t *testing.T, a answer, status int) (v T) {
 // awaitBatch waits until the batch is in the state and has ended since.
 func (u user) awaitBatch(at, state string, since *string) (b batchAnswer) {
 	u.t.Helper()
-	eventually(u.t, "batch that is "+state, func() bool {
+	stack.Until(u.t, "batch that is "+state, func() bool {
 		b = decode[batchAnswer](u.t, u.do("GET", at, nil), 200)
 		return b.State == state && (since == nil || b.CompletedAt != nil && *b.CompletedAt != *since)
 	})
@@ -164,13 +164,13 @@ func TestBatchCancelledAtAnotherReplica(t *testing.T) {
 		a, _ := crew.try(t.Context(), "PATCH", f.Uploads[0].URL, sending, "Upload-Offset", "0", "Content-Type", "application/offset+octet-stream")
 		answered <- a
 	}()
-	<-sending.begun
-	eventually(t, "byte that arrived", func() bool { return crew.get(f.Uploads[0].URL).Offset > 0 })
+	stack.Receive(t, "beginning of the PATCH", sending.begun)
+	stack.Until(t, "byte that arrived", func() bool { return crew.get(f.Uploads[0].URL).Offset > 0 })
 	b := decode[batchAnswer](t, manager.do("POST", there.URL+"/api/batches/"+f.Batch.ID+"/cancel", nil), 200)
 	if b.State != "cancelled" || b.Counts["cancelled"] != 2 {
 		t.Errorf("got %+v", b)
 	}
-	if a := <-answered; a.status != 423 && a.status != 410 {
+	if a := stack.Receive(t, "answer to the PATCH", answered); a.status != 423 && a.status != 410 {
 		t.Errorf("the running request was answered %d %s", a.status, a.body)
 	}
 	if a := crew.do("HEAD", f.Uploads[0].URL, nil); a.status != 410 {

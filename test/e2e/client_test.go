@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen.
-const patience = 60 * time.Second
+const patience = stack.Patience
 
 // A user sends requests with its own token.
 type user struct {
@@ -93,7 +93,17 @@ func (u user) do(method, url string, body io.Reader, headers ...string) answer {
 	return a
 }
 
+// answerTime is how long a request may take, with its answer.
+const answerTime = 2 * stack.Patience
+
+// try sends one request. It fails after [answerTime] with the request that has no answer.
 func (u user) try(ctx context.Context, method, url string, body io.Reader, headers ...string) (answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, fmt.Errorf("%s %s has no answer after %s", method, url, answerTime))
+	defer cancel()
+	if pipe, ok := body.(*io.PipeReader); ok {
+		// net/http waits for its read of the body, also once the connection is closed.
+		defer context.AfterFunc(ctx, func() { pipe.CloseWithError(context.Cause(ctx)) })()
+	}
 	r, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return answer{}, err
@@ -267,21 +277,5 @@ func (r replica) metric(t *testing.T, name string) float64 {
 // awaitMetric waits until a sample is at least want.
 func (r replica) awaitMetric(t *testing.T, name string, want float64) {
 	t.Helper()
-	eventually(t, name, func() bool { return r.metric(t, name) >= want })
-}
-
-// eventually waits until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("no %s within %s", what, patience)
-		}
-	}
+	stack.Until(t, name, func() bool { return r.metric(t, name) >= want })
 }

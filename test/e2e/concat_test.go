@@ -144,7 +144,7 @@ func TestKilledWhileConcatenating(t *testing.T) {
 		_, _ = u.try(context.WithoutCancel(t.Context()), "POST", victim.URL+"/api/uploads", nil,
 			"Upload-Concat", "final;"+strings.Join(addresses, " ")) // it is killed before it answers
 	}()
-	<-reached
+	stack.Receive(t, "request to S3", reached)
 	victim.Kill()
 	final := u.concat(tramo.replicas[1], addresses).header.Get("Location")
 	u.checkOnlyUpload(t, final, content)

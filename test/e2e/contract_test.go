@@ -333,7 +333,7 @@ func keepBody(res *http.Response) ([]byte, error) {
 func watched(t *testing.T, at replica) replica {
 	t.Helper()
 	target, err := url.Parse(at.URL)
-	must(t, err)
+	stack.Must(t, err)
 	proxy := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)

@@ -42,9 +42,9 @@ func TestPageOfAnotherOrigin(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	root, err := stack.RepoRoot()
-	must(t, err)
+	stack.Must(t, err)
 	script, err := os.ReadFile(filepath.Join(root, "web/node_modules/tus-js-client/dist/tus.min.js"))
-	must(t, err)
+	stack.Must(t, err)
 	serve := func() string {
 		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/tus.js" {
@@ -60,13 +60,13 @@ func TestPageOfAnotherOrigin(t *testing.T) {
 	}
 	friend, stranger := serve(), serve()
 	r, err := tramo.serve(t.Context(), "TRAMO_CORS_ORIGINS="+friend)
-	must(t, err)
-	t.Cleanup(func() { must(t, r.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	ctx := browser(t)
 	for origin, want := range map[string]string{
 		friend: "404 /problems/not-found true 401 /problems/unauthorized 201 torre true", stranger: "upload: ",
 	} {
-		must(t, chromedp.Do(ctx, chromedp.Navigate(origin+"/"), chromedp.WaitReady("script")))
+		stack.Must(t, chromedp.Do(ctx, chromedp.Navigate(origin+"/"), chromedp.WaitReady("script")))
 		ask[any](t, ctx, chromedp.Evaluate[any](fmt.Sprintf("go(%q, %q); 0", r.URL+"/api/uploads", u.token)))
 		ask[bool](t, ctx, chromedp.Poll[bool](`document.title !== "other"`))
 		if got := ask(t, ctx, chromedp.Title()); got != want && (origin == friend || len(got) < len(want) || got[:len(want)] != want) {

@@ -30,7 +30,7 @@ func (u user) deadLetters(at replica, query string) []deadLetter {
 		u.t.Fatalf("%d %s", a.status, a.body)
 	}
 	var page struct{ Items []deadLetter }
-	must(u.t, json.Unmarshal(a.body, &page))
+	stack.Must(u.t, json.Unmarshal(a.body, &page))
 	return page.Items
 }
 
@@ -50,7 +50,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	y := newYard(t)
 	u := y.user(t)
 	token, err := y.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "root", "--role", "admin")
-	must(t, err)
+	stack.Must(t, err)
 	root := user{t: t, token: strings.TrimSpace(token)}
 	photos := make(map[string][]byte) // by where they are kept
 	var urls []string
@@ -58,12 +58,12 @@ func TestDeadLetterAndBack(t *testing.T) {
 		photo := stack.PNG(10+i, 10)
 		url := u.send(y.server, photo, "filetype", "image/png")
 		var key string
-		must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, idOf(url)).Scan(&key))
+		stack.Must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, idOf(url)).Scan(&key))
 		photos[key], urls = photo, append(urls, url)
 		y.overwrite(t, key, append([]byte{^photo[0]}, photo[1:]...))
 	}
 	w, err := y.work(t.Context(), "TRAMO_RETRY_DELAY=10ms")
-	must(t, err)
+	stack.Must(t, err)
 	defer w.Stop() //nolint:errcheck // the test has spoken
 	byUpload := func(query string) map[string]deadLetter {
 		found := make(map[string]deadLetter)
@@ -98,9 +98,9 @@ func TestDeadLetterAndBack(t *testing.T) {
 	if a := root.do("POST", at(urls[0])+"/retry", nil); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	eventually(t, "a second letter", func() bool { return len(root.deadLetters(y.server, "?state=all")) == 4 })
+	stack.Until(t, "a second letter", func() bool { return len(root.deadLetters(y.server, "?state=all")) == 4 })
 	letters = byUpload("")
-	eventually(t, "a fourth dead job", func() bool { // its letter comes first
+	stack.Until(t, "a fourth dead job", func() bool { // its letter comes first
 		return y.count(t, `select count(*) from river_job where kind = 'process_upload' and state = 'discarded' and attempt = 3`) == 4
 	})
 	if len(letters) != 3 {
@@ -118,21 +118,21 @@ func TestDeadLetterAndBack(t *testing.T) {
 	// The same by command.
 	id := letters[idOf(urls[1])].ID
 	out, err := y.letters(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
-	must(t, err)
+	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD DIED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
 	out, err = y.letters(t, "list", "--json", "--step", "pictures")
-	must(t, err)
+	stack.Must(t, err)
 	if out != "" {
 		t.Errorf("of another step are listed %s", out)
 	}
 	out, err = y.letters(t, "retry", "--all", "--step", "scan", "--dry-run")
-	must(t, err)
+	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": would retry upload "+idOf(urls[1]), "2 found, 0 retried, 0 failed")
 	if up := u.get(urls[1]); up.Status != "failed" {
 		t.Errorf("a dry run made it %s", up.Status)
 	}
 	out, err = y.letters(t, "retry", id)
-	must(t, err)
+	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": retried upload "+idOf(urls[1]), "1 found, 1 retried, 0 failed")
 	y.wantRepaired(t, u, urls[1], stack.PNG(11, 10))
 	for _, args := range [][]string{{"retry", id}, {"retry", "0199d6f8-0000-7000-8000-000000000000"}, {"retry"}, {"retry", "--all", id},
@@ -143,7 +143,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	}
 
 	out, err = y.letters(t, "discard", "--all", "--tenant", "acme")
-	must(t, err)
+	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), "discarded upload "+idOf(urls[2]), "1 found, 1 discarded, 0 failed")
 	if left := root.deadLetters(y.server, ""); len(left) != 0 {
 		t.Errorf("open are %+v", left)
@@ -151,7 +151,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	if up := u.get(urls[2]); up.Status != "failed" {
 		t.Errorf("got %+v", up)
 	}
-	eventually(t, "no open letter in the metrics", func() bool { return w.metric(t, `tramo_dead_letters{step="scan"}`) == 0 })
+	stack.Until(t, "no open letter in the metrics", func() bool { return w.metric(t, `tramo_dead_letters{step="scan"}`) == 0 })
 	if n := y.count(t, `select count(*) from audit where actor = 'operator' and role = 'admin' and (action, subject) in (values
 		('dead_letter.retry', '`+idOf(urls[1])+`'), ('dead_letter.discard', '`+idOf(urls[2])+`'))`); n != 2 {
 		t.Errorf("the audit log has %d entries of the operator's", n)
@@ -178,7 +178,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 func (y *yard) overwrite(t *testing.T, key string, content []byte) {
 	t.Helper()
 	_, err := y.S3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: bytes.NewReader(content)})
-	must(t, err)
+	stack.Must(t, err)
 }
 
 // wantRepaired waits until an upload that had failed is completed, as it was sent.

@@ -32,7 +32,7 @@ func startDev(t *testing.T, dir string, env ...string) laptop {
 	env = append(env, "TRAMO_DEV_DIR="+dir, "TRAMO_LISTEN="+freeAddress(t), "TRAMO_OPS_LISTEN="+ops,
 		"TRAMO_DEV_WORKER_OPS_LISTEN="+freeAddress(t))
 	p, err := stack.Start(stack.ProcessConfig{Path: tramo.Programs.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
@@ -41,7 +41,7 @@ func startDev(t *testing.T, dir string, env ...string) laptop {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	must(t, p.WaitForLog(ctx, "/#token="))
+	stack.Must(t, p.WaitForLog(ctx, "/#token="))
 	found := pageLine.FindStringSubmatch(p.Output())
 	return laptop{process: p, at: replica{&stack.Replica{Process: p, URL: found[1], Ops: "http://" + ops}}, user: user{t: t, token: found[2]}}
 }
@@ -49,7 +49,7 @@ func startDev(t *testing.T, dir string, env ...string) laptop {
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	stack.Must(t, err)
 	defer l.Close() // nothing is lost with it
 	return l.Addr().String()
 }
@@ -91,7 +91,7 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 		t.Errorf("the object as a plain file: %v %v", originals, err)
 	}
 	family = descendants(t, second.process.Pid())
-	must(t, second.process.Signal(os.Interrupt))
+	stack.Must(t, second.process.Signal(os.Interrupt))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := second.process.Wait(ctx); err != nil {
@@ -120,7 +120,7 @@ func TestDevUsesWhatItIsGiven(t *testing.T) {
 			t.Errorf("it started %s", name)
 		}
 	}
-	must(t, dev.process.Stop())
+	stack.Must(t, dev.process.Stop())
 }
 
 // A second tramo-dev on the same directory, or on a port in use, says so and touches nothing.
@@ -140,14 +140,14 @@ func TestDevRefusesToStartTwice(t *testing.T) {
 	if got := dev.user.do("GET", dev.at.URL+"/api/uploads", nil); got.status != 200 {
 		t.Errorf("the first one answers %d", got.status)
 	}
-	must(t, dev.process.Stop())
+	stack.Must(t, dev.process.Stop())
 }
 
 // descendants are the processes below pid.
 func descendants(t *testing.T, pid int) []int {
 	t.Helper()
 	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	must(t, err)
+	stack.Must(t, err)
 	var all []int
 	for _, file := range children {
 		data, err := os.ReadFile(file)
@@ -156,7 +156,7 @@ func descendants(t *testing.T, pid int) []int {
 		}
 		for _, field := range strings.Fields(string(data)) {
 			child, err := strconv.Atoi(field)
-			must(t, err)
+			stack.Must(t, err)
 			all = append(append(all, child), descendants(t, child)...)
 		}
 	}
@@ -175,8 +175,8 @@ func commandOf(pid int) string {
 func killOne(t *testing.T, pid int) {
 	t.Helper()
 	p, err := os.FindProcess(pid)
-	must(t, err)
-	must(t, p.Kill())
+	stack.Must(t, err)
+	stack.Must(t, p.Kill())
 }
 
 // awaitGone waits until none of the processes lives any more.

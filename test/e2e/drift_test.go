@@ -60,7 +60,7 @@ func TestDriftIsNoticed(t *testing.T) {
 	tenant, _ := newTenant(t, "1GiB")
 	u := userOf(t, tenant, "marta", "constructora")
 	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
-	must(t, err)
+	stack.Must(t, err)
 	r := tramo.replicas[0]
 	mine := u.send(r, stack.PNG(10, 10), "filetype", "image/png", "filename", "a.png")
 	open := u.create(r, 10)
@@ -162,7 +162,7 @@ func TestDriftOfAWebhookIsNoticed(t *testing.T) {
 func (u user) request(t *testing.T, method, url string, headers ...string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
-	must(t, err)
+	stack.Must(t, err)
 	u.addHeaders(r, headers)
 	return r
 }

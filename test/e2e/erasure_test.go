@@ -31,19 +31,19 @@ func newScene(t *testing.T) *scene {
 	s := &scene{yard: newYard(t)}
 	s.crew = s.user(t)
 	_, err := s.Tramo(t.Context(), "tenant", "add", "other")
-	must(t, err)
+	stack.Must(t, err)
 	as := func(tenant, name, role string) user {
 		token, err := s.Tramo(t.Context(), "token", "--tenant", tenant, "--user", name, "--role", role)
-		must(t, err)
+		stack.Must(t, err)
 		return user{t: t, token: strings.TrimSpace(token)}
 	}
 	s.manager, s.one, s.two = as("acme", "jefa", "constructora"), as("acme", "one", "admin"), as("acme", "two", "admin")
 	s.other = as("other", "jefe", "constructora")
-	must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
-	must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
+	stack.Must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
+	stack.Must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
 
 	worker, err := s.work(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	for i := range 6 {
 		for _, u := range []user{s.crew, s.other} {
 			u.await(u.send(s.server, stack.PNG(10+i, 10), "filetype", "image/png", "client_id", strconv.Itoa(i)))
@@ -60,7 +60,7 @@ func newScene(t *testing.T) *scene {
 		u.patch(u.create(s.server, 20<<20), 0, large)
 		u.create(s.server, 100)
 	}
-	must(t, worker.Stop())
+	stack.Must(t, worker.Stop())
 	return s
 }
 
@@ -69,12 +69,12 @@ func newScene(t *testing.T) *scene {
 func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 	t.Helper()
 	proxy, err := stack.NewS3Proxy(s.S3.Endpoint())
-	must(t, err)
+	stack.Must(t, err)
 	defer proxy.Stop()
 	done := func() bool {
 		var e struct{ State string }
 		a := u.do("GET", erasure, nil)
-		must(t, json.Unmarshal(a.body, &e))
+		stack.Must(t, json.Unmarshal(a.body, &e))
 		return e.State == "done"
 	}
 	const kills = 6
@@ -99,14 +99,14 @@ func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 		})
 		p, err := stack.Start(stack.ProcessConfig{Path: s.Programs.Path("tramo-worker"), Env: s.Env("tramo_worker",
 			"TRAMO_S3_ENDPOINT="+proxy.Endpoint(), "TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_ERASE_INTERVAL=1s", "TRAMO_LEASE_TTL=1s")})
-		must(t, err)
+		stack.Must(t, err)
 		worker.Store(p)
 		// River's leader died with the last worker; what somebody asks for does not wait for the next.
 		if a := s.other.do("POST", s.server.URL+"/api/erasures", strings.NewReader(`{"user_id": "nobody"}`)); a.status != http.StatusAccepted {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 		ended := false
-		eventually(t, "end of the erasure or of its worker", func() bool {
+		stack.Until(t, "end of the erasure or of its worker", func() bool {
 			select {
 			case <-p.Exited():
 				return true
@@ -134,9 +134,9 @@ func (s *scene) dump(t *testing.T, id string, but ...string) (all []string) {
 	t.Helper()
 	strs := func(sql string, args ...any) []string {
 		rows, err := s.sql.Query(t.Context(), sql, args...)
-		must(t, err)
+		stack.Must(t, err)
 		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		must(t, err)
+		stack.Must(t, err)
 		return found
 	}
 	for _, table := range strs(`select relname::text from pg_class where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace order by 1`) {
@@ -149,12 +149,12 @@ func (s *scene) dump(t *testing.T, id string, but ...string) (all []string) {
 	}
 	prefix := "tenants/" + id + "/"
 	objects, err := s.S3.Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &s.Bucket, Prefix: &prefix})
-	must(t, err)
+	stack.Must(t, err)
 	for _, o := range objects.Contents {
 		all = append(all, *o.Key+" "+*o.ETag)
 	}
 	begun, err := s.S3.Client("").ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &s.Bucket, Prefix: &prefix})
-	must(t, err)
+	stack.Must(t, err)
 	for _, m := range begun.Uploads {
 		all = append(all, *m.Key+" "+*m.UploadId)
 	}
@@ -167,7 +167,7 @@ func seeded(t *testing.T) *rand.Rand {
 	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
 		var err error
 		seed, err = strconv.ParseUint(s, 10, 64)
-		must(t, err)
+		stack.Must(t, err)
 	}
 	t.Logf("TRAMO_TEST_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))

@@ -30,11 +30,11 @@ func (u user) listen(r replica) <-chan event {
 func (u user) listenFrom(r replica, lastID string) <-chan event {
 	u.t.Helper()
 	req, err := http.NewRequestWithContext(u.t.Context(), "GET", r.URL+"/api/events", nil)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	req.Header.Set("Authorization", "Bearer "+u.token)
 	req.Header.Set("Last-Event-ID", lastID)
 	res, err := http.DefaultClient.Do(req) //nolint:bodyclose // the goroutine below closes it
-	must(u.t, err)
+	stack.Must(u.t, err)
 	if res.StatusCode != http.StatusOK {
 		u.t.Fatalf("listen: %d", res.StatusCode)
 	}
@@ -142,9 +142,9 @@ func TestEventsOutlivePostgres(t *testing.T) {
 	u := in.user(t)
 	here, there := u.listen(first), u.listen(second)
 	before := u.create(first, 1000)
-	must(t, in.Postgres.Restart(t.Context()))
+	stack.Must(t, in.Postgres.Restart(t.Context()))
 	var after string
-	eventually(t, "creation", func() bool {
+	stack.Until(t, "creation", func() bool {
 		a, err := u.try(t.Context(), "POST", second.URL+"/api/uploads", nil, "Upload-Length", "1000")
 		after = a.header.Get("Location")
 		return err == nil && a.status == http.StatusCreated
@@ -164,7 +164,7 @@ func TestListenersMoveOnAtShutdown(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r, err := tramo.serve(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	events := u.listen(r)
 	url := u.create(r, 1000)
 	id := u.hears(events, "pending", func(e event) bool { return e.data.ID == idOf(url) })
@@ -178,7 +178,7 @@ func TestListenersMoveOnAtShutdown(t *testing.T) {
 		last <- id
 	}()
 	began := time.Now()
-	must(t, r.Stop())
+	stack.Must(t, r.Stop())
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %s to stop", took)
 	}

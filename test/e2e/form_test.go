@@ -21,7 +21,7 @@ func (u user) curl(args ...string) (body, status string) {
 		Path: "/usr/bin/curl", Env: stack.CleanEnv(),
 		Args: append([]string{"-sS", "-w", "\n%{http_code}", "-H", "Authorization: Bearer " + u.token}, args...),
 	})
-	must(u.t, err)
+	stack.Must(u.t, err)
 	end := strings.LastIndexByte(out, '\n')
 	return out[:end], out[end+1:]
 }
@@ -33,14 +33,14 @@ func TestFormWithCurl(t *testing.T) {
 	u := newUser(t)
 	photo := fieldPhoto(t)
 	data, err := os.ReadFile(photo)
-	must(t, err)
+	stack.Must(t, err)
 	body, status := u.curl("-F", "project=torre", "-F", "sha256="+sumOf(data), "-F", "file=@"+photo+`;filename=día "1".jpg;type=image/jpeg`,
 		tramo.replicas[0].URL+"/api/uploads")
 	if status != "201" {
 		t.Fatalf("%s %s", status, body)
 	}
 	var created upload
-	must(t, json.Unmarshal([]byte(body), &created))
+	stack.Must(t, json.Unmarshal([]byte(body), &created))
 	if created.SHA256 != sumOf(data) || created.Filename != `día "1".jpg` || created.Project != "torre" || created.Size != len(data) {
 		t.Errorf("%+v", created)
 	}
@@ -55,9 +55,9 @@ func TestFormWithCurl(t *testing.T) {
 		t.Errorf("content: %s", status)
 	}
 	got, err := os.ReadFile(back)
-	must(t, err)
+	stack.Must(t, err)
 	said, err := os.ReadFile(headers)
-	must(t, err)
+	stack.Must(t, err)
 	if sumOf(got) != sumOf(data) || !strings.Contains(string(said), `filename*=UTF-8''d%C3%ADa%20%221%22.jpg`) {
 		t.Errorf("%d bytes came back as\n%s", len(got), said)
 	}
@@ -103,14 +103,14 @@ func TestFormCutOffGoesOnAtTheOtherReplica(t *testing.T) {
 	first, second := tramo.replicas[0].URL+"/api/uploads", tramo.replicas[1].URL+"/api/uploads"
 	args := []string{"-sS", "-H", "Authorization: Bearer " + u.token, "-F", "client_id=one", "-F", "file=@" + path + ";type=image/jpeg"}
 	cut := exec.CommandContext(t.Context(), "/usr/bin/curl", append(args, "--limit-rate", "300k", first)...)
-	must(t, cut.Start())
+	stack.Must(t, cut.Start())
 	var listed struct{ Items []upload }
-	eventually(t, "upload of the form that holds bytes", func() bool {
+	stack.Until(t, "upload of the form that holds bytes", func() bool {
 		a := u.do("GET", first, nil)
-		must(t, json.Unmarshal(a.body, &listed))
+		stack.Must(t, json.Unmarshal(a.body, &listed))
 		return len(listed.Items) == 1 && listed.Items[0].Offset > 0
 	})
-	must(t, cut.Process.Kill())
+	stack.Must(t, cut.Process.Kill())
 	_ = cut.Wait() // it was killed
 	body, status := u.curl(append(args[3:], second)...)
 	var again upload

@@ -73,7 +73,7 @@ func script(steps []step) string {
 func TestGuide(t *testing.T) {
 	t.Parallel()
 	root, err := stack.RepoRoot()
-	must(t, err)
+	stack.Must(t, err)
 	steps := stepsOf(t, string(read(t, filepath.Join(root, "docs/tutorial/first-upload.md"))))
 	if len(steps) < 10 {
 		t.Fatalf("only %d steps", len(steps))
@@ -84,8 +84,8 @@ func TestGuide(t *testing.T) {
 	r, err := tramo.serve(t.Context(), "TRAMO_RECEIPT_KEY_FILE="+private, // and with the limits that there are by default
 		"TRAMO_RATE_IP=1000", "TRAMO_RATE_IP_TRANSFERS=12000", "TRAMO_RATE_USER=100", "TRAMO_RATE_UPLOADS=50",
 		"TRAMO_RATE_USER_TRANSFERS=3000", "TRAMO_TENANT_UPLOADS=500")
-	must(t, err)
-	t.Cleanup(func() { must(t, r.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	tenant, _ := newTenant(t, "50GiB")
 	u := userOf(t, tenant, "ana", "constructora") // as make run has it
 	hook, _ := newReceiver(t, nil)

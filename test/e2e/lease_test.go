@@ -21,6 +21,7 @@ import (
 
 // A stall is a PATCH whose client has gone silent in the middle; its connection stays.
 type stall struct {
+	t      *testing.T
 	client *io.PipeWriter
 	ended  chan answer // the zero answer when there was none
 }
@@ -28,7 +29,7 @@ type stall struct {
 // stall sends data at an offset and then nothing.
 func (u user) stall(url string, offset int, data []byte) *stall {
 	body, client := io.Pipe()
-	s := &stall{client: client, ended: make(chan answer, 1)}
+	s := &stall{t: u.t, client: client, ended: make(chan answer, 1)}
 	u.t.Cleanup(s.hangUp)
 	go func() {
 		a, _ := u.try(context.WithoutCancel(u.t.Context()), "PATCH", url, body, "Upload-Offset", fmt.Sprint(offset), "Content-Type", octets)
@@ -43,16 +44,22 @@ func (s *stall) send(data []byte) { _, _ = s.client.Write(data) }
 
 func (s *stall) hangUp() { s.client.CloseWithError(io.ErrUnexpectedEOF) }
 
+// answer waits for the answer.
+func (s *stall) answer() answer {
+	s.t.Helper()
+	return stack.Receive(s.t, "answer to the stalled PATCH", s.ended)
+}
+
 // finish sends the rest and returns the answer.
 func (s *stall) finish(data []byte) answer {
 	s.send(data)
 	s.client.Close()
-	return <-s.ended
+	return s.answer()
 }
 
 func count(t *testing.T, conn *pgx.Conn, sql string) (n int) {
 	t.Helper()
-	must(t, conn.QueryRow(t.Context(), sql).Scan(&n))
+	stack.Must(t, conn.QueryRow(t.Context(), sql).Scan(&n))
 	return n
 }
 
@@ -144,7 +151,7 @@ func TestHandOverIsTold(t *testing.T) {
 		}
 		took = append(took, time.Since(began))
 		hanging.hangUp()
-		if a := <-hanging.ended; a.status != 0 && a.status != http.StatusLocked {
+		if a := hanging.answer(); a.status != 0 && a.status != http.StatusLocked {
 			t.Errorf("the request that hung was answered %d %s", a.status, a.body)
 		}
 	}
@@ -169,7 +176,7 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 		end $$;
 		create trigger note after update on upload_leases for each row
 			when (old.holder_id <> new.holder_id) execute function note()`)
-	must(t, err)
+	stack.Must(t, err)
 	const ttl = 2 * time.Second
 	first, second := in.serves(t, "TRAMO_LEASE_TTL="+ttl.String()), in.serves(t)
 	u := in.user(t)
@@ -178,9 +185,9 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 	first.awaitMetric(t, "tramo_leases_held", 1)
 	first.Kill()
 	var killed, at, expired time.Time
-	must(t, conn.QueryRow(t.Context(), `select clock_timestamp()`).Scan(&killed))
+	stack.Must(t, conn.QueryRow(t.Context(), `select clock_timestamp()`).Scan(&killed))
 	u.offset(second.at(url))
-	must(t, conn.QueryRow(t.Context(), `select at, expired from taken`).Scan(&at, &expired))
+	stack.Must(t, conn.QueryRow(t.Context(), `select at, expired from taken`).Scan(&at, &expired))
 	t.Logf("killed; expired %s later; taken over %s after that", expired.Sub(killed), at.Sub(expired))
 	if at.Before(expired) {
 		t.Errorf("taken over %s too early", expired.Sub(at))
@@ -205,15 +212,15 @@ func TestFrozenServerIsFenced(t *testing.T) {
 	const sent, more = 600_000, 100_000
 	frozen := u.stall(url, 0, photo[:sent])
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", sent)
-	must(t, first.Signal(syscall.SIGSTOP))
+	stack.Must(t, first.Signal(syscall.SIGSTOP))
 
 	other := second.at(url)
 	begin := u.offset(other) // once the time to live is over
 	if a := u.patch(other, begin, photo[begin:begin+more]); a.status != http.StatusNoContent {
 		t.Fatalf("PATCH: %d %s", a.status, a.body)
 	}
-	must(t, first.Signal(syscall.SIGCONT))
-	if a := <-frozen.ended; a.status != 0 && a.status != http.StatusLocked {
+	stack.Must(t, first.Signal(syscall.SIGCONT))
+	if a := frozen.answer(); a.status != 0 && a.status != http.StatusLocked {
 		t.Errorf("the frozen request was answered %d %s", a.status, a.body)
 	}
 	first.awaitMetric(t, "tramo_leases_lost_total", 1)
@@ -243,7 +250,7 @@ func TestHeldUploadsOutlivePostgres(t *testing.T) {
 		stalls[i] = u.stall(urls[i], 0, data[:sent])
 	}
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", held*sent)
-	must(t, tramo.Postgres.Restart(t.Context()))
+	stack.Must(t, tramo.Postgres.Restart(t.Context()))
 
 	for i, url := range urls {
 		if i%2 == 0 {

@@ -40,7 +40,7 @@ func TestQuotaEdgeOverReplicas(t *testing.T) {
 			return nil
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	if admitted.Load() != fits || refused.Load() != tries-fits {
 		t.Errorf("%d were admitted and %d refused, where %d fit", admitted.Load(), refused.Load(), fits)
 	}
@@ -48,7 +48,7 @@ func TestQuotaEdgeOverReplicas(t *testing.T) {
 		Charged   int64 `json:"charged_bytes"`
 		Remaining int64 `json:"remaining_bytes"`
 	}
-	must(t, json.Unmarshal(u.do("GET", replicas[0].URL+"/api/tenant", nil).body, &tenant))
+	stack.Must(t, json.Unmarshal(u.do("GET", replicas[0].URL+"/api/tenant", nil).body, &tenant))
 	if tenant.Charged != size*fits || tenant.Remaining != size-1 {
 		t.Errorf("%d bytes are charged and %d remain", tenant.Charged, tenant.Remaining)
 	}
@@ -58,8 +58,8 @@ func TestQuotaEdgeOverReplicas(t *testing.T) {
 func TestRatesOverReplicas(t *testing.T) {
 	t.Parallel()
 	redis, err := stack.StartRedis(t.Context())
-	must(t, err)
-	t.Cleanup(func() { must(t, redis.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, redis.Stop()) })
 	const rate = 30
 	env := []string{"TRAMO_REDIS_URL=" + redis.URL(), "TRAMO_REDIS_TIMEOUT=5s", fmt.Sprintf("TRAMO_RATE_USER=%d", rate)}
 	replicas := []replica{tramo.serves(t, env...), tramo.serves(t, env...)}
@@ -97,9 +97,9 @@ func TestRatesOverReplicas(t *testing.T) {
 			t.Error("the metrics do not say that Redis is gone")
 		}
 	}
-	must(t, redis.Start(context.WithoutCancel(t.Context())))
+	stack.Must(t, redis.Start(context.WithoutCancel(t.Context())))
 	for i, r := range replicas {
-		eventually(t, "Redis in use again", func() bool {
+		stack.Until(t, "Redis in use again", func() bool {
 			ask(i)
 			return r.metric(t, "tramo_rate_limit_redis_up") == 1
 		})
@@ -113,7 +113,7 @@ func TestTenantCommands(t *testing.T) {
 	run := func(args ...string) string {
 		t.Helper()
 		out, err := tramo.Tramo(t.Context(), append([]string{"tenant"}, args...)...)
-		must(t, err)
+		stack.Must(t, err)
 		return out
 	}
 	if out := run("set", name, "--quota", "1MiB", "--max-upload-size", "1KiB", "--max-uploads", "3"); !strings.Contains(out, "1.0 MiB") {

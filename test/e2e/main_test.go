@@ -92,7 +92,7 @@ func (in installation) work(ctx context.Context, extra ...string) (replica, erro
 func (in installation) serves(t *testing.T, extra ...string) replica {
 	t.Helper()
 	r, err := in.serve(t.Context(), extra...)
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("%s printed:\n%s", r.URL, r.LastOutput())
@@ -107,7 +107,7 @@ func install(t *testing.T, in stack.Installation) installation {
 	t.Helper()
 	in.Database, in.Clamd, in.Vars = newName(), tramo.Clamd, tramo.Vars
 	made, err := tramo.ground.Install(t.Context(), in)
-	must(t, err)
+	stack.Must(t, err)
 	return installation{made}
 }
 
@@ -115,8 +115,8 @@ func install(t *testing.T, in stack.Installation) installation {
 func ownPostgres(t *testing.T) *stack.Postgres {
 	t.Helper()
 	p, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{})
-	must(t, err)
-	t.Cleanup(func() { must(t, p.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, p.Stop()) })
 	return p
 }
 
@@ -124,7 +124,7 @@ func ownPostgres(t *testing.T) *stack.Postgres {
 func (in installation) admin(t *testing.T) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), in.Postgres.URL("postgres", in.Database))
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn
 }

@@ -26,7 +26,7 @@ func TestPageShowsRealFiles(t *testing.T) {
 		<p>Avance de la semana</p><p style="break-before:page">Segunda página</p>`))
 	photo := filepath.Join(dir, "iphone.heic")
 	write(t, photo, read(t, iPhonePhoto(t)))
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
 		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitReady("#files"),
@@ -34,7 +34,7 @@ func TestPageShowsRealFiles(t *testing.T) {
 	))
 	for _, name := range []string{"iphone.heic", "informe.pdf"} {
 		row := `[data-testid="upload"][data-name="` + name + `"][data-status="completed"]`
-		must(t, chromedp.Do(ctx, chromedp.WaitVisible(row+` img[data-testid="thumbnail"]`)))
+		stack.Must(t, chromedp.Do(ctx, chromedp.WaitVisible(row+` img[data-testid="thumbnail"]`)))
 		ask[bool](t, ctx, chromedp.Poll[bool](`(() => { const i = document.querySelector('`+row+` img'); return i.complete && i.naturalWidth > 0 })()`))
 		if pixels := ask(t, ctx, chromedp.Evaluate[int](`(() => { const i = document.querySelector('`+row+` img'); return i.naturalWidth * i.naturalHeight })()`)); pixels < 160*100 {
 			t.Errorf("%s: its picture has %d pixels", name, pixels)
@@ -44,7 +44,7 @@ func TestPageShowsRealFiles(t *testing.T) {
 		t.Errorf("of the document the page says %q", text)
 	}
 	screenshot(t, ctx, "files-phone.png")
-	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
+	stack.Must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
 	screenshot(t, ctx, "files-desktop.png")
 }
 
@@ -52,9 +52,9 @@ func TestPageShowsRealFiles(t *testing.T) {
 func printed(t *testing.T, html string) []byte {
 	t.Helper()
 	ctx := browser(t)
-	must(t, chromedp.Do(ctx, chromedp.Navigate("data:text/html;charset=utf-8;base64,"+base64.StdEncoding.EncodeToString([]byte(html)))))
+	stack.Must(t, chromedp.Do(ctx, chromedp.Navigate("data:text/html;charset=utf-8;base64,"+base64.StdEncoding.EncodeToString([]byte(html)))))
 	result, err := chromedp.Call(ctx, page.PrintToPDF, page.PrintToPDFParams{PrintBackground: new(true)})
-	must(t, err)
+	stack.Must(t, err)
 	return result.Data
 }
 
@@ -62,10 +62,10 @@ func printed(t *testing.T, html string) []byte {
 func iPhonePhoto(t *testing.T) string {
 	t.Helper()
 	root, err := stack.RepoRoot()
-	must(t, err)
+	stack.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/h2non/bimg")
 	cmd.Dir = root
 	dir, err := cmd.Output()
-	must(t, err)
+	stack.Must(t, err)
 	return filepath.Join(strings.TrimSpace(string(dir)), "testdata", "test.heic")
 }

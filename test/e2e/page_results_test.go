@@ -8,6 +8,8 @@ import (
 	requests "github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/chromedp"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A person sees of a photo its placeholder, at once and where the picture will be, and then the picture: nothing moves. Of a
@@ -31,15 +33,15 @@ func TestPageShowsResults(t *testing.T) {
 	}
 	ctx := browser(t)
 	held := make(chan requests.RequestID, 10)
-	must(t, chromedp.Listen(ctx, func(event any) {
+	stack.Must(t, chromedp.Listen(ctx, func(event any) {
 		if e, ok := event.(*requests.EventRequestPaused); ok {
 			held <- e.RequestID
 		}
 	}))
 	_, err := chromedp.Call(ctx, requests.Enable, requests.EnableParams{Patterns: []*requests.RequestPattern{{URLPattern: tramo.S3.Endpoint() + "/*"}}})
-	must(t, err)
+	stack.Must(t, err)
 	const row = `[data-testid="recent-upload"]`
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
 		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitVisible(row+`[data-name="norte.jpg"] [data-testid="placeholder"]`),
@@ -86,7 +88,7 @@ func TestPageShowsResults(t *testing.T) {
 		t.Errorf("the page moved from %+v to %+v", before, after)
 	}
 	screenshot(t, ctx, "results-phone.png")
-	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
+	stack.Must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
 	screenshot(t, ctx, "results-desktop.png")
 }
 
@@ -120,13 +122,13 @@ func near(a, b float64) bool { return a-b < 0.5 && b-a < 0.5 }
 func told(t *testing.T, id, results string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), tramo.Postgres.URL("postgres", tramo.Database))
-	must(t, err)
+	stack.Must(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
 	tag, err := conn.Exec(t.Context(), `update uploads set `+results+` where id = $1`, id)
-	must(t, err)
+	stack.Must(t, err)
 	if tag.RowsAffected() != 1 {
 		t.Fatalf("%s: %s", results, tag)
 	}
 	_, err = conn.Exec(t.Context(), `delete from thumbnails d using uploads u where u.id = d.upload_id and u.id = $1 and u.no_thumbnail is not null`, id)
-	must(t, err)
+	stack.Must(t, err)
 }

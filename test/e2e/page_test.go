@@ -31,7 +31,7 @@ func TestPageInABrowser(t *testing.T) {
 	write(t, document, []byte("fecha;avance\n2026-11-21;40 %\n"))
 	write(t, virus, eicar())
 
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
 		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitReady("#files"),
@@ -51,7 +51,7 @@ func TestPageInABrowser(t *testing.T) {
 		t.Errorf("the virus's row says %q", reason)
 	}
 	screenshot(t, ctx, "page-phone.png")
-	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
+	stack.Must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
 	screenshot(t, ctx, "page-desktop.png")
 }
 
@@ -61,11 +61,11 @@ func TestPagePausesAndResumes(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	proxy, err := stack.NewProxy(tramo.S3.Endpoint())
-	must(t, err)
+	stack.Must(t, err)
 	defer proxy.Close()
-	must(t, proxy.Latency(500*time.Millisecond)) // a part takes a while, so that a person is fast enough
+	stack.Must(t, proxy.Latency(500*time.Millisecond)) // a part takes a while, so that a person is fast enough
 	r, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+proxy.URL())
-	must(t, err)
+	stack.Must(t, err)
 	defer r.Stop() //nolint:errcheck // the test has spoken
 	ctx := browser(t)
 	path := filepath.Join(t.TempDir(), "medidas.csv")
@@ -74,12 +74,12 @@ func TestPagePausesAndResumes(t *testing.T) {
 	write(t, path, data)
 	const row = `[data-testid="upload"]`
 
-	must(t, chromedp.Listen(ctx, func(event any) {
+	stack.Must(t, chromedp.Listen(ctx, func(event any) {
 		if _, ok := event.(*page.EventJavascriptDialogOpening); ok { // "leave this page?"
 			go chromedp.Call(ctx, page.HandleJavaScriptDialog, page.HandleJavaScriptDialogParams{Accept: true}) //nolint:errcheck // what follows fails without it
 		}
 	}))
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(1280, 800), // the row is in view, as it is for a person who clicks in it
 		chromedp.Navigate(r.URL+"/#token="+u.token),
 		chromedp.WaitReady("#files"),
@@ -87,15 +87,15 @@ func TestPagePausesAndResumes(t *testing.T) {
 		chromedp.WaitVisible(row+`[data-status="uploading"]`),
 	))
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", 10<<20)
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.Click(row+` [data-action="pause"]`),
 		chromedp.WaitVisible(row+`[data-status="paused"]`),
 		chromedp.Click(row+` [data-action="resume"]`),
 		chromedp.WaitVisible(row+`[data-status="uploading"]`),
 	))
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", 30<<20)
-	must(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.Navigate(r.URL+"/"),
 		chromedp.WaitReady("#files"),
 		chromedp.SetUploadFiles("#files", []string{path}),
@@ -103,7 +103,7 @@ func TestPagePausesAndResumes(t *testing.T) {
 	))
 	var listed struct{ Items []upload }
 	a := u.do("GET", r.URL+"/api/uploads", nil)
-	must(t, json.Unmarshal(a.body, &listed))
+	stack.Must(t, json.Unmarshal(a.body, &listed))
 	if len(listed.Items) != 1 || listed.Items[0].SHA256 != sumOf(data) {
 		t.Errorf("uploads: %s", a.body)
 	}
@@ -124,7 +124,7 @@ func TestPagePausesAndResumes(t *testing.T) {
 func TestPageAsksForAToken(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
 		chromedp.Navigate(tramo.replicas[0].URL+"/"),
 		chromedp.WaitVisible(`form input`),
@@ -147,7 +147,7 @@ func browser(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	must(t, chromedp.Do(ctx)) // the browser lives as long as this context
+	stack.Must(t, chromedp.Do(ctx)) // the browser lives as long as this context
 	ctx, cancel = context.WithTimeout(ctx, patience)
 	t.Cleanup(cancel)
 	return ctx
@@ -157,7 +157,7 @@ func browser(t *testing.T) context.Context {
 func ask[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) T {
 	t.Helper()
 	v, err := chromedp.Run(ctx, a)
-	must(t, err)
+	stack.Must(t, err)
 	return v
 }
 
@@ -173,14 +173,7 @@ func screenshot(t *testing.T, ctx context.Context, name string) {
 
 func write(t *testing.T, path string, data []byte) {
 	t.Helper()
-	must(t, os.WriteFile(path, data, 0o600))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, data, 0o600))
 }
 
 // The description of the API is a page that loads nothing from elsewhere, breaks none of its own rules, and fits a phone.
@@ -193,8 +186,8 @@ func TestDescriptionInABrowser(t *testing.T) {
 		window.broken = []
 		addEventListener('securitypolicyviolation', (e) => broken.push(e.violatedDirective + ' ' + e.blockedURI))
 		addEventListener('error', (e) => broken.push(e.message))`})
-	must(t, err)
-	must(t, chromedp.Do(ctx,
+	stack.Must(t, err)
+	stack.Must(t, chromedp.Do(ctx,
 		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
 		chromedp.Navigate(r.URL+"/docs"),
 		chromedp.WaitVisible(operation+` .opblock-summary`),
@@ -216,6 +209,6 @@ func TestDescriptionInABrowser(t *testing.T) {
 		t.Errorf("it is %d pixels wide", wide)
 	}
 	screenshot(t, ctx, "docs-phone.png")
-	must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
+	stack.Must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
 	screenshot(t, ctx, "docs-desktop.png")
 }

@@ -23,15 +23,15 @@ const issuer = "https://uploads.example.com"
 func newReceiptKey(t *testing.T) (private, public string) {
 	t.Helper()
 	pub, key, err := ed25519.GenerateKey(nil)
-	must(t, err)
+	stack.Must(t, err)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	must(t, err)
+	stack.Must(t, err)
 	pkix, err := x509.MarshalPKIXPublicKey(pub)
-	must(t, err)
+	stack.Must(t, err)
 	dir := t.TempDir()
 	private, public = filepath.Join(dir, "key.pem"), filepath.Join(dir, "public.pem")
-	must(t, os.WriteFile(private, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
-	must(t, os.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pkix}), 0o600))
+	stack.Must(t, os.WriteFile(private, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
+	stack.Must(t, os.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pkix}), 0o600))
 	return private, public
 }
 
@@ -39,8 +39,8 @@ func newReceiptKey(t *testing.T) (private, public string) {
 func signing(t *testing.T, env ...string) replica {
 	t.Helper()
 	r, err := tramo.serve(t.Context(), append(env, "TRAMO_PUBLIC_URL="+issuer)...)
-	must(t, err)
-	t.Cleanup(func() { must(t, r.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	return r
 }
 
@@ -57,7 +57,7 @@ type receipt struct {
 func (r replica) verify(t *testing.T, jws string) (claims receipt, err error) {
 	t.Helper()
 	root, err := stack.RepoRoot()
-	must(t, err)
+	stack.Must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := stack.Run(ctx, stack.ProcessConfig{
@@ -110,7 +110,7 @@ func TestReceipt(t *testing.T) {
 
 	parts := strings.Split(string(a.body), ".")
 	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
-	must(t, err)
+	stack.Must(t, err)
 	parts[1] = base64.RawURLEncoding.EncodeToString(bytes.Replace(claims, []byte("IMG_7"), []byte("IMG_8"), 1))
 	if got, err := second.verify(t, strings.Join(parts, ".")); err == nil || !strings.Contains(err.Error(), "signature") {
 		t.Errorf("a forged receipt: %+v, %v", got, err)

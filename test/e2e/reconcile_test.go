@@ -27,8 +27,8 @@ func newYard(t *testing.T) *yard {
 	y := &yard{installation: install(t, stack.Installation{Bucket: newName()})}
 	var err error
 	y.server, err = y.serve(t.Context())
-	must(t, err)
-	t.Cleanup(func() { must(t, y.server.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, y.server.Stop()) })
 	y.sql = y.admin(t)
 	return y
 }
@@ -36,12 +36,12 @@ func newYard(t *testing.T) *yard {
 func (y *yard) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	_, err := y.sql.Exec(t.Context(), sql, args...)
-	must(t, err)
+	stack.Must(t, err)
 }
 
 func (y *yard) count(t *testing.T, sql string) (n int) {
 	t.Helper()
-	must(t, y.sql.QueryRow(t.Context(), sql).Scan(&n))
+	stack.Must(t, y.sql.QueryRow(t.Context(), sql).Scan(&n))
 	return n
 }
 
@@ -52,7 +52,7 @@ func (y *yard) reconcile(t *testing.T, args ...string) []string {
 		Path: y.Programs.Path("tramo"), Args: append([]string{"reconcile", "--grace", "0s"}, args...),
 		Env: y.Env("tramo_worker"),
 	})
-	must(t, err)
+	stack.Must(t, err)
 	return strings.Split(strings.TrimSpace(out), "\n")
 }
 
@@ -62,7 +62,7 @@ func (y *yard) path(key string) string { return filepath.Join(y.S3.Dir(), y.Buck
 func (y *yard) put(t *testing.T, key string) {
 	t.Helper()
 	_, err := y.S3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: strings.NewReader("late")})
-	must(t, err)
+	stack.Must(t, err)
 }
 
 // An admin looks first, and nothing changes; then repairs, and is told what only an admin can decide; then decides.
@@ -75,7 +75,7 @@ func TestReconcileCommand(t *testing.T) {
 	y.exec(t, `delete from river_job where args->>'upload_id' = $1`, id)
 	y.exec(t, `update tenants set charged_bytes = charged_bytes + 1000`)
 	var key string
-	must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, id).Scan(&key))
+	stack.Must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, id).Scan(&key))
 	late := filepath.Dir(key) + "/original-999999"
 	unknown := strings.ReplaceAll(late, id, "0199d6f8-0000-7000-8000-000000000000")
 	y.put(t, late)
@@ -103,7 +103,7 @@ func TestReconcileCommand(t *testing.T) {
 	}
 
 	var line struct{ Kind, Outcome, Key string }
-	must(t, json.Unmarshal([]byte(y.reconcile(t, "--json", "--delete-unknown")[0]), &line))
+	stack.Must(t, json.Unmarshal([]byte(y.reconcile(t, "--json", "--delete-unknown")[0]), &line))
 	if line.Kind != "unknown_object" || line.Outcome != "repaired" || line.Key != unknown {
 		t.Errorf("got %+v", line)
 	}
@@ -145,7 +145,7 @@ func TestWorkerFinishesWhatWasCutOff(t *testing.T) {
 		t.Fatalf("it is %s", up.Status)
 	}
 	w, err := y.work(t.Context(), "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
-	must(t, err)
+	stack.Must(t, err)
 	defer w.Stop() //nolint:errcheck // the test has spoken
 	if up, _ := u.await(url); up.Status != "completed" || up.SHA256 != sumOf(photo) {
 		t.Errorf("%+v", up)

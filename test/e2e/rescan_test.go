@@ -19,15 +19,15 @@ import (
 func TestRescanCommand(t *testing.T) {
 	t.Parallel()
 	database := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(database, "eicar.hdb"), []byte("44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n"), 0o600))
+	stack.Must(t, os.WriteFile(filepath.Join(database, "eicar.hdb"), []byte("44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n"), 0o600))
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Dir: t.TempDir(), Database: database})
-	must(t, err)
-	t.Cleanup(func() { must(t, clamd.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, clamd.Stop()) })
 	y := newYard(t)
 	u := y.user(t)
 	worker, err := y.work(t.Context(), "TRAMO_CLAMD="+clamd.Address())
-	must(t, err)
-	t.Cleanup(func() { must(t, worker.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, worker.Stop()) })
 	bad := stack.PNG(31, 17)
 	url, other := u.send(y.server, bad, "filetype", "image/png"), u.send(y.server, stack.PNG(32, 17), "filetype", "image/png")
 	for _, sent := range []string{url, other} {
@@ -37,13 +37,13 @@ func TestRescanCommand(t *testing.T) {
 	}
 
 	line := fmt.Sprintf("%x:%d:Late-Find\n", md5.Sum(bad), len(bad))
-	must(t, os.WriteFile(filepath.Join(database, "late.hdb"), []byte(line), 0o600))
-	must(t, clamd.Restart(t.Context()))
+	stack.Must(t, os.WriteFile(filepath.Join(database, "late.hdb"), []byte(line), 0o600))
+	stack.Must(t, clamd.Restart(t.Context()))
 	today := time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
 	rescan := func(args ...string) string {
 		t.Helper()
 		out, err := y.Tramo(t.Context(), append([]string{"rescan"}, args...)...)
-		must(t, err)
+		stack.Must(t, err)
 		return strings.TrimSpace(out)
 	}
 	if got := rescan("--since", "2036-01-01"); got != "0 uploads wait to be scanned again." {
@@ -67,17 +67,17 @@ func TestRescanCommand(t *testing.T) {
 		Thumbnails []any
 	}) {
 		t.Helper()
-		must(t, json.Unmarshal(u.do("GET", of, nil).body, &s))
+		stack.Must(t, json.Unmarshal(u.do("GET", of, nil).body, &s))
 		return s
 	}
-	eventually(t, "what the rescan found", func() bool { return state(url).Status == "failed" })
+	stack.Until(t, "what the rescan found", func() bool { return state(url).Status == "failed" })
 	if got := state(url); got.Failure.Reason != "infected" || got.Scan.Signature != "Late-Find.UNOFFICIAL" || len(got.Thumbnails) != 0 {
 		t.Errorf("the upload is %+v", got)
 	}
 	if a := u.do("GET", url+"/content", nil); a.status != http.StatusConflict {
 		t.Errorf("its content: %d %s", a.status, a.body)
 	}
-	eventually(t, "the end of all rescans", func() bool {
+	stack.Until(t, "the end of all rescans", func() bool {
 		return y.count(t, `select count(*) from river_job where kind = 'rescan_upload' and state <> 'completed'`) == 0
 	})
 	if got := state(other); got.Status != "completed" || len(got.Thumbnails) == 0 {
@@ -85,7 +85,7 @@ func TestRescanCommand(t *testing.T) {
 	}
 
 	token, err := y.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "olga", "--role", "admin")
-	must(t, err)
+	stack.Must(t, err)
 	olga := user{t: t, token: strings.TrimSpace(token)}
 	at := y.server.URL + "/api/admin/quarantine"
 	if a := olga.do("GET", at, nil); !strings.Contains(string(a.body), idOf(url)) || strings.Contains(string(a.body), idOf(other)) {
@@ -94,7 +94,7 @@ func TestRescanCommand(t *testing.T) {
 	if a := olga.do("POST", at+"/"+idOf(url)+"/release", strings.NewReader(`{"reason": "a false alarm"}`)); a.status != http.StatusAccepted {
 		t.Fatalf("release: %d %s", a.status, a.body)
 	}
-	eventually(t, "the released upload", func() bool { return state(url).Status == "completed" })
+	stack.Until(t, "the released upload", func() bool { return state(url).Status == "completed" })
 	if got := state(url); len(got.Thumbnails) == 0 || got.Scan.Verdict != "infected" {
 		t.Errorf("the upload is %+v", got)
 	}

@@ -61,10 +61,10 @@ func TestTimelineAndTrace(t *testing.T) {
 	in := install(t, stack.Installation{})
 	u := in.user(t)
 	server, err := in.serve(t.Context(), "TRAMO_REPLICA=server-1")
-	must(t, err)
+	stack.Must(t, err)
 	defer server.Stop() //nolint:errcheck // the test has spoken
 	worker, err := in.work(t.Context(), "TRAMO_REPLICA=worker-1")
-	must(t, err)
+	stack.Must(t, err)
 	defer worker.Stop() //nolint:errcheck // the test has spoken
 
 	photo := stack.Photo(stack.PhotoConfig{Seed: 12})
@@ -120,7 +120,7 @@ func TestTimelineAndTrace(t *testing.T) {
 func TestTimelineTellsOfDrops(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	r := tramo.replicas[0]
+	r := tramo.serves(t) // whose count of received bytes is this test's alone
 	photo := stack.Photo(stack.PhotoConfig{Seed: 14})
 	at := u.create(r, len(photo), "filetype", "image/jpeg")
 	breaking := func(from, to int, end func(*io.PipeWriter)) {
@@ -135,15 +135,15 @@ func TestTimelineTellsOfDrops(t *testing.T) {
 		if _, err := client.Write(photo[from:to]); err != nil {
 			t.Fatal(err)
 		}
-		r.awaitMetric(t, "tramo_upload_received_bytes_total", before+float64(to-from)) // other tests only add to it
+		r.awaitMetric(t, "tramo_upload_received_bytes_total", before+float64(to-from))
 		end(client)
-		<-ended
+		stack.Receive(t, "end of the PATCH", ended)
 	}
 	breaking(0, 100_000, func(client *io.PipeWriter) { client.CloseWithError(io.ErrUnexpectedEOF) })
-	eventually(t, "kept bytes", func() bool { return u.get(at).Offset == 100_000 })
+	stack.Until(t, "kept bytes", func() bool { return u.get(at).Offset == 100_000 })
 	breaking(100_000, 250_000, func(client *io.PipeWriter) {
 		defer client.Close()
-		eventually(t, "hand-over", func() bool { return u.offset(tramo.replicas[1].URL+"/api/uploads/"+idOf(at)) == 250_000 })
+		stack.Until(t, "hand-over", func() bool { return u.offset(tramo.replicas[1].URL+"/api/uploads/"+idOf(at)) == 250_000 })
 	})
 	u.patch(at, 250_000, photo[250_000:])
 	u.await(at)

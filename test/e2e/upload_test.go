@@ -180,7 +180,7 @@ func TestHalfOpenConnectionIsTakenOver(t *testing.T) {
 		t.Fatalf("PATCH on the other replica: %d %s", a.status, a.body)
 	}
 	hanging.CloseWithError(io.ErrUnexpectedEOF)
-	if a := <-ended; a.status != 0 && a.status != http.StatusLocked {
+	if a := stack.Receive(t, "end of the PATCH that hung", ended); a.status != 0 && a.status != http.StatusLocked {
 		t.Errorf("the request that hung was answered %d %s", a.status, a.body)
 	}
 	up, _ := u.await(other)

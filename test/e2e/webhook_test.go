@@ -83,7 +83,7 @@ func TestWebhookOfACompletedUpload(t *testing.T) {
 	}
 	h := nextHook(t, hooks)
 	w, err := standardwebhooks.NewWebhook(secret)
-	must(t, err)
+	stack.Must(t, err)
 	if err := w.Verify(h.body, h.header); err != nil {
 		t.Error(err)
 	}
@@ -95,7 +95,7 @@ func TestWebhookOfACompletedUpload(t *testing.T) {
 		Timestamp time.Time
 		Data      upload
 	}
-	must(t, json.Unmarshal(h.body, &told))
+	stack.Must(t, json.Unmarshal(h.body, &told))
 	up := crew.get(at)
 	if told.Type != "upload.completed" || told.Data.ID != up.ID || told.Data.Status != "completed" ||
 		told.Data.SHA256 != up.SHA256 || told.Data.Filename != "obra.jpg" || told.Data.Size != len(photo) {
@@ -135,7 +135,7 @@ func TestWebhookOfABatch(t *testing.T) {
 			Bytes             int
 		}
 	}
-	must(t, json.Unmarshal(nextHook(t, hooks).body, &told))
+	stack.Must(t, json.Unmarshal(nextHook(t, hooks).body, &told))
 	d := told.Data
 	if told.Type != "batch.failed" || d.ID != f.Batch.ID || d.Project != "torre" || d.Name != "Torre, martes" || d.ClientID != "martes" ||
 		!maps.Equal(d.Uploads, map[string]int{"completed": 1, "failed": 1}) || d.Bytes != len(plan) {
@@ -151,14 +151,14 @@ func TestWebhookOutlivesItsWorker(t *testing.T) {
 	defer cancel()
 	own := install(t, stack.Installation{})
 	_, err := own.Tramo(ctx, "tenant", "add", "Sur")
-	must(t, err)
+	stack.Must(t, err)
 	token, err := own.Tramo(ctx, "token", "--tenant", "Sur", "--user", "office", "--role", "constructora")
-	must(t, err)
+	stack.Must(t, err)
 	server, err := own.serve(ctx)
-	must(t, err)
-	t.Cleanup(func() { must(t, server.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, server.Stop()) })
 	first, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(first.Kill)
 	u := user{t: t, token: strings.TrimSpace(token)}
 	hold := make(chan struct{})
@@ -171,12 +171,12 @@ func TestWebhookOutlivesItsWorker(t *testing.T) {
 	first.Kill()
 	close(hold)
 	second, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
-	must(t, err)
-	t.Cleanup(func() { must(t, second.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, second.Stop()) })
 	after := nextHook(t, hooks)
 	w, err := standardwebhooks.NewWebhook(secret)
-	must(t, err)
-	must(t, w.Verify(after.body, after.header))
+	stack.Must(t, err)
+	stack.Must(t, w.Verify(after.body, after.header))
 	if b, a := before.header.Get("Webhook-Id"), after.header.Get("Webhook-Id"); b == "" || a != b {
 		t.Errorf("sent as %q, then as %q", b, a)
 	}

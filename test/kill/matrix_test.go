@@ -35,8 +35,8 @@ var victims = []victim{
 		mend: func(y *yard, w *worker, id string) {
 			y.await(`select status = 'completed' from uploads where id = $1`, id)
 			y.must(w.process.Signal(syscall.SIGCONT))
-			y.until("attempt that has been overtaken", func() bool {
-				return strings.Contains(w.process.Output(), "has been overtaken") && strings.Contains(w.process.Output(), id)
+			y.until("attempt that was superseded", func() bool {
+				return strings.Contains(w.process.Output(), "superseded") && strings.Contains(w.process.Output(), id)
 			})
 		},
 	},

@@ -29,34 +29,34 @@ func TestClamdReadsALargeStream(t *testing.T) {
 func TestClamdRestarts(t *testing.T) {
 	t.Parallel()
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Log: t.Output()})
-	must(t, err)
+	stack.Must(t, err)
 	clamd.Kill()
-	must(t, clamd.Restart(t.Context()))
+	stack.Must(t, clamd.Restart(t.Context()))
 	if got := scan(t, clamd, []byte("harmless")); got != "stream: OK" {
 		t.Errorf("clamd says %q, want stream: OK", got)
 	}
-	must(t, clamd.Stop())
-	must(t, clamd.Stop())
+	stack.Must(t, clamd.Stop())
+	stack.Must(t, clamd.Stop())
 }
 
 func scan(t *testing.T, clamd *stack.Clamd, data []byte) string {
 	t.Helper()
 	conn, err := net.Dial("unix", strings.TrimPrefix(clamd.Address(), "unix:"))
-	must(t, err)
+	stack.Must(t, err)
 	defer conn.Close()
 	_, err = io.WriteString(conn, "zINSTREAM\x00")
-	must(t, err)
+	stack.Must(t, err)
 	for len(data) > 0 {
 		n := min(64<<10, len(data))
 		_, err := conn.Write(binary.BigEndian.AppendUint32(nil, uint32(n)))
-		must(t, err)
+		stack.Must(t, err)
 		_, err = conn.Write(data[:n])
-		must(t, err)
+		stack.Must(t, err)
 		data = data[n:]
 	}
 	_, err = conn.Write([]byte{0, 0, 0, 0})
-	must(t, err)
+	stack.Must(t, err)
 	answer, err := io.ReadAll(conn)
-	must(t, err)
+	stack.Must(t, err)
 	return string(bytes.TrimRight(answer, "\x00"))
 }

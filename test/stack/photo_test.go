@@ -19,7 +19,7 @@ func TestPhotoCostsWhatAPhonesPhotoDoes(t *testing.T) {
 		t.Errorf("12 megapixels cost %d bytes, want 2 to 6 MiB", n)
 	}
 	cfg, format, err := image.DecodeConfig(bytes.NewReader(photo))
-	must(t, err)
+	stack.Must(t, err)
 	if format != "jpeg" || cfg.Width != 4000 || cfg.Height != 3000 {
 		t.Errorf("got a %s of %dx%d, want a jpeg of 4000x3000", format, cfg.Width, cfg.Height)
 	}
@@ -41,17 +41,17 @@ func TestPhotoDependsOnItsSeed(t *testing.T) {
 func TestTag(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "field.jpg")
-	must(t, os.WriteFile(path, stack.Photo(stack.PhotoConfig{Width: 400, Height: 300}), 0o600))
-	must(t, stack.Tag(t.Context(), path, stack.FieldPhotoTags()...))
+	stack.Must(t, os.WriteFile(path, stack.Photo(stack.PhotoConfig{Width: 400, Height: 300}), 0o600))
+	stack.Must(t, stack.Tag(t.Context(), path, stack.FieldPhotoTags()...))
 
 	out, err := osexec.CommandContext(t.Context(), "exiftool", "-n", "-json", path).Output()
-	must(t, err)
+	stack.Must(t, err)
 	var tags []struct {
 		GPSLatitude, GPSLongitude, GPSAltitude            float64
 		Orientation                                       int
 		Make, Model, DateTimeOriginal, OffsetTimeOriginal string
 	}
-	must(t, json.Unmarshal(out, &tags))
+	stack.Must(t, json.Unmarshal(out, &tags))
 	got := tags[0]
 	if got.GPSLatitude > -33.44 || got.GPSLongitude > -70.66 || got.GPSAltitude != 570 || got.Orientation != 6 ||
 		got.Model != "SM-A546E" || got.DateTimeOriginal != "2026:03:14 16:20:05" || got.OffsetTimeOriginal != "-03:00" {
@@ -62,7 +62,7 @@ func TestTag(t *testing.T) {
 func TestPNG(t *testing.T) {
 	t.Parallel()
 	cfg, format, err := image.DecodeConfig(bytes.NewReader(stack.PNG(64, 48)))
-	must(t, err)
+	stack.Must(t, err)
 	if format != "png" || cfg.Width != 64 || cfg.Height != 48 {
 		t.Errorf("got a %s of %dx%d, want a png of 64x48", format, cfg.Width, cfg.Height)
 	}

@@ -14,9 +14,9 @@ import (
 func TestPostgresDatabaseFromTemplate(t *testing.T) {
 	t.Parallel()
 	pg := stack.Get(t, ground.Postgres)
-	must(t, pg.CreateDatabase(t.Context(), "template of ours", ""))
+	stack.Must(t, pg.CreateDatabase(t.Context(), "template of ours", ""))
 	exec(t, pg.URL("postgres", "template of ours"), "create table kept (n int)")
-	must(t, pg.CreateDatabase(t.Context(), "copy", "template of ours"))
+	stack.Must(t, pg.CreateDatabase(t.Context(), "copy", "template of ours"))
 	exec(t, pg.URL("postgres", "copy"), "insert into kept values (1)")
 }
 
@@ -25,48 +25,48 @@ func TestPostgresSurvivesKill(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cluster")
 	pg, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: dir, Log: t.Output()})
-	must(t, err)
+	stack.Must(t, err)
 	exec(t, pg.AdminURL(), "create table kept (n int)")
 	exec(t, pg.AdminURL(), "insert into kept values (1)")
 
 	pg.Kill()
-	must(t, pg.Restart(t.Context()))
+	stack.Must(t, pg.Restart(t.Context()))
 	exec(t, pg.AdminURL(), "insert into kept select n + 1 from kept")
 	pg.Kill()
 
 	again, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: dir, Log: t.Output()})
-	must(t, err)
+	stack.Must(t, err)
 	var sum int
 	conn, err := pgx.Connect(t.Context(), again.AdminURL())
-	must(t, err)
-	must(t, conn.QueryRow(t.Context(), "select sum(n) from kept").Scan(&sum))
-	must(t, conn.Close(t.Context()))
+	stack.Must(t, err)
+	stack.Must(t, conn.QueryRow(t.Context(), "select sum(n) from kept").Scan(&sum))
+	stack.Must(t, conn.Close(t.Context()))
 	if sum != 3 {
 		t.Errorf("sum of committed rows = %d, want 3", sum)
 	}
-	must(t, again.Stop())
-	must(t, pg.Stop())
+	stack.Must(t, again.Stop())
+	stack.Must(t, pg.Stop())
 }
 
 func TestPostgresFitsBelowAClosedDirectory(t *testing.T) {
 	t.Parallel()
 	closed := filepath.Join(t.TempDir(), "closed")
-	must(t, os.Mkdir(closed, 0o700))
+	stack.Must(t, os.Mkdir(closed, 0o700))
 	pg, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: filepath.Join(closed, "cluster"), Durable: true, Log: t.Output()})
-	must(t, err)
+	stack.Must(t, err)
 	exec(t, pg.AdminURL(), "create table t (n int)")
 	info, err := os.Stat(filepath.Join(closed, "cluster"))
-	must(t, err)
+	stack.Must(t, err)
 	if info.Mode().Perm() != 0o700 {
 		t.Errorf("mode of the cluster's directory = %v, want 0700", info.Mode().Perm())
 	}
-	must(t, pg.Stop())
+	stack.Must(t, pg.Stop())
 }
 
 func TestPostgresRefusesAForeignDirectory(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "thesis.txt"), []byte("mine"), 0o600))
+	stack.Must(t, os.WriteFile(filepath.Join(dir, "thesis.txt"), []byte("mine"), 0o600))
 	if _, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: dir}); err == nil {
 		t.Fatal("Postgres set up a cluster among another program's files")
 	}
@@ -78,15 +78,8 @@ func TestPostgresRefusesAForeignDirectory(t *testing.T) {
 func exec(t *testing.T, url, sql string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
-	must(t, err)
+	stack.Must(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
 	_, err = conn.Exec(t.Context(), sql)
-	must(t, err)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 }

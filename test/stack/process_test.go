@@ -18,13 +18,13 @@ import (
 func TestNoChildSurvivesKill(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
-	must(t, err)
+	stack.Must(t, err)
 	parent, err := stack.Start(stack.ProcessConfig{Path: self, Env: stack.CleanEnv(parentEnv+"=1", "TMPDIR="+t.TempDir())})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(parent.Kill)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	must(t, parent.WaitForLog(ctx, "children started\n"))
+	stack.Must(t, parent.WaitForLog(ctx, "children started\n"))
 	var children []int
 	for line := range strings.Lines(parent.Output()) {
 		var pid int
@@ -36,7 +36,7 @@ func TestNoChildSurvivesKill(t *testing.T) {
 		t.Fatalf("%d children, want 3:\n%s", len(children), parent.Output())
 	}
 
-	must(t, parent.Signal(syscall.SIGKILL)) // and not its process group
+	stack.Must(t, parent.Signal(syscall.SIGKILL)) // and not its process group
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for _, pid := range children {
@@ -80,7 +80,7 @@ func zombie(pid int) bool {
 func TestProcessStops(t *testing.T) {
 	t.Parallel()
 	p := sh(t, `trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.01; done`, time.Minute)
-	must(t, p.WaitForLog(t.Context(), "ready\n"))
+	stack.Must(t, p.WaitForLog(t.Context(), "ready\n"))
 	err := p.Stop()
 	var exit *osexec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
@@ -94,11 +94,11 @@ func TestProcessStops(t *testing.T) {
 func TestProcessIsKilledAfterItsGrace(t *testing.T) {
 	t.Parallel()
 	p := sh(t, `trap '' TERM; echo ready; while :; do sleep 0.01; done`, 50*time.Millisecond)
-	must(t, p.WaitForLog(t.Context(), "ready\n"))
+	stack.Must(t, p.WaitForLog(t.Context(), "ready\n"))
 	if err := p.Stop(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("Stop = %v, want that it had to be killed", err)
 	}
-	<-p.Exited()
+	stack.Receive(t, "end of the program", p.Exited())
 }
 
 func TestRunReturnsOnlyStandardOutput(t *testing.T) {
@@ -127,7 +127,7 @@ func TestWaitingForAProcessThatEnds(t *testing.T) {
 func sh(t *testing.T, script string, grace time.Duration) *stack.Process {
 	t.Helper()
 	p, err := stack.Start(stack.ProcessConfig{Path: "/bin/sh", Args: []string{"-c", script}, Grace: grace})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(p.Kill)
 	return p
 }

@@ -18,17 +18,17 @@ func TestProxyCutsAfter(t *testing.T) {
 		n, _ := io.Copy(io.Discard, r.Body) // the cut is an error here
 		received <- n
 	})
-	must(t, proxy.CutAfter(64<<10))
+	stack.Must(t, proxy.CutAfter(64<<10))
 	if err := post(t, proxy.URL(), make([]byte, 1<<20)); err == nil {
 		t.Error("a request of 1 MiB passed a cut at 64 KiB")
 	}
-	if n := <-received; n <= 0 || n >= 64<<10 {
+	if n := stack.Receive(t, "number of bytes", received); n <= 0 || n >= 64<<10 {
 		t.Errorf("the server received %d bytes of the body, want some, and fewer than 64 KiB with the headers", n)
 	}
 
 	proxy.Clear()
-	must(t, post(t, proxy.URL(), make([]byte, 1<<20)))
-	if n := <-received; n != 1<<20 {
+	stack.Must(t, post(t, proxy.URL(), make([]byte, 1<<20)))
+	if n := stack.Receive(t, "number of bytes", received); n != 1<<20 {
 		t.Errorf("after Clear the server received %d bytes, want 1 MiB", n)
 	}
 }
@@ -41,8 +41,8 @@ func TestProxyDownAndUp(t *testing.T) {
 	if err := post(t, proxy.URL(), nil); err == nil {
 		t.Error("a request passed a proxy that is down")
 	}
-	must(t, proxy.Up())
-	must(t, post(t, proxy.URL(), nil))
+	stack.Must(t, proxy.Up())
+	stack.Must(t, post(t, proxy.URL(), nil))
 	if proxy.Addr() != addr {
 		t.Errorf("address after Up = %s, was %s", proxy.Addr(), addr)
 	}
@@ -51,10 +51,10 @@ func TestProxyDownAndUp(t *testing.T) {
 func TestProxyLatency(t *testing.T) {
 	t.Parallel()
 	proxy := proxied(t, func(http.ResponseWriter, *http.Request) {})
-	must(t, proxy.Latency(time.Hour))
-	must(t, proxy.Latency(80*time.Millisecond)) // replaces the hour
+	stack.Must(t, proxy.Latency(time.Hour))
+	stack.Must(t, proxy.Latency(80*time.Millisecond)) // replaces the hour
 	start := time.Now()
-	must(t, post(t, proxy.URL(), nil))
+	stack.Must(t, post(t, proxy.URL(), nil))
 	if took := time.Since(start); took < 80*time.Millisecond {
 		t.Errorf("a request took %s, want at least 80ms", took)
 	}
@@ -65,7 +65,7 @@ func proxied(t *testing.T, handler http.HandlerFunc) *stack.Proxy {
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
 	proxy, err := stack.NewProxy(server.URL)
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(proxy.Close)
 	return proxy
 }
@@ -74,7 +74,7 @@ func post(t *testing.T, url string, body []byte) error {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(body))
-	must(t, err)
+	stack.Must(t, err)
 	res, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return err

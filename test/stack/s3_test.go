@@ -27,17 +27,17 @@ func TestS3ObjectIsAPlainFile(t *testing.T) {
 		Bucket: &bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("image/jpeg"),
 		Metadata: map[string]string{"upload": "1"},
 	})
-	must(t, err)
+	stack.Must(t, err)
 
 	file, err := os.ReadFile(filepath.Join(stack.Get(t, ground.S3).Dir(), bucket, filepath.FromSlash(key)))
-	must(t, err)
+	stack.Must(t, err)
 	if !bytes.Equal(file, body) {
 		t.Error("the file below Dir differs from what was put")
 	}
 	got, err := client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String("bytes=10-19")})
-	must(t, err)
+	stack.Must(t, err)
 	part, err := io.ReadAll(got.Body)
-	must(t, err)
+	stack.Must(t, err)
 	if !bytes.Equal(part, body[10:20]) {
 		t.Error("the range differs from what was put")
 	}
@@ -53,7 +53,7 @@ func TestS3PresignedLink(t *testing.T) {
 	link, err := s3.NewPresignClient(client).PresignGetObject(t.Context(),
 		&s3.GetObjectInput{Bucket: &bucket, Key: &key, ResponseContentDisposition: aws.String(`attachment; filename="a b.jpg"`)},
 		s3.WithPresignExpires(time.Minute))
-	must(t, err)
+	stack.Must(t, err)
 
 	res := get(t, link.URL)
 	if res.status != http.StatusOK || res.body != "seen" {
@@ -74,9 +74,9 @@ func TestS3Tags(t *testing.T) {
 	_, err := client.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{Bucket: &bucket, Key: &key, Tagging: &types.Tagging{
 		TagSet: []types.Tag{{Key: aws.String("scan"), Value: aws.String("infected")}},
 	}})
-	must(t, err)
+	stack.Must(t, err)
 	tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
-	must(t, err)
+	stack.Must(t, err)
 	if len(tags.TagSet) != 1 || aws.ToString(tags.TagSet[0].Value) != "infected" {
 		t.Errorf("tags = %v, want scan=infected", tags.TagSet)
 	}
@@ -90,9 +90,9 @@ func TestS3Multipart(t *testing.T) {
 	_, err := client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
 		Bucket: &bucket, Key: &key, UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	})
-	must(t, err)
+	stack.Must(t, err)
 	file, err := os.ReadFile(filepath.Join(stack.Get(t, ground.S3).Dir(), bucket, filepath.FromSlash(key)))
-	must(t, err)
+	stack.Must(t, err)
 	if !bytes.Equal(file, body) {
 		t.Error("the file below Dir differs from what the parts held")
 	}
@@ -103,9 +103,9 @@ func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/aborted"
 	id, _ := upload(t, client, bucket, key, random(6<<20))
 	_, err := client.AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: &id})
-	must(t, err)
+	stack.Must(t, err)
 
-	must(t, filepath.WalkDir(stack.Get(t, ground.S3).Dir(), func(path string, _ fs.DirEntry, err error) error {
+	stack.Must(t, filepath.WalkDir(stack.Get(t, ground.S3).Dir(), func(path string, _ fs.DirEntry, err error) error {
 		// Others' temporary files come and go meanwhile.
 		if err == nil && (strings.Contains(path, id) || strings.HasSuffix(path, key)) {
 			t.Errorf("%s is left", path)
@@ -113,7 +113,7 @@ func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 		return nil
 	}))
 	list, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
-	must(t, err)
+	stack.Must(t, err)
 	if len(list.Uploads) != 0 {
 		t.Errorf("%d multipart uploads are listed, want none", len(list.Uploads))
 	}
@@ -122,14 +122,14 @@ func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 func upload(t *testing.T, client *s3.Client, bucket, key string, body []byte) (id string, parts []types.CompletedPart) {
 	t.Helper()
 	created, err := client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &bucket, Key: &key})
-	must(t, err)
+	stack.Must(t, err)
 	const partSize = 5 << 20
 	for n := int32(1); len(body) > 0; n++ {
 		size := min(partSize, len(body))
 		part, err := client.UploadPart(t.Context(), &s3.UploadPartInput{
 			Bucket: &bucket, Key: &key, UploadId: created.UploadId, PartNumber: aws.Int32(n), Body: bytes.NewReader(body[:size]),
 		})
-		must(t, err)
+		stack.Must(t, err)
 		parts = append(parts, types.CompletedPart{ETag: part.ETag, PartNumber: aws.Int32(n)})
 		body = body[size:]
 	}
@@ -139,7 +139,7 @@ func upload(t *testing.T, client *s3.Client, bucket, key string, body []byte) (i
 func put(t *testing.T, client *s3.Client, bucket, key string, body []byte) {
 	t.Helper()
 	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(body)})
-	must(t, err)
+	stack.Must(t, err)
 }
 
 type response struct {
@@ -151,12 +151,12 @@ type response struct {
 func get(t *testing.T, url string) response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	must(t, err)
+	stack.Must(t, err)
 	res, err := http.DefaultClient.Do(req)
-	must(t, err)
+	stack.Must(t, err)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	must(t, err)
+	stack.Must(t, err)
 	return response{res.StatusCode, res.Header, string(body)}
 }
 

@@ -29,37 +29,37 @@ func TestS3ProxyCountsByKind(t *testing.T) {
 
 	put(t, client, bucket, key, body[:1000])
 	res, err := client.GetObject(ctx, &s3.GetObjectInput{Bucket: &bucket, Key: &key})
-	must(t, err)
+	stack.Must(t, err)
 	got, err := io.ReadAll(res.Body)
-	must(t, err)
+	stack.Must(t, err)
 	if !bytes.Equal(got, body[:1000]) {
 		t.Error("GetObject answers other bytes than were put")
 	}
 	_, err = client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
-	must(t, err)
+	stack.Must(t, err)
 	id, parts := upload(t, client, bucket, large, body)
 	copied, err := client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
 		Bucket: &bucket, Key: &large, UploadId: &id, PartNumber: aws.Int32(9), CopySource: aws.String(bucket + "/proxied/a%20b%2B%C3%B1"),
 	})
-	must(t, err)
+	stack.Must(t, err)
 	parts = append(parts[:1], types.CompletedPart{ETag: copied.CopyPartResult.ETag, PartNumber: aws.Int32(9)})
 	_, err = client.ListParts(ctx, &s3.ListPartsInput{Bucket: &bucket, Key: &large, UploadId: &id})
-	must(t, err)
+	stack.Must(t, err)
 	_, err = client.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &prefix})
-	must(t, err)
+	stack.Must(t, err)
 	_, err = client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &bucket, Key: &large, UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	})
-	must(t, err)
+	stack.Must(t, err)
 	id, _ = upload(t, client, bucket, large, body[:1])
 	_, err = client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &large, UploadId: &id})
-	must(t, err)
+	stack.Must(t, err)
 	_, err = client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &bucket, Prefix: &prefix})
-	must(t, err)
+	stack.Must(t, err)
 	_, err = client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &bucket, Delete: &types.Delete{Objects: []types.ObjectIdentifier{{Key: &large}}}})
-	must(t, err)
+	stack.Must(t, err)
 	_, err = client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &bucket, Key: &key})
-	must(t, err)
+	stack.Must(t, err)
 
 	want := map[string]int{
 		"PutObject": 1, "GetObject": 1, "HeadObject": 1, "CreateMultipartUpload": 2, "UploadPart": 3, "UploadPartCopy": 1, "ListParts": 1,
@@ -92,7 +92,7 @@ func TestS3ProxyStreams(t *testing.T) {
 	proxy := newS3Proxy(t, server.URL)
 	body, w := io.Pipe()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, proxy.Endpoint()+"/b/k", body)
-	must(t, err)
+	stack.Must(t, err)
 	answered := make(chan string, 1)
 	go func() {
 		defer close(answered)
@@ -106,14 +106,14 @@ func TestS3ProxyStreams(t *testing.T) {
 		answered <- string(rest)
 	}()
 	_, err = io.WriteString(w, "first")
-	must(t, err)
-	if got := <-begun; got != "first" {
+	stack.Must(t, err)
+	if got := stack.Receive(t, "request", begun); got != "first" {
 		t.Errorf("the server reads %q", got)
 	}
 	_, err = io.WriteString(w, "then")
-	must(t, err)
-	must(t, w.Close())
-	if got := <-answered; got != "then" {
+	stack.Must(t, err)
+	stack.Must(t, w.Close())
+	if got := stack.Receive(t, "answer", answered); got != "then" {
 		t.Errorf("the client reads %q", got)
 	}
 }
@@ -177,12 +177,12 @@ func TestS3ProxyDeliversLate(t *testing.T) {
 	proxy.Fault(func(string, int) stack.Fault { return stack.Fault{Delay: 300 * time.Millisecond} })
 	client := &http.Client{Timeout: 50 * time.Millisecond}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, proxy.Endpoint()+"/b/k", strings.NewReader("late"))
-	must(t, err)
+	stack.Must(t, err)
 	if res, err := client.Do(req); err == nil {
 		res.Body.Close()
 		t.Error("a request that was to be held back was answered at once")
 	}
-	if got := <-arrived; got != "late" {
+	if got := stack.Receive(t, "request that was held back", arrived); got != "late" {
 		t.Errorf("S3 hears %q", got)
 	}
 	if n := proxy.InFlight(); n != 1 {
@@ -212,13 +212,13 @@ func TestS3ProxyLatency(t *testing.T) {
 		<-tick
 	}
 	proxy.Stop() // does not wait for the hour
-	<-ended
+	stack.Receive(t, "end of the request", ended)
 }
 
 func newS3Proxy(t *testing.T, target string) *stack.S3Proxy {
 	t.Helper()
 	proxy, err := stack.NewS3Proxy(target)
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(proxy.Stop)
 	return proxy
 }
