@@ -130,7 +130,7 @@ func TestVersion(t *testing.T) {
 	var builds []string
 	for _, name := range []string{"tramo", "tramo-worker", "tramo-dev"} {
 		out, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path(name), Args: []string{"--version"}, Env: stack.CleanEnv()})
-		must(t, err)
+		stack.Must(t, err)
 		program, build, _ := strings.Cut(strings.TrimSpace(out), " ")
 		if program != name || !regexp.MustCompile(`^\d+\.\d+\.\d+ \(revision \S+, go\S+\)$`).MatchString(build) {
 			t.Errorf("%s --version prints %q", name, out)
@@ -146,7 +146,7 @@ func TestVersion(t *testing.T) {
 			Status, Version, Revision string
 			Go                        string `json:"go_version"`
 		}
-		must(t, json.Unmarshal(nobody.do("GET", ops+"/livez", nil).body, &live))
+		stack.Must(t, json.Unmarshal(nobody.do("GET", ops+"/livez", nil).body, &live))
 		if got := fmt.Sprintf("%s (revision %s, %s)", live.Version, live.Revision, live.Go); live.Status != "ok" || got != builds[0] {
 			t.Errorf("%s: /livez says %s, %s", name, live.Status, got)
 		}
