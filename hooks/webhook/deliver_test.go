@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
@@ -472,7 +471,7 @@ func TestSweep(t *testing.T) {
 	o.exec(t, `update webhook_deliveries set state = 'dead', ended_at = now() - interval '29 days' where id = $1`, ids[1])
 	_, _, err := o.endpoints.Rotate(o.ctx, id, 0)
 	must(t, err)
-	n, err := o.Worker.SweepWebhooks(t.Context(), DefaultSenderConfig().Retention, swept)
+	n, err := sweep(t.Context(), o.Worker, DefaultSenderConfig().Retention, swept)
 	must(t, err)
 	left := strings.Split(o.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
 	if n != 2 || !slices.Equal(left, ids[:2]) {
@@ -490,8 +489,8 @@ func TestMaxEndpoints(t *testing.T) {
 	for range MaxEndpoints {
 		o.endpoint(t, o.ctx, "http://127.0.0.1:8080/")
 	}
-	_, _, err := o.endpoints.Create(o.ctx, storage.NewWebhook{URL: "http://127.0.0.1:8080/"})
-	if !errors.Is(err, storage.ErrTooManyWebhooks) {
+	_, _, err := o.endpoints.Create(o.ctx, NewEndpoint{URL: "http://127.0.0.1:8080/"})
+	if !errors.Is(err, ErrTooMany) {
 		t.Errorf("one more: %v", err)
 	}
 }
@@ -508,9 +507,7 @@ func TestStaleJob(t *testing.T) {
 	must(t, err)
 	d := NewDispatcher(o.conf, o.Worker, q, slog.New(slog.DiscardHandler))
 	dispatch := func() (job int64) {
-		n, err := o.Worker.DispatchWebhooks(t.Context(), window, func(tx pgx.Tx, due []storage.DueDelivery) ([]int64, error) {
-			return d.enqueue(t.Context(), tx, due)
-		})
+		n, err := d.dispatch(t.Context())
 		must(t, err)
 		if n == 0 {
 			return 0
@@ -523,7 +520,7 @@ func TestStaleJob(t *testing.T) {
 	o.exec(t, `update webhook_deliveries set claimed_at = now() - interval '31 seconds'`)
 	reclaim := func(want int64) {
 		t.Helper()
-		n, err := o.Worker.ReclaimDeliveries(t.Context(), o.conf.Timeout+grace)
+		n, err := reclaim(t.Context(), o.Worker, o.conf.Timeout+grace)
 		must(t, err)
 		if n != want {
 			t.Errorf("%d reclaimed, want %d", n, want)
@@ -541,7 +538,7 @@ func TestStaleJob(t *testing.T) {
 	endpoint := uuid.MustParse(o.text(t, `select id::text from webhook_endpoints`))
 	for job, want := range map[int64]error{first: storage.ErrNotFound, second: nil} {
 		err := o.Worker.InTenant(ctx, func(tx storage.Tx) error {
-			_, err := tx.WebhookAttempt(ctx, delivery, job)
+			_, err := readAttempt(ctx, tx, delivery, job)
 			return err
 		})
 		if !errors.Is(err, want) {
@@ -553,7 +550,7 @@ func TestStaleJob(t *testing.T) {
 		want error
 	}{{first, storage.ErrNotFound}, {second, nil}, {second, storage.ErrNotFound}} {
 		err := o.Worker.InTenant(ctx, func(tx storage.Tx) error {
-			_, err := tx.RecordWebhook(ctx, storage.WebhookResult{Endpoint: endpoint, Delivery: delivery, Job: c.job, Status: 200}, patience)
+			_, err := recordAttempt(ctx, tx, result{Endpoint: endpoint, Delivery: delivery, Job: c.job, Status: 200}, patience)
 			return err
 		})
 		if !errors.Is(err, c.want) {

@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
@@ -57,9 +55,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 			d.note(ctx, d.clean(ctx))
 			cleaned = time.Now()
 		}
-		_, err := d.db.DispatchWebhooks(ctx, window, func(tx pgx.Tx, due []storage.DueDelivery) ([]int64, error) {
-			return d.enqueue(ctx, tx, due)
-		})
+		_, err := d.dispatch(ctx)
 		d.note(ctx, err)
 		select {
 		case <-ctx.Done():
@@ -82,23 +78,12 @@ func (d *Dispatcher) note(ctx context.Context, err error) {
 	}
 }
 
-func (d *Dispatcher) enqueue(ctx context.Context, tx pgx.Tx, due []storage.DueDelivery) ([]int64, error) {
-	jobs := make([]queue.Args, len(due))
-	for i, one := range due {
-		jobs[i] = queue.Args{Tenant: one.Tenant, Delivery: one.Delivery}
-		if one.TraceID != nil {
-			jobs[i].TraceID = *one.TraceID
-		}
-	}
-	return d.queue.EnqueueDeliveries(ctx, tx, jobs)
-}
-
 // clean makes due again what a killed worker left, and sweeps.
 func (d *Dispatcher) clean(ctx context.Context) error {
-	n, err := d.db.ReclaimDeliveries(ctx, d.conf.Timeout+grace)
+	n, err := reclaim(ctx, d.db, d.conf.Timeout+grace)
 	if n > 0 {
 		d.log.WarnContext(ctx, "deliveries lost their worker and are tried again", slog.Int64("deliveries", n))
 	}
-	_, sweepErr := d.db.SweepWebhooks(ctx, d.conf.Retention, swept)
+	_, sweepErr := sweep(ctx, d.db, d.conf.Retention, swept)
 	return errors.Join(err, sweepErr)
 }

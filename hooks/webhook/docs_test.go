@@ -29,7 +29,7 @@ func TestExplained(t *testing.T) {
 	for _, w := range words {
 		explained = append(explained, w[1])
 	}
-	there := append(storage.AnnouncementTypes(), storage.AnnounceWebhookTest, storage.WebhookErrorDisabled)
+	there := append(storage.AnnouncementTypes(), storage.AnnounceWebhookTest, errorDisabled)
 	source, err := os.ReadFile("send.go")
 	must(t, err)
 	for _, w := range regexp.MustCompile(`error[A-Z]\w+\s+= "(\w+)"`).FindAllStringSubmatch(string(source), -1) {

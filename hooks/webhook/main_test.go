@@ -87,7 +87,7 @@ func (o *office) newTenant(t *testing.T) context.Context {
 // endpoint registers the URL and returns its id and secret.
 func (o *office) endpoint(t *testing.T, ctx context.Context, url string, types ...string) (uuid.UUID, string) {
 	t.Helper()
-	w, secret, err := o.endpoints.Create(ctx, storage.NewWebhook{URL: url, Types: types})
+	w, secret, err := o.endpoints.Create(ctx, NewEndpoint{URL: url, Types: types})
 	must(t, err)
 	return w.ID, secret
 }

@@ -73,7 +73,7 @@ func Describe(u storage.Upload) Upload {
 }
 
 // payload tells what the attempt is about, as it is now. It is not kept: what is erased here is in no queue.
-func payload(ctx context.Context, tx storage.Tx, a storage.WebhookAttempt) ([]byte, error) {
+func payload(ctx context.Context, tx storage.Tx, a attempt) ([]byte, error) {
 	m := message{Type: a.Type, Timestamp: a.At.UTC()}
 	switch {
 	case a.UploadID != nil:

@@ -33,7 +33,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 }
 
-func (m *Metrics) count(r storage.WebhookResult) {
+func (m *Metrics) count(r result) {
 	outcome := "retry"
 	switch {
 	case r.Error == "":
@@ -68,14 +68,14 @@ func (*Backlog) Describe(ch chan<- *prometheus.Desc) {
 func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	b, err := c.DB.WebhookBacklog(ctx)
+	b, err := countBacklog(ctx, c.DB)
 	if err != nil {
 		c.Log.WarnContext(ctx, "counting for metrics failed", slog.Any("err", err))
 		ch <- prometheus.NewInvalidMetric(deliveriesDesc, err)
 		return
 	}
-	ch <- prometheus.MustNewConstMetric(deliveriesDesc, prometheus.GaugeValue, float64(b.Pending), string(storage.DeliveryPending))
-	ch <- prometheus.MustNewConstMetric(deliveriesDesc, prometheus.GaugeValue, float64(b.Dead), string(storage.DeliveryDead))
+	ch <- prometheus.MustNewConstMetric(deliveriesDesc, prometheus.GaugeValue, float64(b.Pending), string(Pending))
+	ch <- prometheus.MustNewConstMetric(deliveriesDesc, prometheus.GaugeValue, float64(b.Dead), string(Dead))
 	ch <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, b.Oldest.Seconds())
 	ch <- prometheus.MustNewConstMetric(overdueDesc, prometheus.GaugeValue, b.Overdue.Seconds())
 }

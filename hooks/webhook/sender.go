@@ -83,9 +83,9 @@ func inTrace(ctx context.Context, id string) context.Context {
 }
 
 // prepare reads what is to be sent, and to whom.
-func (s *Sender) prepare(ctx context.Context, job *queue.Job) (e envelope, a storage.WebhookAttempt, err error) {
+func (s *Sender) prepare(ctx context.Context, job *queue.Job) (e envelope, a attempt, err error) {
 	err = s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if a, err = tx.WebhookAttempt(ctx, job.Delivery, job.ID); err != nil {
+		if a, err = readAttempt(ctx, tx, job.Delivery, job.ID); err != nil {
 			return err
 		}
 		e.body, err = payload(ctx, tx, a)
@@ -106,13 +106,13 @@ func (s *Sender) prepare(ctx context.Context, job *queue.Job) (e envelope, a sto
 }
 
 // attempt sends, and says what is to be recorded.
-func (s *Sender) attempt(ctx context.Context, e envelope, a storage.WebhookAttempt) storage.WebhookResult {
+func (s *Sender) attempt(ctx context.Context, e envelope, a attempt) result {
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Timeout)
 	defer cancel()
 	start := time.Now()
 	status, header, err := post(ctx, s.client, e, start)
 	now := time.Now()
-	r := storage.WebhookResult{Endpoint: a.EndpointID, Status: status, Error: judge(status, err), Took: now.Sub(start)}
+	r := result{Endpoint: a.EndpointID, Status: status, Error: judge(status, err), Took: now.Sub(start)}
 	if r.Error == "" {
 		return r
 	}
@@ -125,12 +125,12 @@ func (s *Sender) attempt(ctx context.Context, e envelope, a storage.WebhookAttem
 }
 
 // record writes the result down. The job's own time may be over, and the worker about to stop.
-func (s *Sender) record(ctx context.Context, r storage.WebhookResult) error {
+func (s *Sender) record(ctx context.Context, r result) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	var disabled string
 	err := s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if disabled, err = tx.RecordWebhook(ctx, r, patience); err != nil || disabled == "" {
+		if disabled, err = recordAttempt(ctx, tx, r, patience); err != nil || disabled == "" {
 			return err
 		}
 		detail := map[string]any{"endpoint_id": r.Endpoint, "reason": disabled}
@@ -150,7 +150,7 @@ func (s *Sender) record(ctx context.Context, r storage.WebhookResult) error {
 	return nil
 }
 
-func (s *Sender) say(ctx context.Context, r storage.WebhookResult, disabled string) {
+func (s *Sender) say(ctx context.Context, r result, disabled string) {
 	log := s.log.With(slog.String("endpoint_id", r.Endpoint.String()), slog.String("delivery_id", r.Delivery.String()),
 		slog.Int("status", r.Status), slog.Int64("duration_ms", r.Took.Milliseconds()))
 	switch {

@@ -8,8 +8,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/server/problem"
-	"github.com/tramo/tramo/storage"
 )
 
 // deliveryJSON is an announcement on its way to an endpoint.
@@ -19,7 +19,7 @@ type deliveryJSON struct {
 	Type          string                `json:"type"`
 	UploadID      *uuid.UUID            `json:"upload_id"`
 	BatchID       *uuid.UUID            `json:"batch_id"`
-	State         storage.DeliveryState `json:"state"`
+	State         webhook.DeliveryState `json:"state"`
 	Attempts      int                   `json:"attempts"`
 	NextAttemptAt *time.Time            `json:"next_attempt_at"`
 	LastAttemptAt *time.Time            `json:"last_attempt_at"`
@@ -31,7 +31,7 @@ type deliveryJSON struct {
 	EndedAt       *time.Time            `json:"ended_at"`
 }
 
-func describeDelivery(d storage.Delivery) deliveryJSON {
+func describeDelivery(d webhook.Delivery) deliveryJSON {
 	return deliveryJSON{
 		ID: d.ID, WebhookID: d.AnnouncementID, Type: d.Type, UploadID: d.UploadID, BatchID: d.BatchID, State: d.State,
 		Attempts: d.Attempts, NextAttemptAt: d.NextAttemptAt, LastAttemptAt: d.LastAttemptAt, LastStatus: d.LastStatus,
@@ -48,12 +48,12 @@ func (a *API) ReplayDelivery(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answerDelivery(c, func(ctx context.Context, id uuid.UUID) (storage.Delivery, error) {
+	return answerDelivery(c, func(ctx context.Context, id uuid.UUID) (webhook.Delivery, error) {
 		return a.Webhooks.Replay(ctx, id, delivery)
 	})
 }
 
-func answerDelivery(c echo.Context, do func(context.Context, uuid.UUID) (storage.Delivery, error)) error {
+func answerDelivery(c echo.Context, do func(context.Context, uuid.UUID) (webhook.Delivery, error)) error {
 	return answerID(c, http.StatusAccepted, func(ctx context.Context, id uuid.UUID) (deliveryJSON, error) {
 		d, err := do(ctx, id)
 		return describeDelivery(d), err
@@ -66,13 +66,13 @@ func (a *API) ListDeliveries(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	p := storage.DeliveryPage{Endpoint: id, State: storage.DeliveryState(c.QueryParam("state"))}
+	p := webhook.DeliveryPage{Endpoint: id, State: webhook.DeliveryState(c.QueryParam("state"))}
 	if p.State != "" && !p.State.Known() {
 		return problem.BadRequest("state must be pending, delivered or dead.")
 	}
 	return answerPage(c, uuid.Parse, func(ctx context.Context, before uuid.UUID, limit int) ([]deliveryJSON, error) {
 		p.Before, p.Limit = before, limit
-		found, err := read(ctx, a.DB, func(ctx context.Context, tx storage.Tx) ([]storage.Delivery, error) { return tx.Deliveries(ctx, p) })
+		found, err := a.Webhooks.Deliveries(ctx, p)
 		return each(found, describeDelivery), err
 	}, func(d deliveryJSON) uuid.UUID { return d.ID })
 }

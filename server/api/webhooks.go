@@ -33,7 +33,7 @@ type webhookJSON struct {
 	Secret         string     `json:"secret,omitempty"`
 }
 
-func describeWebhook(w storage.WebhookEndpoint) webhookJSON {
+func describeWebhook(w webhook.Endpoint) webhookJSON {
 	if len(w.Types) == 0 {
 		w.Types = nil
 	}
@@ -44,7 +44,7 @@ func describeWebhook(w storage.WebhookEndpoint) webhookJSON {
 	}
 }
 
-func describeWithSecret(w storage.WebhookEndpoint, secret string) webhookJSON {
+func describeWithSecret(w webhook.Endpoint, secret string) webhookJSON {
 	j := describeWebhook(w)
 	j.Secret = secret
 	return j
@@ -91,7 +91,7 @@ func (a *API) CreateWebhook(c echo.Context) error {
 	if err := errors.Join(checkTypes(body.Types), checkDescription(body.Description)); err != nil {
 		return err
 	}
-	w, secret, err := a.Webhooks.Create(c.Request().Context(), storage.NewWebhook{
+	w, secret, err := a.Webhooks.Create(c.Request().Context(), webhook.NewEndpoint{
 		URL: body.URL, Types: body.Types, Description: body.Description,
 	})
 	if err != nil {
@@ -103,9 +103,7 @@ func (a *API) CreateWebhook(c echo.Context) error {
 
 // ListWebhooks answers with all endpoints, which are few.
 func (a *API) ListWebhooks(c echo.Context) error {
-	found, err := read(c.Request().Context(), a.DB, func(ctx context.Context, tx storage.Tx) ([]storage.WebhookEndpoint, error) {
-		return tx.Webhooks(ctx)
-	})
+	found, err := a.Webhooks.List(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -115,7 +113,7 @@ func (a *API) ListWebhooks(c echo.Context) error {
 // GetWebhook answers with an endpoint.
 func (a *API) GetWebhook(c echo.Context) error {
 	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookJSON, error) {
-		w, err := read(ctx, a.DB, func(ctx context.Context, tx storage.Tx) (storage.WebhookEndpoint, error) { return tx.Webhook(ctx, id) })
+		w, err := a.Webhooks.Find(ctx, id)
 		return describeWebhook(w), err
 	})
 }

@@ -74,7 +74,7 @@ var table = []struct {
 	{ErrWebhookURL, New("webhook-url", 422, "URL is not one for webhooks", "Name an https:// URL whose host has public addresses.")},
 	{webhook.ErrOff, New("webhooks-off", 501, "Webhooks are not set up", "Whoever runs the installation can set TRAMO_WEBHOOK_KEY.")},
 	{webhook.ErrDisabled, New("webhook-disabled", 409, "Webhook endpoint is disabled", "Enable it first: PATCH it with {\"enabled\": true}.")},
-	{storage.ErrTooManyWebhooks, New("too-many-webhooks", 409, "Too many webhook endpoints", "Delete one that is no longer needed. One endpoint can take all types.")},
+	{webhook.ErrTooMany, New("too-many-webhooks", 409, "Too many webhook endpoints", "Delete one that is no longer needed. One endpoint can take all types.")},
 	{hooks.ErrNotManager, New("not-manager", 403, "Only for managers", "Ask a manager of the company (constructora) to do this.")},
 	{hooks.ErrNoBatch, New("no-batch", 404, "No such batch", "Name a batch by its id, or by a name of your own.")},
 	{hooks.ErrOtherProject, New("other-project", 409, "Batch is of another project", "Name the project of the batch, or another batch.")},

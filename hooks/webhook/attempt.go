@@ -1,4 +1,4 @@
-package storage
+package webhook
 
 import (
 	"context"
@@ -8,10 +8,12 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/storage"
 )
 
-// A WebhookAttempt is what an attempt to deliver needs to know.
-type WebhookAttempt struct {
+// An attempt is what an attempt to deliver needs to know.
+type attempt struct {
 	EndpointID     uuid.UUID      `db:"endpoint_id"`
 	URL            string         `db:"url"`
 	AnnouncementID uuid.UUID      `db:"announcement_id"`
@@ -24,9 +26,9 @@ type WebhookAttempt struct {
 	Secrets        [][]byte       `db:"secrets"`  // sealed, the current one first
 }
 
-// WebhookAttempt returns what the job's attempt to deliver needs, or [ErrNotFound] if there is no delivery any more, it
+// readAttempt returns what the job's attempt to deliver needs, or [storage.ErrNotFound] if there is no delivery any more, it
 // has ended, another job works it, or its endpoint is disabled.
-func (tx Tx) WebhookAttempt(ctx context.Context, delivery uuid.UUID, job int64) (WebhookAttempt, error) {
+func readAttempt(ctx context.Context, tx storage.Tx, delivery uuid.UUID, job int64) (attempt, error) {
 	rows, err := tx.Query(ctx, `
 		select d.endpoint_id, e.url, d.announcement_id, a.type, a.created_at, a.upload_id, a.batch_id, a.detail, d.attempts, array(
 			select s.sealed from webhook_secrets s
@@ -37,18 +39,11 @@ func (tx Tx) WebhookAttempt(ctx context.Context, delivery uuid.UUID, job int64) 
 			join announcements a on a.tenant_id = d.tenant_id and a.id = d.announcement_id
 		where d.tenant_id = $1 and d.id = $2 and d.job_id = $3 and d.state = 'pending' and e.disabled_at is null`,
 		tx.Tenant, delivery, job)
-	if err != nil {
-		return WebhookAttempt{}, fmt.Errorf("read delivery: %w", err)
-	}
-	a, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[WebhookAttempt])
-	if err != nil {
-		return WebhookAttempt{}, fmt.Errorf("read delivery: %w", OrNotFound(err))
-	}
-	return a, nil
+	return storage.CollectOne[attempt]("read delivery", rows, err)
 }
 
-// A WebhookResult is how an attempt ended.
-type WebhookResult struct {
+// A result is how an attempt ended.
+type result struct {
 	Endpoint uuid.UUID
 	Delivery uuid.UUID
 	Job      int64
@@ -60,41 +55,41 @@ type WebhookResult struct {
 	Gone     bool          // the endpoint wants no more, ever
 }
 
-// RecordWebhook writes the result of an attempt down, unless another job has taken over: [ErrNotFound]. An endpoint that
+// recordAttempt writes the result of an attempt down, unless the delivery has another job: [storage.ErrNotFound]. An endpoint that
 // is gone, or of which no attempt has succeeded for patience, is disabled, and then the reason is returned.
-func (tx Tx) RecordWebhook(ctx context.Context, r WebhookResult, patience time.Duration) (disabled string, err error) {
-	disabled, err = tx.judgeWebhook(ctx, r, patience)
+func recordAttempt(ctx context.Context, tx storage.Tx, r result, patience time.Duration) (disabled string, err error) {
+	disabled, err = judgeEndpoint(ctx, tx, r, patience)
 	if err != nil {
 		return "", err
 	}
-	state := DeliveryPending
+	state := Pending
 	switch {
 	case r.Error == "":
 		state = Delivered
 	case r.RetryAt.IsZero():
-		state = DeliveryDead
+		state = Dead
 	}
 	tag, err := tx.Exec(ctx, `
 		update webhook_deliveries set state = $4, attempts = attempts + 1, job_id = null, last_attempt_at = now(),
 			next_attempt_at = $5, ended_at = case when $4 = 'pending' then null else now() end,
 			last_status = $6, last_error = nullif($7, ''), last_ms = $8
 		where tenant_id = $1 and id = $2 and job_id = $3 and state = 'pending'`,
-		tx.Tenant, r.Delivery, r.Job, string(state), OrNull(r.RetryAt), OrNull(r.Status), r.Error, milliseconds(r.Took))
+		tx.Tenant, r.Delivery, r.Job, string(state), storage.OrNull(r.RetryAt), storage.OrNull(r.Status), r.Error, r.Took.Milliseconds())
 	if err != nil {
 		return "", fmt.Errorf("record delivery: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return "", ErrNotFound
+		return "", storage.ErrNotFound
 	}
 	if disabled == "" {
 		return "", nil
 	}
-	return disabled, tx.DisableWebhook(ctx, r.Endpoint, disabled)
+	return disabled, disable(ctx, tx, r.Endpoint, disabled)
 }
 
-// judgeWebhook notes on the endpoint that it fails, or no longer does, and returns why it is to be disabled, if it is.
+// judgeEndpoint notes on the endpoint that it fails, or no longer does, and returns why it is to be disabled, if it is.
 // Most attempts change nothing of it, and lock nothing.
-func (tx Tx) judgeWebhook(ctx context.Context, r WebhookResult, patience time.Duration) (string, error) {
+func judgeEndpoint(ctx context.Context, tx storage.Tx, r result, patience time.Duration) (string, error) {
 	if r.Error == "" {
 		_, err := tx.Exec(ctx, `
 			update webhook_endpoints set failing_since = null, held_until = null
@@ -106,7 +101,7 @@ func (tx Tx) judgeWebhook(ctx context.Context, r WebhookResult, patience time.Du
 	}
 	var held *time.Time
 	if r.Hold {
-		held = OrNull(r.RetryAt)
+		held = storage.OrNull(r.RetryAt)
 	}
 	var since time.Time
 	err := tx.QueryRow(ctx, `

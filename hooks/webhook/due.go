@@ -1,4 +1,4 @@
-package storage
+package webhook
 
 import (
 	"context"
@@ -7,13 +7,13 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/processing/queue"
+	"github.com/tramo/tramo/storage"
 )
 
-// webhookLock is the advisory lock under which one process at a time dispatches.
-const webhookLock = InventoryLock + 100
-
-// A DueDelivery is one that an attempt should be made for now.
-type DueDelivery struct {
+// A dueDelivery is one that an attempt should be made for now.
+type dueDelivery struct {
 	Tenant   uuid.UUID `db:"tenant_id"`
 	Delivery uuid.UUID `db:"id"`
 	TraceID  *string   `db:"trace_id"` // that its announcement belongs to
@@ -25,29 +25,36 @@ const (
 	maxClaims = 1000
 )
 
-// DispatchWebhooks makes a delivery of each new announcement for each endpoint that wants it, and has enqueue add a job
-// for each delivery that is due, all in one transaction; enqueue returns the jobs' ids, in order. Of one endpoint at
-// most window deliveries have a job at a time, and one of an endpoint that has failed for a minute. It returns how
-// many jobs there are. While another process dispatches, it does nothing. It needs an operator's role.
-func (db *DB) DispatchWebhooks(ctx context.Context, window int, enqueue func(pgx.Tx, []DueDelivery) ([]int64, error)) (n int, err error) {
-	err = pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle}, func(tx pgx.Tx) error {
+// dispatch makes a delivery of each new announcement for each endpoint that wants it, and adds a job for each delivery that is
+// due, all in one transaction. Of one endpoint at most window deliveries have a job at a time, and one of an endpoint that has
+// failed for a minute. It returns how many jobs it added. While another process dispatches, it does nothing.
+func (d *Dispatcher) dispatch(ctx context.Context) (n int, err error) {
+	err = d.db.InAllTenants(ctx, func(tx pgx.Tx) error {
 		var mine bool
-		if err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock($1)`, int64(webhookLock)).Scan(&mine); err != nil || !mine {
+		err := tx.QueryRow(ctx, `select pg_try_advisory_xact_lock(hashtext('tramo.dispatch_webhooks'))`).Scan(&mine)
+		if err != nil || !mine {
 			return err
 		}
 		if err := fanOut(ctx, tx); err != nil {
 			return err
 		}
-		due, err := dueDeliveries(ctx, tx, window)
+		due, err := dueDeliveries(ctx, tx)
 		if err != nil || len(due) == 0 {
 			return err
 		}
-		jobs, err := enqueue(tx, due)
+		jobs := make([]queue.Args, len(due))
+		for i, one := range due {
+			jobs[i] = queue.Args{Tenant: one.Tenant, Delivery: one.Delivery}
+			if one.TraceID != nil {
+				jobs[i].TraceID = *one.TraceID
+			}
+		}
+		ids, err := d.queue.EnqueueDeliveries(ctx, tx, jobs)
 		if err != nil {
 			return err
 		}
 		n = len(due)
-		return claim(ctx, tx, due, jobs)
+		return claim(ctx, tx, due, ids)
 	})
 	if err != nil {
 		return 0, fmt.Errorf("dispatch webhooks: %w", err)
@@ -106,7 +113,7 @@ func fanOut(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-func dueDeliveries(ctx context.Context, tx pgx.Tx, window int) ([]DueDelivery, error) {
+func dueDeliveries(ctx context.Context, tx pgx.Tx) ([]dueDelivery, error) {
 	rows, err := tx.Query(ctx, `
 		select d.tenant_id, d.id, a.trace_id
 		from webhook_endpoints e cross join lateral (
@@ -123,10 +130,10 @@ func dueDeliveries(ctx context.Context, tx pgx.Tx, window int) ([]DueDelivery, e
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByName[DueDelivery])
+	return pgx.CollectRows(rows, pgx.RowToStructByName[dueDelivery])
 }
 
-func claim(ctx context.Context, tx pgx.Tx, due []DueDelivery, jobs []int64) error {
+func claim(ctx context.Context, tx pgx.Tx, due []dueDelivery, jobs []int64) error {
 	tenants, ids := make([]uuid.UUID, len(due)), make([]uuid.UUID, len(due))
 	for i, d := range due {
 		tenants[i], ids[i] = d.Tenant, d.Delivery
@@ -138,27 +145,26 @@ func claim(ctx context.Context, tx pgx.Tx, due []DueDelivery, jobs []int64) erro
 	return err
 }
 
-// ReclaimDeliveries makes deliveries due again whose job has ended without a word, or has run for longer than age: its
-// worker was killed. It returns how many. It needs an operator's role.
-func (db *DB) ReclaimDeliveries(ctx context.Context, age time.Duration) (int64, error) {
-	tag, err := db.pool.Exec(ctx, `
+// reclaim makes deliveries due again whose job has ended without a word, or has run for longer than age: its
+// worker was killed. It returns how many.
+func reclaim(ctx context.Context, db *storage.DB, age time.Duration) (int64, error) {
+	tag, err := db.Pool().Exec(ctx, `
 		update webhook_deliveries d set job_id = null
-		where d.state = 'pending' and d.job_id is not null and d.claimed_at < now() - $1::interval and not exists (
-			select from river_job j where j.id = d.job_id and (j.state in ('available', 'pending', 'scheduled', 'retryable')
-				or j.state = 'running' and j.attempted_at > now() - $1::interval))`, age)
+		where d.state = 'pending' and d.job_id is not null and d.claimed_at < now() - $1::interval
+			and not `+queue.Works("d.job_id", "$1::interval"), age)
 	if err != nil {
 		return 0, fmt.Errorf("reclaim deliveries: %w", err)
 	}
 	return tag.RowsAffected(), nil
 }
 
-// SweepWebhooks removes announcements older than age that no delivery is pending of, with their deliveries, and
-// secrets that no longer sign; at most limit announcements, and returns how many. It needs an operator's role.
-func (db *DB) SweepWebhooks(ctx context.Context, age time.Duration, limit int) (int64, error) {
-	if _, err := db.pool.Exec(ctx, `delete from webhook_secrets where valid_until < now()`); err != nil {
+// sweep removes announcements older than age that no delivery is pending of, with their deliveries, and
+// secrets that no longer sign; at most limit announcements, and returns how many.
+func sweep(ctx context.Context, db *storage.DB, age time.Duration, limit int) (int64, error) {
+	if _, err := db.Pool().Exec(ctx, `delete from webhook_secrets where valid_until < now()`); err != nil {
 		return 0, fmt.Errorf("sweep webhook secrets: %w", err)
 	}
-	tag, err := db.pool.Exec(ctx, `
+	tag, err := db.Pool().Exec(ctx, `
 		delete from announcements where (tenant_id, id) in (
 			select a.tenant_id, a.id from announcements a
 			where a.created_at < now() - $1::interval and a.dispatched_at is not null and not exists (
@@ -171,18 +177,18 @@ func (db *DB) SweepWebhooks(ctx context.Context, age time.Duration, limit int) (
 	return tag.RowsAffected(), nil
 }
 
-// WebhookBacklog is how much is on its way to webhook endpoints, over all tenants.
-type WebhookBacklog struct {
+// backlog is how much is on its way to webhook endpoints, over all tenants.
+type backlog struct {
 	Pending int64         // deliveries, and announcements that nobody has looked at
 	Dead    int64         // dead letters that are kept
 	Oldest  time.Duration // how long the oldest that is pending has been
 	Overdue time.Duration // how long the next attempt of the one that waits longest is late
 }
 
-// WebhookBacklog counts. It needs an operator's role.
-func (db *DB) WebhookBacklog(ctx context.Context) (b WebhookBacklog, err error) {
+// countBacklog counts.
+func countBacklog(ctx context.Context, db *storage.DB) (b backlog, err error) {
 	var oldest, overdue float64
-	err = db.pool.QueryRow(ctx, `
+	err = db.Pool().QueryRow(ctx, `
 		select (select count(*) from webhook_deliveries where state = 'pending')
 				+ (select count(*) from announcements where dispatched_at is null),
 			(select count(*) from webhook_deliveries where state = 'dead'),
@@ -193,7 +199,7 @@ func (db *DB) WebhookBacklog(ctx context.Context) (b WebhookBacklog, err error) 
 				select min(next_attempt_at) from webhook_deliveries where state = 'pending')), 0))::float8`).
 		Scan(&b.Pending, &b.Dead, &oldest, &overdue)
 	if err != nil {
-		return WebhookBacklog{}, fmt.Errorf("count webhooks: %w", err)
+		return backlog{}, fmt.Errorf("count webhooks: %w", err)
 	}
 	b.Oldest, b.Overdue = time.Duration(oldest*float64(time.Second)), time.Duration(overdue*float64(time.Second))
 	return b, nil

@@ -1,4 +1,4 @@
-package storage
+package webhook
 
 import (
 	"context"
@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/storage"
 )
 
-// ErrTooManyWebhooks says that the tenant has as many webhook endpoints as it may have.
-var ErrTooManyWebhooks = errors.New("too many webhook endpoints")
+// ErrTooMany says that the tenant has as many webhook endpoints as it may have.
+var ErrTooMany = errors.New("too many webhook endpoints")
 
 // Why a webhook endpoint is disabled.
 const (
@@ -20,8 +21,8 @@ const (
 	DisabledFailing   = "failing" // no attempt has succeeded for too long
 )
 
-// A WebhookEndpoint is where a tenant wants to be told of announcements.
-type WebhookEndpoint struct {
+// A Endpoint is where a tenant wants to be told of announcements.
+type Endpoint struct {
 	ID             uuid.UUID  `db:"id"`
 	URL            string     `db:"url"`
 	Types          []string   `db:"types"` // that it wants; empty for all
@@ -37,15 +38,15 @@ type WebhookEndpoint struct {
 	PreviousUntil *time.Time `db:"previous_until"`
 }
 
-const selectWebhook = `
+const selectEndpoint = `
 	select e.id, e.url, e.types, e.description, e.user_id, e.created_at, e.updated_at, e.failing_since, e.held_until,
 		e.disabled_at, e.disabled_reason, (
 			select max(s.valid_until) from webhook_secrets s
 			where s.tenant_id = e.tenant_id and s.endpoint_id = e.id and s.valid_until > now()) previous_until
 	from webhook_endpoints e `
 
-// A NewWebhook is what is known of a webhook endpoint when it is created.
-type NewWebhook struct {
+// A NewEndpoint is what is known of a webhook endpoint when it is created.
+type NewEndpoint struct {
 	ID          uuid.UUID
 	URL         string
 	Types       []string // nil for all
@@ -53,8 +54,8 @@ type NewWebhook struct {
 	Secret      []byte // sealed
 }
 
-// CreateWebhook adds an endpoint, unless the tenant has limit of them: [ErrTooManyWebhooks].
-func (tx Tx) CreateWebhook(ctx context.Context, n NewWebhook, limit int) error {
+// insert adds an endpoint, unless the tenant has limit of them: [ErrTooMany].
+func insert(ctx context.Context, tx storage.Tx, n NewEndpoint, limit int) error {
 	if err := tx.LockTenant(ctx); err != nil { // so that two do not both take the last place
 		return err
 	}
@@ -69,12 +70,12 @@ func (tx Tx) CreateWebhook(ctx context.Context, n NewWebhook, limit int) error {
 		return fmt.Errorf("create webhook endpoint: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return ErrTooManyWebhooks
+		return ErrTooMany
 	}
-	return tx.addSecret(ctx, n.ID, n.Secret)
+	return addSecret(ctx, tx, n.ID, n.Secret)
 }
 
-func (tx Tx) addSecret(ctx context.Context, endpoint uuid.UUID, sealed []byte) error {
+func addSecret(ctx context.Context, tx storage.Tx, endpoint uuid.UUID, sealed []byte) error {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return err
@@ -87,10 +88,10 @@ func (tx Tx) addSecret(ctx context.Context, endpoint uuid.UUID, sealed []byte) e
 	return nil
 }
 
-// RotateWebhook makes sealed the endpoint's secret. The one before it is good for overlap longer; one before that, no
+// rotate makes sealed the endpoint's secret. The one before it is good for overlap longer; one before that, no
 // more.
-func (tx Tx) RotateWebhook(ctx context.Context, id uuid.UUID, sealed []byte, overlap time.Duration) error {
-	if err := tx.lockWebhook(ctx, id); err != nil {
+func rotate(ctx context.Context, tx storage.Tx, id uuid.UUID, sealed []byte, overlap time.Duration) error {
+	if err := lock(ctx, tx, id); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `
@@ -99,49 +100,35 @@ func (tx Tx) RotateWebhook(ctx context.Context, id uuid.UUID, sealed []byte, ove
 	if err != nil {
 		return fmt.Errorf("retire webhook secret: %w", err)
 	}
-	return tx.addSecret(ctx, id, sealed)
+	return addSecret(ctx, tx, id, sealed)
 }
 
-// lockWebhook returns [ErrNotFound] for an endpoint that the tenant does not have. It goes before the locks of
+// lock returns [storage.ErrNotFound] for an endpoint that the tenant does not have. It goes before the locks of
 // deliveries, everywhere.
-func (tx Tx) lockWebhook(ctx context.Context, id uuid.UUID) error {
+func lock(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	var one int
 	err := tx.QueryRow(ctx, `
 		select 1 from webhook_endpoints where tenant_id = $1 and id = $2 for no key update`, tx.Tenant, id).Scan(&one)
 	if err != nil {
-		return fmt.Errorf("lock webhook endpoint: %w", OrNotFound(err))
+		return fmt.Errorf("lock webhook endpoint: %w", storage.OrNotFound(err))
 	}
 	return nil
 }
 
-// Webhook returns the endpoint, or [ErrNotFound].
-func (tx Tx) Webhook(ctx context.Context, id uuid.UUID) (WebhookEndpoint, error) {
-	rows, err := tx.Query(ctx, selectWebhook+`where e.tenant_id = $1 and e.id = $2`, tx.Tenant, id)
-	if err != nil {
-		return WebhookEndpoint{}, fmt.Errorf("read webhook endpoint: %w", err)
-	}
-	w, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[WebhookEndpoint])
-	if err != nil {
-		return WebhookEndpoint{}, fmt.Errorf("read webhook endpoint: %w", OrNotFound(err))
-	}
-	return w, nil
+// find returns the endpoint, or [storage.ErrNotFound].
+func find(ctx context.Context, tx storage.Tx, id uuid.UUID) (Endpoint, error) {
+	rows, err := tx.Query(ctx, selectEndpoint+`where e.tenant_id = $1 and e.id = $2`, tx.Tenant, id)
+	return storage.CollectOne[Endpoint]("read webhook endpoint", rows, err)
 }
 
-// Webhooks returns the tenant's endpoints, the oldest first. They are few.
-func (tx Tx) Webhooks(ctx context.Context) ([]WebhookEndpoint, error) {
-	rows, err := tx.Query(ctx, selectWebhook+`where e.tenant_id = $1 order by e.id`, tx.Tenant)
-	if err != nil {
-		return nil, fmt.Errorf("list webhook endpoints: %w", err)
-	}
-	ws, err := pgx.CollectRows(rows, pgx.RowToStructByName[WebhookEndpoint])
-	if err != nil {
-		return nil, fmt.Errorf("list webhook endpoints: %w", err)
-	}
-	return ws, nil
+// list returns the tenant's endpoints, the oldest first. They are few.
+func list(ctx context.Context, tx storage.Tx) ([]Endpoint, error) {
+	rows, err := tx.Query(ctx, selectEndpoint+`where e.tenant_id = $1 order by e.id`, tx.Tenant)
+	return storage.Collect[Endpoint]("list webhook endpoints", rows, err)
 }
 
-// UpdateWebhook writes what a manager can change of the endpoint: URL, Types and Description.
-func (tx Tx) UpdateWebhook(ctx context.Context, w WebhookEndpoint) error {
+// update writes what a manager can change of the endpoint: URL, Types and Description.
+func update(ctx context.Context, tx storage.Tx, w Endpoint) error {
 	if w.Types == nil {
 		w.Types = []string{}
 	}
@@ -152,14 +139,14 @@ func (tx Tx) UpdateWebhook(ctx context.Context, w WebhookEndpoint) error {
 		return fmt.Errorf("update webhook endpoint: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return ErrNotFound
+		return storage.ErrNotFound
 	}
 	return nil
 }
 
-// EnableWebhook lets the endpoint be told again, as if it had never failed. What it missed stays a dead letter until it
+// enable lets the endpoint be told again, as if it had never failed. What it missed stays a dead letter until it
 // is replayed.
-func (tx Tx) EnableWebhook(ctx context.Context, id uuid.UUID) error {
+func enable(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
 		update webhook_endpoints
 		set disabled_at = null, disabled_reason = null, failing_since = null, held_until = null, updated_at = now()
@@ -170,8 +157,8 @@ func (tx Tx) EnableWebhook(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-// DisableWebhook stops telling the endpoint. What it has not been told of becomes dead letters.
-func (tx Tx) DisableWebhook(ctx context.Context, id uuid.UUID, reason string) error {
+// disable stops telling the endpoint. What it has not been told of becomes dead letters.
+func disable(ctx context.Context, tx storage.Tx, id uuid.UUID, reason string) error {
 	_, err := tx.Exec(ctx, `
 		update webhook_endpoints set disabled_at = now(), disabled_reason = $3, updated_at = now()
 		where tenant_id = $1 and id = $2 and disabled_at is null`, tx.Tenant, id, reason)
@@ -181,21 +168,21 @@ func (tx Tx) DisableWebhook(ctx context.Context, id uuid.UUID, reason string) er
 	_, err = tx.Exec(ctx, `
 		update webhook_deliveries
 		set state = 'dead', last_error = $3, job_id = null, next_attempt_at = null, ended_at = now()
-		where tenant_id = $1 and endpoint_id = $2 and state = 'pending'`, tx.Tenant, id, WebhookErrorDisabled)
+		where tenant_id = $1 and endpoint_id = $2 and state = 'pending'`, tx.Tenant, id, errorDisabled)
 	if err != nil {
-		return fmt.Errorf("bury deliveries of webhook endpoint: %w", err)
+		return fmt.Errorf("end deliveries of webhook endpoint: %w", err)
 	}
 	return nil
 }
 
-// DeleteWebhook removes the endpoint, its secrets and its deliveries, or returns [ErrNotFound].
-func (tx Tx) DeleteWebhook(ctx context.Context, id uuid.UUID) error {
+// remove removes the endpoint, its secrets and its deliveries, or returns [storage.ErrNotFound].
+func remove(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	tag, err := tx.Exec(ctx, `delete from webhook_endpoints where tenant_id = $1 and id = $2`, tx.Tenant, id)
 	if err != nil {
 		return fmt.Errorf("delete webhook endpoint: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return ErrNotFound
+		return storage.ErrNotFound
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ type Change struct {
 }
 
 // Create adds an endpoint and returns its secret, which is shown this once.
-func (m *Endpoints) Create(ctx context.Context, n storage.NewWebhook) (w storage.WebhookEndpoint, secret string, err error) {
+func (m *Endpoints) Create(ctx context.Context, n NewEndpoint) (w Endpoint, secret string, err error) {
 	if m.Vault == nil {
 		return w, "", ErrOff
 	}
@@ -55,47 +55,47 @@ func (m *Endpoints) Create(ctx context.Context, n storage.NewWebhook) (w storage
 	secret = newSecret()
 	n.Secret = m.Vault.seal(who.Tenant, n.ID, secret)
 	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if err := tx.CreateWebhook(ctx, n, MaxEndpoints); err != nil {
+		if err := insert(ctx, tx, n, MaxEndpoints); err != nil {
 			return err
 		}
 		if err := audit(ctx, tx, storage.AuditWebhookCreate, n.ID, map[string]any{"host": hostOf(n.URL), "types": n.Types}); err != nil {
 			return err
 		}
-		w, err = tx.Webhook(ctx, n.ID)
+		w, err = find(ctx, tx, n.ID)
 		return err
 	})
 	return w, secret, err
 }
 
 // Update changes the endpoint, or returns [storage.ErrNotFound].
-func (m *Endpoints) Update(ctx context.Context, id uuid.UUID, c Change) (w storage.WebhookEndpoint, err error) {
+func (m *Endpoints) Update(ctx context.Context, id uuid.UUID, c Change) (w Endpoint, err error) {
 	if c.URL != nil {
 		if err := m.Guard.CheckURL(ctx, *c.URL); err != nil {
 			return w, err
 		}
 	}
 	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if w, err = tx.Webhook(ctx, id); err != nil {
+		if w, err = find(ctx, tx, id); err != nil {
 			return err
 		}
 		detail := c.apply(&w)
-		if err := tx.UpdateWebhook(ctx, w); err != nil {
+		if err := update(ctx, tx, w); err != nil {
 			return err
 		}
-		if err := enable(ctx, tx, id, c.Enabled); err != nil {
+		if err := setEnabled(ctx, tx, id, c.Enabled); err != nil {
 			return err
 		}
 		if err := audit(ctx, tx, storage.AuditWebhookUpdate, id, detail); err != nil {
 			return err
 		}
-		w, err = tx.Webhook(ctx, id)
+		w, err = find(ctx, tx, id)
 		return err
 	})
 	return w, err
 }
 
 // apply changes w and returns what the audit log is told.
-func (c Change) apply(w *storage.WebhookEndpoint) map[string]any {
+func (c Change) apply(w *Endpoint) map[string]any {
 	detail := map[string]any{}
 	if c.URL != nil {
 		w.URL, detail["host"] = *c.URL, hostOf(*c.URL)
@@ -112,20 +112,47 @@ func (c Change) apply(w *storage.WebhookEndpoint) map[string]any {
 	return detail
 }
 
-func enable(ctx context.Context, tx storage.Tx, id uuid.UUID, yes *bool) error {
+func setEnabled(ctx context.Context, tx storage.Tx, id uuid.UUID, yes *bool) error {
 	switch {
 	case yes == nil:
 		return nil
 	case *yes:
-		return tx.EnableWebhook(ctx, id)
+		return enable(ctx, tx, id)
 	}
-	return tx.DisableWebhook(ctx, id, storage.DisabledByRequest)
+	return disable(ctx, tx, id, DisabledByRequest)
+}
+
+// List returns the tenant's endpoints, the oldest first. There are few.
+func (m *Endpoints) List(ctx context.Context) (all []Endpoint, err error) {
+	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		all, err = list(ctx, tx)
+		return err
+	})
+	return all, err
+}
+
+// Find returns the endpoint, or [storage.ErrNotFound].
+func (m *Endpoints) Find(ctx context.Context, id uuid.UUID) (e Endpoint, err error) {
+	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		e, err = find(ctx, tx, id)
+		return err
+	})
+	return e, err
+}
+
+// Deliveries returns one page of an endpoint's; an endpoint that the tenant does not have is [storage.ErrNotFound].
+func (m *Endpoints) Deliveries(ctx context.Context, p DeliveryPage) (found []Delivery, err error) {
+	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		found, err = listDeliveries(ctx, tx, p)
+		return err
+	})
+	return found, err
 }
 
 // Delete removes the endpoint with all its deliveries, or returns [storage.ErrNotFound].
 func (m *Endpoints) Delete(ctx context.Context, id uuid.UUID) error {
 	return m.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.DeleteWebhook(ctx, id); err != nil {
+		if err := remove(ctx, tx, id); err != nil {
 			return err
 		}
 		return audit(ctx, tx, storage.AuditWebhookDelete, id, nil)
@@ -133,7 +160,7 @@ func (m *Endpoints) Delete(ctx context.Context, id uuid.UUID) error {
 }
 
 // Rotate gives the endpoint another secret and returns it, this once. The one before it signs beside it for overlap.
-func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Duration) (w storage.WebhookEndpoint, secret string, err error) {
+func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Duration) (w Endpoint, secret string, err error) {
 	if m.Vault == nil {
 		return w, "", ErrOff
 	}
@@ -143,38 +170,38 @@ func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Durat
 	}
 	secret = newSecret()
 	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if err := tx.RotateWebhook(ctx, id, m.Vault.seal(who.Tenant, id, secret), overlap); err != nil {
+		if err := rotate(ctx, tx, id, m.Vault.seal(who.Tenant, id, secret), overlap); err != nil {
 			return err
 		}
 		if err := audit(ctx, tx, storage.AuditWebhookRotate, id, map[string]any{"overlap_seconds": int64(overlap.Seconds())}); err != nil {
 			return err
 		}
-		w, err = tx.Webhook(ctx, id)
+		w, err = find(ctx, tx, id)
 		return err
 	})
 	return w, secret, err
 }
 
 // Test sends webhook.test to the endpoint.
-func (m *Endpoints) Test(ctx context.Context, id uuid.UUID) (d storage.Delivery, err error) {
+func (m *Endpoints) Test(ctx context.Context, id uuid.UUID) (d Delivery, err error) {
 	err = m.deliver(ctx, id, storage.AuditWebhookTest, func(tx storage.Tx) (map[string]any, error) {
-		delivery, err := tx.TestWebhook(ctx, id)
+		delivery, err := announceTest(ctx, tx, id)
 		if err != nil {
 			return nil, err
 		}
-		d, err = tx.Delivery(ctx, id, delivery)
+		d, err = findDelivery(ctx, tx, id, delivery)
 		return nil, err
 	})
 	return d, err
 }
 
 // Replay delivers again what has ended.
-func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d storage.Delivery, err error) {
+func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d Delivery, err error) {
 	err = m.deliver(ctx, id, storage.AuditWebhookReplay, func(tx storage.Tx) (map[string]any, error) {
-		if err := tx.ReplayDelivery(ctx, id, delivery); err != nil {
+		if err := replay(ctx, tx, id, delivery); err != nil {
 			return nil, err
 		}
-		d, err = tx.Delivery(ctx, id, delivery)
+		d, err = findDelivery(ctx, tx, id, delivery)
 		return map[string]any{"delivery_id": delivery}, err
 	})
 	return d, err
@@ -183,7 +210,7 @@ func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d stora
 // ReplayDead delivers again all dead letters since then, and returns how many they are.
 func (m *Endpoints) ReplayDead(ctx context.Context, id uuid.UUID, since time.Time) (n int64, err error) {
 	err = m.deliver(ctx, id, storage.AuditWebhookReplay, func(tx storage.Tx) (detail map[string]any, err error) {
-		n, err = tx.ReplayDead(ctx, id, since)
+		n, err = replayDead(ctx, tx, id, since)
 		return map[string]any{"since": since, "deliveries": n}, err
 	})
 	return n, err
@@ -195,7 +222,7 @@ func (m *Endpoints) deliver(ctx context.Context, id uuid.UUID, action string, fn
 		return ErrOff
 	}
 	return m.DB.InTenant(ctx, func(tx storage.Tx) error {
-		w, err := tx.Webhook(ctx, id)
+		w, err := find(ctx, tx, id)
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package storage
+package webhook
 
 import (
 	"context"
@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/storage"
 )
 
 // A DeliveryState is how far the delivery of an announcement to a webhook endpoint has come.
@@ -14,19 +15,19 @@ type DeliveryState string
 
 // The states of a delivery.
 const (
-	DeliveryPending DeliveryState = "pending"   // an attempt is under way or will be made
-	Delivered       DeliveryState = "delivered" // the endpoint answered 2xx
-	DeliveryDead    DeliveryState = "dead"      // given up; it can be replayed
+	Pending   DeliveryState = "pending"   // an attempt is under way or will be made
+	Delivered DeliveryState = "delivered" // the endpoint answered 2xx
+	Dead      DeliveryState = "dead"      // given up; it can be replayed
 )
 
 // Known reports whether s is one of the states.
 func (s DeliveryState) Known() bool {
-	return s == DeliveryPending || s == Delivered || s == DeliveryDead
+	return s == Pending || s == Delivered || s == Dead
 }
 
-// WebhookErrorDisabled is the last error of deliveries that no attempt was made for, because their endpoint was
+// errorDisabled is the last error of deliveries that no attempt was made for, because their endpoint was
 // disabled.
-const WebhookErrorDisabled = "endpoint_disabled"
+const errorDisabled = "endpoint_disabled"
 
 // A Delivery is one announcement on its way to one webhook endpoint.
 type Delivery struct {
@@ -61,9 +62,9 @@ type DeliveryPage struct {
 	State    DeliveryState
 }
 
-// Deliveries returns one page; an endpoint that the tenant does not have is [ErrNotFound].
-func (tx Tx) Deliveries(ctx context.Context, p DeliveryPage) ([]Delivery, error) {
-	if _, err := tx.Webhook(ctx, p.Endpoint); err != nil {
+// listDeliveries returns one page; an endpoint that the tenant does not have is [storage.ErrNotFound].
+func listDeliveries(ctx context.Context, tx storage.Tx, p DeliveryPage) ([]Delivery, error) {
+	if _, err := find(ctx, tx, p.Endpoint); err != nil {
 		return nil, err
 	}
 	if p.Before == uuid.Nil {
@@ -72,31 +73,17 @@ func (tx Tx) Deliveries(ctx context.Context, p DeliveryPage) ([]Delivery, error)
 	rows, err := tx.Query(ctx, selectDelivery+`
 		where d.tenant_id = $1 and d.endpoint_id = $2 and d.id < $3 and ($4 = '' or d.state = $4)
 		order by d.id desc limit $5`, tx.Tenant, p.Endpoint, p.Before, string(p.State), p.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("list deliveries: %w", err)
-	}
-	ds, err := pgx.CollectRows(rows, pgx.RowToStructByName[Delivery])
-	if err != nil {
-		return nil, fmt.Errorf("list deliveries: %w", err)
-	}
-	return ds, nil
+	return storage.Collect[Delivery]("list deliveries", rows, err)
 }
 
-// Delivery returns the endpoint's delivery, or [ErrNotFound].
-func (tx Tx) Delivery(ctx context.Context, endpoint, id uuid.UUID) (Delivery, error) {
+// findDelivery returns the endpoint's delivery, or [storage.ErrNotFound].
+func findDelivery(ctx context.Context, tx storage.Tx, endpoint, id uuid.UUID) (Delivery, error) {
 	rows, err := tx.Query(ctx, selectDelivery+`where d.tenant_id = $1 and d.endpoint_id = $2 and d.id = $3`, tx.Tenant, endpoint, id)
-	if err != nil {
-		return Delivery{}, fmt.Errorf("read delivery: %w", err)
-	}
-	d, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Delivery])
-	if err != nil {
-		return Delivery{}, fmt.Errorf("read delivery: %w", OrNotFound(err))
-	}
-	return d, nil
+	return storage.CollectOne[Delivery]("read delivery", rows, err)
 }
 
-// TestWebhook announces webhook.test to this endpoint and no other, and returns the delivery's id.
-func (tx Tx) TestWebhook(ctx context.Context, endpoint uuid.UUID) (uuid.UUID, error) {
+// announceTest announces webhook.test to this endpoint and no other, and returns the delivery's id.
+func announceTest(ctx context.Context, tx storage.Tx, endpoint uuid.UUID) (uuid.UUID, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return uuid.Nil, err
@@ -107,7 +94,7 @@ func (tx Tx) TestWebhook(ctx context.Context, endpoint uuid.UUID) (uuid.UUID, er
 			values ($1, $4, jsonb_build_object('endpoint_id', $2::text), nullif($5, ''), now()) returning tenant_id, id
 		)
 		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
-		select tenant_id, $3, $2::uuid, id from announced`, tx.Tenant, endpoint.String(), id, AnnounceWebhookTest, TraceID(ctx))
+		select tenant_id, $3, $2::uuid, id from announced`, tx.Tenant, endpoint.String(), id, storage.AnnounceWebhookTest, storage.TraceID(ctx))
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("test webhook endpoint: %w", err)
 	}
@@ -120,16 +107,16 @@ const replayed = `
 		next_attempt_at = now(), ended_at = null
 	where tenant_id = $1 and endpoint_id = $2 and state <> 'pending' and `
 
-// ReplayDelivery delivers again what was delivered or is a dead letter. One that is pending is left as it is.
-func (tx Tx) ReplayDelivery(ctx context.Context, endpoint, id uuid.UUID) error {
+// replay delivers again what was delivered or is a dead letter. One that is pending is left as it is.
+func replay(ctx context.Context, tx storage.Tx, endpoint, id uuid.UUID) error {
 	if _, err := tx.Exec(ctx, replayed+`id = $3`, tx.Tenant, endpoint, id); err != nil {
 		return fmt.Errorf("replay delivery: %w", err)
 	}
 	return nil
 }
 
-// ReplayDead delivers again all dead letters of announcements that were made at since or after, and returns how many.
-func (tx Tx) ReplayDead(ctx context.Context, endpoint uuid.UUID, since time.Time) (int64, error) {
+// replayDead delivers again all dead letters of announcements that were made at since or after, and returns how many.
+func replayDead(ctx context.Context, tx storage.Tx, endpoint uuid.UUID, since time.Time) (int64, error) {
 	tag, err := tx.Exec(ctx, replayed+`state = 'dead' and created_at >= $3`, tx.Tenant, endpoint, since)
 	if err != nil {
 		return 0, fmt.Errorf("replay dead letters: %w", err)
