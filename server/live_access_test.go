@@ -168,7 +168,7 @@ func (s *site) ticket(t testing.TB, u user) (ticket string) {
 	t.Helper()
 	u.who.Expires = time.Now().Add(time.Hour)
 	s.in(t, u, func(ctx context.Context, tx storage.Tx) (err error) {
-		ticket, _, err = tx.IssueTicket(ctx, time.Minute)
+		ticket, _, err = live.IssueTicket(ctx, tx, time.Minute)
 		return err
 	})
 	return ticket

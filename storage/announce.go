@@ -52,7 +52,8 @@ func (tx Tx) Announce(ctx context.Context, a Announcement) error {
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", a.Type, err)
 	}
-	if !strings.HasPrefix(a.Type, aboutUploads) {
+	// Listeners are told of uploads themselves.
+	if !strings.HasPrefix(a.Type, "upload.") {
 		tx.Changed(announced, id)
 	}
 	return nil

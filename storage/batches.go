@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -247,4 +248,31 @@ func (tx Tx) MakeBatch(ctx context.Context, n NewBatch) (b Batch, made bool, err
 		tx.Changed(BatchChanged, n.ID)
 	}
 	return b, tag.RowsAffected() == 1, err
+}
+
+// A Watch says which uploads somebody wants to know of. Empty fields match all.
+type Watch struct {
+	Uploads  []uuid.UUID
+	Batches  []uuid.UUID
+	Labels   []string // of batches, as their clients call them; what has either matches
+	Projects []string
+	User     string
+}
+
+// WatchedBatches returns at most limit batches of the watch that have changed since then, the latest, in the order of
+// their change; those of changed, whatever became of the batch itself; and, if asked for, those that are open.
+func (tx Tx) WatchedBatches(ctx context.Context, w Watch, since time.Time, changed []uuid.UUID, open bool, limit int) ([]Batch, error) {
+	bs, err := tx.batches(ctx, `
+		where b.tenant_id = $1 and (b.updated_at > $2 or b.id = any($3) or $4 and `+stateCondition[BatchOpen]+`)
+		  and ($5::uuid[] is null and $6::text[] is null or b.id = any($5) or coalesce(b.client_id, b.name) = any($6))
+		  and ($7::text[] is null or b.project = any($7)) and ($8 = '' or b.user_id = $8)
+		order by b.updated_at desc, b.id limit $9`,
+		since, changed, open, w.Batches, w.Labels, w.Projects, w.User, limit)
+	slices.Reverse(bs)
+	return bs, err
+}
+
+// BatchesByID returns those of the batches that the tenant has.
+func (tx Tx) BatchesByID(ctx context.Context, ids []uuid.UUID) ([]Batch, error) {
+	return tx.batches(ctx, `where b.tenant_id = $1 and b.id = any($2) order by b.updated_at, b.id`, ids)
 }

@@ -39,10 +39,10 @@ type feed struct {
 	mark      time.Time // changes committed before it are sent, except those of transactions longer than Overlap
 
 	// Only run uses these.
-	sent      map[uuid.UUID]storage.Version // recently changed uploads, as they were sent
-	announced map[uuid.UUID]struct{}        // recent announcements that were sent
-	totals    map[uuid.UUID]struct{}        // batches whose totals are to be sent
-	totalsAt  time.Time                     // when totals were sent last
+	sent      map[uuid.UUID]version  // recently changed uploads, as they were sent
+	announced map[uuid.UUID]struct{} // recent announcements that were sent
+	totals    map[uuid.UUID]struct{} // batches whose totals are to be sent
+	totalsAt  time.Time              // when totals were sent last
 }
 
 // pending is the work of a feed.
@@ -55,7 +55,7 @@ func newFeed(h *Hub, owner uuid.UUID) *feed {
 	return &feed{
 		hub: h, tenant: owner, wake: make(chan struct{}, 1), primed: make(chan struct{}), closed: make(chan struct{}),
 		listeners: make(map[*listener]struct{}), pending: newPending(),
-		sent: make(map[uuid.UUID]storage.Version), announced: make(map[uuid.UUID]struct{}), totals: make(map[uuid.UUID]struct{}),
+		sent: make(map[uuid.UUID]version), announced: make(map[uuid.UUID]struct{}), totals: make(map[uuid.UUID]struct{}),
 	}
 }
 
@@ -227,25 +227,25 @@ func (f *feed) prime(ctx context.Context) error {
 // changes are those that a poll found.
 type changes struct {
 	now           time.Time
-	uploads       map[uuid.UUID]storage.Version
-	announcements []storage.Announced
+	uploads       map[uuid.UUID]version
+	announcements []announced
 }
 
 // recent reads what has changed since Overlap before mark. The zero mark is now.
 func (f *feed) recent(ctx context.Context, mark time.Time) (c changes, err error) {
 	ctx = f.as(ctx, false)
 	err = f.hub.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if c.now, err = tx.Now(ctx); err != nil {
+		if c.now, err = clock(ctx, tx); err != nil {
 			return err
 		}
 		if mark.IsZero() {
 			mark = c.now
 		}
 		since := mark.Add(-f.hub.Overlap)
-		if c.uploads, err = tx.MovedSince(ctx, since); err != nil {
+		if c.uploads, err = movedSince(ctx, tx, since); err != nil {
 			return err
 		}
-		c.announcements, err = tx.AnnouncementsSince(ctx, since)
+		c.announcements, err = announcementsSince(ctx, tx, since)
 		return err
 	})
 	return c, err
@@ -285,7 +285,7 @@ func (f *feed) send(ctx context.Context, p pending) (next time.Time, err error) 
 
 // prune keeps of what was sent only what the next poll would find.
 func (f *feed) prune(c changes) {
-	maps.DeleteFunc(f.sent, func(id uuid.UUID, _ storage.Version) bool { _, recent := c.uploads[id]; return !recent })
+	maps.DeleteFunc(f.sent, func(id uuid.UUID, _ version) bool { _, recent := c.uploads[id]; return !recent })
 	for id, v := range c.uploads {
 		if _, sent := f.sent[id]; !sent {
 			f.sent[id] = v // no listener may see it
@@ -327,10 +327,10 @@ func (f *feed) eachAudience(ctx context.Context, read func(context.Context) ([]*
 
 func (f *feed) sendUploads(ctx context.Context, ids []uuid.UUID) error {
 	for chunk := range slices.Chunk(ids, chunkSize) {
-		sent := make(map[uuid.UUID]storage.Version, len(chunk)) // the oldest version that any listener was sent
+		sent := make(map[uuid.UUID]version, len(chunk)) // the oldest version that any listener was sent
 		err := f.eachAudience(ctx, func(ctx context.Context) ([]*message, error) {
 			ms, err := f.hub.readUploads(ctx, func(ctx context.Context, tx storage.Tx) ([]storage.Upload, error) {
-				return tx.UploadsByID(ctx, chunk)
+				return tx.FindUploads(ctx, `where u.tenant_id = $1 and u.id = any($2) and u.kind <> 'partial' order by u.updated_at, u.id`, chunk)
 			})
 			for _, m := range ms {
 				if _, known := sent[m.subject]; !known {
@@ -356,9 +356,9 @@ func (f *feed) sendAnnouncements(ctx context.Context, ids []uuid.UUID) error {
 		return nil
 	}
 	return f.eachAudience(ctx, func(ctx context.Context) ([]*message, error) {
-		var as []storage.Announced
+		var as []announced
 		err := f.hub.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-			as, err = tx.AnnouncementsByID(ctx, ids)
+			as, err = announcementsByID(ctx, tx, ids)
 			return err
 		})
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -69,13 +68,13 @@ func (l *listener) take() (ms []*message) {
 }
 
 // withoutCovered drops uploads from ms whose state, or a later one, the listener was sent in its snapshot.
-func withoutCovered(ms []*message, snapshot map[uuid.UUID]storage.Version) []*message {
+func withoutCovered(ms []*message, snapshot map[uuid.UUID]version) []*message {
 	if snapshot == nil {
 		return ms
 	}
 	var rest []*message
 	for _, m := range ms {
-		if v, sent := snapshot[m.subject]; m.event == eventUpload && sent && v.Covers(m.version) {
+		if v, sent := snapshot[m.subject]; m.event == eventUpload && sent && v.covers(m.version) {
 			continue
 		}
 		rest = append(rest, m)

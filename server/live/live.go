@@ -85,7 +85,7 @@ func (h *Hub) AuthenticateByTicket(byToken echo.MiddlewareFunc) echo.MiddlewareF
 				return withToken(c)
 			}
 			r := c.Request()
-			who, err := h.DB.RedeemTicket(r.Context(), query.Get("ticket"))
+			who, err := redeemTicket(r.Context(), h.DB, query.Get("ticket"))
 			if err != nil {
 				return err
 			}
@@ -103,7 +103,7 @@ func (h *Hub) IssueTicket(c echo.Context) error {
 		ExpiresAt time.Time `json:"expires_at"`
 	}
 	err := h.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		answer.Ticket, answer.ExpiresAt, err = tx.IssueTicket(ctx, ticketTTL)
+		answer.Ticket, answer.ExpiresAt, err = IssueTicket(ctx, tx, ticketTTL)
 		return err
 	})
 	if err != nil {
@@ -163,7 +163,7 @@ func (h *Hub) requireUploads(ctx context.Context, f filter) error {
 	if f.uploads == nil {
 		return nil
 	}
-	return h.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.RequireUploads(ctx, f.uploads) })
+	return h.DB.InTenant(ctx, func(tx storage.Tx) error { return requireUploads(ctx, tx, f.uploads) })
 }
 
 // A stream is a transport of messages. One goroutine at a time calls its methods.

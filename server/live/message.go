@@ -31,7 +31,7 @@ type message struct {
 
 	// Who it concerns.
 	subject     uuid.UUID // an upload or a batch; the zero id for none
-	version     storage.Version
+	version     version
 	moved       time.Time // when it changed
 	batch       uuid.UUID // the zero id for none
 	label       string    // of an upload's batch, "" for none
@@ -60,7 +60,7 @@ func (h *Hub) readUploads(ctx context.Context, read func(context.Context, storag
 		if ms[i], err = newMessage(eventUpload, items[i]); err != nil {
 			return nil, err
 		}
-		ms[i].subject, ms[i].version, ms[i].project, ms[i].user = u.ID, u.Version(), u.Project, u.UserID
+		ms[i].subject, ms[i].version, ms[i].project, ms[i].user = u.ID, versionOf(u), u.Project, u.UserID
 		if ms[i].moved = u.UpdatedAt; u.Status.Receiving() && u.TouchedAt.After(u.UpdatedAt) {
 			ms[i].moved = u.TouchedAt
 		}
@@ -108,7 +108,7 @@ type announcementJSON struct {
 }
 
 // announcementMessages leaves out announcements whose upload may not be seen.
-func announcementMessages(as []storage.Announced) ([]*message, error) {
+func announcementMessages(as []announced) ([]*message, error) {
 	var ms []*message
 	for _, a := range as {
 		m, err := newMessage(eventAnnouncement, announcementJSON{a.ID, a.Type, a.UploadID, a.BatchID, a.CreatedAt, a.Detail})

@@ -31,7 +31,7 @@ type snapshot struct {
 // catchUp sends what has changed since the client was connected last. If there was no last time, or too much has changed,
 // it sends what there is. It returns the versions of uploads that it sent. Only the last message has an id to resume
 // from: a client that disconnects in between starts again.
-func (h *Hub) catchUp(ctx context.Context, l *listener, st stream, lastID string) (map[uuid.UUID]storage.Version, error) {
+func (h *Hub) catchUp(ctx context.Context, l *listener, st stream, lastID string) (map[uuid.UUID]version, error) {
 	var s snapshot
 	since, why := parseResumeID(lastID)
 	if why == "" {
@@ -58,7 +58,7 @@ func (h *Hub) catchUp(ctx context.Context, l *listener, st stream, lastID string
 		return nil, err
 	}
 	ready.id = formatResumeID(s.now)
-	sent := make(map[uuid.UUID]storage.Version, len(s.messages))
+	sent := make(map[uuid.UUID]version, len(s.messages))
 	for _, m := range s.messages {
 		if m.event == eventUpload {
 			sent[m.subject] = m.version
@@ -92,16 +92,16 @@ func parseResumeID(id string) (since time.Time, why string) {
 // missed reads what has changed since then and concerns the listener.
 func (h *Hub) missed(ctx context.Context, l *listener, since time.Time) (s snapshot, err error) {
 	since = since.Add(-h.Overlap)
-	var as []storage.Announced
+	var as []announced
 	var batches []*message
 	s.messages, err = h.readUploads(ctx, func(ctx context.Context, tx storage.Tx) (us []storage.Upload, err error) {
-		if s.now, err = tx.Now(ctx); err != nil {
+		if s.now, err = clock(ctx, tx); err != nil {
 			return nil, err
 		}
-		if as, err = tx.AnnouncementsSince(ctx, since); err != nil {
+		if as, err = announcementsSince(ctx, tx, since); err != nil {
 			return nil, err
 		}
-		us, err = tx.Watched(ctx, l.filter.watch(l.who), since, false, maxSnapshotUploads+1)
+		us, err = watched(ctx, tx, l.filter.watch(l.who), since, false, maxSnapshotUploads+1)
 		if s.more = len(us) > maxSnapshotUploads; s.more || err != nil {
 			return nil, err
 		}
@@ -124,11 +124,11 @@ func (h *Hub) missed(ctx context.Context, l *listener, since time.Time) (s snaps
 func (h *Hub) present(ctx context.Context, l *listener) (s snapshot, err error) {
 	var batches []*message
 	s.messages, err = h.readUploads(ctx, func(ctx context.Context, tx storage.Tx) (us []storage.Upload, err error) {
-		if s.now, err = tx.Now(ctx); err != nil {
+		if s.now, err = clock(ctx, tx); err != nil {
 			return nil, err
 		}
 		since := s.now.Add(-snapshotReach)
-		us, err = tx.Watched(ctx, l.filter.watch(l.who), since, true, maxSnapshotUploads+1)
+		us, err = watched(ctx, tx, l.filter.watch(l.who), since, true, maxSnapshotUploads+1)
 		if err != nil {
 			return nil, err
 		}

@@ -38,6 +38,7 @@ var (
 	ErrSlowDown         = errors.New("too many requests to uploads")
 	ErrTenantBusy       = errors.New("tenant has as many uploads in progress as it may")
 	ErrTooManyListeners = errors.New("too many listeners")
+	ErrBadTicket        = errors.New("no such ticket") // it never existed, was used, or is too old
 	ErrShuttingDown     = errors.New("server is shutting down")
 	ErrWebhookURL       = errors.New("URL is not allowed for webhooks")
 	ErrIncomplete       = errors.New("request declares the upload complete, but bytes are missing")

@@ -38,7 +38,7 @@ var table = []struct {
 	{ErrUnauthorized, New("unauthorized", 401, "Not signed in", "Send a valid token as Authorization: Bearer TOKEN. Tokens run out: sign in again to get a new one.")},
 	{ErrKeysUnavailable, unavailable},
 	{ErrBadRequest, New("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.")},
-	{storage.ErrBadTicket, New("bad-ticket", 401, "Ticket is not valid", "Get a new ticket with POST /api/events/tickets. Each works once, within 30 seconds.")},
+	{ErrBadTicket, New("bad-ticket", 401, "Ticket is not valid", "Get a new ticket with POST /api/events/tickets. Each works once, within 30 seconds.")},
 	{ErrTooManyListeners, New("too-many-listeners", 429, "Too many open event streams", "Close a stream before you open another; one without filters tells of all that you may see.")},
 	{ErrForeignOrigin, New("foreign-origin", 403, "Origin is not allowed", "Whoever runs the installation can allow pages of this origin to use the API.")},
 	{ErrNotFound, New("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},

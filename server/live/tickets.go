@@ -1,4 +1,4 @@
-package storage
+package live
 
 import (
 	"context"
@@ -12,18 +12,17 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
-
-// ErrBadTicket says that there is no such ticket: it never was, was used, or is too old.
-var ErrBadTicket = errors.New("no such ticket")
 
 // ticketSecret is how many random bytes a ticket has behind its tenant's id.
 const ticketSecret = 32
 
-// IssueTicket returns a ticket that stands, once and until it expires, for whom the transaction acts for. It sweeps
-// the tenant's tickets that expired unused.
-func (tx Tx) IssueTicket(ctx context.Context, ttl time.Duration) (ticket string, expires time.Time, err error) {
+// IssueTicket returns a ticket that stands, once and until it expires, for the identity that the transaction acts for. It
+// deletes the tenant's tickets that expired unused.
+func IssueTicket(ctx context.Context, tx storage.Tx, ttl time.Duration) (ticket string, expires time.Time, err error) {
 	raw := make([]byte, 16+ticketSecret)
 	copy(raw, tx.Tenant[:])
 	_, _ = rand.Read(raw[16:]) // never fails
@@ -43,20 +42,20 @@ func (tx Tx) IssueTicket(ctx context.Context, ttl time.Duration) (ticket string,
 	return base64.RawURLEncoding.EncodeToString(raw), expires, nil
 }
 
-// RedeemTicket uses a ticket up and returns whom it stands for, or [ErrBadTicket]. The tenant that the ticket names
-// only says where to look: who writes another one into it changes its hash.
-func (db *DB) RedeemTicket(ctx context.Context, ticket string) (who tenant.Identity, err error) {
+// redeemTicket uses a ticket up and returns the identity that it stands for, or [problem.ErrBadTicket]. The tenant in the
+// ticket only says where to look: a ticket with another tenant written into it has another hash.
+func redeemTicket(ctx context.Context, db *storage.DB, ticket string) (who tenant.Identity, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(ticket)
 	if err != nil || len(raw) != 16+ticketSecret {
-		return who, ErrBadTicket
+		return who, problem.ErrBadTicket
 	}
 	owner := uuid.UUID(raw[:16])
 	if owner == uuid.Nil {
-		return who, ErrBadTicket
+		return who, problem.ErrBadTicket
 	}
 	hash := sha256.Sum256(raw)
 	ctx = tenant.With(ctx, tenant.Identity{Tenant: owner})
-	err = db.InTenant(ctx, func(tx Tx) error {
+	err = db.InTenant(ctx, func(tx storage.Tx) error {
 		var home *uuid.UUID
 		var fresh bool
 		err := tx.QueryRow(ctx, `
@@ -64,7 +63,7 @@ func (db *DB) RedeemTicket(ctx context.Context, ticket string) (who tenant.Ident
 			returning user_id, role, projects, home_tenant, token_expires_at, expires_at > now()`, tx.Tenant, hash[:]).
 			Scan(&who.User, &who.Role, &who.Projects, &home, &who.Expires, &fresh)
 		if errors.Is(err, pgx.ErrNoRows) || err == nil && !fresh {
-			return ErrBadTicket
+			return problem.ErrBadTicket
 		}
 		if err != nil {
 			return fmt.Errorf("redeem ticket: %w", err)
