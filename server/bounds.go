@@ -10,15 +10,14 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
 )
 
 // maxHeader bounds a request's headers, in bytes. A final upload names up to [hooks.MaxPartials] addresses in one.
 const maxHeader = 256 << 10
 
-// bound keeps a request from holding a connection, or memory, for longer than it is worth: a client that sends or reads a
-// byte now and then must not get as much as one that uploads.
+// bound limits the body and the time of requests other than uploads, so that a client that sends or reads a byte now and
+// then cannot hold a connection or memory.
 func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
@@ -26,10 +25,10 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 		if most == 0 {
 			most = s.MaxBody
 		}
-		// Neither fails on a connection; where there is none, as in some tests, there is nothing to bound. net/http
-		// takes both back before the connection's next request.
+		// Setting a deadline fails only where there is no connection, as in some tests. net/http resets both deadlines
+		// before the connection's next request.
 		connection := http.NewResponseController(c.Response())
-		// What was not read of a body, net/http reads when the handler is done. tusd has set deadlines of its own.
+		// After the handler net/http reads the rest of the body. Handlers of streams have set deadlines of their own.
 		defer func() { _ = connection.SetReadDeadline(time.Now().Add(s.RequestTimeout)) }()
 		if most == streamed {
 			return next(c)
@@ -44,14 +43,14 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 		r.Body = body
 		err := next(c)
 		if err != nil && body.err != nil {
-			return body.err // whatever the handler took it for
+			return body.err // the handler may have wrapped or replaced it
 		}
 		return err
 	}
 }
 
 func bodyTooLarge(most int64) error {
-	return &hooks.Refusal{Cause: problem.ErrBodyTooLarge, Detail: "The body of this request may have " + humanize.IBytes(uint64(most)) + ". Send less at a time."}
+	return problem.Refuse(problem.ErrBodyTooLarge, "The body of this request may have at most %s. Send less in each request.", humanize.IBytes(uint64(most)))
 }
 
 // A boundedBody remembers why it ended early.

@@ -12,7 +12,7 @@ import (
 	"github.com/tramo/tramo/server/problem"
 )
 
-// exposedHeaders are those that a page of another origin may read.
+// exposedHeaders are the response headers that a page of another origin may read.
 var exposedHeaders = []string{
 	"Location", "Content-Disposition", "Allow", "Retry-After", "ETag", "WWW-Authenticate",
 	"Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Concat", "Upload-Expires",
@@ -22,7 +22,7 @@ var exposedHeaders = []string{
 	"Idempotency-Key", "Idempotency-Replayed", headerRequestID, "traceresponse",
 }
 
-const preflightLife = 7200 // seconds; browsers keep none for longer
+const preflightMaxAge = 7200 // seconds; Chromium keeps none for longer
 
 // ValidateOrigins reports what is wrong with a list of origins whose pages may use the API.
 func ValidateOrigins(origins []string) error {
@@ -39,9 +39,9 @@ func ValidateOrigins(origins []string) error {
 	return nil
 }
 
-// crossOrigin lets pages of the origins in the configuration use the API (Fetch Standard, "HTTP-CORS protocol"). It
-// stands before everything that can answer, so that such a page can read every answer, errors too. Tokens come in a
-// header that a page adds itself and never in a cookie, so that no origin gains rights by being let in.
+// crossOrigin lets pages of the configured origins use the API (Fetch Standard, "HTTP-CORS protocol"). It wraps everything
+// that can answer, so that such a page can read every answer, errors included. A page adds its token as a header itself,
+// and there are no cookies, so that an origin gains no rights by being allowed.
 func (s *Server) crossOrigin(next http.Handler) http.Handler {
 	if len(s.CORSOrigins) == 0 {
 		return next
@@ -51,7 +51,7 @@ func (s *Server) crossOrigin(next http.Handler) http.Handler {
 		AllowedMethods:       []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"},
 		AllowedHeaders:       []string{"*"},
 		ExposedHeaders:       exposedHeaders,
-		MaxAge:               preflightLife,
+		MaxAge:               preflightMaxAge,
 		OptionsSuccessStatus: http.StatusNoContent,
 	}).Handler(next)
 }

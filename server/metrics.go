@@ -11,7 +11,7 @@ import (
 	"github.com/tramo/tramo/server/live"
 )
 
-// Metrics time requests. A PATCH lasts as long as its sender's network takes, hence the long buckets.
+// Metrics measure requests. A PATCH takes as long as its client's network, hence the long buckets.
 type Metrics struct {
 	requests *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
@@ -24,18 +24,18 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return &Metrics{
 		requests: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tramo_http_request_duration_seconds",
-			Help:    "Requests by method, route and status code.",
+			Help:    "Duration of requests, by method, route and status code.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 		}, []string{"method", "route", "code"}),
 		inFlight: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tramo_http_requests_in_flight",
-			Help: "Requests being answered.",
+			Help: "Requests in progress, by method.",
 		}, []string{"method"}),
 		live: live.NewMetrics(r),
 	}
 }
 
-// observe counts a request once it is answered.
+// observe measures a request when it has been answered.
 func (m *Metrics) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		method := knownMethod(c.Request().Method)
@@ -43,14 +43,14 @@ func (m *Metrics) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		m.inFlight.WithLabelValues(method).Inc()
 		defer m.inFlight.WithLabelValues(method).Dec()
 		if err := next(c); err != nil {
-			c.Error(err) // so that the answer, and its code, are known here
+			c.Error(err) // answers now, so that the status is known below
 		}
 		m.requests.WithLabelValues(method, c.Path(), strconv.Itoa(c.Response().Status)).Observe(time.Since(start).Seconds())
 		return nil
 	}
 }
 
-// knownMethod keeps clients from making up label values.
+// knownMethod keeps clients from inventing label values.
 func knownMethod(m string) string {
 	switch m {
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":

@@ -11,7 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Proxies are the networks whose word on where a request came from is believed.
+// Proxies are the networks whose forwarding headers are trusted.
 type Proxies []netip.Prefix
 
 // ParseProxies reads networks such as 10.0.0.0/8 or 2001:db8::/32, or single addresses, with commas between them.
@@ -39,13 +39,13 @@ func (ps *Proxies) UnmarshalText(list []byte) error {
 	return nil
 }
 
-// extractor finds the client's address: of those that X-Forwarded-For lists, and the peer's, the last one that is no
-// proxy of ours. What stands left of it anybody may have written there.
+// extractor finds the client's address: of those in X-Forwarded-For, and the peer's, the last one that is not one of the
+// proxies. Any client can have written the addresses to its left.
 func (ps Proxies) extractor() echo.IPExtractor {
 	if len(ps) == 0 {
 		return echo.ExtractIPDirect()
 	}
-	// echo believes all private networks unless it is told not to.
+	// By default echo trusts all private networks.
 	options := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
 	for _, p := range ps {
 		options = append(options, echo.TrustIPRange(&net.IPNet{
@@ -75,20 +75,20 @@ var (
 	forwardedProto = regexp.MustCompile(`^https?$`)
 )
 
-// sift takes away from the request what only a proxy may say of the address that the client used, unless a proxy of
-// ours says it: then it is the last one's word. Whoever comes behind may believe what is left.
-func (ps Proxies) sift(r *http.Request) {
+// sanitize removes the forwarding headers that name the address that the client used, unless one of the proxies sent
+// them: then it keeps the last value. Later code can trust those that are left.
+func (ps Proxies) sanitize(r *http.Request) {
 	trusted := ps.trusts(r)
 	for name, valid := range map[string]*regexp.Regexp{"X-Forwarded-Host": forwardedHost, "X-Forwarded-Proto": forwardedProto} {
-		said := r.Header.Values(name)
-		if len(said) == 0 {
+		values := r.Header.Values(name)
+		if len(values) == 0 {
 			continue
 		}
-		last := said[len(said)-1]
+		last := values[len(values)-1]
 		last = strings.TrimSpace(last[strings.LastIndexByte(last, ',')+1:])
 		if r.Header.Del(name); trusted && valid.MatchString(last) {
 			r.Header.Set(name, last)
 		}
 	}
-	r.Header.Del("Forwarded") // RFC 7239; it would be a second truth
+	r.Header.Del("Forwarded") // RFC 7239; nothing here reads it, and it could contradict the others
 }

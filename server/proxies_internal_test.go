@@ -78,7 +78,7 @@ func TestForwardedAddress(t *testing.T) {
 		}
 		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
 		r.Header.Set(c.header, c.said)
-		ps.sift(r)
+		ps.sanitize(r)
 		if got := r.Header.Get(c.header); got != c.want {
 			t.Errorf("%s: %q of %q is left, want %q", c.name, got, c.said, c.want)
 		}

@@ -12,16 +12,16 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// logRequest writes one line for each request once it is over: an error for what failed here, Info for what changes
-// something, Debug for what only reads. It names people by the ids in their tokens, and never what they sent: no
-// address, whose query may hold anything, no header, no file name.
+// logRequest logs each request when it has ended: as Error if it failed here, as Info if it may change something, as Debug
+// if it only reads. It logs the ids of the token, and nothing that the client sent: no URL, whose query may contain
+// anything, no header, no file name.
 func (s *Server) logRequest(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		start := time.Now()
 		body := &countedBody{ReadCloser: c.Request().Body}
 		c.Request().Body = body
 		err := next(c)
-		r, w := c.Request(), c.Response() // the request knows by now who sent it
+		r, w := c.Request(), c.Response() // by now the context has the identity
 		attrs := []slog.Attr{
 			slog.String("method", knownMethod(r.Method)),
 			slog.String("route", c.Path()),
@@ -45,7 +45,7 @@ func (s *Server) logRequest(next echo.HandlerFunc) echo.HandlerFunc {
 
 func levelOf(method string, status int) slog.Level {
 	switch {
-	case status == http.StatusNotImplemented: // which is what the client asked for
+	case status == http.StatusNotImplemented: // the client asked for something that is not configured
 		return slog.LevelInfo
 	case status >= http.StatusInternalServerError:
 		return slog.LevelError

@@ -23,45 +23,44 @@ import (
 	"github.com/tramo/tramo/server/problem"
 )
 
-// How an identity provider is asked for its keys.
+// How keys are fetched from an identity provider.
 const (
-	keysInterval = 15 * time.Minute // while all is well
-	keysRetry    = 10 * time.Second // after a fetch that failed
-	keysRest     = 5 * time.Second  // after any fetch, whatever tokens name
-	keysTimeout  = 5 * time.Second  // for one fetch
-	keysMaxSize  = 1 << 20          // of the answer, in bytes
-	minRSA       = 2048             // bits of a key (RFC 7518, section 3.3)
+	keysInterval    = 15 * time.Minute // between two fetches
+	keysRetry       = 10 * time.Second // after a fetch that failed
+	keysMinInterval = 5 * time.Second  // after any fetch, also when tokens name unknown keys
+	keysTimeout     = 5 * time.Second  // of one fetch
+	keysMaxSize     = 1 << 20          // bytes of the answer
+	minRSA          = 2048             // bits of a key (RFC 7518, section 3.3)
 )
 
-// A keyName is what a token says of its key. The algorithm belongs to it: a key verifies one and no other (RFC 8725,
-// section 3.1).
+// A keyName identifies a key in a token. It includes the algorithm: a key verifies only one (RFC 8725, section 3.1).
 type keyName struct{ id, algorithm string }
 
-// A keyRing has the public keys that an identity provider publishes as a JWK Set (RFC 7517). It asks again now and
-// then, and when a token names a key that it does not have. However many such tokens come, they wait for one fetch
-// together, and the provider rests between two. While it is away the keys that are known stay good.
+// A keyRing has the public keys that an identity provider publishes as a JWK Set (RFC 7517). It fetches them at intervals,
+// and when a token names a key that it does not have. All such tokens wait for the same fetch, and there is a least
+// interval between two. While the provider is unavailable, known keys stay valid.
 type keyRing struct {
 	url    string
 	client *http.Client
 	log    *slog.Logger
-	wanted chan struct{} // has a word in it while somebody waits for a fetch
+	wanted chan struct{} // not empty while a token waits for a fetch
 
 	mu   sync.Mutex
-	keys map[keyName]crypto.PublicKey // nil until they were had once
-	err  error                        // how the last fetch ended
-	over chan struct{}                // closed when the next fetch has ended
+	keys map[keyName]crypto.PublicKey // nil before the first fetch succeeded
+	err  error                        // of the last fetch
+	done chan struct{}                // closed when the next fetch has ended
 }
 
-// followKeys makes a ring that is kept up to date until ctx is done. It waits for nothing.
+// followKeys makes a ring that is kept up to date until ctx is done. It does not wait for the first fetch.
 func followKeys(ctx context.Context, url string, client *http.Client, log *slog.Logger) *keyRing {
 	r := &keyRing{
-		url: url, client: client, log: log, wanted: make(chan struct{}, 1), over: make(chan struct{}), err: problem.ErrKeysUnavailable,
+		url: url, client: client, log: log, wanted: make(chan struct{}, 1), done: make(chan struct{}), err: problem.ErrKeysUnavailable,
 	}
 	go r.run(ctx)
 	return r
 }
 
-// keysClient follows no redirect: the keys are where the operator said, or nowhere.
+// keysClient follows no redirect: only the URL that the operator configured is trusted.
 func keysClient() *http.Client {
 	return &http.Client{
 		Timeout:       keysTimeout,
@@ -75,15 +74,15 @@ func (r *keyRing) run(ctx context.Context) {
 		wait := keysInterval
 		if err != nil {
 			wait = keysRetry
-			r.log.WarnContext(ctx, "keys that verify tokens not fetched", slog.Any("err", err))
+			r.log.WarnContext(ctx, "JWK set not fetched", slog.Any("err", err))
 		}
 		r.settle(keys, err)
-		pause(ctx, keysRest, nil)
-		pause(ctx, wait-keysRest, r.wanted)
+		pause(ctx, keysMinInterval, nil)
+		pause(ctx, wait-keysMinInterval, r.wanted)
 	}
 }
 
-// pause waits for so long, or until there is a word in wanted.
+// pause waits for d, or until a fetch is wanted.
 func pause(ctx context.Context, d time.Duration, wanted <-chan struct{}) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -94,32 +93,32 @@ func pause(ctx context.Context, d time.Duration, wanted <-chan struct{}) {
 	}
 }
 
-// settle keeps what a fetch brought and tells those who wait for it.
+// settle keeps the result of a fetch and wakes the tokens that wait for it.
 func (r *keyRing) settle(keys map[keyName]crypto.PublicKey, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err = err; err == nil {
 		r.keys = keys
 	}
-	close(r.over)
-	r.over = make(chan struct{})
+	close(r.done)
+	r.done = make(chan struct{})
 	select {
-	case <-r.wanted: // whoever left the word is told by now
+	case <-r.wanted: // the tokens that asked for it are woken
 	default:
 	}
 }
 
-// find returns the key, for which it may wait for a fetch. Without it the error says whether there is none
-// ([jwt.ErrTokenUnverifiable]) or nobody can tell ([problem.ErrKeysUnavailable]).
+// find returns the key, if need be after a fetch. The error is [jwt.ErrTokenUnverifiable] if the provider does not publish
+// the key, and [problem.ErrKeysUnavailable] if the provider did not answer.
 func (r *keyRing) find(ctx context.Context, name keyName) (crypto.PublicKey, error) {
-	key, over := r.look(name)
+	key, done := r.lookUp(name)
 	if key != nil {
 		return key, nil
 	}
-	late := time.NewTimer(keysRest + keysTimeout)
+	late := time.NewTimer(keysMinInterval + keysTimeout)
 	defer late.Stop()
 	select {
-	case <-over:
+	case <-done:
 	case <-late.C:
 		return nil, problem.ErrKeysUnavailable
 	case <-ctx.Done():
@@ -133,11 +132,11 @@ func (r *keyRing) find(ctx context.Context, name keyName) (crypto.PublicKey, err
 	case r.err != nil:
 		return nil, problem.ErrKeysUnavailable
 	}
-	return nil, fmt.Errorf("%w: nobody publishes its key", jwt.ErrTokenUnverifiable)
+	return nil, fmt.Errorf("%w: its key is not published", jwt.ErrTokenUnverifiable)
 }
 
-// look returns the key, or asks for a fetch and returns what is closed once that is over.
-func (r *keyRing) look(name keyName) (crypto.PublicKey, <-chan struct{}) {
+// lookUp returns the key, or requests a fetch and returns a channel that is closed when the fetch has ended.
+func (r *keyRing) lookUp(name keyName) (crypto.PublicKey, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if key := r.keys[name]; key != nil {
@@ -147,11 +146,11 @@ func (r *keyRing) look(name keyName) (crypto.PublicKey, <-chan struct{}) {
 	case r.wanted <- struct{}{}:
 	default:
 	}
-	return nil, r.over
+	return nil, r.done
 }
 
-// had reports whether the keys were had at least once.
-func (r *keyRing) had() error {
+// fetched returns an error until a fetch has succeeded.
+func (r *keyRing) fetched() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.keys == nil {
@@ -163,19 +162,19 @@ func (r *keyRing) had() error {
 func (r *keyRing) fetch(ctx context.Context) (map[keyName]crypto.PublicKey, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the JWKS: %w", err)
+		return nil, fmt.Errorf("fetch the JWK set: %w", err)
 	}
 	res, err := r.client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask for the JWKS: %w", err)
+		return nil, fmt.Errorf("fetch the JWK set: %w", err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the JWKS URL answers %s", res.Status)
+		return nil, fmt.Errorf("fetch the JWK set: the URL answers %s", res.Status)
 	}
 	var set struct{ Keys []json.RawMessage }
 	if err := json.NewDecoder(io.LimitReader(res.Body, keysMaxSize)).Decode(&set); err != nil {
-		return nil, fmt.Errorf("read the JWKS: %w", err)
+		return nil, fmt.Errorf("read the JWK set: %w", err)
 	}
 	keys := make(map[keyName]crypto.PublicKey, len(set.Keys))
 	for _, raw := range set.Keys {
@@ -183,21 +182,21 @@ func (r *keyRing) fetch(ctx context.Context) (map[keyName]crypto.PublicKey, erro
 			keys[name] = key
 		}
 	}
-	if len(keys) == 0 { // some breakdown behind a 200: what is known stays good
-		return nil, errors.New("the JWKS has no key for RS256, ES256 or EdDSA")
+	if len(keys) == 0 { // a failure behind a 200: keep the known keys
+		return nil, errors.New("the JWK set has no key for RS256, ES256 or EdDSA")
 	}
 	return keys, nil
 }
 
-// parseKey reads one key of a JWK Set. What is not a public key for one of our algorithms, with a name and meant for
-// signatures, is passed over, so that a new kind of key does not hide the others (RFC 7517, section 5). Passed over
-// are secrets ("oct") and private keys too: somebody else can sign with what is published.
-func parseKey(raw json.RawMessage) (keyName, crypto.PublicKey, bool) {
+// parseKey reads one key of a JWK Set. ok is false for a key that is not a named public key for signatures with one of our
+// algorithms, so that a new kind of key does not hide the others (RFC 7517, section 5). It is also false for secrets
+// ("oct") and private keys: anybody can sign with a key that is published.
+func parseKey(raw json.RawMessage) (name keyName, key crypto.PublicKey, ok bool) {
 	var m jwkset.JWKMarshal
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return keyName{}, nil, false
 	}
-	m.X5U, m.X5C, m.X5T, m.X5TS256 = "", nil, "", "" // certificates are no concern of ours, nor where they can be had
+	m.X5U, m.X5C, m.X5T, m.X5TS256 = "", nil, "", "" // certificates, which we do not use
 	jwk, err := jwkset.NewJWKFromMarshal(m, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 	if err != nil || m.KID == "" || m.D != "" || m.K != "" {
 		return keyName{}, nil, false
@@ -212,7 +211,7 @@ func parseKey(raw json.RawMessage) (keyName, crypto.PublicKey, bool) {
 	return keyName{m.KID, algorithm}, jwk.Key(), true
 }
 
-// algorithmOf returns the one algorithm that a public key verifies, or "".
+// algorithmOf returns the only algorithm that a public key verifies, or "".
 func algorithmOf(key crypto.PublicKey) string {
 	switch k := key.(type) {
 	case *rsa.PublicKey:

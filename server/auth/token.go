@@ -21,10 +21,10 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// clockSkew is how far a token issuer's clock may be from ours.
+// clockSkew is how far the clock of a token's issuer may be from ours.
 const clockSkew = 30 * time.Second
 
-// maxSubject is the longest user id, in bytes. OpenID Connect allows as much (Core 1.0, section 2, sub).
+// maxSubject is the longest user id, in bytes, as in OpenID Connect (Core 1.0, section 2, sub).
 const maxSubject = 255
 
 // MinSecret is the least length of a secret for HS256, in bytes (RFC 7518, section 3.2).
@@ -33,8 +33,8 @@ const MinSecret = 32
 // maxProjects is how many projects a token may name.
 const maxProjects = 256
 
-// Config says which tokens are good: those signed with Secret (HS256), or with a key that JWKSURL
-// publishes (RS256, ES256 or EdDSA). One of the two is needed.
+// Config says which tokens are valid: those signed with Secret (HS256), or with a key published at JWKSURL (RS256, ES256
+// or EdDSA). Exactly one of the two is needed.
 type Config struct {
 	Secret   telemetry.Secret `name:"jwt-secret" placeholder:"SECRET" help:"Secret of 32 bytes or more that verifies HS256 tokens, such as openssl rand -hex 32 prints. The server needs either this or TRAMO_JWKS_URL."`
 	JWKSURL  string           `name:"jwks-url" placeholder:"URL" help:"URL of the JWK set that verifies RS256, ES256 and EdDSA tokens."`
@@ -72,14 +72,14 @@ type Verifier struct {
 	roles  RoleMap
 }
 
-// NewVerifier makes a verifier. A JWKS is followed until ctx is done. It need not be there yet: until it is, what needs
-// it fails, and [Verifier.Ready] says so.
+// NewVerifier makes a verifier, which fetches a JWK set repeatedly until ctx is done. The set need not be reachable yet:
+// until it is, [Verifier.Verify] fails, and [Verifier.Ready] returns why.
 func NewVerifier(ctx context.Context, c Config, log *slog.Logger) (*Verifier, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	v := &Verifier{secret: []byte(c.Secret), roles: c.Roles}
-	// The algorithms are ours to choose, never the token's: a public key must not pass for a secret.
+	// We choose the algorithms, never the token: otherwise a public key would be accepted as an HS256 secret.
 	methods := []string{jwt.SigningMethodHS256.Name}
 	if c.JWKSURL != "" {
 		methods = []string{jwt.SigningMethodRS256.Name, jwt.SigningMethodES256.Name, jwt.SigningMethodEdDSA.Alg()}
@@ -99,17 +99,17 @@ func NewVerifier(ctx context.Context, c Config, log *slog.Logger) (*Verifier, er
 	return v, nil
 }
 
-// Ready reports whether there is anything to verify tokens with.
+// Ready returns an error while there are no keys to verify tokens with.
 func (v *Verifier) Ready(context.Context) error {
 	if v.keys == nil {
 		return nil
 	}
-	return v.keys.had()
+	return v.keys.fetched()
 }
 
-// Verify returns whom the token speaks for. ctx bounds how long it waits for a key that is new.
+// Verify returns the identity that the token gives its bearer. ctx bounds how long it waits for a new key.
 func (v *Verifier) Verify(ctx context.Context, token string) (tenant.Identity, error) {
-	// Names of claims are compared exactly (RFC 7519, section 10.1.1), which encoding/json does for maps alone.
+	// Names of claims are case-sensitive (RFC 7519, section 10.1.1); encoding/json is so only for maps.
 	c := jwt.MapClaims{}
 	_, err := v.parser.ParseWithClaims(token, c, func(t *jwt.Token) (any, error) { return v.key(ctx, t) })
 	if err != nil {
@@ -118,10 +118,10 @@ func (v *Verifier) Verify(ctx context.Context, token string) (tenant.Identity, e
 	return v.identity(c)
 }
 
-// key returns what the token's signature is verified with.
+// key returns the key that verifies the token's signature.
 func (v *Verifier) key(ctx context.Context, t *jwt.Token) (any, error) {
-	if _, ok := t.Header["crit"]; ok { // of which we understand none (RFC 7515, section 4.1.11)
-		return nil, errors.New("header crit asks for what is not understood")
+	if _, ok := t.Header["crit"]; ok { // we understand no extension (RFC 7515, section 4.1.11)
+		return nil, errors.New("header crit names an extension that is not understood")
 	}
 	if v.keys == nil {
 		return v.secret, nil
@@ -133,7 +133,7 @@ func (v *Verifier) key(ctx context.Context, t *jwt.Token) (any, error) {
 	return v.keys.find(ctx, keyName{id, t.Method.Alg()})
 }
 
-// identity reads the claims of a token whose signature and times are good.
+// identity reads the claims of a token whose signature and times are valid.
 func (v *Verifier) identity(c jwt.MapClaims) (tenant.Identity, error) {
 	text := func(name string) string { s, _ := c[name].(string); return s }
 	id, err := uuid.Parse(text("tenant"))
@@ -159,8 +159,8 @@ func (v *Verifier) identity(c jwt.MapClaims) (tenant.Identity, error) {
 	return tenant.Identity{Tenant: id, User: user, Role: role, Projects: projects, Expires: expires.Add(clockSkew)}, nil
 }
 
-// projectsOf returns the projects that the token narrows its bearer to, nil for all. A claim that is there and names
-// none is a mistake of the issuer's: it must not become all.
+// projectsOf returns the projects that the token restricts its bearer to, nil for all. A claim without a project is the
+// issuer's mistake and must not mean all.
 func projectsOf(c jwt.MapClaims) ([]string, error) {
 	claim, ok := c["projects"]
 	if !ok {
@@ -174,14 +174,14 @@ func projectsOf(c jwt.MapClaims) ([]string, error) {
 	for i, p := range list {
 		name, ok := p.(string)
 		if !ok || !object.ValidProject(name) {
-			return nil, errors.New("claim projects names what is not a project")
+			return nil, errors.New("claim projects has a name that is not valid")
 		}
 		projects[i] = name
 	}
 	return projects, nil
 }
 
-// Sign makes a token for id that is good for ttl and that c verifies, with the secret.
+// Sign makes a token for id, valid for ttl, that a verifier with c accepts. It needs the secret.
 func (c Config) Sign(id tenant.Identity, ttl time.Duration, now time.Time) (string, error) {
 	role, err := c.Roles.name(id.Role)
 	if err != nil {

@@ -64,6 +64,10 @@ func New(name string, status int, title, detail string) Problem {
 // Name is the last segment of the type.
 func (p Problem) Name() string { return strings.TrimPrefix(p.Type, Path+"/") }
 
+// IsDenial reports whether the problem says that an authenticated user may not do something. The 403 of tus for a final
+// upload does not: it is about the upload's state.
+func (p Problem) IsDenial() bool { return p.Status == http.StatusForbidden && p.Name() != "final" }
+
 // Name returns the name of the problem that err is told as.
 func Name(err error) string {
 	p, _ := Of(err)
