@@ -44,7 +44,7 @@ func TestPDFThroughThePipeline(t *testing.T) {
 	bare.run(t)
 	bare.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
 	bare.want(t, missing, storage.Completed, "", 0, 1)
-	if u := bare.kept(t, missing); u.NoThumbnail == nil || *u.NoThumbnail != storage.NoThumbnailToolMissing || u.Pages != nil {
+	if u := bare.kept(t, missing); u.NoThumbnail == nil || *u.NoThumbnail != examine.ProblemToolMissing || u.Pages != nil {
 		t.Errorf("%+v", u)
 	}
 }

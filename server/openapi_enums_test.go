@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +41,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 	}{
 		"statuses of uploads":  {schemas["UploadStatus"].Value, constantsOf(t, "storage", "Status", "")},
 		"reasons of failures":  {property("Failure", "reason"), constantsOf(t, "storage", "", "Reason")},
-		"why no picture":       {property("Upload", "no_thumbnail"), constantsOf(t, "storage", "", "NoThumbnail")},
+		"why no thumbnail":     {property("Upload", "no_thumbnail"), constantsOf(t, "processing/examine", "", "Problem")},
 		"events of a timeline": {property("TimelineEntry", "event"), constantsOf(t, "storage", "Event", "Event")},
 		"announcements":        {schemas["AnnouncementType"].Value, constantsOf(t, "storage", "", "Announce")},
 		"announcements for endpoints": {
@@ -56,7 +57,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 		"what is erased":         {property("Erasure", "kind"), constantsOf(t, "storage", "", "Erase")},
 		"actions of the audit":   {property("AuditEntry", "action"), constantsOf(t, "storage", "", "Audit")},
 		"roles":                  {schemas["Role"].Value, constantsOf(t, "tenant", "Role", "")},
-		"messages of a stream":   {property("Event", "event"), constantsOf(t, "server", "", "event")},
+		"messages of a stream":   {property("Event", "event"), constantsOf(t, "server/live", "", "event")},
 		"verdicts of scans":      {schemas["ScanVerdict"].Value, constantsOf(t, "storage", "ScanVerdict", "")},
 	} {
 		var described []string
@@ -70,6 +71,25 @@ func TestEnumsAreTheConstants(t *testing.T) {
 		if len(described) == 0 || !slices.Equal(described, c.constants) {
 			t.Errorf("%s: described are %q, the code has %q", name, described, c.constants)
 		}
+	}
+}
+
+// Postgres takes each reason for which an upload has no thumbnail, and no other.
+func TestReasonsForNoThumbnail(t *testing.T) {
+	t.Parallel()
+	var check string
+	must(t, newSite(t).admin.QueryRow(t.Context(), `
+		select pg_get_constraintdef(oid) from pg_constraint
+		where conrelid = 'uploads'::regclass and pg_get_constraintdef(oid) like '%no_thumbnail%'`).Scan(&check))
+	var allowed []string
+	for _, m := range regexp.MustCompile(`'(\w+)'`).FindAllStringSubmatch(check, -1) {
+		allowed = append(allowed, m[1])
+	}
+	reasons := constantsOf(t, "processing/examine", "", "Problem")
+	slices.Sort(allowed)
+	slices.Sort(reasons)
+	if len(allowed) == 0 || !slices.Equal(allowed, reasons) {
+		t.Errorf("Postgres allows %q, the code has %q", allowed, reasons)
 	}
 }
 

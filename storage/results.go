@@ -33,20 +33,8 @@ type Facts struct {
 type Pictured struct {
 	Partial     bool    `db:"partial"`      // the pictures show a part of it: the rest is missing or damaged
 	Placeholder *string `db:"placeholder"`  // ThumbHash, base64: what a list shows while pictures load
-	NoThumbnail *string `db:"no_thumbnail"` // one of the NoThumbnail constants; nil if there is one, or its type has none
+	NoThumbnail *string `db:"no_thumbnail"` // why there is none (processing/examine lists the reasons); nil if there is one, or its type has none
 }
-
-// Why there is no picture of something that can have one.
-const (
-	NoThumbnailTooLarge    = "too_large" // more pixels than are decoded
-	NoThumbnailMemory      = "memory"    // drawing it takes more memory than it may
-	NoThumbnailCPU         = "cpu"       // and so on
-	NoThumbnailTime        = "time"
-	NoThumbnailOutput      = "output"
-	NoThumbnailUnsupported = "unsupported"  // a sound file, perhaps, in a flavour that cannot be drawn
-	NoThumbnailProtected   = "protected"    // a password is needed to look inside
-	NoThumbnailToolMissing = "tool_missing" // the program that draws such files is not installed where it was processed
-)
 
 // A Thumbnail is a picture drawn from an upload.
 type Thumbnail struct {
