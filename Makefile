@@ -47,6 +47,10 @@ lint: setup web $(LINT) ## Check the code, that imports run one way, and the des
 	$(LINT) run ./...
 	npm --prefix web run lint
 
+.PHONY: docs
+docs: ## Write the pages of docs/reference that come from the code
+	go test ./cmd/internal/reference -update
+
 .PHONY: build
 build: web ## Build bin/tramo, bin/tramo-worker and bin/tramo-dev
 	CGO_ENABLED=0 $(GO_BUILD) -o $(BIN)/tramo ./cmd/tramo

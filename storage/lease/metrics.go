@@ -25,11 +25,11 @@ func newMetrics(m *Manager) metrics {
 		}, []string{"woken"}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tramo_leases_lost_total",
-			Help: "Manager that were lost because this process's heartbeat did not come through in time.",
+			Help: "Leases that were lost because this process's heartbeat did not come through in time.",
 		}),
 		held: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tramo_leases_held",
-			Help: "Manager that this process holds: requests that may write their upload.",
+			Help: "Leases that this process holds: requests that may write their upload.",
 		}, func() float64 {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -38,20 +38,7 @@ func newMetrics(m *Manager) metrics {
 	}
 }
 
-func (m metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.wait, m.lost, m.held}
-}
-
-// Describe implements [prometheus.Collector].
-func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range m.metrics.all() {
-		c.Describe(ch)
-	}
-}
-
-// Collect implements [prometheus.Collector].
-func (m *Manager) Collect(ch chan<- prometheus.Metric) {
-	for _, c := range m.metrics.all() {
-		c.Collect(ch)
-	}
+// Metrics returns what the manager measures, for a registry.
+func (m *Manager) Metrics() []prometheus.Collector {
+	return []prometheus.Collector{m.metrics.wait, m.metrics.lost, m.metrics.held}
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/dustin/go-humanize"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/telemetry"
 )
@@ -32,6 +33,8 @@ type Program struct {
 	// Grammar points to a struct whose fields are commands, or the settings of the only one (kong.Parse). Values of fields
 	// are defaults. A flag with the tag env:"-" is an option of a single run, and has no variable.
 	Grammar any
+	// Metrics registers the metrics of the program, without what it runs on; nil for none.
+	Metrics func(context.Context, prometheus.Registerer) error
 }
 
 // Checker is a command with rules over several of its settings, or over its options.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -79,7 +80,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	}
 	registry := telemetry.NewRegistry()
 	leases := wiring.Leases(c.Lease, db, registry, log)
-	parts, err := c.assemble(ctx, db, bucket, registry, leases, log)
+	parts, err := c.assemble(ctx, db, bucket, leases, registry, log)
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 
 // assemble makes the parts of the server, each from those below it.
 func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *object.Bucket,
-	registry *prometheus.Registry, leases *lease.Manager, log *slog.Logger,
+	leases *lease.Manager, registry prometheus.Registerer, log *slog.Logger,
 ) (server.Parts, error) {
 	verifier, err := auth.NewVerifier(ctx, c.Auth, log)
 	if err != nil {
@@ -159,4 +160,23 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 		Log:         log,
 		Quarantine:  &hooks.Quarantine{DB: db, Queue: q, Log: log},
 	}, nil
+}
+
+// metrics registers what a server measures. Nothing that it needs has to be reachable.
+func metrics(ctx context.Context, registry prometheus.Registerer) error {
+	c := defaultServe()
+	c.Database.URL, c.Bucket.Name, c.Redis.URL = "postgres://localhost", "none", "redis://localhost"
+	c.Auth.Secret = telemetry.Secret(strings.Repeat("s", auth.MinSecret))
+	log := slog.New(slog.DiscardHandler)
+	db, err := wiring.OpenDatabase(ctx, c.Database, &c.Lease)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	bucket, err := object.OpenBucket(ctx, c.Bucket)
+	if err != nil {
+		return err
+	}
+	_, err = c.assemble(ctx, db, bucket, wiring.Leases(c.Lease, db, registry, log), registry, log)
+	return err
 }

@@ -26,6 +26,7 @@ func Program() cli.Program {
 	return cli.Program{
 		Name:        "tramo",
 		Description: "A resumable-upload server: tus in, S3 and Postgres behind. Each flag can be set by the variable named beside it.",
+		Metrics:     metrics,
 		Grammar: &grammar{
 			Serve:       defaultServe(),
 			Reconcile:   defaultReconcile(),

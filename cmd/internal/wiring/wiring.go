@@ -28,15 +28,15 @@ func OpenDatabase(ctx context.Context, c storage.Config, l *lease.Config) (*stor
 }
 
 // Leases makes the process's lease manager, with its metrics.
-func Leases(c lease.Config, db *storage.DB, registry *prometheus.Registry, log *slog.Logger) *lease.Manager {
+func Leases(c lease.Config, db *storage.DB, registry prometheus.Registerer, log *slog.Logger) *lease.Manager {
 	leases := lease.NewManager(db, c.Replica, c.TTL, log)
-	registry.MustRegister(leases)
+	registry.MustRegister(leases.Metrics()...)
 	return leases
 }
 
 // Reconciler assembles one. Its store finishes uploads that are there and takes no others.
 func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket, leases *lease.Manager,
-	registry *prometheus.Registry, log *slog.Logger,
+	registry prometheus.Registerer, log *slog.Logger,
 ) (*hooks.Reconciler, error) {
 	q, err := queue.New(db, log)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,24 +60,29 @@ func Program() cli.Program {
 	return cli.Program{
 		Name:        "tramo-worker",
 		Description: "Processes uploads: virus scan, thumbnails, facts. Each flag can be set by the variable named beside it.",
-		Grammar: &command{
-			Ops:        telemetry.OpsConfig{Listen: "127.0.0.1:9091"},
-			Log:        telemetry.DefaultLogConfig(),
-			Lease:      lease.DefaultConfig(),
-			Workers:    processing.DefaultWorkersConfig(),
-			Queue:      queue.DefaultConfig(),
-			Space:      processing.DefaultSpaceConfig(),
-			Sandbox:    sandbox.DefaultConfig(),
-			Scan:       processing.DefaultScanPolicy(),
-			Types:      mediatype.DefaultPolicy(),
-			Mismatch:   mediatype.DefaultMismatchConfig(),
-			Thumbnails: processing.DefaultThumbnailConfig(),
-			Reconciler: hooks.DefaultReconcilerConfig(),
-			Schedule:   hooks.DefaultReconcilerSchedule(),
-			Expiry:     object.DefaultExpiryConfig(),
-			Eraser:     hooks.DefaultEraserConfig(),
-			Sender:     webhook.DefaultSenderConfig(),
-		},
+		Grammar:     defaults(),
+		Metrics:     metrics,
+	}
+}
+
+func defaults() *command {
+	return &command{
+		Ops:        telemetry.OpsConfig{Listen: "127.0.0.1:9091"},
+		Log:        telemetry.DefaultLogConfig(),
+		Lease:      lease.DefaultConfig(),
+		Workers:    processing.DefaultWorkersConfig(),
+		Queue:      queue.DefaultConfig(),
+		Space:      processing.DefaultSpaceConfig(),
+		Sandbox:    sandbox.DefaultConfig(),
+		Scan:       processing.DefaultScanPolicy(),
+		Types:      mediatype.DefaultPolicy(),
+		Mismatch:   mediatype.DefaultMismatchConfig(),
+		Thumbnails: processing.DefaultThumbnailConfig(),
+		Reconciler: hooks.DefaultReconcilerConfig(),
+		Schedule:   hooks.DefaultReconcilerSchedule(),
+		Expiry:     object.DefaultExpiryConfig(),
+		Eraser:     hooks.DefaultEraserConfig(),
+		Sender:     webhook.DefaultSenderConfig(),
 	}
 }
 
@@ -115,79 +121,107 @@ func (c *command) Run(ctx context.Context) error {
 	}
 	defer clean()
 	registry := telemetry.NewRegistry()
-	leases := wiring.Leases(c.Lease, db, registry, log)
-	scanner, err := clamd.New(c.Clamd.Addresses, clamd.Timeouts{Reply: processing.ScanReply})
+	w, err := c.assemble(db, bucket, dir, registry, log)
 	if err != nil {
 		return err
 	}
-	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(registry), log
-	box := sandbox.New(c.Sandbox)
-	defer func() { _ = box.Close() }()
-	box.Warm()
-	tools := examine.FindTools()
-	pool, dispatch, err := c.assemble(db, bucket, leases, scanner, &examine.Examiner{Box: box, Tools: tools, TempDir: dir}, registry, log)
-	if err != nil {
-		return err
-	}
+	defer func() { _ = w.box.Close() }()
+	w.box.Warm()
 	// clamd answers a ping after its running scans, so a busy worker must not seem unready because of it.
 	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: append([]telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
-		{Name: "clamd", Ask: scanner.Ping},
-	}, watchTools(tools, registry)...)}
-	return leases.During(ctx, func(ctx context.Context) error {
+		{Name: "clamd", Ask: w.scanner.Ping},
+	}, w.tools...)}
+	return w.leases.During(ctx, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })
-		group.Go(func() error { scanner.Run(ctx); return nil })
-		group.Go(func() error { return pool.Run(ctx) })
-		group.Go(func() error { return dispatch(ctx) })
+		group.Go(func() error { w.scanner.Run(ctx); return nil })
+		group.Go(func() error { return w.pool.Run(ctx) })
+		group.Go(func() error { return w.dispatch(ctx) })
 		return group.Wait()
 	})
 }
 
-// assemble makes the pool with all its workers, and returns it with what dispatches webhooks until its context is done.
-func (c *command) assemble(db *storage.DB, bucket *object.Bucket, leases *lease.Manager, scanner *clamd.Scanner,
-	examiner *examine.Examiner, registry *prometheus.Registry, log *slog.Logger,
-) (*queue.Pool, func(context.Context) error, error) {
+// parts are what a worker runs.
+type parts struct {
+	leases   *lease.Manager
+	scanner  *clamd.Scanner
+	box      *sandbox.Box
+	tools    []telemetry.Check
+	pool     *queue.Pool
+	dispatch func(context.Context) error // of webhooks, until its context is done
+}
+
+// assemble makes the parts, each from those below it. Files go to dir.
+func (c *command) assemble(db *storage.DB, bucket *object.Bucket, dir string, registry prometheus.Registerer, log *slog.Logger) (*parts, error) {
+	scanner, err := clamd.New(c.Clamd.Addresses, clamd.Timeouts{Reply: processing.ScanReply})
+	if err != nil {
+		return nil, err
+	}
 	registry.MustRegister(&processing.Backlog{DB: db, Log: log}, scanner)
 	space, err := processing.NewSpace(c.Space.Size, registry)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	locker := object.Locker{Leases: leases, Log: log}
+	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(registry), log
+	tools := examine.FindTools()
+	w := &parts{leases: wiring.Leases(c.Lease, db, registry, log), scanner: scanner, box: sandbox.New(c.Sandbox), tools: watchTools(tools, registry)}
+	locker := object.Locker{Leases: w.leases, Log: log}
 	c.Types.AllowMismatch = c.Mismatch.Mismatch == "record"
 	pipeline := &processing.Pipeline{
 		DB: db, Bucket: bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
-		Examiner: examiner, Locker: locker, TempDir: examiner.TempDir, Space: space, Metrics: processing.NewMetrics(registry), Log: log,
+		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Locker: locker, TempDir: dir, Space: space, Metrics: processing.NewMetrics(registry), Log: log,
 	}
 	c.Reconciler.Expiry = c.Expiry.Expiry
-	reconciler, err := wiring.Reconciler(c.Reconciler, db, bucket, leases, registry, log)
+	reconciler, err := wiring.Reconciler(c.Reconciler, db, bucket, w.leases, registry, log)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	eraser := &hooks.Eraser{DB: db, Bucket: bucket, Locker: locker, Log: log}
-	pool := queue.NewPool(c.Queue, db, leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
+	w.pool = queue.NewPool(c.Queue, db, w.leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
 	n, why := c.workers()
 	log.Info("working", slog.Int("workers", n), slog.String("because_of", why))
-	pool.Register(queue.ProcessUpload, pipeline, queue.Options{Workers: n})
-	pool.Register(queue.RescanUpload, processing.Rescanner{Pipeline: pipeline}, queue.Options{Workers: c.Workers.Rescan})
-	pool.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, log),
+	w.pool.Register(queue.ProcessUpload, pipeline, queue.Options{Workers: n})
+	w.pool.Register(queue.RescanUpload, processing.Rescanner{Pipeline: pipeline}, queue.Options{Workers: c.Workers.Rescan})
+	w.pool.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, log),
 		queue.Options{Workers: 1, Timeout: 10 * time.Minute, Every: c.Schedule.Reconcile})
-	pool.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, log),
+	w.pool.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, log),
 		queue.Options{Workers: 1, Timeout: 6 * time.Hour, Every: c.Schedule.Inventory})
-	pool.Register(queue.Erase, queue.Pass(eraser.Erase, log), queue.Options{Workers: 1, Timeout: time.Hour, Every: c.Eraser.Every})
+	w.pool.Register(queue.Erase, queue.Pass(eraser.Erase, log), queue.Options{Workers: 1, Timeout: time.Hour, Every: c.Eraser.Every})
 	if c.Webhooks.Keys == "" {
 		log.Warn("no webhooks: TRAMO_WEBHOOK_KEY is not set")
-		return pool, func(context.Context) error { return nil }, nil
+		w.dispatch = func(context.Context) error { return nil }
+		return w, nil
 	}
 	vault, err := webhook.NewVault(string(c.Webhooks.Keys))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	dispatcher := webhook.NewDispatcher(c.Sender, db, reconciler.Queue, log)
 	registry.MustRegister(&webhook.Backlog{DB: db, Log: log})
-	webhook.NewSender(c.Sender, dispatcher, vault, webhook.NewGuard(c.Webhooks), webhook.NewMetrics(registry), telemetry.NewTracerProvider(), log).Register(pool)
-	return pool, dispatcher.Run, nil
+	webhook.NewSender(c.Sender, dispatcher, vault, webhook.NewGuard(c.Webhooks), webhook.NewMetrics(registry), telemetry.NewTracerProvider(), log).Register(w.pool)
+	w.dispatch = dispatcher.Run
+	return w, nil
+}
+
+// metrics registers what a worker measures. Nothing that it needs has to be reachable.
+func metrics(ctx context.Context, registry prometheus.Registerer) error {
+	c := defaults()
+	c.Database.URL, c.Bucket.Name = "postgres://localhost", "none"
+	c.Clamd.Addresses, c.Webhooks.Keys = "tcp://localhost:3310", telemetry.Secret(strings.Repeat("k", webhook.MinKey))
+	log := slog.New(slog.DiscardHandler)
+	db, err := wiring.OpenDatabase(ctx, c.Database, &c.Lease)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	bucket, err := object.OpenBucket(ctx, c.Bucket)
+	if err != nil {
+		return err
+	}
+	_, err = c.assemble(db, bucket, "", registry, log)
+	return err
 }
 
 // watchTools shows operators which of the optional programs this worker has: in /readyz, which stays ready without them,
