@@ -216,6 +216,21 @@ func TestNamedFilesExist(t *testing.T) {
 	}
 }
 
+// The changelog has a section for the release that telemetry names, and one for what comes after it.
+func TestChangelogNamesTheRelease(t *testing.T) {
+	t.Parallel()
+	version := regexp.MustCompile(`const Version = "([^"]+)"`).FindStringSubmatch(read(t, "telemetry/version.go"))
+	if version == nil {
+		t.Fatal("telemetry/version.go has no version")
+	}
+	changes := read(t, "CHANGELOG.md")
+	for _, section := range []string{"\n## [Unreleased]\n", "\n## [" + version[1] + "] - "} {
+		if !strings.Contains(changes, section) {
+			t.Errorf("CHANGELOG.md has no section %q", section)
+		}
+	}
+}
+
 // The architecture names every package of the floors below cmd.
 func TestArchitectureNamesPackages(t *testing.T) {
 	t.Parallel()
