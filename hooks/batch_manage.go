@@ -75,7 +75,7 @@ func (b *Batches) Cancel(ctx context.Context, id uuid.UUID) (ended int, err erro
 	for range ended {
 		b.Metrics.became(storage.Cancelled)
 	}
-	b.Log.InfoContext(ctx, "batch cancelled", tenantAttr(ctx), slog.String("batch_id", id.String()), slog.Int("uploads", ended))
+	b.Log.InfoContext(ctx, "batch cancelled", tenant.LogAttr(ctx), slog.String("batch_id", id.String()), slog.Int("uploads", ended))
 	return ended, nil
 }
 
@@ -154,7 +154,7 @@ func (b *Batches) told(ctx context.Context, r Retried, err error) error {
 	}
 	for _, u := range r.Retried {
 		b.Metrics.became(storage.Uploaded)
-		b.Log.InfoContext(ctx, "upload retried", tenantAttr(ctx), slog.String("upload_id", u.ID.String()))
+		b.Log.InfoContext(ctx, "upload retried", tenant.LogAttr(ctx), slog.String("upload_id", u.ID.String()))
 	}
 	return nil
 }

@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -23,7 +23,7 @@ type Finisher struct {
 	Metrics *Metrics
 	Log     *slog.Logger
 
-	DeletedRetention time.Duration // how long a deleted upload can be restored; 0 for the default
+	Erasures *erasure.Service // of uploads that take no more bytes
 }
 
 // Finish records, in one transaction, that the upload's object is whole, settles its quota, enqueues its
@@ -59,7 +59,7 @@ func (f *Finisher) Finish(ctx context.Context, upload uuid.UUID, key string, sum
 	}
 	if first && u.Kind != storage.Partial {
 		f.Metrics.became(storage.Uploaded)
-		f.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", upload.String()), tenantAttr(ctx))
+		f.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", upload.String()), tenant.LogAttr(ctx))
 	}
 	return nil
 }
@@ -103,16 +103,17 @@ func (f *Finisher) Cancel(ctx context.Context, upload uuid.UUID) error {
 		return err
 	}
 	f.Metrics.became(storage.Cancelled)
-	f.Log.InfoContext(ctx, "upload cancelled", slog.String("upload_id", upload.String()), tenantAttr(ctx))
+	f.Log.InfoContext(ctx, "upload cancelled", slog.String("upload_id", upload.String()), tenant.LogAttr(ctx))
 	return nil
 }
 
-const lostDetail = "What had been stored of this file is gone. Send it again."
+// LostDetail tells the user of an upload whose object is gone what to do.
+const LostDetail = "What had been stored of this file is gone. Send it again."
 
 // Lose ends an upload of which S3 no longer has what was stored, and refunds its quota.
 func (f *Finisher) Lose(ctx context.Context, upload uuid.UUID) error {
 	err := f.DB.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Reject(ctx, upload, storage.Failure{Reason: storage.ReasonLost, Detail: lostDetail})
+		return tx.Reject(ctx, upload, storage.Failure{Reason: storage.ReasonLost, Detail: LostDetail})
 	})
 	if err == nil {
 		f.Metrics.became(storage.Failed)
@@ -120,10 +121,7 @@ func (f *Finisher) Lose(ctx context.Context, upload uuid.UUID) error {
 	return err
 }
 
-func tenantAttr(ctx context.Context) slog.Attr {
-	who, err := tenant.From(ctx)
-	if err != nil {
-		return slog.Attr{}
-	}
-	return slog.String("tenant_id", who.Tenant.String())
+// Delete is [erasure.Service.Delete].
+func (f *Finisher) Delete(ctx context.Context, upload uuid.UUID) error {
+	return f.Erasures.Delete(ctx, upload)
 }

@@ -22,12 +22,7 @@ const jobsOf = `select count(*) from river_job where kind = 'process_upload' and
 // store puts an object where an upload's would be.
 func (s *site) store(t *testing.T, ctx context.Context, id uuid.UUID, content []byte) (key string, sum []byte) {
 	t.Helper()
-	who, err := tenant.From(ctx)
-	must(t, err)
-	key = object.Keys{Tenant: who.Tenant, Project: "default", Upload: id}.Original(1)
-	must(t, s.bucket.Put(ctx, key, "application/octet-stream", bytes.NewReader(content), int64(len(content))))
-	h := sha256.Sum256(content)
-	return key, h[:]
+	return s.Store(t, ctx, id, content)
 }
 
 // Finish is told of one upload many times, at once and later: the upload is uploaded, with exactly one job

@@ -15,7 +15,7 @@ import (
 
 // Why nothing leaves quarantine.
 var (
-	ErrNotQuarantined = errors.New("upload is not in quarantine")
+	ErrNotQuarantined = storage.ErrNotQuarantined
 	ErrBadReason      = errors.New("reason is not valid")
 )
 
@@ -29,23 +29,9 @@ type Quarantine struct {
 	Log   *slog.Logger
 }
 
-// mustAdminister returns a [*Refusal] unless an admin acts, for all projects.
-func mustAdminister(ctx context.Context) error {
-	who, err := tenant.From(ctx)
-	switch {
-	case err != nil:
-		return err
-	case who.Role != tenant.Admin:
-		return refuse(ErrForbidden, "Only an admin of the installation can do this.")
-	case who.Projects != nil:
-		return refuse(ErrForbidden, "This is about all projects of the company, and your token covers some of them only.")
-	}
-	return nil
-}
-
 // List returns a page of what is in quarantine, newest first, of uploads that are older than before.
 func (q *Quarantine) List(ctx context.Context, before uuid.UUID, limit int) (found []storage.Upload, err error) {
-	if err := mustAdminister(ctx); err != nil {
+	if _, err := tenant.RequireAdmin(ctx); err != nil {
 		return nil, err
 	}
 	err = q.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
@@ -58,7 +44,7 @@ func (q *Quarantine) List(ctx context.Context, before uuid.UUID, limit int) (fou
 // Release lets an upload out of quarantine: it is processed again, and what it was found to be does not count any more. If
 // the scan finds something else in it, it is back. Its object is brought back by whoever processes it.
 func (q *Quarantine) Release(ctx context.Context, id uuid.UUID, reason string) error {
-	if err := mustAdminister(ctx); err != nil {
+	if _, err := tenant.RequireAdmin(ctx); err != nil {
 		return err
 	}
 	switch {
@@ -83,34 +69,9 @@ func (q *Quarantine) Release(ctx context.Context, id uuid.UUID, reason string) e
 	return q.told(ctx, storage.AuditQuarantineRelease, id, err)
 }
 
-// Erase has an upload in quarantine removed for good.
-func (q *Quarantine) Erase(ctx context.Context, id uuid.UUID) (e storage.Erasure, err error) {
-	if err := mustAdminister(ctx); err != nil {
-		return e, err
-	}
-	err = q.DB.InTenant(ctx, func(tx storage.Tx) error {
-		u, err := tx.LockQuarantined(ctx, id)
-		if err != nil {
-			return err
-		}
-		if e, err = tx.RequestErasure(ctx, storage.EraseUpload, id.String()); err != nil {
-			return err
-		}
-		detail := map[string]any{"signature": u.ScanSignature, "erasure": e.ID}
-		if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditQuarantineErase, Subject: id.String(), Detail: detail}); err != nil {
-			return err
-		}
-		return q.Queue.EnqueueErase(ctx, tx)
-	})
-	return e, q.told(ctx, storage.AuditQuarantineErase, id, err)
-}
-
 func (q *Quarantine) told(ctx context.Context, action string, id uuid.UUID, err error) error {
-	if errors.Is(err, storage.ErrWrongStatus) {
-		return ErrNotQuarantined
-	}
 	if err == nil {
-		q.Log.InfoContext(ctx, "quarantine", slog.String("action", action), slog.String("upload_id", id.String()), tenantAttr(ctx))
+		q.Log.InfoContext(ctx, "quarantine", slog.String("action", action), slog.String("upload_id", id.String()), tenant.LogAttr(ctx))
 	}
 	return err
 }

@@ -26,6 +26,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/mediatype"
@@ -105,7 +106,8 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	must(t, err)
 	q, err := queue.New(s.API, log)
 	must(t, err)
-	finisher := &hooks.Finisher{DB: s.API, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(s.registry), Log: log}
+	finisher := &hooks.Finisher{DB: s.API, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(s.registry), Log: log,
+		Erasures: &erasure.Service{Config: erasure.DefaultConfig(), DB: s.API, Queue: q, Log: log}}
 	conf := object.DefaultConfig()
 	conf.PartSize, conf.CheckpointInterval = part, 100*time.Millisecond
 	store, err := object.NewStore(s.API, bucket, finisher, finisher, conf, object.NewMetrics(s.registry, bucket), log)
@@ -128,7 +130,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
 			Metrics: finisher.Metrics, Log: log,
 		},
-		Erasures:    &hooks.Erasures{DB: s.API, Queue: q, Log: log},
+		Erasures:    finisher.Erasures,
 		DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: finisher.Metrics.Into(storage.Uploaded), Log: log},
 		Receipts:    receipts, Tracers: noop.NewTracerProvider(),
 		Quarantine: &hooks.Quarantine{DB: s.API, Queue: q, Log: log},

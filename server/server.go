@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/server/api"
@@ -90,7 +91,7 @@ type Parts struct {
 	Batches     *hooks.Batches
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
-	Erasures    *hooks.Erasures
+	Erasures    *erasure.Service
 	DeadLetters *deadletter.Service
 	Verifier    *auth.Verifier
 	Metrics     *Metrics

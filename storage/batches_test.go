@@ -329,7 +329,7 @@ func TestSentAgain(t *testing.T) {
 	})
 	// An object that is lost afterwards spoils the batch, which is not announced again.
 	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Lose(ctx, again.ID, "key", storage.Failure{Reason: storage.ReasonLost})
+		return tx.Move(ctx, again.ID, storage.MoveLose.Because(storage.Failure{Reason: storage.ReasonLost}))
 	}))
 	if s := d.readBatch(t, ctx, batch).State(); s != storage.BatchFailed {
 		t.Errorf("with a lost object the batch is %s", s)

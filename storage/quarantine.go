@@ -93,7 +93,10 @@ func (tx Tx) InQuarantine(ctx context.Context, before uuid.UUID, limit int) ([]U
 	return us, nil
 }
 
-// LockQuarantined locks the tenant and an upload in quarantine, and returns that. Any other upload is [ErrWrongStatus], and
+// ErrNotQuarantined says that an upload is not in quarantine.
+var ErrNotQuarantined = errors.New("upload is not in quarantine")
+
+// LockQuarantined locks the tenant and an upload in quarantine, and returns that. Any other upload is [ErrNotQuarantined], and
 // what the tenant does not have [ErrNotFound].
 func (tx Tx) LockQuarantined(ctx context.Context, id uuid.UUID) (u Upload, err error) {
 	if err := tx.LockTenant(ctx); err != nil { // nobody begins anew under the same client id meanwhile
@@ -104,7 +107,7 @@ func (tx Tx) LockQuarantined(ctx context.Context, id uuid.UUID) (u Upload, err e
 		if _, err := tx.Upload(ctx, id); err != nil {
 			return u, err
 		}
-		return u, ErrWrongStatus
+		return u, ErrNotQuarantined
 	}
 	return u, err
 }

@@ -266,6 +266,21 @@ func (tx Tx) Uploads(ctx context.Context, p Page) (us []Upload, err error) {
 	return us, nil
 }
 
+// AmongDeleted runs fn while the transaction sees deleted uploads as well, which the row-level security policy "undeleted"
+// hides from servers.
+func (tx Tx) AmongDeleted(ctx context.Context, fn func() error) error {
+	if _, err := tx.Exec(ctx, `select set_config('app.deleted', 'yes', true)`); err != nil {
+		return fmt.Errorf("show deleted uploads: %w", err)
+	}
+	if err := fn(); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `select set_config('app.deleted', '', true)`); err != nil {
+		return fmt.Errorf("hide deleted uploads: %w", err)
+	}
+	return nil
+}
+
 // MarkUploaded records that the whole object is safe under the key and settles the quota with what was
 // really stored. A partial upload stays [Uploading], for it is not done before a final one has it; a final one
 // takes its partial uploads over, with their charges. It returns false when that was recorded before, and

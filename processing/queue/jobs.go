@@ -88,7 +88,11 @@ func Drop(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 	return nil
 }
 
-// DropTenant removes all jobs that name the tenant. While one of them runs it is [storage.ErrInUse], and the others are removed.
+// ErrRunning says that a job runs that has to end first.
+var ErrRunning = errors.New("a job is running")
+
+// DropTenant removes all jobs that name the tenant. While one of them runs it is [ErrRunning], and the others
+// are removed.
 func DropTenant(ctx context.Context, db *storage.DB, tenant uuid.UUID) error {
 	const theirs = `args @> jsonb_build_object('tenant_id', $1::uuid)`
 	if _, err := db.Pool().Exec(ctx, `delete from river_job where state <> 'running' and `+theirs, tenant); err != nil {
@@ -99,7 +103,7 @@ func DropTenant(ctx context.Context, db *storage.DB, tenant uuid.UUID) error {
 		return fmt.Errorf("look for running jobs: %w", err)
 	}
 	if running {
-		return storage.ErrInUse
+		return ErrRunning
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/server/ratelimit"
@@ -24,7 +25,7 @@ type API struct {
 	Batches     *hooks.Batches
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
-	Erasures    *hooks.Erasures
+	Erasures    *erasure.Service
 	DeadLetters *deadletter.Service
 	Quarantine  *hooks.Quarantine
 	Log         *slog.Logger

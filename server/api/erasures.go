@@ -8,27 +8,26 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/hooks/erasure"
 )
 
 // erasureJSON is an erasure.
 type erasureJSON struct {
-	ID          uuid.UUID            `json:"id"`
-	Kind        string               `json:"kind"`
-	Subject     *string              `json:"subject"` // the upload's id or the user's; null for the tenant
-	State       storage.ErasureState `json:"state"`
-	RequestedBy string               `json:"requested_by"`
-	RequestedAt time.Time            `json:"requested_at"`
-	ApprovedBy  *string              `json:"approved_by"`
-	ApprovedAt  *time.Time           `json:"approved_at"`
-	CancelledBy *string              `json:"cancelled_by"`
-	EndedAt     *time.Time           `json:"ended_at"`
-	Uploads     int64                `json:"uploads"` // removed so far
-	Objects     int64                `json:"objects"` // removed from S3 so far
+	ID          uuid.UUID     `json:"id"`
+	Kind        erasure.Kind  `json:"kind"`
+	Subject     *string       `json:"subject"` // the upload's id or the user's; null for the tenant
+	State       erasure.State `json:"state"`
+	RequestedBy string        `json:"requested_by"`
+	RequestedAt time.Time     `json:"requested_at"`
+	ApprovedBy  *string       `json:"approved_by"`
+	ApprovedAt  *time.Time    `json:"approved_at"`
+	CancelledBy *string       `json:"cancelled_by"`
+	EndedAt     *time.Time    `json:"ended_at"`
+	Uploads     int64         `json:"uploads"` // removed so far
+	Objects     int64         `json:"objects"` // removed from S3 so far
 }
 
-func describeErasure(e storage.Erasure) erasureJSON {
+func describeErasure(e erasure.Erasure) erasureJSON {
 	return erasureJSON{
 		ID: e.ID, Kind: e.Kind, Subject: e.Subject, State: e.State, RequestedBy: e.RequestedBy, RequestedAt: e.RequestedAt,
 		ApprovedBy: e.ApprovedBy, ApprovedAt: e.ApprovedAt, CancelledBy: e.CancelledBy, EndedAt: e.EndedAt,
@@ -46,14 +45,14 @@ func (a *API) RequestErasure(c echo.Context) error {
 	if _, err := readJSON(c, &body); err != nil {
 		return err
 	}
-	e, err := a.Erasures.Request(c.Request().Context(), hooks.EraseRequest(body))
+	e, err := a.Erasures.Request(c.Request().Context(), erasure.Request(body))
 	if err != nil {
 		return err
 	}
 	return acceptErasure(c, e)
 }
 
-func acceptErasure(c echo.Context, e storage.Erasure) error {
+func acceptErasure(c echo.Context, e erasure.Erasure) error {
 	c.Response().Header().Set("Location", "/api/erasures/"+e.ID.String())
 	return answer(c, http.StatusAccepted, describeErasure(e))
 }
@@ -81,7 +80,7 @@ func (a *API) CancelErasure(c echo.Context) error {
 	return answerErasure(c, http.StatusOK, a.Erasures.Cancel)
 }
 
-func answerErasure(c echo.Context, status int, do func(context.Context, uuid.UUID) (storage.Erasure, error)) error {
+func answerErasure(c echo.Context, status int, do func(context.Context, uuid.UUID) (erasure.Erasure, error)) error {
 	return answerID(c, status, func(ctx context.Context, id uuid.UUID) (erasureJSON, error) {
 		e, err := do(ctx, id)
 		return describeErasure(e), err

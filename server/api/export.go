@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -86,7 +87,7 @@ func (x *export) run(ctx context.Context, id uuid.UUID) error {
 		return err
 	}
 	counts := make(map[string]int)
-	for _, section := range storage.ExportSections() {
+	for _, section := range erasure.Sections() {
 		behind := ""
 		for {
 			rows, err := x.page(ctx, section, behind)
@@ -107,9 +108,9 @@ func (x *export) run(ctx context.Context, id uuid.UUID) error {
 }
 
 // page reads a page of a section and writes it to the client.
-func (x *export) page(ctx context.Context, section storage.Section, behind string) ([]storage.ExportRow, error) {
-	rows, err := read(ctx, x.api.DB, func(ctx context.Context, tx storage.Tx) ([]storage.ExportRow, error) {
-		return tx.Export(ctx, section, behind, exportPage)
+func (x *export) page(ctx context.Context, section erasure.Section, behind string) ([]erasure.Row, error) {
+	rows, err := read(ctx, x.api.DB, func(ctx context.Context, tx storage.Tx) ([]erasure.Row, error) {
+		return erasure.Export(ctx, tx, section, behind, exportPage)
 	})
 	if err != nil {
 		return nil, err

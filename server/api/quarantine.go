@@ -59,7 +59,7 @@ func (a *API) EraseQuarantined(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	e, err := a.Quarantine.Erase(c.Request().Context(), id)
+	e, err := a.Erasures.EraseQuarantined(c.Request().Context(), id)
 	if err != nil {
 		return err
 	}

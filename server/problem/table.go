@@ -6,6 +6,7 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
@@ -55,6 +56,7 @@ var table = []struct {
 	{hooks.ErrBadMetadata, New("bad-metadata", 400, "Metadata is not valid", "Correct the Upload-Metadata header.")},
 	{hooks.ErrNoRoom, New("quota-exceeded", 413, "No room left", "Your company's quota is used up. Ask your administrator.")},
 	{hooks.ErrClientIDTaken, New("client-id-taken", 409, "client_id is in use", "Use a new client_id for each file.")},
+	{storage.ErrDuplicateClientID, New("client-id-taken", 409, "client_id is in use", "Use a new client_id for each file.")},
 	{hooks.ErrNoTenant, New("no-tenant", 403, "No such tenant", "Ask your administrator for a new token.")},
 	{hooks.ErrChecksumMismatch, New("checksum-mismatch", 422, "Content is not what was announced", "Send the file again.")},
 	{hooks.ErrReceiptNotReady, New("receipt-not-ready", 409, "Upload is not complete", "Keep the original. Ask for the receipt again once the upload is complete.")},
@@ -63,9 +65,9 @@ var table = []struct {
 	{hooks.ErrContentNotReady, New("content-not-ready", 409, "Content is not ready", "Ask again once the upload is completed.")},
 	{hooks.ErrNoContent, New("no-content", 409, "There is no content to give out", "Send the file as a new upload.")},
 	{hooks.ErrBusy, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
-	{hooks.ErrSameAdmin, New("same-admin", 403, "Another admin is needed", "Who asks for the erasure of a company can not approve it. Ask another admin.")},
-	{hooks.ErrErasureState, New("erasure-state", 409, "The erasure is past that", "Ask for the erasure with GET to see how far it is.")},
-	{hooks.ErrBadErasure, New("bad-request", 400, "Request is not valid", "Say what to erase.")},
+	{erasure.ErrSameAdmin, New("same-admin", 403, "Another admin is needed", "Who asks for the erasure of a company can not approve it. Ask another admin.")},
+	{erasure.ErrWrongState, New("erasure-state", 409, "The erasure is past that", "Ask for the erasure with GET to see how far it is.")},
+	{erasure.ErrBadRequest, New("bad-request", 400, "Request is not valid", "Say what to erase.")},
 	{hooks.ErrNotQuarantined, New("not-quarantined", 409, "Upload is not in quarantine", "Only what a virus scan has found can be released, or erased here. Ask for the upload to see what has become of it.")},
 	{hooks.ErrBadReason, New("bad-request", 400, "Request is not valid", "Say why the file is safe.")},
 	{hooks.ErrNotPartial, New("not-partial", 400, "Upload can not be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each once.")},

@@ -86,8 +86,15 @@ func (f *finisher) Lose(ctx context.Context, id uuid.UUID) error {
 
 func (f *finisher) Delete(ctx context.Context, id uuid.UUID) error {
 	return f.db.InTenant(ctx, func(tx storage.Tx) error {
-		_, err := tx.Delete(ctx, id, time.Hour)
-		return err
+		return tx.AmongDeleted(ctx, func() error {
+			tag, err := tx.Exec(ctx, `
+				update uploads set deleted_at = now(), purge_at = now() + interval '1 hour'
+				where tenant_id = $1 and id = $2 and status = 'uploaded' and deleted_at is null`, tx.Tenant, id)
+			if err == nil && tag.RowsAffected() == 0 {
+				err = storage.ErrWrongStatus
+			}
+			return err
+		})
 	})
 }
 

@@ -81,7 +81,7 @@ func TestReconcileCommand(t *testing.T) {
 	y.put(t, late)
 	y.put(t, unknown)
 
-	wantLines(t, y.reconcile(t, "--dry-run"), "missing_job upload "+id+" would enqueue", "quota_drift would charge", "unowned_object key "+late+" would delete",
+	wantLines(t, y.reconcile(t, "--dry-run"), "missing_job upload "+id+" would enqueue", "quota_drift would charge", "orphaned_object key "+late+" would delete",
 		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 0 repaired, 1 to repair", "unknown_object 1 found, 1 left")
 	if n := y.count(t, `select count(*) from river_job where kind = 'process_upload'`); n != 1 {
 		t.Errorf("a dry run leaves %d jobs, not 1", n)
@@ -90,7 +90,7 @@ func TestReconcileCommand(t *testing.T) {
 		t.Error(err)
 	}
 
-	wantLines(t, y.reconcile(t), "missing_job upload "+id+" repaired", "quota_drift repaired", "unowned_object key "+late+" repaired",
+	wantLines(t, y.reconcile(t), "missing_job upload "+id+" repaired", "quota_drift repaired", "orphaned_object key "+late+" repaired",
 		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 1 repaired", "unknown_object 1 found, 0 repaired")
 	if n := y.count(t, `select count(*) from river_job where kind = 'process_upload'`); n != 2 {
 		t.Errorf("there are %d jobs, not 2", n)
@@ -150,10 +150,10 @@ func TestWorkerFinishesWhatWasCutOff(t *testing.T) {
 	if up, _ := u.await(url); up.Status != "completed" || up.SHA256 != sumOf(photo) {
 		t.Errorf("%+v", up)
 	}
-	w.awaitMetric(t, `tramo_reconcile_repaired_total{kind="finish_cut_off"}`, 1)
+	w.awaitMetric(t, `tramo_reconcile_repaired_total{kind="interrupted_finish"}`, 1)
 	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="quick"}`, 1)
 	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="inventory"}`, 1)
-	if n := y.count(t, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'finish_cut_off'`); n != 1 {
+	if n := y.count(t, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'interrupted_finish'`); n != 1 {
 		t.Errorf("the timeline tells of it %d times", n)
 	}
 	if served := string(fetch(t, w.Ops+"/metrics")); !strings.Contains(served, `tramo_reconcile_found_total{kind="lost_object"} 0`) {

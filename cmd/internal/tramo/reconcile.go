@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/cmd/internal/wiring"
-	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/reconcile"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -22,23 +22,23 @@ import (
 )
 
 type reconcileCommand struct {
-	Database      storage.Config         `embed:""`
-	Lease         lease.Config           `embed:""`
-	Bucket        object.BucketConfig    `embed:""`
-	Log           telemetry.LogConfig    `embed:""`
-	Reconciler    hooks.ReconcilerConfig `embed:""`
-	Expiry        object.ExpiryConfig    `embed:""`
-	DryRun        bool                   `env:"-" help:"Only print what would be done."`
-	Grace         *time.Duration         `env:"-" placeholder:"DURATION" help:"Overrides --stuck-grace and --orphan-grace."`
-	DeleteUnknown bool                   `env:"-" help:"Delete objects that belong to no known upload. After a restore of the database from a backup they may be the only copies."`
-	AcceptLoss    bool                   `env:"-" help:"Fail uploads whose objects are missing, even if so many are missing that the bucket looks like the wrong one."`
-	JSON          bool                   `name:"json" env:"-" help:"Print one JSON object a line."`
+	Database      storage.Config      `embed:""`
+	Lease         lease.Config        `embed:""`
+	Bucket        object.BucketConfig `embed:""`
+	Log           telemetry.LogConfig `embed:""`
+	Reconciler    reconcile.Config    `embed:""`
+	Expiry        object.ExpiryConfig `embed:""`
+	DryRun        bool                `env:"-" help:"Only print what would be done."`
+	Grace         *time.Duration      `env:"-" placeholder:"DURATION" help:"Overrides --stuck-grace and --orphan-grace."`
+	DeleteUnknown bool                `env:"-" help:"Delete objects that belong to no known upload. After a restore of the database from a backup they may be the only copies."`
+	AcceptLoss    bool                `env:"-" help:"Fail uploads whose objects are missing, even if so many are missing that the bucket looks like the wrong one."`
+	JSON          bool                `name:"json" env:"-" help:"Print one JSON object a line."`
 }
 
 func defaultReconcile() reconcileCommand {
 	c := reconcileCommand{
 		Lease: lease.DefaultConfig(), Log: telemetry.DefaultLogConfig(),
-		Reconciler: hooks.DefaultReconcilerConfig(), Expiry: object.DefaultExpiryConfig(),
+		Reconciler: reconcile.DefaultConfig(), Expiry: object.DefaultExpiryConfig(),
 	}
 	c.Lease.Replica = "reconcile"
 	return c
@@ -74,16 +74,16 @@ func (c *reconcileCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := &report{to: os.Stdout, json: c.JSON, kinds: make(map[hooks.Kind]map[hooks.Outcome]int)}
+	out := &report{to: os.Stdout, json: c.JSON, kinds: make(map[reconcile.Kind]map[reconcile.Outcome]int)}
 	r.Report = out.line
-	if err := reconcile(ctx, r, leases); err != nil {
+	if err := bothPasses(ctx, r, leases); err != nil {
 		return err
 	}
 	return out.summary()
 }
 
-// reconcile makes both passes. Only one that repairs takes leases.
-func reconcile(ctx context.Context, r *hooks.Reconciler, leases *lease.Manager) error {
+// bothPasses makes both passes. Only one that repairs takes leases.
+func bothPasses(ctx context.Context, r *reconcile.Reconciler, leases *lease.Manager) error {
 	both := func(ctx context.Context) error { return errors.Join(r.Reconcile(ctx), r.TakeInventory(ctx)) }
 	if r.DryRun {
 		return both(ctx)
@@ -95,12 +95,12 @@ func reconcile(ctx context.Context, r *hooks.Reconciler, leases *lease.Manager) 
 type report struct {
 	to    io.Writer
 	json  bool
-	kinds map[hooks.Kind]map[hooks.Outcome]int
+	kinds map[reconcile.Kind]map[reconcile.Outcome]int
 }
 
-func (p *report) line(r hooks.Result) {
+func (p *report) line(r reconcile.Result) {
 	if p.kinds[r.Kind] == nil {
-		p.kinds[r.Kind] = make(map[hooks.Outcome]int)
+		p.kinds[r.Kind] = make(map[reconcile.Outcome]int)
 	}
 	p.kinds[r.Kind][r.Outcome]++
 	if p.json {
@@ -120,29 +120,29 @@ func (p *report) line(r hooks.Result) {
 	fmt.Fprintf(p.to, ": %s\n", sentence(r))
 }
 
-func sentence(r hooks.Result) string {
+func sentence(r reconcile.Result) string {
 	switch r.Outcome {
-	case hooks.Planned:
+	case reconcile.Planned:
 		return "would " + r.Plan
-	case hooks.Repaired:
+	case reconcile.Repaired:
 		return "repaired: " + r.Plan
-	case hooks.Left:
+	case reconcile.Left:
 		return "left: " + r.Reason.Error()
 	}
 	return "failed to " + r.Plan + ": " + r.Reason.Error()
 }
 
-func (p *report) lineJSON(r hooks.Result) {
+func (p *report) lineJSON(r reconcile.Result) {
 	line := struct {
-		Kind        hooks.Kind    `json:"kind"`
-		Outcome     hooks.Outcome `json:"outcome"`
-		Plan        string        `json:"plan,omitempty"`
-		Tenant      uuid.UUID     `json:"tenant_id"`
-		Upload      uuid.UUID     `json:"upload_id,omitzero"`
-		Key         string        `json:"key,omitempty"`
-		MultipartID string        `json:"multipart_id,omitempty"`
-		Detail      string        `json:"detail,omitempty"`
-		Reason      string        `json:"reason,omitempty"`
+		Kind        reconcile.Kind    `json:"kind"`
+		Outcome     reconcile.Outcome `json:"outcome"`
+		Plan        string            `json:"plan,omitempty"`
+		Tenant      uuid.UUID         `json:"tenant_id"`
+		Upload      uuid.UUID         `json:"upload_id,omitzero"`
+		Key         string            `json:"key,omitempty"`
+		MultipartID string            `json:"multipart_id,omitempty"`
+		Detail      string            `json:"detail,omitempty"`
+		Reason      string            `json:"reason,omitempty"`
 	}{Kind: r.Kind, Outcome: r.Outcome, Plan: r.Plan, Tenant: r.Tenant, Upload: r.Upload, Key: r.Key, MultipartID: r.MultipartID, Detail: r.Detail}
 	if r.Reason != nil {
 		line.Reason = r.Reason.Error()
@@ -158,10 +158,10 @@ func (p *report) summary() error {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(p.kinds)) {
 		n := p.kinds[kind]
-		failed += n[hooks.Failed]
+		failed += n[reconcile.Failed]
 		if !p.json {
 			fmt.Fprintf(p.to, "%-17s %d found, %d repaired, %d to repair, %d left, %d failed\n", kind,
-				n[hooks.Planned]+n[hooks.Repaired]+n[hooks.Left]+n[hooks.Failed], n[hooks.Repaired], n[hooks.Planned], n[hooks.Left], n[hooks.Failed])
+				n[reconcile.Planned]+n[reconcile.Repaired]+n[reconcile.Left]+n[reconcile.Failed], n[reconcile.Repaired], n[reconcile.Planned], n[reconcile.Left], n[reconcile.Failed])
 		}
 	}
 	if failed > 0 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/wiring"
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
@@ -38,7 +39,7 @@ type serveCommand struct {
 	Redis    ratelimit.RedisConfig `embed:""`
 	Policy   hooks.Policy          `embed:""`
 	Batches  hooks.BatchConfig     `embed:""`
-	Deleted  hooks.DeletedConfig   `embed:""`
+	Deleted  erasure.Config        `embed:""`
 	Receipts hooks.ReceiptConfig   `embed:""`
 	Webhooks webhook.Config        `embed:""`
 }
@@ -54,7 +55,7 @@ func defaultServe() serveCommand {
 		Redis:   ratelimit.DefaultRedisConfig(),
 		Policy:  hooks.DefaultPolicy(),
 		Batches: hooks.DefaultBatchConfig(),
-		Deleted: hooks.DefaultDeletedConfig(),
+		Deleted: erasure.DefaultConfig(),
 	}
 }
 
@@ -137,7 +138,8 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 	if err != nil {
 		return server.Parts{}, err
 	}
-	finisher := &hooks.Finisher{DB: db, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: log, DeletedRetention: c.Deleted.Retention}
+	erasures := &erasure.Service{Config: c.Deleted, DB: db, Queue: q, Log: log}
+	finisher := &hooks.Finisher{DB: db, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: log, Erasures: erasures}
 	store, err := object.NewStore(db, bucket, finisher, finisher, c.Store, object.NewMetrics(registry, bucket), log)
 	if err != nil {
 		return server.Parts{}, err
@@ -151,7 +153,7 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 		Batches:     &hooks.Batches{BatchConfig: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: finisher.Metrics, Log: log},
 		Receipts:    receipts,
 		Webhooks:    webhooks,
-		Erasures:    &hooks.Erasures{DB: db, Queue: q, Log: log},
+		Erasures:    erasures,
 		DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: finisher.Metrics.Into(storage.Uploaded), Log: log},
 		Verifier:    verifier,
 		Metrics:     server.NewMetrics(registry),

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/reconcile"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -35,9 +36,9 @@ func Leases(c lease.Config, db *storage.DB, registry prometheus.Registerer, log 
 }
 
 // Reconciler assembles one. Its store finishes uploads that are there and takes no others.
-func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket, leases *lease.Manager,
+func Reconciler(c reconcile.Config, db *storage.DB, bucket *object.Bucket, leases *lease.Manager,
 	registry prometheus.Registerer, log *slog.Logger,
-) (*hooks.Reconciler, error) {
+) (*reconcile.Reconciler, error) {
 	q, err := queue.New(db, log)
 	if err != nil {
 		return nil, err
@@ -50,15 +51,15 @@ func Reconciler(c hooks.ReconcilerConfig, db *storage.DB, bucket *object.Bucket,
 	if err != nil {
 		return nil, err
 	}
-	return &hooks.Reconciler{
-		ReconcilerConfig: c,
-		DB:               db,
-		Bucket:           bucket,
-		Store:            store,
-		Locker:           object.Locker{Leases: leases, Log: log},
-		Queue:            q,
-		Uploads:          metrics,
-		Metrics:          hooks.NewReconcilerMetrics(registry),
-		Log:              log,
+	return &reconcile.Reconciler{
+		Config:  c,
+		DB:      db,
+		Bucket:  bucket,
+		Store:   store,
+		Locker:  object.Locker{Leases: leases, Log: log},
+		Queue:   q,
+		Uploads: metrics,
+		Metrics: reconcile.NewMetrics(registry),
+		Log:     log,
 	}, nil
 }

@@ -16,7 +16,8 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/cmd/internal/wiring"
-	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/erasure"
+	"github.com/tramo/tramo/hooks/reconcile"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/processing/clamd"
@@ -47,10 +48,10 @@ type command struct {
 	Types      mediatype.Policy           `embed:""`
 	Mismatch   mediatype.MismatchConfig   `embed:""`
 	Thumbnails processing.ThumbnailConfig `embed:""`
-	Reconciler hooks.ReconcilerConfig     `embed:""`
-	Schedule   hooks.ReconcilerSchedule   `embed:""`
+	Reconciler reconcile.Config           `embed:""`
+	Schedule   reconcile.Schedule         `embed:""`
 	Expiry     object.ExpiryConfig        `embed:""`
-	Eraser     hooks.EraserConfig         `embed:""`
+	Eraser     erasure.EraserConfig       `embed:""`
 	Webhooks   webhook.Config             `embed:""`
 	Sender     webhook.SenderConfig       `embed:""`
 }
@@ -78,10 +79,10 @@ func defaults() *command {
 		Types:      mediatype.DefaultPolicy(),
 		Mismatch:   mediatype.DefaultMismatchConfig(),
 		Thumbnails: processing.DefaultThumbnailConfig(),
-		Reconciler: hooks.DefaultReconcilerConfig(),
-		Schedule:   hooks.DefaultReconcilerSchedule(),
+		Reconciler: reconcile.DefaultConfig(),
+		Schedule:   reconcile.DefaultSchedule(),
 		Expiry:     object.DefaultExpiryConfig(),
-		Eraser:     hooks.DefaultEraserConfig(),
+		Eraser:     erasure.DefaultEraserConfig(),
 		Sender:     webhook.DefaultSenderConfig(),
 	}
 }
@@ -178,7 +179,7 @@ func (c *command) assemble(db *storage.DB, bucket *object.Bucket, dir string, re
 	if err != nil {
 		return nil, err
 	}
-	eraser := &hooks.Eraser{DB: db, Bucket: bucket, Locker: locker, Log: log}
+	eraser := &erasure.Eraser{DB: db, Bucket: bucket, Locker: locker, Log: log}
 	w.pool = queue.NewPool(c.Queue, db, w.leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
 	n, why := c.workers()
 	log.Info("working", slog.Int("workers", n), slog.String("because_of", why))

@@ -1,11 +1,13 @@
-package storage
+package erasure
 
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
 // A Section is one kind of rows in an export.
@@ -19,7 +21,7 @@ func after(key, kind string) string {
 	return `x.tenant_id = $1 and ($2 = '' or x.` + key + ` > nullif($2, '')::` + kind + `) order by x.` + key + ` limit $3`
 }
 
-// exported are the sections of an export. Each table that has a tenant is in one of them, or in [NotExported].
+// exported are the sections of an export. Each table that has a tenant is in one of them, or in notExported.
 var exported = []struct {
 	Section
 	tables []string
@@ -43,54 +45,69 @@ var exported = []struct {
 	{Section{"audit", `select x.seq::text as key, to_jsonb(x) as row from audit x where ` + after("seq", "bigint")}, []string{"audit"}},
 }
 
-// NotExported are the tables with a tenant that no export has, each with the reason.
-var NotExported = map[string]string{
-	"parts":              "how S3 is to put an upload together that is not complete: no content, and nothing that the tenant said",
+// notExported are the tables with a tenant that no export has, each with the reason.
+var notExported = map[string]string{
+	"parts":              "how S3 is to put together an upload that is not complete: no content, and nothing that the tenant said",
 	"tails":              "bytes of uploads that are not complete; their clients have them",
 	"upload_leases":      "which process writes an upload at this moment",
-	"idempotency_keys":   "answers to requests, to be repeated for a while; what they tell of is in the other rows",
+	"idempotency_keys":   "answers to requests, kept for repetitions of the request; the other rows have the same",
 	"webhook_secrets":    "secrets: the tenant has its own copy, and an export would spread them",
-	"webhook_deliveries": "attempts to tell others of announcements",
+	"webhook_deliveries": "attempts to deliver announcements",
 	"event_tickets":      "secrets of listeners, good for half a minute",
-	"step_results":       "what processing has come to; when it ends, it stands in the uploads",
-	"dead_letters":       "what failed inside, for whoever operates the installation; the timelines tell the tenant what became of its uploads",
-	"announcements":      "what others are still to be told of; the timelines tell the same",
+	"step_results":       "results of steps, kept until processing ends; then the uploads have them",
+	"dead_letters":       "internal causes, for the operator of the installation; the timelines tell the tenant what became of its uploads",
+	"announcements":      "deliveries to come; the timelines have the same",
 }
 
-// ExportedTables are the tables that exports have.
-func ExportedTables() (all []string) {
-	for _, s := range exported {
-		all = append(all, s.tables...)
-	}
-	return all
-}
-
-// ExportSections are the sections of an export, in its order.
-func ExportSections() (all []Section) {
+// Sections returns the sections of an export, in its order.
+func Sections() (all []Section) {
 	for _, s := range exported {
 		all = append(all, s.Section)
 	}
 	return all
 }
 
-// An ExportRow is a row as Postgres writes it in JSON. Key is what the next page begins behind.
-type ExportRow struct {
+// A Row is a row as Postgres writes it in JSON. The next page begins behind Key.
+type Row struct {
 	Key string          `db:"key"`
 	Row json.RawMessage `db:"row"`
 }
 
-// Export returns at most limit rows of a section behind the key, "" for the first. What is deleted and can be restored
-// is among them. Each page is of one moment; an export of many pages is not, for a slow reader must not hold a snapshot.
-func (tx Tx) Export(ctx context.Context, s Section, behind string, limit int) (found []ExportRow, err error) {
+// Export returns at most limit rows of a section behind the key, "" for the first. Deleted uploads that can be restored are
+// among them. Each page is of one moment; an export of many pages is not, for a slow reader must not hold a snapshot.
+func Export(ctx context.Context, tx storage.Tx, s Section, behind string, limit int) (found []Row, err error) {
 	err = tx.AmongDeleted(ctx, func() error {
 		rows, err := tx.Query(ctx, s.rows, tx.Tenant, behind, limit)
-		if err == nil {
-			found, err = pgx.CollectRows(rows, pgx.RowToStructByName[ExportRow])
-		}
+		found, err = storage.Collect[Row]("export "+s.Type, rows, err)
 		return err
 	})
+	return found, err
+}
+
+// MayExport returns a context that acts in the tenant that is to be exported, and writes the export to its audit log. For
+// managers of other tenants it does not exist: [storage.ErrNotFound].
+func (s *Service) MayExport(ctx context.Context, id uuid.UUID) (context.Context, error) {
+	who, err := tenant.From(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("export %s: %w", s.Type, err)
+		return nil, err
 	}
-	return found, nil
+	if id != who.Tenant {
+		if who.Role != tenant.Admin || who.Projects != nil {
+			return nil, storage.ErrNotFound
+		}
+		if who.Home == uuid.Nil {
+			who.Home = who.Tenant
+		}
+		who.Tenant = id
+		ctx = tenant.With(ctx, who)
+	}
+	if _, err := tenant.RequireManagerOfAll(ctx); err != nil {
+		return nil, err
+	}
+	return ctx, s.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if _, err := tx.Account(ctx); err != nil {
+			return err
+		}
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditTenantExport})
+	})
 }

@@ -1,4 +1,4 @@
-package hooks
+package reconcile
 
 import (
 	"context"
@@ -7,36 +7,36 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// ReconcilerMetrics count what a Reconciler finds.
-type ReconcilerMetrics struct {
+// Metrics count what a [Reconciler] finds.
+type Metrics struct {
 	found, repaired, failed *prometheus.CounterVec
 	unrepaired              *prometheus.GaugeVec
 	success                 *prometheus.GaugeVec
 }
 
-// NewReconcilerMetrics registers them, each kind with 0.
-func NewReconcilerMetrics(reg prometheus.Registerer) *ReconcilerMetrics {
+// NewMetrics registers them, each kind with 0.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
 	f := promauto.With(reg)
 	kind := []string{"kind"}
-	m := &ReconcilerMetrics{
+	m := &Metrics{
 		found: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "tramo_reconcile_found_total", Help: "Things that should not be, found by the reconciler. What stays is found by each pass.",
+			Name: "tramo_reconcile_found_total", Help: "Findings of the reconciler, by kind. Each pass counts a finding that is still there again.",
 		}, kind),
 		repaired: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "tramo_reconcile_repaired_total", Help: "Of these, what was repaired.",
+			Name: "tramo_reconcile_repaired_total", Help: "Findings that the reconciler repaired.",
 		}, kind),
 		failed: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "tramo_reconcile_failed_total", Help: "Of these, what could not be repaired because something failed.",
+			Name: "tramo_reconcile_failed_total", Help: "Repairs of the reconciler that failed.",
 		}, kind),
 		unrepaired: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tramo_reconcile_unrepaired", Help: "What the last pass of this process found and did not repair.",
+			Name: "tramo_reconcile_unrepaired", Help: "Findings that the last pass of this process did not repair.",
 		}, kind),
 		success: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tramo_reconcile_last_success_timestamp_seconds", Help: "When this process last made a whole pass: quick, or inventory. Take the maximum over processes.",
+			Name: "tramo_reconcile_last_success_timestamp_seconds", Help: "Time of the last complete pass of this process, quick or inventory. Take the maximum over processes.",
 		}, []string{"pass"}),
 	}
 	var table Reconciler
-	for _, c := range append(table.quick(context.Background()), table.long(context.Background())...) {
+	for _, c := range append(table.quick(context.Background()), table.inventory(context.Background())...) {
 		for _, v := range []*prometheus.CounterVec{m.found, m.repaired, m.failed} {
 			v.WithLabelValues(string(c.kind))
 		}
@@ -45,7 +45,7 @@ func NewReconcilerMetrics(reg prometheus.Registerer) *ReconcilerMetrics {
 	return m
 }
 
-func (m *ReconcilerMetrics) count(r Result) {
+func (m *Metrics) count(r Result) {
 	m.found.WithLabelValues(string(r.Kind)).Inc()
 	switch r.Outcome {
 	case Repaired:
@@ -55,7 +55,7 @@ func (m *ReconcilerMetrics) count(r Result) {
 	}
 }
 
-func (m *ReconcilerMetrics) passed(name string, t tally) {
+func (m *Metrics) passed(name string, t tally) {
 	for kind := range t.byKind {
 		m.unrepaired.WithLabelValues(string(kind)).Set(float64(t.open[kind]))
 	}

@@ -1,4 +1,4 @@
-package hooks_test
+package reconcile_test
 
 import (
 	"context"
@@ -13,26 +13,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/hookstest"
+	"github.com/tramo/tramo/hooks/reconcile"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
+	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // plantAll plants one of each kind among uploads with which all is well.
-func (y *yard) plantAll(t *testing.T) map[hooks.Kind]planted {
+func (y *yard) plantAll(t *testing.T) map[reconcile.Kind]planted {
 	t.Helper()
-	y.neighbours(t)
-	all := make(map[hooks.Kind]planted)
+	y.Sound(t)
+	all := make(map[reconcile.Kind]planted)
 	for kind, plant := range y.disorders() {
-		if kind != hooks.KindQuotaDrift { // it looks at the quota as it is when all others are there
+		if kind != reconcile.QuotaDrift { // it looks at the quota as it is when all others are there
 			all[kind] = plant(t)
 		}
 	}
-	all[hooks.KindQuotaDrift] = y.drift(t)
+	all[reconcile.QuotaDrift] = y.drift(t)
 	return all
 }
 
-func kindsOf(found []hooks.Result) (kinds []hooks.Kind) {
+func kindsOf(found []reconcile.Result) (kinds []reconcile.Kind) {
 	for _, f := range found {
 		kinds = append(kinds, f.Kind)
 	}
@@ -41,9 +44,9 @@ func kindsOf(found []hooks.Result) (kinds []hooks.Kind) {
 }
 
 // allKinds are those of the table, each once.
-func allKinds(t *testing.T) []hooks.Kind {
+func allKinds(t *testing.T) []reconcile.Kind {
 	t.Helper()
-	kinds := new(hooks.Reconciler).Kinds(t.Context())
+	kinds := new(reconcile.Reconciler).Kinds(t.Context())
 	slices.Sort(kinds)
 	return kinds
 }
@@ -54,16 +57,16 @@ func (y *yard) dump(t *testing.T) string {
 	var all strings.Builder
 	tables := []string{}
 	rows, err := y.Admin(t).Query(t.Context(), `select tablename from pg_tables where schemaname = 'public' order by 1`)
-	must(t, err)
+	stack.Must(t, err)
 	for rows.Next() {
 		var name string
-		must(t, rows.Scan(&name))
+		stack.Must(t, rows.Scan(&name))
 		tables = append(tables, name)
 	}
-	must(t, rows.Err())
+	stack.Must(t, rows.Err())
 	for _, name := range tables {
 		var content string
-		must(t, y.Admin(t).QueryRow(t.Context(), `select coalesce(string_agg(r::text, E'\n' order by r::text), '') from `+name+` r`).Scan(&content))
+		stack.Must(t, y.Admin(t).QueryRow(t.Context(), `select coalesce(string_agg(r::text, E'\n' order by r::text), '') from `+name+` r`).Scan(&content))
 		fmt.Fprintf(&all, "%s:\n%s\n", name, content)
 	}
 	return all.String()
@@ -74,21 +77,21 @@ func TestReconcileDryRun(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	y.plantAll(t)
-	rows, things := y.dump(t), y.s3(t)
+	rows, things := y.dump(t), y.S3(t)
 	y.r.DryRun = true
 	found := y.reconcile(t)
 	if got := kindsOf(found); !slices.Equal(got, allKinds(t)) {
 		t.Errorf("found %v", got)
 	}
 	for _, f := range found {
-		if f.Outcome != hooks.Planned && f.Outcome != hooks.Left {
+		if f.Outcome != reconcile.Planned && f.Outcome != reconcile.Left {
 			t.Errorf("%s was %s", f.Kind, f.Outcome)
 		}
 	}
 	if after := y.dump(t); after != rows {
 		t.Errorf("rows have changed from\n%s\nto\n%s", rows, after)
 	}
-	if after := y.s3(t); !slices.Equal(after, things) {
+	if after := y.S3(t); !slices.Equal(after, things) {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", things, after)
 	}
 }
@@ -105,7 +108,7 @@ func TestReconcileLeavesTheYoung(t *testing.T) {
 }
 
 // needNoLease are repaired in rows that no lease guards.
-var needNoLease = []hooks.Kind{hooks.KindQuotaDrift}
+var needNoLease = []reconcile.Kind{reconcile.QuotaDrift}
 
 // Another process holds the leases of all that is in disorder: nothing of theirs is touched, and the holder is not asked to
 // let go. Once they are free, all is repaired.
@@ -114,13 +117,13 @@ func TestReconcileLeavesTheHeld(t *testing.T) {
 	y := newYard(t)
 	all := y.plantAll(t)
 	leases := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
-	must(t, leases.During(t.Context(), func(ctx context.Context) error {
+	stack.Must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		for _, p := range all {
 			if p.upload != uuid.Nil {
 				defer y.hold(t, ctx, leases, p.upload)()
 			}
 		}
-		want := append([]hooks.Kind{hooks.KindUnknownMultipart, hooks.KindUnknownObject}, needNoLease...)
+		want := append([]reconcile.Kind{reconcile.UnknownMultipart, reconcile.UnknownObject}, needNoLease...)
 		slices.Sort(want)
 		if got := kindsOf(y.reconcile(t)); !slices.Equal(got, want) {
 			t.Errorf("found %v, want %v", got, want)
@@ -128,12 +131,12 @@ func TestReconcileLeavesTheHeld(t *testing.T) {
 		return nil
 	}))
 	found := y.reconcile(t)
-	want := slices.DeleteFunc(allKinds(t), func(k hooks.Kind) bool { return slices.Contains(needNoLease, k) })
+	want := slices.DeleteFunc(allKinds(t), func(k reconcile.Kind) bool { return slices.Contains(needNoLease, k) })
 	if got := kindsOf(found); !slices.Equal(got, want) {
 		t.Errorf("found %v, want %v", got, want)
 	}
 	for _, f := range found {
-		if repairable := all[f.Kind].repaired != nil; repairable != (f.Outcome == hooks.Repaired) {
+		if repairable := all[f.Kind].repaired != nil; repairable != (f.Outcome == reconcile.Repaired) {
 			t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
 		}
 	}
@@ -142,10 +145,10 @@ func TestReconcileLeavesTheHeld(t *testing.T) {
 // hold takes a lease whose holder must not be asked to let go before it is released.
 func (y *yard) hold(t *testing.T, ctx context.Context, leases *lease.Manager, id uuid.UUID) (release func()) {
 	t.Helper()
-	ctx = as(ctx, y.tenant, "ana", "empleado")
+	ctx = y.As(ctx, "ana", tenant.Empleado)
 	lease, err := leases.Acquire(ctx, id, func() { t.Error("the holder was asked to let go") })
-	must(t, err)
-	return func() { must(t, lease.Release(ctx)) }
+	stack.Must(t, err)
+	return func() { stack.Must(t, lease.Release(ctx)) }
 }
 
 // The lease is taken between finding and repairing: the repair finds that out, leaves the upload alone, and its holder is not
@@ -153,11 +156,11 @@ func (y *yard) hold(t *testing.T, ctx context.Context, leases *lease.Manager, id
 func TestReconcileFindsAHolderInBetween(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.neighbours(t)
+	y.Sound(t)
 	ids := []uuid.UUID{y.cutOff(t).upload, y.idle(t).upload, y.orphanTail(t).upload, y.orphanMultipart(t).upload, y.orphanObject(t).upload}
 	leases := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
-	before := y.s3(t)
-	must(t, leases.During(t.Context(), func(ctx context.Context) error {
+	before := y.S3(t)
+	stack.Must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		var held []func()
 		defer func() {
 			for _, release := range held {
@@ -165,7 +168,7 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 			}
 		}()
 		// The first finding of each pass is none of theirs, and when it is told the others have not been treated.
-		found := y.reconcileWith(t, y.r, func(ctx context.Context) error {
+		found := hookstest.Findings(t, y.r, func(ctx context.Context) error {
 			return y.r.Between(ctx, func() error {
 				for _, id := range ids {
 					held = append(held, y.hold(t, ctx, leases, id))
@@ -177,13 +180,13 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 			t.Errorf("found %v", kindsOf(found))
 		}
 		for _, f := range found {
-			if f.Outcome != hooks.Left || !errors.Is(f.Reason, lease.ErrHeld) {
+			if f.Outcome != reconcile.Left || !errors.Is(f.Reason, lease.ErrHeld) {
 				t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
 			}
 		}
 		return nil
 	}))
-	if after := y.s3(t); !slices.Equal(after, before) {
+	if after := y.S3(t); !slices.Equal(after, before) {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
 	}
 }
@@ -193,11 +196,11 @@ func TestReconcileFindsOrderInBetween(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	y.plantAll(t)
-	other := y.reconciler(t, prometheus.NewRegistry())
-	found := y.reconcileWith(t, y.r, func(ctx context.Context) error {
+	other := y.Reconciler(t, prometheus.NewRegistry())
+	found := hookstest.Findings(t, y.r, func(ctx context.Context) error {
 		return y.r.Between(ctx, func() error {
-			for _, f := range y.reconcileWith(t, other, other.BothUnguarded) {
-				if f.Outcome == hooks.Failed {
+			for _, f := range hookstest.Findings(t, other, other.BothUnguarded) {
+				if f.Outcome == reconcile.Failed {
 					t.Errorf("%s failed: %v", f.Kind, f.Reason)
 				}
 			}
@@ -206,7 +209,7 @@ func TestReconcileFindsOrderInBetween(t *testing.T) {
 	})
 	for _, f := range found {
 		// S3 says nothing of what was not there to delete, and the rows of such an upload name nothing either.
-		if f.Outcome == hooks.Failed || f.Outcome == hooks.Repaired && f.Kind != hooks.KindUnownedObject && f.Kind != hooks.KindUnownedMultipart {
+		if f.Outcome == reconcile.Failed || f.Outcome == reconcile.Repaired && f.Kind != reconcile.OrphanedObject && f.Kind != reconcile.OrphanedMultipart {
 			t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
 		}
 	}
@@ -216,18 +219,18 @@ func TestReconcileFindsOrderInBetween(t *testing.T) {
 func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.neighbours(t)
+	y.Sound(t)
 	y.r.DeleteUnknown = true
 	object, begun, unknown := y.orphanObject(t), y.orphanMultipart(t), y.unknownObject(t)
 	stranger, lost := strings.Split(unknown.key, "/")[5], y.lostObject(t)
-	before := y.s3(t)
-	found := y.reconcileWith(t, y.r, func(ctx context.Context) error {
+	before := y.S3(t)
+	found := hookstest.Findings(t, y.r, func(ctx context.Context) error {
 		return y.r.Between(ctx, func() error {
-			y.exec(t, `update uploads set object_key = $2 where id = $1`, object.upload, object.key)
-			y.exec(t, `update uploads set status = 'uploading' where id = $1`, begun.upload)
-			y.exec(t, `insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes) values ($1, $2, 'ana', 'default', '{}', 10, 0)`, y.tenant, stranger)
-			y.exec(t, `insert into contents (tenant_id, upload_id) values ($1, $2)`, y.tenant, stranger)
-			y.put(t, lost.key)
+			y.Exec(t, `update uploads set object_key = $2 where id = $1`, object.upload, object.key)
+			y.Exec(t, `update uploads set status = 'uploading' where id = $1`, begun.upload)
+			y.Exec(t, `insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes) values ($1, $2, 'ana', 'default', '{}', 10, 0)`, y.ID, stranger)
+			y.Exec(t, `insert into contents (tenant_id, upload_id) values ($1, $2)`, y.ID, stranger)
+			y.Put(t, lost.key)
 			return nil
 		})
 	})
@@ -235,11 +238,11 @@ func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
 		t.Errorf("found %v", kindsOf(found))
 	}
 	for _, f := range found {
-		if f.Outcome != hooks.Left {
+		if f.Outcome != reconcile.Left {
 			t.Errorf("%s was %s", f.Kind, f.Outcome)
 		}
 	}
-	if after := y.s3(t); len(after) != len(before)+1 {
+	if after := y.S3(t); len(after) != len(before)+1 {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
 	}
 }
@@ -250,26 +253,26 @@ func TestReconcilersAtOnce(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	all := y.plantAll(t)
-	delete(all, hooks.KindQuotaDrift)
-	delete(all, hooks.KindExpired) // these two compare room with what it was
-	delete(all, hooks.KindLostObject)
+	delete(all, reconcile.QuotaDrift)
+	delete(all, reconcile.IdleUpload) // these two compare room with what it was
+	delete(all, reconcile.LostObject)
 	g, ctx := errgroup.WithContext(t.Context())
 	for range 4 {
-		r := y.reconciler(t, prometheus.NewRegistry())
-		r.Report = func(res hooks.Result) {
-			if res.Outcome == hooks.Failed {
+		r := y.Reconciler(t, prometheus.NewRegistry())
+		r.Report = func(res reconcile.Result) {
+			if res.Outcome == reconcile.Failed {
 				t.Errorf("%s failed: %v", res.Kind, res.Reason)
 			}
 		}
 		g.Go(func() error { return r.Locker.Leases.During(ctx, r.BothUnguarded) })
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	for _, p := range all {
 		if p.repaired != nil {
 			p.repaired(t)
 		}
 	}
-	if got, want := kindsOf(y.reconcile(t)), []hooks.Kind{hooks.KindLostDerivative, hooks.KindUnknownMultipart, hooks.KindUnknownObject}; !slices.Equal(got, want) {
+	if got, want := kindsOf(y.reconcile(t)), []reconcile.Kind{reconcile.LostThumbnail, reconcile.UnknownMultipart, reconcile.UnknownObject}; !slices.Equal(got, want) {
 		t.Errorf("left: %v, want %v", got, want)
 	}
 }
@@ -279,28 +282,28 @@ func TestReconcilersAtOnce(t *testing.T) {
 func TestReconcileBesideAFrozenHolder(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.neighbours(t)
+	y.Sound(t)
 	p := y.idle(t)
 	frozen := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
-	must(t, frozen.During(t.Context(), func(ctx context.Context) error {
-		ctx = as(ctx, y.tenant, "ana", "empleado")
+	stack.Must(t, frozen.During(t.Context(), func(ctx context.Context) error {
+		ctx = y.As(ctx, "ana", tenant.Empleado)
 		lease, err := frozen.Acquire(ctx, p.upload, func() {})
 		if err != nil {
 			return err
 		}
-		y.exec(t, `update lease_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
-		if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []hooks.Kind{hooks.KindExpired}) {
+		y.Exec(t, `update lease_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
+		if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.IdleUpload}) {
 			t.Errorf("found %v", got)
 		}
 		p.repaired(t)
 		err = y.API.InTenant(ctx, func(tx storage.Tx) error {
 			return tx.Advance(ctx, p.upload, lease.Fence(), storage.Progress{From: 8, To: 10})
 		})
-		wantErr(t, err, storage.ErrFenced)
-		y.put(t, y.keys(p.upload).Original(lease.Fence()))
+		stack.WantErr(t, err, storage.ErrFenced)
+		y.Put(t, y.Keys(p.upload).Original(lease.Fence()))
 		return nil
 	}))
-	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []hooks.Kind{hooks.KindUnownedObject}) {
+	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.OrphanedObject}) {
 		t.Errorf("found %v", got)
 	}
 	p.repaired(t)
@@ -311,19 +314,19 @@ func TestReconcileBesideAFrozenHolder(t *testing.T) {
 func TestReconcileAfterARestoredBackup(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.neighbours(t)
-	known := y.keys(y.admit(t)).Original(5)
-	y.put(t, known)
+	y.Sound(t)
+	known := y.Keys(y.Admit(t)).Original(5)
+	y.Put(t, known)
 	unknown := y.unknownObject(t).key
 	begun := y.unknownMultipart(t).key
 	for _, f := range y.reconcile(t) {
-		if f.Kind != hooks.KindUnknownObject && f.Kind != hooks.KindUnknownMultipart || f.Outcome != hooks.Left {
+		if f.Kind != reconcile.UnknownObject && f.Kind != reconcile.UnknownMultipart || f.Outcome != reconcile.Left {
 			t.Errorf("%s was %s", f.Kind, f.Outcome)
 		}
 	}
-	y.wantObject(t, known, true)
-	y.wantObject(t, unknown, true)
-	if !slices.ContainsFunc(y.s3(t), func(s string) bool { return strings.HasPrefix(s, begun) }) {
+	y.WantObject(t, known, true)
+	y.WantObject(t, unknown, true)
+	if !slices.ContainsFunc(y.S3(t), func(s string) bool { return strings.HasPrefix(s, begun) }) {
 		t.Error("the multipart upload of an upload that is unknown was aborted")
 	}
 }
@@ -332,20 +335,20 @@ func TestReconcileAfterARestoredBackup(t *testing.T) {
 func TestReconcileDeletesUnknown(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.neighbours(t)
-	kept := y.s3(t)
+	y.Sound(t)
+	kept := y.S3(t)
 	foreign := "tenants/readme.txt"
-	y.put(t, foreign)
+	y.Put(t, foreign)
 	unknown := y.unknownObject(t).key
 	y.unknownMultipart(t)
 	y.r.DeleteUnknown = true
 	if found := y.reconcile(t); len(found) != 3 {
 		t.Errorf("found %+v", found)
 	}
-	y.wantObject(t, unknown, false)
-	y.wantObject(t, foreign, true)
-	must(t, y.bucket.Delete(t.Context(), foreign))
-	if after := y.s3(t); !slices.Equal(after, kept) {
+	y.WantObject(t, unknown, false)
+	y.WantObject(t, foreign, true)
+	stack.Must(t, y.Bucket.Delete(t.Context(), foreign))
+	if after := y.S3(t); !slices.Equal(after, kept) {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", kept, after)
 	}
 }
@@ -359,13 +362,13 @@ func TestReconcileDoubtsALargeLoss(t *testing.T) {
 			t.Parallel()
 			y := newYard(t)
 			for range c.present {
-				y.finish(t)
+				y.Finish(t)
 			}
 			for range c.lost {
-				_, key := y.finish(t)
-				must(t, y.bucket.Delete(t.Context(), key))
+				_, key := y.Finish(t)
+				stack.Must(t, y.Bucket.Delete(t.Context(), key))
 			}
-			failed := func() int { return y.count(t, `select count(*) from uploads where failure_reason = 'lost'`) }
+			failed := func() int { return y.Count(t, `select count(*) from uploads where failure_reason = 'lost'`) }
 			if found := y.reconcile(t); len(found) != c.lost || failed() != 0 {
 				t.Errorf("%d were found and %d failed", len(found), failed())
 			}
@@ -382,31 +385,31 @@ func TestReconcileDoubtsALargeLoss(t *testing.T) {
 func TestInventoryOverPages(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
-	y.exec(t, `
+	y.Exec(t, `
 		insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes)
 		select $1, gen_random_uuid(), 'ana', (array['a', 'a-b', 'a.b', 'a_b', 'A', 'b'])[1 + n % 6], '{}', 10, 0
-		from generate_series(1, 1200) n`, y.tenant)
-	y.exec(t, `insert into contents (tenant_id, upload_id) select tenant_id, id from uploads`)
+		from generate_series(1, 1200) n`, y.ID)
+	y.Exec(t, `insert into contents (tenant_id, upload_id) select tenant_id, id from uploads`)
 	var want, orphans []string
 	ids := map[string]bool{}
-	for c, err := range y.Worker.Claims(t.Context()) {
-		must(t, err)
+	for c, err := range reconcile.AllClaims(t.Context(), y.Worker) {
+		stack.Must(t, err)
 		if ids[c.Upload.String()] {
 			t.Fatalf("upload %s came twice", c.Upload)
 		}
 		ids[c.Upload.String()] = true
-		keys := y.keys(c.Upload)
+		keys := y.Keys(c.Upload)
 		keys.Project = c.Project
 		want = append(want, keys.Prefix())
 		if len(want)%100 == 0 {
 			orphans = append(orphans, keys.Original(1))
-			y.put(t, keys.Original(1))
+			y.Put(t, keys.Original(1))
 		}
 	}
 	if len(want) != 1200 || !slices.IsSorted(want) {
 		t.Errorf("%d uploads came; in the order of keys: %v", len(want), slices.IsSorted(want))
 	}
-	y.exec(t, `update uploads set status = 'cancelled'`)
+	y.Exec(t, `update uploads set status = 'cancelled'`)
 	var got []string
 	for _, f := range y.reconcile(t) {
 		got = append(got, f.Key)

@@ -1,18 +1,21 @@
-package hooks
+package reconcile
 
 import (
 	"context"
 	"errors"
 	"log/slog"
 
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
 
-// underLease runs fn under the upload's lease: nobody else can write it or change where its bytes are meanwhile, and what a
-// holder that froze writes later counts no more. A lease that somebody living holds is [lease.ErrHeld], and is not
-// asked for.
+// underLease runs fn under the upload's lease: nobody else can write it or change where its bytes are meanwhile, and writes
+// of a holder that froze are fenced. A lease that a live process holds is [lease.ErrHeld]; the holder is not asked to
+// let go.
 func (r *Reconciler) underLease(ctx context.Context, f Finding, fn func(context.Context) error) error {
 	held, release, err := r.Locker.Hold(ctx, f.Upload)
 	if err != nil {
@@ -32,11 +35,11 @@ func (r *Reconciler) repaired(ctx context.Context, f Finding, repair func(storag
 	})
 }
 
-// finish does as a HEAD of the client's would. What the store answers is meant for clients: the row says what has become of
-// the upload.
+// finish does as a HEAD of the client would. The store's error is meant for clients; the row says what has become of the
+// upload.
 func (r *Reconciler) finish(ctx context.Context, f Finding) error {
 	return r.underLease(ctx, f, func(ctx context.Context) error {
-		err := r.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Confirm(ctx, f.Upload, storage.FinishCutOff, r.StuckGrace) })
+		err := r.DB.InTenant(ctx, func(tx storage.Tx) error { return confirm(ctx, tx, f.Upload, finishCutOff, r.StuckGrace) })
 		if err != nil {
 			return err
 		}
@@ -53,30 +56,41 @@ func (r *Reconciler) finish(ctx context.Context, f Finding) error {
 
 var errUnfinished = errors.New("the store did not finish it")
 
-// expire ends the upload in its rows first. What S3 keeps of it then belongs to nobody, and is found as that if it is not
+// expire ends the upload in its rows first. What S3 keeps of it is orphaned from then on, and is found as that if it is not
 // removed here.
 func (r *Reconciler) expire(ctx context.Context, f Finding) error {
 	return r.underLease(ctx, f, func(ctx context.Context) error {
-		var c storage.Claim
+		var c claim
 		err := r.repaired(ctx, f, func(tx storage.Tx) (err error) {
-			if err = tx.Expire(ctx, f.Upload, r.Expiry); err != nil {
+			if err = r.expireRows(ctx, tx, f.Upload); err != nil {
 				return err
 			}
-			c, err = tx.Claim(ctx, f.Upload)
+			c, err = readClaim(ctx, tx, f.Upload)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		r.Uploads.became(storage.Expired)
+		r.Uploads.Into(storage.Expired).Inc()
 		if err := r.discard(ctx, c); err != nil {
-			r.Log.WarnContext(ctx, "expired upload left something in S3", slog.String("upload_id", f.Upload.String()), slog.Any("err", err))
+			r.Log.WarnContext(ctx, "parts of an expired upload are left in S3", slog.String("upload_id", f.Upload.String()), slog.Any("err", err))
 		}
 		return nil
 	})
 }
 
-func (r *Reconciler) discard(ctx context.Context, c storage.Claim) error {
+// expireRows ends an upload that is idle and refunds its quota. Any other is [storage.ErrWrongStatus].
+func (r *Reconciler) expireRows(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
+	if err := tx.LockTenant(ctx); err != nil { // before the upload's row
+		return err
+	}
+	if err := confirm(ctx, tx, id, idle, r.Expiry); err != nil {
+		return err
+	}
+	return tx.Move(ctx, id, storage.Transition{Move: storage.MoveExpire})
+}
+
+func (r *Reconciler) discard(ctx context.Context, c claim) error {
 	if c.ContentKey == nil {
 		return nil
 	}
@@ -89,48 +103,51 @@ func (r *Reconciler) discard(ctx context.Context, c storage.Claim) error {
 
 func (r *Reconciler) enqueue(ctx context.Context, f Finding) error {
 	return r.repaired(ctx, f, func(tx storage.Tx) error {
-		if err := tx.Confirm(ctx, f.Upload, storage.WithoutJob, r.StuckGrace); err != nil {
+		if err := confirm(ctx, tx, f.Upload, withoutJob, r.StuckGrace); err != nil {
 			return err
 		}
 		return r.Queue.Enqueue(ctx, tx, f.Upload)
 	})
 }
 
-func (r *Reconciler) bury(ctx context.Context, f Finding) error {
+func (r *Reconciler) deadLetter(ctx context.Context, f Finding) error {
 	err := r.repaired(ctx, f, func(tx storage.Tx) error {
+		if err := confirm(ctx, tx, f.Upload, jobGivenUp, r.StuckGrace); err != nil {
+			return err
+		}
 		return processing.GiveUp(ctx, tx, f.Upload)
 	})
 	if err == nil {
-		r.Uploads.became(storage.Failed)
+		r.Uploads.Into(storage.Failed).Inc()
 	}
 	return err
 }
 
 func (r *Reconciler) dropTail(ctx context.Context, f Finding) error {
 	return r.underLease(ctx, f, func(ctx context.Context) error {
-		return r.repaired(ctx, f, func(tx storage.Tx) error { return tx.DropUnownedTail(ctx, f.Upload) })
+		return r.repaired(ctx, f, func(tx storage.Tx) error { return dropTails(ctx, tx, f.Upload) })
 	})
 }
 
 func (r *Reconciler) settleQuota(ctx context.Context, _ Finding) error {
-	return r.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.SettleQuota(ctx) }) // a tenant has no timeline
+	return r.DB.InTenant(ctx, func(tx storage.Tx) error { return settleQuota(ctx, tx) }) // a tenant has no timeline
 }
 
 func (r *Reconciler) abort(ctx context.Context, f Finding) error {
-	return r.remove(ctx, f, func(c storage.Claim) bool { return !c.OwnsMultipart(f.MultipartID) })
+	return r.remove(ctx, f, func(c claim) bool { return !c.ownsMultipart(f.MultipartID) })
 }
 
-func (r *Reconciler) deleteUnowned(ctx context.Context, f Finding) error {
+func (r *Reconciler) deleteOrphaned(ctx context.Context, f Finding) error {
 	keys, _ := object.ParseKey(f.Key)
-	return r.remove(ctx, f, func(c storage.Claim) bool { return unowned(c, keys, f.Key) })
+	return r.remove(ctx, f, func(c claim) bool { return orphaned(c, keys, f.Key) })
 }
 
-// remove removes something of an upload from S3 if it is still nobody's.
-func (r *Reconciler) remove(ctx context.Context, f Finding, nobodys func(storage.Claim) bool) error {
+// remove removes something of an upload from S3 if it is still orphaned.
+func (r *Reconciler) remove(ctx context.Context, f Finding, isOrphan func(claim) bool) error {
 	return r.underLease(ctx, f, func(ctx context.Context) error {
 		err := r.DB.InTenant(ctx, func(tx storage.Tx) error {
-			c, err := tx.Claim(ctx, f.Upload)
-			if err == nil && !nobodys(c) {
+			c, err := readClaim(ctx, tx, f.Upload)
+			if err == nil && !isOrphan(c) {
 				return storage.ErrWrongStatus
 			}
 			return err
@@ -138,7 +155,7 @@ func (r *Reconciler) remove(ctx context.Context, f Finding, nobodys func(storage
 		if err != nil {
 			return err
 		}
-		// Keys carry a fence and multipart uploads an id, and neither is used again: this can come late and harm nobody.
+		// Keys carry a fence and multipart uploads an id, and neither is used again: a late request deletes nothing else.
 		if err := r.erase(ctx, f); err != nil {
 			return err
 		}
@@ -153,20 +170,19 @@ func (r *Reconciler) erase(ctx context.Context, f Finding) error {
 	return r.Bucket.Delete(ctx, f.Key)
 }
 
-// deleteUnknown has no upload whose lease or timeline there were. Ids are never used again, so none can come.
+// deleteUnknown takes no lease and writes no timeline, for there is no upload. Ids are never used again, so none can come.
 func (r *Reconciler) deleteUnknown(ctx context.Context, f Finding) error {
-	ref := storage.UploadRef{Tenant: f.Tenant, Upload: f.Upload}
-	claims, err := r.DB.ClaimsOf(ctx, ref)
-	if err != nil {
+	_, err := findClaim(ctx, r.DB, f.Tenant, f.Upload)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return r.erase(ctx, f)
+	case err != nil:
 		return err
 	}
-	if _, known := claims[ref]; known {
-		return storage.ErrWrongStatus
-	}
-	return r.erase(ctx, f)
+	return storage.ErrWrongStatus
 }
 
-// lose ends an upload whose object is gone, after S3 has been asked once more.
+// lose ends an upload whose object is gone. It asks S3 once more.
 func (r *Reconciler) lose(ctx context.Context, f Finding) error {
 	_, err := r.Bucket.Size(ctx, f.Key)
 	switch {
@@ -176,10 +192,12 @@ func (r *Reconciler) lose(ctx context.Context, f Finding) error {
 		return err
 	}
 	err = r.repaired(ctx, f, func(tx storage.Tx) error {
-		return tx.Lose(ctx, f.Upload, f.Key, storage.Failure{Reason: storage.ReasonLost, Detail: lostDetail})
+		t := storage.MoveLose.Because(storage.Failure{Reason: storage.ReasonLost, Detail: hooks.LostDetail})
+		t.If, t.Args = "u.object_key = $5", append(t.Args, f.Key)
+		return tx.Move(ctx, f.Upload, t)
 	})
 	if err == nil {
-		r.Uploads.became(storage.Failed)
+		r.Uploads.Into(storage.Failed).Inc()
 	}
 	return err
 }

@@ -1,21 +1,23 @@
-package hooks
+package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
 
 // uploads finds by rows alone.
-func (r *Reconciler) uploads(ctx context.Context, kind Kind, d storage.Disorder, age time.Duration) iter.Seq2[Finding, error] {
+func (r *Reconciler) uploads(ctx context.Context, kind Kind, condition string, age time.Duration) iter.Seq2[Finding, error] {
 	return func(yield func(Finding, error) bool) {
-		for ref, err := range r.DB.InDisorder(ctx, d, age) {
+		for ref, err := range findUploads(ctx, r.DB, condition, age) {
 			if !yield(Finding{Kind: kind, Tenant: ref.Tenant, Upload: ref.Upload}, err) {
 				return
 			}
@@ -25,13 +27,13 @@ func (r *Reconciler) uploads(ctx context.Context, kind Kind, d storage.Disorder,
 
 func (r *Reconciler) drifts(ctx context.Context) iter.Seq2[Finding, error] {
 	return func(yield func(Finding, error) bool) {
-		found, err := r.DB.Drifts(ctx)
+		found, err := findDrifts(ctx, r.DB)
 		if err != nil {
 			yield(Finding{}, err)
 			return
 		}
 		for _, d := range found {
-			f := Finding{Kind: KindQuotaDrift, Tenant: d.Tenant, Detail: fmt.Sprintf("%s are charged, the uploads come to %s",
+			f := Finding{Kind: QuotaDrift, Tenant: d.Tenant, Detail: fmt.Sprintf("%s bytes are charged, the uploads come to %s",
 				humanize.Comma(d.Charged), humanize.Comma(d.Uploads))}
 			if !yield(f, nil) {
 				return
@@ -40,8 +42,8 @@ func (r *Reconciler) drifts(ctx context.Context) iter.Seq2[Finding, error] {
 	}
 }
 
-// multiparts finds multipart uploads that no upload is being put together by. The rows are read after the listing: what
-// they do not name by then, and no living lease may yet name, they never will.
+// multiparts finds multipart uploads that no upload is being put together by. The rows are read after the listing: what they
+// do not name by then, while no live process holds the upload, they will never name.
 func (r *Reconciler) multiparts(ctx context.Context) iter.Seq2[Finding, error] {
 	return func(yield func(Finding, error) bool) {
 		for listed, err := range r.Bucket.Multiparts(ctx) {
@@ -69,35 +71,32 @@ func (r *Reconciler) judgeMultipart(ctx context.Context, listed object.Listed) (
 		f, err = r.unknown(ctx, listed, object.Keys{})
 		return f, false, err
 	}
-	ref := storage.UploadRef{Tenant: keys.Tenant, Upload: keys.Upload}
-	claims, err := r.DB.ClaimsOf(ctx, ref)
-	claim, known := claims[ref]
+	c, err := findClaim(ctx, r.DB, keys.Tenant, keys.Upload)
 	switch {
-	case err != nil:
-		return f, false, err
-	case !known:
+	case errors.Is(err, storage.ErrNotFound):
 		f, err = r.unknown(ctx, listed, keys)
 		return f, false, err
-	case claim.Held || claim.OwnsMultipart(listed.MultipartID):
+	case err != nil:
+		return f, false, err
+	case c.Held || c.ownsMultipart(listed.MultipartID):
 		return f, true, nil
 	}
-	return finding(KindUnownedMultipart, listed, keys), false, nil
+	return finding(OrphanedMultipart, listed, keys), false, nil
 }
 
-// unknown is something in S3 of which no upload exists. Either the rows are older than S3, because a backup of the
-// database was restored, or they are another installation's: the last copy of somebody's photo may be among it, so only
-// a person decides. It does not matter for how long it has been there. Only of an upload that was removed for good is it
-// known to be what a late writer left.
+// unknown is something in S3 of which no upload exists. Either the rows are older than S3, because a backup of the database
+// was restored, or they are another installation's: the last copy of somebody's photo may be among it, so only a person
+// decides, however old it is. Only of an upload that was erased is it known to be what a late writer left.
 func (r *Reconciler) unknown(ctx context.Context, listed object.Listed, keys object.Keys) (Finding, error) {
-	f := finding(KindUnknownObject, listed, keys)
+	f := finding(UnknownObject, listed, keys)
 	if listed.MultipartID != "" {
-		f.Kind = KindUnknownMultipart
+		f.Kind = UnknownMultipart
 	}
 	switch {
 	case keys == object.Keys{}:
-		f.leave = "Tramo makes no such keys; whose it is only a person can tell"
+		f.leave = "Tramo makes no such keys; only a person can tell whose it is"
 	case !r.DeleteUnknown:
-		purged, err := r.DB.Purged(ctx, storage.UploadRef{Tenant: keys.Tenant, Upload: keys.Upload})
+		purged, err := erasure.Purged(ctx, r.DB, storage.UploadRef{Tenant: keys.Tenant, Upload: keys.Upload})
 		if err != nil || purged {
 			return f, err
 		}

@@ -1,4 +1,6 @@
-package hooks
+// Package reconcile compares rows, objects, multipart uploads and jobs, which a crash can set apart. It repairs what it can
+// and reports the rest. It never deletes what no upload is known of unless an operator says so.
+package reconcile
 
 import (
 	"context"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -17,27 +20,27 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// A Kind names something that should not be, in metrics, in timelines and to admins. docs/reference/reconciler.md explains each.
+// A Kind is what is wrong, in metrics, in timelines and to admins. docs/reference/reconciler.md explains each.
 type Kind string
 
-// What the reconciler finds.
+// The kinds of findings.
 const (
-	KindFinishCutOff     Kind = "finish_cut_off"
-	KindExpired          Kind = "expired"
-	KindMissingJob       Kind = "missing_job"
-	KindDeadJob          Kind = "dead_job"
-	KindUnownedTail      Kind = "unowned_tail"
-	KindUnownedMultipart Kind = "unowned_multipart"
-	KindUnownedObject    Kind = "unowned_object"
-	KindUnknownMultipart Kind = "unknown_multipart"
-	KindUnknownObject    Kind = "unknown_object"
-	KindLostObject       Kind = "lost_object"
-	KindLostDerivative   Kind = "lost_derivative"
-	KindQuotaDrift       Kind = "quota_drift"
+	InterruptedFinish Kind = "interrupted_finish"
+	IdleUpload        Kind = "idle_upload"
+	MissingJob        Kind = "missing_job"
+	AbandonedJob      Kind = "abandoned_job"
+	OrphanedTail      Kind = "orphaned_tail"
+	OrphanedMultipart Kind = "orphaned_multipart"
+	OrphanedObject    Kind = "orphaned_object"
+	UnknownMultipart  Kind = "unknown_multipart"
+	UnknownObject     Kind = "unknown_object"
+	LostObject        Kind = "lost_object"
+	LostThumbnail     Kind = "lost_thumbnail"
+	QuotaDrift        Kind = "quota_drift"
 )
 
-// A check is one kind of disorder: where it is looked for, and how it is repaired. A repair acts on what it makes sure of
-// itself, under the upload's lease or row lock; what was found may be in order by then: [storage.ErrWrongStatus].
+// A check looks for one kind and repairs it. A repair confirms the finding under the upload's lease or row lock; what is in
+// order by then is [storage.ErrWrongStatus].
 type check struct {
 	kind   Kind
 	plan   string                    // what repair does, to a person
@@ -45,32 +48,32 @@ type check struct {
 	repair func(context.Context, Finding) error
 }
 
-// quick are the checks over rows and over what S3 knows to be unfinished.
+// quick are the checks over rows and over the list of multipart uploads.
 func (r *Reconciler) quick(ctx context.Context) []check {
 	return []check{
-		{KindFinishCutOff, "finish it", r.uploads(ctx, KindFinishCutOff, storage.FinishCutOff, r.StuckGrace), r.finish},
-		{KindExpired, "expire it", r.uploads(ctx, KindExpired, storage.Idle, r.Expiry), r.expire},
-		{KindMissingJob, "enqueue its processing", r.uploads(ctx, KindMissingJob, storage.WithoutJob, r.StuckGrace), r.enqueue},
-		{KindDeadJob, "fail it", r.uploads(ctx, KindDeadJob, storage.DeadJob, r.StuckGrace), r.bury},
-		{KindUnownedTail, "delete what is nobody's", r.uploads(ctx, KindUnownedTail, storage.UnownedTail, r.StuckGrace), r.dropTail},
-		{KindUnownedMultipart, "abort it", r.multiparts(ctx), r.abort},
-		{KindUnknownMultipart, "abort it", nil, r.deleteUnknown}, // by the listing of the one before
+		{InterruptedFinish, "finish it", r.uploads(ctx, InterruptedFinish, finishCutOff, r.StuckGrace), r.finish},
+		{IdleUpload, "expire it", r.uploads(ctx, IdleUpload, idle, r.Expiry), r.expire},
+		{MissingJob, "enqueue its processing", r.uploads(ctx, MissingJob, withoutJob, r.StuckGrace), r.enqueue},
+		{AbandonedJob, "fail it and write its dead letter", r.uploads(ctx, AbandonedJob, jobGivenUp, r.StuckGrace), r.deadLetter},
+		{OrphanedTail, "delete the tail", r.uploads(ctx, OrphanedTail, withTail, r.StuckGrace), r.dropTail},
+		{OrphanedMultipart, "abort it", r.multiparts(ctx), r.abort},
+		{UnknownMultipart, "abort it", nil, r.deleteUnknown}, // by the listing of the one before
 	}
 }
 
-// long are those that read everything.
-func (r *Reconciler) long(ctx context.Context) []check {
+// inventory are the checks that read all uploads and all objects.
+func (r *Reconciler) inventory(ctx context.Context) []check {
 	return []check{
-		{KindQuotaDrift, "charge what its uploads come to", r.drifts(ctx), r.settleQuota},
-		{KindUnownedObject, "delete it", r.inventory(ctx), r.deleteUnowned},
-		{KindUnknownObject, "delete it", nil, r.deleteUnknown}, // by the inventory, as what follows
-		{KindLostObject, "fail it: lost", nil, r.lose},
-		{KindLostDerivative, "", nil, nil}, // always left
+		{QuotaDrift, "charge what its uploads come to", r.drifts(ctx), r.settleQuota},
+		{OrphanedObject, "delete it", r.objects(ctx), r.deleteOrphaned},
+		{UnknownObject, "delete it", nil, r.deleteUnknown}, // by the walk over objects, as those that follow
+		{LostObject, "fail it: lost", nil, r.lose},
+		{LostThumbnail, "", nil, nil}, // never repaired
 	}
 }
 
-// ReconcilerConfig says what the reconciler touches.
-type ReconcilerConfig struct {
+// Config says what the reconciler touches.
+type Config struct {
 	Expiry      time.Duration `kong:"-"` // uploads that have received nothing for so long expire
 	StuckGrace  time.Duration `name:"stuck-grace" help:"How long an upload must be stuck before it is repaired, because its finish was cut off or its job is missing."`
 	OrphanGrace time.Duration `name:"orphan-grace" help:"How old an object or a multipart upload in S3 must be before it counts as orphaned, and a row before its object counts as lost."`
@@ -80,13 +83,13 @@ type ReconcilerConfig struct {
 	AcceptLoss    bool `kong:"-"` // believe that objects are gone, however many
 }
 
-// DefaultReconcilerConfig is used where nothing is set.
-func DefaultReconcilerConfig() ReconcilerConfig {
-	return ReconcilerConfig{Expiry: object.DefaultExpiryConfig().Expiry, StuckGrace: time.Minute, OrphanGrace: time.Hour}
+// DefaultConfig is used where nothing is set.
+func DefaultConfig() Config {
+	return Config{Expiry: object.DefaultExpiryConfig().Expiry, StuckGrace: time.Minute, OrphanGrace: time.Hour}
 }
 
 // Validate reports what is wrong with c.
-func (c ReconcilerConfig) Validate() error {
+func (c Config) Validate() error {
 	var errs []error
 	if c.StuckGrace < 0 {
 		errs = append(errs, fmt.Errorf("TRAMO_STUCK_GRACE: %s is less than 0", c.StuckGrace))
@@ -97,19 +100,19 @@ func (c ReconcilerConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// ReconcilerSchedule says how often workers reconcile.
-type ReconcilerSchedule struct {
+// Schedule says how often workers reconcile.
+type Schedule struct {
 	Reconcile time.Duration `name:"reconcile-interval" help:"How often the reconciler looks for stuck uploads and repairs them. One worker at a time does it."`
 	Inventory time.Duration `name:"inventory-interval" help:"How often the reconciler compares all uploads with all objects in S3. One worker at a time does it."`
 }
 
-// DefaultReconcilerSchedule is used where nothing is set.
-func DefaultReconcilerSchedule() ReconcilerSchedule {
-	return ReconcilerSchedule{Reconcile: time.Minute, Inventory: 6 * time.Hour}
+// DefaultSchedule is used where nothing is set.
+func DefaultSchedule() Schedule {
+	return Schedule{Reconcile: time.Minute, Inventory: 6 * time.Hour}
 }
 
 // Validate reports what is wrong with s.
-func (s ReconcilerSchedule) Validate() error {
+func (s Schedule) Validate() error {
 	var errs []error
 	if s.Reconcile < time.Second {
 		errs = append(errs, fmt.Errorf("TRAMO_RECONCILE_INTERVAL: %s is less than 1s", s.Reconcile))
@@ -120,34 +123,33 @@ func (s ReconcilerSchedule) Validate() error {
 	return errors.Join(errs...)
 }
 
-// A Reconciler compares rows, objects, multipart uploads and jobs, repairs what it can and counts what it cannot. It
-// may run beside any number of uploads and of other reconcilers, and can be cut off
+// A Reconciler makes two passes. It may run beside any number of uploads and of other reconcilers, and can be cut off
 // anywhere: the next pass goes on.
 type Reconciler struct {
-	ReconcilerConfig
+	Config
 	DB      *storage.DB // as an operator
 	Bucket  *object.Bucket
 	Store   *object.Store
 	Locker  object.Locker
 	Queue   *queue.Queue
-	Uploads *Metrics
-	Metrics *ReconcilerMetrics
-	Report  func(Result) // hears of all that is found; nil for nobody
+	Uploads *hooks.Metrics
+	Metrics *Metrics
+	Report  func(Result) // is called with each finding; may be nil
 	Log     *slog.Logger
 }
 
-// A Finding is one thing that should not be.
+// A Finding is one thing that is not as it should be.
 type Finding struct {
 	Kind        Kind
 	Tenant      uuid.UUID
 	Upload      uuid.UUID // the zero id where the finding is of no upload
-	Key         string    // in S3; "" where it is of rows alone
+	Key         string    // in S3; "" for a finding in rows alone
 	MultipartID string    // of the multipart upload under the key
 	Detail      string    // to a person
 	leave       decision  // why it is not to be repaired; "" to repair it
 }
 
-// A decision is why something is left as it is, to a person.
+// A decision is why a finding is left unrepaired, to a person.
 type decision string
 
 func (d decision) Error() string { return string(d) }
@@ -158,12 +160,12 @@ type Outcome string
 // The outcomes.
 const (
 	Repaired Outcome = "repaired"
-	Planned  Outcome = "planned" // a dry run would have repaired it
-	Left     Outcome = "left"    // in order again, in use, or for a person to decide
+	Planned  Outcome = "planned" // by a dry run
+	Left     Outcome = "left"    // in order again, in use, or a person has to decide
 	Failed   Outcome = "failed"
 )
 
-// A Result is a finding, what was to be done about it, and what became of it.
+// A Result is a finding and what became of it.
 type Result struct {
 	Finding
 	Plan    string
@@ -171,26 +173,29 @@ type Result struct {
 	Reason  error // why it was left, or failed
 }
 
-// Reconcile makes the quick pass.
+// Reconcile makes the pass over rows and over the list of multipart uploads.
 func (r *Reconciler) Reconcile(ctx context.Context) error {
-	return r.alone(ctx, storage.ReconcileLock, func(ctx context.Context) error {
+	return r.alone(ctx, "reconcile quick", func(ctx context.Context) error {
 		return errors.Join(r.pass(ctx, "quick", r.quick(ctx)), r.forgetAnswers(ctx))
 	})
 }
 
-// TakeInventory makes the long pass.
+// TakeInventory makes the pass over all uploads and all objects.
 func (r *Reconciler) TakeInventory(ctx context.Context) error {
-	return r.alone(ctx, storage.InventoryLock, func(ctx context.Context) error { return r.pass(ctx, "inventory", r.long(ctx)) })
+	return r.alone(ctx, "reconcile inventory", func(ctx context.Context) error {
+		return r.pass(ctx, "inventory", r.inventory(ctx))
+	})
 }
 
-func (r *Reconciler) alone(ctx context.Context, lock int64, pass func(context.Context) error) error {
+// alone runs a pass while no other process runs one of the name. A dry run disturbs nobody.
+func (r *Reconciler) alone(ctx context.Context, name string, pass func(context.Context) error) error {
 	if r.DryRun {
-		return pass(ctx) // which disturbs nobody
+		return pass(ctx)
 	}
-	return r.DB.Alone(ctx, lock, pass)
+	return r.DB.Alone(ctx, name, pass)
 }
 
-// pass makes all the checks. One that fails does not keep the others from being made.
+// pass makes all the checks. A check that fails does not keep the others from being made.
 func (r *Reconciler) pass(ctx context.Context, name string, checks []check) error {
 	t := tally{byKind: make(map[Kind]check), open: make(map[Kind]int)}
 	for _, c := range checks {
@@ -222,13 +227,13 @@ func (r *Reconciler) pass(ctx context.Context, name string, checks []check) erro
 	return nil
 }
 
-// A tally is what a pass knows of itself.
+// A tally counts what a pass has found.
 type tally struct {
 	byKind map[Kind]check
-	open   map[Kind]int // findings that it did not repair
+	open   map[Kind]int // findings that were not repaired
 }
 
-// treat repairs one finding and says what became of it.
+// treat repairs one finding and reports what became of it.
 func (r *Reconciler) treat(ctx context.Context, t *tally, f Finding) {
 	c := t.byKind[f.Kind]
 	res := Result{Finding: f, Plan: c.plan}
@@ -261,11 +266,11 @@ func outcomeOf(err error) Outcome {
 	return Failed
 }
 
-// log tells of what was repaired, or failed. Of what is left, there may be any number; the pass counts it.
+// log has findings that were repaired or that failed. There may be any number of those that are left; the pass counts them.
 func (r *Reconciler) log(ctx context.Context, res Result) {
 	level := slog.LevelWarn
 	switch {
-	case res.Outcome == Failed, res.Outcome == Repaired && res.Kind == KindLostObject:
+	case res.Outcome == Failed, res.Outcome == Repaired && res.Kind == LostObject:
 		level = slog.LevelError
 	case res.Outcome != Repaired:
 		level = slog.LevelDebug
@@ -286,14 +291,14 @@ func (r *Reconciler) log(ctx context.Context, res Result) {
 func (r *Reconciler) logOpen(ctx context.Context, t tally) {
 	for kind, n := range t.open {
 		level := slog.LevelWarn
-		if kind == KindLostObject {
+		if kind == LostObject {
 			level = slog.LevelError
 		}
 		r.Log.LogAttrs(ctx, level, "not repaired", slog.String("kind", string(kind)), slog.Int("findings", n))
 	}
 }
 
-// forgetAnswers sweeps what was kept for requests that are repeated. It finds nothing that should not be.
+// forgetAnswers deletes old answers to requests with an idempotency key. They are no findings.
 func (r *Reconciler) forgetAnswers(ctx context.Context) error {
 	if r.DryRun {
 		return nil

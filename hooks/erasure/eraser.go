@@ -1,4 +1,4 @@
-package hooks
+package erasure
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -32,46 +33,44 @@ func (c EraserConfig) Validate() error {
 	return nil
 }
 
-// An Eraser removes for good what was deleted long enough ago and what somebody asked to be erased. It implements
-// [processing.Eraser]. What is to go stands in the rows and is gone from S3 before its rows go, so that it can be cut off
-// anywhere: the next pass goes on.
+// An Eraser removes for good deleted uploads whose retention is over, and what erasures name. The rows say what is to be
+// removed, and go after the objects, so that a pass can be cut off anywhere: the next one goes on.
 type Eraser struct {
 	DB     *storage.DB // as an operator
 	Bucket *object.Bucket
 	Locker object.Locker
 	Log    *slog.Logger
 
-	tables storage.TenantTables
+	tables []table
 }
 
 const (
-	// erasedAtOnce is how many uploads are removed side by side: nearly all of the time goes to waiting for S3.
-	erasedAtOnce = 8
-	// seizeTime is how long an upload's writer may take to let go. One that does not is left for the next pass.
-	seizeTime = 20 * time.Second
+	// purgesAtOnce is how many uploads are removed side by side. Nearly all of the time is waiting for S3.
+	purgesAtOnce = 8
+	// seizeTimeout is how long the holder of an upload's lease may take to let go. Otherwise the upload is left for the next pass.
+	seizeTimeout = 20 * time.Second
 )
 
-// Erase makes one pass over all that is to go. What fails, or is in use, stays for the next one and keeps nothing else
-// from being removed.
+// Erase makes one pass. What fails, or is in use, stays for the next pass and keeps nothing else from being removed.
 func (e *Eraser) Erase(ctx context.Context) error {
-	return e.DB.Alone(ctx, storage.EraseLock, func(ctx context.Context) (err error) {
-		if e.tables, err = e.DB.TenantTables(ctx); err != nil {
+	return e.DB.Alone(ctx, "erase", func(ctx context.Context) (err error) {
+		if e.tables, err = tenantTables(ctx, e.DB); err != nil {
 			return err
 		}
 		return errors.Join(e.eraseAll(ctx), e.purgeDue(ctx))
 	})
 }
 
-// eraseAll takes steps of all running erasures in turn, so that a large one does not keep a small one waiting.
+// eraseAll takes steps of all running erasures in turn, so that a small one does not wait for a large one.
 func (e *Eraser) eraseAll(ctx context.Context) error {
-	running, err := e.DB.RunningErasures(ctx)
+	erasures, err := running(ctx, e.DB)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	var going []*advance
-	for _, r := range running {
-		if err := e.DB.Condemn(asEraser(ctx, r.Tenant), r); err != nil {
+	for _, r := range erasures {
+		if err := condemn(asEraser(ctx, r.Tenant), e.DB, r); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -91,12 +90,12 @@ func (e *Eraser) eraseAll(ctx context.Context) error {
 
 // An advance is how far an erasure has come in a pass.
 type advance struct {
-	storage.Erasure
+	Erasure
 	after uuid.UUID // the upload that was removed last, or left
 	left  bool      // some upload could not be removed
 }
 
-// step takes the erasure a limited way on. It returns true if it can go on in this pass.
+// step does a bounded piece of the erasure. It returns true if the erasure can go on in this pass.
 func (e *Eraser) step(ctx context.Context, a *advance) (more bool, err error) {
 	page, err := e.purgeSome(ctx, a)
 	switch {
@@ -106,31 +105,31 @@ func (e *Eraser) step(ctx context.Context, a *advance) (more bool, err error) {
 		return false, err
 	}
 	switch a.Kind {
-	case storage.EraseTenant:
+	case OfTenant:
 		more, err = e.stepTenant(ctx, a.Erasure)
-	case storage.EraseUser:
-		err = e.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.EraseUserRows(ctx, a.Erasure, e.tables) })
+	case OfUser:
+		err = e.DB.InTenant(ctx, func(tx storage.Tx) error { return eraseUserRows(ctx, tx, a.Erasure, e.tables) })
 	}
 	if err != nil || more {
 		return more && err == nil, err
 	}
-	err = e.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.FinishErasure(ctx, a.Erasure, e.tables) })
+	err = e.DB.InTenant(ctx, func(tx storage.Tx) error { return finish(ctx, tx, a.Erasure, e.tables) })
 	switch {
-	case errors.Is(err, storage.ErrWrongStatus): // something came in between, which the next pass condemns
+	case errors.Is(err, storage.ErrWrongStatus): // an upload began meanwhile; the next pass condemns it
 		return false, nil
 	case err != nil:
 		return false, err
 	}
-	e.Log.InfoContext(ctx, "erased", slog.String("erasure_id", a.ID.String()), slog.String("kind", a.Kind), tenantAttr(ctx))
+	e.Log.InfoContext(ctx, "erasure done", slog.String("erasure_id", a.ID.String()), slog.String("kind", string(a.Kind)), tenant.LogAttr(ctx))
 	return false, nil
 }
 
-// purgeSome removes a page of the uploads that an erasure is about, each by itself. It returns false when there are no
+// purgeSome removes a page of the uploads of an erasure, each by itself. It returns false when there are no
 // more. One that cannot be removed stays for the next pass.
 func (e *Eraser) purgeSome(ctx context.Context, a *advance) (page bool, err error) {
 	var found []storage.UploadRef
 	err = e.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		found, err = tx.Condemned(ctx, a.Erasure, a.after)
+		found, err = condemned(ctx, tx, a.Erasure, a.after)
 		return err
 	})
 	if err != nil || len(found) == 0 {
@@ -142,11 +141,11 @@ func (e *Eraser) purgeSome(ctx context.Context, a *advance) (page bool, err erro
 	return true, err
 }
 
-// purgeEach removes uploads side by side, and all that it can.
+// purgeEach removes uploads side by side, as many of them as it can.
 func (e *Eraser) purgeEach(ctx context.Context, refs []storage.UploadRef, erasure uuid.UUID) error {
 	errs := make([]error, len(refs))
 	var group errgroup.Group
-	group.SetLimit(erasedAtOnce)
+	group.SetLimit(purgesAtOnce)
 	for i, ref := range refs {
 		group.Go(func() error {
 			if err := e.purge(asEraser(ctx, ref.Tenant), ref.Upload, erasure); err != nil {
@@ -159,14 +158,14 @@ func (e *Eraser) purgeEach(ctx context.Context, refs []storage.UploadRef, erasur
 	return errors.Join(errs...)
 }
 
-// purge removes one upload: what S3 has of it, then its rows. Whoever writes it lets go first, and what a writer that
-// froze sends later is known from the audit log for what it is.
+// purge removes one upload: its objects, then its rows. The holder of its lease is asked to let go first. What a holder that
+// froze writes later, the reconciler knows from the audit log.
 func (e *Eraser) purge(ctx context.Context, id, erasure uuid.UUID) error {
 	var project string
 	var inUse error
 	err := e.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		project, err = tx.Seal(ctx, id)
-		if errors.Is(err, storage.ErrInUse) { // sealed it is, and stays
+		project, err = seal(ctx, tx, id)
+		if errors.Is(err, queue.ErrRunning) { // it is sealed all the same
 			inUse, err = err, nil
 		}
 		return err
@@ -174,7 +173,7 @@ func (e *Eraser) purge(ctx context.Context, id, erasure uuid.UUID) error {
 	if err := errors.Join(err, inUse); err != nil {
 		return err
 	}
-	_, release, err := e.Locker.Seize(ctx, id, seizeTime)
+	_, release, err := e.Locker.Seize(ctx, id, seizeTimeout)
 	if err != nil {
 		return err
 	}
@@ -188,17 +187,17 @@ func (e *Eraser) purge(ctx context.Context, id, erasure uuid.UUID) error {
 		return err
 	}
 	return e.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.Purge(ctx, id, e.tables); err != nil || erasure == uuid.Nil {
+		if err := purge(ctx, tx, id, e.tables); err != nil || erasure == uuid.Nil {
 			return err
 		}
-		return tx.CountErased(ctx, erasure, 1, objects)
+		return countErased(ctx, tx, erasure, 1, objects)
 	})
 }
 
 // stepTenant removes what is left of a tenant once nobody writes any of its uploads: first its jobs, which would write
-// pictures, then its objects, then its rows.
-func (e *Eraser) stepTenant(ctx context.Context, r storage.Erasure) (more bool, err error) {
-	if err := e.DB.DropJobs(ctx, r.Tenant); err != nil {
+// thumbnails, then its objects, then its rows.
+func (e *Eraser) stepTenant(ctx context.Context, r Erasure) (more bool, err error) {
+	if err := queue.DropTenant(ctx, e.DB, r.Tenant); err != nil {
 		return false, err
 	}
 	objects, err := e.Bucket.RemoveSomeOf(ctx, r.Tenant)
@@ -208,15 +207,15 @@ func (e *Eraser) stepTenant(ctx context.Context, r storage.Erasure) (more bool, 
 	err = e.DB.InTenant(ctx, func(tx storage.Tx) error {
 		if objects > 0 {
 			more = true
-			return tx.CountErased(ctx, r.ID, 0, objects)
+			return countErased(ctx, tx, r.ID, 0, objects)
 		}
-		more, err = tx.EraseRows(ctx, r, e.tables)
+		more, err = eraseTenantRows(ctx, tx, r, e.tables)
 		return err
 	})
 	return more, err
 }
 
-// purgeDue removes the uploads whose time is over.
+// purgeDue removes the deleted uploads whose retention is over.
 func (e *Eraser) purgeDue(ctx context.Context) error {
 	var errs []error
 	var some []storage.UploadRef
@@ -226,12 +225,12 @@ func (e *Eraser) purgeDue(ctx context.Context) error {
 		}
 		some = some[:0]
 	}
-	for ref, err := range e.DB.Due(ctx) {
+	for ref, err := range due(ctx, e.DB) {
 		if err != nil {
 			errs = append(errs, err)
 			break
 		}
-		if some = append(some, ref); len(some) >= 10*erasedAtOnce {
+		if some = append(some, ref); len(some) >= 10*purgesAtOnce {
 			flush()
 		}
 	}

@@ -1,0 +1,183 @@
+package erasure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// A Kind is what an erasure removes.
+type Kind string
+
+// The kinds of erasures.
+const (
+	OfUpload Kind = "upload"
+	OfUser   Kind = "user"   // all uploads that a user has when it is requested
+	OfTenant Kind = "tenant" // all that a tenant has
+)
+
+// A State is how far an erasure has come.
+type State string
+
+// The states of an erasure.
+const (
+	Waiting   State = "waiting"   // of a tenant: another admin has to approve it
+	Running   State = "running"   // what it removes does not exist for anybody any more
+	Done      State = "done"      // an end
+	Cancelled State = "cancelled" // an end: nothing was removed
+)
+
+// An Erasure is one permanent removal, as somebody requested it. Its row stays as evidence.
+type Erasure struct {
+	Tenant      uuid.UUID  `db:"tenant_id"`
+	ID          uuid.UUID  `db:"id"`
+	Kind        Kind       `db:"kind"`
+	Subject     *string    `db:"subject"` // the upload's id, or the user's; nil for the tenant
+	State       State      `db:"state"`
+	RequestedBy string     `db:"requested_by"`
+	RequestedAt time.Time  `db:"requested_at"`
+	ApprovedBy  *string    `db:"approved_by"`
+	ApprovedAt  *time.Time `db:"approved_at"`
+	CancelledBy *string    `db:"cancelled_by"`
+	EndedAt     *time.Time `db:"ended_at"`
+	Uploads     int64      `db:"uploads"` // removed so far
+	Objects     int64      `db:"objects"` // removed from S3 so far; the last ones of a worker that died are missing
+}
+
+// Errors of the transactions below.
+var (
+	errSamePerson = errors.New("requester and approver are the same")
+	errErasing    = errors.New("the tenant's erasure was requested before")
+)
+
+const selectErasure = `
+	select tenant_id, id, kind, subject, state, requested_by, requested_at, approved_by, approved_at, cancelled_by,
+		ended_at, uploads, objects from erasures `
+
+// request records that the transaction's user wants something erased. A tenant's erasure waits for approval, and is
+// errErasing if there is one already; the others run. An upload that the tenant does not have, deleted or not, is
+// [storage.ErrNotFound].
+func request(ctx context.Context, tx storage.Tx, kind Kind, subject string) (Erasure, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return Erasure{}, fmt.Errorf("make erasure id: %w", err)
+	}
+	if kind == OfUpload {
+		if err := requireErasable(ctx, tx, subject); err != nil {
+			return Erasure{}, err
+		}
+	}
+	_, err = tx.Exec(ctx, `
+		insert into erasures (tenant_id, id, kind, subject, state, requested_by)
+		values ($1, $2, $3::text, nullif($4, ''), case when $3 = 'tenant' then 'waiting' else 'running' end, $5)`,
+		tx.Tenant, id, kind, subject, tx.Who.User)
+	switch {
+	case storage.IsUniqueViolation(err, "erasures_of_tenant"):
+		return Erasure{}, errErasing
+	case err != nil:
+		return Erasure{}, fmt.Errorf("request erasure: %w", err)
+	}
+	detail := map[string]any{"kind": kind}
+	if subject != "" {
+		detail["subject"] = subject
+	}
+	if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditErasureRequest, Subject: id.String(), Detail: detail}); err != nil {
+		return Erasure{}, err
+	}
+	return find(ctx, tx, id)
+}
+
+func requireErasable(ctx context.Context, tx storage.Tx, upload string) error {
+	return tx.AmongDeleted(ctx, func() error {
+		var there bool
+		err := tx.QueryRow(ctx, `select exists (select from uploads where tenant_id = $1 and id = $2::text::uuid
+			and kind <> 'partial' and (purge_at is null or purge_at > '-infinity'))`, tx.Tenant, upload).Scan(&there)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look for upload: %w", err)
+		case !there:
+			return storage.ErrNotFound
+		}
+		return nil
+	})
+}
+
+// find returns an erasure, or [storage.ErrNotFound].
+func find(ctx context.Context, tx storage.Tx, id uuid.UUID) (Erasure, error) {
+	rows, err := tx.Query(ctx, selectErasure+`where tenant_id = $1 and id = $2`, tx.Tenant, id)
+	return storage.CollectOne[Erasure]("read erasure", rows, err)
+}
+
+// list returns at most limit erasures, newest first, that are older than before (the zero id: from the newest).
+func list(ctx context.Context, tx storage.Tx, before uuid.UUID, limit int) ([]Erasure, error) {
+	if before == uuid.Nil {
+		before = uuid.Max
+	}
+	rows, err := tx.Query(ctx, selectErasure+`where tenant_id = $1 and id < $2 order by id desc limit $3`, tx.Tenant, before, limit)
+	return storage.Collect[Erasure]("list erasures", rows, err)
+}
+
+// running returns those of all tenants, the oldest first.
+func running(ctx context.Context, db *storage.DB) ([]Erasure, error) {
+	rows, err := db.Pool().Query(ctx, selectErasure+`where state = 'running' order by id`)
+	return storage.Collect[Erasure]("list running erasures", rows, err)
+}
+
+// approve starts the tenant's erasure: from the commit on the tenant takes no uploads. The requester gets errSamePerson; an
+// erasure that does not wait is [storage.ErrWrongStatus].
+func approve(ctx context.Context, tx storage.Tx, id uuid.UUID) (Erasure, error) {
+	e, err := lockWaiting(ctx, tx, id)
+	switch {
+	case err != nil:
+		return e, err
+	case e.RequestedBy == tx.Who.User:
+		return e, errSamePerson
+	}
+	_, err = tx.Exec(ctx, `
+		with told as (update tenants set erasing_at = now() where id = $1)
+		update erasures set state = 'running', approved_by = $3, approved_at = now() where tenant_id = $1 and id = $2`,
+		tx.Tenant, id, tx.Who.User)
+	if err != nil {
+		return e, fmt.Errorf("approve erasure: %w", err)
+	}
+	if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditErasureApprove, Subject: id.String()}); err != nil {
+		return e, err
+	}
+	return find(ctx, tx, id)
+}
+
+// cancel ends an erasure that still waits. Any other is [storage.ErrWrongStatus].
+func cancel(ctx context.Context, tx storage.Tx, id uuid.UUID) (Erasure, error) {
+	e, err := lockWaiting(ctx, tx, id)
+	if err != nil {
+		return e, err
+	}
+	_, err = tx.Exec(ctx, `
+		update erasures set state = 'cancelled', cancelled_by = $3, ended_at = now() where tenant_id = $1 and id = $2`,
+		tx.Tenant, id, tx.Who.User)
+	if err != nil {
+		return e, fmt.Errorf("cancel erasure: %w", err)
+	}
+	if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditErasureCancel, Subject: id.String()}); err != nil {
+		return e, err
+	}
+	return find(ctx, tx, id)
+}
+
+// lockWaiting locks the tenant, so that one decision is made at a time, and returns the erasure, with [storage.ErrWrongStatus]
+// if it does not wait.
+func lockWaiting(ctx context.Context, tx storage.Tx, id uuid.UUID) (Erasure, error) {
+	if err := tx.LockTenant(ctx); err != nil {
+		return Erasure{}, err
+	}
+	e, err := find(ctx, tx, id)
+	if err == nil && e.State != Waiting {
+		err = storage.ErrWrongStatus
+	}
+	return e, err
+}
