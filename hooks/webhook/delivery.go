@@ -31,21 +31,21 @@ const errorDisabled = "endpoint_disabled"
 
 // A Delivery is one announcement on its way to one webhook endpoint.
 type Delivery struct {
-	ID             uuid.UUID     `db:"id"`
-	AnnouncementID uuid.UUID     `db:"announcement_id"`
-	Type           string        `db:"type"`
-	UploadID       *uuid.UUID    `db:"upload_id"`
-	BatchID        *uuid.UUID    `db:"batch_id"`
-	State          DeliveryState `db:"state"`
-	Attempts       int           `db:"attempts"` // that were made since it began, or was replayed
-	NextAttemptAt  *time.Time    `db:"next_attempt_at"`
-	LastAttemptAt  *time.Time    `db:"last_attempt_at"`
-	LastStatus     *int          `db:"last_status"` // of HTTP; nil if there was no answer
-	LastError      *string       `db:"last_error"`
-	LastMS         *int          `db:"last_ms"`
-	TraceID        *string       `db:"trace_id"`
-	CreatedAt      time.Time     `db:"created_at"`
-	EndedAt        *time.Time    `db:"ended_at"`
+	ID             uuid.UUID     `db:"id" json:"id"`
+	AnnouncementID uuid.UUID     `db:"announcement_id" json:"webhook_id"` // the header Webhook-Id
+	Type           string        `db:"type" json:"type"`
+	UploadID       *uuid.UUID    `db:"upload_id" json:"upload_id"`
+	BatchID        *uuid.UUID    `db:"batch_id" json:"batch_id"`
+	State          DeliveryState `db:"state" json:"state"`
+	Attempts       int           `db:"attempts" json:"attempts"` // that were made since it began, or was replayed
+	NextAttemptAt  *time.Time    `db:"next_attempt_at" json:"next_attempt_at"`
+	LastAttemptAt  *time.Time    `db:"last_attempt_at" json:"last_attempt_at"`
+	LastStatus     *int          `db:"last_status" json:"last_status"` // of HTTP; nil if there was no answer
+	LastError      *string       `db:"last_error" json:"last_error"`
+	LastMS         *int          `db:"last_ms" json:"last_duration_ms"`
+	TraceID        *string       `db:"trace_id" json:"trace_id"`
+	CreatedAt      time.Time     `db:"created_at" json:"created_at"`
+	EndedAt        *time.Time    `db:"ended_at" json:"ended_at"`
 }
 
 const selectDelivery = `

@@ -21,25 +21,26 @@ const (
 	DisabledFailing   = "failing" // no attempt has succeeded for too long
 )
 
-// A Endpoint is where a tenant wants to be told of announcements.
+// An Endpoint is where a tenant wants to be told of announcements.
 type Endpoint struct {
-	ID             uuid.UUID  `db:"id"`
-	URL            string     `db:"url"`
-	Types          []string   `db:"types"` // that it wants; empty for all
-	Description    *string    `db:"description"`
-	CreatedBy      string     `db:"user_id"`
-	CreatedAt      time.Time  `db:"created_at"`
-	UpdatedAt      time.Time  `db:"updated_at"`
-	FailingSince   *time.Time `db:"failing_since"` // the first of the attempts that failed since one succeeded
-	HeldUntil      *time.Time `db:"held_until"`    // it asked for no more before
-	DisabledAt     *time.Time `db:"disabled_at"`
-	DisabledReason *string    `db:"disabled_reason"`
+	ID             uuid.UUID  `db:"id" json:"id"`
+	URL            string     `db:"url" json:"url"`
+	Types          []string   `db:"types" json:"types"` // that it wants; nil for all
+	Description    *string    `db:"description" json:"description"`
+	Enabled        bool       `db:"enabled" json:"enabled"`
+	CreatedBy      string     `db:"user_id" json:"created_by"`
+	CreatedAt      time.Time  `db:"created_at" json:"created_at"`
+	UpdatedAt      time.Time  `db:"updated_at" json:"updated_at"`
+	FailingSince   *time.Time `db:"failing_since" json:"failing_since"` // the first of the attempts that failed since one succeeded
+	HeldUntil      *time.Time `db:"held_until" json:"-"`                // it asked for no more before
+	DisabledAt     *time.Time `db:"disabled_at" json:"disabled_at"`
+	DisabledReason *string    `db:"disabled_reason" json:"disabled_reason"`
 	// Until when its previous secret signs beside the current one.
-	PreviousUntil *time.Time `db:"previous_until"`
+	PreviousUntil *time.Time `db:"previous_until" json:"previous_secret_until"`
 }
 
 const selectEndpoint = `
-	select e.id, e.url, e.types, e.description, e.user_id, e.created_at, e.updated_at, e.failing_since, e.held_until,
+	select e.id, e.url, nullif(e.types, '{}') types, e.description, e.disabled_at is null enabled, e.user_id, e.created_at, e.updated_at, e.failing_since, e.held_until,
 		e.disabled_at, e.disabled_reason, (
 			select max(s.valid_until) from webhook_secrets s
 			where s.tenant_id = e.tenant_id and s.endpoint_id = e.id and s.valid_until > now()) previous_until

@@ -226,7 +226,7 @@ func (m *Endpoints) deliver(ctx context.Context, id uuid.UUID, action string, fn
 		if err != nil {
 			return err
 		}
-		if w.DisabledAt != nil {
+		if !w.Enabled {
 			return ErrDisabled
 		}
 		detail, err := fn(tx)

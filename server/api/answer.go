@@ -49,6 +49,13 @@ type list[T any] struct {
 	Next  *string `json:"next"`
 }
 
+func listOf[T any](items []T) list[T] {
+	if items == nil {
+		items = []T{} // encoded as [], not as null
+	}
+	return list[T]{Items: items}
+}
+
 // Bounds of the parameter limit.
 const (
 	defaultLimit = 50
@@ -67,11 +74,8 @@ func answerPage[K, T any](c echo.Context, parse func(string) (K, error), read fu
 	if err != nil {
 		return err
 	}
-	page := list[T]{Items: items}
-	switch len(items) {
-	case 0:
-		page.Items = []T{} // encoded as [], not as null
-	case limit:
+	page := listOf(items)
+	if len(items) == limit {
 		next := fmt.Sprint(key(items[limit-1]))
 		page.Next = &next
 	}

@@ -16,38 +16,10 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// webhookJSON is an endpoint. Only the answers to creation and rotation have Secret.
-type webhookJSON struct {
-	ID             uuid.UUID  `json:"id"`
-	URL            string     `json:"url"`
-	Types          []string   `json:"types"` // null for all
-	Description    *string    `json:"description"`
-	Enabled        bool       `json:"enabled"`
-	DisabledAt     *time.Time `json:"disabled_at"`
-	DisabledReason *string    `json:"disabled_reason"`
-	FailingSince   *time.Time `json:"failing_since"`         // the first of the attempts that failed since one succeeded
-	PreviousUntil  *time.Time `json:"previous_secret_until"` // until when the previous secret signs too
-	CreatedBy      string     `json:"created_by"`
-	CreatedAt      time.Time  `json:"created_at"`
-	UpdatedAt      time.Time  `json:"updated_at"`
-	Secret         string     `json:"secret,omitempty"`
-}
-
-func describeWebhook(w webhook.Endpoint) webhookJSON {
-	if len(w.Types) == 0 {
-		w.Types = nil
-	}
-	return webhookJSON{
-		ID: w.ID, URL: w.URL, Types: w.Types, Description: w.Description, Enabled: w.DisabledAt == nil,
-		DisabledAt: w.DisabledAt, DisabledReason: w.DisabledReason, FailingSince: w.FailingSince,
-		PreviousUntil: w.PreviousUntil, CreatedBy: w.CreatedBy, CreatedAt: w.CreatedAt, UpdatedAt: w.UpdatedAt,
-	}
-}
-
-func describeWithSecret(w webhook.Endpoint, secret string) webhookJSON {
-	j := describeWebhook(w)
-	j.Secret = secret
-	return j
+// webhookSecretJSON is an endpoint with its secret, which only the answers to creation and rotation have.
+type webhookSecretJSON struct {
+	webhook.Endpoint
+	Secret string `json:"secret"`
 }
 
 // maxDescription bounds an endpoint's description, in bytes.
@@ -98,7 +70,7 @@ func (a *API) CreateWebhook(c echo.Context) error {
 		return webhookProblem(err)
 	}
 	c.Response().Header().Set("Location", "/api/webhooks/"+w.ID.String())
-	return answer(c, http.StatusCreated, describeWithSecret(w, secret))
+	return answer(c, http.StatusCreated, webhookSecretJSON{w, secret})
 }
 
 // ListWebhooks answers with all endpoints, which are few.
@@ -107,15 +79,12 @@ func (a *API) ListWebhooks(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answer(c, http.StatusOK, list[webhookJSON]{Items: each(found, describeWebhook)})
+	return answer(c, http.StatusOK, listOf(found))
 }
 
 // GetWebhook answers with an endpoint.
 func (a *API) GetWebhook(c echo.Context) error {
-	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookJSON, error) {
-		w, err := a.Webhooks.Find(ctx, id)
-		return describeWebhook(w), err
-	})
+	return answerID(c, http.StatusOK, a.Webhooks.Find)
 }
 
 // UpdateWebhook changes the fields in the body. Types that are null become all types.
@@ -143,9 +112,9 @@ func (a *API) UpdateWebhook(c echo.Context) error {
 	if err := checkDescription(body.Description); err != nil {
 		return err
 	}
-	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookJSON, error) {
+	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhook.Endpoint, error) {
 		w, err := a.Webhooks.Update(ctx, id, change)
-		return describeWebhook(w), webhookProblem(err)
+		return w, webhookProblem(err)
 	})
 }
 
@@ -169,8 +138,8 @@ func (a *API) RotateWebhook(c echo.Context) error {
 	if body.Overlap < 0 || body.Overlap > int64(maxOverlap.Seconds()) {
 		return problem.BadRequest("overlap_seconds must be from 0 to %d.", int64(maxOverlap.Seconds()))
 	}
-	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookJSON, error) {
+	return answerID(c, http.StatusOK, func(ctx context.Context, id uuid.UUID) (webhookSecretJSON, error) {
 		w, secret, err := a.Webhooks.Rotate(ctx, id, time.Duration(body.Overlap)*time.Second)
-		return describeWithSecret(w, secret), err
+		return webhookSecretJSON{w, secret}, err
 	})
 }
