@@ -172,7 +172,7 @@ func TestCreatedAgainWhileCancelled(t *testing.T) {
 		got, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
 		must(t, err)
 		g := new(errgroup.Group)
-		g.Go(func() error { return s.finisher.Cancel(ctx, got.ID) })
+		g.Go(func() error { return s.uploads.CancelRows(ctx, got.ID) })
 		for range 3 {
 			g.Go(func() error {
 				_, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})

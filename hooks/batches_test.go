@@ -14,8 +14,8 @@ import (
 
 func (s *site) batches() *hooks.Batches {
 	return &hooks.Batches{
-		BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: s.admission.Policy, Queue: s.finisher.Queue,
-		Metrics: s.finisher.Metrics, Log: s.finisher.Log,
+		BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: s.admission.Policy, Queue: s.uploads.Queue,
+		Metrics: s.uploads.Metrics, Log: s.uploads.Log,
 	}
 }
 
@@ -86,7 +86,7 @@ func TestBatchOfAConcatenation(t *testing.T) {
 	if n := s.count(t, `select count(*) from batches`); n != 0 {
 		t.Errorf("there are %d batches", n)
 	}
-	must(t, s.finisher.Finish(ctx, part.ID, "key", make([]byte, 32)))
+	must(t, s.uploads.Record(ctx, part.ID, "key", make([]byte, 32)))
 	s.exec(t, `update uploads set status = 'uploading' where kind = 'partial'`)
 	final, err := s.admission.Admit(ctx, hooks.Request{Partials: []string{part.ID.String()}, Metadata: meta})
 	must(t, err)

@@ -23,7 +23,7 @@ func (s *site) partial(t *testing.T, ctx context.Context, size int64) string {
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, size))
 	s.execWith(t, `update uploads set status = 'uploading' where id = $1`, a.ID)
-	must(t, s.finisher.Finish(ctx, a.ID, key, sum))
+	must(t, s.uploads.Record(ctx, a.ID, key, sum))
 	return a.ID.String()
 }
 
@@ -64,7 +64,7 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 	}
 	key, sum := s.store(t, ctx, final, make([]byte, 500))
 	for range 8 {
-		g.Go(func() error { return s.finisher.Finish(ctx, final, key, sum) })
+		g.Go(func() error { return s.uploads.Record(ctx, final, key, sum) })
 	}
 	must(t, g.Wait())
 	if u := s.upload(t, ctx, final); u.Status != storage.Uploaded || u.ChargedBytes != 500 {
@@ -103,7 +103,7 @@ func TestFinalRefused(t *testing.T) {
 	must(t, err)
 	gone, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Partial: true})
 	must(t, err)
-	must(t, s.finisher.Cancel(ctx, gone.ID))
+	must(t, s.uploads.CancelRows(ctx, gone.ID))
 	many := make([]string, hooks.MaxPartials+1)
 	for i := range many {
 		many[i] = uuid.NewString()
@@ -154,7 +154,7 @@ func TestPartialsAreTakenOnce(t *testing.T) {
 		}
 		var cancelled error
 		g.Go(func() error {
-			cancelled = s.finisher.Cancel(ctx, uuid.MustParse(a))
+			cancelled = s.uploads.CancelRows(ctx, uuid.MustParse(a))
 			return nil
 		})
 		must(t, g.Wait())
@@ -184,7 +184,7 @@ func TestFinalChecksumMismatch(t *testing.T) {
 	a, err := s.admission.Admit(ctx, hooks.Request{Partials: []string{p}, Metadata: map[string]string{"sha256": hex.EncodeToString(announced[:])}})
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
-	wantErr(t, s.finisher.Finish(ctx, a.ID, key, sum), hooks.ErrChecksumMismatch)
+	wantErr(t, s.uploads.Record(ctx, a.ID, key, sum), hooks.ErrChecksumMismatch)
 	partial := s.upload(t, ctx, uuid.MustParse(p))
 	if u := s.upload(t, ctx, a.ID); u.Status != storage.Failed || partial.Status != storage.Failed {
 		t.Errorf("%s, and its partial upload %s", u.Status, partial.Status)

@@ -17,7 +17,7 @@ import (
 )
 
 func (s *site) deadLetters() *deadletter.Service {
-	return &deadletter.Service{DB: s.API, Queue: s.finisher.Queue, Uploaded: s.finisher.Metrics.Into(storage.Uploaded), Log: s.finisher.Log}
+	return &deadletter.Service{DB: s.API, Queue: s.uploads.Queue, Uploaded: s.uploads.Metrics.Into(storage.Uploaded), Log: s.uploads.Log}
 }
 
 func asRole(ctx context.Context, user string, role tenant.Role) context.Context {
@@ -32,7 +32,7 @@ func (s *site) die(t *testing.T, ctx context.Context, batch string) (upload uuid
 	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"batch": batch}})
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
-	must(t, s.finisher.Finish(ctx, a.ID, key, sum))
+	must(t, s.uploads.Record(ctx, a.ID, key, sum))
 	s.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now() where state = 'available'`)
 	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
 		if err := tx.MarkProcessing(ctx, a.ID, 3); err != nil {
@@ -229,7 +229,7 @@ func TestWhatCannotBeRetried(t *testing.T) {
 	ctx, other := s.NewTenant(t, 1000), s.NewTenant(t, 1000)
 	admin, d := asRole(ctx, "root", tenant.Admin), s.deadLetters()
 	deletedUpload, deleted := s.die(t, ctx, "")
-	must(t, s.finisher.Delete(ctx, deletedUpload))
+	must(t, s.Erasures.Delete(ctx, deletedUpload))
 	_, foreign := s.die(t, other, "")
 	lost, otherwise := s.die(t, ctx, "")
 	s.exec(t, `update uploads set failure_reason = 'lost' where id = '`+lost.String()+`'`)

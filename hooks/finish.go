@@ -8,34 +8,20 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/hooks/erasure"
-	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
 
-// A Finisher makes "complete" true. It implements [object.Finisher] and [object.Ender].
-type Finisher struct {
-	DB      *storage.DB
-	Queue   *queue.Queue
-	Bucket  *object.Bucket
-	Metrics *Metrics
-	Log     *slog.Logger
-
-	Erasures *erasure.Service // of uploads that take no more bytes
-}
-
-// Finish records, in one transaction, that the upload's object is whole, settles its quota, enqueues its
+// Record records, in one transaction, that the upload's object is whole, settles its quota, enqueues its
 // processing and writes its timeline. Only after it returns nil does the client hear success. It changes
 // nothing when told the same again. Content that does not match the checksum its client declared is
 // deleted, the upload failed, and [ErrChecksumMismatch] returned; of a final upload its partial ones fail, too. A
 // partial upload that is whole only waits for its final one: nothing is enqueued.
-func (f *Finisher) Finish(ctx context.Context, upload uuid.UUID, key string, sum []byte) error {
+func (s *Uploads) Record(ctx context.Context, upload uuid.UUID, key string, sum []byte) error {
 	var mismatch, first bool
 	var u storage.Upload
 	wrong := []string{key}
-	err := f.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+	err := s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if u, err = tx.Upload(ctx, upload); err != nil {
 			return err
 		}
@@ -49,17 +35,17 @@ func (f *Finisher) Finish(ctx context.Context, upload uuid.UUID, key string, sum
 		if err != nil || !first || u.Kind == storage.Partial {
 			return err
 		}
-		return f.Queue.Enqueue(ctx, tx, upload)
+		return s.Queue.Enqueue(ctx, tx, upload)
 	})
 	switch {
 	case mismatch && (err == nil || errors.Is(err, storage.ErrWrongStatus)):
-		return f.discard(ctx, upload, wrong)
+		return s.discard(ctx, upload, wrong)
 	case err != nil:
 		return err
 	}
 	if first && u.Kind != storage.Partial {
-		f.Metrics.became(storage.Uploaded)
-		f.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", upload.String()), tenant.LogAttr(ctx))
+		s.Metrics.became(storage.Uploaded)
+		s.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", upload.String()), tenant.LogAttr(ctx))
 	}
 	return nil
 }
@@ -86,42 +72,37 @@ func reject(ctx context.Context, tx storage.Tx, u storage.Upload) (keys []string
 }
 
 // discard deletes what a checksum has shown to be wrong. The row says failed already.
-func (f *Finisher) discard(ctx context.Context, upload uuid.UUID, keys []string) error {
-	f.Metrics.became(storage.Failed)
+func (s *Uploads) discard(ctx context.Context, upload uuid.UUID, keys []string) error {
+	s.Metrics.became(storage.Failed)
 	for _, key := range keys {
-		if err := f.Bucket.Delete(ctx, key); err != nil {
-			f.Log.WarnContext(ctx, "rejected object not deleted", slog.String("upload_id", upload.String()), slog.Any("err", err))
+		if err := s.Bucket.Delete(ctx, key); err != nil {
+			s.Log.WarnContext(ctx, "rejected object not deleted", slog.String("upload_id", upload.String()), slog.Any("err", err))
 		}
 	}
 	return &Refusal{Cause: ErrChecksumMismatch, Detail: mismatchDetail}
 }
 
-// Cancel takes an unfinished upload back and refunds its quota. One that has all its bytes is past
+// cancel takes an unfinished upload back and refunds its quota. One that has all its bytes is past
 // cancelling: [storage.ErrWrongStatus].
-func (f *Finisher) Cancel(ctx context.Context, upload uuid.UUID) error {
-	if err := f.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, upload) }); err != nil {
+func (s *Uploads) cancel(ctx context.Context, upload uuid.UUID) error {
+	if err := s.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, upload) }); err != nil {
 		return err
 	}
-	f.Metrics.became(storage.Cancelled)
-	f.Log.InfoContext(ctx, "upload cancelled", slog.String("upload_id", upload.String()), tenant.LogAttr(ctx))
+	s.Metrics.became(storage.Cancelled)
+	s.Log.InfoContext(ctx, "upload cancelled", slog.String("upload_id", upload.String()), tenant.LogAttr(ctx))
 	return nil
 }
 
 // LostDetail tells the user of an upload whose object is gone what to do.
 const LostDetail = "What had been stored of this file is gone. Send it again."
 
-// Lose ends an upload of which S3 no longer has what was stored, and refunds its quota.
-func (f *Finisher) Lose(ctx context.Context, upload uuid.UUID) error {
-	err := f.DB.InTenant(ctx, func(tx storage.Tx) error {
+// lose ends an upload of which S3 no longer has what was stored, and refunds its quota.
+func (s *Uploads) lose(ctx context.Context, upload uuid.UUID) error {
+	err := s.DB.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Reject(ctx, upload, storage.Failure{Reason: storage.ReasonLost, Detail: LostDetail})
 	})
 	if err == nil {
-		f.Metrics.became(storage.Failed)
+		s.Metrics.became(storage.Failed)
 	}
 	return err
-}
-
-// Delete is [erasure.Service.Delete].
-func (f *Finisher) Delete(ctx context.Context, upload uuid.UUID) error {
-	return f.Erasures.Delete(ctx, upload)
 }

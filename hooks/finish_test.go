@@ -36,10 +36,10 @@ func TestFinishOnce(t *testing.T) {
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	g := new(errgroup.Group)
 	for range 8 {
-		g.Go(func() error { return s.finisher.Finish(ctx, a.ID, key, sum) })
+		g.Go(func() error { return s.uploads.Record(ctx, a.ID, key, sum) })
 	}
 	must(t, g.Wait())
-	must(t, s.finisher.Finish(ctx, a.ID, key, sum))
+	must(t, s.uploads.Record(ctx, a.ID, key, sum))
 	u := s.upload(t, ctx, a.ID)
 	if u.Status != storage.Uploaded || *u.ObjectKey != key || !bytes.Equal(u.SHA256, sum) {
 		t.Errorf("got %+v", u)
@@ -50,7 +50,7 @@ func TestFinishOnce(t *testing.T) {
 	if n := s.count(t, `select count(*) from timeline where upload_id = $1 and event = 'uploaded'`, a.ID); n != 1 {
 		t.Errorf("there are %d entries", n)
 	}
-	wantErr(t, s.finisher.Cancel(ctx, a.ID), storage.ErrWrongStatus)
+	wantErr(t, s.uploads.CancelRows(ctx, a.ID), storage.ErrWrongStatus)
 }
 
 // The job cannot be enqueued: nothing of the end is recorded.
@@ -62,14 +62,14 @@ func TestFinishIsOneTransaction(t *testing.T) {
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	s.exec(t, `revoke insert on river_job from tramo_api`)
-	if err := s.finisher.Finish(ctx, a.ID, key, sum); err == nil {
+	if err := s.uploads.Record(ctx, a.ID, key, sum); err == nil {
 		t.Error("an upload without a job was called complete")
 	}
 	if u := s.upload(t, ctx, a.ID); u.Status != storage.Pending || u.ObjectKey != nil {
 		t.Errorf("got %+v", u)
 	}
 	s.exec(t, `grant insert on river_job to tramo_api`)
-	must(t, s.finisher.Finish(ctx, a.ID, key, sum))
+	must(t, s.uploads.Record(ctx, a.ID, key, sum))
 	if n := s.count(t, jobsOf, a.ID.String()); n != 1 {
 		t.Errorf("there are %d jobs", n)
 	}
@@ -83,8 +83,8 @@ func TestFinishOfACancelledUpload(t *testing.T) {
 	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
-	must(t, s.finisher.Cancel(ctx, a.ID))
-	wantErr(t, s.finisher.Finish(ctx, a.ID, key, sum), storage.ErrWrongStatus)
+	must(t, s.uploads.CancelRows(ctx, a.ID))
+	wantErr(t, s.uploads.Record(ctx, a.ID, key, sum), storage.ErrWrongStatus)
 	if n := s.count(t, jobsOf, a.ID.String()); n != 0 {
 		t.Errorf("there are %d jobs", n)
 	}
@@ -102,7 +102,7 @@ func TestChecksumMismatch(t *testing.T) {
 	must(t, err)
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	for range 2 {
-		err := s.finisher.Finish(ctx, a.ID, key, sum)
+		err := s.uploads.Record(ctx, a.ID, key, sum)
 		var r *hooks.Refusal
 		if !errors.Is(err, hooks.ErrChecksumMismatch) || !errors.As(err, &r) {
 			t.Errorf("got %v", err)
@@ -123,7 +123,7 @@ func TestChecksumMismatch(t *testing.T) {
 		t.Errorf("the client id still names the upload that failed")
 	}
 	key, sum = s.store(t, ctx, again.ID, []byte("0123456789"))
-	must(t, s.finisher.Finish(ctx, again.ID, key, sum))
+	must(t, s.uploads.Record(ctx, again.ID, key, sum))
 }
 
 func TestCancel(t *testing.T) {
@@ -132,10 +132,10 @@ func TestCancel(t *testing.T) {
 	ctx := s.NewTenant(t, 1000)
 	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
 	must(t, err)
-	wantErr(t, s.finisher.Cancel(as(ctx, uuid.New(), "eva", tenant.Admin), a.ID), storage.ErrWrongStatus)
-	wantErr(t, s.finisher.Cancel(t.Context(), a.ID), tenant.ErrNoIdentity)
-	must(t, s.finisher.Cancel(ctx, a.ID))
-	wantErr(t, s.finisher.Cancel(ctx, a.ID), storage.ErrWrongStatus)
+	wantErr(t, s.uploads.CancelRows(as(ctx, uuid.New(), "eva", tenant.Admin), a.ID), storage.ErrWrongStatus)
+	wantErr(t, s.uploads.CancelRows(t.Context(), a.ID), tenant.ErrNoIdentity)
+	must(t, s.uploads.CancelRows(ctx, a.ID))
+	wantErr(t, s.uploads.CancelRows(ctx, a.ID), storage.ErrWrongStatus)
 	if room := s.room(t, ctx); room != 1000 {
 		t.Errorf("%d bytes are left", room)
 	}

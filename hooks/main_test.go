@@ -21,7 +21,7 @@ type site struct {
 	*hookstest.Site
 	bucket    *object.Bucket
 	admission *hooks.Admission
-	finisher  *hooks.Finisher
+	uploads   *hooks.Uploads
 }
 
 const maxSize = hookstest.MaxSize
@@ -29,7 +29,7 @@ const maxSize = hookstest.MaxSize
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := hookstest.New(t)
-	return &site{s, s.Bucket, s.Admission, s.Finisher}
+	return &site{s, s.Bucket, s.Admission, s.Uploads}
 }
 
 func as(ctx context.Context, id uuid.UUID, user string, role tenant.Role) context.Context {

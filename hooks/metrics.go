@@ -10,14 +10,22 @@ import (
 // Metrics count what becomes of uploads.
 type Metrics struct {
 	transitions *prometheus.CounterVec
+	offsetsLost prometheus.Counter
 }
 
 // NewMetrics registers them.
 func NewMetrics(r prometheus.Registerer) *Metrics {
-	return &Metrics{transitions: promauto.With(r).NewCounterVec(prometheus.CounterOpts{
-		Name: "tramo_upload_transitions_total",
-		Help: "Uploads that this process brought into a state.",
-	}, []string{"status"})}
+	f := promauto.With(r)
+	return &Metrics{
+		transitions: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "tramo_upload_transitions_total",
+			Help: "Uploads that this process brought into a state.",
+		}, []string{"status"}),
+		offsetsLost: f.NewCounter(prometheus.CounterOpts{
+			Name: "tramo_upload_offsets_lost_total",
+			Help: "Uploads whose acknowledged bytes were no longer in S3. Anything but 0 is a broken promise.",
+		}),
+	}
 }
 
 // Into counts uploads that this process brought into the state.

@@ -76,7 +76,7 @@ func TestReceipt(t *testing.T) {
 	_, err = receipts.Issue(ctx, a.ID)
 	wantErr(t, err, hooks.ErrReceiptNotReady)
 	object, sum := s.store(t, ctx, a.ID, make([]byte, 10))
-	must(t, s.finisher.Finish(ctx, a.ID, object, sum))
+	must(t, s.uploads.Record(ctx, a.ID, object, sum))
 
 	first, err := receipts.Issue(ctx, a.ID)
 	must(t, err)
@@ -122,11 +122,11 @@ func TestNoReceipt(t *testing.T) {
 	receipts := s.receipts(t, hooks.ReceiptConfig{Key: seeded(t)})
 	ctx := s.NewTenant(t, 1000)
 	for word, end := range map[string]func(context.Context, uuid.UUID) error{
-		"cancelled": s.finisher.Cancel,
-		"lost":      s.finisher.Lose,
+		"cancelled": s.uploads.CancelRows,
+		"lost":      s.uploads.LoseRows,
 		"infected": func(ctx context.Context, id uuid.UUID) error {
 			object, sum := s.store(t, ctx, id, make([]byte, 10))
-			must(t, s.finisher.Finish(ctx, id, object, sum))
+			must(t, s.uploads.Record(ctx, id, object, sum))
 			return s.API.InTenant(ctx, func(tx storage.Tx) error {
 				return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected})
 			})

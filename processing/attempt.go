@@ -45,7 +45,7 @@ func (p *Pipeline) Work(ctx context.Context, job *queue.Job) error {
 	log := p.Log.With(slog.String("tenant_id", job.Tenant.String()), slog.String("upload_id", job.Upload.String()), slog.Int64("job_id", job.ID))
 	a := newAttempt(job)
 	out, err := p.process(ctx, a)
-	defer out.end()
+	defer out.end(ctx)
 	if err == nil {
 		err = p.settle(ctx, out, a)
 	}

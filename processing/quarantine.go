@@ -29,24 +29,25 @@ const (
 type relocation struct {
 	*Pipeline
 	upload   uuid.UUID
-	fence    int64
+	lease    *lease.Lease
 	from, to string
 	pictures []string // that go with the old place
-	release  func()
 }
 
 // relocate copies the object to the key that is made of the lease's fence. Who gets a relocation must end it.
 func (p *Pipeline) relocate(ctx context.Context, w *work, key func(fence int64) string) (*relocation, error) {
-	fence, release, err := p.Locker.Seize(ctx, w.upload.ID, seizeTime)
+	waiting, cancel := context.WithTimeout(ctx, seizeTime)
+	defer cancel()
+	held, err := p.Leases.Acquire(waiting, w.upload.ID, nil) // which is given up to nobody
 	if errors.Is(err, lease.ErrHeld) {
 		err = fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("take the lease to move an object: %w", err)
 	}
-	r := &relocation{Pipeline: p, upload: w.upload.ID, fence: fence, from: *w.upload.ObjectKey, to: key(fence), release: release}
+	r := &relocation{Pipeline: p, upload: w.upload.ID, lease: held, from: *w.upload.ObjectKey, to: key(held.Fence())}
 	if err := p.Bucket.Copy(ctx, r.from, r.to, w.upload.Size); err != nil {
-		r.end()
+		r.end(ctx)
 		if errors.Is(err, object.ErrNoObject) {
 			return nil, err
 		}
@@ -58,7 +59,7 @@ func (p *Pipeline) relocate(ctx context.Context, w *work, key func(fence int64) 
 // quarantine records that the upload fails, and that its object is where it was copied to.
 func (r *relocation) quarantine(ctx context.Context, tx storage.Tx, was storage.Status, f storage.Failure, s storage.Scan) (err error) {
 	r.pictures, err = tx.Quarantine(ctx, r.upload, storage.Quarantining{
-		Status: was, Failure: f, Scan: s, Fence: r.fence, From: r.from, To: r.to,
+		Status: was, Failure: f, Scan: s, Fence: r.lease.Fence(), From: r.from, To: r.to,
 	})
 	return err
 }
@@ -79,13 +80,16 @@ func (r *relocation) leave(ctx context.Context) {
 }
 
 // end gives the lease back.
-func (r *relocation) end() {
-	if r != nil {
-		r.release()
+func (r *relocation) end(ctx context.Context) {
+	if r == nil {
+		return
+	}
+	if err := r.lease.Release(ctx); err != nil {
+		r.Log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
 	}
 }
 
-func (o outcome) end() { o.moved.end() }
+func (o outcome) end(ctx context.Context) { o.moved.end(ctx) }
 
 // condemned is why an upload fails of which the scanner has found that it is not clean.
 func condemned(s storage.Scan) *rejection {
@@ -109,7 +113,7 @@ func (p *Pipeline) quarantine(ctx context.Context, w *work) error {
 		return err
 	}
 	if err := p.Bucket.Tag(ctx, r.to, "scan", rejected.Reason); err != nil {
-		r.end()
+		r.end(ctx)
 		return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	}
 	w.moved = r
@@ -125,12 +129,12 @@ func (p *Pipeline) bringHome(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	defer r.end()
+	defer r.end(ctx)
 	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
 		if err := w.Fence(ctx, tx); err != nil {
 			return err
 		}
-		return tx.MoveObject(ctx, r.upload, r.fence, r.from, r.to)
+		return tx.MoveObject(ctx, r.upload, r.lease.Fence(), r.from, r.to)
 	})
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ func (s Rescanner) rescan(ctx context.Context, job *queue.Job) (found bool, err 
 			return false, err
 		}
 	}
-	defer w.moved.end()
+	defer w.moved.end(ctx)
 	return r != nil, s.settle(ctx, w, r)
 }
 

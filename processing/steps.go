@@ -16,6 +16,7 @@ import (
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -48,9 +49,9 @@ type Pipeline struct {
 	Scans    ScanPolicy
 	Examiner *examine.Examiner
 	Types    mediatype.Policy
-	Locker   object.Locker // under whose leases objects are moved into quarantine and out of it
-	TempDir  string        // where downloads go; "" for the system's
-	Space    *Space        // how much of it they take; nil for no limit
+	Leases   *lease.Manager // under which objects are moved into quarantine and out of it
+	TempDir  string         // where downloads go; "" for the system's
+	Space    *Space         // how much of it they take; nil for no limit
 	Metrics  *Metrics
 	Log      *slog.Logger
 	// MaxPixels is the largest picture that is decoded; 0 for the renderer's default.

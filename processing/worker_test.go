@@ -122,14 +122,14 @@ func (p *plant) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	pipeline := *p.pipeline
-	pipeline.Locker = object.Locker{Leases: lease.NewManager(p.Worker, "worker", 5*time.Second, pipeline.Log), Log: pipeline.Log}
-	pool := queue.NewPool(p.conf, p.Worker, pipeline.Locker.Leases, p.metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
+	pipeline.Leases = lease.NewManager(p.Worker, "worker", 5*time.Second, pipeline.Log)
+	pool := queue.NewPool(p.conf, p.Worker, pipeline.Leases, p.metrics, sdktrace.NewTracerProvider(), p.pipeline.Log)
 	pool.Register(queue.ProcessUpload, &pipeline, queue.Options{Workers: p.workers})
 	pool.Register(queue.RescanUpload, Rescanner{&pipeline}, queue.Options{Workers: 1})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := pipeline.Locker.Leases.During(ctx, pool.Run); err != nil {
+		if err := pipeline.Leases.During(ctx, pool.Run); err != nil {
 			t.Error(err)
 		}
 	}()

@@ -10,6 +10,7 @@ import (
 	"github.com/rs/cors"
 
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/server/tus"
 )
 
 // exposedHeaders are the response headers that a page of another origin may read.
@@ -17,7 +18,7 @@ var exposedHeaders = []string{
 	"Location", "Content-Disposition", "Allow", "Retry-After", "ETag", "WWW-Authenticate",
 	"Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Concat", "Upload-Expires",
 	"Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
-	"Upload-Complete", "Upload-Incomplete", "Upload-Limit", draftHeader,
+	"Upload-Complete", "Upload-Incomplete", "Upload-Limit", tus.DraftHeader,
 	"RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
 	"Idempotency-Key", "Idempotency-Replayed", headerRequestID, "traceresponse",
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/hooks"
 )
 
 // wantExpires checks that the answer tells, as an IMF-fixdate, that the upload expires about at.
@@ -23,7 +23,7 @@ func (s *site) touched(t *testing.T, url string, ago time.Duration) {
 	s.exec(t, `update contents set touched_at = now() - $2::interval where upload_id = $1`, idOf(url), ago)
 }
 
-var expiry = object.DefaultConfig().Expiry
+var expiry = hooks.DefaultExpiry().Retention
 
 // tus 1.0.0, Expiration: POST and each answer to PATCH tell when the upload expires, until it is complete.
 func TestUploadExpires(t *testing.T) {

@@ -12,17 +12,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tus/tusd/v2/pkg/handler"
-
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/server/tus"
 )
 
 const formType = "multipart/form-data"
 
 // isForm reports whether the request is one of a client that knows no resumable protocol and sends a form (RFC 7578).
 func isForm(r *http.Request) bool {
-	if r.Method != http.MethodPost || r.Header.Get("Tus-Resumable") != "" || r.Header.Get(draftHeader) != "" {
+	if r.Method != http.MethodPost || r.Header.Get("Tus-Resumable") != "" || r.Header.Get(tus.DraftHeader) != "" {
 		return false
 	}
 	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -73,20 +72,20 @@ func openForm(r *http.Request, body *steadyBody) (*form, error) {
 			return nil, err
 		}
 	}
-	return nil, refuseMetadata(fmt.Sprintf("The form has more than %d fields.", maxFields))
+	return nil, problem.Refuse(hooks.ErrBadMetadata, "The form has more than %d fields.", maxFields)
 }
 
 func (f *form) addField(p *multipart.Part) error {
 	name := p.FormName()
 	if _, twice := f.meta[name]; twice || name == "" {
-		return refuseMetadata(fmt.Sprintf("Each part of a form has a name of its own, unlike %q.", strings.ToValidUTF8(name, "?")))
+		return problem.Refuse(hooks.ErrBadMetadata, "Each part of a form has a name of its own, unlike %q.", strings.ToValidUTF8(name, "?"))
 	}
 	value, err := io.ReadAll(io.LimitReader(p, maxFieldValue+1))
 	switch {
 	case err != nil:
 		return f.explain(err)
 	case len(value) > maxFieldValue:
-		return refuseMetadata(fmt.Sprintf("A field of the form has more than %d bytes. Only the file's part may, which has a filename.", maxFieldValue))
+		return problem.Refuse(hooks.ErrBadMetadata, "A field of the form has more than %d bytes. Only the file's part may, which has a filename.", maxFieldValue)
 	}
 	f.meta[name] = string(value)
 	return nil
@@ -110,6 +109,12 @@ func (f *form) Read(p []byte) (int, error) {
 	f.ended = f.ended || err == io.EOF //nolint:errorlint // a wrapped one is that of a body without an end
 	return n, err
 }
+
+// Ended implements [object.Body].
+func (f *form) Ended() bool { return f.ended }
+
+// Cut implements [object.Body].
+func (f *form) Cut() error { return f.body.cutBy() }
 
 // end returns nil if the file has been read to its end, and the form with it. Before that nobody knows whether the
 // file is whole: the form does not say its size.
@@ -157,9 +162,9 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 	switch {
 	case err == nil || errors.Is(err, io.EOF):
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.end(&hooks.Refusal{Cause: handler.ErrReadTimeout, Detail: "The form stopped coming. Send it again."})
+		b.end(&hooks.Refusal{Cause: problem.ErrSilent, Detail: "The form stopped coming. Send it again."})
 	default:
-		b.end(&hooks.Refusal{Cause: handler.ErrUnexpectedEOF, Detail: "The form was cut off. Send it again."})
+		b.end(&hooks.Refusal{Cause: problem.ErrCutOff, Detail: "The form was cut off. Send it again."})
 	}
 	return n, err
 }

@@ -9,15 +9,14 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
-	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage/object"
-	"github.com/tramo/tramo/tenant"
 )
 
 // abandonTime bounds how long taking back what a form left may take.
@@ -33,26 +32,22 @@ func (s *Server) formOr(tus echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// postForm makes an upload of a form, the way tusd makes one: admission, lease, bytes, finish. It answers once the
-// upload is complete, as tus does.
+// postForm makes an upload of a form: it is created, opened, written and finished. The answer comes once the upload is
+// complete, as with tus.
 func (s *Server) postForm(c echo.Context) error {
 	r := c.Request()
-	who, err := tenant.From(r.Context())
-	switch {
+	// Before a byte is sent, for clients that ask (Expect: 100-continue).
+	switch err := hooks.MayUpload(r.Context()); {
 	case err != nil:
 		return err
-	case !who.Role.CanUpload(): // before a byte is sent, for clients that ask (Expect: 100-continue)
-		return hooks.ErrForbidden
-	case r.ContentLength > s.Admission.Policy.MaxSize+maxFormExtra:
+	case r.ContentLength > s.Uploads.Admission.Policy.MaxSize+maxFormExtra:
 		return hooks.ErrTooLarge
 	case s.Bucket.Unavailable():
 		return object.ErrUnavailable
 	}
 	// What has begun is brought to an end, good or bad, also when the client has gone: nobody else would.
-	ctx := object.WithLeaseSlot(context.WithoutCancel(r.Context()))
-	body := &steadyBody{
-		ReadCloser: object.WatchBody(ctx, r.Body), connection: http.NewResponseController(c.Response()), silence: s.NetworkTimeout,
-	}
+	ctx := context.WithoutCancel(r.Context())
+	body := &steadyBody{ReadCloser: r.Body, connection: http.NewResponseController(c.Response()), silence: s.NetworkTimeout}
 	defer s.interruptAtShutdown(r.Context(), body)()
 	f, err := openForm(r, body)
 	if err != nil {
@@ -66,7 +61,7 @@ func (s *Server) postForm(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Response().Header().Set("Location", s.base()+id.String())
+	c.Response().Header().Set("Location", strings.TrimSuffix(s.PublicURL, "/")+UploadsPath+"/"+id.String())
 	return c.JSON(http.StatusCreated, j)
 }
 
@@ -75,81 +70,68 @@ func (s *Server) postForm(c echo.Context) error {
 func (s *Server) interruptAtShutdown(ctx context.Context, b *steadyBody) (stop func()) {
 	over := make(chan struct{})
 	context.AfterFunc(ctx, func() {
-		if !errors.Is(context.Cause(ctx), handler.ErrServerShutdown) {
+		if !errors.Is(context.Cause(ctx), object.ErrStopping) {
 			return // the client has gone, which reading tells
 		}
 		select {
 		case <-time.After(s.ShutdownTimeout / 2):
-			b.interrupt(handler.ErrServerShutdown)
+			b.interrupt(object.ErrStopping)
 		case <-over:
 		}
 	})
 	return func() { close(over) }
 }
 
-// takeForm returns the complete upload that a form of at most so many bytes became (0: nobody knows how many). ctx has
-// a slot for its lease.
+// takeForm returns the complete upload that a form of at most so many bytes became (0: nobody knows how many).
 func (s *Server) takeForm(ctx context.Context, f *form, atMost int64) (uuid.UUID, error) {
-	a, err := s.Admission.Admit(ctx, hooks.Request{SizeDeferred: true, AtMost: atMost, Metadata: f.meta})
+	a, err := s.Uploads.Create(ctx, hooks.Request{SizeDeferred: true, AtMost: atMost, Metadata: f.meta})
 	if err != nil {
 		return uuid.Nil, err
 	}
-	lock, err := s.Locker.NewLock(a.ID.String())
+	u, err := s.Uploads.Open(ctx, a.ID, s.LockTimeout, func() { f.body.interrupt(object.ErrTakenOver) })
 	if err != nil {
 		return uuid.Nil, err
 	}
-	waiting, cancel := context.WithTimeout(ctx, s.LockTimeout)
-	defer cancel()
-	if err := lock.Lock(waiting, func() { f.body.interrupt(handler.ErrUploadInterrupted) }); err != nil {
-		return uuid.Nil, err
-	}
-	defer lock.Unlock() //nolint:errcheck // the locker logs it
-	u, err := s.Store.GetUpload(ctx, a.ID.String())
-	if err != nil {
-		return uuid.Nil, err
-	}
-	err = s.receive(ctx, u, f)
+	defer u.Close(ctx)
+	err = receive(ctx, u, f)
 	// With a client_id, the form can be sent again, or go on by tus. Without one nobody could ever name the upload.
 	if err != nil && f.meta["client_id"] == "" {
-		s.abandon(ctx, u, a.ID)
+		s.abandon(ctx, u)
 	}
 	return a.ID, err
 }
 
 // receive makes the upload hold the form's file and finishes it. Of an upload that holds something already, because
 // the form was sent before, the file must begin with that.
-func (s *Server) receive(ctx context.Context, u handler.Upload, f *form) error {
-	info, err := u.GetInfo(ctx)
-	if err != nil {
+func receive(ctx context.Context, u *hooks.Upload, f *form) error {
+	row := u.Row()
+	if err := f.pass(u, row.Received); err != nil {
 		return err
 	}
-	if err := f.pass(u, info.Offset); err != nil {
-		return err
-	}
-	if !info.SizeIsDeferred {
-		if info.Offset < info.Size {
+	if !row.SizeDeferred {
+		if row.Received < row.Size {
 			return refuseFormAgain("An upload of yours with this client_id was begun by tus. Go on with it by tus, or use a new client_id for each file.")
 		}
 		return f.passEnd() // it is complete
 	}
-	n, err := u.WriteChunk(ctx, info.Offset, f)
+	n, err := u.Write(ctx, row.Received, f, nil)
 	if err == nil {
 		err = f.end()
 	}
 	if err != nil {
 		return err
 	}
-	if info.Offset+n != f.read {
-		return fmt.Errorf("form brought %d bytes, of which %d are kept", f.read, info.Offset+n)
+	if row.Received+n != f.read {
+		return fmt.Errorf("form brought %d bytes, of which %d are kept", f.read, row.Received+n)
 	}
-	if err := s.Store.AsLengthDeclarableUpload(u).DeclareLength(ctx, f.read); err != nil {
+	if err := u.DeclareLength(ctx, f.read); err != nil {
 		return err
 	}
-	return u.FinishUpload(ctx)
+	return u.Finish(ctx)
 }
 
 // pass reads the n bytes that an upload holds from its form, and compares them.
-func (f *form) pass(u handler.Upload, n int64) error {
+func (f *form) pass(u *hooks.Upload, n int64) error {
 	if n == 0 {
 		return nil
 	}
@@ -157,7 +139,7 @@ func (f *form) pass(u handler.Upload, n int64) error {
 	if _, err := io.CopyN(h, f, n); err != nil && !f.ended {
 		return f.explain(err)
 	}
-	sum, err := u.(object.Summed).Sum()
+	sum, err := u.Sum()
 	if err != nil {
 		return err
 	}
@@ -180,12 +162,12 @@ func refuseFormAgain(detail string) error {
 }
 
 // abandon gives back at once what an upload that cannot go on takes of its tenant's quota.
-func (s *Server) abandon(ctx context.Context, u handler.Upload, id uuid.UUID) {
+func (s *Server) abandon(ctx context.Context, u *hooks.Upload) {
 	ctx, cancel := context.WithTimeout(ctx, abandonTime)
 	defer cancel()
-	err := s.Store.AsTerminatableUpload(u).Terminate(ctx)
-	if err != nil && !errors.Is(err, object.ErrComplete) { // which it became, or it has ended already
+	err := u.Cancel(ctx)
+	if err != nil && !errors.Is(err, hooks.ErrPartOfAnother) { // it has ended already
 		s.Log.WarnContext(ctx, "upload of a form that failed is left to expire",
-			slog.String("upload_id", id.String()), slog.Any("err", err))
+			slog.String("upload_id", u.Row().ID.String()), slog.Any("err", err))
 	}
 }

@@ -87,8 +87,9 @@ type site struct {
 	server   *server.Server
 	registry *prometheus.Registry
 	admin    *pgxpool.Pool // of the superuser's
-	url      string        // of the server on the network
-	log      *record       // of what the server says
+	leases   *lease.Manager
+	url      string  // of the server on the network
+	log      *record // of what the server says
 	user     user
 }
 
@@ -106,15 +107,20 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	must(t, err)
 	q, err := queue.New(s.API, log)
 	must(t, err)
-	finisher := &hooks.Finisher{DB: s.API, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(s.registry), Log: log,
-		Erasures: &erasure.Service{Config: erasure.DefaultConfig(), DB: s.API, Queue: q, Log: log}}
 	conf := object.DefaultConfig()
 	conf.PartSize, conf.CheckpointInterval = part, 100*time.Millisecond
-	store, err := object.NewStore(s.API, bucket, finisher, finisher, conf, object.NewMetrics(s.registry, bucket), log)
+	store, err := object.NewStore(s.API, bucket, conf, object.NewMetrics(s.registry, bucket), log)
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
 	types, err := mediatype.ParsePolicy("image/*,application/pdf,text/plain")
 	must(t, err)
+	s.leases = s.lease(t, log)
+	uploads := &hooks.Uploads{
+		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
+		DB:        s.API, Queue: q, Bucket: bucket, Store: store, Leases: s.leases, Expiry: hooks.DefaultExpiry(),
+		Metrics: hooks.NewMetrics(s.registry), Log: log,
+		Erasures: &erasure.Service{Config: erasure.DefaultConfig(), DB: s.API, Queue: q, Log: log},
+	}
 	verifier, err := auth.NewVerifier(context.WithoutCancel(t.Context()), auth.Config{Secret: secret}, log)
 	must(t, err)
 	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test", Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
@@ -122,16 +128,14 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	vault, err := webhook.NewVault(secret)
 	must(t, err)
 	serverConf, parts := server.DefaultConfig(), server.Parts{
-		DB: s.API, Bucket: bucket, Store: store,
-		Locker:    object.Locker{Leases: s.lease(t, log), Log: log},
-		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
-		Webhooks:  &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
+		DB: s.API, Bucket: bucket, Uploads: uploads,
+		Webhooks: &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
 		Batches: &hooks.Batches{
 			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
-			Metrics: finisher.Metrics, Log: log,
+			Metrics: uploads.Metrics, Log: log,
 		},
-		Erasures:    finisher.Erasures,
-		DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: finisher.Metrics.Into(storage.Uploaded), Log: log},
+		Erasures:    uploads.Erasures,
+		DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
 		Receipts:    receipts, Tracers: noop.NewTracerProvider(),
 		Quarantine: &hooks.Quarantine{DB: s.API, Queue: q, Log: log},
 		Verifier:   verifier, Metrics: server.NewMetrics(s.registry), Log: log,

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/tus/tusd/v2/pkg/handler"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tramo/tramo/hooks"
@@ -28,6 +27,7 @@ import (
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/server/resource"
+	"github.com/tramo/tramo/server/tus"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -85,9 +85,7 @@ func (c Config) Validate() error {
 type Parts struct {
 	DB          *storage.DB
 	Bucket      *object.Bucket
-	Store       *object.Store
-	Locker      handler.Locker
-	Admission   *hooks.Admission
+	Uploads     *hooks.Uploads
 	Batches     *hooks.Batches
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
@@ -120,20 +118,23 @@ func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
 	s.auth = &auth.Authenticator{Verifier: p.Verifier, DB: p.DB, Log: p.Log}
 	s.handler = s.traced(s.crossOrigin(s.echo))
-	s.reader = &resource.Reader{DB: p.DB, Store: p.Store, Bucket: p.Bucket, Log: p.Log}
+	s.reader = &resource.Reader{DB: p.DB, Expiry: p.Uploads.Expiry, Bucket: p.Bucket, Log: p.Log}
 	s.live = live.New(c.Live, live.Parts{DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log, CheckOrigin: s.checkOrigin})
-	tus, tusOptions, err := s.newTus()
+	uploads, err := tus.New(tus.Config{
+		PublicURL: c.PublicURL, NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LockTimeout,
+		Base: s.baseAt, Denied: s.auth.AuditDenial,
+	}, p.Uploads)
 	if err != nil {
 		return nil, err
 	}
 	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
 	h := handlers{
 		API: &api.API{
-			DB: p.DB, Bucket: p.Bucket, Uploads: s.reader, Admission: p.Admission, Batches: p.Batches, Receipts: p.Receipts,
+			DB: p.DB, Bucket: p.Bucket, Uploads: s.reader, Admission: p.Uploads.Admission, Batches: p.Batches, Receipts: p.Receipts,
 			Webhooks: p.Webhooks, Erasures: p.Erasures, DeadLetters: p.DeadLetters, Quarantine: p.Quarantine, Log: p.Log,
 			Base: s.baseOf, MaxUploads: c.TenantUploads, Limits: p.Limits,
 		},
-		upload: s.formOr(tus), uploadOptions: tusOptions,
+		upload: s.formOr(uploads.Serve), uploadOptions: uploads.Options,
 	}
 	images, err := s.Bucket.Origin()
 	if err != nil {
@@ -153,7 +154,7 @@ func New(c Config, p Parts) (*Server, error) {
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.handler.ServeHTTP(w, overrideMethod(r))
+	s.handler.ServeHTTP(w, tus.OverrideMethod(r))
 }
 
 // Run serves until ctx is done. Then running uploads are told to save what has arrived and let go, and
@@ -187,7 +188,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	stopUploads(errShutdown)
+	stopUploads(tus.ErrStopping)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTimeout)
 	defer cancel()
 	if err := hs.Shutdown(last); err != nil {
@@ -196,9 +197,6 @@ func (s *Server) Run(ctx context.Context) error {
 	s.live.Close() // WebSockets, which Shutdown does not know
 	return nil
 }
-
-// errShutdown ends the context of running requests: it is the error that tusd looks for, and ours.
-var errShutdown = fmt.Errorf("%w: %w", problem.ErrShuttingDown, handler.ErrServerShutdown)
 
 // Follow hears what changes in the database and tells listeners, until ctx is done. [Server.Run] calls it.
 func (s *Server) Follow(ctx context.Context) { s.live.Run(ctx) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -38,7 +39,7 @@ func (c EraserConfig) Validate() error {
 type Eraser struct {
 	DB     *storage.DB // as an operator
 	Bucket *object.Bucket
-	Locker object.Locker
+	Leases *lease.Manager
 	Log    *slog.Logger
 
 	tables []table
@@ -173,11 +174,17 @@ func (e *Eraser) purge(ctx context.Context, id, erasure uuid.UUID) error {
 	if err := errors.Join(err, inUse); err != nil {
 		return err
 	}
-	_, release, err := e.Locker.Seize(ctx, id, seizeTimeout)
+	waiting, cancel := context.WithTimeout(ctx, seizeTimeout)
+	defer cancel()
+	held, err := e.Leases.Acquire(waiting, id, nil) // which is given up to nobody
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer func() {
+		if err := held.Release(ctx); err != nil {
+			e.Log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
+		}
+	}()
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return err

@@ -74,7 +74,7 @@ func TestPurge(t *testing.T) {
 	id, original, picture := y.Complete(t)
 	y.Put(t, y.Keys(id).Original(77)) // which no row names
 	y.Multipart(t, y.Keys(id).Original(78), hookstest.Content)
-	stack.Must(t, y.Finisher.Delete(y.Ctx, id))
+	stack.Must(t, y.Erasures.Delete(y.Ctx, id))
 	stack.Must(t, y.Erase(t))
 	y.WantObject(t, original, true)
 	y.WantObject(t, picture, true)
@@ -114,7 +114,7 @@ func TestReconcilerLeavesDeleted(t *testing.T) {
 	there, _, _ := y.Complete(t)
 	stack.Must(t, y.Bucket.Delete(y.Ctx, original))
 	for _, id := range []uuid.UUID{waiting, lost, there} {
-		stack.Must(t, y.Finisher.Delete(y.Ctx, id))
+		stack.Must(t, y.Erasures.Delete(y.Ctx, id))
 	}
 	if found := y.Reconcile(t); len(found) != 0 {
 		t.Errorf("found %+v", found)
@@ -136,9 +136,9 @@ func TestDeleteConcatenation(t *testing.T) {
 	stack.Must(t, err)
 	key, sum := y.Store(t, y.Ctx, final.ID, append(slices.Clone(hookstest.Content), hookstest.Content...))
 	y.Exec(t, `update contents set received = 20, stored = true, object_key = $2 where upload_id = $1`, final.ID, key)
-	stack.Must(t, y.Finisher.Finish(y.Ctx, final.ID, key, sum))
-	stack.WantErr(t, y.Finisher.Delete(y.Ctx, a), storage.ErrWrongStatus)
-	stack.Must(t, y.Finisher.Delete(y.Ctx, final.ID))
+	stack.Must(t, y.Uploads.Record(y.Ctx, final.ID, key, sum))
+	stack.WantErr(t, y.Erasures.Delete(y.Ctx, a), storage.ErrWrongStatus)
+	stack.Must(t, y.Erasures.Delete(y.Ctx, final.ID))
 	const hidden = `select count(*) from uploads where deleted_at is not null`
 	if n := y.Count(t, hidden); n != 3 {
 		t.Errorf("%d are deleted, not 3", n)
@@ -168,7 +168,7 @@ func TestEraseUser(t *testing.T) {
 	y.Sound(t)
 	y.Exec(t, `insert into batches (tenant_id, id, project, name, user_id) values ($1, gen_random_uuid(), 'default', 'x', 'ana')`, y.ID)
 	y.Exec(t, `insert into idempotency_keys (tenant_id, user_id, key, request, answer) values ($1, 'ana', 'x', sha256(''), '')`, y.ID)
-	stack.Must(t, y.Finisher.Delete(y.Ctx, func() uuid.UUID { id, _, _ := y.Complete(t); return id }()))
+	stack.Must(t, y.Erasures.Delete(y.Ctx, func() uuid.UUID { id, _, _ := y.Complete(t); return id }()))
 	jefa, e := y.As(t.Context(), "jefa", tenant.Constructora), y.Erasures
 	asked, err := e.Request(jefa, erasure.Request{User: "ana"})
 	stack.Must(t, err)
@@ -200,7 +200,7 @@ func TestEraseTenant(t *testing.T) {
 	other := y.AddTenant(t)
 	other.Sound(t)
 	y.Sound(t)
-	stack.Must(t, y.Finisher.Delete(y.Ctx, func() uuid.UUID { id, _, _ := y.Complete(t); return id }()))
+	stack.Must(t, y.Erasures.Delete(y.Ctx, func() uuid.UUID { id, _, _ := y.Complete(t); return id }()))
 	y.Exec(t, `insert into announcements (tenant_id, type) values ($1, 'x')`, y.ID)
 	objects, rows := objectsOf(t, other), left(t, other)
 	one, two := y.As(t.Context(), "one", tenant.Admin), y.As(t.Context(), "two", tenant.Admin)
@@ -376,7 +376,7 @@ func TestErasureEmptiesQuarantine(t *testing.T) {
 		},
 		"deleted": func(t *testing.T, y *hookstest.Tenant, id uuid.UUID) {
 			t.Helper()
-			stack.Must(t, y.Finisher.Delete(y.Ctx, id))
+			stack.Must(t, y.Erasures.Delete(y.Ctx, id))
 			y.Exec(t, `update uploads set purge_at = now() where id = $1`, id)
 		},
 		"user": func(t *testing.T, y *hookstest.Tenant, _ uuid.UUID) {

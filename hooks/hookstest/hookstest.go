@@ -35,7 +35,7 @@ type Site struct {
 	Bucket    *object.Bucket
 	Queue     *queue.Queue
 	Admission *hooks.Admission
-	Finisher  *hooks.Finisher
+	Uploads   *hooks.Uploads // without a store and leases
 	Erasures  *erasure.Service
 	Log       *slog.Logger
 
@@ -60,7 +60,7 @@ func New(t *testing.T) *Site {
 	stack.Must(t, err)
 	s.Admission = &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: MaxSize, Types: types}, Log: s.Log}
 	s.Erasures = &erasure.Service{Config: erasure.DefaultConfig(), DB: s.API, Queue: s.Queue, Log: s.Log}
-	s.Finisher = &hooks.Finisher{
+	s.Uploads = &hooks.Uploads{
 		DB: s.API, Queue: s.Queue, Bucket: s.Bucket, Metrics: hooks.NewMetrics(prometheus.NewRegistry()), Log: s.Log, Erasures: s.Erasures,
 	}
 	return s

@@ -24,16 +24,17 @@ func (s *Site) Reconciler(t *testing.T, registry *prometheus.Registry) *reconcil
 	q, err := queue.New(s.Worker, s.Log)
 	stack.Must(t, err)
 	metrics := hooks.NewMetrics(registry)
-	finisher := &hooks.Finisher{DB: s.Worker, Queue: q, Bucket: s.Bucket, Metrics: metrics, Log: s.Log}
-	store, err := object.NewStore(s.Worker, s.Bucket, finisher, finisher, object.DefaultConfig(), object.NewMetrics(registry, s.Bucket), s.Log)
+	store, err := object.NewStore(s.Worker, s.Bucket, object.DefaultConfig(), object.NewMetrics(registry, s.Bucket), s.Log)
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, store.Close()) })
 	return &reconcile.Reconciler{
-		Config:  reconcile.Config{Expiry: time.Hour},
-		DB:      s.Worker,
-		Bucket:  s.Bucket,
-		Store:   store,
-		Locker:  s.locker("reconciler"),
+		Config: reconcile.Config{Expiry: time.Hour},
+		DB:     s.Worker,
+		Bucket: s.Bucket,
+		Leases: s.leases("reconciler"),
+		Finish: &hooks.Uploads{
+			DB: s.Worker, Queue: q, Bucket: s.Bucket, Store: store, Expiry: hooks.Expiry{Retention: time.Hour}, Metrics: metrics, Log: s.Log,
+		},
 		Queue:   q,
 		Uploads: metrics,
 		Metrics: reconcile.NewMetrics(registry),
@@ -41,8 +42,8 @@ func (s *Site) Reconciler(t *testing.T, registry *prometheus.Registry) *reconcil
 	}
 }
 
-func (s *Site) locker(replica string) object.Locker {
-	return object.Locker{Leases: lease.NewManager(s.Worker, replica, 5*time.Second, s.Log), Log: s.Log}
+func (s *Site) leases(replica string) *lease.Manager {
+	return lease.NewManager(s.Worker, replica, 5*time.Second, s.Log)
 }
 
 // Reconcile makes both passes of a new reconciler and returns the findings.
@@ -65,13 +66,13 @@ func Findings(t *testing.T, r *reconcile.Reconciler, passes func(context.Context
 		stack.Must(t, passes(t.Context()))
 		return found
 	}
-	stack.Must(t, r.Locker.Leases.During(t.Context(), passes))
+	stack.Must(t, r.Leases.During(t.Context(), passes))
 	return found
 }
 
 // Erase makes a pass of a new eraser.
 func (s *Site) Erase(t *testing.T) error {
 	t.Helper()
-	e := &erasure.Eraser{DB: s.Worker, Bucket: s.Bucket, Locker: s.locker("eraser"), Log: s.Log}
-	return e.Locker.Leases.During(t.Context(), e.Erase)
+	e := &erasure.Eraser{DB: s.Worker, Bucket: s.Bucket, Leases: s.leases("eraser"), Log: s.Log}
+	return e.Leases.During(t.Context(), e.Erase)
 }

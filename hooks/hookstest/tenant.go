@@ -77,7 +77,7 @@ func (n *Tenant) Finish(t *testing.T) (id uuid.UUID, key string) {
 	id = n.Admit(t)
 	key, sum := n.Store(t, n.Ctx, id, Content)
 	n.stored(t, id, key)
-	stack.Must(t, n.Finisher.Finish(n.Ctx, id, key, sum))
+	stack.Must(t, n.Uploads.Record(n.Ctx, id, key, sum))
 	return id, key
 }
 
@@ -111,7 +111,7 @@ func (n *Tenant) Partial(t *testing.T) (id uuid.UUID, key string) {
 	stack.Must(t, err)
 	key, sum := n.Store(t, n.Ctx, a.ID, Content)
 	n.Exec(t, `update uploads set status = 'uploading' where id = $1`, a.ID)
-	stack.Must(t, n.Finisher.Finish(n.Ctx, a.ID, key, sum))
+	stack.Must(t, n.Uploads.Record(n.Ctx, a.ID, key, sum))
 	n.stored(t, a.ID, key)
 	return a.ID, key
 }
@@ -149,7 +149,8 @@ func (n *Tenant) Sound(t *testing.T) {
 	n.Begin(t)
 	n.Finish(t)
 	n.Complete(t)
-	stack.Must(t, n.Finisher.Cancel(n.Ctx, n.Admit(t)))
+	cancelled := n.Admit(t)
+	stack.Must(t, n.API.InTenant(n.Ctx, func(tx storage.Tx) error { return tx.Cancel(n.Ctx, cancelled) }))
 	id, _ := n.Finish(t) // whose thumbnails are being made
 	stack.Must(t, n.Worker.InTenant(n.Ctx, func(tx storage.Tx) error { return tx.MarkProcessing(n.Ctx, id, 1) }))
 	n.Put(t, n.Keys(id).Thumbnail(480))

@@ -85,7 +85,7 @@ type Config struct {
 
 // DefaultConfig is used where nothing is set.
 func DefaultConfig() Config {
-	return Config{Expiry: object.DefaultExpiryConfig().Expiry, StuckGrace: time.Minute, OrphanGrace: time.Hour}
+	return Config{Expiry: hooks.DefaultExpiry().Retention, StuckGrace: time.Minute, OrphanGrace: time.Hour}
 }
 
 // Validate reports what is wrong with c.
@@ -129,8 +129,8 @@ type Reconciler struct {
 	Config
 	DB      *storage.DB // as an operator
 	Bucket  *object.Bucket
-	Store   *object.Store
-	Locker  object.Locker
+	Leases  *lease.Manager
+	Finish  *hooks.Uploads // finishes uploads whose finish was cut off
 	Queue   *queue.Queue
 	Uploads *hooks.Metrics
 	Metrics *Metrics

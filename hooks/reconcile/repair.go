@@ -10,18 +10,23 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
 // underLease runs fn under the upload's lease: nobody else can write it or change where its bytes are meanwhile, and writes
 // of a holder that froze are fenced. A lease that a live process holds is [lease.ErrHeld]; the holder is not asked to
 // let go.
-func (r *Reconciler) underLease(ctx context.Context, f Finding, fn func(context.Context) error) error {
-	held, release, err := r.Locker.Hold(ctx, f.Upload)
+func (r *Reconciler) underLease(ctx context.Context, f Finding, fn func(*lease.Lease) error) error {
+	held, err := r.Leases.Try(ctx, f.Upload, nil)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer func() {
+		if err := held.Release(ctx); err != nil {
+			r.Log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
+		}
+	}()
 	return fn(held)
 }
 
@@ -38,12 +43,12 @@ func (r *Reconciler) repaired(ctx context.Context, f Finding, repair func(storag
 // finish does as a HEAD of the client would. The store's error is meant for clients; the row says what has become of the
 // upload.
 func (r *Reconciler) finish(ctx context.Context, f Finding) error {
-	return r.underLease(ctx, f, func(ctx context.Context) error {
+	return r.underLease(ctx, f, func(held *lease.Lease) error {
 		err := r.DB.InTenant(ctx, func(tx storage.Tx) error { return confirm(ctx, tx, f.Upload, finishCutOff, r.StuckGrace) })
 		if err != nil {
 			return err
 		}
-		_, cause := r.Store.GetUpload(ctx, f.Upload.String())
+		_, cause := r.Finish.OpenUnder(ctx, f.Upload, held)
 		return r.repaired(ctx, f, func(tx storage.Tx) error {
 			u, err := tx.Upload(ctx, f.Upload)
 			if err == nil && u.Status.Receiving() {
@@ -59,7 +64,7 @@ var errUnfinished = errors.New("the store did not finish it")
 // expire ends the upload in its rows first. What S3 keeps of it is orphaned from then on, and is found as that if it is not
 // removed here.
 func (r *Reconciler) expire(ctx context.Context, f Finding) error {
-	return r.underLease(ctx, f, func(ctx context.Context) error {
+	return r.underLease(ctx, f, func(*lease.Lease) error {
 		var c claim
 		err := r.repaired(ctx, f, func(tx storage.Tx) (err error) {
 			if err = r.expireRows(ctx, tx, f.Upload); err != nil {
@@ -124,7 +129,7 @@ func (r *Reconciler) deadLetter(ctx context.Context, f Finding) error {
 }
 
 func (r *Reconciler) dropTail(ctx context.Context, f Finding) error {
-	return r.underLease(ctx, f, func(ctx context.Context) error {
+	return r.underLease(ctx, f, func(*lease.Lease) error {
 		return r.repaired(ctx, f, func(tx storage.Tx) error { return dropTails(ctx, tx, f.Upload) })
 	})
 }
@@ -144,7 +149,7 @@ func (r *Reconciler) deleteOrphaned(ctx context.Context, f Finding) error {
 
 // remove removes something of an upload from S3 if it is still orphaned.
 func (r *Reconciler) remove(ctx context.Context, f Finding, isOrphan func(claim) bool) error {
-	return r.underLease(ctx, f, func(ctx context.Context) error {
+	return r.underLease(ctx, f, func(*lease.Lease) error {
 		err := r.DB.InTenant(ctx, func(tx storage.Tx) error {
 			c, err := readClaim(ctx, tx, f.Upload)
 			if err == nil && !isOrphan(c) {

@@ -264,7 +264,7 @@ func TestReconcilersAtOnce(t *testing.T) {
 				t.Errorf("%s failed: %v", res.Kind, res.Reason)
 			}
 		}
-		g.Go(func() error { return r.Locker.Leases.During(ctx, r.BothUnguarded) })
+		g.Go(func() error { return r.Leases.During(ctx, r.BothUnguarded) })
 	}
 	stack.Must(t, g.Wait())
 	for _, p := range all {

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
 )
 
 // A Hub serves all listeners of this process. It is notified over one connection which rows have changed, in whichever
@@ -108,7 +108,7 @@ func (h *Hub) add(l *listener) (fresh bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closing {
-		return false, problem.ErrShuttingDown
+		return false, object.ErrStopping
 	}
 	f := h.feeds[l.who.Tenant]
 	if fresh = f == nil; fresh {

@@ -16,6 +16,7 @@ import (
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -208,7 +209,7 @@ func (h *Hub) serve(ctx context.Context, l *listener, st stream, lastID string) 
 		}
 	}
 	switch {
-	case errors.Is(context.Cause(ctx), problem.ErrShuttingDown):
+	case errors.Is(context.Cause(ctx), object.ErrStopping):
 		return h.end(ctx, st, "shutdown")
 	case errors.Is(err, errDisconnected), ctx.Err() != nil:
 		return nil

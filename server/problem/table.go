@@ -3,13 +3,12 @@ package problem
 import (
 	"net/http"
 
-	"github.com/tus/tusd/v2/pkg/handler"
-
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -94,37 +93,34 @@ var table = []struct {
 	{storage.ErrNotFound, New("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
 
 	{object.ErrChecksum, New("body-mismatch", 460, "Checksum Mismatch", "What arrived is not what Upload-Checksum announced. None of it was kept: send the same bytes again.")},
-	{object.ErrChecksumHeader, New("upload-checksum", 400, "Upload-Checksum is not valid", "Upload-Checksum is the name of an algorithm (sha1, sha256 or crc32), a space, and the checksum in Base64.")},
-	{object.ErrExpired, New("expired", 410, "Upload has expired", "Nothing of this upload had arrived for too long. Create a new one and send the file again.")},
-	{object.ErrGone, New("gone", 410, "Upload has ended", "This upload takes no more bytes. Create a new one.")},
+	{ErrUploadChecksum, New("upload-checksum", 400, "Upload-Checksum is not valid", "Upload-Checksum is the name of an algorithm (sha1, sha256 or crc32), a space, and the checksum in Base64.")},
+	{hooks.ErrExpired, New("expired", 410, "Upload has expired", "Nothing of this upload had arrived for too long. Create a new one and send the file again.")},
+	{hooks.ErrGone, New("gone", 410, "Upload has ended", "This upload takes no more bytes. Create a new one.")},
 	{object.ErrLost, New("lost", 410, "Upload can not go on", "Stored bytes are gone. Create a new upload and send the file from its beginning.")},
 	{object.ErrUnavailable, unavailable},
-	{object.ErrEmpty, New("empty", 422, "File is empty", "The upload has ended. Choose a file that has content.")},
-	{object.ErrBusy, New("busy", 423, "Upload is being finished", retryDetail)},
-	{object.ErrComplete, New("complete", 409, "Part of another upload", "This upload is part of another one, or is just becoming that. Delete the other one.")},
+	{hooks.ErrNotFinished, New("busy", 423, "Upload is being finished", retryDetail)},
+	{hooks.ErrPartOfAnother, New("complete", 409, "Part of another upload", "This upload is part of another one, or is just becoming that. Delete the other one.")},
 
-	{handler.ErrUnsupportedVersion, New("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0, or Upload-Draft-Interop-Version: 3, 4, 5 or 6.")},
-	{handler.ErrMaxSizeExceeded, New("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
-	{handler.ErrSizeExceeded, New("beyond-length", 413, "More bytes than announced", "The body goes beyond Upload-Length. "+resumeDetail)},
-	{handler.ErrInvalidContentType, New("content-type", 415, "Wrong content type", "PATCH takes Content-Type: application/offset+octet-stream, or application/partial-upload as the IETF draft has it.")},
+	{ErrTusVersion, New("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0, or Upload-Draft-Interop-Version: 3, 4, 5 or 6.")},
+	{object.ErrTooLong, New("too-large", 413, "File is too large", "Send a smaller file; OPTIONS tells the most as Tus-Max-Size, in bytes.")},
+	{ErrBeyondLength, New("beyond-length", 413, "More bytes than announced", "The body goes beyond Upload-Length. "+resumeDetail)},
+	{ErrContentType, New("content-type", 415, "Wrong content type", "PATCH takes Content-Type: application/offset+octet-stream, or application/partial-upload as the IETF draft has it.")},
 	{ErrIncomplete, New("upload-length", 400, "Upload is not complete", "The request says that the upload is complete, but bytes are missing. "+resumeDetail)},
 	{ErrDraftHeader, New("draft-header", 400, "A header does not belong here", "HEAD and DELETE have neither Upload-Offset nor Upload-Complete nor Upload-Length.")},
-	{handler.ErrInvalidUploadLength, New("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length: once, not less than its offset, not more than Tus-Max-Size.")},
-	{handler.ErrUploadLengthAndUploadDeferLength, New("upload-length", 400, "Upload-Length and Upload-Defer-Length exclude each other", "Send one of both.")},
-	{handler.ErrInvalidUploadDeferLength, New("upload-length", 400, "Upload-Defer-Length is not valid", "It can only be 1; or send Upload-Length.")},
-	{handler.ErrInvalidConcat, New("upload-concat", 400, "Upload-Concat is not valid", "Send partial, or final; and the addresses of partial uploads, separated by spaces.")},
-	{handler.ErrUploadNotFinished, New("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.")},
-	{handler.ErrModifyFinal, New("final", 403, "A final upload takes no bytes", "Send bytes to its partial uploads.")},
-	{handler.ErrInvalidOffset, New("upload-offset", 400, "Upload-Offset is missing or not valid", "Send the offset that HEAD tells as Upload-Offset.")},
-	{handler.ErrMismatchOffset, New("offset-mismatch", 409, "Upload-Offset is not the upload's offset", resumeDetail)},
-	{handler.ErrNotFound, New("not-found", 404, "Not found", "Nothing is at this address. Check the id.")},
-	{handler.ErrFileLocked, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
-	{handler.ErrLockTimeout, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
-	{handler.ErrUploadInterrupted, New("busy", 423, "Another request took over", resumeDetail)},
-	{handler.ErrNotImplemented, New("not-implemented", 501, "Not implemented", "OPTIONS tells what this server can do, as Tus-Extension.")},
-	{ErrShuttingDown, New("unavailable", 503, "Server is restarting", resumeDetail)},
-	{handler.ErrServerShutdown, New("unavailable", 503, "Server is restarting", resumeDetail)},
-	{handler.ErrReadTimeout, New("cut-off", 423, "Connection was silent for too long", resumeDetail)},
-	{handler.ErrConnectionReset, New("cut-off", 423, "Connection was cut off", resumeDetail)},
-	{handler.ErrUnexpectedEOF, New("cut-off", 423, "Connection was cut off", resumeDetail)},
+	{ErrUploadLength, New("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length: once, not less than its offset, not more than Tus-Max-Size.")},
+	{storage.ErrBadLength, New("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length: once, not less than its offset, not more than Tus-Max-Size.")},
+	{ErrTwoLengths, New("upload-length", 400, "Upload-Length and Upload-Defer-Length exclude each other", "Send one of both.")},
+	{ErrDeferLength, New("upload-length", 400, "Upload-Defer-Length is not valid", "It can only be 1; or send Upload-Length.")},
+	{ErrUploadConcat, New("upload-concat", 400, "Upload-Concat is not valid", "Send partial, or final; and the addresses of partial uploads, separated by spaces.")},
+	{ErrFinal, New("final", 403, "A final upload takes no bytes", "Send bytes to its partial uploads.")},
+	{ErrUploadOffset, New("upload-offset", 400, "Upload-Offset is missing or not valid", "Send the offset that HEAD tells as Upload-Offset.")},
+	{ErrOffsetMismatch, New("offset-mismatch", 409, "Upload-Offset is not the upload's offset", resumeDetail)},
+	{lease.ErrHeld, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{storage.ErrFenced, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{object.ErrNoBuffer, New("busy", 423, "Upload is busy", "Another request works on this upload. "+retryDetail)},
+	{object.ErrTakenOver, New("busy", 423, "Another request took over", resumeDetail)},
+	{ErrNotImplemented, New("not-implemented", 501, "Not implemented", "OPTIONS tells what this server can do, as Tus-Extension.")},
+	{object.ErrStopping, New("unavailable", 503, "Server is restarting", resumeDetail)},
+	{ErrSilent, New("cut-off", 423, "Connection was silent for too long", resumeDetail)},
+	{ErrCutOff, New("cut-off", 423, "Connection was cut off", resumeDetail)},
 }

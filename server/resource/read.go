@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -16,7 +17,7 @@ import (
 // A Reader reads uploads with their thumbnails. It takes no lease, so it never disturbs a running PATCH.
 type Reader struct {
 	DB     *storage.DB
-	Store  *object.Store // tells when uploads expire
+	Expiry hooks.Expiry
 	Bucket *object.Bucket
 	Log    *slog.Logger
 }
@@ -79,7 +80,7 @@ func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.Th
 		Failure: FailureOf(u), Thumbnails: []Thumbnail{}, Facts: factsOf(u.Facts), Scan: ScanOf(u.Scanned),
 		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoThumbnail: u.NoThumbnail, Pages: u.Pages, Title: u.Title,
 	}
-	if at, ok := r.Store.Expires(u); ok {
+	if at, ok := r.Expiry.Of(u); ok {
 		j.ExpiresAt = &at
 	}
 	if !u.SizeDeferred {

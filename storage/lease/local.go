@@ -64,7 +64,7 @@ func (m *Manager) lose(me uuid.UUID) {
 	m.mu.Unlock()
 	m.metrics.lost.Add(float64(len(lost)))
 	for _, l := range lost {
-		l.letGo()
+		l.askToLetGo()
 	}
 }
 
@@ -142,7 +142,7 @@ func (m *Manager) holdsLocally(owner, upload uuid.UUID, how manner) bool {
 		return false
 	}
 	if how == asking {
-		l.letGo()
+		l.askToLetGo()
 	}
 	return true
 }

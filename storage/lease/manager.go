@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,12 +71,14 @@ type waiter chan string
 
 // A Lease is the right to write one upload until it is released or lost.
 type Lease struct {
-	leases *Manager
-	upload uuid.UUID
-	tenant uuid.UUID
-	holder uuid.UUID
-	fence  int64
-	letGo  func() // asks the holder to finish; does not block; safe to call more than once
+	manager *Manager
+	upload  uuid.UUID
+	tenant  uuid.UUID
+	holder  uuid.UUID
+	fence   int64
+	waited  time.Duration
+	letGo   func() // asks the holder to finish; does not block; safe to call more than once
+	wanted  atomic.Bool
 }
 
 // NewManager makes a lease manager for a process named replica, with the time to live ttl. [Manager.Run]
@@ -97,10 +100,23 @@ func NewManager(db *storage.DB, replica string, ttl time.Duration, log *slog.Log
 // Fence returns the number that orders this lease among all of the upload's.
 func (l *Lease) Fence() int64 { return l.fence }
 
+// Waited returns how long [Manager.Acquire] waited for the lease.
+func (l *Lease) Waited() time.Duration { return l.waited }
+
+// Wanted reports whether another request wants the upload, or the lease is lost: its holder must finish.
+func (l *Lease) Wanted() bool { return l.wanted.Load() }
+
+// askToLetGo tells the holder that it must finish.
+func (l *Lease) askToLetGo() {
+	l.wanted.Store(true)
+	l.letGo()
+}
+
 // Acquire waits for the lease on an upload of the tenant in ctx until ctx is done, and then returns
 // [ErrHeld]. An upload that this tenant does not have is [storage.ErrNotFound], one that this user may not write
-// [storage.ErrNotYours], at once, and its holder hears nothing. letGo is called when another request wants the upload, or when the lease is lost; it must not
-// block, and may be called more than once.
+// [storage.ErrNotYours], at once, and its holder is not told. letGo is called when another request wants the upload, or
+// when the lease is lost; it must not block, and may be called more than once. Nil is for a holder that asks [Lease.Wanted]
+// or lets nobody go before.
 func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (*Lease, error) {
 	id, err := tenant.From(ctx)
 	if err != nil {
@@ -116,7 +132,8 @@ func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 		lease, err := m.try(ctx, id.Tenant, upload, letGo, asking)
 		switch {
 		case err == nil:
-			m.metrics.wait.WithLabelValues(woken).Observe(time.Since(began).Seconds())
+			lease.waited = time.Since(began)
+			m.metrics.wait.WithLabelValues(woken).Observe(lease.waited.Seconds())
 			return lease, nil
 		case !errors.Is(err, ErrHeld):
 			if ctx.Err() != nil {
@@ -137,13 +154,18 @@ func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 	}
 }
 
+// enlistTime bounds how long [Manager.Try] waits for this process to become a holder.
+const enlistTime = 10 * time.Second
+
 // Try takes the lease as [Manager.Acquire] does, but not from somebody living, who hears nothing: that is
-// [ErrHeld] at once. It waits only for this process to have become a holder.
+// [ErrHeld] at once. It waits only for this process to have become a holder, for [enlistTime] at most.
 func (m *Manager) Try(ctx context.Context, upload uuid.UUID, letGo func()) (*Lease, error) {
 	id, err := tenant.From(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, enlistTime)
+	defer cancel()
 	for {
 		me, changed := m.self()
 		if me != uuid.Nil {
@@ -198,7 +220,10 @@ func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 	if fence == 0 {
 		return nil, ErrHeld
 	}
-	lease := &Lease{leases: m, upload: upload, tenant: owner, holder: me, fence: fence, letGo: letGo}
+	if letGo == nil {
+		letGo = func() {}
+	}
+	lease := &Lease{manager: m, upload: upload, tenant: owner, holder: me, fence: fence, letGo: letGo}
 	if !m.keep(lease) {
 		return nil, ErrHeld // the holder's row changed meanwhile: this lease is already lost
 	}
@@ -214,10 +239,16 @@ func (m *Manager) askLocally(ctx context.Context, owner, upload uuid.UUID) error
 	return err
 }
 
-// Release gives the lease back and tells the processes that wait. Its own process's waiters are told even if
-// Postgres does not answer.
+// releaseTime bounds how long giving a lease back may take once its request is over.
+const releaseTime = 5 * time.Second
+
+// Release gives the lease back and tells the processes that wait, also when ctx is done: a request whose client has gone
+// must not keep its upload. Waiters of its own process are told even if Postgres does not answer. A lease that could not
+// be given back is free once another process asks for it or this one ends.
 func (l *Lease) Release(ctx context.Context) error {
-	m := l.leases
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	defer cancel()
+	m := l.manager
 	defer m.wakeWaiters(l.upload, locally)
 	defer m.forget(l)
 	if err := m.giveBack(ctx, l.tenant, l.upload, l.holder, l.fence); err != nil {

@@ -27,8 +27,8 @@ func unchecked(o *s3.Options) {
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 }
 
-// beginJoin begins a multipart upload that parts are copied into.
-func (b *Bucket) beginJoin(ctx context.Context, key string) (id string, err error) {
+// beginConcatenation begins a multipart upload that parts are copied into.
+func (b *Bucket) beginConcatenation(ctx context.Context, key string) (id string, err error) {
 	out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
 	}, unchecked)
@@ -61,9 +61,9 @@ func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, fro
 	return storage.Part{Number: number, Size: s.size(), ETag: aws.ToString(out.CopyPartResult.ETag)}, nil
 }
 
-// putJoinedPart stores a run as a part beside copied ones. A multipart upload that is not there is
+// putConcatenatedPart stores a run as a part beside copied ones. A multipart upload that is not there is
 // [ErrNoObject].
-func (b *Bucket) putJoinedPart(ctx context.Context, key, id string, number int32, r *run) (storage.Part, error) {
+func (b *Bucket) putConcatenatedPart(ctx context.Context, key, id string, number int32, r *run) (storage.Part, error) {
 	sum := md5.New()
 	err := r.pieces(func(p []byte) error {
 		_, err := sum.Write(p)

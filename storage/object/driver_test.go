@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -25,7 +24,7 @@ const mib = 1 << 20
 // part is the size of a part in these tests, in bytes.
 const part = object.MinPartSize
 
-// A finisher is what package hooks is to the store, with faults.
+// A finisher records what has become of uploads, as package hooks does, with faults.
 type finisher struct {
 	db *storage.DB
 
@@ -50,7 +49,7 @@ func (f *finisher) next(fs ...failure) {
 	f.fail = append(f.fail, fs...)
 }
 
-func (f *finisher) Finish(ctx context.Context, id uuid.UUID, key string, sum []byte) error {
+func (f *finisher) finish(ctx context.Context, id uuid.UUID, key string, sum []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	what := key + " " + hex.EncodeToString(sum)
@@ -78,30 +77,6 @@ func (f *finisher) Finish(ctx context.Context, id uuid.UUID, key string, sum []b
 	return err
 }
 
-func (f *finisher) Lose(ctx context.Context, id uuid.UUID) error {
-	return f.db.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonLost, Detail: "It is gone."})
-	})
-}
-
-func (f *finisher) Delete(ctx context.Context, id uuid.UUID) error {
-	return f.db.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.AmongDeleted(ctx, func() error {
-			tag, err := tx.Exec(ctx, `
-				update uploads set deleted_at = now(), purge_at = now() + interval '1 hour'
-				where tenant_id = $1 and id = $2 and status = 'uploaded' and deleted_at is null`, tx.Tenant, id)
-			if err == nil && tag.RowsAffected() == 0 {
-				err = storage.ErrWrongStatus
-			}
-			return err
-		})
-	})
-}
-
-func (f *finisher) Cancel(ctx context.Context, id uuid.UUID) error {
-	return f.db.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
-}
-
 // finished is how often the upload became uploaded.
 func (f *finisher) finished(id uuid.UUID) int {
 	f.mu.Lock()
@@ -109,13 +84,13 @@ func (f *finisher) finished(id uuid.UUID) int {
 	return f.first[id]
 }
 
-// A replica is a server without its HTTP: the store, driven as tusd drives it.
+// A replica is a server without its protocols: the store, driven as package hooks drives it.
 type replica struct {
 	*object.Store
-	site     *site
-	locker   object.Locker
-	registry *prometheus.Registry
-	die      func() // stops the heartbeat and gives nothing back
+	site   *site
+	leases *lease.Manager
+	die    func()       // stops the heartbeat and gives nothing back
+	lost   atomic.Int64 // uploads of which S3 had lost bytes
 }
 
 func (s *site) replica(t *testing.T) *replica {
@@ -137,15 +112,14 @@ func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *re
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: s.proxy.url, Name: shared.s3.Bucket()})
 	must(t, err)
 	db := s.As(t, "tramo_api")
-	r := &replica{site: s, registry: prometheus.NewRegistry()}
-	r.Store, err = object.NewStore(db, bucket, s.finish, s.finish, c, object.NewMetrics(r.registry, bucket), logTo(t))
+	r := &replica{site: s}
+	r.Store, err = object.NewStore(db, bucket, c, object.NewMetrics(prometheus.NewRegistry(), bucket), logTo(t))
 	must(t, err)
 	t.Cleanup(func() { must(t, r.Close()) })
-	leases := lease.NewManager(db, "test", ttl, logTo(t))
-	r.locker = object.Locker{Leases: leases, Log: logTo(t)}
+	r.leases = lease.NewManager(db, "test", ttl, logTo(t))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
-	go func() { ended <- leases.Run(ctx) }()
+	go func() { ended <- r.leases.Run(ctx) }()
 	r.die = sync.OnceFunc(func() {
 		cancel()
 		must(t, await(t, "end of the heartbeat", ended))
@@ -154,82 +128,97 @@ func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *re
 	return r
 }
 
-// offsetsLost is the metric that must stay 0.
-func (r *replica) offsetsLost(t *testing.T) float64 {
-	t.Helper()
-	families, err := r.registry.Gather()
-	must(t, err)
-	for _, f := range families {
-		if f.GetName() == "tramo_upload_offsets_lost_total" {
-			return f.GetMetric()[0].GetCounter().GetValue()
-		}
-	}
-	t.Fatal("there is no metric for lost offsets")
-	return 0
+// An upload is one that is open.
+type upload struct {
+	*object.Upload
+	replica *replica
 }
 
-// under runs fn as one request of tusd's under the upload's lease. letGo is called when another wants it.
-func (r *replica) under(ctx context.Context, id uuid.UUID, letGo func(), fn func(context.Context) error) error {
-	ctx = object.WithLeaseSlot(ctx)
-	lock, err := r.locker.NewLock(id.String())
+var (
+	errGone     = errors.New("upload has ended")
+	errMismatch = errors.New("another offset")
+)
+
+// under opens an upload under its lease. letGo is called when another request wants it.
+func (r *replica) under(ctx context.Context, id uuid.UUID, letGo func(), fn func(*upload) error) error {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	l, err := r.leases.Acquire(waiting, id, letGo)
 	if err != nil {
 		return err
 	}
-	waiting, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if err := lock.Lock(waiting, letGo); err != nil {
+	u, err := r.open(ctx, id, l)
+	if err == nil {
+		err = fn(u)
+	}
+	return errors.Join(err, l.Release(ctx))
+}
+
+// open finishes an upload that has all its bytes.
+func (r *replica) open(ctx context.Context, id uuid.UUID, l *lease.Lease) (*upload, error) {
+	o, err := r.Open(ctx, id, l)
+	if err != nil {
+		return nil, err
+	}
+	u, row := &upload{o, r}, o.Row()
+	switch {
+	case row.Status == storage.Cancelled, row.Status == storage.Failed:
+		return nil, errGone
+	case u.unfinished():
+		return u, u.finish(ctx)
+	}
+	return u, nil
+}
+
+func (u *upload) unfinished() bool {
+	row := u.Row()
+	return row.Status.Receiving() && row.UploadedAt == nil && !row.SizeDeferred &&
+		(row.Received == row.Size || row.Kind == storage.Final)
+}
+
+func (u *upload) finish(ctx context.Context) error {
+	key, sum, err := u.Assemble(ctx)
+	if err != nil {
+		return u.replica.endLost(ctx, err)
+	}
+	if err := u.replica.site.finish.finish(ctx, u.Row().ID, key, sum); err != nil {
 		return err
 	}
-	return errors.Join(fn(ctx), lock.Unlock())
-}
-
-// patch is a PATCH request: it returns the offset that its client would hear, or an error.
-func (r *replica) patch(ctx context.Context, id uuid.UUID, offset int64, body io.Reader) (now int64, err error) {
-	var gone atomic.Bool
-	now = -1
-	err = r.under(ctx, id, func() { gone.Store(true) }, func(ctx context.Context) error {
-		u, err := r.GetUpload(ctx, id.String())
-		if err != nil {
-			return err
-		}
-		info, err := u.GetInfo(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case info.Offset != offset:
-			return handler.ErrMismatchOffset
-		case info.Offset == info.Size:
-			now = info.Size
-			return nil
-		}
-		now, err = r.write(ctx, u, info, &tusBody{body, &gone})
-		return err
-	})
-	return now, err
-}
-
-// write is what tusd does with a body: it tries to finish also after an error.
-func (r *replica) write(ctx context.Context, u handler.Upload, info handler.FileInfo, body io.Reader) (int64, error) {
-	n, err := u.WriteChunk(ctx, info.Offset, io.LimitReader(body, info.Size-info.Offset))
-	if info.Offset+n == info.Size {
-		if finish := u.FinishUpload(ctx); err == nil {
-			err = finish
-		}
+	if u.Row().Kind == storage.Final {
+		return u.RemovePartials(ctx)
 	}
-	return info.Offset + n, err
+	return nil
 }
 
-// A tusBody ends without an error when its request was asked to let go, as tusd's does.
-type tusBody struct {
+func (r *replica) endLost(ctx context.Context, err error) error {
+	var lost *object.LostError
+	if !errors.As(err, &lost) {
+		return err
+	}
+	return errors.Join(err, r.site.API.InTenant(ctx, func(tx storage.Tx) error {
+		for _, id := range lost.Uploads {
+			u, err := tx.Upload(ctx, id)
+			if err != nil {
+				return err
+			}
+			if u.Kind != storage.Final {
+				r.lost.Add(1)
+			}
+			if err := tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonLost, Detail: "It is gone."}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// A sent body ends without an error, as tusd's does.
+type sent struct {
 	io.Reader
-	gone *atomic.Bool
+	cut bool // before its client's end
 }
 
-func (b *tusBody) Read(p []byte) (int, error) {
-	if b.gone.Load() {
-		return 0, io.EOF
-	}
+func (b *sent) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if err != nil {
 		err = io.EOF
@@ -237,28 +226,81 @@ func (b *tusBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+func (b *sent) Ended() bool { return !b.cut }
+func (b *sent) Cut() error  { return nil }
+
+// patch is a PATCH request: it returns the offset that its client would be told, or an error.
+func (r *replica) patch(ctx context.Context, id uuid.UUID, offset int64, body io.Reader) (now int64, err error) {
+	return r.patchChecked(ctx, id, offset, &sent{Reader: body}, nil)
+}
+
+func (r *replica) patchChecked(ctx context.Context, id uuid.UUID, offset int64, body *sent, check *object.Check) (now int64, err error) {
+	now = -1
+	err = r.under(ctx, id, func() {}, func(u *upload) (err error) {
+		row := u.Row()
+		switch {
+		case row.Received != offset:
+			return errMismatch
+		case row.Received == row.Size:
+			now = row.Size
+			return nil
+		}
+		now, err = u.write(ctx, body, check)
+		return err
+	})
+	return now, err
+}
+
+// write tries to finish also after an error, as tusd does.
+func (u *upload) write(ctx context.Context, body *sent, check *object.Check) (int64, error) {
+	row := u.Row()
+	body.Reader = io.LimitReader(body.Reader, row.Size-row.Received)
+	n, err := u.Write(ctx, row.Received, body, check)
+	err = u.replica.endLost(ctx, err)
+	if row.Received+n == row.Size {
+		if finish := u.finish(ctx); err == nil {
+			err = finish
+		}
+	}
+	return row.Received + n, err
+}
+
 // head is a HEAD request.
 func (r *replica) head(ctx context.Context, id uuid.UUID) (offset int64, err error) {
-	err = r.under(ctx, id, func() {}, func(ctx context.Context) error {
-		u, err := r.GetUpload(ctx, id.String())
-		if err != nil {
-			return err
-		}
-		info, err := u.GetInfo(ctx)
-		offset = info.Offset
-		return err
+	err = r.under(ctx, id, func() {}, func(u *upload) error {
+		offset = u.Row().Received
+		return nil
 	})
 	return offset, err
 }
 
+// delete makes an upload that takes no more bytes vanish.
+func (s *site) delete(ctx context.Context, id uuid.UUID) error {
+	return s.API.InTenant(ctx, func(tx storage.Tx) error {
+		return tx.AmongDeleted(ctx, func() error {
+			tag, err := tx.Exec(ctx, `
+				update uploads set deleted_at = now(), purge_at = now() + interval '1 hour'
+				where tenant_id = $1 and id = $2 and status = 'uploaded' and deleted_at is null`, tx.Tenant, id)
+			if err == nil && tag.RowsAffected() == 0 {
+				err = storage.ErrWrongStatus
+			}
+			return err
+		})
+	})
+}
+
 // terminate is a DELETE request.
 func (r *replica) terminate(ctx context.Context, id uuid.UUID) error {
-	return r.under(ctx, id, func() {}, func(ctx context.Context) error {
-		u, err := r.GetUpload(ctx, id.String())
+	return r.under(ctx, id, func() {}, func(u *upload) error {
+		err := r.site.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
+		if errors.Is(err, storage.ErrWrongStatus) {
+			return r.site.delete(ctx, id)
+		}
 		if err != nil {
 			return err
 		}
-		return r.AsTerminatableUpload(u).Terminate(ctx)
+		_ = u.Remove(ctx) // what is left belongs to nobody
+		return nil
 	})
 }
 

@@ -2,7 +2,6 @@ package object_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -13,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
-	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -50,7 +48,7 @@ func TestRandomFaults(t *testing.T) {
 		s.checkComplete(t, id, content)
 	}
 	for _, r := range replicas {
-		if lost := r.offsetsLost(t); lost != 0 {
+		if lost := r.lost.Load(); lost != 0 {
 			t.Errorf("%v offsets were lost", lost)
 		}
 	}
@@ -105,9 +103,9 @@ func (f *flakyClient) send(t *testing.T, r *replica) {
 		t.Errorf("%d bytes were sent from %d, and the offset is %d without an error", to-int(at), at, now)
 	case err == nil:
 		f.hear(t, now)
-	case errors.Is(err, handler.ErrMismatchOffset):
+	case errors.Is(err, errMismatch):
 		t.Errorf("the offset changed between two requests: %v", err)
-	case errors.Is(err, object.ErrLost), errors.Is(err, object.ErrGone):
+	case errors.Is(err, object.ErrLost), errors.Is(err, errGone):
 		t.Fatalf("bytes that are there were given up: %v", err)
 	}
 }
@@ -149,7 +147,7 @@ func TestCompletionAnswerLost(t *testing.T) {
 		}
 		s.checkComplete(t, id, content)
 	}
-	if lost := r.offsetsLost(t); lost != 0 {
+	if lost := r.lost.Load(); lost != 0 {
 		t.Errorf("%v offsets were lost", lost)
 	}
 }
@@ -168,7 +166,7 @@ func TestFinisherFails(t *testing.T) {
 			_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
 			wantErr(t, err, errInjected)
 			if !settled {
-				if offset, err := r.head(s.ctx, id); !errors.Is(err, object.ErrBusy) || offset != 0 {
+				if offset, err := r.head(s.ctx, id); !errors.Is(err, errInjected) || offset != 0 {
 					t.Errorf("the offset of an upload that is not finished is %d, %v", offset, err)
 				}
 			}
@@ -212,7 +210,7 @@ func TestMultipartUploadAborted(t *testing.T) {
 				_, err = r.patch(s.ctx, id, int64(sent), bytes.NewReader(content[sent:]))
 			}
 			wantErr(t, err, object.ErrLost)
-			if lost := r.offsetsLost(t); lost != 1 {
+			if lost := r.lost.Load(); lost != 1 {
 				t.Errorf("%v offsets were lost", lost)
 			}
 			if n := s.finish.finished(id); n != 0 {
@@ -241,8 +239,8 @@ func TestTailLost(t *testing.T) {
 			_, err = r.patch(s.ctx, id, 100, bytes.NewReader(content[100:]))
 			wantErr(t, err, object.ErrLost)
 			_, err = r.head(s.ctx, id) // it has ended: the client begins anew
-			wantErr(t, err, object.ErrGone)
-			if lost := r.offsetsLost(t); lost != 1 {
+			wantErr(t, err, errGone)
+			if lost := r.lost.Load(); lost != 1 {
 				t.Errorf("%v offsets were lost", lost)
 			}
 		})
@@ -268,7 +266,7 @@ func TestMisroutedIsNotLost(t *testing.T) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
-	if lost := r.offsetsLost(t); lost != 0 {
+	if lost := r.lost.Load(); lost != 0 {
 		t.Errorf("%v offsets were lost", lost)
 	}
 	_, err := r.head(s.ctx, id)
@@ -385,7 +383,7 @@ func TestTerminate(t *testing.T) {
 			c.bring(t, s, r, id, content)
 			must(t, r.terminate(s.ctx, id))
 			if c.keeps {
-				wantErr(t, r.terminate(s.ctx, id), handler.ErrNotFound)
+				wantErr(t, r.terminate(s.ctx, id), storage.ErrNotFound)
 				_, err := s.Admin(t).Exec(t.Context(), `update uploads set deleted_at = null, purge_at = null where id = $1`, id)
 				must(t, err)
 				s.checkComplete(t, id, content)
@@ -401,7 +399,7 @@ func TestTerminate(t *testing.T) {
 				}
 				return err
 			}))
-			wantErr(t, r.terminate(s.ctx, id), object.ErrGone)
+			wantErr(t, r.terminate(s.ctx, id), errGone)
 		})
 	}
 }
@@ -418,7 +416,7 @@ func TestTerminateWithoutS3(t *testing.T) {
 	s.proxy.next(deleteObject, refuse)
 	must(t, r.terminate(s.ctx, id))
 	_, err := r.head(s.ctx, id)
-	wantErr(t, err, object.ErrGone)
+	wantErr(t, err, errGone)
 }
 
 // A request that is asked to let go before it has begun to read its body reads none of it: whoever waits
@@ -431,21 +429,19 @@ func TestAskedToLetGoBeforeReading(t *testing.T) {
 	asked, endless := make(chan struct{}, 8), make(chan struct{})
 	defer close(endless)
 	taken := make(chan error, 1)
-	err := first.under(s.ctx, id, func() { asked <- struct{}{} }, func(ctx context.Context) error {
+	err := first.under(s.ctx, id, func() { asked <- struct{}{} }, func(u *upload) error {
 		go func() {
 			_, err := second.head(s.ctx, id)
 			taken <- err
 		}()
 		await(t, "question", asked)
-		u, err := first.GetUpload(ctx, id.String())
-		must(t, err)
-		n, err := u.WriteChunk(ctx, 0, readerFunc(func([]byte) (int, error) { <-endless; return 0, io.EOF }))
+		n, err := u.Write(s.ctx, 0, &sent{Reader: readerFunc(func([]byte) (int, error) { <-endless; return 0, io.EOF })}, nil)
 		if n != 0 {
 			t.Errorf("%d bytes were written", n)
 		}
 		return err
 	})
-	wantErr(t, err, handler.ErrUploadInterrupted)
+	wantErr(t, err, object.ErrTakenOver)
 	must(t, await(t, "second request", taken))
 }
 

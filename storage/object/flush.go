@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
 )
@@ -56,8 +55,12 @@ func (f *flush) run() {
 
 // report logs a failure of S3 or Postgres: the client is told only that it should try again.
 func (f *flush) report() {
-	var answer handler.Error // to a client, which says all
-	if errors.As(f.err, &answer) || errors.Is(f.err, errCut) || errors.Is(f.err, context.Canceled) || f.before.failed() {
+	for _, expected := range []error{storage.ErrFenced, ErrLost, ErrChecksum, errCut, context.Canceled} {
+		if errors.Is(f.err, expected) {
+			return
+		}
+	}
+	if f.before.failed() {
 		return
 	}
 	f.store.log.WarnContext(f.ctx, "bytes not stored where they belong", slog.String("upload_id", f.row.ID.String()),
@@ -159,7 +162,7 @@ func (f *flush) put(ctx context.Context, step *storage.Progress) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, keepTime)
 	defer cancel()
-	step.Object = f.keys.Original(f.fence)
+	step.Object = f.keys.Original(f.fence())
 	return f.store.bucket.putRun(ctx, step.Object, &bytes)
 }
 
@@ -172,7 +175,7 @@ func (f *flush) putPart(ctx context.Context, bytes *run, step *storage.Progress)
 	}
 	part, err := f.store.bucket.putPart(ctx, key, id, number, bytes)
 	if errors.Is(err, ErrNoObject) {
-		return f.lost(ctx) // somebody, such as a lifecycle rule, has aborted the multipart upload
+		return f.lost() // somebody, such as a lifecycle rule, has aborted the multipart upload
 	}
 	step.Part = &part
 	return err
@@ -201,7 +204,7 @@ func (f *flush) readTail(ctx context.Context) (run, error) {
 	})
 	tail := s.take()
 	if err == nil && tail.size != f.tail {
-		err = f.lost(ctx)
+		err = f.lost()
 	}
 	if err != nil {
 		tail.release()
@@ -211,7 +214,7 @@ func (f *flush) readTail(ctx context.Context) (run, error) {
 
 // A multipart is an upload's multipart upload in S3, which is begun when its first part is.
 type multipart struct {
-	*upload
+	*Upload
 	mu      sync.Mutex
 	id, key *string
 }
@@ -223,12 +226,9 @@ func (m *multipart) reserve(ctx context.Context) (id, key string, number int32, 
 		return "", "", 0, err
 	}
 	err = m.store.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		number, err = tx.ReservePart(ctx, m.row.ID, m.fence, id, key)
+		number, err = tx.ReservePart(ctx, m.row.ID, m.fence(), id, key)
 		return err
 	})
-	if errors.Is(err, storage.ErrFenced) {
-		err = handler.ErrFileLocked
-	}
 	return id, key, number, err
 }
 
@@ -236,10 +236,10 @@ func (m *multipart) begin(ctx context.Context) (id, key string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.id == nil {
-		key := m.keys.Original(m.fence)
+		key := m.keys.Original(m.fence())
 		begin := m.store.bucket.beginMultipart
 		if m.row.Kind == storage.Final {
-			begin = m.store.bucket.beginJoin
+			begin = m.store.bucket.beginConcatenation
 		}
 		id, err := begin(ctx, key)
 		if err != nil {
@@ -252,16 +252,13 @@ func (m *multipart) begin(ctx context.Context) (id, key string, err error) {
 
 // advance commits a step, with the bytes that it adds to the tail, if any. The view changes only if the
 // commit succeeds.
-func (u *upload) advance(ctx context.Context, step storage.Progress, tail *run) error {
+func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) error {
 	err := u.store.db.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.Advance(ctx, u.row.ID, u.fence, step); err != nil || tail == nil {
+		if err := tx.Advance(ctx, u.row.ID, u.fence(), step); err != nil || tail == nil {
 			return err
 		}
 		return appendTail(ctx, tx, u.row.ID, step.From, tail)
 	})
-	if errors.Is(err, storage.ErrFenced) {
-		return handler.ErrFileLocked
-	}
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,7 @@ package object_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha1"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/tus/tusd/v2/pkg/handler"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage/object"
@@ -216,16 +213,17 @@ func TestChecksum(t *testing.T) {
 	content := noise(6*part + 1000)
 	id := s.create(t, len(content))
 	sum := sha1.Sum(content)
-	check, err := object.ParseChecksum("sha1 " + base64.StdEncoding.EncodeToString(sum[:]))
-	must(t, err)
+	check := func() *object.Check {
+		return object.NewCheck(func() (object.Checksum, error) { return object.Checksum{Algorithm: "sha1", Sum: sum[:]}, nil }, "sha1")
+	}
 	send := func(content []byte, cut int) error {
-		_, err := r.patch(object.WithChecksum(s.ctx, check, func() bool { return cut == len(content) }), id, 0, bytes.NewReader(content[:cut]))
+		_, err := r.patchChecked(s.ctx, id, 0, &sent{bytes.NewReader(content[:cut]), cut < len(content)}, check())
 		return err
 	}
 	wrong := bytes.Clone(content)
 	wrong[len(wrong)-1]++
 	wantErr(t, send(wrong, len(wrong)), object.ErrChecksum)
-	must(t, send(content, len(content)-1)) // tusd says what cut it off
+	must(t, send(content, len(content)-1)) // who reads from the client knows what cut it off
 	u, _, parts := s.rows(t, id)
 	if u.Received != 0 || len(parts) != 0 {
 		t.Errorf("%d bytes and %d parts count", u.Received, len(parts))
@@ -244,8 +242,9 @@ func TestNoCheckpointBeforeTheChecksum(t *testing.T) {
 	content := noise(100_000)
 	id := s.create(t, len(content))
 	sum := sha1.Sum(content[1:])
-	check, err := object.ParseChecksum("sha1 " + base64.StdEncoding.EncodeToString(sum[:]))
-	must(t, err)
+	check := func() *object.Check {
+		return object.NewCheck(func() (object.Checksum, error) { return object.Checksum{Algorithm: "sha1", Sum: sum[:]}, nil }, "sha1")
+	}
 	pr, pw := io.Pipe()
 	go func() {
 		for _, b := range content {
@@ -253,7 +252,7 @@ func TestNoCheckpointBeforeTheChecksum(t *testing.T) {
 		}
 		_ = pw.Close()
 	}()
-	_, err = r.patch(object.WithChecksum(s.ctx, check, func() bool { return true }), id, 0, pr)
+	_, err := r.patchChecked(s.ctx, id, 0, &sent{Reader: pr}, check())
 	wantErr(t, err, object.ErrChecksum)
 	if u, c, _ := s.rows(t, id); u.Received != 0 || c.TailSize != 0 || c.HashState != nil {
 		t.Errorf("the content became %+v", c)
@@ -269,16 +268,14 @@ func TestDeferredSizeIsBounded(t *testing.T) {
 	id := s.create(t, 1000)
 	_, err := s.Admin(t).Exec(t.Context(), `update uploads set size = null where id = $1`, id)
 	must(t, err)
-	err = r.under(s.ctx, id, func() {}, func(ctx context.Context) error {
-		u, err := r.GetUpload(ctx, id.String())
-		must(t, err)
-		if n, err := u.WriteChunk(ctx, 0, bytes.NewReader(content[:400])); n != 400 || err != nil {
+	err = r.under(s.ctx, id, func() {}, func(u *upload) error {
+		if n, err := u.Write(s.ctx, 0, &sent{Reader: bytes.NewReader(content[:400])}, nil); n != 400 || err != nil {
 			t.Errorf("%d bytes were written, %v", n, err)
 		}
-		_, err = u.WriteChunk(ctx, 400, bytes.NewReader(content[400:]))
+		_, err := u.Write(s.ctx, 400, &sent{Reader: bytes.NewReader(content[400:])}, nil)
 		return err
 	})
-	wantErr(t, err, handler.ErrMaxSizeExceeded)
+	wantErr(t, err, object.ErrTooLong)
 	s.checkDurable(t, id, content)
 	if u, _, _ := s.rows(t, id); u.Received != 1000 || !u.Status.Receiving() {
 		t.Errorf("the upload has %d bytes and is %s", u.Received, u.Status)
@@ -322,7 +319,7 @@ func TestOutage(t *testing.T) {
 			eventually(t, "complete upload", func() bool {
 				at, err := r.head(s.ctx, id)
 				if err != nil {
-					wantErr(t, err, object.ErrBusy)
+					wantErr(t, err, object.ErrUnavailable)
 					return false
 				}
 				at, err = r.patch(s.ctx, id, at, bytes.NewReader(content[at:]))

@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -46,7 +46,7 @@ func TestDeclaredAndCutOff(t *testing.T) {
 	id := s.deferred(t)
 	content := noise(1000)
 	must(t, r.append(s.ctx, id, content, -1))
-	must(t, r.under(s.ctx, id, func() {}, func(ctx context.Context) error { return r.declare(ctx, id, 1000) }))
+	must(t, r.under(s.ctx, id, func() {}, func(u *upload) error { return u.DeclareLength(s.ctx, 1000) }))
 	at, err := r.head(s.ctx, id)
 	must(t, err)
 	if at != 1000 {
@@ -62,7 +62,7 @@ func TestDeferredBeyondTheMost(t *testing.T) {
 	r := s.replica(t)
 	id := s.deferred(t)
 	content := noise(maxDeferred + 1)
-	wantErr(t, r.append(s.ctx, id, content, -1), handler.ErrMaxSizeExceeded)
+	wantErr(t, r.append(s.ctx, id, content, -1), object.ErrTooLong)
 	s.checkDurable(t, id, content[:maxDeferred])
 	if u, _, _ := s.rows(t, id); u.Received != maxDeferred {
 		t.Errorf("%d bytes were kept", u.Received)
@@ -75,24 +75,18 @@ func TestLengthsRefused(t *testing.T) {
 	r := s.replica(t)
 	id := s.deferred(t)
 	must(t, r.append(s.ctx, id, noise(10), -1))
-	under := func(fn func(context.Context) error) error { return r.under(s.ctx, id, func() {}, fn) }
+	under := func(fn func(*upload) error) error { return r.under(s.ctx, id, func() {}, fn) }
 	for _, length := range []int64{0, 9, maxDeferred + 1} {
-		err := under(func(ctx context.Context) error { return r.declare(ctx, id, length) })
-		wantErr(t, err, handler.ErrInvalidUploadLength)
+		err := under(func(u *upload) error { return u.DeclareLength(s.ctx, length) })
+		wantErr(t, err, storage.ErrBadLength)
 	}
-	wantErr(t, r.declare(object.WithLeaseSlot(s.ctx), id, 20), nil) // nobody has the lease
-	must(t, under(func(ctx context.Context) error {
-		wantErr(t, r.declare(object.WithLeaseSlot(s.ctx), id, 20), handler.ErrFileLocked) // somebody has
-		return r.declare(ctx, id, 20)                                                     // the same again
+	wantErr(t, r.declare(s.ctx, id, nil, 20), nil) // nobody has the lease
+	must(t, under(func(u *upload) error {
+		wantErr(t, r.declare(s.ctx, id, nil, 20), storage.ErrFenced) // somebody has
+		return u.DeclareLength(s.ctx, 20)                            // the same again
 	}))
-	wantErr(t, under(func(ctx context.Context) error { return r.declare(ctx, id, 21) }), handler.ErrInvalidUploadLength)
+	wantErr(t, under(func(u *upload) error { return u.DeclareLength(s.ctx, 21) }), storage.ErrWrongStatus)
 
-	empty := s.deferred(t)
-	err := r.under(s.ctx, empty, func() {}, func(ctx context.Context) error { return r.declare(ctx, empty, 0) })
-	wantErr(t, err, object.ErrEmpty)
-	if u, _, _ := s.rows(t, empty); u.Status != storage.Cancelled {
-		t.Errorf("an empty upload is %s", u.Status)
-	}
 	if n := s.charged(t); n != 20 {
 		t.Errorf("%d bytes are charged", n)
 	}
@@ -103,33 +97,26 @@ func (s *site) deferred(t *testing.T) uuid.UUID {
 	return s.createAs(t, storage.NewUpload{MaxSize: maxDeferred})
 }
 
-func (r *replica) declare(ctx context.Context, id uuid.UUID, length int64) error {
-	u, err := r.NewUpload(ctx, handler.FileInfo{ID: id.String()})
+// declare gives an upload its length, under a lease or without one.
+func (r *replica) declare(ctx context.Context, id uuid.UUID, l *lease.Lease, length int64) error {
+	u, err := r.Open(ctx, id, l)
 	if err != nil {
 		return err
 	}
-	return r.AsLengthDeclarableUpload(u).DeclareLength(ctx, length)
+	return u.DeclareLength(ctx, length)
 }
 
 // append is a PATCH that says the length, unless it is -1.
 func (r *replica) append(ctx context.Context, id uuid.UUID, data []byte, length int64) error {
-	return r.under(ctx, id, func() {}, func(ctx context.Context) error {
-		u, err := r.GetUpload(ctx, id.String())
-		if err != nil {
-			return err
-		}
-		info, err := u.GetInfo(ctx)
-		if err != nil {
-			return err
-		}
+	return r.under(ctx, id, func() {}, func(u *upload) error {
 		if length >= 0 {
-			if err := r.AsLengthDeclarableUpload(u).DeclareLength(ctx, length); err != nil {
+			if err := u.DeclareLength(ctx, length); err != nil {
 				return err
 			}
 		}
-		n, err := u.WriteChunk(ctx, info.Offset, bytes.NewReader(data))
-		if info.Offset+n == length && err == nil {
-			err = u.FinishUpload(ctx)
+		n, err := u.Write(ctx, u.Row().Received, &sent{Reader: bytes.NewReader(data)}, nil)
+		if u.Row().Received == length && n >= 0 && err == nil {
+			err = u.finish(ctx)
 		}
 		return err
 	})

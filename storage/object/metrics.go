@@ -7,9 +7,8 @@ import (
 
 // Metrics count what goes through a Store.
 type Metrics struct {
-	received    *prometheus.CounterVec
-	useful      *prometheus.CounterVec
-	offsetsLost prometheus.Counter
+	received *prometheus.CounterVec
+	useful   *prometheus.CounterVec
 }
 
 // NewMetrics registers a Store's metrics, and whether its bucket has been given up on.
@@ -33,9 +32,5 @@ func NewMetrics(r prometheus.Registerer, b *Bucket) *Metrics {
 			Name: "tramo_upload_useful_bytes_total",
 			Help: "Bytes by which offsets moved. What was received beyond them will be sent again.",
 		}, []string{"tenant"}),
-		offsetsLost: f.NewCounter(prometheus.CounterOpts{
-			Name: "tramo_upload_offsets_lost_total",
-			Help: "Uploads whose acknowledged bytes were no longer in S3. Anything but 0 is a broken promise.",
-		}),
 	}
 }

@@ -59,7 +59,7 @@ func (b *Bucket) copyWhole(ctx context.Context, from, to string) error {
 
 // copyInParts gives up what it has begun if it fails. What a process that dies leaves, the reconciler finds.
 func (b *Bucket) copyInParts(ctx context.Context, from, to string, size, most int64) error {
-	id, err := b.beginJoin(ctx, to)
+	id, err := b.beginConcatenation(ctx, to)
 	if err != nil {
 		return err
 	}

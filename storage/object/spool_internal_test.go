@@ -216,7 +216,7 @@ func TestSlow(t *testing.T) {
 		{"most of a part is there", 1 << 30, 7 << 20, 7 << 20, 1 << 19, 500 * time.Millisecond, false},
 	} {
 		w := &writer{
-			upload: &upload{store: &Store{conf: DefaultConfig()}},
+			Upload: &Upload{store: &Store{conf: DefaultConfig()}},
 			at:     c.at, tail: c.tail, since: time.Now().Add(-c.took),
 			spool: spool{held: run{size: c.fresh}},
 		}

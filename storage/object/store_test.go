@@ -2,7 +2,6 @@ package object_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/tus/tusd/v2/pkg/handler"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
@@ -69,7 +67,7 @@ func TestAnyPieces(t *testing.T) {
 		}
 	}
 	for _, r := range replicas {
-		if lost := r.offsetsLost(t); lost != 0 {
+		if lost := r.lost.Load(); lost != 0 {
 			t.Errorf("%v offsets were lost", lost)
 		}
 	}
@@ -119,51 +117,44 @@ func TestRequestsToS3(t *testing.T) {
 	}
 }
 
-// A creation that brings its content is opened before it has a lease.
-func TestCreationWithUpload(t *testing.T) {
+// Without a lease nothing can be written.
+func TestViewWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r := s.replica(t)
 	content := noise(part + 3)
 	id := s.create(t, len(content))
-	ctx := object.WithLeaseSlot(s.ctx)
-	u, err := r.NewUpload(ctx, handler.FileInfo{ID: id.String(), Size: int64(len(content))})
+	u, err := r.Open(s.ctx, id, nil)
 	must(t, err)
-	if n, err := u.WriteChunk(ctx, 0, bytes.NewReader(content)); n != 0 || err == nil {
+	if n, err := u.Write(s.ctx, 0, &sent{Reader: bytes.NewReader(content)}, nil); n != 0 || err == nil {
 		t.Errorf("%d bytes were written without a lease, %v", n, err)
 	}
-	lock, err := r.locker.NewLock(id.String())
-	must(t, err)
-	must(t, lock.Lock(ctx, func() {}))
-	info, err := u.GetInfo(ctx)
-	must(t, err)
-	_, err = r.write(ctx, u, info, bytes.NewReader(content))
-	must(t, err)
-	must(t, lock.Unlock())
+	r.send(t, id, content, 0, len(content))
 	s.checkComplete(t, id, content)
 }
 
-// A creation that brings its content comes to its lease only after another request has written: it changes
-// nothing.
-func TestCreationOvertaken(t *testing.T) {
+// An upload is opened, and another request writes it before the lease is taken: what is written under the lease from the
+// stale view changes nothing.
+func TestStaleViewWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r, other := s.replica(t), s.replica(t)
 	for _, size := range []int{100, part + 100} {
 		content := noise(2 * size)
 		id := s.create(t, len(content))
-		ctx := object.WithLeaseSlot(s.ctx)
-		u, err := r.NewUpload(ctx, handler.FileInfo{ID: id.String()})
+		stale, err := r.leases.Acquire(s.ctx, id, nil)
 		must(t, err)
+		u, err := r.Open(s.ctx, id, stale)
+		must(t, err)
+		must(t, stale.Release(s.ctx))
 		other.send(t, id, content, 0, size)
-		lock, err := r.locker.NewLock(id.String())
+		again, err := r.leases.Acquire(s.ctx, id, nil)
 		must(t, err)
-		must(t, lock.Lock(ctx, func() {}))
-		n, err := u.WriteChunk(ctx, 0, bytes.NewReader(noise(len(content))))
+		n, err := u.Write(s.ctx, 0, &sent{Reader: bytes.NewReader(noise(len(content)))}, nil)
 		if n != 0 || err == nil {
 			t.Errorf("a stale view wrote %d bytes, %v", n, err)
 		}
-		must(t, lock.Unlock())
+		must(t, again.Release(s.ctx))
 		other.send(t, id, content, size, len(content))
 		s.checkComplete(t, id, content)
 	}
@@ -177,45 +168,36 @@ func TestOffsetAndSizeHold(t *testing.T) {
 	content := noise(100)
 	id := s.create(t, 100)
 	r.send(t, id, content, 0, 40)
-	_ = r.under(s.ctx, id, func() {}, func(ctx context.Context) error {
-		u, err := r.GetUpload(ctx, id.String())
-		must(t, err)
+	_ = r.under(s.ctx, id, func() {}, func(u *upload) error {
 		for _, at := range []int64{0, 39, 41, -1, 100} {
-			if n, err := u.WriteChunk(ctx, at, bytes.NewReader(content)); n != 0 || err == nil {
+			if n, err := u.Write(s.ctx, at, &sent{Reader: bytes.NewReader(content)}, nil); n != 0 || err == nil {
 				t.Errorf("%d bytes were written at %d, %v", n, at, err)
 			}
 		}
 		long := io.MultiReader(bytes.NewReader(content[40:]), bytes.NewReader(noise(1000)))
-		if n, err := u.WriteChunk(ctx, 40, long); n != 60 || err != nil {
+		if n, err := u.Write(s.ctx, 40, &sent{Reader: long}, nil); n != 60 || err != nil {
 			t.Errorf("%d bytes were written, %v", n, err)
 		}
-		return u.FinishUpload(ctx)
+		return u.finish(s.ctx)
 	})
 	s.checkComplete(t, id, content)
 }
 
-// Another tenant's upload, an id of nobody's and an id that is none do not exist.
+// Another tenant's upload and an id of nobody's do not exist.
 func TestUnknownUploads(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r := s.replica(t)
 	id := s.create(t, 10)
 	stranger := tenant.With(t.Context(), tenant.Identity{Tenant: uuid.New(), User: "eva", Role: tenant.Admin})
-	_, err := r.GetUpload(stranger, id.String())
-	wantErr(t, err, handler.ErrNotFound)
+	_, err := r.Open(stranger, id, nil)
+	wantErr(t, err, storage.ErrNotFound)
 	_, err = r.head(stranger, id)
-	wantErr(t, err, handler.ErrNotFound)
+	wantErr(t, err, storage.ErrNotFound)
 	_, err = r.head(s.ctx, uuid.New())
-	wantErr(t, err, handler.ErrNotFound)
-	_, err = r.GetUpload(s.ctx, "../"+id.String())
-	wantErr(t, err, handler.ErrNotFound)
-	_, err = r.locker.NewLock("x")
-	wantErr(t, err, handler.ErrNotFound)
-	if _, err := r.GetUpload(t.Context(), id.String()); !errors.Is(err, tenant.ErrNoIdentity) {
+	wantErr(t, err, storage.ErrNotFound)
+	if _, err := r.Open(t.Context(), id, nil); !errors.Is(err, tenant.ErrNoIdentity) {
 		t.Errorf("without a tenant: %v", err)
-	}
-	if _, err := r.NewUpload(s.ctx, handler.FileInfo{ID: "x"}); err == nil {
-		t.Error("an upload was created under the id x")
 	}
 }
 
@@ -235,16 +217,10 @@ func TestContenderInterruptsAWriter(t *testing.T) {
 	}
 	ended := make(chan result, 1)
 	go func() {
-		ctx, cancel := context.WithCancel(object.WithLeaseSlot(s.ctx))
-		defer cancel()
-		// tusd closes the body when it is asked to let go.
+		// Who reads from the client closes the body when it is asked to let go.
 		var r result
-		r.err = one.under(ctx, id, func() { _ = pr.Close() }, func(ctx context.Context) error {
-			u, err := one.GetUpload(ctx, id.String())
-			if err != nil {
-				return err
-			}
-			r.now, err = u.WriteChunk(ctx, 0, pr)
+		r.err = one.under(s.ctx, id, func() { _ = pr.Close() }, func(u *upload) (err error) {
+			r.now, err = u.Write(s.ctx, 0, &sent{Reader: pr}, nil)
 			return err
 		})
 		ended <- r
@@ -253,7 +229,7 @@ func TestContenderInterruptsAWriter(t *testing.T) {
 	must(t, err)
 	offset, err := two.head(s.ctx, id)
 	must(t, err)
-	if r := await(t, "end of the interrupted request", ended); r.now != arrived || !errors.Is(r.err, handler.ErrUploadInterrupted) {
+	if r := await(t, "end of the interrupted request", ended); r.now != arrived || !errors.Is(r.err, object.ErrTakenOver) {
 		t.Errorf("the interrupted request wrote %d bytes, %v", r.now, r.err)
 	}
 	if offset != arrived {
@@ -308,40 +284,4 @@ func TestFinishAtOnce(t *testing.T) {
 	}
 	must(t, g.Wait())
 	s.checkComplete(t, id, content)
-}
-
-// An upload that has ended takes nothing more.
-func TestEndedUploads(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
-	for name, end := range map[string]func(storage.Tx, uuid.UUID) error{
-		"cancelled": func(tx storage.Tx, id uuid.UUID) error { return tx.Cancel(s.ctx, id) },
-		"expired": func(tx storage.Tx, id uuid.UUID) error {
-			_, err := tx.Exec(s.ctx, `update uploads set status = 'expired' where id = $1`, id)
-			return err
-		},
-		"rejected": func(tx storage.Tx, id uuid.UUID) error {
-			return tx.Reject(s.ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
-		},
-	} {
-		id := s.create(t, 10)
-		must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return end(tx, id) }))
-		_, err := r.head(s.ctx, id)
-		want := object.ErrGone
-		if name == "expired" {
-			want = object.ErrExpired
-		}
-		if !errors.Is(err, want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	id := s.create(t, 10)
-	r.send(t, id, noise(10), 0, 10)
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
-		return tx.Fail(s.ctx, id, storage.Failure{Reason: storage.ReasonInfected})
-	}))
-	if offset, err := r.head(s.ctx, id); offset != 10 || err != nil {
-		t.Errorf("an infected upload is at %d, %v: its client must not send it again", offset, err)
-	}
 }

@@ -11,99 +11,111 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/storage/lease"
 )
 
 // flushesInFlight is how many parts of one upload may be on their way to S3. A client that is faster than S3
 // waits.
 const flushesInFlight = 3
 
-// WriteChunk implements [handler.Upload]: it makes durable what src brings and returns how many bytes that
-// was, also when src or S3 fails in the middle. tusd ends src early and without an error when the client's
-// connection drops.
+// ErrStopping says that a body was cut off because the server stops.
+var ErrStopping = errors.New("server is stopping")
+
+// A Body is what one request brings. Its reader may end early, with or without an error: what came before counts.
+type Body interface {
+	io.Reader
+	// Ended reports whether the reader has come to where the client says that the body ends.
+	Ended() bool
+	// Cut returns why the body ended before that, [ErrStopping] among others; nil if nothing cut it off.
+	Cut() error
+}
+
+// Write makes durable what body brings from the offset on, and returns how many bytes that was, also when body or S3 fails
+// in the middle. A body that check finds wrong is [ErrChecksum], and nothing of it counts; nil finds all right. A lease that
+// is lost is [storage.ErrFenced].
 //
-// What has arrived is flushed when it fills a part, at checkpoints while the client is slow ([Config]), and at
-// src's end. Flushes run beside the reading and beside each other; their commits are in order, so that the
-// offset has no holes.
-func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (int64, error) {
-	u.takeFence(ctx)
-	if u.fence == 0 || offset != u.content.Received {
+// What has arrived is flushed when it fills a part, at checkpoints while the client is slow ([Config]), and at the body's
+// end. Flushes run beside the reading and beside each other; their commits are in order, so that the offset has no holes.
+func (u *Upload) Write(ctx context.Context, offset int64, body Body, check *Check) (int64, error) {
+	if u.lease == nil || offset != u.content.Received {
 		return 0, fmt.Errorf("write upload %s at %d: not under the lease that read offset %d", u.row.ID, offset, u.content.Received)
 	}
 	if u.store.bucket.Unavailable() {
 		return 0, ErrUnavailable // before the client pays for bytes that could not be kept
 	}
-	w, err := u.newWriter(ctx, checkIn(ctx))
+	w, err := u.newWriter(ctx, check)
 	if err != nil {
 		return 0, err
 	}
-	slot := slotIn(ctx)
-	err = w.close(w.readAll(body{src, slot, u.store.metrics.received.WithLabelValues(u.keys.Tenant.String())}))
-	w.tell(ctx, slot, err)
+	w.body = body
+	err = w.close(w.readAll(reader{body, u.lease, u.store.metrics.received.WithLabelValues(u.keys.Tenant.String())}))
+	w.tell(ctx, err)
 	switch {
 	case errors.Is(err, errCut):
-		err = nil // tusd knows what cut the body off, and says so
-	case err == nil && slot.letGo.Load() && (u.row.SizeDeferred || u.content.Received < u.row.Size):
-		err = handler.ErrUploadInterrupted // which tusd does not know of a body that was not read yet
+		err = nil // whoever reads from the client knows what cut the body off
+	case err == nil && u.lease.Wanted() && (u.row.SizeDeferred || u.content.Received < u.row.Size):
+		err = ErrTakenOver
 	}
 	return u.content.Received - offset, err
 }
 
-// A body is a request's, which ends when somebody else wants the upload. It counts what is read while it is
-// read: a PATCH can last for hours.
-type body struct {
+// A reader reads a body until somebody else wants the upload. It counts what is read while it is read: a PATCH can last for
+// hours.
+type reader struct {
 	io.Reader
-	slot  *leaseSlot
+	lease *lease.Lease
 	bytes prometheus.Counter
 }
 
-func (b body) Read(p []byte) (int, error) {
-	if b.slot.letGo.Load() {
+func (r reader) Read(p []byte) (int, error) {
+	if r.lease.Wanted() {
 		return 0, io.EOF
 	}
-	n, err := b.Reader.Read(p)
-	b.bytes.Add(float64(n))
+	n, err := r.Reader.Read(p)
+	r.bytes.Add(float64(n))
 	return n, err
 }
 
 // A writer carries bytes from a request to where they are durable. The request's goroutine reads, a timer
 // flushes what a slow client has brought, and each flush is a goroutine.
 type writer struct {
-	*upload
+	*Upload
 	multipart multipart
-	check     *check                  // of what the request brings; nil for none
+	body      Body                    // of the request; nil for a tail that is flushed without one
+	check     *Check                  // of what the request brings; nil for none
 	fail      context.CancelCauseFunc // ends all flushes
 	slots     chan struct{}           // holds one for each flush under way
 
-	mu     sync.Mutex      // over all below
-	ctx    context.Context //nolint:containedctx // of the last flush: outlives the client, ends at the first failure
-	spool  spool
-	story  story
-	hash   hash.Hash   // of all bytes up to the spool's end
-	at     int64       // offset of the spool's first byte
-	tail   int64       // bytes before it that no part holds
-	parts  int32       // part numbers used up
-	since  time.Time   // when the spool's first byte came
-	timer  *time.Timer // runs while the spool holds bytes
-	closed bool
-	last   *flush
+	mu       sync.Mutex      // over all below
+	ctx      context.Context //nolint:containedctx // of the last flush: outlives the client, ends at the first failure
+	spool    spool
+	progress progress
+	hash     hash.Hash   // of all bytes up to the spool's end
+	at       int64       // offset of the spool's first byte
+	tail     int64       // bytes before it that no part holds
+	parts    int32       // part numbers used up
+	since    time.Time   // when the spool's first byte came
+	timer    *time.Timer // runs while the spool holds bytes
+	closed   bool
+	last     *flush
 }
 
 // newWriter begins where the upload is. What it is given counts once check, if there is one, has found it right.
-func (u *upload) newWriter(ctx context.Context, check *check) (*writer, error) {
+func (u *Upload) newWriter(ctx context.Context, check *Check) (*writer, error) {
 	h, err := resumeHash(u.content.HashState)
 	if err != nil {
 		return nil, err
 	}
 	w := &writer{
-		upload:    u,
-		multipart: multipart{upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
+		Upload:    u,
+		multipart: multipart{Upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
 		check:     check,
 		slots:     make(chan struct{}, flushesInFlight),
 		spool:     spool{from: u.store.buffers, held: run{from: u.store.buffers}},
 		hash:      h,
 		at:        u.content.Received, tail: u.content.TailSize, parts: u.content.NextPart - 1,
-		story: story{began: time.Now(), from: u.content.Received},
+		progress: progress{began: time.Now(), from: u.content.Received},
 	}
 	// Bytes that have arrived are kept even if nobody waits for the answer.
 	w.ctx, w.fail = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -113,7 +125,7 @@ func (u *upload) newWriter(ctx context.Context, check *check) (*writer, error) {
 }
 
 // readAll reads src to its end, or until the upload has all its bytes. A reader that fails has been cut off.
-// tusd remembers why and answers with it; what came before counts.
+// Whoever reads from the client knows why; what came before counts.
 func (w *writer) readAll(src io.Reader) error {
 	for {
 		room, full := w.room()
@@ -158,7 +170,7 @@ func (w *writer) limit() int64 {
 }
 
 // readEnd reads on when the upload has all the bytes that it may have. A body that goes beyond the most that an
-// upload of unknown size may have is refused; tusd sees to the others. Behind a body that is to be verified its
+// upload of unknown size may have is refused; the protocol sees to the others. Behind a body that is to be verified its
 // checksum may come.
 func (w *writer) readEnd(src io.Reader) error {
 	if !w.row.SizeDeferred && w.check == nil {
@@ -166,7 +178,7 @@ func (w *writer) readEnd(src io.Reader) error {
 	}
 	var more [1]byte
 	if n, _ := io.ReadFull(src, more[:]); n > 0 {
-		return handler.ErrMaxSizeExceeded
+		return ErrTooLong
 	}
 	return nil
 }
@@ -197,7 +209,7 @@ func (w *writer) arrived(room []byte, n int) error {
 	case w.tail+fresh >= w.store.conf.PartSize:
 		return w.flush()
 	case w.check != nil && w.spool.full && w.tail+fresh < MinPartSize:
-		return handler.ErrFileLocked // nothing may be kept before all is there, and there is no room to wait in
+		return ErrNoBuffer // nothing may be kept before all is there, and there is no room to wait in
 	case w.spool.full:
 		return w.flushForRoom()
 	case w.check == nil && fresh >= w.store.conf.CheckpointBytes && w.slow():
@@ -266,11 +278,11 @@ func (w *writer) flush() error {
 	switch f.kind {
 	case asTail:
 		w.tail += f.bytes.size
-		w.story.checkpoints++
+		w.progress.checkpoints++
 	case asPart:
 		w.parts++
 		w.tail = 0
-		w.story.parts++
+		w.progress.parts++
 	}
 	go f.run()
 	return nil
@@ -296,7 +308,7 @@ func (w *writer) close(err error) error {
 	w.mu.Lock()
 	w.closed = true
 	w.timer.Stop()
-	if wrong := w.check.verify(); wrong != nil {
+	if wrong := w.check.verify(w.body != nil && w.body.Ended()); wrong != nil {
 		w.fail(wrong) // nothing of it counts
 	}
 	whole := !w.row.SizeDeferred && w.at+w.spool.size() == w.row.Size

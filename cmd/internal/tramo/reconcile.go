@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/cmd/internal/wiring"
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/reconcile"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -27,7 +28,7 @@ type reconcileCommand struct {
 	Bucket        object.BucketConfig `embed:""`
 	Log           telemetry.LogConfig `embed:""`
 	Reconciler    reconcile.Config    `embed:""`
-	Expiry        object.ExpiryConfig `embed:""`
+	Expiry        hooks.Expiry        `embed:""`
 	DryRun        bool                `env:"-" help:"Only print what would be done."`
 	Grace         *time.Duration      `env:"-" placeholder:"DURATION" help:"Overrides --stuck-grace and --orphan-grace."`
 	DeleteUnknown bool                `env:"-" help:"Delete objects that belong to no known upload. After a restore of the database from a backup they may be the only copies."`
@@ -38,7 +39,7 @@ type reconcileCommand struct {
 func defaultReconcile() reconcileCommand {
 	c := reconcileCommand{
 		Lease: lease.DefaultConfig(), Log: telemetry.DefaultLogConfig(),
-		Reconciler: reconcile.DefaultConfig(), Expiry: object.DefaultExpiryConfig(),
+		Reconciler: reconcile.DefaultConfig(), Expiry: hooks.DefaultExpiry(),
 	}
 	c.Lease.Replica = "reconcile"
 	return c
@@ -55,7 +56,7 @@ func (c *reconcileCommand) Check() error {
 // Run implements the command.
 func (c *reconcileCommand) Run(ctx context.Context) error {
 	conf, log := c.Reconciler, telemetry.NewLogger(os.Stderr, c.Log)
-	conf.Expiry, conf.DryRun, conf.DeleteUnknown, conf.AcceptLoss = c.Expiry.Expiry, c.DryRun, c.DeleteUnknown, c.AcceptLoss
+	conf.Expiry, conf.DryRun, conf.DeleteUnknown, conf.AcceptLoss = c.Expiry.Retention, c.DryRun, c.DeleteUnknown, c.AcceptLoss
 	if c.Grace != nil {
 		conf.StuckGrace, conf.OrphanGrace = *c.Grace, *c.Grace
 	}

@@ -34,6 +34,7 @@ type serveCommand struct {
 	Lease    lease.Config          `embed:""`
 	Bucket   object.BucketConfig   `embed:""`
 	Store    object.Config         `embed:""`
+	Expiry   hooks.Expiry          `embed:""`
 	Auth     auth.Config           `embed:""`
 	Rates    ratelimit.Config      `embed:""`
 	Redis    ratelimit.RedisConfig `embed:""`
@@ -51,6 +52,7 @@ func defaultServe() serveCommand {
 		Log:     telemetry.DefaultLogConfig(),
 		Lease:   lease.DefaultConfig(),
 		Store:   object.DefaultConfig(),
+		Expiry:  hooks.DefaultExpiry(),
 		Rates:   ratelimit.DefaultConfig(),
 		Redis:   ratelimit.DefaultRedisConfig(),
 		Policy:  hooks.DefaultPolicy(),
@@ -85,7 +87,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer parts.Store.Close() // the process ends anyway
+	defer parts.Uploads.Store.Close() // the process ends anyway
 	s, err := server.New(c.Server, parts)
 	if err != nil {
 		return err
@@ -139,22 +141,24 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 		return server.Parts{}, err
 	}
 	erasures := &erasure.Service{Config: c.Deleted, DB: db, Queue: q, Log: log}
-	finisher := &hooks.Finisher{DB: db, Queue: q, Bucket: bucket, Metrics: hooks.NewMetrics(registry), Log: log, Erasures: erasures}
-	store, err := object.NewStore(db, bucket, finisher, finisher, c.Store, object.NewMetrics(registry, bucket), log)
+	store, err := object.NewStore(db, bucket, c.Store, object.NewMetrics(registry, bucket), log)
 	if err != nil {
 		return server.Parts{}, err
+	}
+	uploads := &hooks.Uploads{
+		Admission: &hooks.Admission{DB: db, Policy: c.Policy, Log: log},
+		DB:        db, Queue: q, Bucket: bucket, Store: store, Leases: leases, Expiry: c.Expiry,
+		Metrics: hooks.NewMetrics(registry), Log: log, Erasures: erasures,
 	}
 	return server.Parts{
 		DB:          db,
 		Bucket:      bucket,
-		Store:       store,
-		Locker:      object.Locker{Leases: leases, Log: log},
-		Admission:   &hooks.Admission{DB: db, Policy: c.Policy, Log: log},
-		Batches:     &hooks.Batches{BatchConfig: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: finisher.Metrics, Log: log},
+		Uploads:     uploads,
+		Batches:     &hooks.Batches{BatchConfig: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: uploads.Metrics, Log: log},
 		Receipts:    receipts,
 		Webhooks:    webhooks,
 		Erasures:    erasures,
-		DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: finisher.Metrics.Into(storage.Uploaded), Log: log},
+		DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
 		Verifier:    verifier,
 		Metrics:     server.NewMetrics(registry),
 		Limits:      limits,

@@ -44,19 +44,18 @@ func Reconciler(c reconcile.Config, db *storage.DB, bucket *object.Bucket, lease
 		return nil, err
 	}
 	metrics := hooks.NewMetrics(registry)
-	finisher := &hooks.Finisher{DB: db, Queue: q, Bucket: bucket, Metrics: metrics, Log: log}
-	conf := object.DefaultConfig()
-	conf.Expiry = c.Expiry
-	store, err := object.NewStore(db, bucket, finisher, finisher, conf, object.NewMetrics(registry, bucket), log)
+	store, err := object.NewStore(db, bucket, object.DefaultConfig(), object.NewMetrics(registry, bucket), log)
 	if err != nil {
 		return nil, err
 	}
 	return &reconcile.Reconciler{
-		Config:  c,
-		DB:      db,
-		Bucket:  bucket,
-		Store:   store,
-		Locker:  object.Locker{Leases: leases, Log: log},
+		Config: c,
+		DB:     db,
+		Bucket: bucket,
+		Leases: leases,
+		Finish: &hooks.Uploads{
+			DB: db, Queue: q, Bucket: bucket, Store: store, Leases: leases, Expiry: hooks.Expiry{Retention: c.Expiry}, Metrics: metrics, Log: log,
+		},
 		Queue:   q,
 		Uploads: metrics,
 		Metrics: reconcile.NewMetrics(registry),

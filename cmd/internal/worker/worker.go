@@ -16,6 +16,7 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/cmd/internal/wiring"
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/reconcile"
 	"github.com/tramo/tramo/hooks/webhook"
@@ -50,7 +51,7 @@ type command struct {
 	Thumbnails processing.ThumbnailConfig `embed:""`
 	Reconciler reconcile.Config           `embed:""`
 	Schedule   reconcile.Schedule         `embed:""`
-	Expiry     object.ExpiryConfig        `embed:""`
+	Expiry     hooks.Expiry               `embed:""`
 	Eraser     erasure.EraserConfig       `embed:""`
 	Webhooks   webhook.Config             `embed:""`
 	Sender     webhook.SenderConfig       `embed:""`
@@ -81,7 +82,7 @@ func defaults() *command {
 		Thumbnails: processing.DefaultThumbnailConfig(),
 		Reconciler: reconcile.DefaultConfig(),
 		Schedule:   reconcile.DefaultSchedule(),
-		Expiry:     object.DefaultExpiryConfig(),
+		Expiry:     hooks.DefaultExpiry(),
 		Eraser:     erasure.DefaultEraserConfig(),
 		Sender:     webhook.DefaultSenderConfig(),
 	}
@@ -168,18 +169,17 @@ func (c *command) assemble(db *storage.DB, bucket *object.Bucket, dir string, re
 	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(registry), log
 	tools := examine.FindTools()
 	w := &parts{leases: wiring.Leases(c.Lease, db, registry, log), scanner: scanner, box: sandbox.New(c.Sandbox), tools: watchTools(tools, registry)}
-	locker := object.Locker{Leases: w.leases, Log: log}
 	c.Types.AllowMismatch = c.Mismatch.Mismatch == "record"
 	pipeline := &processing.Pipeline{
 		DB: db, Bucket: bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
-		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Locker: locker, TempDir: dir, Space: space, Metrics: processing.NewMetrics(registry), Log: log,
+		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Leases: w.leases, TempDir: dir, Space: space, Metrics: processing.NewMetrics(registry), Log: log,
 	}
-	c.Reconciler.Expiry = c.Expiry.Expiry
+	c.Reconciler.Expiry = c.Expiry.Retention
 	reconciler, err := wiring.Reconciler(c.Reconciler, db, bucket, w.leases, registry, log)
 	if err != nil {
 		return nil, err
 	}
-	eraser := &erasure.Eraser{DB: db, Bucket: bucket, Locker: locker, Log: log}
+	eraser := &erasure.Eraser{DB: db, Bucket: bucket, Leases: w.leases, Log: log}
 	w.pool = queue.NewPool(c.Queue, db, w.leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
 	n, why := c.workers()
 	log.Info("working", slog.Int("workers", n), slog.String("because_of", why))

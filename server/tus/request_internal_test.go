@@ -1,4 +1,4 @@
-package server
+package tus
 
 import (
 	"encoding/base64"
@@ -9,6 +9,8 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/storage/object"
 )
 
 func TestCheckMetadataHeader(t *testing.T) {
@@ -52,6 +54,25 @@ func FuzzCheckMetadataHeader(f *testing.F) {
 			if got, ok := read[key]; key != "" && (!ok || got != string(want)) {
 				t.Errorf("%q: tusd reads %q as %q, %v", header, key, got, ok)
 			}
+		}
+	})
+}
+
+// What is taken can be computed; anything else is refused as what it is.
+func FuzzParseChecksum(f *testing.F) {
+	for _, s := range []string{"", "sha1", "sha1 ", "sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=", "crc32 NhCmhg==", "crc32 NhCmhg", "md5 x", "crc32  NhCmhg==", "sha256 \n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		c, err := parseChecksum(header)
+		if err != nil {
+			if !errors.Is(err, problem.ErrUploadChecksum) {
+				t.Errorf("%q is refused as %v", header, err)
+			}
+			return
+		}
+		if h := object.NewHash(c.Algorithm); h == nil || h.Size() != len(c.Sum) {
+			t.Errorf("%q is taken as %+v", header, c)
 		}
 	})
 }

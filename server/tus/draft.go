@@ -1,4 +1,4 @@
-package server
+package tus
 
 import (
 	"fmt"
@@ -11,11 +11,12 @@ import (
 // What stands in this file is of draft-ietf-httpbis-resumable-upload, in the versions that tusd speaks: interop
 // versions 3 to 6, which are those of the drafts -01 to -05.
 
-const draftHeader = "Upload-Draft-Interop-Version"
+// DraftHeader names the version of the draft that a request speaks.
+const DraftHeader = "Upload-Draft-Interop-Version"
 
 // draftVersion returns the interop version of the draft that the request speaks; "" for none.
 func draftVersion(r *http.Request) string {
-	switch v := r.Header.Get(draftHeader); v {
+	switch v := r.Header.Get(DraftHeader); v {
 	case "3", "4", "5", "6":
 		return v
 	}
@@ -57,26 +58,26 @@ func checkDraft(r *http.Request) error {
 
 // claimsTooMuch reports whether the request says that its body completes the upload, and that is not so. tusd
 // takes its word for it, and the client would take a success for a complete upload.
-func (w *tusWriter) claimsTooMuch() bool {
-	header, yes, _ := completion(w.request)
-	if draftVersion(w.request) == "" || w.request.Header.Get(header) != yes {
+func (x *exchange) claimsTooMuch() bool {
+	header, yes, _ := completion(x.request)
+	if draftVersion(x.request) == "" || x.request.Header.Get(header) != yes {
 		return false
 	}
-	info, ok := w.info()
+	info, ok := x.info()
 	return ok && (info.SizeIsDeferred || info.Offset != info.Size)
 }
 
 // acknowledgeDraft tells whether the upload is complete, and returns the status that the drafts want: 201 also where
 // tusd has 204 (Upload Creation and Upload Append: MUST while the upload is not complete).
-func (w *tusWriter) acknowledgeDraft(status int) int {
-	if w.request.Method != http.MethodPost && w.request.Method != http.MethodPatch {
+func (x *exchange) acknowledgeDraft(status int) int {
+	if x.request.Method != http.MethodPost && x.request.Method != http.MethodPatch {
 		return status
 	}
-	if info, ok := w.info(); ok {
-		header, yes, no := completion(w.request)
-		w.Header().Set(header, yes)
+	if info, ok := x.info(); ok {
+		header, yes, no := completion(x.request)
+		x.Header().Set(header, yes)
 		if info.SizeIsDeferred || info.Offset != info.Size {
-			w.Header().Set(header, no)
+			x.Header().Set(header, no)
 		}
 	}
 	return http.StatusCreated

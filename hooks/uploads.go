@@ -1,0 +1,293 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tramo/tramo/hooks/erasure"
+	"github.com/tramo/tramo/processing/queue"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
+	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
+)
+
+// Why an upload cannot go on.
+var (
+	ErrExpired       = errors.New("upload has expired")
+	ErrGone          = errors.New("upload has ended and takes no more bytes")
+	ErrNotFinished   = errors.New("upload has all its bytes, and could not be finished just now")
+	ErrPartOfAnother = errors.New("upload is part of another upload")
+)
+
+// Uploads is the life of an upload: it is created, opened under its lease, written, and finished or cancelled. Every
+// protocol goes this way.
+type Uploads struct {
+	Admission *Admission // lets uploads begin; nil where none does
+	DB        *storage.DB
+	Queue     *queue.Queue
+	Bucket    *object.Bucket
+	Store     *object.Store
+	Leases    *lease.Manager
+	Expiry    Expiry
+	Metrics   *Metrics
+	Log       *slog.Logger
+
+	Erasures *erasure.Service // of uploads that take no more bytes
+}
+
+// MayUpload returns [ErrForbidden] unless the role of the user in ctx may create and write uploads.
+func MayUpload(ctx context.Context) error {
+	who, err := tenant.From(ctx)
+	if err == nil && !who.Role.CanUpload() {
+		return ErrForbidden
+	}
+	return err
+}
+
+// Create is [Admission.Admit], unless bytes could not be kept at present: that is [object.ErrUnavailable].
+func (s *Uploads) Create(ctx context.Context, r Request) (Admitted, error) {
+	if s.Store.Unavailable() {
+		return Admitted{}, object.ErrUnavailable
+	}
+	return s.Admission.Admit(ctx, r)
+}
+
+// An Upload is one request's view of an upload.
+type Upload struct {
+	*object.Upload
+	uploads *Uploads
+	lease   *lease.Lease // nil for a view
+}
+
+// View reads an upload that the user in ctx may write, without its lease: nothing can be done with it.
+func (s *Uploads) View(ctx context.Context, id uuid.UUID) (*Upload, error) {
+	u, err := s.open(ctx, id, nil)
+	if err != nil {
+		return nil, err
+	}
+	who, err := tenant.From(ctx)
+	if err == nil && !who.MayWrite(u.Row().UserID) { // a lease is given to nobody else
+		return nil, storage.ErrNotYours
+	}
+	return u, s.check(u.Row())
+}
+
+// Open waits for the lease on an upload of the user in ctx, for so long at most, and opens it with [Uploads.OpenUnder].
+// wanted is [lease.Manager.Acquire]'s. Whoever opens an upload must close it.
+func (s *Uploads) Open(ctx context.Context, id uuid.UUID, wait time.Duration, wanted func()) (*Upload, error) {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	l, err := s.Leases.Acquire(waiting, id, wanted)
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.OpenUnder(ctx, id, l)
+	if err != nil {
+		s.Release(ctx, l)
+	}
+	return u, err
+}
+
+// OpenUnder opens an upload under its lease. One that has all its bytes but was never finished, because a server died or a
+// dependency failed just then, is finished first, so that no client sees an offset equal to the size of an upload that is
+// not complete; if that fails now, it is [ErrNotFinished]. So is a final upload: its bytes are all there from the beginning
+// (tus 1.0.0, Concatenation). One that takes no more bytes and has no content is [ErrGone], or [ErrExpired].
+func (s *Uploads) OpenUnder(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
+	u, err := s.open(ctx, id, l)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.check(u.Row()); err != nil {
+		return nil, err
+	}
+	return u, u.resume(ctx)
+}
+
+// OpenToEnd is [Uploads.OpenUnder] for a request that ends the upload: it opens also one that has failed.
+func (s *Uploads) OpenToEnd(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
+	u, err := s.open(ctx, id, l)
+	if err != nil {
+		return nil, err
+	}
+	if row := u.Row(); row.Status != storage.Failed {
+		if err := s.check(row); err != nil {
+			return nil, err
+		}
+	}
+	return u, u.resume(ctx)
+}
+
+func (s *Uploads) open(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
+	u, err := s.Store.Open(ctx, id, l)
+	if err != nil {
+		return nil, err
+	}
+	return &Upload{u, s, l}, nil
+}
+
+// check tells an upload whose bytes count from one that has ended.
+func (s *Uploads) check(u storage.Upload) error {
+	switch {
+	case s.Expiry.passed(u):
+		return ErrExpired
+	case u.Status == storage.Cancelled,
+		u.Status == storage.Failed && (*u.FailureReason == storage.ReasonChecksumMismatch || *u.FailureReason == storage.ReasonLost):
+		return ErrGone
+	}
+	return nil
+}
+
+// resume finishes an upload whose finish was cut off.
+func (u *Upload) resume(ctx context.Context) error {
+	if !u.unfinished() {
+		return nil
+	}
+	err := u.Finish(ctx)
+	if err == nil {
+		return nil
+	}
+	u.uploads.Log.ErrorContext(ctx, "upload has all its bytes but cannot be finished",
+		slog.String("upload_id", u.Row().ID.String()), slog.Any("err", err))
+	for _, final := range []error{ErrGone, object.ErrLost, storage.ErrFenced} { // trying again finishes none of these
+		if errors.Is(err, final) {
+			return err
+		}
+	}
+	return ErrNotFinished
+}
+
+// unfinished reports whether the upload has all that it takes to be finished, and is not.
+func (u *Upload) unfinished() bool {
+	row := u.Row()
+	return row.Status.Receiving() && row.UploadedAt == nil && !row.SizeDeferred &&
+		(row.Received == row.Size || row.Kind == storage.Final)
+}
+
+// Concatenate assembles a final upload and finishes it, under its lease, for which it waits for so long at most. One that is
+// finished is left as it is.
+func (s *Uploads) Concatenate(ctx context.Context, id uuid.UUID, wait time.Duration) error {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	// It gives the lease up to nobody: it waits for S3 alone, and who asks in between gets a finished upload.
+	l, err := s.Leases.Acquire(waiting, id, nil)
+	if err != nil {
+		return err
+	}
+	defer s.Release(ctx, l)
+	u, err := s.open(ctx, id, l)
+	if err != nil {
+		return err
+	}
+	if err := s.check(u.Row()); err != nil || !u.unfinished() {
+		return err
+	}
+	return u.Finish(ctx)
+}
+
+// Write is [object.Upload.Write]. An upload of which S3 has lost bytes ends.
+func (u *Upload) Write(ctx context.Context, offset int64, body object.Body, check *object.Check) (int64, error) {
+	n, err := u.Upload.Write(ctx, offset, body, check)
+	return n, u.endLost(ctx, err)
+}
+
+// DeclareLength gives an upload of unknown size its size in bytes. When all bytes are there already, Finish is next. One
+// that turns out to have no content ends, and is [ErrEmpty]. A size that it cannot have is [storage.ErrBadLength].
+func (u *Upload) DeclareLength(ctx context.Context, length int64) error {
+	if length == 0 && u.Row().Received == 0 {
+		if err := u.Cancel(ctx); err != nil { // nothing can come of it, and it holds quota
+			return err
+		}
+		return refuse(ErrEmpty, "The upload has ended. Choose a file that has content.")
+	}
+	err := u.Upload.DeclareLength(ctx, length)
+	if errors.Is(err, storage.ErrWrongStatus) {
+		return storage.ErrBadLength
+	}
+	return err
+}
+
+// Finish makes the upload's object, and then "complete" true, in one transaction ([Uploads.Record]). Only after it returns
+// nil may the client hear success. It can be repeated.
+func (u *Upload) Finish(ctx context.Context) error {
+	key, sum, err := u.Assemble(ctx)
+	if err != nil {
+		return u.endLost(ctx, err)
+	}
+	row := u.Row()
+	err = u.uploads.Record(ctx, row.ID, key, sum)
+	switch {
+	case errors.Is(err, storage.ErrWrongStatus):
+		return ErrGone // its batch was cancelled while the last bytes came, which asks for no lease
+	case err != nil:
+		return err
+	}
+	if row.Kind == storage.Final {
+		if err := u.RemovePartials(context.WithoutCancel(ctx)); err != nil { // which belong to nobody now
+			u.uploads.Log.WarnContext(ctx, "concatenated uploads left objects in S3",
+				slog.String("upload_id", row.ID.String()), slog.Any("err", err))
+		}
+	}
+	return nil
+}
+
+// Cancel takes the upload back (tus 1.0.0, Termination). One that takes no more bytes is deleted, and can be restored for
+// a while; one that is part of another is [ErrPartOfAnother]. The rows decide; what S3 still holds afterwards belongs to
+// nobody.
+func (u *Upload) Cancel(ctx context.Context) error {
+	id := u.Row().ID
+	err := u.uploads.cancel(ctx, id)
+	if errors.Is(err, storage.ErrWrongStatus) {
+		if err = u.uploads.Erasures.Delete(ctx, id); errors.Is(err, storage.ErrWrongStatus) {
+			return ErrPartOfAnother
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if err := u.Remove(ctx); err != nil {
+		u.uploads.Log.WarnContext(ctx, "cancelled upload left something in S3", slog.String("upload_id", id.String()), slog.Any("err", err))
+	}
+	return nil
+}
+
+// Expires is [Expiry.Of] for the upload as it is now.
+func (u *Upload) Expires() (at time.Time, ok bool) { return u.uploads.Expiry.Of(u.Row()) }
+
+// Close gives the lease back.
+func (u *Upload) Close(ctx context.Context) { u.uploads.Release(ctx, u.lease) }
+
+// Release gives a lease back; what goes wrong is logged.
+func (s *Uploads) Release(ctx context.Context, l *lease.Lease) {
+	if err := l.Release(ctx); err != nil {
+		s.Log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
+	}
+}
+
+// endLost ends the uploads of which S3 no longer has acknowledged bytes, and returns err: their clients must begin new ones,
+// under the same client ids if they like.
+func (u *Upload) endLost(ctx context.Context, err error) error {
+	var lost *object.LostError
+	if !errors.As(err, &lost) {
+		return err
+	}
+	row := u.Row()
+	for _, id := range lost.Uploads {
+		ended := u.uploads.lose(context.WithoutCancel(ctx), id)
+		switch {
+		case errors.Is(ended, storage.ErrWrongStatus): // it has ended before
+		case ended != nil:
+			return fmt.Errorf("end lost upload %s: %w", id, ended)
+		case id != row.ID || row.Kind != storage.Final: // whose bytes are its partial uploads'
+			u.uploads.Metrics.offsetsLost.Inc()
+			u.uploads.Log.ErrorContext(ctx, "acknowledged bytes are gone from S3", slog.String("upload_id", id.String()))
+		}
+	}
+	return err
+}

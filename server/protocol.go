@@ -1,0 +1,54 @@
+package server
+
+import (
+	"cmp"
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/tramo/tramo/server/resource"
+	"github.com/tramo/tramo/server/tus"
+)
+
+// UploadsPath is where uploads live.
+const UploadsPath = resource.UploadsPath
+
+// nameUploadProtocol puts into every answer to an upload's writer, a refusal included, what the client's protocol wants
+// in all answers ([tus.NameProtocol]); forms want nothing. No proxy may store any.
+func nameUploadProtocol(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if !writesUploads(c) {
+			return next(c)
+		}
+		h := c.Response().Header()
+		h.Set("Cache-Control", "no-store") // tus 1.0.0, HEAD: MUST
+		if !isForm(c.Request()) {
+			tus.NameProtocol(h, c.Request())
+		}
+		return next(c)
+	}
+}
+
+// writesUploads reports whether the request's route is one of the upload protocols'.
+func writesUploads(c echo.Context) bool {
+	switch c.Request().Method {
+	case http.MethodPost, http.MethodHead, http.MethodPatch, http.MethodDelete:
+		path := c.Path()
+		return path == UploadsPath || path == UploadsPath+"/" || path == UploadsPath+"/:id"
+	}
+	return false
+}
+
+// baseOf returns what the addresses begin with that a request is answered with.
+func (s *Server) baseOf(r *http.Request) string { return s.baseAt(r.Header, r.Host) }
+
+// baseAt believes what is left of forwarding headers: those of trusted proxies.
+func (s *Server) baseAt(h http.Header, host string) string {
+	if s.PublicURL != "" {
+		return strings.TrimSuffix(s.PublicURL, "/")
+	}
+	scheme := cmp.Or(h.Get("X-Forwarded-Proto"), "http")
+	host = cmp.Or(h.Get("X-Forwarded-Host"), host)
+	return scheme + "://" + strings.TrimSuffix(host, map[string]string{"http": ":80", "https": ":443"}[scheme])
+}

@@ -1,0 +1,164 @@
+package server_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/tenant"
+)
+
+// A line is a connection on which a test says each byte itself. Go's HTTP client would wait for the end of a body that never
+// ends before it reports that the server has closed the connection.
+type line struct {
+	net.Conn
+	t *testing.T
+}
+
+// patchLine sends the head of a PATCH at offset 0, with its framing.
+func (u user) patchLine(t *testing.T, url, framing string) line {
+	t.Helper()
+	address := strings.TrimPrefix(url, "http://")
+	host, path, _ := strings.Cut(address, "/")
+	conn, err := net.Dial("tcp", host)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	l := line{conn, t}
+	l.say(fmt.Sprintf("PATCH /%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nTus-Resumable: 1.0.0\r\n"+
+		"Upload-Offset: 0\r\nContent-Type: %s\r\n%s\r\n\r\n", path, host, u.token, octets, framing))
+	return l
+}
+
+func (l line) say(s string) {
+	l.t.Helper()
+	_, err := io.WriteString(l, s)
+	must(l.t, err)
+}
+
+// hear returns the answer.
+func (l line) hear(what string) answer {
+	l.t.Helper()
+	must(l.t, l.SetReadDeadline(time.Now().Add(patience)))
+	res, err := http.ReadResponse(bufio.NewReader(l), nil)
+	if err != nil {
+		l.t.Fatalf("%s: no answer within %s: %v", what, patience, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	must(l.t, err)
+	return answer{res.StatusCode, res.Header, b}
+}
+
+// silent is a server that waits for silent bodies, for so long, and for nothing else.
+func silent(t *testing.T, network time.Duration) *site {
+	t.Helper()
+	return newSite(t, func(c *server.Config, _ *server.Parts) {
+		c.NetworkTimeout, c.RequestTimeout = network, time.Hour
+	})
+}
+
+// However a body is framed, and wherever it falls silent, its client is told to come back as soon as the server has waited for
+// as long as it waits, and what had arrived is kept.
+func TestSilentBodyIsAnswered(t *testing.T) {
+	t.Parallel()
+	s := silent(t, 200*time.Millisecond)
+	u := s.user
+	for name, c := range map[string]struct {
+		framing, body string
+		kept          int
+	}{
+		"before its first byte":         {"Content-Length: 1000", "", 0},
+		"in the middle":                 {"Content-Length: 1000", "0123456789", 10},
+		"far from its end":              {"Content-Length: 1000000", "0123456789", 10},
+		"chunked, before its first one": {"Transfer-Encoding: chunked", "", 0},
+		"between two chunks":            {"Transfer-Encoding: chunked", "a\r\n0123456789\r\n", 10},
+		"in the middle of a chunk":      {"Transfer-Encoding: chunked", "14\r\n0123456789", 10},
+	} {
+		url := u.create(1_000_000)
+		l := u.patchLine(t, url, c.framing)
+		l.say(c.body)
+		l.hear("silent "+name).want(t, http.StatusLocked, "cut-off")
+		if n := u.offset(url); n != c.kept {
+			t.Errorf("silent %s: %d bytes were kept, %d had arrived", name, n, c.kept)
+		}
+	}
+}
+
+// Bytes take longer to become durable than the server waits for silent bodies: the answer comes all the same.
+func TestSilentBodyIsAnsweredAfterASlowFlush(t *testing.T) {
+	t.Parallel()
+	s := silent(t, 200*time.Millisecond)
+	u := s.user
+	url := u.create(1000)
+	held, err := s.admin.Begin(t.Context())
+	must(t, err)
+	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
+	_, err = held.Exec(t.Context(), `select from contents where upload_id = $1 for update`, idOf(url))
+	must(t, err)
+	l := u.patchLine(t, url, "Transfer-Encoding: chunked")
+	l.say("a\r\n0123456789\r\n")
+	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
+	must(t, err)
+	must(t, held.Commit(t.Context()))
+	l.hear("silent while its bytes become durable").want(t, http.StatusLocked, "cut-off")
+	if n := u.offset(url); n != 10 {
+		t.Errorf("%d bytes were kept, 10 had arrived", n)
+	}
+}
+
+// A request waits longer for its lease than the server waits for silent bodies. One that has sent its bytes meanwhile is not
+// taken for silent; one that has not is told so.
+func TestWaitForALeaseIsNotSilence(t *testing.T) {
+	t.Parallel()
+	s := silent(t, 200*time.Millisecond)
+	u := s.user
+	for body, want := range map[string]int{"0123456789": http.StatusNoContent, "01234": http.StatusLocked} {
+		url := u.create(10)
+		ctx := tenant.With(t.Context(), u.who)
+		held, err := s.leases.Acquire(ctx, idOf(url), nil)
+		must(t, err)
+		l := u.patchLine(t, url, "Content-Length: 10")
+		l.say(body)
+		_, err = s.admin.Exec(t.Context(), `select pg_sleep(1)`)
+		must(t, err)
+		must(t, held.Release(ctx))
+		a := l.hear("a request that waited for its lease")
+		if a.status != want {
+			t.Errorf("%d %s, want %d", a.status, a.body, want)
+		}
+		if n := u.offset(url); n != len(body) {
+			t.Errorf("%d bytes were kept, %d had arrived", n, len(body))
+		}
+	}
+}
+
+// An answer that takes long, as that of a large final upload, is told all the same.
+func TestSlowAnswerIsTold(t *testing.T) {
+	t.Parallel()
+	s := silent(t, 100*time.Millisecond)
+	u := s.user
+	partial := u.create(10, "Upload-Concat", "partial")
+	u.patch(partial, 0, strings.NewReader("0123456789")).want(t, http.StatusNoContent, "")
+	held, err := s.admin.Begin(t.Context())
+	must(t, err)
+	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
+	_, err = held.Exec(t.Context(), `lock table river_job in exclusive mode`)
+	must(t, err)
+	done := make(chan answer, 1)
+	go func() { done <- u.do("POST", u.uploads, nil, "Upload-Concat", "final;"+partial) }()
+	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
+	must(t, err)
+	must(t, held.Commit(t.Context()))
+	select {
+	case a := <-done:
+		a.want(t, http.StatusCreated, "")
+	case <-time.After(patience):
+		t.Fatal("no answer to the creation of a final upload")
+	}
+}

@@ -1,0 +1,163 @@
+package tus
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/tus/tusd/v2/pkg/handler"
+
+	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/storage/lease"
+	"github.com/tramo/tramo/storage/object"
+)
+
+// An exchange is one request and its answer. It completes tusd's successes and holds its errors back, to tell them as
+// problems.
+//
+// It is the one value of a request's context beside identity and trace: tusd calls its data store and its locker with that
+// context, and with nothing else that belongs to the request.
+type exchange struct {
+	http.ResponseWriter
+	handler  *Handler
+	request  *http.Request
+	body     *body
+	checksum *object.Check            // of the body; nil for none
+	denied   func(p problem.Problem)  // is called with a problem before the client is told
+	control  *http.ResponseController // of the connection
+
+	lease  *lease.Lease // once tusd has locked an upload
+	upload *upload      // that the answer is about, once that is known
+
+	status int    // of the answer, once it is given
+	sent   int64  // bytes of its body
+	held   int    // status of an error held back; 0 for none
+	text   []byte // what tusd says of it: its code, a colon, a text
+	cause  error  // the first error of ours, which tusd has only passed on
+}
+
+type exchangeKey struct{}
+
+func newExchange(h *Handler, c echo.Context) *exchange {
+	x := &exchange{
+		ResponseWriter: c.Response().Writer, handler: h, control: http.NewResponseController(c.Response().Writer),
+		denied: func(p problem.Problem) { h.Denied(c, p) },
+	}
+	x.request = c.Request().WithContext(context.WithValue(c.Request().Context(), exchangeKey{}, x))
+	x.body = &body{ReadCloser: x.request.Body, exchange: x}
+	x.request.Body = x.body
+	return x
+}
+
+// exchangeOf returns the exchange of the request that ctx comes from.
+func exchangeOf(ctx context.Context) *exchange { return ctx.Value(exchangeKey{}).(*exchange) }
+
+// note keeps the first error that an exchange meets, and returns err.
+func (x *exchange) note(err error) error {
+	if x.cause == nil {
+		x.cause = err
+	}
+	return err
+}
+
+// Unwrap gives [http.ResponseController] the connection.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// WriteHeader implements [http.ResponseWriter].
+func (x *exchange) WriteHeader(status int) {
+	switch {
+	case status < http.StatusOK: // an interim answer; the final one follows
+		x.ResponseWriter.WriteHeader(status)
+	case status >= http.StatusBadRequest:
+		x.held = status
+	case x.claimsTooMuch():
+		x.held, x.cause = http.StatusBadRequest, problem.ErrIncomplete
+	default:
+		x.describe()
+		if draftVersion(x.request) != "" {
+			status = x.acknowledgeDraft(status)
+		}
+		x.status = status
+		x.allowAnswer()
+		x.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write implements [http.ResponseWriter].
+func (x *exchange) Write(b []byte) (int, error) {
+	if x.held == 0 {
+		return x.ResponseWriter.Write(b)
+	}
+	x.text = append(x.text, b...)
+	return len(b), nil
+}
+
+// describe tells of the upload what tusd does not: when it expires (tus 1.0.0, Upload-Expires: MUST in every answer to
+// PATCH). tusd gives HEAD the length of the upload as that of a body which GET does not have.
+func (x *exchange) describe() {
+	h := x.Header()
+	if x.request.Method == http.MethodHead {
+		h.Del("Content-Length")
+	}
+	if x.upload == nil || x.request.Method == http.MethodDelete {
+		return
+	}
+	if at, ok := x.upload.expires(); ok {
+		h.Set("Upload-Expires", httpTime(at))
+	}
+}
+
+// httpTime formats t as IMF-fixdate (RFC 9110, section 5.6.7).
+func httpTime(t time.Time) string { return t.UTC().Format(http.TimeFormat) }
+
+// info is what is known of the upload now.
+func (x *exchange) info() (info handler.FileInfo, ok bool) {
+	if x.upload == nil {
+		return info, false
+	}
+	return x.upload.info(), true
+}
+
+// finish sends the error that is there, if one is, and returns what of it is for the log alone.
+func (x *exchange) finish() (cause error) {
+	if x.status != 0 || x.cause == nil && x.held == 0 {
+		return nil
+	}
+	err := x.cause
+	if err == nil {
+		code, _, _ := strings.Cut(string(x.text), ":")
+		err = translate(code)
+	}
+	p, known := problem.Of(err)
+	switch {
+	case errors.Is(err, hooks.ErrTooLarge) && p.Facts == nil, errors.Is(err, object.ErrTooLong):
+		p.Facts = map[string]any{"max_bytes": x.handler.maxSize}
+	case known:
+	case x.held == http.StatusMethodNotAllowed:
+		p, _ = problem.Of(problem.ErrMethod)
+	case x.cause == nil && x.held != 0 && x.held < http.StatusInternalServerError:
+		p, cause = problem.Tus(x.held), err
+	default:
+		cause = err
+	}
+	x.describe()
+	draft := draftVersion(x.request) != ""
+	if info, ok := x.info(); ok && draft && (info.SizeIsDeferred || info.Offset < info.Size) {
+		x.Header().Set("Upload-Offset", strconv.FormatInt(info.Offset, 10)) // drafts, Upload Append: MUST
+	}
+	if p.Status == http.StatusPreconditionFailed && !draft {
+		x.Header().Set("Tus-Version", Version) // tus 1.0.0, Tus-Resumable: MUST on 412
+	}
+	x.denied(p)
+	if errors.Is(err, problem.ErrSilent) {
+		x.body.abandon()
+	}
+	x.allowAnswer()
+	x.status, x.sent = problem.Write(x.ResponseWriter, x.request.Method, p)
+	return cause
+}

@@ -1,0 +1,232 @@
+package object
+
+import (
+	"context"
+	"encoding"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tramo/tramo/storage"
+)
+
+// pieceTime bounds how long one piece of a final upload may take.
+const pieceTime = 2 * time.Minute
+
+// assembliesAtOnce is how many final uploads a process assembles at a time.
+const assembliesAtOnce = 4
+
+// A concatenation makes the bytes of a final upload durable, piece by piece. Each piece moves the final upload's offset as the bytes
+// of a client would, so that whoever comes after a failure goes on from there.
+type concatenation struct {
+	*Upload
+	multipart multipart
+	sources   []source
+	hash      hash.Hash // of all bytes up to the offset
+}
+
+// A source is a partial upload that is whole.
+type source struct {
+	id    uuid.UUID
+	key   string
+	size  int64  // bytes
+	state []byte // of its hash at its end
+}
+
+// errNoSource says that S3 no longer has a partial upload.
+type errNoSource struct{ partial int }
+
+func (e errNoSource) Error() string { return fmt.Sprintf("partial upload %d is gone", e.partial) }
+
+// concatenate makes a final upload's bytes durable. All of them are read once, also those that S3 copies by itself: the
+// SHA-256 of the whole cannot be computed from those of its parts.
+func (u *Upload) concatenate(ctx context.Context) error {
+	// The bytes are all here. That their client does not wait for the answer is no reason to stop.
+	ctx = context.WithoutCancel(ctx)
+	u.store.assemblies <- struct{}{}
+	defer func() { <-u.store.assemblies }()
+	c, err := u.newConcatenation(ctx)
+	if err != nil {
+		return err
+	}
+	sizes := make([]int64, len(c.sources))
+	for i, s := range c.sources {
+		sizes[i] = s.size
+	}
+	for _, p := range plan(sizes, u.content.Received) {
+		err := c.add(ctx, p)
+		var gone errNoSource
+		switch {
+		case errors.As(err, &gone):
+			return u.lost(c.sources[gone.partial].id)
+		case errors.Is(err, ErrNoObject): // somebody has aborted the multipart upload
+			return u.lost()
+		case err != nil:
+			return fmt.Errorf("concatenate upload %s at %d: %w", u.row.ID, u.content.Received, err)
+		}
+	}
+	return nil
+}
+
+func (u *Upload) newConcatenation(ctx context.Context) (*concatenation, error) {
+	h, err := resumeHash(u.content.HashState)
+	if err != nil {
+		return nil, err
+	}
+	c := &concatenation{
+		Upload: u, hash: h, sources: make([]source, len(u.row.Partials)),
+		multipart: multipart{Upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
+	}
+	err = u.store.db.InTenant(ctx, func(tx storage.Tx) error {
+		contents, err := tx.Contents(ctx, u.row.Partials)
+		if err != nil {
+			return err
+		}
+		for i, id := range u.row.Partials {
+			part, ok := contents[id]
+			if !ok || !part.Stored {
+				return fmt.Errorf("partial upload %s has no object", id)
+			}
+			c.sources[i] = source{id: id, key: *part.ObjectKey, size: part.Received, state: part.HashState}
+		}
+		return nil
+	})
+	return c, err
+}
+
+// add makes a piece durable and moves the offset over it.
+func (c *concatenation) add(ctx context.Context, p piece) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, pieceTime)
+	defer cancel()
+	step := storage.Progress{From: c.content.Received, To: c.content.Received + p.size()}
+	switch {
+	case p.copied:
+		err = c.copy(ctx, p.spans[0], &step)
+	default:
+		err = c.resend(ctx, p, &step)
+	}
+	if err != nil {
+		return err
+	}
+	if step.HashState, err = c.hash.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
+		return fmt.Errorf("save hash: %w", err)
+	}
+	return c.advance(ctx, step, nil)
+}
+
+// copy has S3 copy a span, and reads it meanwhile.
+func (c *concatenation) copy(ctx context.Context, s span, step *storage.Progress) error {
+	from := c.sources[s.partial]
+	whole := s.size() == from.size
+	id, key, number, err := c.reserve(ctx)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		part, err := c.store.bucket.copyPart(ctx, key, id, number, from.key, s, whole)
+		if errors.Is(err, errNoCopySource) {
+			return errNoSource{s.partial}
+		}
+		step.Part = &part
+		return err
+	})
+	g.Go(func() (err error) {
+		if whole && step.From == 0 { // its hash is known: nothing is before it
+			c.hash, err = resumeHash(from.state)
+			return err
+		}
+		return c.read(ctx, s, c.hash)
+	})
+	return g.Wait()
+}
+
+// resend reads the spans of a seam and stores them: as the object, if that is all of it, or as a part.
+func (c *concatenation) resend(ctx context.Context, p piece, step *storage.Progress) error {
+	bytes, err := c.gather(ctx, p)
+	defer bytes.release()
+	if err != nil {
+		return err
+	}
+	if bytes.size == c.row.Size {
+		step.Object = c.keys.Original(c.fence())
+		return c.store.bucket.putRun(ctx, step.Object, &bytes)
+	}
+	id, key, number, err := c.reserve(ctx)
+	if err != nil {
+		return err
+	}
+	part, err := c.store.bucket.putConcatenatedPart(ctx, key, id, number, &bytes)
+	step.Part = &part
+	return err
+}
+
+func (c *concatenation) gather(ctx context.Context, p piece) (run, error) {
+	sp := spool{from: c.store.buffers, held: run{from: c.store.buffers}}
+	for _, s := range p.spans {
+		if err := c.read(ctx, s, io.MultiWriter(c.hash, spoolWriter{&sp})); err != nil {
+			return sp.take(), err
+		}
+	}
+	return sp.take(), nil
+}
+
+type spoolWriter struct{ *spool }
+
+func (w spoolWriter) Write(p []byte) (int, error) { return len(p), w.appendCopy(p) }
+
+// read gives the bytes of a span to w.
+func (c *concatenation) read(ctx context.Context, s span, w io.Writer) error {
+	body, err := c.store.bucket.getRange(ctx, c.sources[s.partial].key, s.start, s.end)
+	if errors.Is(err, ErrNoObject) {
+		return errNoSource{s.partial}
+	}
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	n, err := io.Copy(w, body)
+	if err == nil && n != s.size() {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("read partial upload %d: %d of %d bytes: %w", s.partial, n, s.size(), err)
+	}
+	return nil
+}
+
+// reserve returns a number for the next part, which no part ever had.
+func (c *concatenation) reserve(ctx context.Context) (id, key string, number int32, err error) {
+	id, key, number, err = c.multipart.reserve(ctx)
+	if err == nil {
+		c.content.MultipartID, c.content.ObjectKey = &id, &key
+	}
+	return id, key, number, err
+}
+
+// RemovePartials deletes the objects of what a final upload has taken over. Their rows say so already; what stays behind
+// belongs to nobody.
+func (u *Upload) RemovePartials(ctx context.Context) error {
+	var contents map[uuid.UUID]storage.Content
+	err := u.store.db.InTenant(ctx, func(tx storage.Tx) (err error) {
+		contents, err = tx.Contents(ctx, u.row.Partials)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range contents {
+		if c.ObjectKey == nil {
+			continue
+		}
+		if err := u.store.bucket.Delete(ctx, *c.ObjectKey); err != nil {
+			return err
+		}
+	}
+	return u.store.db.InTenant(ctx, func(tx storage.Tx) error { return tx.ForgetObjects(ctx, u.row.Partials) })
+}
