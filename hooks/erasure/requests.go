@@ -34,19 +34,19 @@ const (
 
 // An Erasure is one permanent removal, as somebody requested it. Its row stays as evidence.
 type Erasure struct {
-	Tenant      uuid.UUID  `db:"tenant_id"`
-	ID          uuid.UUID  `db:"id"`
-	Kind        Kind       `db:"kind"`
-	Subject     *string    `db:"subject"` // the upload's id, or the user's; nil for the tenant
-	State       State      `db:"state"`
-	RequestedBy string     `db:"requested_by"`
-	RequestedAt time.Time  `db:"requested_at"`
-	ApprovedBy  *string    `db:"approved_by"`
-	ApprovedAt  *time.Time `db:"approved_at"`
-	CancelledBy *string    `db:"cancelled_by"`
-	EndedAt     *time.Time `db:"ended_at"`
-	Uploads     int64      `db:"uploads"` // removed so far
-	Objects     int64      `db:"objects"` // removed from S3 so far; the last ones of a worker that died are missing
+	Tenant      uuid.UUID  `db:"tenant_id" json:"-"`
+	ID          uuid.UUID  `db:"id" json:"id"`
+	Kind        Kind       `db:"kind" json:"kind"`
+	Subject     *string    `db:"subject" json:"subject"` // the upload's id, or the user's; nil for the tenant
+	State       State      `db:"state" json:"state"`
+	RequestedBy string     `db:"requested_by" json:"requested_by"`
+	RequestedAt time.Time  `db:"requested_at" json:"requested_at"`
+	ApprovedBy  *string    `db:"approved_by" json:"approved_by"`
+	ApprovedAt  *time.Time `db:"approved_at" json:"approved_at"`
+	CancelledBy *string    `db:"cancelled_by" json:"cancelled_by"`
+	EndedAt     *time.Time `db:"ended_at" json:"ended_at"`
+	Uploads     int64      `db:"uploads" json:"uploads"` // removed so far
+	Objects     int64      `db:"objects" json:"objects"` // removed from S3 so far; the last ones of a worker that died are missing
 }
 
 // Errors of the transactions below.
