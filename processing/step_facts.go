@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"time"
 
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/facts"
@@ -35,6 +34,8 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 		return err
 	}
 	w.results.Facts = record(found, w.results.Facts)
+	w.results.Document.Pages = cmp.Or(w.results.Document.Pages, known(int32(found.Pages)))
+	w.results.Document.Title = cmp.Or(w.results.Document.Title, known(found.Title))
 	w.results.Tags = storage.Tags{Tags: found.Tags, Truncated: found.TagsTruncated}
 	return nil
 }
@@ -49,22 +50,26 @@ func (p *Pipeline) readDocument(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	w.results.Facts.Pages, w.results.Facts.Title = known(int32(document.Pages)), known(document.Title)
+	w.results.Document = storage.Document{Pages: known(int32(document.Pages)), Title: known(document.Title)}
 	return nil
 }
 
-// record turns what a file says of itself into typed columns; what it does not say stays null. What earlier steps have
-// measured or read is better: the dimensions that were drawn, and a document's pages and title.
+// record turns what a file says of itself into typed columns; what it does not say stays null. The dimensions that an earlier
+// step has drawn are better than those that the file claims.
 func record(f facts.Facts, before storage.Facts) storage.Facts {
 	width, height := f.Upright()
 	r := storage.Facts{
-		TakenAt: f.TakenAt, TakenZone: known(f.TakenZone), Latitude: toCentimetres(f.Latitude), Longitude: toCentimetres(f.Longitude),
-		AltitudeM: f.Altitude, DirectionDeg: f.Direction, CameraMake: known(f.CameraMake),
-		CameraModel: known(f.CameraModel), Lens: known(f.Lens), Software: known(f.Software), Orientation: known(int16(f.Orientation)),
-		WidthPx: cmp.Or(before.WidthPx, known(int32(width))), HeightPx: cmp.Or(before.HeightPx, known(int32(height))),
-		Pages: cmp.Or(before.Pages, known(int32(f.Pages))), Title: cmp.Or(before.Title, known(f.Title)),
+		TakenAt: f.TakenAt, TakenZone: known(f.TakenZone),
+		Place: storage.Place{
+			Latitude: toCentimetres(f.Latitude), Longitude: toCentimetres(f.Longitude), AltitudeM: f.Altitude, DirectionDeg: f.Direction,
+		},
+		Camera: storage.Camera{
+			CameraMake: known(f.CameraMake), CameraModel: known(f.CameraModel), Lens: known(f.Lens), Software: known(f.Software),
+		},
+		Orientation: known(int16(f.Orientation)),
+		WidthPx:     cmp.Or(before.WidthPx, known(int32(width))), HeightPx: cmp.Or(before.HeightPx, known(int32(height))),
 	}
-	if local, err := time.Parse("2006-01-02T15:04:05", f.TakenLocal); err == nil {
+	if local, err := storage.ParseLocalTime(f.TakenLocal); err == nil {
 		r.TakenLocal = &local
 	}
 	return r

@@ -61,7 +61,7 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 		return err
 	}
 	w.results.Facts.WidthPx, w.results.Facts.HeightPx = known(int32(drawing.Width)), known(int32(drawing.Height))
-	w.results.Pictured = storage.Pictured{
+	w.results.Drawn = storage.Drawn{
 		Partial: drawing.Partial, Placeholder: known(drawing.Placeholder), NoThumbnail: known(drawing.Problem),
 	}
 	w.results.Thumbnails, err = p.store(ctx, w, drawing.Pictures)

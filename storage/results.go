@@ -3,38 +3,10 @@ package storage
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
-
-// Facts are what a picture tells of itself. A nil field is unknown.
-type Facts struct {
-	TakenAt      *time.Time `db:"taken_at"`    // only when the camera named its zone, or GPS the time
-	TakenLocal   *time.Time `db:"taken_local"` // the camera's wall clock, in UTC for want of a zone
-	TakenZone    *string    `db:"taken_zone"`  // how TakenAt was derived: offset, xmp or gps
-	Latitude     *float64   `db:"latitude"`    // degrees, WGS 84
-	Longitude    *float64   `db:"longitude"`
-	AltitudeM    *float64   `db:"altitude_m"`    // metres above sea level
-	DirectionDeg *float64   `db:"direction_deg"` // degrees clockwise from north
-	CameraMake   *string    `db:"camera_make"`
-	CameraModel  *string    `db:"camera_model"`
-	Lens         *string    `db:"lens"`
-	Software     *string    `db:"software"`
-	Orientation  *int16     `db:"orientation"` // EXIF 2.32, tag 274: 1 to 8
-	WidthPx      *int32     `db:"width_px"`    // upright
-	HeightPx     *int32     `db:"height_px"`
-	Pages        *int32     `db:"pages"` // of a document
-	Title        *string    `db:"title"` // of a document, in its own words
-}
-
-// Pictured says how drawing pictures of an upload went.
-type Pictured struct {
-	Partial     bool    `db:"partial"`      // the pictures show a part of it: the rest is missing or damaged
-	Placeholder *string `db:"placeholder"`  // ThumbHash, base64: what a list shows while pictures load
-	NoThumbnail *string `db:"no_thumbnail"` // why there is none (processing/examine lists the reasons); nil if there is one, or its type has none
-}
 
 // A Thumbnail is a picture drawn from an upload.
 type Thumbnail struct {
@@ -53,27 +25,22 @@ type Results struct {
 	DetectedType string
 	TypeMismatch bool // it is not of the kind that its sender said
 	Facts        Facts
+	Document     Document
 	Tags         Tags
-	Pictured     Pictured
+	Drawn        Drawn
 	Thumbnails   []Thumbnail
 }
 
 // Complete ends the upload well, with its results. Running it twice changes nothing; an upload that has
 // ended otherwise is left as it is, with [ErrWrongStatus].
 func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
-	f := r.Facts
+	names, args := columns(r.Facts, r.Document, r.Drawn)
+	set := "completed_at = now(), detected_type = $3, type_mismatch = $4"
+	for i, name := range names {
+		set += fmt.Sprintf(", %s = $%d", name, i+5)
+	}
 	return tx.Move(ctx, id, Transition{
-		Move: MoveComplete,
-		Set: `completed_at = now(), detected_type = $3,
-			taken_at = $4, taken_local = $5, taken_zone = $6, latitude = $7, longitude = $8, altitude_m = $9,
-			direction_deg = $10, camera_make = $11, camera_model = $12, lens = $13, software = $14,
-			orientation = $15, width_px = $16, height_px = $17, pages = $18, title = $19,
-			type_mismatch = $20, partial = $21, placeholder = $22, no_thumbnail = $23`,
-		Args: []any{
-			r.DetectedType, f.TakenAt, f.TakenLocal, f.TakenZone, f.Latitude, f.Longitude, f.AltitudeM,
-			f.DirectionDeg, f.CameraMake, f.CameraModel, f.Lens, f.Software, f.Orientation, f.WidthPx, f.HeightPx,
-			f.Pages, f.Title, r.TypeMismatch, r.Pictured.Partial, r.Pictured.Placeholder, r.Pictured.NoThumbnail,
-		},
+		Move: MoveComplete, Set: set, Args: append([]any{r.DetectedType, r.TypeMismatch}, args...),
 		Detail: map[string]any{"thumbnails": len(r.Thumbnails)},
 		Also: func([]Moved) error {
 			for _, d := range r.Thumbnails {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -73,22 +74,28 @@ type Upload struct {
 	PurgeAt        *time.Time        `db:"purge_at"`      // until when a deleted upload can be restored
 	TypeMismatch   bool              `db:"type_mismatch"` // it is not of the kind that its sender said
 	Facts
-	Pictured
+	Document
+	Drawn
 	Scanned
 }
 
-const SelectUpload = `
+// SelectUpload selects uploads u, with their contents c and scans s, for an [Upload].
+var SelectUpload = `
 	select u.id, u.user_id, u.client_id, u.project, u.batch, u.batch_id, u.filename, u.declared_type, u.declared_sha256,
 	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received,
 	       u.status, u.failure_reason, u.failure_detail, u.detected_type, u.sha256, u.object_key, u.created_at,
 	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id, u.deleted_at, nullif(u.purge_at, '-infinity') as purge_at,
-	       u.taken_at, u.taken_local, u.taken_zone, u.latitude, u.longitude, u.altitude_m, u.direction_deg,
-	       u.camera_make, u.camera_model, u.lens, u.software, u.orientation, u.width_px, u.height_px, u.pages, u.title,
-	       u.type_mismatch, u.partial, u.placeholder, u.no_thumbnail,
+	       u.type_mismatch, ` + found() + `,
 	       s.verdict as scan_verdict, s.signature as scan_signature, s.engine as scan_engine, s.signatures as scan_signatures,
 	       s.signed_at as scan_signed_at, s.scanned_at, s.released_by, s.released_at, s.release_reason
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
 	left join scans s on s.tenant_id = u.tenant_id and s.upload_id = u.id`
+
+// found are the columns that processing fills from the content.
+func found() string {
+	names, _ := columns(Facts{}, Document{}, Drawn{})
+	return "u." + strings.Join(names, ", u.")
+}
 
 // A NewUpload is what is known of an upload when it is created.
 type NewUpload struct {

@@ -465,7 +465,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 	lat, lon, model := -12.05, -77.04, "Pixel 8"
 	r := storage.Results{
 		DetectedType: "image/jpeg",
-		Facts:        storage.Facts{Latitude: &lat, Longitude: &lon, CameraModel: &model},
+		Facts:        storage.Facts{Place: storage.Place{Latitude: &lat, Longitude: &lon}, Camera: storage.Camera{CameraModel: &model}},
 		Tags:         storage.Tags{Tags: []byte(`{"IFD0": {"Model": "Pixel 8"}}`), Truncated: true},
 		Thumbnails: []storage.Thumbnail{
 			{Size: 480, WidthPx: 480, HeightPx: 360, Bytes: 9, ContentType: "image/webp", ObjectKey: "k480"},

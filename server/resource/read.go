@@ -78,7 +78,7 @@ func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.Th
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt,
 		Failure: FailureOf(u), Thumbnails: []Thumbnail{}, Facts: factsOf(u.Facts), Scan: ScanOf(u.Scanned),
-		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoThumbnail: u.NoThumbnail, Pages: u.Pages, Title: u.Title,
+		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoThumbnail: u.NoThumbnail, Document: u.Document,
 	}
 	if at, ok := r.Expiry.Of(u); ok {
 		j.ExpiresAt = &at

@@ -48,8 +48,7 @@ type Upload struct {
 	Partial      bool    `json:"partial"`       // the thumbnails show only a part of it
 	Placeholder  *string `json:"placeholder"`   // ThumbHash in Base64, to show while thumbnails load
 	NoThumbnail  *string `json:"no_thumbnail"`  // why a file whose type can have one has none
-	Pages        *int32  `json:"pages"`
-	Title        *string `json:"title"`
+	storage.Document
 }
 
 // A Failure says why an upload failed.
@@ -102,52 +101,23 @@ func ScanOf(s storage.Scanned) *Scan {
 	}
 }
 
-// Facts are derived from the metadata of a file.
+// Facts are those of a file; the place and the camera are null if nothing is known of them.
 type Facts struct {
-	TakenAt     *time.Time `json:"taken_at"`    // null when the camera named no zone
-	TakenLocal  *string    `json:"taken_local"` // the camera's wall clock
-	TakenZone   *string    `json:"taken_zone"`  // how taken_at was derived: offset, xmp or gps
-	GPS         *GPS       `json:"gps"`
-	Camera      *Camera    `json:"camera"`
-	Orientation *int16     `json:"orientation"`
-	Width       *int32     `json:"width"`
-	Height      *int32     `json:"height"`
+	storage.Facts
+	GPS    *storage.Place  `json:"gps"`
+	Camera *storage.Camera `json:"camera"`
 }
-
-// GPS is where a photo was taken (WGS 84).
-type GPS struct {
-	Latitude  float64  `json:"latitude"`
-	Longitude float64  `json:"longitude"`
-	Altitude  *float64 `json:"altitude"`  // metres above sea level
-	Direction *float64 `json:"direction"` // degrees clockwise from north
-}
-
-// A Camera is what a photo was taken with.
-type Camera struct {
-	Make     *string `json:"make"`
-	Model    *string `json:"model"`
-	Lens     *string `json:"lens"`
-	Software *string `json:"software"`
-}
-
-// wallClock is the layout of a local time without a zone.
-const wallClock = "2006-01-02T15:04:05"
 
 func factsOf(f storage.Facts) *Facts {
-	f.Pages, f.Title = nil, nil // of a document: fields of the upload itself
 	if f == (storage.Facts{}) {
 		return nil
 	}
-	j := &Facts{TakenAt: f.TakenAt, TakenZone: f.TakenZone, Orientation: f.Orientation, Width: f.WidthPx, Height: f.HeightPx}
-	if f.TakenLocal != nil {
-		local := f.TakenLocal.Format(wallClock)
-		j.TakenLocal = &local
-	}
+	j := &Facts{Facts: f}
 	if f.Latitude != nil && f.Longitude != nil {
-		j.GPS = &GPS{Latitude: *f.Latitude, Longitude: *f.Longitude, Altitude: f.AltitudeM, Direction: f.DirectionDeg}
+		j.GPS = &f.Place
 	}
-	if f.CameraMake != nil || f.CameraModel != nil || f.Lens != nil || f.Software != nil {
-		j.Camera = &Camera{Make: f.CameraMake, Model: f.CameraModel, Lens: f.Lens, Software: f.Software}
+	if f.Camera != (storage.Camera{}) {
+		j.Camera = &f.Camera
 	}
 	return j
 }
