@@ -1,4 +1,4 @@
-# make help lists the targets. Each that needs packages installs them first, and does nothing when they are there.
+# make help lists the targets. A target first installs the packages that it needs, unless they are there.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -6,12 +6,12 @@
 BIN  := $(CURDIR)/bin
 LINT := $(BIN)/tools/golangci-lint
 
-# No VCS stamp: as root in another user's clone git refuses to answer, and the build with it.
+# No VCS stamp: in another user's clone git refuses to answer root, and the build fails.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
-# The tests use the programs that make has built.
+# The tests run the programs that make built.
 export TRAMO_BIN := $(BIN)
 
-# What the programs say of themselves in --version and in tramo_build_info; empty where git refuses to answer.
+# Shown by --version, /livez and tramo_build_info; empty where git does not answer.
 REVISION := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
 GO_BUILD := go build -trimpath -ldflags '-X github.com/tramo/tramo/telemetry.revision=$(REVISION)'
 
@@ -22,33 +22,33 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: setup-run build ## Start Tramo on this machine, with Postgres, S3 and clamd of its own; Ctrl-C stops it
+run: setup-run build ## Run Tramo on this machine with a private Postgres, S3 server and clamd; Ctrl-C stops it
 	@exec $(BIN)/tramo-dev
 
 .PHONY: test
-test: setup build ## Run every test: the page's, then Go's under the race detector
+test: setup build ## Run all tests: those of the page, then those in Go with the race detector
 	npm --prefix web test
 	go test -race -timeout 20m ./...
 
 SEEDS ?= 100
 
 .PHONY: soak
-soak: setup build ## Break a whole installation SEEDS times (100), and say which seeds failed and how to replay them
+soak: setup build ## Inject random faults into whole installations, SEEDS times (100); print how to replay the seeds that failed
 	TRAMO_CHAOS_SEEDS=$(SEEDS) go test -race -timeout 0 -parallel 2 -v ./test/chaos -run Chaos
 	TRAMO_KILL_SEEDS=$(SEEDS) go test -race -timeout 0 -parallel 2 -v ./test/kill
 	TRAMO_TEST_FLIPS=$$((20 * $(SEEDS))) go test -race -timeout 0 -v ./processing/examine -run 'Flips|Truncations'
 
 .PHONY: bench
-bench: setup build ## Measure against stock tusd and a bare S3 client; ARGS="-only large -repeat 5" measures less, or more often
+bench: setup build ## Measure Tramo, stock tusd and a bare S3 client; ARGS="-only large -repeat 5" selects and repeats
 	@go run ./test/bench $(ARGS)
 
 .PHONY: lint
-lint: setup web $(LINT) ## Check the code, that imports run one way, and the description of the API
+lint: setup web $(LINT) ## Check the code, the direction of imports, and the description of the API
 	$(LINT) run ./...
 	npm --prefix web run lint
 
 .PHONY: docs
-docs: ## Write the pages of docs/reference that come from the code
+docs: ## Generate docs/reference/settings.md, cli.md and metrics.md from the code
 	go test ./cmd/internal/reference -update
 
 .PHONY: build
@@ -61,7 +61,7 @@ build: web ## Build bin/tramo, bin/tramo-worker and bin/tramo-dev
 web: web/dist/index.html ## Build the page
 
 .PHONY: setup
-setup: setup-run ## Install what building, running and testing takes
+setup: setup-run ## Install what the other targets need
 	@test/stack/install.sh test
 
 .PHONY: setup-run
@@ -69,7 +69,7 @@ setup-run:
 	@test/stack/install.sh run
 
 .PHONY: clean
-clean: ## Remove what was built, and nothing else
+clean: ## Remove what was built
 	rm -rf $(BIN) web/node_modules
 	find web/dist -mindepth 1 ! -name .gitkeep -delete
 
@@ -77,7 +77,7 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES) server/o
 	npm --prefix web run build
 	@touch $@
 
-# npm writes this file last. npm ci, because it installs what the lock file says and nothing else.
+# npm writes this file last. npm ci installs exactly the versions of the lock file.
 web/node_modules/.package-lock.json: web/package-lock.json
 	npm --prefix web ci --no-audit --no-fund
 	@touch $@

@@ -1,10 +1,10 @@
-// Package deploy holds what operators copy into their own installation, so that the tests and tramo-dev run with the very same.
-// It is text, and imports nothing of ours.
+// Package deploy holds configuration that operators copy into their installation. Tests and tramo-dev run with the same
+// files. It is text, and imports nothing of ours.
 package deploy
 
 import _ "embed"
 
-// Clamd is the part of clamd.conf that decides what a verdict means.
+// Clamd is the part of clamd.conf that verdicts depend on.
 //
 //go:embed clamav/clamd.conf
 var Clamd string

@@ -22,11 +22,11 @@ func NewRegistry() *prometheus.Registry {
 	return r
 }
 
-// A Check asks one dependency whether it works. It must return once ctx is done.
+// A Check reports whether a dependency works.
 type Check struct {
 	Name     string
-	Ask      func(ctx context.Context) error
-	Optional bool // a failure is reported, but does not make the process unready
+	Ask      func(ctx context.Context) error // must return once ctx is done
+	Optional bool                            // a failure is reported, but does not make the process unready
 }
 
 // OpsConfig says where the operations listener is.
@@ -48,8 +48,8 @@ type Ops struct {
 	Checks   []Check
 	Registry *prometheus.Registry
 	Log      *slog.Logger
-	// CheckTime bounds one round of checks; 0 means five seconds.
-	CheckTime time.Duration
+	// CheckTimeout bounds the checks of one request to /readyz; 0 means five seconds.
+	CheckTimeout time.Duration
 }
 
 // Run serves until ctx is done.
@@ -68,7 +68,7 @@ func (o *Ops) Run(ctx context.Context) error {
 	return nil
 }
 
-// Handler answers the three paths.
+// Handler serves the three paths.
 func (o *Ops) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", livez)
@@ -93,7 +93,7 @@ func writeJSON(w http.ResponseWriter, status int, answer any) {
 
 // readyz answers 200 if every dependency works that is not optional, and 503 otherwise, with the result of each check.
 func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
-	limit := o.CheckTime
+	limit := o.CheckTimeout
 	if limit == 0 {
 		limit = 5 * time.Second
 	}

@@ -34,14 +34,13 @@ func TestLoggers(t *testing.T) {
 	}
 }
 
-// Readiness asks all dependencies side by side, says of each what it found, and does not wait for one that
-// hangs.
+// /readyz checks all dependencies at the same time, reports the result of each, and does not wait for one that hangs.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	ops := telemetry.Ops{
 		Registry:  telemetry.NewRegistry(),
 		Log:       slog.New(slog.DiscardHandler),
-		CheckTime: 50 * time.Millisecond,
+		CheckTimeout: 50 * time.Millisecond,
 		Checks: []telemetry.Check{
 			{Name: "good", Ask: func(context.Context) error { return nil }},
 			{Name: "bad", Ask: func(context.Context) error { return errors.New("connection refused") }},

@@ -8,19 +8,19 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// NewTracerProvider makes the traces that requests and jobs belong to. Their spans are exported nowhere: what
-// they are for is the trace id in logs, timelines and answers.
+// NewTracerProvider makes a provider whose spans are not exported: traces exist for the trace id in logs, timelines and
+// responses.
 func NewTracerProvider() *sdktrace.TracerProvider { return sdktrace.NewTracerProvider() }
 
 const keyTraceID = "trace_id"
 
-// traceHandler adds to each record the id of the trace that its context belongs to.
+// traceHandler adds the trace id of its context to each record.
 type traceHandler struct{ slog.Handler }
 
 // Handle implements [slog.Handler].
 func (h traceHandler) Handle(ctx context.Context, r slog.Record) error {
 	if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
-		r = r.Clone() // others may hold the record
+		r = r.Clone() // other handlers may hold the record
 		r.AddAttrs(slog.String(keyTraceID, id.String()))
 	}
 	return h.Handler.Handle(ctx, r)

@@ -9,7 +9,7 @@ import (
 	"github.com/tramo/tramo/telemetry"
 )
 
-// Each record of a traced context says which trace it belongs to, also after With; others say nothing.
+// A record has the trace id of its context, also after With; without a trace it has none.
 func TestLogsNameTheirTrace(t *testing.T) {
 	t.Parallel()
 	ctx, span := telemetry.NewTracerProvider().Tracer("test").Start(t.Context(), "request")

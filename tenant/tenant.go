@@ -1,6 +1,5 @@
-// Package tenant says on whose behalf code runs: the tenant, the user, the role and the projects that a verified
-// token named, where the request came from, and the way of all this through a context. It verifies nothing itself
-// (package server does) and stores nothing.
+// Package tenant is the identity that code acts for: tenant, user, role and projects of a verified token, and the origin
+// of the request. It carries them through a context. It verifies nothing (package server/auth does) and stores nothing.
 package tenant
 
 import (
@@ -14,20 +13,20 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrNoIdentity is returned by [From] for a context that carries no identity. It marks a programming
-// error: a tenant is never defaulted.
+// ErrNoIdentity is returned by [From] for a context without an identity. That is a programming error: there is no default
+// tenant.
 var ErrNoIdentity = errors.New("no tenant in context")
 
-// A Role is what a user may do inside its tenant, in the client's own words.
+// A Role says what a user may do inside its tenant. The names are the client's.
 type Role string
 
 // The roles a token may name.
 const (
-	Constructora   Role = "constructora"  // the construction company: manages batches and its members' uploads
-	Inversionista  Role = "inversionista" // an investor: reads what is completed, never writes
-	Empleado       Role = "empleado"      // a field crew member: uploads, and sees what others upload
-	Admin          Role = "admin"         // operates the installation: may act in any tenant, which is audited
-	rolesForPeople      = "constructora, inversionista, empleado or admin"
+	Constructora  Role = "constructora"  // the construction company: manages batches and its members' uploads
+	Inversionista Role = "inversionista" // an investor: reads what is completed, never writes
+	Empleado      Role = "empleado"      // a field crew member: uploads, and sees what others upload
+	Admin         Role = "admin"         // operates the installation: may act in any tenant, which is audited
+	roleNames          = "constructora, inversionista, empleado or admin"
 )
 
 // ParseRole returns the role named s, or an error that lists the roles there are.
@@ -36,30 +35,30 @@ func ParseRole(s string) (Role, error) {
 	case Constructora, Inversionista, Empleado, Admin:
 		return r, nil
 	}
-	return "", fmt.Errorf("role %q is not %s", s, rolesForPeople)
+	return "", fmt.Errorf("role %q is not %s", s, roleNames)
 }
 
 // CanUpload reports whether the role may create uploads, and write and cancel its own.
 func (r Role) CanUpload() bool { return r == Empleado || r.CanManage() }
 
-// CanManage reports whether the role may do so with the uploads of others, manage batches, and see to what is the
-// whole tenant's: its endpoints, its audit log, its export and its erasure.
+// CanManage reports whether the role may also write and cancel uploads of others, manage batches, and manage the tenant's
+// webhook endpoints, audit log, export and erasure.
 func (r Role) CanManage() bool { return r == Constructora || r == Admin }
 
-// SeesOnlyCompleted reports whether uploads that are not completed do not exist for the role.
+// SeesOnlyCompleted reports whether the role sees completed uploads only.
 func (r Role) SeesOnlyCompleted() bool { return r == Inversionista }
 
-// An Identity is who a request acts for.
+// An Identity is the tenant and user that a request acts for.
 type Identity struct {
 	Tenant   uuid.UUID
 	User     string // the token's subject
 	Role     Role
-	Projects []string  // the only ones that there are for this user; nil for all
-	Home     uuid.UUID // of an [Admin] that acts in another tenant: the tenant that its token names
-	Expires  time.Time // when the token is good no longer
+	Projects []string  // the only ones that the user sees; nil for all
+	Home     uuid.UUID // tenant of the token of an [Admin] that has entered another tenant; otherwise zero
+	Expires  time.Time // when the token expires
 }
 
-// Sees reports whether the project exists for this user.
+// Sees reports whether the user sees the project.
 func (id Identity) Sees(project string) bool {
 	return id.Projects == nil || slices.Contains(id.Projects, project)
 }
@@ -94,7 +93,7 @@ func LogAttr(ctx context.Context) slog.Attr {
 	return slog.String("tenant_id", who.Tenant.String())
 }
 
-// An Origin is where a request came from, for logs and the audit log. Work that no request asked for has none.
+// An Origin is where a request came from, for logs and the audit log. Work without a request has none.
 type Origin struct {
 	Address   string // the client's IP address
 	RequestID string
@@ -102,12 +101,12 @@ type Origin struct {
 
 type originKey struct{}
 
-// WithOrigin returns a copy of ctx whose work was asked for from o.
+// WithOrigin returns a copy of ctx for a request from o.
 func WithOrigin(ctx context.Context, o Origin) context.Context {
 	return context.WithValue(ctx, originKey{}, o)
 }
 
-// OriginOf returns where the work in ctx was asked for from, or the zero Origin.
+// OriginOf returns the origin of the request that ctx belongs to, or the zero Origin.
 func OriginOf(ctx context.Context) Origin {
 	o, _ := ctx.Value(originKey{}).(Origin)
 	return o

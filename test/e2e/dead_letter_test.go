@@ -119,7 +119,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	id := letters[idOf(urls[1])].ID
 	out, err := y.letters(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
 	stack.Must(t, err)
-	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD DIED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
+	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD FAILED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
 	out, err = y.letters(t, "list", "--json", "--step", "pictures")
 	stack.Must(t, err)
 	if out != "" {

@@ -107,7 +107,7 @@ func TestReconcileCommand(t *testing.T) {
 	if line.Kind != "unknown_object" || line.Outcome != "repaired" || line.Key != unknown {
 		t.Errorf("got %+v", line)
 	}
-	wantLines(t, y.reconcile(t), "All is in order.")
+	wantLines(t, y.reconcile(t), "Nothing to repair.")
 }
 
 // wantLines looks, for each of the wanted, for a line that has all of its words in their order.

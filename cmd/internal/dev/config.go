@@ -83,7 +83,7 @@ func (c *config) Check() error {
 	return errors.Join(errs...)
 }
 
-// page returns the page's address for the person at this machine.
+// page returns the URL of the page on this machine.
 func (c *config) page() string {
 	if c.PublicURL != "" {
 		return strings.TrimSuffix(c.PublicURL, "/")
@@ -91,7 +91,7 @@ func (c *config) page() string {
 	return localURL(c.Listen)
 }
 
-// localURL returns the address at which this machine reaches what listens on listen.
+// localURL returns the URL at which this machine reaches the address listen.
 func localURL(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -103,7 +103,7 @@ func localURL(listen string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-// lockDir makes dir and keeps a second tramo-dev out of it until the file is closed, by the kernel at the latest.
+// lockDir makes dir and locks it against a second tramo-dev until the file is closed; the kernel closes it when we end.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make TRAMO_DEV_DIR: %w", err)
@@ -113,7 +113,7 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		pid, _ := os.ReadFile(f.Name()) // without it the message is only less precise
+		pid, _ := os.ReadFile(f.Name()) // without it the message lacks the pid
 		return nil, errors.Join(
 			fmt.Errorf("another tramo-dev (pid %s) runs on %s: stop it, or choose another directory with TRAMO_DEV_DIR", strings.TrimSpace(string(pid)), dir),
 			f.Close())
@@ -129,7 +129,7 @@ func writePID(f *os.File) error {
 	return err
 }
 
-// secret returns the 64 hexadecimal digits kept under name in dir, and makes them up the first time.
+// secret returns the 64 hexadecimal digits in the file name in dir, and generates them the first time.
 func secret(dir, name string) (string, error) {
 	return remember(dir, name, func() (string, error) {
 		b := make([]byte, 32)
@@ -138,8 +138,7 @@ func secret(dir, name string) (string, error) {
 	})
 }
 
-// receiptKey returns the name of the file in dir that keeps the private key which signs receipts, and makes it the first
-// time.
+// receiptKey returns the path of the private key in dir that signs receipts, and generates it the first time.
 func receiptKey(dir string) (string, error) {
 	const name = "receipt-key.pem"
 	_, err := remember(dir, name, func() (string, error) {
@@ -153,8 +152,8 @@ func receiptKey(dir string) (string, error) {
 	return filepath.Join(dir, name), err
 }
 
-// remember returns what is kept under name in dir; the first time, what first returns.
-func remember(dir, name string, first func() (string, error)) (string, error) {
+// remember returns the content of the file name in dir; the first time, it writes there what generate returns.
+func remember(dir, name string, generate func() (string, error)) (string, error) {
 	path := filepath.Join(dir, name)
 	data, err := os.ReadFile(path)
 	if err == nil && len(data) > 0 {
@@ -163,14 +162,14 @@ func remember(dir, name string, first func() (string, error)) (string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	value, err := first()
+	value, err := generate()
 	if err != nil {
 		return "", err
 	}
 	return value, os.WriteFile(path, []byte(value+"\n"), 0o600)
 }
 
-// checkPorts reports every address that another program holds, by the variable that moves it.
+// checkPorts reports every address that is in use, with the variable that changes it.
 func (c *config) checkPorts() error {
 	var errs []error
 	for _, l := range []struct{ name, addr, other string }{
@@ -188,8 +187,7 @@ func (c *config) checkPorts() error {
 	return errors.Join(errs...)
 }
 
-// awaitFree returns nil once addr can be listened on. The children of a tramo-dev that was killed a moment ago may
-// need that moment too.
+// awaitFree returns nil once addr is free. It waits a second, because the children of a killed tramo-dev may still be ending.
 func awaitFree(addr string) error {
 	give := time.NewTimer(time.Second)
 	defer give.Stop()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// console prints whole lines, so that those of several programs do not mix.
+// console prints whole lines, so that the output of several programs does not mix.
 type console struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -22,7 +22,7 @@ func (c *console) printf(format string, args ...any) {
 	fmt.Fprintf(c.w, format+"\n", args...)
 }
 
-// step says that name is starting, and how long it took.
+// step prints that name is starting, and how long it took.
 func (c *console) step(name string, start func() error) error {
 	c.printf("starting %s…", name)
 	began := time.Now()
@@ -39,7 +39,7 @@ func (c *console) prefixed(name string) io.Writer { return &lines{console: c, pr
 type lines struct {
 	console *console
 	prefix  string
-	rest    []byte // the beginning of a line whose end has not come yet
+	rest    []byte // the unfinished last line
 }
 
 func (l *lines) Write(p []byte) (int, error) {
@@ -54,7 +54,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	}
 }
 
-// welcome says where everything is and how to try it.
+// welcome prints where everything is and how to try it.
 func (s *devStack) welcome(token string, took time.Duration) {
 	page, bearer := s.cfg.page()+"/", "$TOKEN"
 	if token != "" {

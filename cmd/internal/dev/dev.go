@@ -1,4 +1,4 @@
-// Package dev is the program tramo-dev: all of Tramo on one machine, started, watched and stopped.
+// Package dev is the program tramo-dev: it starts, supervises and stops all of Tramo on one machine.
 package dev
 
 import (
@@ -18,8 +18,8 @@ func Program() cli.Program {
 		Name:    "tramo-dev",
 		Grammar: defaultConfig(),
 		Description: "Runs all of Tramo on this machine: Postgres, S3, clamd, tramo serve and tramo-worker. " +
-			"Each of TRAMO_DATABASE_URL, TRAMO_S3_ENDPOINT or TRAMO_S3_BUCKET, and TRAMO_CLAMD replaces one part by yours. " +
-			"Variables of tramo serve and tramo-worker that are not listed here reach them too.",
+			"TRAMO_DATABASE_URL, TRAMO_S3_ENDPOINT with TRAMO_S3_BUCKET, and TRAMO_CLAMD each replace a private service by yours. " +
+			"Other variables of tramo serve and tramo-worker reach them too.",
 	}
 }
 
@@ -38,7 +38,7 @@ func (c *config) Run() error {
 	s := newStack(*c)
 	err = s.run(ctx)
 	if ctx.Err() != nil {
-		err = nil // the person's wish, not a mistake
+		err = nil // stopped by the user
 	}
 	return errors.Join(err, s.stop())
 }

@@ -16,7 +16,7 @@ const (
 	demoTenant   = "demo"
 	demoTokenTTL = "720h"
 	readyTimeout = 60 * time.Second
-	// The server hands uploads over before it ends.
+	// The server saves running uploads before it ends.
 	programGrace = 30 * time.Second
 )
 
@@ -30,7 +30,7 @@ func (s *devStack) migrate(ctx context.Context) error {
 	})
 }
 
-// demoToken returns "" if tokens come from somebody else's identity provider.
+// demoToken returns "" if tokens come from an identity provider.
 func (s *devStack) demoToken(ctx context.Context) (string, error) {
 	if !s.cfg.signsTokens() {
 		return "", nil
@@ -40,7 +40,7 @@ func (s *devStack) demoToken(ctx context.Context) (string, error) {
 	return strings.TrimSpace(token), err
 }
 
-// tramoRun runs tramo to its end and returns what it printed on its standard output.
+// tramoRun runs a command of tramo and returns its standard output.
 func (s *devStack) tramoRun(ctx context.Context, env []string, args ...string) (string, error) {
 	return stack.Run(ctx, stack.ProcessConfig{
 		Path: filepath.Join(s.tramo, "tramo"), Name: "tramo " + args[0], Args: args, Env: s.environ(env),
@@ -75,8 +75,8 @@ func (s *devStack) startPrograms(ctx context.Context) error {
 	return nil
 }
 
-// environ returns our environment for a program, env in it. With an S3 server of our own no AWS variable of this
-// shell may point elsewhere; TRAMO_DEV_ ones are ours alone.
+// environ returns the environment of a program: ours, with env. It leaves out TRAMO_DEV_ variables and, with a private S3
+// server, the AWS variables of the shell, which name another server.
 func (s *devStack) environ(env []string) []string {
 	set := slices.Concat(s.extraEnv, env)
 	inherited := slices.DeleteFunc(os.Environ(), func(v string) bool {
@@ -88,7 +88,7 @@ func (s *devStack) environ(env []string) []string {
 	return append(inherited, set...)
 }
 
-// program is one of ours, which can be started again.
+// program is a program of ours that can be restarted.
 type program struct {
 	cfg     stack.ProcessConfig
 	ops     string // URL of its operations listener
@@ -106,7 +106,7 @@ func (p *program) exited() <-chan struct{} { return p.process.Exited() }
 
 func (p *program) stop() error { return p.process.Stop() }
 
-// awaitReady prints what the program says it lacks, whenever that changes.
+// awaitReady waits until the program is ready, and prints what it waits for whenever that changes.
 func (p *program) awaitReady(ctx context.Context, out *console) error {
 	const patience = 2 * time.Second
 	began, said := time.Now(), ""
@@ -123,7 +123,7 @@ func (p *program) awaitReady(ctx context.Context, out *console) error {
 		}
 		select {
 		case <-p.exited():
-			return errors.New("it ended; the reason stands above")
+			return errors.New("it ended; see its output above")
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		case <-tick.C:

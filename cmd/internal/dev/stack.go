@@ -22,14 +22,14 @@ import (
 
 const database = "tramo"
 
-// devStack is everything that one tramo-dev runs.
+// devStack is everything that a tramo-dev runs.
 type devStack struct {
 	cfg   config
 	out   *console
 	tramo string // the directory of our programs
 
-	services []*service // in the order in which they are stopped, last first
-	mu       sync.Mutex // guards services while they start side by side
+	services []*service // stopped in reverse order
+	mu       sync.Mutex // guards services while they start concurrently
 
 	ownS3                         bool // set once it has started
 	serveEnv, workerEnv, adminEnv []string
@@ -40,7 +40,7 @@ func newStack(cfg config) *devStack {
 	return &devStack{cfg: cfg, out: &console{w: os.Stderr}}
 }
 
-// run starts everything, says so, and keeps it running until ctx ends.
+// run starts everything, prints the welcome, and supervises the services until ctx ends.
 func (s *devStack) run(ctx context.Context) error {
 	began := time.Now()
 	if err := s.prepare(); err != nil {
@@ -69,7 +69,7 @@ func (s *devStack) run(ctx context.Context) error {
 	return nil
 }
 
-// stop stops what runs, the youngest first: the server before the worker, and Postgres last.
+// stop stops the services in reverse order: the server before the worker, and Postgres last.
 func (s *devStack) stop() error {
 	var errs []error
 	for _, svc := range slices.Backward(s.services) {
@@ -79,7 +79,7 @@ func (s *devStack) stop() error {
 	return errors.Join(errs...)
 }
 
-// prepare finds our programs and everything that can be wrong before the first part starts.
+// prepare finds our programs, and reports mistakes before anything starts.
 func (s *devStack) prepare() error {
 	self, err := os.Executable()
 	if err != nil {
@@ -110,11 +110,11 @@ func (s *devStack) prepare() error {
 	return err
 }
 
-// startParts starts Postgres, S3 and clamd side by side, but for those that the configuration names.
+// startParts starts Postgres, S3 and clamd concurrently, except those that the settings name.
 func (s *devStack) startParts(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Each writes its own variables, and they are read after all have ended.
+	// Each writes variables of its own, which are read after all have returned.
 	starts := []func(context.Context) error{s.startPostgres, s.startS3, s.startClamd}
 	results := make(chan error)
 	for _, start := range starts {
@@ -132,7 +132,7 @@ func (s *devStack) startParts(ctx context.Context) error {
 		"TRAMO_PUBLIC_URL="+s.cfg.PublicURL, "TRAMO_LOG_FORMAT="+s.cfg.LogFormat,
 		"TRAMO_RECEIPT_KEY_FILE="+s.cfg.ReceiptKeyFile, "TRAMO_WEBHOOK_KEY="+s.cfg.WebhookKey)
 	if os.Getenv("TRAMO_WEBHOOK_ALLOW") == "" {
-		// Receivers are tried out on this machine.
+		// Receivers of webhooks are tried out on this machine.
 		s.extraEnv = append(s.extraEnv, "TRAMO_WEBHOOK_ALLOW=127.0.0.0/8,::1/128", "TRAMO_WEBHOOK_ALLOW_HTTP=true")
 	}
 	if s.cfg.JWKSURL != "" {
@@ -170,7 +170,7 @@ func isDuplicateDatabase(err error) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == "42P04" // duplicate_database
 }
 
-// useDatabase gives the roles on somebody else's server passwords of their own.
+// useDatabase sets passwords for the roles on the server that the settings name.
 func (s *devStack) useDatabase() error {
 	admin, err := url.Parse(s.cfg.DatabaseURL)
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *devStack) startS3(ctx context.Context) error {
 	})
 }
 
-// s3Addr returns the same address at every start, because links that were handed out name it.
+// s3Addr returns the same address at every start, because presigned links contain it.
 func (s *devStack) s3Addr() (string, error) {
 	if s.cfg.S3Listen != "" {
 		err := awaitFree(s.cfg.S3Listen)
@@ -247,7 +247,7 @@ func (s *devStack) s3Addr() (string, error) {
 	if err != nil || awaitFree(addr) == nil {
 		return addr, err
 	}
-	s.out.printf("%s, where S3 listened last time, is in use by another program: links handed out until now are dead", addr)
+	s.out.printf("%s, where S3 listened last time, is in use by another program: earlier links no longer work", addr)
 	if err := os.Remove(filepath.Join(s.cfg.Dir, name)); err != nil {
 		return "", err
 	}
@@ -282,12 +282,12 @@ func (s *devStack) startClamd(ctx context.Context) error {
 	})
 }
 
-// logFile keeps what the last run of a part has printed. It is closed by our end: a part may print until then.
+// logFile opens the log of a service, for this run only. Nobody closes it, because the service writes until we end.
 func (s *devStack) logFile(name string) (io.Writer, error) {
 	return os.OpenFile(filepath.Join(s.cfg.Dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 }
 
-// add keeps Postgres first, whoever was ready first: it must be stopped last.
+// add keeps Postgres first, so that it is stopped last.
 func (s *devStack) add(svc *service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,13 +6,12 @@ import (
 )
 
 const (
-	firstPause = 500 * time.Millisecond
-	maxPause   = 30 * time.Second
-	// What ran this long was well; its next pause is short again.
-	wellAfter = time.Minute
+	firstPause   = 500 * time.Millisecond
+	maxPause     = 30 * time.Second
+	healthyAfter = time.Minute // a service that ran this long starts with the first pause again
 )
 
-// service is something that runs until it is stopped, and is started again when it ends before.
+// service runs until it is stopped, and is restarted when it ends before.
 type service struct {
 	name    string
 	exited  func() <-chan struct{}
@@ -30,11 +29,11 @@ func (s *service) supervise(ctx context.Context, out *console) {
 			return
 		case <-s.exited():
 		}
-		if time.Since(began) > wellAfter {
+		if time.Since(began) > healthyAfter {
 			pause = firstPause
 		}
 		for {
-			out.printf("%s has ended by itself; starting it again in %s", s.name, pause)
+			out.printf("%s ended unexpectedly; restarting it in %s", s.name, pause)
 			select {
 			case <-ctx.Done():
 				return

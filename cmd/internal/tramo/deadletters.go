@@ -32,17 +32,17 @@ func defaultDeadLetters() deadLettersCommand {
 	return deadLettersCommand{Retry: deadLettersRetryCommand{choice}, Discard: deadLettersDiscardCommand{choice}}
 }
 
-// letterFilter says which dead letters are meant, over all tenants.
+// letterFilter selects dead letters, over all tenants.
 type letterFilter struct {
 	Tenant string    `env:"-" placeholder:"NAME" help:"Dead letters of this tenant only: its name or its id."`
 	Step   string    `env:"-" help:"Dead letters of this step only, such as scan."`
 	Since  sinceTime `env:"-" placeholder:"WHEN" help:"Dead letters written since then only: a time such as 2026-11-20T00:00:00Z, or a duration until now such as 24h."`
 }
 
-// none reports whether the filter lets everything through.
+// none reports whether the filter selects everything.
 func (f letterFilter) none() bool { return f == letterFilter{} }
 
-// sinceTime is a time, written as such or as how long ago it was.
+// sinceTime is a time, written as such or as a duration until now.
 type sinceTime struct{ time.Time }
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
@@ -60,7 +60,7 @@ func (s *sinceTime) UnmarshalText(text []byte) (err error) {
 // lettersAtOnce is how many dead letters are read at a time.
 const lettersAtOnce = 500
 
-// each calls do with all letters that the filter and the state match, newest first.
+// each calls do with all dead letters that match the filter and the state, newest first.
 func (f letterFilter) each(ctx context.Context, db *storage.DB, state deadletter.State, do func(deadletter.Letter) error) error {
 	owner, err := f.tenantID(ctx, db)
 	if err != nil {
@@ -84,7 +84,7 @@ func (f letterFilter) each(ctx context.Context, db *storage.DB, state deadletter
 	}
 }
 
-// tenantID is the one named, or the zero id for all.
+// tenantID returns the tenant of the filter, or the zero id for all.
 func (f letterFilter) tenantID(ctx context.Context, db *storage.DB) (uuid.UUID, error) {
 	if f.Tenant == "" {
 		return uuid.Nil, nil
@@ -126,9 +126,9 @@ func (c *deadLettersListCommand) Run(ctx context.Context) error {
 	return out.end()
 }
 
-// A letterList prints dead letters to a person, or to a program.
+// A letterList prints dead letters, as a table or as JSON.
 type letterList struct {
-	json  *json.Encoder // nil for a person
+	json  *json.Encoder // nil for a table
 	table *tabwriter.Writer
 	to    io.Writer
 	n     int
@@ -144,10 +144,13 @@ func newLetterList(to io.Writer, asJSON bool) *letterList {
 func (l *letterList) line(d deadletter.Letter) error {
 	l.n++
 	if l.json != nil {
-		return l.json.Encode(letterLine(d))
+		return l.json.Encode(struct {
+			Tenant uuid.UUID `json:"tenant_id"`
+			deadletter.Letter
+		}{d.Tenant, d})
 	}
 	if l.n == 1 {
-		fmt.Fprintln(l.table, "ID\tTENANT\tUPLOAD\tDIED\tSTATE\tSTEP\tATTEMPTS\tERROR")
+		fmt.Fprintln(l.table, "ID\tTENANT\tUPLOAD\tFAILED\tSTATE\tSTEP\tATTEMPTS\tERROR")
 	}
 	fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", d.ID, d.Tenant, d.Upload, d.FailedAt.UTC().Format(time.RFC3339), d.State, d.Step,
 		d.Attempts, short(d.Error))
@@ -164,28 +167,7 @@ func (l *letterList) end() error {
 	return l.table.Flush()
 }
 
-// letterLine is a dead letter to a program.
-func letterLine(d deadletter.Letter) any {
-	return struct {
-		Tenant      uuid.UUID        `json:"tenant_id"`
-		ID          uuid.UUID        `json:"id"`
-		Upload      uuid.UUID        `json:"upload_id"`
-		State       deadletter.State `json:"state"`
-		Kind        string           `json:"kind"`
-		Step        string           `json:"step"`
-		Error       string           `json:"error"`
-		Attempts    int              `json:"attempts"`
-		Job         int64            `json:"job_id"`
-		TraceID     *string          `json:"trace_id"`
-		FailedAt    time.Time        `json:"failed_at"`
-		RetriedAt   *time.Time       `json:"retried_at"`
-		RetriedBy   *string          `json:"retried_by"`
-		DiscardedAt *time.Time       `json:"discarded_at"`
-		DiscardedBy *string          `json:"discarded_by"`
-	}(d)
-}
-
-// short is an error's beginning, on one line, without what would move a terminal's cursor.
+// short is the beginning of an error on one line, without control characters.
 func short(s string) string {
 	const most = 100 // runes
 	line := []rune(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }), " "))
@@ -195,7 +177,7 @@ func short(s string) string {
 	return string(line)
 }
 
-// letterChoice names dead letters one by one, or all that a filter matches.
+// letterChoice selects dead letters by their ids, or all that match a filter.
 type letterChoice struct {
 	Database storage.Config      `embed:""`
 	Log      telemetry.LogConfig `embed:""`
@@ -215,14 +197,14 @@ func (c *letterChoice) Check() error {
 	return nil
 }
 
-// letterWork is what a command does about each letter.
+// letterWork is what a command does to each dead letter.
 type letterWork struct {
-	does, did string // to a person: it "would retry", it "retried"
+	does, did string // in the output: "would retry", "retried"
 	do        func(context.Context, uuid.UUID) error
 }
 
-// run does the work, and says of each letter what became of it. One that could not be worked on is no reason to leave the
-// others, but makes the command fail.
+// run does the work and prints the result for each dead letter. After a failure it goes on with the others; the command
+// fails in the end.
 func (c *letterChoice) run(ctx context.Context, w func(*deadletter.Service) letterWork) error {
 	log := telemetry.NewLogger(os.Stderr, c.Log)
 	db, err := openAsOperator(ctx, c.Database)
@@ -264,7 +246,7 @@ func (c *letterChoice) run(ctx context.Context, w func(*deadletter.Service) lett
 	return nil
 }
 
-// chosen reads the letters first: what is done about them moves them out of the filter.
+// chosen reads all dead letters first, because the work changes which ones match the filter.
 func (c *letterChoice) chosen(ctx context.Context, db *storage.DB) (chosen []deadletter.Letter, unknown []uuid.UUID, err error) {
 	if c.All {
 		err := c.each(ctx, db, deadletter.Open, func(d deadletter.Letter) error {
@@ -287,7 +269,7 @@ func (c *letterChoice) chosen(ctx context.Context, db *storage.DB) (chosen []dea
 	return chosen, unknown, nil
 }
 
-// reason is what a person is told of err.
+// reason is err as it is printed.
 func reason(err error) error {
 	var r *tenant.Refusal
 	if errors.As(err, &r) {
@@ -296,7 +278,7 @@ func reason(err error) error {
 	return err
 }
 
-// asOperator acts for a tenant as whoever has the operator's login.
+// asOperator acts in a tenant, for whoever has the operator's login to the database.
 func asOperator(ctx context.Context, id uuid.UUID) context.Context {
 	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "operator", Role: tenant.Admin})
 }

@@ -83,7 +83,7 @@ func (c *reconcileCommand) Run(ctx context.Context) error {
 	return out.summary()
 }
 
-// bothPasses makes both passes. Only one that repairs takes leases.
+// bothPasses makes both passes. A dry run takes no leases.
 func bothPasses(ctx context.Context, r *reconcile.Reconciler, leases *lease.Manager) error {
 	both := func(ctx context.Context) error { return errors.Join(r.Reconcile(ctx), r.TakeInventory(ctx)) }
 	if r.DryRun {
@@ -92,7 +92,7 @@ func bothPasses(ctx context.Context, r *reconcile.Reconciler, leases *lease.Mana
 	return leases.During(ctx, both)
 }
 
-// A report tells a person, or a program, what was found.
+// A report prints what the reconciler found, as text or JSON.
 type report struct {
 	to    io.Writer
 	json  bool
@@ -148,14 +148,14 @@ func (p *report) lineJSON(r reconcile.Result) {
 	if r.Reason != nil {
 		line.Reason = r.Reason.Error()
 	}
-	_ = json.NewEncoder(p.to).Encode(line) // as with Fprintf, there is nobody else to tell
+	_ = json.NewEncoder(p.to).Encode(line) // nothing else to do if standard output fails
 }
 
-// summary counts by kind. What could not be repaired because something failed is an error.
+// summary prints the numbers by kind. It returns an error if repairs failed.
 func (p *report) summary() error {
 	failed := 0
 	if len(p.kinds) == 0 && !p.json {
-		fmt.Fprintln(p.to, "All is in order.")
+		fmt.Fprintln(p.to, "Nothing to repair.")
 	}
 	for _, kind := range slices.Sorted(maps.Keys(p.kinds)) {
 		n := p.kinds[kind]
@@ -166,7 +166,7 @@ func (p *report) summary() error {
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d findings could not be repaired; run it again once what failed works", failed)
+		return fmt.Errorf("%d findings could not be repaired; run the command again once the causes are gone", failed)
 	}
 	return nil
 }

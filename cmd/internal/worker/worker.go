@@ -130,7 +130,7 @@ func (c *command) Run(ctx context.Context) error {
 	defer func() { _ = w.box.Close() }()
 	w.box.Warm()
 	// clamd answers a ping after its running scans, so a busy worker must not seem unready because of it.
-	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, CheckTime: 15 * time.Second, Checks: append([]telemetry.Check{
+	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, CheckTimeout: 15 * time.Second, Checks: append([]telemetry.Check{
 		{Name: "postgres", Ask: db.Ping},
 		{Name: "s3", Ask: bucket.Ping},
 		{Name: "clamd", Ask: w.scanner.Ping},
