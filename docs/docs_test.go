@@ -23,10 +23,12 @@ var (
 	inline  = regexp.MustCompile("`[^`]*`")
 	linked  = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 
-	testNamed   = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
-	testDefined = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Z]\w*)\(`)
-	pageNamed   = regexp.MustCompile(`(?:^|[^/\w])(docs/[\w/-]+\.md)`)
-	fileNamed   = regexp.MustCompile("`([a-z][\\w./-]*/[\\w.-]*)`")
+	testNamed    = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
+	testDefined  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Z]\w*)\(`)
+	pageNamed    = regexp.MustCompile(`(?:^|[^/\w])(docs/[\w/-]+\.md)`)
+	settingNamed = regexp.MustCompile(`\bTRAMO_[A-Z0-9_]*[A-Z0-9]\b`)
+	metricNamed  = regexp.MustCompile("`(tramo_\\w+)")
+	fileNamed    = regexp.MustCompile("`([a-z][\\w./-]*/[\\w.-]*)`")
 )
 
 // walk calls visit with each file of the repository, relative to root.
@@ -213,6 +215,32 @@ func TestNamedFilesExist(t *testing.T) {
 		if page == architecture && named < 40 {
 			t.Errorf("%s names only %d files", page, named)
 		}
+	}
+}
+
+// Every setting and every metric that a page names is in the reference, which is made from the code.
+func TestNamedSettingsAndMetricsExist(t *testing.T) {
+	t.Parallel()
+	settings, metrics := read(t, "docs/reference/settings.md"), read(t, "docs/reference/metrics.md")
+	named := 0
+	for _, page := range pages(t) {
+		for i, line := range strings.Split(read(t, page), "\n") {
+			for _, name := range settingNamed.FindAllString(line, -1) {
+				known := strings.Contains(settings, "\n## "+name+"\n") || name == "TRAMO_BIN" || name == "TRAMO_SECRET"
+				if named++; !known {
+					t.Errorf("%s:%d names %s, which is no setting", page, i+1, name)
+				}
+			}
+			for _, m := range metricNamed.FindAllStringSubmatch(line, -1) {
+				role := slices.Contains([]string{"tramo_api", "tramo_worker", "tramo_owner"}, m[1])
+				if named++; !role && !strings.Contains(metrics, "| `"+m[1]) {
+					t.Errorf("%s:%d names %s, which is no metric", page, i+1, m[1])
+				}
+			}
+		}
+	}
+	if named < 200 {
+		t.Errorf("the pages name only %d settings and metrics", named)
 	}
 }
 
