@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // sum makes an Upload-Checksum of data.
@@ -256,8 +257,8 @@ func (s *site) partsInS3(t *testing.T, url string) int {
 	if id == nil {
 		return 0
 	}
-	out, err := shared.s3.Client("").ListParts(t.Context(), &s3.ListPartsInput{
-		Bucket: aws.String(shared.s3.Bucket()), Key: key, UploadId: id,
+	out, err := stack.Get(t, ground.S3).Client("").ListParts(t.Context(), &s3.ListPartsInput{
+		Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: key, UploadId: id,
 	})
 	must(t, err)
 	return len(out.Parts)

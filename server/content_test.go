@@ -12,6 +12,7 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // processed makes an upload of data that the worker has been through, as far as rows and objects tell.
@@ -94,7 +95,7 @@ func TestThumbnails(t *testing.T) {
 	s := newSite(t)
 	address := s.processed(t, s.user, "photo", "image/jpeg", "filename", "a.jpg")
 	keys := object.Keys{Tenant: s.user.who.Tenant, Project: object.DefaultProject, Upload: idOf(address)}
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
 	must(t, err)
 	must(t, bucket.Put(t.Context(), keys.Thumbnail(160), "image/webp", strings.NewReader("picture"), 7))
 	s.exec(t, `insert into thumbnails (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)

@@ -6,14 +6,11 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,36 +38,9 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-var shared struct {
-	cluster *storagetest.Cluster
-	s3      *stack.S3
-}
+var ground storagetest.Ground
 
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	if shared.cluster, err = storagetest.Start(ctx); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, shared.cluster.Stop()) }()
-	if shared.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, shared.s3.Stop()) }()
-	if err := shared.s3.Setenv(); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
-}
+func TestMain(m *testing.M) { ground.Main(m) }
 
 // secret signs the tests' tokens.
 const secret = "0123456789abcdef0123456789abcdef"
@@ -96,14 +66,14 @@ type site struct {
 // newSite starts a server. Options change what it is made of.
 func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site {
 	t.Helper()
-	s := &site{Database: shared.cluster.NewDatabase(t), registry: prometheus.NewRegistry()}
+	s := &site{Database: ground.NewDatabase(t), registry: prometheus.NewRegistry()}
 	var err error
-	s.admin, err = pgxpool.New(context.WithoutCancel(t.Context()), shared.cluster.URL("postgres", s.Name))
+	s.admin, err = pgxpool.New(context.WithoutCancel(t.Context()), stack.Get(t, ground.Postgres).URL("postgres", s.Name))
 	must(t, err)
 	t.Cleanup(s.admin.Close)
 	s.log = &record{}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(output(t), s.log), nil))
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
 	must(t, err)
 	q, err := queue.New(s.API, log)
 	must(t, err)

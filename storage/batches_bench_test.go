@@ -15,7 +15,7 @@ import (
 func BenchmarkEndOfUpload(b *testing.B) {
 	for name, inBatch := range map[string]bool{"alone": false, "batch": true} {
 		b.Run(name, func(b *testing.B) {
-			d := shared.NewDatabase(b)
+			d := ground.NewDatabase(b)
 			ctx := d.NewTenant(b, 1<<40)
 			ids := prepare(b, d.API, d.Worker, ctx, b.N, inBatch)
 			b.ResetTimer()
@@ -24,7 +24,7 @@ func BenchmarkEndOfUpload(b *testing.B) {
 			}
 		})
 		b.Run(name+"/parallel", func(b *testing.B) {
-			d := shared.NewDatabase(b)
+			d := ground.NewDatabase(b)
 			ctx := d.NewTenant(b, 1<<40)
 			ids := prepare(b, d.API, d.Worker, ctx, b.N, inBatch)
 			var next atomic.Int64

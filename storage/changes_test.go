@@ -114,7 +114,7 @@ func TestClosingTells(t *testing.T) {
 	d := newDatabase(t)
 	heard := d.follow(t, d.Worker)
 	ctx := d.NewTenant(t, 1<<40)
-	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(shared.URL("tramo_api", d.Name))})
+	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))})
 	must(t, err)
 	n := anUpload(1)
 	must(t, db.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }))

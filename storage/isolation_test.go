@@ -14,6 +14,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // withoutTenant are the tables that hold nothing of a tenant's: processes, jobs (which the server's role
@@ -55,7 +56,7 @@ func tenantColumn(table string) string {
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	api := connect(t, shared.URL("tramo_api", d.Name))
+	api := connect(t, stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))
 	for _, sql := range []string{
 		"select * from river_job", "update river_job set args = '{}'", "delete from river_job",
 		"select * from river_queue", "set role tramo_owner", "set role tramo_worker", "set role postgres",

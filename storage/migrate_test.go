@@ -103,8 +103,8 @@ func checkPassword(t *testing.T, conn *pgx.Conn, role, password string) {
 func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 	t.Parallel()
 	name := uuid.NewString()
-	must(t, shared.CreateDatabase(t.Context(), name, ""))
-	c := storage.Config{URL: telemetry.Secret(shared.URL("postgres", name))}
+	must(t, stack.Get(t, ground.Postgres).CreateDatabase(t.Context(), name, ""))
+	c := storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("postgres", name))}
 	watcher := connect(t, string(c.URL))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

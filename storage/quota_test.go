@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/telemetry"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // 2,000 creations at once, by two servers over 80 connections, fill a quota exactly and never go beyond, and its tenant
@@ -50,7 +51,7 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 
 func openWide(t *testing.T, d *database, connections int) *storage.DB {
 	t.Helper()
-	url := shared.URL("tramo_api", d.Name)
+	url := stack.Get(t, ground.Postgres).URL("tramo_api", d.Name)
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(fmt.Sprintf("%s&pool_max_conns=%d", url, connections))})
 	must(t, err)
 	t.Cleanup(db.Close)

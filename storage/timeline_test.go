@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/telemetry"
+	"github.com/tramo/tramo/test/stack"
 )
 
 func (d *database) timeline(t *testing.T, ctx context.Context, id uuid.UUID, after int64, limit int) (es []storage.TimelineEntry) {
@@ -30,7 +31,7 @@ func TestAppend(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 100)
-	named, err := storage.Open(ctx, storage.Config{URL: telemetry.Secret(shared.URL("tramo_api", d.Name)), Replica: "pod-7"})
+	named, err := storage.Open(ctx, storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("tramo_api", d.Name)), Replica: "pod-7"})
 	must(t, err)
 	t.Cleanup(named.Close)
 	traceID := trace.TraceID{15: 0xab}

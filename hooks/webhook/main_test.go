@@ -3,13 +3,11 @@ package webhook
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -27,26 +25,9 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-var shared *storagetest.Cluster
+var ground storagetest.Ground
 
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	if shared, err = storagetest.Start(ctx); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, shared.Stop()) }()
-	return m.Run(), nil
-}
+func TestMain(m *testing.M) { ground.Main(m) }
 
 const testKey = "a key that only these tests know of"
 
@@ -61,7 +42,7 @@ type office struct {
 
 func newOffice(t *testing.T) *office {
 	t.Helper()
-	o := &office{Database: shared.NewDatabase(t), conf: DefaultSenderConfig()}
+	o := &office{Database: ground.NewDatabase(t), conf: DefaultSenderConfig()}
 	o.ctx = o.newTenant(t)
 	vault, err := NewVault(testKey)
 	must(t, err)

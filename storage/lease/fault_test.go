@@ -14,6 +14,7 @@ import (
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/telemetry"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // The holder dies without a word: after the time to live its lease is another's, and whatever it still
@@ -378,7 +379,7 @@ func TestConnectionsDieSilently(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 1)
-	gateway, through := newGateway(t, shared.URL("tramo_api", d.Name))
+	gateway, through := newGateway(t, stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(through)})
 	must(t, err)
 	t.Cleanup(db.Close)

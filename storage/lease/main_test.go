@@ -3,7 +3,6 @@ package lease_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -18,26 +17,9 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-var shared *storagetest.Cluster
+var ground storagetest.Ground
 
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	if shared, err = storagetest.Start(ctx); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, shared.Stop()) }()
-	return m.Run(), nil
-}
+func TestMain(m *testing.M) { ground.Main(m) }
 
 // A database is a test's own, with what these tests do in it again and again.
 type database struct {
@@ -46,7 +28,7 @@ type database struct {
 
 func newDatabase(t *testing.T) *database {
 	t.Helper()
-	return &database{shared.NewDatabase(t)}
+	return &database{ground.NewDatabase(t)}
 }
 
 func as(ctx context.Context, id uuid.UUID) context.Context {

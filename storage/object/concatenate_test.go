@@ -11,6 +11,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A final upload of partial ones of any size is all their bytes in order, with their SHA-256, became uploaded
@@ -116,7 +117,7 @@ func TestJoinOfALostPartial(t *testing.T) {
 	partials, content := s.partials(t, r, part, part+1)
 	final := s.final(t, partials, len(content))
 	_, c, _ := s.rows(t, partials[1])
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
 	must(t, err)
 	must(t, bucket.Delete(t.Context(), *c.ObjectKey))
 	wantErr(t, r.concat(s.ctx, final), object.ErrLost)

@@ -17,6 +17,7 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/test/stack"
 )
 
 const mib = 1 << 20
@@ -109,7 +110,7 @@ func config(partSize int64) object.Config {
 
 func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *replica {
 	t.Helper()
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: s.proxy.url, Name: shared.s3.Bucket()})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: s.proxy.url, Name: stack.Get(t, ground.S3).Bucket()})
 	must(t, err)
 	db := s.As(t, "tramo_api")
 	r := &replica{site: s}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Requests to S3 fail at random, before or after S3 has done them, and so does the finisher: no offset that
@@ -201,8 +202,8 @@ func TestMultipartUploadAborted(t *testing.T) {
 			s.proxy.next(completeUpload, refuse)
 			_, _ = r.patch(s.ctx, id, 0, bytes.NewReader(content[:sent])) // the completion is refused
 			_, c, _ := s.rows(t, id)
-			_, err := shared.s3.Client("").AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{
-				Bucket: aws.String(shared.s3.Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID})
+			_, err := stack.Get(t, ground.S3).Client("").AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{
+				Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID})
 			must(t, err)
 			if sent == len(content) {
 				_, err = r.head(s.ctx, id)

@@ -10,16 +10,17 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // What is in quarantine comes beside what else there is of the same upload, and multipart uploads there are found, too.
 func TestInventoryOfQuarantine(t *testing.T) {
 	t.Parallel()
 	name := "inventory-" + uuid.NewString()
-	client := shared.s3.Client("")
+	client := stack.Get(t, ground.S3).Client("")
 	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
 	must(t, err)
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: name})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
 	must(t, err)
 	tenant := uuid.New()
 	var want []string
@@ -70,10 +71,10 @@ func TestInventory(t *testing.T) {
 	t.Parallel()
 	const many = 1005 // S3 lists up to 1,000 a page
 	name := "inventory-" + uuid.NewString()
-	client := shared.s3.Client("")
+	client := stack.Get(t, ground.S3).Client("")
 	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
 	must(t, err)
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: name})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
 	must(t, err)
 	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	for n := range int64(many) {

@@ -12,13 +12,14 @@ import (
 
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A link is made for the caller's own upload and for nothing else, whatever a row says its key is. What is refused is
 // there in S3, and a link to it would work.
 func TestLinksStayWithTheUpload(t *testing.T) {
 	t.Parallel()
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: shared.s3.Bucket()})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
 	must(t, err)
 	mine := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	neighbour, sibling, elsewhere := mine, mine, mine

@@ -5,7 +5,6 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -25,36 +24,9 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-var shared struct {
-	cluster *storagetest.Cluster
-	s3      *stack.S3
-}
+var ground storagetest.Ground
 
-func TestMain(m *testing.M) {
-	code, err := run(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func run(m *testing.M) (code int, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	if shared.cluster, err = storagetest.Start(ctx); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, shared.cluster.Stop()) }()
-	if shared.s3, err = stack.StartS3(ctx, stack.S3Config{}); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, shared.s3.Stop()) }()
-	if err := shared.s3.Setenv(); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
-}
+func TestMain(m *testing.M) { ground.Main(m) }
 
 // A site is a test's own database, its tenant, and its way to S3, which can be broken. Its replicas come
 // and go.
@@ -68,7 +40,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{proxy: newProxy(t), Database: shared.cluster.NewDatabase(t)}
+	s := &site{proxy: newProxy(t), Database: ground.NewDatabase(t)}
 	s.ctx = s.NewTenant(t, quota)
 	who, err := tenant.From(s.ctx)
 	must(t, err)
@@ -155,8 +127,8 @@ func (s *site) partsInS3(t *testing.T, c storage.Content) map[int32]string {
 	if c.MultipartID == nil {
 		return there
 	}
-	out, err := shared.s3.Client("").ListParts(t.Context(), &s3.ListPartsInput{
-		Bucket: aws.String(shared.s3.Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID,
+	out, err := stack.Get(t, ground.S3).Client("").ListParts(t.Context(), &s3.ListPartsInput{
+		Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID,
 	})
 	must(t, err)
 	for _, p := range out.Parts {
@@ -167,7 +139,7 @@ func (s *site) partsInS3(t *testing.T, c storage.Content) map[int32]string {
 
 func (s *site) object(t *testing.T, key string) []byte {
 	t.Helper()
-	out, err := shared.s3.Client("").GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(shared.s3.Bucket()), Key: &key})
+	out, err := stack.Get(t, ground.S3).Client("").GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: &key})
 	must(t, err)
 	defer out.Body.Close()
 	b, err := io.ReadAll(out.Body)
@@ -179,7 +151,7 @@ func (s *site) object(t *testing.T, key string) []byte {
 func (s *site) left(t *testing.T) (left []string) {
 	t.Helper()
 	prefix := aws.String("tenants/" + s.tenant.String() + "/")
-	client, bucket := shared.s3.Client(""), aws.String(shared.s3.Bucket())
+	client, bucket := stack.Get(t, ground.S3).Client(""), aws.String(stack.Get(t, ground.S3).Bucket())
 	objects, err := client.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: bucket, Prefix: prefix})
 	must(t, err)
 	for _, o := range objects.Contents {

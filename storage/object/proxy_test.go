@@ -3,6 +3,7 @@ package object_test
 import (
 	"bytes"
 	"context"
+	"github.com/tramo/tramo/test/stack"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -77,14 +78,14 @@ func (a answer) write(w http.ResponseWriter) {
 
 func newProxy(t *testing.T) *proxy {
 	t.Helper()
-	p := &proxy{counts: map[string]int{}}
+	p, upstream := &proxy{counts: map[string]int{}}, stack.Get(t, ground.S3).Endpoint()
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return // cut off by the client
 		}
-		p.judge(kindOf(r))(w, func() answer { return sendOn(transport, r, body) })
+		p.judge(kindOf(r))(w, func() answer { return sendOn(transport, upstream, r, body) })
 	}))
 	p.url = server.URL
 	t.Cleanup(func() {
@@ -95,8 +96,8 @@ func newProxy(t *testing.T) *proxy {
 }
 
 // sendOn forwards a request whole, even after its client has gone.
-func sendOn(transport *http.Transport, r *http.Request, body []byte) answer {
-	req, err := http.NewRequestWithContext(context.WithoutCancel(r.Context()), r.Method, shared.s3.Endpoint()+r.URL.RequestURI(), bytes.NewReader(body))
+func sendOn(transport *http.Transport, upstream string, r *http.Request, body []byte) answer {
+	req, err := http.NewRequestWithContext(context.WithoutCancel(r.Context()), r.Method, upstream+r.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
 		return answer{status: http.StatusBadGateway}
 	}

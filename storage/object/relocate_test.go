@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A copy has the same bytes and no tags, whether one request makes it or, of what is too large for that, several; what it
@@ -18,10 +19,10 @@ import (
 func TestCopy(t *testing.T) {
 	t.Parallel()
 	name := "copies-" + uuid.NewString()
-	client := shared.s3.Client("")
+	client := stack.Get(t, ground.S3).Client("")
 	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
 	must(t, err)
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: shared.s3.Endpoint(), Name: name})
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
 	must(t, err)
 	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	content := bytes.Repeat([]byte("0123456789abcdef"), 12<<20/16)
