@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"mime"
 	"net/http"
 	"strings"
 
@@ -27,6 +28,25 @@ func nameUploadProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 			tus.NameProtocol(h, c.Request())
 		}
 		return next(c)
+	}
+}
+
+// isForm reports whether the request is a form (RFC 7578), of a client without a resumable protocol.
+func isForm(r *http.Request) bool {
+	if r.Method != http.MethodPost || r.Header.Get("Tus-Resumable") != "" || r.Header.Get(tus.DraftHeader) != "" {
+		return false
+	}
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && t == "multipart/form-data"
+}
+
+// formOr passes forms to form, and all other requests to tus.
+func formOr(form, tus echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if isForm(c.Request()) {
+			return form(c)
+		}
+		return tus(c)
 	}
 }
 

@@ -130,12 +130,17 @@ func New(c Config, p Parts) (*Server, error) {
 	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
 	h := handlers{
 		API: &api.API{
-			DB: p.DB, Bucket: p.Bucket, Uploads: s.reader, Admission: p.Uploads.Admission, Batches: p.Batches, Receipts: p.Receipts,
+			DB: p.DB, Bucket: p.Bucket, Uploads: p.Uploads, Reader: s.reader, Batches: p.Batches, Receipts: p.Receipts,
 			Webhooks: p.Webhooks, Erasures: p.Erasures, DeadLetters: p.DeadLetters, Quarantine: p.Quarantine, Log: p.Log,
-			Base: s.baseOf, MaxUploads: c.TenantUploads, Limits: p.Limits,
+			Base: s.baseOf, Limits: p.Limits,
+			Config: api.Config{
+				MaxUploads: c.TenantUploads, PublicURL: c.PublicURL,
+				NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LockTimeout, ShutdownTimeout: c.ShutdownTimeout,
+			},
 		},
-		upload: s.formOr(uploads.Serve), uploadOptions: uploads.Options,
+		uploadOptions: uploads.Options,
 	}
+	h.upload = formOr(h.PostForm, uploads.Serve)
 	images, err := s.Bucket.Origin()
 	if err != nil {
 		return nil, err

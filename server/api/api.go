@@ -1,10 +1,11 @@
-// Package api has the handlers of the JSON resources, one file a resource. A handler parses the request, calls the package
+// Package api has the handlers of the JSON resources and of forms, one file a resource. A handler parses the request, calls the package
 // that decides, and answers. It returns errors; only package problem knows their statuses.
 package api
 
 import (
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/erasure"
@@ -18,10 +19,11 @@ import (
 
 // An API has a handler for each route of the JSON resources.
 type API struct {
+	Config
 	DB          *storage.DB
 	Bucket      *object.Bucket
-	Uploads     *resource.Reader
-	Admission   *hooks.Admission
+	Uploads     *hooks.Uploads
+	Reader      *resource.Reader
 	Batches     *hooks.Batches
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
@@ -31,9 +33,17 @@ type API struct {
 	Log         *slog.Logger
 
 	// Base returns the scheme and host of absolute addresses in the answer to a request.
-	Base func(*http.Request) string
-	// MaxUploads is how many uploads of a tenant may send to this server at the same time, unless it has a maximum of its
-	// own; 0 for any number.
-	MaxUploads int
-	Limits     *ratelimit.Limits // nil for none
+	Base   func(*http.Request) string
+	Limits *ratelimit.Limits // nil for none
+}
+
+// Config has the limits of an [API].
+type Config struct {
+	MaxUploads int // concurrent uploads of a tenant without a maximum of its own; 0 for no limit
+
+	// Of forms.
+	PublicURL       string        // of this server, for the addresses of uploads; "" for addresses without a host
+	NetworkTimeout  time.Duration // how long a body may be idle
+	LeaseTimeout    time.Duration // how long a request waits for the lease of its upload
+	ShutdownTimeout time.Duration // how long requests may run after the server was told to stop
 }

@@ -31,7 +31,7 @@ func (a *API) GetTenant(c echo.Context) error {
 	}
 	j := tenantJSON{
 		ID: t.ID, Name: t.Name, QuotaBytes: t.QuotaBytes, ChargedBytes: t.ChargedBytes, RemainingBytes: t.Remaining(),
-		MaxUploadBytes: t.MaxUpload(a.Admission.Policy.MaxSize), RateLimits: a.Limits.List(),
+		MaxUploadBytes: t.MaxUpload(a.Uploads.Admission.Policy.MaxSize), RateLimits: a.Limits.List(),
 	}
 	most := a.MaxUploads
 	if t.MaxUploads != nil {

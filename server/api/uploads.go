@@ -16,7 +16,7 @@ import (
 )
 
 // GetUpload answers with an upload's state. It takes no lease, so it never disturbs a running PATCH.
-func (a *API) GetUpload(c echo.Context) error { return answerID(c, http.StatusOK, a.Uploads.Upload) }
+func (a *API) GetUpload(c echo.Context) error { return answerID(c, http.StatusOK, a.Reader.Upload) }
 
 // ListUploads answers with a page of uploads, newest first.
 func (a *API) ListUploads(c echo.Context) error {
@@ -26,7 +26,7 @@ func (a *API) ListUploads(c echo.Context) error {
 	}
 	return answerPage(c, uuid.Parse, func(ctx context.Context, before uuid.UUID, limit int) ([]resource.Upload, error) {
 		p.Before, p.Limit = before, limit
-		rows, items, err := a.Uploads.Uploads(ctx, func(ctx context.Context, tx storage.Tx) ([]storage.Upload, error) {
+		rows, items, err := a.Reader.Uploads(ctx, func(ctx context.Context, tx storage.Tx) ([]storage.Upload, error) {
 			return tx.Uploads(ctx, p)
 		})
 		if err == nil && p.Near != nil {
@@ -92,6 +92,6 @@ func (a *API) answerUpload(c echo.Context, status int, do func(context.Context, 
 		if err := do(ctx, id); err != nil {
 			return resource.Upload{}, err
 		}
-		return a.Uploads.Upload(ctx, id)
+		return a.Reader.Upload(ctx, id)
 	})
 }
