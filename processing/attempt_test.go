@@ -53,11 +53,11 @@ func TestStepsAreTold(t *testing.T) {
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.run(t)
 	p.await(t, allJobs, "completed")
-	p.tells(t, id, "processing attempt=1", "scan attempt=1", "type attempt=1", "pictures attempt=1", "facts attempt=1",
+	p.tells(t, id, "processing attempt=1", "scan attempt=1", "type attempt=1", "thumbnails attempt=1", "facts attempt=1",
 		fmt.Sprintf("completed thumbnails=%d", len(thumbnailSizes)))
 	before := p.timeline(t, id)[0]
 	for _, e := range p.timeline(t, id) {
-		isStep := e.Event == storage.EventScan || e.Event == storage.EventType || e.Event == storage.EventPictures || e.Event == storage.EventFacts
+		isStep := e.Event == storage.EventScan || e.Event == storage.EventType || e.Event == storage.EventThumbnails || e.Event == storage.EventFacts
 		if isStep != (e.DurationMS != nil) || isStep && *e.DurationMS < 1 {
 			t.Errorf("%s took %v ms", e.Event, e.DurationMS)
 		}

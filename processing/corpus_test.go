@@ -49,7 +49,7 @@ func TestHostileFiles(t *testing.T) {
 		}
 	}
 	if n := p.count(t, `select count(distinct (d.size, d.bytes)) from thumbnails d where d.upload_id = any($1)`, photos); n != len(thumbnailSizes) {
-		t.Errorf("the photos have %d different pictures, want %d: something of the others is in them", n, len(thumbnailSizes))
+		t.Errorf("the photos have %d different thumbnails, want %d: something of the others is in them", n, len(thumbnailSizes))
 	}
 }
 

@@ -86,8 +86,8 @@ func TestLetterOfAPanic(t *testing.T) {
 	stop := p.run(t)
 	p.await(t, allJobs, "discarded")
 	stop()
-	d := p.wantLetter(t, id, "pictures", "nil pointer")
-	if !strings.Contains(d.Error, "step_pictures.go") {
+	d := p.wantLetter(t, id, "thumbnails", "nil pointer")
+	if !strings.Contains(d.Error, "step_thumbnails.go") {
 		t.Errorf("the letter has no stack: %s", d.Error)
 	}
 	scans := p.metric(t, stepTimes, "scan")
@@ -141,7 +141,7 @@ func TestLetterOfALostWorker(t *testing.T) {
 		step, reason string
 	}{
 		"at once":                 {nil, `'{}'`, "scan", "its worker was lost"},
-		"in the middle":           {[]string{"scan", "type"}, `array['{"error": "Stuck job rescued"}'::jsonb]`, "pictures", "Stuck job rescued"},
+		"in the middle":           {[]string{"scan", "type"}, `array['{"error": "Stuck job rescued"}'::jsonb]`, "thumbnails", "Stuck job rescued"},
 		"the last of many errors": {[]string{"scan"}, `array['{"error": "one"}', '{"error": "two"}']::jsonb[]`, "type", "two"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -88,12 +88,12 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.run(t)
 	p.await(t, `select exists (select from timeline where event = 'retry' and detail->>'reason' = 'record_failed')`)
-	p.await(t, `select done = '{scan,type,pictures}' from step_results`)
+	p.await(t, `select done = '{scan,type,thumbnails}' from step_results`)
 	p.exec(t, `alter table uploads drop constraint never`)
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
 	p.job(t, 2, 1)
-	for step, want := range map[string]int{"scan": 1, "type": 1, "pictures": 1} {
+	for step, want := range map[string]int{"scan": 1, "type": 1, "thumbnails": 1} {
 		if n := p.metric(t, stepTimes, step); n != want {
 			t.Errorf("%s ran %d times, want %d", step, n, want)
 		}
@@ -102,7 +102,7 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 		}
 	}
 	if n := s3.Counts()["PutObject"]; n != len(thumbnailSizes) {
-		t.Errorf("%d pictures were stored, want %d", n, len(thumbnailSizes))
+		t.Errorf("%d thumbnails were stored, want %d", n, len(thumbnailSizes))
 	}
 	if n := s3.Counts()["GetObject"]; n < 6 {
 		t.Errorf("S3 was asked %d times for the object; it should have failed 4 times and then answered", n)

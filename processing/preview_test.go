@@ -11,7 +11,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// kept is what the row of an upload says of its document and its pictures.
+// kept is what the row of an upload says of its document and its thumbnails.
 func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 	t.Helper()
 	must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_thumbnail, width_px from uploads where id = $1`, id).
@@ -19,7 +19,7 @@ func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 	return u
 }
 
-// A PDF ends with its pages' number, its title and three pictures; one that no program opens is sent
+// A PDF ends with its pages' number, its title and three thumbnails; one that no program opens is sent
 // back; and where the tools are missing, it is kept, and says so.
 func TestPDFThroughThePipeline(t *testing.T) {
 	t.Parallel()
@@ -36,7 +36,7 @@ func TestPDFThroughThePipeline(t *testing.T) {
 		t.Errorf("%+v", u)
 	}
 	if p.drawn(t, good) != 3 {
-		t.Errorf("%d pictures", p.drawn(t, good))
+		t.Errorf("%d thumbnails", p.drawn(t, good))
 	}
 
 	bare := newPlant(t)

@@ -66,8 +66,8 @@ func (p *plant) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag stri
 	return key
 }
 
-// wantOnly checks that S3 has that object of the upload, so many pictures, and nothing else.
-func (p *plant) wantOnly(t *testing.T, id uuid.UUID, key string, pictures int) {
+// wantOnly checks that S3 has that object of the upload, so many thumbnails, and nothing else.
+func (p *plant) wantOnly(t *testing.T, id uuid.UUID, key string, thumbnails int) {
 	t.Helper()
 	originals := 0
 	for _, k := range p.places(t, id) {
@@ -75,13 +75,13 @@ func (p *plant) wantOnly(t *testing.T, id uuid.UUID, key string, pictures int) {
 		case k == key:
 			originals++
 		case p.keysOf(id).IsThumbnail(k):
-			pictures--
+			thumbnails--
 		default:
 			t.Errorf("S3 has %s", k)
 		}
 	}
-	if originals != 1 || pictures != 0 {
-		t.Errorf("S3 has %d of the object, and %d pictures less than it should: %q", originals, pictures, p.places(t, id))
+	if originals != 1 || thumbnails != 0 {
+		t.Errorf("S3 has %d of the object, and %d thumbnails less than it should: %q", originals, thumbnails, p.places(t, id))
 	}
 }
 
@@ -137,7 +137,7 @@ func TestVerdictsAreKept(t *testing.T) {
 }
 
 // An admin lets an infected photo out of quarantine: it is back at a place of its own, untagged, and completed with
-// pictures, though clamd says the same again. Both places had one object, at the end S3 has one.
+// thumbnails, though clamd says the same again. Both places had one object, at the end S3 has one.
 func TestRelease(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
@@ -271,7 +271,7 @@ func (p *plant) rescan(t *testing.T, ids ...uuid.UUID) {
 }
 
 // A photo was clean, and is completed in a batch that has ended. A signature comes that knows it: a rescan quarantines it,
-// removes its pictures and their rows, fails the upload and the batch, announces that, and leaves other uploads alone. An
+// removes its thumbnails and their rows, fails the upload and the batch, announces that, and leaves other uploads alone. An
 // admin's release brings all of it back, and the next rescan leaves it there.
 func TestRescan(t *testing.T) {
 	t.Parallel()

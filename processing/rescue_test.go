@@ -112,7 +112,7 @@ func TestFrozenWorker(t *testing.T) {
 			if errs := p.job(t, 2, 1); !strings.Contains(errs, "worker lost") {
 				t.Errorf("the first attempt failed of %s", errs)
 			}
-			if n := frozen.metric(t, outcomes, "") + frozen.metric(t, stepTimes, "pictures"); n != 0 {
+			if n := frozen.metric(t, outcomes, "") + frozen.metric(t, stepTimes, "thumbnails"); n != 0 {
 				t.Errorf("the frozen worker went on: %d", n)
 			}
 			if n := heir.metric(t, requeues, "worker_lost"); n != 1 {
@@ -159,7 +159,7 @@ func TestWorkerDiesBetweenSteps(t *testing.T) {
 	p.exec(t, fmt.Sprintf(`insert into step_results select tenant_id, id, '{scan,type}', '%s' from uploads`, kept))
 	m := p.hire(t, stand(t).s3.Endpoint())
 	p.await(t, allJobs, "completed")
-	p.tells(t, id, "retry attempt=1 reason=worker_lost", "processing attempt=2", "pictures attempt=2", "facts attempt=2", "completed thumbnails=3")
+	p.tells(t, id, "retry attempt=1 reason=worker_lost", "processing attempt=2", "thumbnails attempt=2", "facts attempt=2", "completed thumbnails=3")
 	if n := m.metric(t, stepTimes, "scan"); n != 0 {
 		t.Errorf("it was scanned again %d times", n)
 	}

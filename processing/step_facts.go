@@ -26,8 +26,8 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 	}
 	found, err := p.Examiner.ReadFacts(ctx, w.keys.Tenant, file, w.results.DetectedType)
 	if limit := new(examine.LimitError); errors.As(err, &limit) {
-		// Metadata that cost more than a picture does were made for it. The upload does without.
-		p.Log.WarnContext(ctx, "facts take more than they may, and are not read", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
+		// Only a file made for that has metadata that cost more than an image. The upload has no facts.
+		p.Log.WarnContext(ctx, "reading facts exceeds a limit; the upload has none", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
 		return nil
 	}
 	if err != nil {

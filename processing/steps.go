@@ -54,7 +54,7 @@ type Pipeline struct {
 	Space    *Space         // how much of it they take; nil for no limit
 	Metrics  *Metrics
 	Log      *slog.Logger
-	// MaxPixels is the largest picture that is decoded; 0 for the renderer's default.
+	// MaxPixels is the largest image that is decoded; 0 for the renderer's default.
 	MaxPixels int
 }
 
@@ -63,7 +63,7 @@ type Pipeline struct {
 var steps = []step{
 	{storage.EventScan, (*Pipeline).scan},
 	{storage.EventType, (*Pipeline).decideType},
-	{storage.EventPictures, (*Pipeline).draw},
+	{storage.EventThumbnails, (*Pipeline).draw},
 	{storage.EventFacts, (*Pipeline).readFacts},
 }
 

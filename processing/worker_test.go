@@ -230,7 +230,7 @@ func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason s
 	}
 }
 
-// drawn returns how many pictures of an upload S3 holds.
+// drawn returns how many thumbnails of an upload S3 holds.
 func (p *plant) drawn(t *testing.T, id uuid.UUID) (n int) {
 	t.Helper()
 	for _, size := range thumbnailSizes {
@@ -308,7 +308,7 @@ func (g *gate) isOpen() bool {
 	}
 }
 
-// note is a text, of which no pictures are drawn.
+// note is a text, of which no thumbnails are drawn.
 var note = []byte("hormigón\n")
 
 func smallPhoto() []byte { return stack.Photo(stack.PhotoConfig{Width: 320, Height: 240, Seed: 1}) }
@@ -329,7 +329,7 @@ func TestInfected(t *testing.T) {
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 1)
 	p.job(t, 1, 0)
-	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "pictures") != 0 || p.metric(t, stepTimes, "scan") != 1 {
+	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "thumbnails") != 0 || p.metric(t, stepTimes, "scan") != 1 {
 		t.Error("it was examined")
 	}
 	p.wantPlace(t, id, true, "infected")
@@ -360,7 +360,7 @@ func TestWorkTwice(t *testing.T) {
 				t.Errorf("%d outcomes are counted, want 1", n)
 			}
 			if n := p.drawn(t, id); n != len(thumbnailSizes) {
-				t.Errorf("S3 has %d pictures", n)
+				t.Errorf("S3 has %d thumbnails", n)
 			}
 		})
 	}
@@ -397,7 +397,7 @@ func TestSupersededAttempt(t *testing.T) {
 			stop()
 			p.want(t, id, storage.Processing, "", 0, 0)
 			if n := p.drawn(t, id); n != c.drawn {
-				t.Errorf("S3 has %d pictures, want %d", n, c.drawn)
+				t.Errorf("S3 has %d thumbnails, want %d", n, c.drawn)
 			}
 			if n := p.metric(t, outcomes, ""); n != 0 {
 				t.Errorf("%d outcomes are counted", n)
@@ -422,7 +422,7 @@ func TestDamagedObject(t *testing.T) {
 	if errs := p.job(t, queue.MaxAttempts, queue.MaxAttempts); strings.Count(errs, "SHA-256") != queue.MaxAttempts {
 		t.Errorf("the attempts failed of %s", errs)
 	}
-	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "pictures") != 0 {
+	if p.drawn(t, id) != 0 || p.metric(t, stepTimes, "thumbnails") != 0 {
 		t.Error("it was examined")
 	}
 	p.tells(t, id, "processing attempt=1", "scan attempt=1", "retry attempt=1 reason=scan_failed",
@@ -460,7 +460,7 @@ func TestClamdAway(t *testing.T) {
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", 0, 1)
 	p.tells(t, id, "processing attempt=1", "waiting attempt=1 reason=scanner_unavailable",
-		"scan attempt=1", "type attempt=1", "pictures attempt=1", "facts attempt=1", "completed thumbnails=0")
+		"scan attempt=1", "type attempt=1", "thumbnails attempt=1", "facts attempt=1", "completed thumbnails=0")
 	p.job(t, 1, 0)
 }
 

@@ -60,7 +60,7 @@ func TestDeadLetters(t *testing.T) {
 	s := newSite(t)
 	u := s.user
 	upload, letter := s.die(t, u, "scan")
-	other, rest := s.die(t, u, "pictures")
+	other, rest := s.die(t, u, "thumbnails")
 	root := s.rootOf(t, u)
 	list := u.base() + "/api/admin/dead-letters"
 
@@ -157,7 +157,7 @@ func TestRetryManyDeadLetters(t *testing.T) {
 	if got.Retried != 1 || len(got.Left) != 1 || got.Left[0].ID != stranger || got.Left[0].Type != "/problems/not-found" || got.More {
 		t.Errorf("got %+v", got)
 	}
-	pictures, _ := s.die(t, u, "pictures")
+	pictures, _ := s.die(t, u, "thumbnails")
 	if got := ask(`{"step":"scan","since":"2026-01-01T00:00:00Z"}`); got.Retried != 1 || len(got.Left) != 0 {
 		t.Errorf("got %+v", got)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Thumbnail is a picture drawn from an upload.
+// A Thumbnail is one size of the image of an upload.
 type Thumbnail struct {
 	UploadID    uuid.UUID `db:"upload_id"`
 	Size        int       `db:"size"` // pixels of the box it was drawn for
@@ -73,7 +73,7 @@ func (tx Tx) putThumbnail(ctx context.Context, id uuid.UUID, d Thumbnail) error 
 	return nil
 }
 
-// Thumbnails returns the pictures of the uploads named, smallest first.
+// Thumbnails returns those of the uploads named, smallest first.
 func (tx Tx) Thumbnails(ctx context.Context, ids ...uuid.UUID) ([]Thumbnail, error) {
 	rows, err := tx.Query(ctx, `
 		select upload_id, size, width_px, height_px, bytes, content_type, object_key from thumbnails

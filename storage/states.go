@@ -19,7 +19,7 @@ const (
 	Uploading    Status = "uploading"    // some bytes are safe
 	Uploaded     Status = "uploaded"     // the whole object is safe, its processing is enqueued
 	Processing   Status = "processing"   // a worker has begun
-	Completed    Status = "completed"    // scanned and clean, pictures and facts are there
+	Completed    Status = "completed"    // scanned and clean; its thumbnails and facts exist
 	Failed       Status = "failed"       // an end, with a reason
 	Expired      Status = "expired"      // an end: never finished in time
 	Cancelled    Status = "cancelled"    // an end: the client took it back

@@ -26,7 +26,7 @@ const (
 	EventProcessing     Event = "processing"      // a worker has begun an attempt
 	EventScan           Event = "scan"            // a step of an attempt ran: download, virus scan and hash
 	EventType           Event = "type"            // a step of an attempt ran: what the content is
-	EventPictures       Event = "pictures"        // a step of an attempt ran: pictures were drawn, and went to S3
+	EventThumbnails     Event = "thumbnails"      // a step of an attempt ran: pictures were drawn, and went to S3
 	EventFacts          Event = "facts"           // a step of an attempt ran: what the file says of itself
 	EventWaiting        Event = "waiting"         // a dependency does not answer, and the attempt is put off
 	EventRetry          Event = "retry"           // an attempt failed, and another will be made

@@ -23,7 +23,7 @@ type message struct {
 }
 
 // An Upload is what a webhook tells of an upload: fields of what GET answers, under the same names, without links, without
-// what its pictures and its camera tell. Who needs those asks for them.
+// thumbnails and facts. A receiver that needs those asks for them with GET.
 type Upload struct {
 	ID          uuid.UUID      `json:"id"`
 	Status      storage.Status `json:"status"`

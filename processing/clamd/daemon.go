@@ -26,23 +26,23 @@ type Verdict struct {
 	Infected bool
 	// Unscannable means that clamd could not look inside: encrypted, or beyond one of its limits.
 	Unscannable bool
-	// Signature is the name of what was found, empty if Clean.
+	// Signature is the name of the signature that matched, empty if Clean.
 	Signature string
-	// TooLarge means that it is larger than this clamd takes (its StreamMaxLength): it looked at nothing.
+	// TooLarge means that the stream exceeds this clamd's StreamMaxLength: it scanned nothing.
 	TooLarge bool
-	// Bytes is how many were scanned, for comparison with how many there should be.
+	// Bytes is how many were scanned, for comparison with the size of the file.
 	Bytes int64
-	// Version is of the signatures that were looked for. It is at most a minute old: they may be newer.
+	// Version is that of the signatures in use. It is at most a minute old: they may be newer.
 	Version Version
 }
 
-// A Trouble is an error of the clamd and not of the file: there is none to be had, it is busy, or its disk is full. The
-// scan is to be repeated later, and as often as it takes.
+// A Trouble is an error of clamd and not of the file: no clamd answers, it is busy, or its disk is full. The scan must be
+// repeated later, as often as it takes.
 type Trouble struct{ cause error }
 
 func (t *Trouble) Error() string { return "clamd is in trouble: " + t.cause.Error() }
 
-// Unwrap returns what happened.
+// Unwrap returns the cause.
 func (t *Trouble) Unwrap() error { return t.cause }
 
 // A daemon is one clamd. It holds no connection and may be used by several goroutines at once.
@@ -54,11 +54,11 @@ type daemon struct {
 	state            atomic.Pointer[state]
 }
 
-// A state is what a clamd said of itself last.
+// A state is the last answer of a clamd to VERSION.
 type state struct {
 	asked   time.Time
 	version Version
-	err     error // why it said nothing
+	err     error // why there was no answer
 }
 
 func newDaemon(name string, timeouts Timeouts) (*daemon, error) {
@@ -76,14 +76,14 @@ func newDaemon(name string, timeouts Timeouts) (*daemon, error) {
 	return nil, fmt.Errorf("clamd address %q is neither unix:/path nor tcp://host:port", name)
 }
 
-// scan sends everything that r gives over conn. An error means that there is no verdict: clamd timed out, hung up, said
-// something else than a verdict, or r failed.
+// scan sends all of r over conn. An error means that there is no verdict: clamd timed out, closed the connection, answered
+// something else, or r failed.
 func (d *daemon) scan(ctx context.Context, conn net.Conn, r io.Reader) (Verdict, error) {
 	d.running.Add(1)
 	defer d.running.Add(-1)
 	defer closeWith(ctx, conn)()
 
-	// clamd may answer, and hang up, while we are still sending.
+	// clamd may answer, and close the connection, while the stream is still being sent.
 	replies := make(chan reply, 1)
 	go func() { replies <- readReply(conn) }()
 
@@ -115,8 +115,8 @@ func (d *daemon) scan(ctx context.Context, conn net.Conn, r io.Reader) (Verdict,
 	return verdict, err
 }
 
-// blame makes a [Trouble] of silence, if clamd does not answer a ping either: then it is busy with others. If it does,
-// it is silent about this file, which costs the file an attempt, as it does to have ended clamd.
+// blame turns a timeout into a [Trouble] if clamd does not answer a ping either: then it is busy with other files. If it does, this
+// file made it time out, which costs the file's job an attempt, as a crash of clamd does.
 func (d *daemon) blame(ctx context.Context, err error) error {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -129,7 +129,7 @@ func (d *daemon) blame(ctx context.Context, err error) error {
 	return err
 }
 
-// judge knows three replies; whatever else clamd says is no verdict.
+// judge knows three replies; any other is no verdict.
 func judge(answer reply) (Verdict, error) {
 	if answer.err != nil {
 		return Verdict{}, answer.err

@@ -17,7 +17,7 @@ func (*Scanner) Describe(ch chan<- *prometheus.Desc) {
 	ch <- signaturesDesc
 }
 
-// Collect implements [prometheus.Collector]. It asks nobody: what was last said counts.
+// Collect implements [prometheus.Collector]. It asks no clamd: the last answers count.
 func (s *Scanner) Collect(ch chan<- prometheus.Metric) {
 	for _, d := range s.daemons {
 		up := 0.0

@@ -1,5 +1,5 @@
-// Package clamd asks ClamAV whether bytes are harmless. Only its exact words count as a verdict; whatever else it says, or
-// fails to say, means that nothing was scanned.
+// Package clamd has ClamAV scan bytes. Only its exact replies count as a verdict; any other reply, or none, means that nothing was
+// scanned.
 package clamd
 
 import (
@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// How often each clamd is asked how it is: often while it does not answer, so that it is used again soon.
+// How often each clamd is asked for its version: more often while it does not answer, so that it is used again soon.
 const (
 	askEvery     = time.Minute
 	askAgainSoon = 5 * time.Second
 )
 
-// A Scanner has bytes scanned by whichever of several clamds is there and has the least to do, over the command
-// INSTREAM (clamd(8), COMMANDS). It may be used by several goroutines at once.
+// A Scanner has bytes scanned by the least busy of several clamds that answer, with the command INSTREAM (clamd(8),
+// COMMANDS). It may be used by several goroutines at once.
 type Scanner struct{ daemons []*daemon }
 
 // Config says where clamd is.
@@ -57,8 +57,8 @@ func New(addresses string, timeouts Timeouts) (*Scanner, error) {
 	return s, nil
 }
 
-// Scan sends everything that r gives to a clamd. An error means that there is no verdict: a [Trouble] says nothing of the
-// file; any other may be the file's doing. Which clamd it is is decided before the first byte is read from r.
+// Scan sends all of r to a clamd. An error means that there is no verdict: a [Trouble] says nothing about the file; the file may have
+// caused any other. The clamd is chosen before the first byte is read from r.
 func (s *Scanner) Scan(ctx context.Context, r io.Reader) (Verdict, error) {
 	d, conn, err := s.reach(ctx)
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *Scanner) Scan(ctx context.Context, r io.Reader) (Verdict, error) {
 	return verdict, nil
 }
 
-// reach connects to the first of the clamds, in the order of how much they have to do, that lets it.
+// reach connects to the first of the clamds, the least busy first, that accepts a connection.
 func (s *Scanner) reach(ctx context.Context) (*daemon, net.Conn, error) {
 	var all []error
 	for _, d := range s.order() {
@@ -89,7 +89,7 @@ func (s *Scanner) reach(ctx context.Context) (*daemon, net.Conn, error) {
 	return nil, nil, &Trouble{errors.Join(all...)}
 }
 
-// order puts those first that answered last time, and of these the idle ones.
+// order sorts the clamds: those that answered last time first, and of these the least busy first.
 func (s *Scanner) order() []*daemon {
 	order := slices.Clone(s.daemons)
 	slices.SortStableFunc(order, func(a, b *daemon) int {
@@ -105,8 +105,7 @@ func (d *daemon) ailing() int {
 	return 0
 }
 
-// Run asks each clamd how it is from time to time, so that one which is away is not waited for at each scan. It ends
-// with ctx.
+// Run asks each clamd for its version from time to time, so that scans do not wait for one that is down. It ends with ctx.
 func (s *Scanner) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, d := range s.daemons {

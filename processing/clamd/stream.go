@@ -34,7 +34,7 @@ func (d *daemon) stream(conn net.Conn, r io.Reader, replies chan reply) (sent in
 		// Only io.EOF itself ends a file (io.Reader); an error that wraps it is a broken download.
 		ended := readErr == io.EOF //nolint:errorlint // see above
 		if readErr != nil && !ended {
-			return sent, fmt.Errorf("read what is to be scanned: %w", readErr)
+			return sent, fmt.Errorf("read the bytes to scan: %w", readErr)
 		}
 		if early := takeEarly(replies); early {
 			return sent, errAnsweredEarly
@@ -52,7 +52,7 @@ func (d *daemon) stream(conn net.Conn, r io.Reader, replies chan reply) (sent in
 	}
 }
 
-// takeEarly looks for a reply and leaves it where it is.
+// takeEarly reports whether there is a reply, and leaves it in the channel.
 func takeEarly(replies chan reply) bool {
 	select {
 	case early := <-replies:
@@ -74,7 +74,7 @@ func (d *daemon) send(conn net.Conn, data []byte) error {
 }
 
 // fill reads until buffer is full or r fails. io.ReadFull would turn the io.EOF that ends a file
-// into the io.ErrUnexpectedEOF that a broken download gives, and the two must not be mistaken.
+// into the io.ErrUnexpectedEOF of a broken download, and the two must not be confused.
 func fill(r io.Reader, buffer []byte) (n int, err error) {
 	for n < len(buffer) && err == nil {
 		var m int
@@ -84,7 +84,7 @@ func fill(r io.Reader, buffer []byte) (n int, err error) {
 	return n, err
 }
 
-// reply is what clamd said before it hung up.
+// reply is what clamd sent before it closed the connection.
 type reply struct {
 	text string
 	err  error
@@ -114,8 +114,8 @@ func readReply(conn net.Conn) reply {
 	return reply{string(text), errors.New("clamd's reply has no end")}
 }
 
-// closeWith closes conn when ctx ends, which unblocks every read and write, and returns what closes it
-// otherwise.
+// closeWith closes conn when ctx ends, which unblocks every read and write, and returns a function that
+// closes it otherwise.
 func closeWith(ctx context.Context, conn net.Conn) func() {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	return func() {

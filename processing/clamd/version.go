@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Version is what a clamd says of itself (clamd(8), VERSION).
+// Version is the answer of a clamd to VERSION (clamd(8)).
 type Version struct {
 	Engine     string    // such as "ClamAV 1.4.3"
 	Signatures int64     // the number of the daily database; 0 if it has none
@@ -30,8 +30,8 @@ func parseVersion(text string) Version {
 	return v
 }
 
-// known returns what the clamd said of itself last, which [Scanner.Run] keeps a minute old at most. One that has never said
-// is asked; of one that does not say nothing is known, and the verdict stands without.
+// known returns the last version that the clamd reported, which [Scanner.Run] keeps a minute old at most. A clamd that has never
+// reported one is asked; if it does not answer, the version is unknown, and the verdict counts all the same.
 func (d *daemon) known(ctx context.Context) Version {
 	if at := d.state.Load(); at != nil && at.err == nil {
 		return at.version
@@ -52,7 +52,7 @@ func (d *daemon) refresh(ctx context.Context) *state {
 	return now
 }
 
-// Version is of the first clamd that says: what a scan that begins now will have looked for at least.
+// Version is that of the first clamd that answers. A scan that begins now uses these signatures or newer ones.
 func (s *Scanner) Version(ctx context.Context) (v Version, err error) {
 	for _, d := range s.order() {
 		at := d.refresh(ctx)

@@ -78,7 +78,7 @@ func TestDeadLettersList(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
 	id1, first := d.fail(t, ctx, anUpload(), aCause("scan"))
-	_, second := d.fail(t, ctx, anUpload(), aCause("pictures"))
+	_, second := d.fail(t, ctx, anUpload(), aCause("thumbnails"))
 	_, third := d.fail(t, ctx, anUpload(), aCause("scan"))
 	other := d.NewTenant(t, 1000)
 	_, foreign := d.fail(t, other, anUpload(), aCause("scan"))
@@ -118,7 +118,7 @@ func TestDeadLettersList(t *testing.T) {
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, foreign.ID); return err }), storage.ErrNotFound)
 	want("open", Page{State: Open}, second, first)
 	want("discarded", Page{State: Discarded}, third)
-	if n, err := CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 2 || n["pictures"] != 1 {
+	if n, err := CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 2 || n["thumbnails"] != 1 {
 		t.Errorf("counted are %v, %v", n, err)
 	}
 
@@ -164,9 +164,9 @@ func TestLettersOfOneUpload(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	id, first := d.fail(t, ctx, anUpload(), aCause("scan"))
 	d.in(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
-	d.write(t, ctx, id, aCause("pictures"))
+	d.write(t, ctx, id, aCause("thumbnails"))
 	all := d.letters(t, ctx, Page{})
-	if len(all) != 2 || all[0].State != Open || all[0].Step != "pictures" || all[1].ID != first.ID || all[1].State != Retried {
+	if len(all) != 2 || all[0].State != Open || all[0].Step != "thumbnails" || all[1].ID != first.ID || all[1].State != Retried {
 		t.Fatalf("got %+v", all)
 	}
 	d.in(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, all[0].ID); return err })

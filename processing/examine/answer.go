@@ -11,22 +11,22 @@ import (
 	"strings"
 )
 
-// What the parent takes from a child at most, in bytes: it may have been taken over by what it decoded.
+// The most that the parent reads from a child, in bytes: a file may have taken control of the child.
 const (
 	childHeaderLimit = 64 << 10
 	childCauseLimit  = 1 << 10
 
-	maxPictureSide = 16_383 // pixels, of a WebP (RFC 9649, 2.6)
-	maxPlaceholder = 40     // bytes, above the 25 of the longest ThumbHash
+	maxThumbnailSide = 16_383 // pixels, of a WebP (RFC 9649, 2.6)
+	maxPlaceholder   = 40     // bytes, above the 25 of the longest ThumbHash
 )
 
 var (
-	errBadAnswer  = errors.New("the child's answer makes no sense")
+	errBadAnswer  = errors.New("the child's answer is invalid")
 	errLongAnswer = errors.New("the child's answer is too long")
 )
 
 // readAnswer reads and checks a child's whole answer of at most limit bytes.
-func readAnswer(r io.Reader, request childRequest, limit int64) (childAnswer, []Picture, error) {
+func readAnswer(r io.Reader, request childRequest, limit int64) (childAnswer, []Thumbnail, error) {
 	limited := &io.LimitedReader{R: r, N: limit + 1}
 	in := bufio.NewReaderSize(limited, childHeaderLimit)
 	line, err := in.ReadSlice('\n')
@@ -43,50 +43,50 @@ func readAnswer(r io.Reader, request childRequest, limit int64) (childAnswer, []
 	if err := answer.check(request, limit); err != nil {
 		return childAnswer{}, nil, err
 	}
-	pictures := make([]Picture, 0, len(answer.Pictures))
-	for _, announced := range answer.Pictures {
+	thumbnails := make([]Thumbnail, 0, len(answer.Thumbnails))
+	for _, announced := range answer.Thumbnails {
 		webp := make([]byte, announced.Length)
 		if _, err := io.ReadFull(in, webp); err != nil {
-			return childAnswer{}, nil, fmt.Errorf("%w: read the picture of %d pixels: %w", errBadAnswer, announced.Size, err)
+			return childAnswer{}, nil, fmt.Errorf("%w: read the thumbnail of %d pixels: %w", errBadAnswer, announced.Size, err)
 		}
 		if string(webp[:4]) != "RIFF" || string(webp[8:12]) != "WEBP" {
-			return childAnswer{}, nil, fmt.Errorf("%w: the picture of %d pixels is no WebP", errBadAnswer, announced.Size)
+			return childAnswer{}, nil, fmt.Errorf("%w: the thumbnail of %d pixels is no WebP", errBadAnswer, announced.Size)
 		}
-		pictures = append(pictures, Picture{announced.Size, announced.Width, announced.Height, webp})
+		thumbnails = append(thumbnails, Thumbnail{announced.Size, announced.Width, announced.Height, webp})
 	}
 	if _, err := in.ReadByte(); err == nil {
-		return childAnswer{}, nil, fmt.Errorf("%w: more than it announced", errLongAnswer)
+		return childAnswer{}, nil, fmt.Errorf("%w: longer than announced", errLongAnswer)
 	} else if !errors.Is(err, io.EOF) {
 		return childAnswer{}, nil, fmt.Errorf("%w: %w", errBadAnswer, err)
 	}
-	return answer, pictures, nil
+	return answer, thumbnails, nil
 }
 
-// check makes an answer harmless: plausible facts, the sizes that were asked for, lengths within limit.
+// check sanitizes an answer: plausible facts, only the sizes that were asked for, lengths within limit.
 func (a *childAnswer) check(request childRequest, limit int64) error {
 	a.Facts = a.Facts.Plausible()
 	a.Cause = strings.ToValidUTF8(a.Cause[:min(len(a.Cause), childCauseLimit)], "")
 	const maxDimension = 1 << 20
 	if a.Width < 0 || a.Height < 0 || a.Width > maxDimension || a.Height > maxDimension {
-		return fmt.Errorf("%w: a picture of %d by %d", errBadAnswer, a.Width, a.Height)
+		return fmt.Errorf("%w: an image of %d by %d", errBadAnswer, a.Width, a.Height)
 	}
 	var sizes []int
 	if request.Draw != nil {
 		sizes = request.Draw.Sizes
 	}
-	if len(a.Pictures) > len(sizes) {
-		return fmt.Errorf("%w: %d pictures, %d were asked for", errBadAnswer, len(a.Pictures), len(sizes))
+	if len(a.Thumbnails) > len(sizes) {
+		return fmt.Errorf("%w: %d thumbnails, %d were asked for", errBadAnswer, len(a.Thumbnails), len(sizes))
 	}
 	if raw, err := base64.StdEncoding.DecodeString(a.Placeholder); err != nil || len(raw) > maxPlaceholder {
 		return fmt.Errorf("%w: a placeholder of %d characters", errBadAnswer, len(a.Placeholder))
 	}
 	var total int64
-	for _, picture := range a.Pictures {
-		if !slices.Contains(sizes, picture.Size) || min(picture.Width, picture.Height) < 1 ||
-			max(picture.Width, picture.Height) > min(picture.Size, maxPictureSide) || picture.Length < 12 {
-			return fmt.Errorf("%w: picture %+v", errBadAnswer, picture)
+	for _, thumbnail := range a.Thumbnails {
+		if !slices.Contains(sizes, thumbnail.Size) || min(thumbnail.Width, thumbnail.Height) < 1 ||
+			max(thumbnail.Width, thumbnail.Height) > min(thumbnail.Size, maxThumbnailSide) || thumbnail.Length < 12 {
+			return fmt.Errorf("%w: thumbnail %+v", errBadAnswer, thumbnail)
 		}
-		if total += int64(picture.Length); picture.Length > int(limit) || total > limit {
+		if total += int64(thumbnail.Length); thumbnail.Length > int(limit) || total > limit {
 			return errLongAnswer
 		}
 	}
@@ -94,8 +94,8 @@ func (a *childAnswer) check(request childRequest, limit int64) error {
 }
 
 // drawing turns an answer into what the caller of Draw gets.
-func (a *childAnswer) drawing(pictures []Picture) (Drawing, error) {
-	d := Drawing{Width: a.Width, Height: a.Height, Pictures: pictures, Partial: a.Partial, Placeholder: a.Placeholder}
+func (a *childAnswer) drawing(thumbnails []Thumbnail) (Drawing, error) {
+	d := Drawing{Width: a.Width, Height: a.Height, Thumbnails: thumbnails, Partial: a.Partial, Placeholder: a.Placeholder}
 	unreadable := func(sentence string) error { return &UnreadableError{Sentence: sentence, Cause: a.Cause} }
 	switch {
 	case a.Reason == "":
@@ -110,7 +110,7 @@ func (a *childAnswer) drawing(pictures []Picture) (Drawing, error) {
 		return d, nil
 	case a.Truncated:
 		return d, unreadable("The picture is cut off; send it again from the phone.")
-	case a.Reason == reasonNotAPicture:
+	case a.Reason == reasonNotAnImage:
 		return d, unreadable("The file says that it is a picture, but it is not; check that it opens, and send it again.")
 	}
 	return d, unreadable("The picture is damaged; check that it opens on the phone, and send it again.")

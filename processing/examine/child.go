@@ -14,28 +14,28 @@ import (
 	"github.com/tramo/tramo/processing/sandbox"
 )
 
-// Picture is one rendered size of a photo: a WebP in sRGB, upright, without metadata. Size is the long
+// Thumbnail is one rendered size of an image: a WebP in sRGB, upright, without metadata. Size is the long
 // side asked for; Width and Height are in pixels. It and Rendered are aliases of plain structs
 // because processing/vips has the same and neither package may import the other.
-type Picture = struct {
+type Thumbnail = struct {
 	Size, Width, Height int
 	WebP                []byte
 }
 
-// Rendered is what a Renderer makes of a photo; Width and Height are the original's, upright.
+// Rendered is what a Renderer makes of an image; Width and Height are the original's, upright.
 type Rendered = struct {
 	Width, Height int
-	Partial       bool   // it shows a part: the rest is missing or damaged
+	Partial       bool   // the thumbnails show a part: the rest is missing or damaged
 	Placeholder   string // ThumbHash, base64
-	Pictures      []Picture
+	Thumbnails    []Thumbnail
 }
 
-// Renderer decodes a photo; vips.Render is one. An error that can say its Reason is told apart by it.
+// Renderer decodes an image; vips.Render is one. Its errors may have a method Reason, which returns one of the reasons below.
 type Renderer func(input []byte, orientation int, sizes []int, maxPixels int) (Rendered, error)
 
-// The reasons a child gives for drawing nothing.
+// Why a child draws nothing.
 const (
-	reasonNotAPicture   = "not-a-picture"
+	reasonNotAnImage    = "not-an-image"
 	reasonTooManyPixels = "too-many-pixels"
 	reasonUnsupported   = "unsupported"
 	reasonUnreadable    = "unreadable"
@@ -48,29 +48,29 @@ type childRequest struct {
 	FactsOf string       `json:"facts_of,omitempty"` // a media type
 }
 
-// childAnswer is the line of JSON that the child writes first; the pictures follow it, back to back.
+// childAnswer is the line of JSON that the child writes first; the thumbnails follow it, back to back.
 type childAnswer struct {
-	Facts       facts.Facts    `json:"facts"`
-	Width       int            `json:"width"`
-	Height      int            `json:"height"`
-	Truncated   bool           `json:"truncated"`
-	Partial     bool           `json:"partial"`
-	Placeholder string         `json:"placeholder"`
-	Pictures    []childPicture `json:"pictures"`
-	Reason      string         `json:"reason,omitempty"`
-	Cause       string         `json:"cause,omitempty"`
+	Facts       facts.Facts      `json:"facts"`
+	Width       int              `json:"width"`
+	Height      int              `json:"height"`
+	Truncated   bool             `json:"truncated"`
+	Partial     bool             `json:"partial"`
+	Placeholder string           `json:"placeholder"`
+	Thumbnails  []childThumbnail `json:"thumbnails"`
+	Reason      string           `json:"reason,omitempty"`
+	Cause       string           `json:"cause,omitempty"`
 }
 
-type childPicture struct {
+type childThumbnail struct {
 	Size   int `json:"size"`
 	Width  int `json:"width"`
 	Height int `json:"height"`
 	Length int `json:"length"` // bytes
 }
 
-// ServeChild is the child's whole life: it gives up what it does not need, examines one file after the other, and answers
-// what it found. arguments are those behind the hidden one that made the program a child. A picture that cannot be read is
-// an answer, not an error.
+// ServeChild is the main function of a child: it gives up the rights that it does not need, examines one file after the other, and
+// answers. arguments are those after the hidden one that makes the program a child. An image that cannot be read is an answer, not
+// an error.
 func ServeChild(arguments []string, render Renderer) error {
 	return sandbox.Serve(arguments, sandbox.Service{
 		Warm: func() { warm(render) },
@@ -79,40 +79,40 @@ func ServeChild(arguments []string, render Renderer) error {
 			if err := json.Unmarshal(order, &request); err != nil {
 				return fmt.Errorf("read the request: %w", err)
 			}
-			answer, pictures := examine(input, request, render)
-			return writeAnswer(output, answer, pictures)
+			answer, thumbnails := examine(input, request, render)
+			return writeAnswer(output, answer, thumbnails)
 		},
 	})
 }
 
-// WarmSize is the size, in pixels, of the picture that a child draws of its own before the first file.
+// WarmSize is the size, in pixels, of the image that a child draws before the first file.
 const WarmSize = 16
 
-// warm has libraries load what they load once. What goes wrong will go wrong again with the first file.
+// warm makes libraries load what they load once. An error here comes again with the first file.
 func warm(render Renderer) {
 	var picture bytes.Buffer
 	_ = jpeg.Encode(&picture, image.NewGray(image.Rect(0, 0, 2*WarmSize, 2*WarmSize)), nil)
 	_, _ = draw(picture.Bytes(), DrawRequest{Sizes: []int{WarmSize}}, render)
 }
 
-// examine believes the bytes, not the name that came with them.
-func examine(data []byte, request childRequest, render Renderer) (childAnswer, []Picture) {
+// examine trusts the bytes, not the declared type.
+func examine(data []byte, request childRequest, render Renderer) (childAnswer, []Thumbnail) {
 	if request.Draw != nil {
 		return draw(data, *request.Draw, render)
 	}
-	// Damaged metadata is common and costs nothing but itself.
+	// Damaged metadata is common; the rest counts.
 	found, _ := facts.Read(bytes.NewReader(data), request.FactsOf)
 	return childAnswer{Facts: found}, nil
 }
 
-func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Picture) {
+func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Thumbnail) {
 	detected := mediatype.Detect(data[:min(len(data), mediatype.HeadSize)])
 	switch routeOf(detected) {
 	case routeDirect:
 	case routeEmbedded:
 		return drawEmbedded(data, detected, request, render)
 	default:
-		return childAnswer{Reason: reasonNotAPicture, Cause: "it begins as " + detected}, nil
+		return childAnswer{Reason: reasonNotAnImage, Cause: "it begins as " + detected}, nil
 	}
 	var answer childAnswer
 	if detected == "image/jpeg" {
@@ -127,10 +127,10 @@ func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Pic
 	}
 	answer.Width, answer.Height, answer.Placeholder = rendered.Width, rendered.Height, rendered.Placeholder
 	answer.Partial = rendered.Partial || answer.Truncated
-	for _, picture := range rendered.Pictures {
-		answer.Pictures = append(answer.Pictures, childPicture{picture.Size, picture.Width, picture.Height, len(picture.WebP)})
+	for _, t := range rendered.Thumbnails {
+		answer.Thumbnails = append(answer.Thumbnails, childThumbnail{t.Size, t.Width, t.Height, len(t.WebP)})
 	}
-	return answer, rendered.Pictures
+	return answer, rendered.Thumbnails
 }
 
 func reasonOf(err error) string {
@@ -141,16 +141,16 @@ func reasonOf(err error) string {
 	return reasonUnreadable
 }
 
-func writeAnswer(output io.Writer, answer childAnswer, pictures []Picture) error {
+func writeAnswer(output io.Writer, answer childAnswer, thumbnails []Thumbnail) error {
 	if len(answer.Cause) > childCauseLimit {
 		answer.Cause = answer.Cause[:childCauseLimit]
 	}
 	if err := json.NewEncoder(output).Encode(answer); err != nil {
 		return fmt.Errorf("write the answer: %w", err)
 	}
-	for _, picture := range pictures {
-		if _, err := output.Write(picture.WebP); err != nil {
-			return fmt.Errorf("write the picture of %d pixels: %w", picture.Size, err)
+	for _, t := range thumbnails {
+		if _, err := output.Write(t.WebP); err != nil {
+			return fmt.Errorf("write the thumbnail of %d pixels: %w", t.Size, err)
 		}
 	}
 	return nil

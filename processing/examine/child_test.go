@@ -72,7 +72,7 @@ func misbehave(how string) examine.Renderer {
 		default:
 			return examine.Rendered{}, vips.ErrOutOfMemory
 		}
-		return examine.Rendered{Width: 9, Height: 9, Pictures: []examine.Picture{{Size: 160, Width: 9, Height: 9, WebP: content}}}, nil
+		return examine.Rendered{Width: 9, Height: 9, Thumbnails: []examine.Thumbnail{{Size: 160, Width: 9, Height: 9, WebP: content}}}, nil
 	}
 }
 
@@ -150,8 +150,8 @@ func TestExamineAPhoto(t *testing.T) {
 	if found.Width != 600 || found.Height != 900 || found.Partial {
 		t.Errorf("found %+v", found)
 	}
-	if len(found.Pictures) != 2 || found.Pictures[0].Height != 480 || found.Pictures[1].Width != 107 {
-		t.Errorf("%d pictures", len(found.Pictures))
+	if len(found.Thumbnails) != 2 || found.Thumbnails[0].Height != 480 || found.Thumbnails[1].Width != 107 {
+		t.Errorf("%d pictures", len(found.Thumbnails))
 	}
 }
 
@@ -169,8 +169,8 @@ func TestEveryFormatIsDrawnConfined(t *testing.T) {
 			t.Fatalf("%s: %v", contentType, err)
 		}
 		found, err := examiner.Draw(t.Context(), someone, unlinked(t, content), examine.DrawRequest{ContentType: contentType, Sizes: []int{480, 160}})
-		if err != nil || len(found.Pictures) != 2 {
-			t.Errorf("%s: %d pictures, problem %q, %v", contentType, len(found.Pictures), found.Problem, err)
+		if err != nil || len(found.Thumbnails) != 2 {
+			t.Errorf("%s: %d pictures, problem %q, %v", contentType, len(found.Thumbnails), found.Problem, err)
 		}
 	}
 }
@@ -181,8 +181,8 @@ func TestExamineATruncatedPhoto(t *testing.T) {
 	content := photo(t, 900, 600)
 	examiner := open(t, &examine.Examiner{Limits: roomy})
 	found, err := examiner.Draw(t.Context(), someone, unlinked(t, content[:len(content)/2]), request)
-	if err != nil || !found.Partial || len(found.Pictures) != 2 {
-		t.Errorf("partial=%t, %d pictures, %v", found.Partial, len(found.Pictures), err)
+	if err != nil || !found.Partial || len(found.Thumbnails) != 2 {
+		t.Errorf("partial=%t, %d pictures, %v", found.Partial, len(found.Thumbnails), err)
 	}
 	_, err = examiner.Draw(t.Context(), someone, unlinked(t, content[:100]), request)
 	var unreadable *examine.UnreadableError
@@ -206,7 +206,7 @@ func TestExamineWhatIsNoPicture(t *testing.T) {
 	}
 	for _, contentType := range []string{"application/zip", "text/plain", ""} {
 		found, err := examiner.Draw(t.Context(), someone, unlinked(t, []byte("x")), examine.DrawRequest{ContentType: contentType, Sizes: []int{160}})
-		if err != nil || len(found.Pictures) != 0 {
+		if err != nil || len(found.Thumbnails) != 0 {
 			t.Errorf("%s: %v, want nothing and no error", contentType, err)
 		}
 	}
@@ -253,8 +253,8 @@ func TestUnreadableIsSaidByAFreshChild(t *testing.T) {
 	examiner := open(t, &examine.Examiner{Limits: roomy, Command: []string{"/proc/self/exe", "misbehave", "be broken by the first file"}})
 	for range 3 {
 		found, err := examiner.Draw(t.Context(), someone, unlinked(t, photo(t, 90, 60)), request)
-		if err != nil || len(found.Pictures) != 1 {
-			t.Errorf("%d pictures, %v", len(found.Pictures), err)
+		if err != nil || len(found.Thumbnails) != 1 {
+			t.Errorf("%d pictures, %v", len(found.Thumbnails), err)
 		}
 	}
 }

@@ -118,10 +118,10 @@ func newExaminer(t *testing.T) *examine.Examiner {
 func draw(t *testing.T, e *examine.Examiner, content []byte, mediaType string) []byte {
 	t.Helper()
 	drawing, err := e.Draw(t.Context(), someone, unlinked(t, content), examine.DrawRequest{ContentType: mediaType, Sizes: []int{320}})
-	if err != nil || drawing.Partial || len(drawing.Pictures) != 1 {
+	if err != nil || drawing.Partial || len(drawing.Thumbnails) != 1 {
 		t.Fatalf("a sound %s: %+v, %v", mediaType, drawing, err)
 	}
-	return drawing.Pictures[0].WebP
+	return drawing.Thumbnails[0].WebP
 }
 
 // ending says how drawing a file ends, in the corpus's words. A child that crashes is a fault of this test's file, and of

@@ -11,7 +11,7 @@ import (
 	"github.com/tramo/tramo/processing/vips"
 )
 
-func drawn(photo []byte) (childAnswer, []Picture) {
+func drawn(photo []byte) (childAnswer, []Thumbnail) {
 	return draw(photo, DrawRequest{ContentType: "image/jpeg", Sizes: []int{160}}, vips.Render)
 }
 

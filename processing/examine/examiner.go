@@ -1,5 +1,5 @@
-// Package examine decodes what strangers sent, in child processes that hold no credentials: it draws pictures and reads
-// facts. [Examiner] is the parent's side, [ServeChild] the child's. Nothing that a child says is believed unchecked.
+// Package examine decodes what strangers sent, in child processes that hold no credentials: it draws
+// thumbnails and reads facts. [Examiner] is the parent's side, [ServeChild] the child's. Every answer of a child is checked.
 package examine
 
 import (
@@ -16,15 +16,15 @@ import (
 	"github.com/tramo/tramo/processing/sandbox"
 )
 
-// What the errors are, for errors.Is. Asking again changes nothing about the first.
+// For errors.Is. Another attempt at the first has the same result.
 var (
-	// ErrUnreadable: the file's own fault; the error is an *UnreadableError.
-	ErrUnreadable = errors.New("the picture cannot be read")
-	// ErrChildCrashed: the examining process died, or answered nonsense.
+	// ErrUnreadable: the file is damaged; the error is an *UnreadableError.
+	ErrUnreadable = errors.New("the image cannot be read")
+	// ErrChildCrashed: the child process died, or its answer was invalid.
 	ErrChildCrashed = sandbox.ErrCrashed
 )
 
-// UnreadableError says why a file is no picture that can be drawn.
+// UnreadableError says why a file cannot be drawn.
 type UnreadableError struct {
 	Sentence string // for the person who sent it: what to do
 	Cause    string // for the log
@@ -49,7 +49,7 @@ const (
 	LimitOutput = sandbox.LimitOutput
 )
 
-// Why there is no picture of a file that is not to blame.
+// Why a file that can be read has no thumbnails. Package storage keeps them, and the API tells them.
 const (
 	ProblemTooLarge    = "too_large" // more pixels than are decoded
 	ProblemMemory      = "memory"    // drawing it takes more memory than it may
@@ -71,13 +71,13 @@ type DrawRequest struct {
 // A Drawing is what was drawn of a file. Width and Height are the original's in pixels, upright.
 type Drawing struct {
 	Width, Height int
-	Pictures      []Picture // none, if there is a Problem
-	Partial       bool      // the pictures show a part of it: the rest is missing or damaged
-	Placeholder   string    // ThumbHash, base64
-	Problem       string    // why there are no pictures: one of the Problem constants, or ""
+	Thumbnails    []Thumbnail // none, if there is a Problem
+	Partial       bool        // the thumbnails show a part of it: the rest is missing or damaged
+	Placeholder   string      // ThumbHash, base64
+	Problem       string      // why there are no thumbnails: one of the Problem constants, or ""
 }
 
-// Examiner decodes strangers' files in child processes that hold no credentials. A child serves one tenant's files. It
+// Examiner decodes untrusted files in child processes that hold no credentials. A child serves one tenant's files. It
 // may be used by several goroutines at once.
 type Examiner struct {
 	// Box holds the children; its Command calls ServeChild, and its Env is Environment. Without one, the first call makes one
@@ -85,17 +85,17 @@ type Examiner struct {
 	Box     *sandbox.Box
 	Limits  Limits
 	Command []string
-	// Tools draw what the child does not. Without them there are no pictures of it.
+	// Tools draw files that the child does not decode. Without a tool its files have no thumbnails.
 	Tools Tools
-	// TempDir is where a tool's picture is kept until it is drawn, without a name; "" for the system's.
+	// TempDir is where a tool's image is kept, without a name, until a child draws it; "" for the system's.
 	TempDir string
 
 	once sync.Once
 }
 
-// Draw draws a file of the tenant, whose offset and mode do not matter: the child gets a read-only descriptor
-// of its own. A type that cannot be drawn gives an empty Drawing, one that could be but is not gives its Problem. When it
-// returns with ErrUnreadable, that is the file's own fault.
+// Draw draws a file of the tenant, whose offset and mode do not matter: the child gets a read-only descriptor of its own. A type that
+// cannot be drawn gives an empty Drawing, a file that cannot be drawn gives its Problem. ErrUnreadable says that the file is
+// damaged.
 func (e *Examiner) Draw(ctx context.Context, tenant uuid.UUID, file *os.File, r DrawRequest) (Drawing, error) {
 	switch routeOf(r.ContentType) {
 	case routeNone:
@@ -110,7 +110,7 @@ func (e *Examiner) Draw(ctx context.Context, tenant uuid.UUID, file *os.File, r 
 	return run.answer.drawing(run.pictures)
 }
 
-// ReadFacts reads what a file of the tenant says of itself. Damaged metadata costs nothing but itself.
+// ReadFacts reads the metadata of a file of the tenant. It leaves out damaged metadata.
 func (e *Examiner) ReadFacts(ctx context.Context, tenant uuid.UUID, file *os.File, contentType string) (facts.Facts, error) {
 	if !facts.Readable(contentType) {
 		return facts.Facts{}, nil
@@ -134,11 +134,11 @@ func (e *Examiner) box() *sandbox.Box {
 	return e.Box
 }
 
-// Environment is the children's whole environment.
+// Environment are all environment variables of the children.
 func Environment() []string {
 	return []string{
 		"VIPS_CONCURRENCY=1", "VIPS_BLOCK_UNTRUSTED=1", "VIPS_WARNING=0", "MALLOC_ARENA_MAX=2",
-		// A child can write no file: what does not fit into its memory fails.
+		// A child can write no file: an image that does not fit into its memory fails.
 		"VIPS_DISC_THRESHOLD=1000g",
 		"GOMAXPROCS=2", "GOMEMLIMIT=128MiB", "GOTRACEBACK=single",
 	}
@@ -147,7 +147,7 @@ func Environment() []string {
 // reply is what a child has answered, checked.
 type reply struct {
 	answer   childAnswer
-	pictures []Picture
+	pictures []Thumbnail
 }
 
 // ask has a child of the tenant answer one request.
@@ -160,12 +160,12 @@ func (e *Examiner) ask(ctx context.Context, tenant uuid.UUID, file *os.File, req
 		case errors.Is(err, errLongAnswer):
 			return &LimitError{Limit: LimitOutput, Cause: err.Error()}
 		case err == nil && r.answer.Reason == reasonOutOfMemory:
-			// Earlier files may have left it with less than there is.
+			// Earlier files may have left the child with less memory.
 			return &LimitError{Limit: LimitMemory, Cause: r.answer.Cause}
 		case err == nil && !fresh && (r.answer.Reason == reasonUnreadable || r.answer.Reason == reasonUnsupported):
-			// Decoders say so as well when memory is short, or when an earlier file has broken them, and the upload
-			// would fail for it.
-			return fmt.Errorf("not believed of a child that has served others: %s", r.answer.Cause)
+			// Decoders also say so when memory is short, or when an earlier file has corrupted their state, and the upload would
+			// fail for it.
+			return fmt.Errorf("not trusted from a child that has served other files: %s", r.answer.Cause)
 		}
 		return err
 	})

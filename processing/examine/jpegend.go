@@ -74,7 +74,7 @@ func nextMarker(in *bufio.Reader) (byte, error) {
 	}
 }
 
-// hasLength is false for the markers that stand alone, and for the start of another picture, which
+// hasLength is false for the markers that stand alone, and for the start of another image, which
 // only damage puts here.
 func hasLength(marker byte) bool {
 	return marker != markerTEM && (marker < markerRST || marker > markerSOI)

@@ -8,7 +8,7 @@ import (
 	"github.com/tramo/tramo/processing/preview"
 )
 
-// A route is how a picture of a type comes about.
+// A route is how thumbnails of a type are made.
 type route int
 
 const (
@@ -36,13 +36,12 @@ func routeOf(mediaType string) route {
 	return routeNone
 }
 
-// Drawable reports whether pictures can be drawn of a media type at all. Of the others Draw says nothing, and starts
-// nothing.
+// Drawable reports whether files of a media type can have thumbnails. For the others Draw does nothing.
 func Drawable(mediaType string) bool { return routeOf(mediaType) != routeNone }
 
-// drawEmbedded draws the preview that a document carries. A document without one, or with one that cannot be drawn, is
-// as good as any other: it is never unreadable. Width and Height stay unknown, since they are the preview's.
-func drawEmbedded(data []byte, mediaType string, request DrawRequest, render Renderer) (childAnswer, []Picture) {
+// drawEmbedded draws the preview embedded in a document. A document without one, or with one that cannot be drawn, is not
+// unreadable. Width and Height stay unknown: they are the preview's.
+func drawEmbedded(data []byte, mediaType string, request DrawRequest, render Renderer) (childAnswer, []Thumbnail) {
 	picture, err := preview.Embedded(data, mediaType)
 	switch {
 	case errors.Is(err, preview.ErrTooLarge):
@@ -52,16 +51,16 @@ func drawEmbedded(data []byte, mediaType string, request DrawRequest, render Ren
 	case picture == nil:
 		return childAnswer{}, nil
 	}
-	answer, pictures := draw(picture, request, render)
+	answer, thumbnails := draw(picture, request, render)
 	answer.Width, answer.Height = 0, 0
-	if answer.Reason == reasonUnreadable || answer.Reason == reasonNotAPicture {
+	if answer.Reason == reasonUnreadable || answer.Reason == reasonNotAnImage {
 		answer.Reason, answer.Truncated = reasonUnsupported, false
 	}
-	return answer, pictures
+	return answer, thumbnails
 }
 
-// derived is a Drawing of what stands for a file and is not it: its dimensions are nobody's business, and if it cannot be
-// read, that says nothing of the file.
+// derived is a Drawing of an image made from a file: its dimensions are not the file's, and if it cannot be read, the file may
+// still be sound.
 func derived(d Drawing, err error) (Drawing, error) {
 	if errors.Is(err, ErrUnreadable) {
 		return Drawing{Problem: ProblemUnsupported}, nil
@@ -70,7 +69,7 @@ func derived(d Drawing, err error) (Drawing, error) {
 	return d, err
 }
 
-// says reports whether a tool's last words hold one of these.
+// says reports whether a tool's error output holds one of these.
 func says(said string, words ...string) bool {
 	for _, w := range words {
 		if strings.Contains(said, w) {

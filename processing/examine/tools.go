@@ -19,17 +19,17 @@ import (
 	"github.com/tramo/tramo/processing/sandbox"
 )
 
-// The programs of others that draw what libvips does not. Each is optional.
+// The external programs that draw files which libvips does not decode. Each is optional.
 const (
 	PDFToPPM = "pdftoppm" // a PDF's first page
 	PDFInfo  = "pdfinfo"  // its title, and how many pages it has
-	FFmpeg   = "ffmpeg"   // a video's poster
+	FFmpeg   = "ffmpeg"   // a frame of a video
 )
 
 // ToolNames are all of them.
 func ToolNames() []string { return []string{PDFToPPM, PDFInfo, FFmpeg} }
 
-// Tools are the programs that are installed: their paths, by name. They are run by a sandbox alone.
+// Tools are the programs that are installed: their paths, by name. Only a sandbox runs them.
 type Tools map[string]string
 
 // FindTools looks for the programs in PATH.
@@ -43,18 +43,18 @@ func FindTools() Tools {
 	return found
 }
 
-// Check is the error of a program that is not installed: no upload fails for it, but pictures are missing.
+// Check returns an error if a program is not installed: no upload fails for it, but thumbnails are missing.
 func (t Tools) Check(name string) error {
 	if t[name] == "" {
-		return fmt.Errorf("%s is not installed: pictures of some files are missing", name)
+		return fmt.Errorf("%s is not installed: thumbnails of some files are missing", name)
 	}
 	return nil
 }
 
 var errNothingToDraw = errors.New("there is nothing to draw in the file")
 
-// pageArguments draw the first page as a viewer shows it, without the printer's margins, into a box of a size. It is a
-// PNG, as text is no photo.
+// pageArguments draw the first page as a viewer shows it, without the printer's margins, into a box of a size, as a PNG, which
+// keeps text sharp.
 func pageArguments(size int) []string {
 	return []string{"-f", "1", "-l", "1", "-singlefile", "-cropbox", "-scale-to", strconv.Itoa(size), "-png", "-"}
 }
@@ -62,10 +62,9 @@ func pageArguments(size int) []string {
 // posterPixels is the largest video whose frames are decoded: twice 8K.
 const posterPixels = 1 << 26
 
-// posterArguments take one frame out of a video, upright, into a box of a size. The file is a film (ISO/IEC 14496-12),
-// whatever it looks like: no playlist is followed, no other file opened. The frame is the last within
-// the first second that needs no other to be decoded: the first is often black. Its time is kept (-copyts), or that
-// of a shorter film would be before the beginning.
+// posterArguments take one frame out of a video, upright, into a box of a size. The file is read as ISO/IEC 14496-12 whatever
+// it looks like: no playlist is followed, no other file opened. The frame is the last key frame within the first second: the first
+// frame is often black. Its time is kept (-copyts), because that of a shorter video would be before the beginning.
 func posterArguments(size int) []string {
 	box := strconv.Itoa(size)
 	return []string{
@@ -77,24 +76,24 @@ func posterArguments(size int) []string {
 	}
 }
 
-// drawWithTool has a tool make a picture, and a child draw it: what the tool makes of a stranger's bytes is a stranger's.
+// drawWithTool has a tool make an image, and a child draw it: the tool's output is as untrusted as its input.
 func (e *Examiner) drawWithTool(ctx context.Context, tenant uuid.UUID, file *os.File, r DrawRequest) (Drawing, error) {
 	if len(r.Sizes) == 0 {
 		return Drawing{}, nil
 	}
-	picture, err := os.CreateTemp(e.TempDir, "tramo-*")
+	image, err := os.CreateTemp(e.TempDir, "tramo-*")
 	if err != nil {
-		return Drawing{}, fmt.Errorf("make a file for a picture: %w", err)
+		return Drawing{}, fmt.Errorf("make a file for an image: %w", err)
 	}
-	defer func() { _ = picture.Close() }()
-	if err := os.Remove(picture.Name()); err != nil {
-		return Drawing{}, fmt.Errorf("unlink the file of a picture: %w", err)
+	defer func() { _ = image.Close() }()
+	if err := os.Remove(image.Name()); err != nil {
+		return Drawing{}, fmt.Errorf("unlink the file of an image: %w", err)
 	}
 	var problem string
 	if routeOf(r.ContentType) == routePage {
-		problem, err = e.drawPage(ctx, file, picture, slices.Max(r.Sizes))
+		problem, err = e.drawPage(ctx, file, image, slices.Max(r.Sizes))
 	} else {
-		problem, err = e.drawPoster(ctx, file, picture, slices.Max(r.Sizes))
+		problem, err = e.drawPoster(ctx, file, image, slices.Max(r.Sizes))
 	}
 	switch {
 	case errors.Is(err, errNothingToDraw):
@@ -102,32 +101,31 @@ func (e *Examiner) drawWithTool(ctx context.Context, tenant uuid.UUID, file *os.
 	case err != nil || problem != "":
 		return Drawing{Problem: problem}, err
 	}
-	if problem, err := looksDrawn(picture, r); err != nil || problem != "" {
+	if problem, err := looksDrawn(image, r); err != nil || problem != "" {
 		return Drawing{Problem: problem}, err
 	}
 	r.ContentType = "image/png"
-	return derived(e.Draw(ctx, tenant, picture, r))
+	return derived(e.Draw(ctx, tenant, image, r))
 }
 
-// looksDrawn looks at the head of a tool's picture (PNG, 11.2.2): it must be one, so that a tool that was taken over
-// reaches no other decoder.
-func looksDrawn(picture *os.File, r DrawRequest) (problem string, err error) {
+// looksDrawn checks that a tool's output begins as a PNG (11.2.2), so that a compromised tool reaches no other decoder.
+func looksDrawn(image *os.File, r DrawRequest) (problem string, err error) {
 	head := make([]byte, 24)
-	_, err = picture.ReadAt(head, 0)
+	_, err = image.ReadAt(head, 0)
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
-		return "", fmt.Errorf("read the tool's picture: %w", err)
-	case !bytes.HasPrefix(head, []byte("\x89PNG\r\n\x1a\n")): // nothing, perhaps
+		return "", fmt.Errorf("read the tool's image: %w", err)
+	case !bytes.HasPrefix(head, []byte("\x89PNG\r\n\x1a\n")): // or empty
 		return ProblemUnsupported, nil
 	}
 	width, height := binary.BigEndian.Uint32(head[16:]), binary.BigEndian.Uint32(head[20:])
 	if routeOf(r.ContentType) == routePage && width == 1 && height == 1 {
-		return ProblemMemory, nil // pdftoppm that lacks it for a page says that all is well
+		return ProblemMemory, nil // pdftoppm reports no error when it lacks memory for a page
 	}
 	return "", nil
 }
 
-// drawPage draws a PDF's first page. The sender is told of a PDF that no reader opens.
+// drawPage draws a PDF's first page. A PDF that no reader opens is unreadable.
 func (e *Examiner) drawPage(ctx context.Context, file, page *os.File, size int) (problem string, err error) {
 	problem, failed, err := e.runTool(ctx, PDFToPPM, pageArguments(size), file, page)
 	switch {
@@ -143,14 +141,14 @@ func (e *Examiner) drawPage(ctx context.Context, file, page *os.File, size int) 
 	return ProblemUnsupported, nil
 }
 
-// drawPoster takes a frame out of a video. The sender is told of one that was cut off when it was recorded.
+// drawPoster takes a frame out of a video. A video that was cut off when it was recorded is unreadable.
 func (e *Examiner) drawPoster(ctx context.Context, file, frame *os.File, size int) (problem string, err error) {
 	problem, failed, err := e.runTool(ctx, FFmpeg, posterArguments(size), file, frame)
 	switch {
 	case failed == nil:
 		return problem, err
 	case says(failed.Said, "matches no streams"):
-		return "", errNothingToDraw // it is only sound
+		return "", errNothingToDraw // it has sound only
 	case says(failed.Said, "moov atom not found"):
 		return "", &UnreadableError{
 			Sentence: "The video is cut off; check that it plays on the phone, and send it again.", Cause: failed.Error(),
@@ -159,7 +157,7 @@ func (e *Examiner) drawPoster(ctx context.Context, file, frame *os.File, size in
 	return ProblemUnsupported, nil
 }
 
-// runTool runs a tool, and says which limit it hit. What it has failed of otherwise is for its caller to judge.
+// runTool runs a tool and returns the problem of the limit that it hit, or how it failed otherwise.
 func (e *Examiner) runTool(ctx context.Context, name string, arguments []string, file *os.File, out io.Writer) (problem string, failed *sandbox.ToolError, err error) {
 	if e.Tools[name] == "" {
 		return ProblemToolMissing, nil, nil
@@ -169,11 +167,11 @@ func (e *Examiner) runTool(ctx context.Context, name string, arguments []string,
 	var limit *LimitError
 	switch {
 	case errors.Is(err, sandbox.ErrNoProgram):
-		return ProblemToolMissing, nil, nil // it is, since we started
+		return ProblemToolMissing, nil, nil // it was removed since the start
 	case errors.As(err, &limit):
-		return limit.Limit, nil, nil // each has a problem of its name
+		return limit.Limit, nil, nil // a limit and its problem have the same name
 	case errors.As(err, &failed) && says(failed.Said, "failed to map segment"):
-		return ProblemMemory, nil, nil // the loader's word for it
+		return ProblemMemory, nil, nil // the loader is out of memory
 	case failed != nil:
 		return "", failed, nil
 	case err != nil:
@@ -182,11 +180,11 @@ func (e *Examiner) runTool(ctx context.Context, name string, arguments []string,
 	return "", nil, nil
 }
 
-// Documented reports whether ReadDocument can say anything of a media type.
+// Documented reports whether ReadDocument reads a media type.
 func Documented(mediaType string) bool { return mediatype.Canonical(mediaType) == "application/pdf" }
 
-// ReadDocument reads how many pages a document has, and its title. It knows nothing of one that is damaged, protected
-// or too much for the limits, or when the tool is not installed: that costs nothing else.
+// ReadDocument reads how many pages a document has, and its title. It returns nothing for one that is damaged, protected or beyond
+// the limits, or when the tool is not installed.
 func (e *Examiner) ReadDocument(ctx context.Context, _ uuid.UUID, file *os.File, contentType string) (facts.Document, error) {
 	if !Documented(contentType) {
 		return facts.Document{}, nil

@@ -100,7 +100,7 @@ type spot struct {
 	want color.RGBA
 }
 
-func look(t *testing.T, name string, picture examine.Picture, spots []spot) {
+func look(t *testing.T, name string, picture examine.Thumbnail, spots []spot) {
 	t.Helper()
 	drawn, err := webp.Decode(bytes.NewReader(picture.WebP))
 	if err != nil {
@@ -162,13 +162,13 @@ func TestPicturesOfWhatIsNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			drawing, err := withTools().Draw(t.Context(), someone, unlinked(t, c.content), examine.DrawRequest{ContentType: c.contentType, Sizes: []int{160, 480}})
-			if err != nil || drawing.Problem != "" || len(drawing.Pictures) != 2 || drawing.Partial {
-				t.Fatalf("%d pictures, %q, partial=%t, %v", len(drawing.Pictures), drawing.Problem, drawing.Partial, err)
+			if err != nil || drawing.Problem != "" || len(drawing.Thumbnails) != 2 || drawing.Partial {
+				t.Fatalf("%d pictures, %q, partial=%t, %v", len(drawing.Thumbnails), drawing.Problem, drawing.Partial, err)
 			}
 			if drawing.Width != 0 || drawing.Height != 0 {
 				t.Errorf("%d by %d pixels, of a file that has none", drawing.Width, drawing.Height)
 			}
-			picture := drawing.Pictures[1]
+			picture := drawing.Thumbnails[1]
 			if abs(picture.Width-c.width) > 1 || abs(picture.Height-c.height) > 1 { // pdftoppm rounds up
 				t.Errorf("%d by %d, want %d by %d", picture.Width, picture.Height, c.width, c.height)
 			}
@@ -222,8 +222,8 @@ func TestNoPictures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			drawing, err := withTools().Draw(t.Context(), someone, unlinked(t, c.content), examine.DrawRequest{ContentType: c.contentType, Sizes: []int{160}})
-			if len(drawing.Pictures) != 0 {
-				t.Errorf("%d pictures", len(drawing.Pictures))
+			if len(drawing.Thumbnails) != 0 {
+				t.Errorf("%d pictures", len(drawing.Thumbnails))
 			}
 			if c.want == unreadable {
 				var sentBack *examine.UnreadableError
@@ -263,8 +263,8 @@ func TestToolsHitLimits(t *testing.T) {
 			examiner := &examine.Examiner{Limits: c.limits, Tools: examine.FindTools()}
 			t.Cleanup(func() { _ = examiner.Close() })
 			drawing, err := examiner.Draw(t.Context(), someone, unlinked(t, c.content), examine.DrawRequest{ContentType: c.contentType, Sizes: []int{1600}})
-			if err != nil || drawing.Problem != c.want || len(drawing.Pictures) != 0 {
-				t.Errorf("%q, %d pictures, %v, want %q", drawing.Problem, len(drawing.Pictures), err, c.want)
+			if err != nil || drawing.Problem != c.want || len(drawing.Thumbnails) != 0 {
+				t.Errorf("%q, %d pictures, %v, want %q", drawing.Problem, len(drawing.Thumbnails), err, c.want)
 			}
 		})
 	}
@@ -294,8 +294,8 @@ func TestToolTakenOver(t *testing.T) {
 		"less than nothing": {"\x89PNG", examine.ProblemUnsupported},
 	} {
 		drawing, err := examiner.Draw(t.Context(), someone, unlinked(t, []byte(c.content)), examine.DrawRequest{ContentType: pdfType, Sizes: []int{160}})
-		if err != nil || drawing.Problem != c.want || (c.want != "" && len(drawing.Pictures) != 0) {
-			t.Errorf("%s: %q, %d pictures, %v, want %q", name, drawing.Problem, len(drawing.Pictures), err, c.want)
+		if err != nil || drawing.Problem != c.want || (c.want != "" && len(drawing.Thumbnails) != 0) {
+			t.Errorf("%s: %q, %d pictures, %v, want %q", name, drawing.Problem, len(drawing.Thumbnails), err, c.want)
 		}
 	}
 }
@@ -362,8 +362,8 @@ func TestVideosLeadNowhere(t *testing.T) {
 		"sdp":        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
 	} {
 		drawing, err := withTools().Draw(t.Context(), someone, unlinked(t, []byte(content)), examine.DrawRequest{ContentType: "video/mp4", Sizes: []int{160}})
-		if len(drawing.Pictures) != 0 || !errors.Is(err, examine.ErrUnreadable) {
-			t.Errorf("%s: %d pictures, %v", name, len(drawing.Pictures), err)
+		if len(drawing.Thumbnails) != 0 || !errors.Is(err, examine.ErrUnreadable) {
+			t.Errorf("%s: %d pictures, %v", name, len(drawing.Thumbnails), err)
 		}
 	}
 	if n := visits.Load(); n != 0 {

@@ -71,9 +71,9 @@ type Facts struct {
 	TagsTruncated bool            `json:"tags_truncated,omitempty"`
 }
 
-// Read reads EXIF, XMP and IPTC from a picture of the given media type. A type that has none gives empty
+// Read reads EXIF, XMP and IPTC from a image of the given media type. A type that has none gives empty
 // Facts. When some of the metadata is damaged it returns what it had read by then and what the rest says,
-// and an error: the picture itself may be sound.
+// and an error: the image itself may be sound.
 func Read(r io.ReadSeeker, contentType string) (Facts, error) {
 	format, ok := metadataFormats[mediatype.Canonical(contentType)]
 	if !ok {
@@ -90,7 +90,7 @@ func Read(r io.ReadSeeker, contentType string) (Facts, error) {
 	return facts.Plausible(), err
 }
 
-// Upright returns the width and height of the picture as it is looked at, in pixels.
+// Upright returns the width and height of the image as it is looked at, in pixels.
 func (f Facts) Upright() (width, height int) {
 	if f.Orientation >= 5 && !f.Turned { // a quarter turn
 		return f.Height, f.Width
@@ -143,7 +143,7 @@ func (t tags) exif() Facts {
 	}
 }
 
-// orientation is EXIF's alone: no viewer turns a picture for what its XMP says.
+// orientation is EXIF's alone: no viewer turns a image for what its XMP says.
 func (t tags) orientation() int {
 	n := t.number("IFD0:Orientation")
 	if n == nil || *n != math.Trunc(*n) {

@@ -13,7 +13,7 @@ const maxPackets = 4
 
 var errBadHEIF = errors.New("the boxes of the file lead nowhere")
 
-// heifItems finds the EXIF of a HEIF or an AVIF, from its TIFF header on, and the XMP of all its pictures (ISO/IEC
+// heifItems finds the EXIF of a HEIF or an AVIF, from its TIFF header on, and the XMP of all its images (ISO/IEC
 // 23008-12, annex A; ISO/IEC 14496-12, 8.11). imagemeta does so, too, but then a crafted EXIF sends it through a hundred
 // million tags in memory, where no reader of ours can stop it.
 func heifItems(r io.ReadSeeker) (exif []byte, xmp [][]byte, err error) {

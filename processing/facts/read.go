@@ -36,7 +36,7 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 			return read()
 		}()
 		if err != nil {
-			problems = append(problems, fmt.Errorf("read the picture's %s: %w", name, err))
+			problems = append(problems, fmt.Errorf("read the image's %s: %w", name, err))
 		}
 	}
 	from := func(r io.ReadSeeker, format imagemeta.ImageFormat, source imagemeta.Source) func() error {
@@ -105,7 +105,7 @@ func (found *reading) decode(r io.ReadSeeker, format imagemeta.ImageFormat, sour
 var exifGroups = map[string]string{"IFD0": "IFD0", "ExifIFDP": "ExifIFD", "GPSInfoIFD": "GPS"}
 
 // blobs are tags of EXIF whose value is nothing that a person reads, also if imagemeta makes text of it: a camera's
-// private notes, other pictures and files, tables, and where such things are.
+// private notes, other images and files, tables, and where such things are.
 var blobs = regexp.MustCompile(`^(MakerNote|Thumbnail|Preview|Profile|Opcode|Raw|NewRaw|OriginalRaw|Strip|Tile|Free|Noise|MD|PrintIM)` +
 	`|Private|Padding|ICC|CFA|Curve|Digest|(Data|Tables?|Settings|Profiles?|Map|Offsets?|Schema|ByteCounts|Matrix)[0-9]?$`)
 

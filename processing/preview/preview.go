@@ -1,4 +1,4 @@
-// Package preview finds the small picture that drawings and office documents carry of themselves. It reads containers
+// Package preview finds the small image that drawings and office documents carry of themselves. It reads containers
 // and draws nothing, and is meant to run in a child process without credentials: every byte was written by a stranger,
 // and what it allocates is bounded, whatever they claim.
 package preview

@@ -1,7 +1,7 @@
 // Package sandbox runs what reads strangers' bytes in confined processes: our own program again, kept for several files
 // of one tenant ([Box.Ask], [Serve]), or a program of somebody else's, once ([Box.Run]). The processes hold no
 // credentials, reach no network, and write no file; what they take of the machine is limited, and what they say is
-// not believed here. It knows neither pictures nor uploads.
+// not believed here. It knows neither images nor uploads.
 package sandbox
 
 import (

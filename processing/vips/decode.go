@@ -15,8 +15,8 @@ import (
 	"github.com/h2non/bimg"
 )
 
-// libvips has one error buffer and one log for all threads, and what it says of one picture must not be taken for what it
-// says of another. A process that draws has one picture at a time anyway.
+// libvips has one error buffer and one log for all threads, and what it says of one image must not be taken for what it
+// says of another. A process that draws has one image at a time anyway.
 var libvips sync.Mutex
 
 // exclusively runs f with libvips to itself, and leaves nothing in it for the next caller.
@@ -42,7 +42,7 @@ func (s source) start() (unsafe.Pointer, C.size_t, C.int) {
 	return unsafe.Pointer(unsafe.SliceData(s.bytes)), C.size_t(len(s.bytes)), C.int(s.kind)
 }
 
-// head is what a picture's header claims.
+// head is what a image's header claims.
 type head struct {
 	width, height int // unturned
 	frames        int
@@ -108,7 +108,7 @@ func complaints() string {
 	return C.GoString(text)
 }
 
-// pixels are a picture in sRGB, 8 bits a band, without anything beside: there is no metadata to forget. They are C's memory.
+// pixels are a image in sRGB, 8 bits a band, without anything beside: there is no metadata to forget. They are C's memory.
 type pixels struct{ raw C.TramoPixels }
 
 func (p *pixels) c() *C.TramoPixels { return &p.raw }
@@ -161,7 +161,7 @@ func (p *pixels) image() *image.NRGBA {
 	return out
 }
 
-// uniform reports whether the picture is all of one colour, but for the block or two that libjpeg makes of the end that it
+// uniform reports whether the image is all of one colour, but for the block or two that libjpeg makes of the end that it
 // invents for what has none.
 func (p *pixels) uniform() bool {
 	const blocks = 2 * 16 * 16

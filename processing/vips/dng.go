@@ -30,9 +30,9 @@ const (
 
 // raw is what a DNG says of itself.
 type raw struct {
-	width, height int    // of the full picture, unturned; 0 if it does not say
-	preview       []byte // the largest JPEG inside that shows the picture, or nil
-	drawable      bool   // its first directory holds a picture, and no sensor's data
+	width, height int    // of the full image, unturned; 0 if it does not say
+	preview       []byte // the largest JPEG inside that shows the image, or nil
+	drawable      bool   // its first directory holds a image, and no sensor's data
 }
 
 // readDNG looks into a TIFF for what makes it a DNG, and into its directories for previews (DNG 1.7, chapter 2). It decodes
@@ -73,7 +73,7 @@ func readDNG(input []byte) (raw, bool) {
 	return found, true
 }
 
-// resolve replaces a DNG by its preview. claimed is the full picture's size.
+// resolve replaces a DNG by its preview. claimed is the full image's size.
 func (s source) resolve() (from source, claimed raw, err error) {
 	if s.kind != tiffFormat {
 		return s, raw{}, nil

@@ -5,22 +5,22 @@ import (
 	"strings"
 )
 
-// Fault is why a picture was not drawn. It says so in one word as well, for a caller that cannot
+// Fault is why a image was not drawn. It says so in one word as well, for a caller that cannot
 // import this package.
 type Fault struct{ reason, text string }
 
 func (f *Fault) Error() string { return f.text }
 
-// Reason is "not-a-picture", "too-many-pixels", "unsupported", "unreadable" or "out-of-memory".
+// Reason is "not-an-image", "too-many-pixels", "unsupported", "unreadable" or "out-of-memory".
 func (f *Fault) Reason() string { return f.reason }
 
 // What Render returns, wrapped with the cause. All but ErrOutOfMemory will be the same next time.
 var (
-	ErrNotAPicture   = &Fault{"not-a-picture", "the file is not a picture in a format that can be drawn"}
-	ErrTooManyPixels = &Fault{"too-many-pixels", "the picture has too many pixels"}
-	ErrUnsupported   = &Fault{"unsupported", "the picture uses a feature that cannot be drawn"}
-	ErrUnreadable    = &Fault{"unreadable", "the picture cannot be read"}
-	ErrOutOfMemory   = &Fault{"out-of-memory", "the picture needs more memory than there is"}
+	ErrNotAnImage    = &Fault{"not-an-image", "the file is not a picture in a format that can be drawn"}
+	ErrTooManyPixels = &Fault{"too-many-pixels", "the image has too many pixels"}
+	ErrUnsupported   = &Fault{"unsupported", "the image uses a feature that cannot be drawn"}
+	ErrUnreadable    = &Fault{"unreadable", "the image cannot be read"}
+	ErrOutOfMemory   = &Fault{"out-of-memory", "the image needs more memory than there is"}
 )
 
 // classify reads libvips' words, because libvips has no error codes.
@@ -34,7 +34,7 @@ func classify(cause error) error {
 		fault = ErrTooManyPixels
 	case strings.Contains(lower, "out of memory"), strings.Contains(lower, "insufficient memory"),
 		strings.Contains(lower, "cannot allocate"), strings.Contains(lower, "memory allocation"),
-		// What is encoded is a picture of ours by then; libwebp fails for want of memory alone.
+		// What is encoded is a image of ours by then; libwebp fails for want of memory alone.
 		strings.Contains(lower, "unable to encode"),
 		// libheif's name for an allocation that failed: it has every conversion that is asked of it.
 		strings.Contains(lower, "unsupported color conversion"):

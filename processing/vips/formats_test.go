@@ -117,7 +117,7 @@ func TestOddFormats(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		picture := decode(t, rendered.Pictures[0].WebP)
+		picture := decode(t, rendered.Thumbnails[0].WebP)
 		if !near(picture.At(140, 50), color.RGBA{200, 200, 200, 255}, 8) || !near(picture.At(20, 50), color.RGBA{0, 0, 0, 255}, 8) {
 			t.Errorf("left %v, right %v", picture.At(20, 50), picture.At(140, 50))
 		}
@@ -162,7 +162,7 @@ func flatRendered(t *testing.T, photo []byte) color.Color {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decode(t, rendered.Pictures[0].WebP).At(50, 50)
+	return decode(t, rendered.Thumbnails[0].WebP).At(50, 50)
 }
 
 func checkRendered(t *testing.T, photo []byte, orientation, tolerance int) {
@@ -174,7 +174,7 @@ func checkRendered(t *testing.T, photo []byte, orientation, tolerance int) {
 	if rendered.Width != 600 || rendered.Height != 400 || rendered.Partial {
 		t.Errorf("%d by %d, partial %t, want 600 by 400, whole", rendered.Width, rendered.Height, rendered.Partial)
 	}
-	for _, picture := range rendered.Pictures {
+	for _, picture := range rendered.Thumbnails {
 		checkCornersWithin(t, picture.WebP, tolerance)
 	}
 }
@@ -340,10 +340,10 @@ func TestDNG(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if rendered.Width != 6000 || rendered.Height != 4000 || rendered.Pictures[0].Width != 1200 || rendered.Partial {
-				t.Errorf("%d by %d, drawn %d wide, partial %t", rendered.Width, rendered.Height, rendered.Pictures[0].Width, rendered.Partial)
+			if rendered.Width != 6000 || rendered.Height != 4000 || rendered.Thumbnails[0].Width != 1200 || rendered.Partial {
+				t.Errorf("%d by %d, drawn %d wide, partial %t", rendered.Width, rendered.Height, rendered.Thumbnails[0].Width, rendered.Partial)
 			}
-			if got := decode(t, rendered.Pictures[1].WebP).At(10, 10); !near(got, gold, 16) {
+			if got := decode(t, rendered.Thumbnails[1].WebP).At(10, 10); !near(got, gold, 16) {
 				t.Errorf("the top left is %v after a turn by 180°, want gold", got)
 			}
 			if _, err := Render(dng(order), 1, []int{160}, DefaultMaxPixels); !errors.Is(err, ErrUnsupported) {

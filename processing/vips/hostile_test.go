@@ -41,11 +41,11 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"bomb", pngClaiming(1_000_000, 1_000_000), ErrTooManyPixels},
 		{"just over", pngClaiming(16_384, 16_383), ErrTooManyPixels},
-		{"svg", []byte(`<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>`), ErrNotAPicture},
-		{"pdf", []byte("%PDF-1.4\n1 0 obj\n<<>>\nendobj\n"), ErrNotAPicture},
-		{"postscript", []byte("%!PS-Adobe-3.0 EPSF-3.0\n"), ErrNotAPicture},
-		{"mvg", []byte("push graphic-context\nviewbox 0 0 9 9\n"), ErrNotAPicture},
-		{"nothing", nil, ErrNotAPicture},
+		{"svg", []byte(`<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>`), ErrNotAnImage},
+		{"pdf", []byte("%PDF-1.4\n1 0 obj\n<<>>\nendobj\n"), ErrNotAnImage},
+		{"postscript", []byte("%!PS-Adobe-3.0 EPSF-3.0\n"), ErrNotAnImage},
+		{"mvg", []byte("push graphic-context\nviewbox 0 0 9 9\n"), ErrNotAnImage},
+		{"nothing", nil, ErrNotAnImage},
 		{"only a header", photo[:20], ErrUnreadable},
 		{"garbage behind a header", append([]byte("\xFF\xD8\xFF\xE0"), bytes.Repeat([]byte("x"), 400)...), ErrUnreadable},
 		{"heif garbage", []byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heicxxxxxxxxxxxx"), ErrUnreadable},
@@ -287,8 +287,8 @@ func FuzzRender(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		rendered, err := Render(input, 6, []int{16}, 1<<20)
 		var fault *Fault
-		if err == nil && (len(rendered.Pictures) != 1 || rendered.Placeholder == "") || err != nil && !errors.As(err, &fault) {
-			t.Errorf("%d pictures, placeholder %q, %v", len(rendered.Pictures), rendered.Placeholder, err)
+		if err == nil && (len(rendered.Thumbnails) != 1 || rendered.Placeholder == "") || err != nil && !errors.As(err, &fault) {
+			t.Errorf("%d pictures, placeholder %q, %v", len(rendered.Thumbnails), rendered.Placeholder, err)
 		}
 	})
 }

@@ -78,14 +78,14 @@ func TestMetadataStaysBehind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, picture := range rendered.Pictures {
+			for _, picture := range rendered.Thumbnails {
 				checkSilent(t, picture)
 			}
 		})
 	}
 }
 
-func checkSilent(t *testing.T, picture Picture) {
+func checkSilent(t *testing.T, picture Thumbnail) {
 	t.Helper()
 	for _, chunk := range chunks(t, picture.WebP) {
 		if !slices.Contains([]string{"VP8 ", "VP8L", "VP8X", "ALPH"}, chunk) {

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// decoded is what could be made of a picture.
+// decoded is what could be made of a image.
 type decoded struct {
 	pixels
 	partial bool
 }
 
-// decodeAll decodes as much of a picture as there is. A part that shows nothing, which is one colour all over, as what is
-// missing is, makes the picture ErrUnreadable.
+// decodeAll decodes as much of a image as there is. A part that shows nothing, which is one colour all over, as what is
+// missing is, makes the image ErrUnreadable.
 func (s source) decodeAll(h how) (decoded, error) {
 	all, err := s.wholeOrPart(h)
 	if err == nil && all.partial && all.uniform() {
@@ -55,7 +55,7 @@ func (s source) wholeOrPart(h how) (decoded, error) {
 	return s.upperRows(h, err)
 }
 
-// upperRows decodes the rows above the first that cannot be read, of a picture whose decoder gives up there. why is
+// upperRows decodes the rows above the first that cannot be read, of a image whose decoder gives up there. why is
 // the error if there are none.
 func (s source) upperRows(h how, why error) (decoded, error) {
 	if errors.Is(why, ErrOutOfMemory) {

@@ -26,7 +26,7 @@ func stateOf(t *testing.T, photo []byte) (int, Rendered) {
 	t.Helper()
 	rendered, err := Render(photo, 1, []int{480}, DefaultMaxPixels)
 	switch {
-	case errors.Is(err, ErrUnreadable), errors.Is(err, ErrNotAPicture):
+	case errors.Is(err, ErrUnreadable), errors.Is(err, ErrNotAnImage):
 		return unreadable, rendered
 	case err != nil:
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestHalfGreyIsPartial(t *testing.T) {
 	if state != partial {
 		t.Fatalf("state %d, want partial", state)
 	}
-	picture := decode(t, rendered.Pictures[0].WebP)
+	picture := decode(t, rendered.Thumbnails[0].WebP)
 	if grey := (color.RGBA{128, 128, 128, 255}); !near(picture.At(60, 40), red, 16) || !near(picture.At(60, 310), grey, 24) {
 		t.Errorf("the top is %v, want red; the bottom %v, want grey", picture.At(60, 40), picture.At(60, 310))
 	}
@@ -197,7 +197,7 @@ func TestCutOthers(t *testing.T) {
 					t.Errorf("%d sixteenths: state %d", part, state)
 				}
 				if state == partial && part == 12 && c.shows {
-					picture := decode(t, rendered.Pictures[0].WebP)
+					picture := decode(t, rendered.Thumbnails[0].WebP)
 					if !near(picture.At(60, 40), red, 30) || near(picture.At(60, 312), blue, 60) {
 						t.Errorf("three quarters show %v above and %v below", picture.At(60, 40), picture.At(60, 312))
 					}

@@ -30,7 +30,7 @@ func TestOrientationsAreStableUnderAnEagerCollector(t *testing.T) {
 				t.Errorf("upright dimensions are %d by %d, want 2400 by 1600", first.Width, first.Height)
 			}
 			for i, want := range [][2]int{{480, 320}, {160, 107}} {
-				picture := first.Pictures[i]
+				picture := first.Thumbnails[i]
 				bounds := decode(t, picture.WebP).Bounds()
 				if [2]int{picture.Width, picture.Height} != want || bounds.Dx() != want[0] || bounds.Dy() != want[1] {
 					t.Errorf("size %d is %d by %d, decoded %v, want %v", picture.Size, picture.Width, picture.Height, bounds, want)
@@ -45,9 +45,9 @@ func TestOrientationsAreStableUnderAnEagerCollector(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					for i := range again.Pictures {
-						if !bytes.Equal(again.Pictures[i].WebP, first.Pictures[i].WebP) {
-							t.Errorf("size %d differs from the first run", again.Pictures[i].Size)
+					for i := range again.Thumbnails {
+						if !bytes.Equal(again.Thumbnails[i].WebP, first.Thumbnails[i].WebP) {
+							t.Errorf("size %d differs from the first run", again.Thumbnails[i].Size)
 						}
 					}
 				})

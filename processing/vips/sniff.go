@@ -9,7 +9,7 @@ import (
 type format int
 
 const (
-	notAPicture format = iota
+	notAnImage format = iota
 	jpegFormat
 	pngFormat
 	gifFormat
@@ -36,7 +36,7 @@ func sniff(input []byte) format {
 	case isHEIF(input):
 		return heifFormat
 	}
-	return notAPicture
+	return notAnImage
 }
 
 // heifBrands are the brands of ISO/IEC 23008-12 (HEIF), 10 and annex B, and of AVIF.

@@ -1,9 +1,9 @@
-// Package vips turns a stranger's picture into small WebPs: bytes in, pictures out. It is the
+// Package vips turns an untrusted image into small WebPs: bytes in, thumbnails out. It is the
 // only place that links libvips, imports nothing of ours, and is meant to run in a
 // child process without credentials. It refuses everything that is not a photograph's format,
-// and pictures too large to decode, before libvips sees their pixels.
+// and images too large to decode, before libvips sees their pixels.
 //
-// The stranger's bytes are decoded by a thin layer of C of our own, because bimg cannot tell a whole picture from
+// Untrusted bytes are decoded by a thin layer of C of our own, because bimg cannot tell a whole image from
 // a damaged one; bimg encodes what comes of it (docs/explanation/decisions/0019-libvips-decodes-bimg-encodes.md).
 //
 // The process that calls it sets VIPS_BLOCK_UNTRUSTED=1 and VIPS_CONCURRENCY=1 in its environment
@@ -19,11 +19,11 @@ import (
 	"github.com/h2non/bimg"
 )
 
-// DefaultMaxPixels is the largest picture decoded unless the caller says otherwise: 16,383², the
+// DefaultMaxPixels is the largest image decoded unless the caller says otherwise: 16,383², the
 // most that a WebP or an old JPEG tool can have on both sides.
 const DefaultMaxPixels = 268_402_689
 
-// maxFrames is what an animation, a scan of many pages or a HEIF of many pictures may have. One of them is decoded, but
+// maxFrames is what an animation, a scan of many pages or a HEIF of many images may have. One of them is decoded, but
 // the decoders look for them all.
 const maxFrames = 10_000
 
@@ -31,23 +31,23 @@ const maxFrames = 10_000
 // the bytes for nothing a person sees.
 const webpQuality = 78
 
-// Picture is one rendered size. Width and Height are in pixels; Size is the long side asked for,
+// Thumbnail is one rendered size. Width and Height are in pixels; Size is the long side asked for,
 // which Width and Height stay below when the original is smaller.
 //
 // It is an alias of a plain struct, as is Rendered, so that package processing, which must build
 // without cgo, can accept Render as a function value without importing this package.
-type Picture = struct {
+type Thumbnail = struct {
 	Size, Width, Height int
 	WebP                []byte
 }
 
-// Rendered is a picture in every size asked for, in that order. Width and Height are the
+// Rendered is a image in every size asked for, in that order. Width and Height are the
 // original's, in pixels, held upright.
 type Rendered = struct {
 	Width, Height int
 	Partial       bool   // it shows a part: the rest is missing or damaged
 	Placeholder   string // ThumbHash, base64
-	Pictures      []Picture
+	Thumbnails    []Thumbnail
 }
 
 // Render draws input in the given sizes (pixels of the long side, never enlarged) as WebP in
@@ -56,9 +56,9 @@ type Rendered = struct {
 // is a property of the file that the decoder has already applied. Of several frames or pages it draws the first, of a DNG
 // the largest preview inside.
 //
-// The errors are ErrNotAPicture, ErrTooManyPixels (more than maxPixels; 0 means DefaultMaxPixels; or more than 10,000 frames),
+// The errors are ErrNotAnImage, ErrTooManyPixels (more than maxPixels; 0 means DefaultMaxPixels; or more than 10,000 frames),
 // ErrUnsupported (perhaps a sound file, in a flavour that this libvips cannot read), ErrUnreadable
-// and ErrOutOfMemory. A picture of which a part can be shown is no error, but Partial. A JPEG without its end may be whole
+// and ErrOutOfMemory. A image of which a part can be shown is no error, but Partial. A JPEG without its end may be whole
 // all the same as far as Render can see: telling is the business of whoever walks its markers.
 //
 // Calls wait for each other.
@@ -74,8 +74,8 @@ func Render(input []byte, orientation int, sizes []int, maxPixels int) (Rendered
 func render(input []byte, orientation int, sizes []int, maxPixels int) (Rendered, error) {
 	from := source{input, sniff(input)}
 	switch from.kind {
-	case notAPicture:
-		return Rendered{}, ErrNotAPicture
+	case notAnImage:
+		return Rendered{}, ErrNotAnImage
 	case heifFormat:
 		orientation = 1
 	}
@@ -96,15 +96,15 @@ func render(input []byte, orientation int, sizes []int, maxPixels int) (Rendered
 	largest := slices.Max(sizes)
 	original, err := from.decodeAll(how{shrink: shrinkFor(claimed, largest), size: largest, turn: turn})
 	if err != nil {
-		return Rendered{}, fmt.Errorf("decode the picture: %w", err)
+		return Rendered{}, fmt.Errorf("decode the image: %w", err)
 	}
 	defer original.close()
 	rendered.Partial = original.partial
-	if rendered.Pictures, err = original.encodeAll(sizes); err != nil {
+	if rendered.Thumbnails, err = original.encodeAll(sizes); err != nil {
 		return Rendered{}, err
 	}
 	if rendered.Placeholder, err = original.placeholder(); err != nil {
-		return Rendered{}, fmt.Errorf("hash the picture: %w", err)
+		return Rendered{}, fmt.Errorf("hash the image: %w", err)
 	}
 	return rendered, nil
 }
@@ -114,7 +114,7 @@ func render(input []byte, orientation int, sizes []int, maxPixels int) (Rendered
 func (s source) readHead(maxPixels int) (head, error) {
 	claimed, err := s.head()
 	if err != nil {
-		return head{}, fmt.Errorf("read the picture's header: %w", err)
+		return head{}, fmt.Errorf("read the image's header: %w", err)
 	}
 	if claimed.width < 1 || claimed.height < 1 {
 		return head{}, fmt.Errorf("%w: it is %d by %d pixels", ErrUnreadable, claimed.width, claimed.height)
@@ -140,10 +140,10 @@ func shrinkFor(claimed head, size int) int {
 	return 1
 }
 
-// encodeAll makes a Picture of each size, and leaves p as small as the smallest: each is scaled from the next larger one,
+// encodeAll makes a Thumbnail of each size, and leaves p as small as the smallest: each is scaled from the next larger one,
 // which looks the same as if it were scaled from the largest, for half the work.
-func (p *pixels) encodeAll(sizes []int) ([]Picture, error) {
-	pictures := make([]Picture, len(sizes))
+func (p *pixels) encodeAll(sizes []int) ([]Thumbnail, error) {
+	thumbnails := make([]Thumbnail, len(sizes))
 	descending := func(a, b int) int { return cmp.Compare(sizes[b], sizes[a]) }
 	order := make([]int, len(sizes))
 	for i := range order {
@@ -152,15 +152,15 @@ func (p *pixels) encodeAll(sizes []int) ([]Picture, error) {
 	slices.SortStableFunc(order, descending)
 	for _, i := range order {
 		if err := p.shrink(sizes[i]); err != nil {
-			return nil, fmt.Errorf("scale the picture to %d pixels: %w", sizes[i], err)
+			return nil, fmt.Errorf("scale the image to %d pixels: %w", sizes[i], err)
 		}
 		webp, err := p.webp()
 		if err != nil {
-			return nil, fmt.Errorf("encode the picture at %d pixels: %w", sizes[i], err)
+			return nil, fmt.Errorf("encode the image at %d pixels: %w", sizes[i], err)
 		}
-		pictures[i] = Picture{Size: sizes[i], Width: p.width(), Height: p.height(), WebP: webp}
+		thumbnails[i] = Thumbnail{Size: sizes[i], Width: p.width(), Height: p.height(), WebP: webp}
 	}
-	return pictures, nil
+	return thumbnails, nil
 }
 
 // webp has bimg make a WebP, at libwebp's default effort.
@@ -177,7 +177,7 @@ func (p *pixels) webp() ([]byte, error) {
 	return pixelsOnly(webp)
 }
 
-// turning is what makes a picture upright: first clockwise degrees, then left and right swapped.
+// turning is what makes a image upright: first clockwise degrees, then left and right swapped.
 type turning struct {
 	clockwise int
 	mirror    bool

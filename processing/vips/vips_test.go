@@ -181,10 +181,10 @@ func TestSmallPicturesAreNotEnlarged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range [][2]int{{200, 100}, {200, 100}, {160, 80}} {
-		if got := rendered.Pictures[i]; got.Width != want[0] || got.Height != want[1] {
+		if got := rendered.Thumbnails[i]; got.Width != want[0] || got.Height != want[1] {
 			t.Errorf("size %d is %d by %d, want %v", got.Size, got.Width, got.Height, want)
 		}
-		checkCorners(t, rendered.Pictures[i].WebP)
+		checkCorners(t, rendered.Thumbnails[i].WebP)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestThinPictures(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		for _, picture := range rendered.Pictures {
+		for _, picture := range rendered.Thumbnails {
 			bounds := decode(t, picture.WebP).Bounds()
 			if max(picture.Width, picture.Height) != picture.Size || bounds.Dx() != picture.Width || bounds.Dy() != picture.Height {
 				t.Errorf("%s at %d is %d by %d, decoded %v", name, picture.Size, picture.Width, picture.Height, bounds)
@@ -221,7 +221,7 @@ func TestTransparencySurvives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	thumbnail := decode(t, rendered.Pictures[0].WebP)
+	thumbnail := decode(t, rendered.Thumbnails[0].WebP)
 	if _, _, _, alpha := thumbnail.At(10, 50).RGBA(); alpha != 0 {
 		t.Errorf("the left, transparent before the turn by 180°, has alpha %d", alpha)
 	}
@@ -241,7 +241,7 @@ func TestNoFringe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := color.NRGBAModel.Convert(decode(t, rendered.Pictures[0].WebP).At(80, 50)).(color.NRGBA)
+	got := color.NRGBAModel.Convert(decode(t, rendered.Thumbnails[0].WebP).At(80, 50)).(color.NRGBA)
 	if got.R < 240 || got.A < 100 || got.A > 155 {
 		t.Errorf("white lines are %v, want white, half transparent", got)
 	}

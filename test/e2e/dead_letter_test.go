@@ -120,7 +120,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	out, err := y.letters(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD FAILED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
-	out, err = y.letters(t, "list", "--json", "--step", "pictures")
+	out, err = y.letters(t, "list", "--json", "--step", "thumbnails")
 	stack.Must(t, err)
 	if out != "" {
 		t.Errorf("of another step are listed %s", out)

@@ -309,7 +309,7 @@ func TestMetrics(t *testing.T) {
 	worked := string(fetch(t, tramo.worker.Ops+"/metrics"))
 	for _, name := range []string{
 		`tramo_jobs{state="available"}`, `tramo_jobs{state="discarded"}`, `tramo_uploads{status="processing"}`,
-		`tramo_processing_step_duration_seconds_bucket{step="scan"`, `tramo_processing_step_duration_seconds_bucket{step="pictures"`,
+		`tramo_processing_step_duration_seconds_bucket{step="scan"`, `tramo_processing_step_duration_seconds_bucket{step="thumbnails"`,
 		`tramo_processing_outcomes_total{status="completed"}`,
 	} {
 		if !strings.Contains(worked, name) {

@@ -16,7 +16,7 @@ import (
 const (
 	atScan     = "scan"     // in the middle of the download: clamd does not take any more
 	atType     = "type"     // the type is known and about to be kept
-	atPictures = "pictures" // the child stands still, before it has drawn
+	atThumbnails = "thumbnails" // the child stands still, before it has drawn
 	atFacts    = "facts"    // the child stands still, before it has read
 	atSettle   = "settle"   // all is done and about to be recorded
 )
@@ -58,10 +58,10 @@ func (y *yard) hold(place string) *hold {
 	case atScan:
 		y.s3.Reset()
 		y.must(syscall.Kill(y.Clamd.Pid(), syscall.SIGSTOP))
-	case atPictures:
+	case atThumbnails:
 		h.lock(atType) // from where on the child is watched for
 	case atFacts:
-		h.lock(atPictures)
+		h.lock(atThumbnails)
 	default:
 		h.lock(place)
 	}
@@ -95,7 +95,7 @@ func (h *hold) reached(id string) *worker {
 	h.y.await(`select exists (select from pg_locks where locktype = 'advisory' and not granted
 		and database = (select oid from pg_database where datname = current_database()))`)
 	w := h.y.workerOf(id)
-	if h.place != atPictures && h.place != atFacts {
+	if h.place != atThumbnails && h.place != atFacts {
 		return w
 	}
 	// Children are kept: those that there are stand still before they are asked.
@@ -105,7 +105,7 @@ func (h *hold) reached(id string) *worker {
 		}
 	}
 	h.unlock()
-	before := map[string]string{atPictures: atType, atFacts: atPictures}[h.place]
+	before := map[string]string{atThumbnails: atType, atFacts: atThumbnails}[h.place]
 	over := `select status = 'completed' from uploads where id = $1::uuid`
 	h.y.await(`select coalesce((select $2 = any(done) from step_results where upload_id = $1::uuid), (`+over+`))`, id, before)
 	if past, err := ask[bool](h.y, over, id); len(h.children) == 0 || err == nil && past {

@@ -21,7 +21,7 @@ type victim struct {
 	errors, lost int
 }
 
-var everywhere = []string{atScan, atType, atPictures, atFacts, atSettle}
+var everywhere = []string{atScan, atType, atThumbnails, atFacts, atSettle}
 
 var victims = []victim{
 	{
@@ -41,7 +41,7 @@ var victims = []victim{
 		},
 	},
 	{
-		name: "child", at: []string{atPictures, atFacts}, errors: 1, // at the others none is at work
+		name: "child", at: []string{atThumbnails, atFacts}, errors: 1, // at the others none is at work
 		kill: func(y *yard, _ *worker, h *hold) {
 			for _, pid := range h.children {
 				y.must(syscall.Kill(pid, syscall.SIGKILL))
@@ -67,7 +67,7 @@ var victims = []victim{
 }
 
 // Kill -9 a worker, its child, clamd, S3 and Postgres, each at each step: every upload comes to exactly one end, which is
-// completed, with exactly one set of pictures; no step that was kept is done again, and no file or process is left.
+// completed, with exactly one set of thumbnails; no step that was kept is done again, and no file or process is left.
 func TestKillMatrix(t *testing.T) {
 	t.Parallel()
 	for _, v := range victims {
@@ -110,7 +110,7 @@ func (y *yard) strike(v victim, place string) {
 			where args->>'upload_id' = $1) from uploads where id = $1::uuid`, id)
 		y.checkEnd(id, v.name == "Postgres")
 		y.checkErrors(id, v)
-		y.checkPictures(id)
+		y.checkThumbnails(id)
 		y.checkNothingLeft(w, before)
 		return
 	}
@@ -157,8 +157,8 @@ func (y *yard) checkErrors(id string, v victim) {
 	}
 }
 
-// checkPictures: the three pictures are in the rows and in S3, and nothing else is there but the original.
-func (y *yard) checkPictures(id string) {
+// checkThumbnails: the three thumbnails are in the rows and in S3, and nothing else is there but the original.
+func (y *yard) checkThumbnails(id string) {
 	y.t.Helper()
 	rows, err := ask[[]string](y, `
 		select array(select object_key || ' ' || bytes from thumbnails where upload_id = $1

@@ -112,7 +112,7 @@ func soak(y *yard, random *rand.Rand) {
 	var wanted []expected
 	for i := range soakUploads {
 		e := []expected{
-			{content: y.photo, status: "completed", pictures: 3},
+			{content: y.photo, status: "completed", thumbnails: 3},
 			{content: []byte("hormigón\n"), status: "completed"},
 			{content: []byte(stack.EICAR()), status: "failed"},
 		}[[]int{0, 0, 0, 0, 1, 2}[random.IntN(6)]]
@@ -208,10 +208,10 @@ type expected struct {
 	id       string
 	content  []byte
 	status   string
-	pictures int
+	thumbnails int
 }
 
-// checkExpected: one end, told once, with its pictures and no others. Who is killed three times with an upload in hand makes
+// checkExpected: one end, told once, with its thumbnails and no others. Who is killed three times with an upload in hand makes
 // it a dead letter, and only that may stand in for the end that belongs to it.
 func (y *yard) checkExpected(e expected) {
 	y.t.Helper()
@@ -223,7 +223,7 @@ func (y *yard) checkExpected(e expected) {
 	attempts, err := ask[int](y, `select cardinality(errors) from river_job where args->>'upload_id' = $1 and state = 'discarded'
 		union all select 0 limit 1`, e.id)
 	y.must(err)
-	want := fmt.Sprintf("%s 1 %d 0", e.status, e.pictures)
+	want := fmt.Sprintf("%s 1 %d 0", e.status, e.thumbnails)
 	if e.status == "failed" {
 		want = "failed infected 1 0 0"
 	}
@@ -236,14 +236,14 @@ func (y *yard) checkExpected(e expected) {
 	}
 	list, err := y.S3.Client("").ListObjectsV2(y.t.Context(), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
 	y.must(err)
-	pictures := 0
+	thumbnails := 0
 	for _, o := range list.Contents {
 		if strings.Contains(*o.Key, e.id) && !strings.HasSuffix(*o.Key, "/") && !strings.Contains(*o.Key, "original") {
-			pictures++
+			thumbnails++
 		}
 	}
-	if pictures != e.pictures {
-		y.t.Errorf("S3 has %d pictures of %s, want %d", pictures, e.id, e.pictures)
+	if thumbnails != e.thumbnails {
+		y.t.Errorf("S3 has %d thumbnails of %s, want %d", thumbnails, e.id, e.thumbnails)
 	}
 }
 

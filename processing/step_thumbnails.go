@@ -12,7 +12,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// thumbnailSizes are the boxes that pictures are drawn for, in pixels of the long side.
+// thumbnailSizes are the sizes of thumbnails, in pixels of the long side.
 var thumbnailSizes = []int{160, 480, 1600}
 
 const webp = "image/webp"
@@ -33,8 +33,8 @@ func (c ThumbnailConfig) Validate() error {
 	return nil
 }
 
-// draw has pictures drawn in a child process, and stores them. A type without pictures has none, and that is no
-// failure; nor is a picture that can be kept but not drawn.
+// draw has thumbnails drawn in a child process, and stores them. A file of a type without thumbnails does not fail, nor does one
+// whose thumbnails cannot be drawn although it can be read.
 func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	if !examine.Drawable(w.results.DetectedType) {
 		return nil
@@ -50,12 +50,12 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	var limit *examine.LimitError
 	switch {
 	case errors.As(err, &unreadable):
-		p.Log.InfoContext(ctx, "picture cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
+		p.Log.InfoContext(ctx, "image cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
 		return reject(storage.ReasonUnreadable, "%s", unreadable.Sentence)
 	case errors.As(err, &limit) && (limit.Limit != examine.LimitTime || w.Exhausted):
-		// In a child that had drawn nothing before: it would come to the same again. Only the clock may run out
-		// because the machine is busy.
-		p.Log.WarnContext(ctx, "picture takes more than it may, and is not drawn", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
+		// In a child that had drawn nothing before, so that another attempt would hit the same limit. Only time may run out because
+		// the machine is busy.
+		p.Log.WarnContext(ctx, "drawing thumbnails exceeds a limit; the upload has none", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
 		drawing = examine.Drawing{Problem: limit.Limit}
 	case err != nil:
 		return err
@@ -64,21 +64,21 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	w.results.Drawn = storage.Drawn{
 		Partial: drawing.Partial, Placeholder: known(drawing.Placeholder), NoThumbnail: known(drawing.Problem),
 	}
-	w.results.Thumbnails, err = p.store(ctx, w, drawing.Pictures)
+	w.results.Thumbnails, err = p.store(ctx, w, drawing.Thumbnails)
 	return err
 }
 
-// store puts the pictures where their keys say; doing it twice changes nothing.
-func (p *Pipeline) store(ctx context.Context, w *work, pictures []examine.Picture) ([]storage.Thumbnail, error) {
-	thumbnails := make([]storage.Thumbnail, len(pictures))
-	for i, pic := range pictures {
-		key := w.keys.Thumbnail(pic.Size)
-		size := int64(len(pic.WebP))
-		if err := p.Bucket.Put(ctx, key, webp, bytes.NewReader(pic.WebP), size); err != nil {
+// store puts the thumbnails under their keys; doing it twice changes nothing.
+func (p *Pipeline) store(ctx context.Context, w *work, drawn []examine.Thumbnail) ([]storage.Thumbnail, error) {
+	thumbnails := make([]storage.Thumbnail, len(drawn))
+	for i, t := range drawn {
+		key := w.keys.Thumbnail(t.Size)
+		size := int64(len(t.WebP))
+		if err := p.Bucket.Put(ctx, key, webp, bytes.NewReader(t.WebP), size); err != nil {
 			return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 		}
 		thumbnails[i] = storage.Thumbnail{
-			Size: pic.Size, WidthPx: pic.Width, HeightPx: pic.Height, Bytes: size, ContentType: webp, ObjectKey: key,
+			Size: t.Size, WidthPx: t.Width, HeightPx: t.Height, Bytes: size, ContentType: webp, ObjectKey: key,
 		}
 	}
 	return thumbnails, nil
