@@ -134,9 +134,9 @@ func (s *site) count(t *testing.T, sql string, args ...any) (n int) {
 	return n
 }
 
-// A manifest makes a batch and its uploads, whose addresses take HEAD and PATCH at once. When the last has ended, so has
-// the batch.
-func TestManifest(t *testing.T) {
+// A manifest creates a batch and its uploads, whose addresses take HEAD and PATCH at once. The batch ends when its last upload
+// has ended.
+func TestBatchManifest(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -193,8 +193,8 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// All that is wrong with a manifest is told at once, and nothing of it is there.
-func TestBadManifest(t *testing.T) {
+// The answer to a bad manifest lists all of its errors, and nothing of it is created.
+func TestBatchManifestRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -265,8 +265,8 @@ func TestBadManifest(t *testing.T) {
 	}
 }
 
-// A crew made its manifest offline, and some of the photos went up before it: the batch is theirs too.
-func TestManifestAdoptsWhatIsThere(t *testing.T) {
+// A crew made its manifest offline and sent some photos before it. Those photos join the batch.
+func TestBatchManifestAdoptsUploads(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -314,8 +314,8 @@ func TestManifestAdoptsWhatIsThere(t *testing.T) {
 	}
 }
 
-// A request that is repeated under its Idempotency-Key acts once and is answered the same.
-func TestIdempotencyKey(t *testing.T) {
+// A request that is repeated with its Idempotency-Key acts once and gets the same answer.
+func TestBatchIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -358,8 +358,8 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 }
 
-// Uploads name their batch by its id or by a name of their client's own. What another tenant has is as what nobody has.
-func TestBatchOfATusUpload(t *testing.T) {
+// Uploads name their batch by its id or by their client's own name. A batch of another tenant does not exist.
+func TestBatchInUploadMetadata(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -412,7 +412,7 @@ func TestBatchOfATusUpload(t *testing.T) {
 	create(u, "project", "torre", "batch", "martes").want(t, 409, "batch-cancelled")
 }
 
-// Who may do what with a batch.
+// Each role may do with a batch only what it is allowed to.
 func TestBatchRoles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -440,8 +440,8 @@ func TestBatchRoles(t *testing.T) {
 	u.post(u.batches()+"/"+uuid.NewString()+"/uploads", obj{"uploads": entries(1, 10)}).want(t, 404, "not-found")
 }
 
-// What failed with its object there is processed again; what is gone must be sent again; what is infected is left.
-func TestRetry(t *testing.T) {
+// Failed uploads with an object are processed again; uploads without one must be sent again; infected uploads are refused.
+func TestBatchRetry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u, manager := s.user, s.role(t, tenant.Constructora)
@@ -503,9 +503,9 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// A batch is cancelled while one of its photos is being sent: that request ends, the quota comes back once, and what is safe
-// is kept.
-func TestCancelBatch(t *testing.T) {
+// A batch is cancelled while one of its photos is being sent: that request ends, its quota is released once, and complete
+// uploads are kept.
+func TestBatchCancel(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u, manager := s.user, s.role(t, tenant.Constructora)
@@ -549,8 +549,8 @@ func TestCancelBatch(t *testing.T) {
 	}
 }
 
-// Batches are listed by project, state and day, whose zone may be named.
-func TestListBatches(t *testing.T) {
+// Batches are listed by project, state and day, with an optional zone.
+func TestBatchList(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user

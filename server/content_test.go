@@ -42,8 +42,8 @@ func (u user) follow(method, url string, headers ...string) (api, s3 answer) {
 	return api, user{t: u.t}.do(method, api.header.Get("Location"), nil, append([]string{"Authorization", "", "Tus-Resumable", ""}, headers...)...)
 }
 
-// Completed content is one redirect away, under the name that its sender gave it and as what it is; what a browser
-// would run is served as bytes to save. A part of it can be had, and a HEAD.
+// The content of a completed upload is one redirect away, with its sender's file name and its type. Types that a browser would
+// run are served as downloads. Ranges and HEAD work.
 func TestContent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -89,7 +89,7 @@ func TestContent(t *testing.T) {
 	}
 }
 
-// Pictures are at addresses of their own, by size; one that was not drawn is not there.
+// Thumbnails have addresses of their own, by size. Other sizes do not exist.
 func TestThumbnails(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -113,9 +113,9 @@ func TestThumbnails(t *testing.T) {
 	}
 }
 
-// Nothing but what is completed is given out, to nobody: the answer says what to do, and what is infected is never.
-// For another tenant, and outside the token's projects, there is nothing.
-func TestContentIsNotGivenOut(t *testing.T) {
+// Only completed uploads are served, whoever asks. The refusal says what to do; infected uploads are never served. For another
+// tenant, and outside the token's projects, the upload does not exist.
+func TestContentRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	address := s.processed(t, s.user, "photo", "image/jpeg", "project", "torre")
@@ -161,9 +161,8 @@ func TestContentIsNotGivenOut(t *testing.T) {
 	api.want(t, 302, "")
 }
 
-// Who was given content, and who asked for what is infected, stands in the audit log; who was refused for another
-// reason does not.
-func TestContentIsAudited(t *testing.T) {
+// The audit log has every download and every request for an infected upload, but no other refusals.
+func TestContentAudit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	address := s.processed(t, s.user, "photo", "image/jpeg")

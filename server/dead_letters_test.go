@@ -54,7 +54,7 @@ func (s *site) jobsOf(t *testing.T, upload string) (n int) {
 	return n
 }
 
-// An admin reads why an upload died, and the tenant does not; retries it, once; and discards what is not worth it.
+// An admin reads the error of a dead letter, which the tenant cannot; retries it once; and discards another.
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -114,8 +114,8 @@ func TestDeadLetters(t *testing.T) {
 	}
 }
 
-// An admin of another tenant enters, on record, and acts there.
-func TestAdminEntersForDeadLetters(t *testing.T) {
+// An admin of another tenant enters the tenant of a dead letter, which is audited, and retries it.
+func TestDeadLettersOfAnotherTenant(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -133,8 +133,8 @@ func TestAdminEntersForDeadLetters(t *testing.T) {
 	}
 }
 
-// Many are retried by their ids, by what they died of, or all, each by itself.
-func TestRetryManyDeadLetters(t *testing.T) {
+// Many dead letters are retried by ids, by step and time, or all, each in a transaction of its own.
+func TestDeadLettersRetryMany(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -180,8 +180,8 @@ func TestRetryManyDeadLetters(t *testing.T) {
 	}
 }
 
-// More than one request retries are more.
-func TestRetryMoreDeadLettersThanOneRequestTakes(t *testing.T) {
+// A request retries at most the limit, and says whether more are left.
+func TestDeadLettersRetryAboveTheLimit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user

@@ -59,8 +59,8 @@ func (a answer) erasure(t *testing.T) (e erasureAnswer) {
 	return e
 }
 
-// What is deleted is answered, on every route and verb, as what never was; until a manager brings it back as it was.
-func TestDeletedIsNotThere(t *testing.T) {
+// On every route and method a deleted upload does not exist, until a manager restores it as it was.
+func TestDeletedUploadsAreNotFound(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
@@ -131,8 +131,8 @@ func sameButUpdated(t *testing.T, a, b []byte) bool {
 	return bytes.Equal(x, y) && len(both[0]) > 10
 }
 
-// An upload that has failed can be deleted, also one whose bytes are gone; one that was cancelled is gone already.
-func TestDeleteOfEveryState(t *testing.T) {
+// A failed upload can be deleted, also one whose bytes are gone. A cancelled upload is gone already.
+func TestDeleteInEveryState(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	wrong := s.user.create(5, "Upload-Metadata", metadata("sha256", strings.Repeat("0", 64)))
@@ -149,8 +149,8 @@ func TestDeleteOfEveryState(t *testing.T) {
 	s.user.do("GET", uploaded, nil).want(t, 404, "not-found")
 }
 
-// The erasure of a tenant takes two admins; requests that say something else than what there is are refused.
-func TestErasuresOverHTTP(t *testing.T) {
+// The erasure of a tenant needs two admins. Requests with other fields are refused.
+func TestErasures(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	all := strings.TrimSuffix(s.user.uploads, "/uploads") + "/erasures"
@@ -219,8 +219,8 @@ func lines(t *testing.T, body []byte) (all []exportedLine) {
 	}
 }
 
-// An export has all uploads, each once, over many pages, with what is known of them and links to what is clean and not
-// deleted; the last line counts. Another tenant's export does not exist.
+// An export has every upload once, over many pages, with its data, and links for completed uploads that are not deleted. The
+// last line has the counts. The export of another tenant does not exist.
 func TestExport(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -301,9 +301,9 @@ func checkLinks(t *testing.T, l exportedLine) {
 	}
 }
 
-// An export that cannot go on is no whole one: the connection is cut and the last line is missing. A reader who is slow,
-// or gone, holds no transaction meanwhile.
-func TestExportCutOff(t *testing.T) {
+// When an export fails, the connection is cut and the last line is missing. A slow or disconnected reader holds no
+// transaction.
+func TestExportInterrupted(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
@@ -320,8 +320,8 @@ func TestExportCutOff(t *testing.T) {
 	res, err := http.ReadResponse(in, nil)
 	must(t, err)
 	defer res.Body.Close()
-	must(t, readSome(res.Body))                                        // it has begun, and 24 MB do not fit into what lies between
-	eventually(t, "no transaction waits for the reader", func() bool { // a page that is being read is idle between statements
+	must(t, readSome(res.Body))                                        // the export has begun, and 24 MB do not fit into the buffers between
+	eventually(t, "no transaction waits for the reader", func() bool { // a transaction that reads a page is idle between its statements
 		var open int
 		must(t, s.admin.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database()
 			and state like 'idle in transaction%'`).Scan(&open))

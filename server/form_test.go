@@ -48,9 +48,9 @@ func (s *site) charged(t *testing.T, who tenant.Identity) (bytes int64) {
 	return bytes
 }
 
-// The same file through both doors leaves the same rows and is told in the same JSON, but for ids and times. So it
-// does whether it fits one part or not.
-func TestFormIsTusByAnotherDoor(t *testing.T) {
+// The same file sent as a form and by tus leaves the same rows and the same JSON, except for ids and times, whether it fits one
+// part or not.
+func TestFormEqualsTus(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for _, size := range []int{3 * mib, 2*part + 12345} {
@@ -119,9 +119,9 @@ func told(t *testing.T, body []byte) map[string]string {
 	return m
 }
 
-// A form that is refused, for whatever reason and however far it came, leaves nothing behind: no upload that takes
-// bytes and no byte of quota.
-func TestFormsRefused(t *testing.T) {
+// A refused form leaves nothing behind, for whatever reason and however late it is refused: no unfinished upload and no used
+// quota.
+func TestFormRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	file := field(`file; filename="a.txt"`, "hello", "Content-Type: text/plain")
@@ -185,9 +185,9 @@ func manyFields(n int) string {
 	return s.String()
 }
 
-// A tenant that has room for the file has room for its form: what is charged meanwhile is what the request can bring,
-// not the largest upload. In the end it is what came.
-func TestFormNeedsRoomForItself(t *testing.T) {
+// A form is charged with its Content-Length, not with the largest upload, so a tenant with quota for the file has quota for the
+// form. In the end it is charged with the size of the file.
+func TestFormQuota(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.exec(t, "update tenants set quota_bytes = $2 where id = $1", s.user.who.Tenant, mib)
@@ -214,8 +214,8 @@ func (u user) begin(length int, beginning string) net.Conn {
 	return conn
 }
 
-// A form whose connection is cut, or that says no more, and that no client could ever name, gives its room back at
-// once. One with a client_id stays, and goes on when it is sent again: by a form, or by tus from where it ended.
+// A form without a client_id that is cut off or idle releases its quota at once. One with a client_id stays, and can be resumed by
+// the same form or by tus from its offset.
 func TestFormCutOff(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.NetworkTimeout = time.Second })
@@ -299,9 +299,8 @@ func sumHex(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// A form that is sent again after it was complete is answered with its upload; under the same client_id, other content
-// is refused.
-func TestFormAgain(t *testing.T) {
+// A form that is sent again after it was complete gets its upload. With the same client_id, other content is refused.
+func TestFormRepeated(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	send := func(content string) answer {
@@ -325,8 +324,8 @@ func TestFormAgain(t *testing.T) {
 	}
 }
 
-// What tells a form from tus is what a client of either always sends.
-func TestFormIsToldFromTus(t *testing.T) {
+// Forms and tus are distinguished by headers that their clients always send.
+func TestFormDetection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	body := field("file", "hello") + formEnd
@@ -352,7 +351,7 @@ func TestFormIsToldFromTus(t *testing.T) {
 	}
 }
 
-// Whatever a stranger sends as a form costs no 5xx and leaves no quota charged that no upload accounts for.
+// No form causes a 5xx, or leaves charged quota without an upload.
 func FuzzForm(f *testing.F) {
 	a := newTarget(f)
 	for _, s := range []string{

@@ -18,8 +18,8 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// Counts of a batch are by each status that an upload in one can have: partial uploads, which are concatenated, are in none.
-func TestCountsOfABatchAreDescribed(t *testing.T) {
+// A batch counts each status that its uploads can have. Partial uploads, which end as concatenated, are in no batch.
+func TestOpenAPIBatchCounts(t *testing.T) {
 	t.Parallel()
 	counts := newSite(t).description(t).Components.Schemas["BatchTotals"].Value.Properties["counts"].Value
 	described := slices.Sorted(maps.Keys(counts.Properties))
@@ -30,8 +30,8 @@ func TestCountsOfABatchAreDescribed(t *testing.T) {
 	}
 }
 
-// What the description lists as the values of a field are the constants that the code has for it, no more and no less.
-func TestEnumsAreTheConstants(t *testing.T) {
+// The described values of each field are exactly the constants in the code.
+func TestOpenAPIEnums(t *testing.T) {
 	t.Parallel()
 	schemas := newSite(t).description(t).Components.Schemas
 	property := func(schema, name string) *openapi3.Schema { return schemas[schema].Value.Properties[name].Value }
@@ -74,7 +74,7 @@ func TestEnumsAreTheConstants(t *testing.T) {
 	}
 }
 
-// Postgres takes each reason for which an upload has no thumbnail, and no other.
+// Postgres allows exactly the listed reasons for no thumbnail.
 func TestReasonsForNoThumbnail(t *testing.T) {
 	t.Parallel()
 	var check string

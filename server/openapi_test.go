@@ -12,7 +12,7 @@ import (
 	"github.com/tramo/tramo/server/problem"
 )
 
-// description reads the server's own description of itself, and checks it and its examples.
+// description reads and validates the server's description of its API, with its examples.
 func (s *site) description(t *testing.T) *openapi3.T {
 	t.Helper()
 	a := user{t: t}.do("GET", s.url+"/openapi.yaml", nil)
@@ -24,8 +24,8 @@ func (s *site) description(t *testing.T) *openapi3.T {
 	return doc
 }
 
-// What the server is wired with is described, and what is described is wired.
-func TestRoutesAreDescribed(t *testing.T) {
+// Every route is described, and every described route exists.
+func TestOpenAPIRoutes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	described := make(map[string]bool) // "GET /api/uploads/{}"
@@ -54,7 +54,7 @@ func TestRoutesAreDescribed(t *testing.T) {
 	}
 }
 
-// wantNoRoute asks what a route that is not described answers: that it is none.
+// wantNoRoute checks that a route that is not described answers 404 or 405.
 func (s *site) wantNoRoute(t *testing.T, method, path string) {
 	t.Helper()
 	u := s.user
@@ -72,8 +72,8 @@ func canonicalPath(path string) string {
 	return strings.TrimSuffix(pathParameter.ReplaceAllString(path, "{}"), "/")
 }
 
-// The types of problems are those of the table.
-func TestProblemTypesAreDescribed(t *testing.T) {
+// The described types of problems are those of the table.
+func TestOpenAPIProblemTypes(t *testing.T) {
 	t.Parallel()
 	described := make(map[string]bool)
 	for _, v := range newSite(t).description(t).Components.Schemas["Problem"].Value.Properties["type"].Value.Enum {
@@ -95,8 +95,8 @@ func TestProblemTypesAreDescribed(t *testing.T) {
 	}
 }
 
-// The description as JSON says the same as the one that is written.
-func TestDescriptionAsJSON(t *testing.T) {
+// The description as JSON equals the YAML.
+func TestOpenAPIAsJSON(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	want, err := json.Marshal(s.description(t))

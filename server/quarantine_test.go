@@ -30,8 +30,8 @@ type scanAnswer struct {
 	ReleasedAt *string `json:"released_at"`
 }
 
-// An admin of the installation acts in a company's quarantine: sees what is there, page by page, lets one out for a reason
-// and erases another. To everybody else it is 403, and nothing of what is there leads to its content, whatever a row says.
+// An admin lists the quarantine of a company page by page, releases one upload for a reason and erases another. Everybody else
+// gets 403, and no answer links to the content, whatever the rows say.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

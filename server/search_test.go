@@ -62,8 +62,8 @@ func (p photos) ids() (ids []uuid.UUID) {
 	return ids
 }
 
-// Whoever looks for a place and a time finds what was taken there and then, and what that person may see of it: all of
-// it over the pages, the newest first, each with its distance.
+// A search by place and time finds the photos taken there and then that the user may see, over all pages, newest first, each
+// with its distance.
 func TestSearch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -136,7 +136,7 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// What cannot be meant is refused, with the parameter's name and what would be right.
+// Invalid parameters are refused; the detail names the parameter and a valid form.
 func TestSearchRefused(t *testing.T) {
 	t.Parallel()
 	u := newSite(t).user
@@ -182,8 +182,8 @@ func TestSearchRefused(t *testing.T) {
 	}
 }
 
-// What processing found out is told, and the placeholder, which is a picture, only where pictures are.
-func TestResultsAreTold(t *testing.T) {
+// An upload has the results of processing. The placeholder appears only where thumbnails do.
+func TestUploadResults(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
@@ -216,7 +216,7 @@ func TestResultsAreTold(t *testing.T) {
 	}
 }
 
-// Whatever is searched for: it is answered, or refused by the name of its parameter, and nothing of another tenant's is found.
+// Any search is answered, or refused with the name of its parameter, and never finds an upload of another tenant.
 func FuzzSearch(f *testing.F) {
 	a := newTarget(f)
 	id := idOf(a.theirs)

@@ -26,7 +26,7 @@ func (u user) tags(url string) (t tagsAnswer) {
 	return t
 }
 
-// Tags are there for whoever may read the upload, an investor too, and an empty object before there are any.
+// Everyone who may read the upload, an investor too, reads its tags. Before processing they are an empty object.
 func TestTags(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -16,8 +16,8 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// Each role learns what its tenant may do and has left, and of no other tenant.
-func TestGetTenant(t *testing.T) {
+// Each role reads the quota and limits of its own tenant, and of no other.
+func TestTenant(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{Uploads: ratelimit.Rate{PerMinute: 50, Burst: 2000}}))
 	s.newTenant(t)
@@ -46,8 +46,8 @@ func TestGetTenant(t *testing.T) {
 	stranger.do("GET", s.url+"/api/tenant", nil).want(t, 404, "not-found")
 }
 
-// Who is refused for want of room learns, in numbers, what there is.
-func TestRefusalsTellWhatRemains(t *testing.T) {
+// A refusal for lack of quota has the numbers.
+func TestTenantQuotaInRefusals(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.exec(t, `update tenants set quota_bytes = 1000, max_upload_bytes = 900 where id = $1`, s.user.who.Tenant)
@@ -74,9 +74,9 @@ func TestRefusalsTellWhatRemains(t *testing.T) {
 	a.want(t, 413, "quota-exceeded")
 }
 
-// A tenant whose slots are all taken waits, and is told so in a way that tus clients survive. HEAD and DELETE go at once,
-// and so do other tenants.
-func TestUploadsAtATime(t *testing.T) {
+// A tenant with the maximum of concurrent uploads waits, and is refused with a status after which tus clients go on. HEAD, DELETE
+// and other tenants do not wait.
+func TestTenantConcurrency(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.TenantUploads, c.LockTimeout = 1, 300*time.Millisecond })
 	slow, quick, third := s.user.create(8), s.user.create(8), s.user.create(8)
@@ -107,9 +107,9 @@ func TestUploadsAtATime(t *testing.T) {
 	s.user.patch(quick, offset, reader(noise(8-offset))).want(t, 204, "")
 }
 
-// A manifest is held to what single uploads are held to: the tenant's maximum of a file, the warnings of its quota, and the
-// rate of new uploads, of which each entry is one. Who asks again under the same key creates nothing and is not held up.
-func TestManifestsAreLimited(t *testing.T) {
+// A manifest has the limits of single uploads: the tenant's maximum size, its quota warnings, and the rate of new uploads, where
+// each entry counts. A request that repeats its key creates nothing and is not limited.
+func TestBatchManifestLimits(t *testing.T) {
 	t.Parallel()
 	const ours = "https://app.example.com"
 	s := newSite(t, limited(t, ratelimit.Rates{Uploads: ratelimit.Rate{PerMinute: 1, Burst: 4}}),

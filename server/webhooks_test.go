@@ -46,8 +46,8 @@ type endpoint struct {
 	PreviousUntil  *string `json:"previous_secret_until"`
 }
 
-// A manager adds, reads, changes, rotates, tests and deletes an endpoint; the secret is told at creation and at rotation and
-// nowhere else; each change is in the audit log, without a secret or the URL's token.
+// A manager adds, reads, changes, rotates, tests and deletes an endpoint. Only the answers to creation and rotation have the
+// secret. The audit log has each change, without the secret and the token in the URL.
 func TestWebhookEndpoints(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -121,8 +121,8 @@ func TestWebhookEndpoints(t *testing.T) {
 	}
 }
 
-// Only managers whose token covers all projects come near, and for another tenant's there is nothing here.
-func TestWebhooksAreTheirOwn(t *testing.T) {
+// Only managers whose token covers all projects have access. Endpoints of another tenant do not exist.
+func TestWebhooksOfOtherTenants(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	at := s.url + "/api/webhooks"
@@ -177,8 +177,8 @@ func (s *site) webhookRows(t *testing.T) (all string) {
 	return all
 }
 
-// What a manager sends is checked, and answered with what to do.
-func TestWebhookRequests(t *testing.T) {
+// Requests are validated, and refusals say what to do.
+func TestWebhookBadRequests(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.manager(t, s.user)
@@ -224,8 +224,8 @@ func TestWebhookRequests(t *testing.T) {
 	u.call("POST", at, `{"url":"https://93.184.215.14/more"}`, nil).want(t, http.StatusConflict, "too-many-webhooks")
 }
 
-// What a webhook tells of an upload is what GET tells, field by field.
-func TestWebhookTellsWhatGETTells(t *testing.T) {
+// The upload in a webhook equals the answer of GET, field by field.
+func TestWebhookBodyMatchesGET(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	url := s.user.create(1000, "Upload-Metadata", metadata("filename", "a.jpg", "filetype", "image/jpeg", "client_id", "c1", "batch", "lunes"))
