@@ -28,8 +28,17 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 		// Setting a deadline fails only where there is no connection, as in some tests. net/http resets both deadlines
 		// before the connection's next request.
 		connection := http.NewResponseController(c.Response())
-		// After the handler net/http reads the rest of the body. Handlers of streams have set deadlines of their own.
-		defer func() { _ = connection.SetReadDeadline(time.Now().Add(s.RequestTimeout)) }()
+		body := &boundedBody{ReadCloser: r.Body, most: most}
+		r.Body = body
+		// After the handler net/http reads the rest of the body, before it sends the answer. Handlers of streams have set
+		// deadlines of their own.
+		defer func() {
+			if body.late {
+				_ = body.Close() // at once, because the deadline has passed: a silent client would delay its answer
+				return
+			}
+			_ = connection.SetReadDeadline(time.Now().Add(s.RequestTimeout))
+		}()
 		if most == streamed {
 			return next(c)
 		}
@@ -39,8 +48,7 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 		if r.ContentLength > most {
 			return bodyTooLarge(most)
 		}
-		body := &boundedBody{ReadCloser: http.MaxBytesReader(c.Response(), r.Body, most), most: most}
-		r.Body = body
+		body.ReadCloser = http.MaxBytesReader(c.Response(), body.ReadCloser, most)
 		err := next(c)
 		if err != nil && body.err != nil {
 			return body.err // the handler may have wrapped or replaced it
@@ -57,6 +65,7 @@ func bodyTooLarge(most int64) error {
 type boundedBody struct {
 	io.ReadCloser
 	most int64
+	late bool // a read met its deadline
 	err  error
 }
 
@@ -67,7 +76,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	case errors.As(err, &tooLarge):
 		b.err = bodyTooLarge(b.most)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.err = problem.ErrTooSlow
+		b.late, b.err = true, problem.ErrTooSlow
 	}
 	return n, err
 }

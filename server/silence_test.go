@@ -21,18 +21,30 @@ type line struct {
 	t *testing.T
 }
 
-// patchLine sends the head of a PATCH at offset 0, with its framing.
-func (u user) patchLine(t *testing.T, url, framing string) line {
+// line opens a connection and sends the head of a request.
+func (u user) line(t *testing.T, method, url string, headers ...string) line {
 	t.Helper()
-	address := strings.TrimPrefix(url, "http://")
-	host, path, _ := strings.Cut(address, "/")
+	host, _, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
 	conn, err := net.Dial("tcp", host)
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	l := line{conn, t}
-	l.say(fmt.Sprintf("PATCH /%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nTus-Resumable: 1.0.0\r\n"+
-		"Upload-Offset: 0\r\nContent-Type: %s\r\n%s\r\n\r\n", path, host, u.token, octets, framing))
+	l.ask(u, method, url, headers...)
 	return l
+}
+
+// ask sends the head of a request.
+func (l line) ask(u user, method, url string, headers ...string) {
+	l.t.Helper()
+	host, path, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
+	l.say(fmt.Sprintf("%s /%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n%s\r\n\r\n",
+		method, path, host, u.token, strings.Join(headers, "\r\n")))
+}
+
+// patchLine is a line with a PATCH at offset 0.
+func (u user) patchLine(t *testing.T, url, framing string) line {
+	t.Helper()
+	return u.line(t, "PATCH", url, "Tus-Resumable: 1.0.0", "Upload-Offset: 0", "Content-Type: "+octets, framing)
 }
 
 func (l line) say(s string) {
@@ -87,6 +99,31 @@ func TestSilentBodyIsAnswered(t *testing.T) {
 		if n := u.offset(url); n != c.kept {
 			t.Errorf("silent %s: %d bytes were kept, %d had arrived", name, n, c.kept)
 		}
+	}
+}
+
+// A form falls silent within its fields, and within its file.
+func TestSilentFormIsAnswered(t *testing.T) {
+	t.Parallel()
+	s := silent(t, 200*time.Millisecond)
+	for name, body := range map[string]string{
+		"before its first byte": "",
+		"within a field":        "--b\r\nContent-Disposition: form-data; name=\"project\"\r\n\r\nto",
+		"within its file":       "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n0123456789",
+	} {
+		l := s.user.line(t, "POST", s.uploads(), "Content-Type: multipart/form-data; boundary=b", "Content-Length: 1000")
+		l.say(body)
+		l.hear("a form that is silent "+name).want(t, http.StatusLocked, "cut-off")
+	}
+}
+
+// The body of any other request has a time to arrive in, and who takes longer is told so.
+func TestSilentRequestIsAnswered(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.RequestTimeout = 200 * time.Millisecond })
+	for _, framing := range []string{"Content-Length: 1000", "Transfer-Encoding: chunked"} {
+		l := s.user.line(t, "POST", s.url+"/api/batches", "Content-Type: application/json", framing)
+		l.hear("a silent request").want(t, http.StatusRequestTimeout, "too-slow")
 	}
 }
 
@@ -161,4 +198,24 @@ func TestSlowAnswerIsTold(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("no answer to the creation of a final upload")
 	}
+}
+
+// A request without a body takes longer than the server waits for silent bodies: neither it nor what follows on its connection
+// is cut off.
+func TestSlowRequestKeepsItsConnection(t *testing.T) {
+	t.Parallel()
+	s := silent(t, 100*time.Millisecond)
+	held, err := s.admin.Begin(t.Context())
+	must(t, err)
+	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
+	_, err = held.Exec(t.Context(), `select from tenants where id = $1 for update`, s.user.who.Tenant)
+	must(t, err)
+	headers := []string{"Tus-Resumable: 1.0.0", "Upload-Length: 10", "Content-Length: 0"}
+	l := s.user.line(t, "POST", s.uploads(), headers...)
+	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
+	must(t, err)
+	must(t, held.Commit(t.Context()))
+	l.hear("a slow creation").want(t, http.StatusCreated, "")
+	l.ask(s.user, "POST", s.uploads(), headers...)
+	l.hear("the creation that follows it").want(t, http.StatusCreated, "")
 }

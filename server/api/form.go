@@ -148,7 +148,9 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	switch {
-	case err == nil || errors.Is(err, io.EOF):
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		_ = b.connection.SetReadDeadline(time.Time{}) // net/http would take it for the end of the connection
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.end(&hooks.Refusal{Cause: problem.ErrSilent, Detail: "The form was idle for too long. Send it again."})
 	default:

@@ -9,26 +9,29 @@ import (
 	"github.com/tramo/tramo/storage/object"
 )
 
-// A body is a request's. It remembers how it ended, which tusd keeps to itself, and sees to it that its client alone is
-// made to answer for silence.
+// A body is a request's. It bounds its client's silence, and remembers how it ended, which tusd keeps to itself.
 type body struct {
 	io.ReadCloser
 	exchange *exchange
-	ended    bool      // at its client's end
-	cut      error     // why it ended before that; nil if it did not
-	read     time.Time // when the last read ended
+	ended    bool  // at its client's end
+	cut      error // why it ended before that; nil if it did not
 }
 
-// Read implements [io.Reader].
+// Read implements [io.Reader]. It waits for [Config.NetworkTimeout], from now: the request may have waited before for its
+// lease, or for room, and its client was not silent then.
 func (b *body) Read(p []byte) (int, error) {
-	b.waitAnew()
+	x := b.exchange
+	_ = x.connection.SetReadDeadline(time.Now().Add(x.handler.NetworkTimeout))
+	if x.interrupted.Load() { // before that deadline was set, perhaps
+		_ = x.connection.SetReadDeadline(time.Now())
+	}
 	n, err := b.ReadCloser.Read(p)
-	b.read = time.Now()
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
 		b.ended = true
-	case errors.Is(context.Cause(b.exchange.request.Context()), object.ErrStopping):
+		x.awaitNothing()
+	case errors.Is(context.Cause(x.request.Context()), object.ErrStopping):
 		b.cut = object.ErrStopping
 	default:
 		b.cut = err
@@ -36,27 +39,29 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// waitAnew puts the connection's deadline for reading off, if nothing was read for a while. tusd sets it when the request
-// arrives and after each read, and a read after it fails at once; but the request may have waited since for its lease, or
-// for room.
-func (b *body) waitAnew() {
-	x := b.exchange
-	if time.Since(b.read) < x.handler.NetworkTimeout/4 {
-		return
+// awaitNothing takes the deadline for reading away, while no body is read. net/http reads then, to learn whether the client
+// goes, and takes a deadline that passes for that: it would cancel this request and all that follow on the connection.
+func (x *exchange) awaitNothing() { _ = x.connection.SetReadDeadline(time.Time{}) }
+
+// SetReadDeadline is how tusd bounds silence, from the last read on, and how it interrupts a read. Only the latter gets
+// through.
+func (x *exchange) SetReadDeadline(t time.Time) error {
+	if t.After(time.Now()) {
+		return nil
 	}
-	_ = x.control.SetReadDeadline(time.Now().Add(x.handler.NetworkTimeout))
-	// tusd interrupts a read by a deadline. Whoever asks for that has said so before.
-	if x.lease != nil && x.lease.Wanted() || x.request.Context().Err() != nil {
-		_ = x.control.SetReadDeadline(time.Now())
-	}
+	x.interrupted.Store(true)
+	return x.connection.SetReadDeadline(t)
 }
 
-// abandon makes net/http not wait for what is left of a silent body, as it does before it sends an answer, in order to use
-// the connection again.
-func (b *body) abandon() {
-	_ = b.exchange.control.SetReadDeadline(time.Now())
-	_ = b.Close()
-}
+// SetWriteDeadline is how tusd bounds the answer, from the last read on. Bytes may take longer than that to become durable,
+// and a final upload to be assembled: its client would find the connection closed.
+func (x *exchange) SetWriteDeadline(time.Time) error { return nil }
+
+// answerTime is how long an answer may take to leave.
+const answerTime = 30 * time.Second
+
+// allowAnswer bounds the answer, which is sent now.
+func (x *exchange) allowAnswer() { _ = x.connection.SetWriteDeadline(time.Now().Add(answerTime)) }
 
 // A source is a body as tusd's reader passes it on, without its errors.
 type source struct {
@@ -69,11 +74,3 @@ func (s source) Ended() bool { return s.body.ended }
 
 // Cut implements [object.Body].
 func (s source) Cut() error { return s.body.cut }
-
-// answerTime is how long an answer may take to leave. tusd counts from the last read, but bytes may take longer than that to
-// become durable, and a final upload to be assembled: its client would find the connection closed.
-const answerTime = 30 * time.Second
-
-// allowAnswer puts off the connection's deadline for writing. Where there is no connection, as in some tests, nothing is
-// bounded.
-func (x *exchange) allowAnswer() { _ = x.control.SetWriteDeadline(time.Now().Add(answerTime)) }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -27,9 +28,11 @@ type exchange struct {
 	handler  *Handler
 	request  *http.Request
 	body     *body
-	checksum *object.Check            // of the body; nil for none
-	denied   func(p problem.Problem)  // is called with a problem before the client is told
-	control  *http.ResponseController // of the connection
+	checksum *object.Check           // of the body; nil for none
+	denied   func(p problem.Problem) // is called with a problem before the client is told
+
+	connection  *http.ResponseController // fails only where there is no connection, as in some tests
+	interrupted atomic.Bool              // tusd reads no more of the body
 
 	lease  *lease.Lease // once tusd has locked an upload
 	upload *upload      // that the answer is about, once that is known
@@ -45,12 +48,13 @@ type exchangeKey struct{}
 
 func newExchange(h *Handler, c echo.Context) *exchange {
 	x := &exchange{
-		ResponseWriter: c.Response().Writer, handler: h, control: http.NewResponseController(c.Response().Writer),
+		ResponseWriter: c.Response().Writer, handler: h, connection: http.NewResponseController(c.Response().Writer),
 		denied: func(p problem.Problem) { h.Denied(c, p) },
 	}
 	x.request = c.Request().WithContext(context.WithValue(c.Request().Context(), exchangeKey{}, x))
 	x.body = &body{ReadCloser: x.request.Body, exchange: x}
 	x.request.Body = x.body
+	x.awaitNothing()
 	return x
 }
 
@@ -154,9 +158,6 @@ func (x *exchange) finish() (cause error) {
 		x.Header().Set("Tus-Version", Version) // tus 1.0.0, Tus-Resumable: MUST on 412
 	}
 	x.denied(p)
-	if errors.Is(err, problem.ErrSilent) {
-		x.body.abandon()
-	}
 	x.allowAnswer()
 	x.status, x.sent = problem.Write(x.ResponseWriter, x.request.Method, p)
 	return cause

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -46,7 +45,7 @@ func isOutage(err error) bool {
 		return true
 	}
 	status := answer.HTTPStatusCode()
-	return status >= http.StatusInternalServerError || status == http.StatusTooManyRequests
+	return status >= 500 || status == 429 // too many requests
 }
 
 // through leads every operation of a client through a breaker, and marks its outages as [ErrUnavailable].
