@@ -36,8 +36,7 @@ func (s *Server) routes(h handlers) []route {
 		user     = access{s.auth.Authenticate, s.Limits.User}
 		sender   = append(user, s.concurrency.Limit)
 		listener = access{s.live.AuthenticateByTicket(s.auth.Authenticate)}
-		webhooks = append(user, api.ForTenantManagers("Webhooks are the whole company's. Ask a manager whose token covers all projects."))
-		auditor  = append(user, api.ForTenantManagers("Only a manager of the whole company can read its audit log."))
+		manager  = append(user, api.ForTenantManagers)
 	)
 	return []route{
 		// Uploads: the protocols write them, GET reads them.
@@ -72,16 +71,16 @@ func (s *Server) routes(h handlers) []route {
 		{"GET", live.Path, s.live.Listen, listener, streamed},
 		{"POST", live.Path + "/tickets", s.live.IssueTicket, user, 0},
 
-		{"POST", "/api/webhooks", h.CreateWebhook, webhooks, 0},
-		{"GET", "/api/webhooks", h.ListWebhooks, webhooks, 0},
-		{"GET", "/api/webhooks/:id", h.GetWebhook, webhooks, 0},
-		{"PATCH", "/api/webhooks/:id", h.UpdateWebhook, webhooks, 0},
-		{"DELETE", "/api/webhooks/:id", h.DeleteWebhook, webhooks, 0},
-		{"POST", "/api/webhooks/:id/rotate", h.RotateWebhook, webhooks, 0},
-		{"POST", "/api/webhooks/:id/test", h.TestWebhook, webhooks, 0},
-		{"GET", "/api/webhooks/:id/deliveries", h.ListDeliveries, webhooks, 0},
-		{"POST", "/api/webhooks/:id/deliveries/replay", h.ReplayDead, webhooks, 0},
-		{"POST", "/api/webhooks/:id/deliveries/:delivery/replay", h.ReplayDelivery, webhooks, 0},
+		{"POST", "/api/webhooks", h.CreateWebhook, manager, 0},
+		{"GET", "/api/webhooks", h.ListWebhooks, manager, 0},
+		{"GET", "/api/webhooks/:id", h.GetWebhook, manager, 0},
+		{"PATCH", "/api/webhooks/:id", h.UpdateWebhook, manager, 0},
+		{"DELETE", "/api/webhooks/:id", h.DeleteWebhook, manager, 0},
+		{"POST", "/api/webhooks/:id/rotate", h.RotateWebhook, manager, 0},
+		{"POST", "/api/webhooks/:id/test", h.TestWebhook, manager, 0},
+		{"GET", "/api/webhooks/:id/deliveries", h.ListDeliveries, manager, 0},
+		{"POST", "/api/webhooks/:id/deliveries/replay", h.ReplayDead, manager, 0},
+		{"POST", "/api/webhooks/:id/deliveries/:delivery/replay", h.ReplayDelivery, manager, 0},
 
 		{"POST", "/api/erasures", h.RequestErasure, user, 0},
 		{"GET", "/api/erasures", h.ListErasures, user, 0},
@@ -91,7 +90,7 @@ func (s *Server) routes(h handlers) []route {
 
 		{"GET", "/api/tenant", h.GetTenant, user, 0},
 		{"GET", "/api/tenants/:id/export", h.ExportTenant, user, streamed},
-		{"GET", "/api/audit", h.ListAudit, auditor, 0},
+		{"GET", "/api/audit", h.ListAudit, manager, 0},
 
 		{"GET", "/api/admin/quarantine", h.ListQuarantine, user, 0},
 		{"POST", "/api/admin/quarantine/:id/release", h.ReleaseQuarantined, user, 0},

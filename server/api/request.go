@@ -14,29 +14,18 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
 
-// who returns the user that the request acts for.
-func who(c echo.Context) (tenant.Identity, error) { return tenant.From(c.Request().Context()) }
-
-// ForTenantManagers returns middleware that lets managers pass whose token covers all projects of the tenant. Other users get
-// [hooks.ErrForbidden] with detail.
-func ForTenantManagers(detail string) echo.MiddlewareFunc {
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			id, err := who(c)
-			switch {
-			case err != nil:
-				return err
-			case !id.Role.CanManage() || id.Projects != nil:
-				return problem.Refuse(hooks.ErrForbidden, "%s", detail)
-			}
-			return next(c)
+// ForTenantManagers is middleware that lets managers pass whose token covers all projects of the tenant.
+func ForTenantManagers(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if _, err := tenant.RequireManagerOfAll(c.Request().Context()); err != nil {
+			return err
 		}
+		return next(c)
 	}
 }
 

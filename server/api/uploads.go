@@ -9,10 +9,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
 // GetUpload answers with an upload's state. It takes no lease, so it never disturbs a running PATCH.
@@ -69,9 +69,8 @@ func parseDeleted(c echo.Context) (bool, error) {
 	if err != nil {
 		return false, problem.BadRequest("deleted must be true or false.")
 	}
-	id, err := who(c)
-	if err == nil && deleted && !id.Role.CanManage() {
-		return false, problem.Refuse(hooks.ErrForbidden, "Only a manager of the company sees what is deleted.")
+	if deleted {
+		_, err = tenant.RequireManager(c.Request().Context())
 	}
 	return deleted, err
 }

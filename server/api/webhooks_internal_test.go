@@ -13,8 +13,8 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// An endpoint is told of all projects, so who sees only some may not have one.
-func TestWebhooksAreForWhoSeesAllProjects(t *testing.T) {
+// An endpoint receives announcements of all projects, so a user who sees only some of them may not have one.
+func TestWebhookManagers(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		role     tenant.Role
@@ -31,7 +31,7 @@ func TestWebhooksAreForWhoSeesAllProjects(t *testing.T) {
 		r := httptest.NewRequest(http.MethodGet, "/api/webhooks", nil)
 		who := tenant.Identity{Tenant: uuid.New(), User: "ana", Role: c.role, Projects: c.projects}
 		ctx := echo.New().NewContext(r.WithContext(tenant.With(r.Context(), who)), httptest.NewRecorder())
-		err := ForTenantManagers("")(func(echo.Context) error { return nil })(ctx)
+		err := ForTenantManagers(func(echo.Context) error { return nil })(ctx)
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s of %v: %v, want %v", c.role, c.projects, err, c.want)
 		}
