@@ -29,6 +29,7 @@ import (
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -98,17 +99,17 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	vault, err := webhook.NewVault(secret)
 	must(t, err)
 	serverConf, parts := server.DefaultConfig(), server.Parts{
-		DB: s.API, Bucket: bucket, Uploads: uploads,
-		Webhooks: &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
-		Batches: &hooks.Batches{
-			BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
-			Metrics: uploads.Metrics, Log: log,
+		Services: api.Services{
+			DB: s.API, Bucket: bucket, Uploads: uploads, Receipts: receipts, Erasures: uploads.Erasures, Log: log,
+			Webhooks: &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
+			Batches: &hooks.Batches{
+				BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
+				Metrics: uploads.Metrics, Log: log,
+			},
+			DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
+			Quarantine:  &hooks.Quarantine{DB: s.API, Queue: q, Log: log},
 		},
-		Erasures:    uploads.Erasures,
-		DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
-		Receipts:    receipts, Tracers: noop.NewTracerProvider(),
-		Quarantine: &hooks.Quarantine{DB: s.API, Queue: q, Log: log},
-		Verifier:   verifier, Metrics: server.NewMetrics(s.registry), Log: log,
+		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Tracers: noop.NewTracerProvider(),
 	}
 	for _, option := range options {
 		option(&serverConf, &parts)

@@ -22,29 +22,34 @@ import (
 //go:embed openapi.yaml
 var openAPI []byte
 
-// addPages makes the handlers of what a person opens in a browser: the page at the root, the description of the API, and
-// the pages about problems.
-func (h *handlers) addPages(imageOrigin string) error {
+// pages are the handlers of what a person opens in a browser.
+type pages struct{ page, problems, openAPI, openAPIJSON echo.HandlerFunc }
+
+func (s *Server) pages() (p pages, err error) {
 	asJSON, err := yaml.YAMLToJSON(openAPI)
 	if err != nil {
-		return fmt.Errorf("read openapi.yaml: %w", err)
+		return p, fmt.Errorf("read openapi.yaml: %w", err)
 	}
 	problems, err := problem.NewPages()
 	if err != nil {
-		return err
+		return p, err
 	}
-	page := web.New(imageOrigin)
-	h.openAPI = serveStatic("application/yaml", openAPI) // RFC 9512
-	h.openAPIJSON = serveStatic("application/json", asJSON)
-	h.problems = problems.Serve
-	h.page = func(c echo.Context) error {
+	images, err := s.Bucket.Origin()
+	if err != nil {
+		return p, err
+	}
+	page := web.New(images)
+	p.openAPI = serveStatic("application/yaml", openAPI) // RFC 9512
+	p.openAPIJSON = serveStatic("application/json", asJSON)
+	p.problems = problems.Serve
+	p.page = func(c echo.Context) error {
 		if !page.Has(c.Request().URL.Path) {
 			return problem.ErrNotFound
 		}
 		page.ServeHTTP(c.Response(), c.Request())
 		return nil
 	}
-	return nil
+	return p, nil
 }
 
 // serveStatic answers with content that stays the same as long as the program runs.

@@ -15,8 +15,8 @@ import (
 // UploadsPath is where uploads live.
 const UploadsPath = resource.UploadsPath
 
-// nameUploadProtocol puts into every answer to an upload's writer, a refusal included, what the client's protocol wants
-// in all answers ([tus.NameProtocol]); forms want nothing. No proxy may store any.
+// nameUploadProtocol sets the headers that the client's protocol requires in every answer, refusals included
+// ([tus.NameProtocol]). Forms require none.
 func nameUploadProtocol(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if !writesUploads(c) {
@@ -60,10 +60,10 @@ func writesUploads(c echo.Context) bool {
 	return false
 }
 
-// baseOf returns what the addresses begin with that a request is answered with.
+// baseOf returns the scheme and host of the addresses in the answer to a request.
 func (s *Server) baseOf(r *http.Request) string { return s.baseAt(r.Header, r.Host) }
 
-// baseAt believes what is left of forwarding headers: those of trusted proxies.
+// baseAt trusts forwarding headers: [Proxies.sanitize] has removed those of others.
 func (s *Server) baseAt(h http.Header, host string) string {
 	if s.PublicURL != "" {
 		return strings.TrimSuffix(s.PublicURL, "/")

@@ -116,9 +116,8 @@ func (s *Server) routes(h handlers) []route {
 // handlers are those of the routes, apart from live's.
 type handlers struct {
 	*api.API
+	pages
 	upload, uploadOptions echo.HandlerFunc
-	openAPI, openAPIJSON  echo.HandlerFunc
-	problems, page        echo.HandlerFunc
 }
 
 // wire gives the routes to echo.

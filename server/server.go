@@ -1,5 +1,5 @@
-// Package server is HTTP and nothing else: authentication, the tus mount, the JSON API, the page, and
-// errors as problems. What an upload costs and when it is complete is decided in package hooks.
+// Package server puts the API and the page on the network: the table of routes, the order of the middleware, start and
+// stop. It decides nothing about uploads; package hooks does.
 package server
 
 import (
@@ -17,10 +17,6 @@ import (
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/tramo/tramo/hooks"
-	"github.com/tramo/tramo/hooks/erasure"
-	"github.com/tramo/tramo/hooks/webhook"
-	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/live"
@@ -28,8 +24,6 @@ import (
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/server/tus"
-	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/storage/object"
 )
 
 // Config shapes a Server.
@@ -37,18 +31,18 @@ type Config struct {
 	Listen          string        `name:"listen" help:"Address for clients."`
 	PublicURL       string        `name:"public-url" placeholder:"URL" help:"URL at which clients reach this server, for the addresses of uploads. Default: the Host of each request."`
 	NetworkTimeout  time.Duration `name:"network-timeout" help:"How long the body of a request may be silent. Then the request ends, and the upload keeps what has arrived."`
-	LockTimeout     time.Duration `kong:"-"` // how long a request waits for an upload that another one writes
-	ShutdownTimeout time.Duration `kong:"-"` // how long running requests may take to save what they have
+	LockTimeout     time.Duration `kong:"-"` // how long a request waits for an upload that another request writes
+	ShutdownTimeout time.Duration `kong:"-"` // how long running requests may take to save what has arrived
 
-	RequestTimeout time.Duration `kong:"-"` // how long a request that is no upload may take to arrive, and its answer to leave
-	MaxBody        int64         `kong:"-"` // bytes of such a request's body, unless its route takes more
+	RequestTimeout time.Duration `kong:"-"` // how long a request other than an upload may take to arrive, and its answer to be sent
+	MaxBody        int64         `kong:"-"` // bytes of such a request's body, unless the table of routes says otherwise
 	CORSOrigins    []string      `name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may use the API in a browser, such as https://app.example.com, separated by commas; * for all. Default: only this server's own."`
 	TrustedProxies Proxies       `name:"trusted-proxies" placeholder:"NETWORKS" help:"Networks of the proxies in front of this server, such as 10.0.0.0/8, separated by commas. X-Forwarded-For, -Proto and -Host are believed from these only."`
 	TenantUploads  int           `name:"tenant-uploads" help:"How many uploads of a tenant may send to one server at the same time, unless the tenant has a maximum of its own; 0 for any number."`
 	Live           live.Config   `embed:""`
 }
 
-// DefaultConfig is what is used for what is not said.
+// DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
 		Listen:          "127.0.0.1:8080",
@@ -81,22 +75,12 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Parts are what a Server puts on the network.
+// Parts are what a Server serves.
 type Parts struct {
-	DB          *storage.DB
-	Bucket      *object.Bucket
-	Uploads     *hooks.Uploads
-	Batches     *hooks.Batches
-	Receipts    *hooks.Receipts
-	Webhooks    *webhook.Endpoints
-	Erasures    *erasure.Service
-	DeadLetters *deadletter.Service
-	Verifier    *auth.Verifier
-	Metrics     *Metrics
-	Limits      *ratelimit.Limits // nil for none
-	Tracers     trace.TracerProvider
-	Log         *slog.Logger
-	Quarantine  *hooks.Quarantine
+	api.Services
+	Verifier *auth.Verifier
+	Metrics  *Metrics
+	Tracers  trace.TracerProvider
 }
 
 // A Server serves Tramo's API and page.
@@ -113,11 +97,11 @@ type Server struct {
 	bodies      map[string]int64 // most bytes of a request's body, by method and path
 }
 
-// New wires the routes.
+// New makes the rooms of the server and wires the routes.
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
 	s.auth = &auth.Authenticator{Verifier: p.Verifier, DB: p.DB, Log: p.Log}
-	s.handler = s.traced(s.crossOrigin(s.echo))
+	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
 	s.reader = &resource.Reader{DB: p.DB, Expiry: p.Uploads.Expiry, Bucket: p.Bucket, Log: p.Log}
 	s.live = live.New(c.Live, live.Parts{DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log, CheckOrigin: s.checkOrigin})
 	uploads, err := tus.New(tus.Config{
@@ -127,33 +111,37 @@ func New(c Config, p Parts) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
-	h := handlers{
-		API: &api.API{
-			DB: p.DB, Bucket: p.Bucket, Uploads: p.Uploads, Reader: s.reader, Batches: p.Batches, Receipts: p.Receipts,
-			Webhooks: p.Webhooks, Erasures: p.Erasures, DeadLetters: p.DeadLetters, Quarantine: p.Quarantine, Log: p.Log,
-			Base: s.baseOf, Limits: p.Limits,
-			Config: api.Config{
-				MaxUploads: c.TenantUploads, PublicURL: c.PublicURL,
-				NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LockTimeout, ShutdownTimeout: c.ShutdownTimeout,
-			},
-		},
-		uploadOptions: uploads.Options,
-	}
-	h.upload = formOr(h.PostForm, uploads.Serve)
-	images, err := s.Bucket.Origin()
+	pages, err := s.pages()
 	if err != nil {
-		return nil, err
-	}
-	if err := h.addPages(images); err != nil {
 		return nil, err
 	}
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = problem.Handler(s.auth.AuditDenial)
 	e.IPExtractor = s.TrustedProxies.extractor()
-	e.Use(nameTrace, s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound, nameUploadProtocol, s.Limits.Address)
-	s.wire(h)
+	e.Use(
+		nameTrace,
+		s.setOrigin,
+		s.secure,
+		s.logRequest,
+		s.Metrics.observe, // answers errors, so that those before it see the status
+		recovered,
+		s.bound,
+		nameUploadProtocol, // before the first refusal that a tus client can get
+		s.Limits.Address,
+	)
+	resources := &api.API{
+		Services: p.Services, Reader: s.reader, Base: s.baseOf,
+		Config: api.Config{
+			MaxUploads: c.TenantUploads, PublicURL: c.PublicURL,
+			NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LockTimeout, ShutdownTimeout: c.ShutdownTimeout,
+		},
+	}
+	s.wire(handlers{
+		API: resources, pages: pages, upload: formOr(resources.PostForm, uploads.Serve), uploadOptions: uploads.Options,
+	})
+	// CORS and traces wrap all, also what echo itself answers.
+	s.handler = s.traced(s.crossOrigin(s.echo))
 	return s, nil
 }
 
@@ -162,8 +150,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, tus.OverrideMethod(r))
 }
 
-// Run serves until ctx is done. Then running uploads are told to save what has arrived and let go, and
-// clients to come back.
+// Run serves until ctx is done. Then it interrupts running uploads, which save what has arrived and release their leases,
+// and ends event streams; clients reconnect.
 func (s *Server) Run(ctx context.Context) error {
 	l, err := net.Listen("tcp", s.Listen)
 	if err != nil {
@@ -182,8 +170,8 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       2 * time.Minute,
-		// No ReadTimeout and no WriteTimeout: an upload takes as long as its network needs, and who reads it bounds
-		// the silence. All others are held to [Config.RequestTimeout].
+		// No ReadTimeout and no WriteTimeout: an upload takes as long as its network needs, and its reader bounds the
+		// silence. Other requests have [Config.RequestTimeout].
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(l) }()
@@ -203,5 +191,5 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Follow hears what changes in the database and tells listeners, until ctx is done. [Server.Run] calls it.
+// Follow sends listeners what changes in the database, until ctx is done. [Server.Run] calls it.
 func (s *Server) Follow(ctx context.Context) { s.live.Run(ctx) }

@@ -17,24 +17,27 @@ import (
 	"github.com/tramo/tramo/storage/object"
 )
 
-// An API has a handler for each route of the JSON resources.
-type API struct {
-	Config
+// Services are what the handlers call.
+type Services struct {
 	DB          *storage.DB
 	Bucket      *object.Bucket
 	Uploads     *hooks.Uploads
-	Reader      *resource.Reader
 	Batches     *hooks.Batches
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
 	Erasures    *erasure.Service
 	DeadLetters *deadletter.Service
 	Quarantine  *hooks.Quarantine
+	Limits      *ratelimit.Limits // nil for none
 	Log         *slog.Logger
+}
 
-	// Base returns the scheme and host of absolute addresses in the answer to a request.
-	Base   func(*http.Request) string
-	Limits *ratelimit.Limits // nil for none
+// An API has a handler for each route of the JSON resources.
+type API struct {
+	Config
+	Services
+	Reader *resource.Reader
+	Base   func(*http.Request) string // scheme and host of absolute addresses in the answer to a request
 }
 
 // Config has the limits of an [API].

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
 )
 
 // Path is what the types of problems begin with, and where they are explained.
@@ -69,11 +70,6 @@ type Problem struct {
 	Facts  map[string]any
 }
 
-// New makes a problem whose type is name.
-func New(name string, status int, title, detail string) Problem {
-	return Problem{Type: Path + "/" + name, Title: title, Status: status, Detail: detail}
-}
-
 // Name is the last segment of the type.
 func (p Problem) Name() string { return strings.TrimPrefix(p.Type, Path+"/") }
 
@@ -91,7 +87,7 @@ func Name(err error) string {
 func Types() []string {
 	types := []string{internal.Type, Tus(0).Type}
 	for _, row := range table {
-		types = append(types, row.problem.Type)
+		types = append(types, row.Type)
 	}
 	slices.Sort(types)
 	return slices.Compact(types)
@@ -115,10 +111,10 @@ type refusal interface {
 // worth a log entry.
 func Of(err error) (p Problem, known bool) {
 	for _, row := range table {
-		if !errors.Is(err, row.cause) {
+		if !slices.ContainsFunc(row.causes, func(cause error) bool { return errors.Is(err, cause) }) {
 			continue
 		}
-		p = row.problem
+		p = row.Problem
 		var r refusal
 		if errors.As(err, &r) {
 			p.Detail, p.Facts = r.Explain()
@@ -131,7 +127,7 @@ func Of(err error) (p Problem, known bool) {
 	}
 	p = internal
 	if storage.IsUnavailable(err) {
-		p = unavailable
+		p, _ = Of(object.ErrUnavailable)
 	}
 	return p, errors.Is(err, context.Canceled) // the client has gone, which is no news
 }

@@ -16,8 +16,8 @@ func TestProblemsAreDocumented(t *testing.T) {
 		known[strings.TrimPrefix(typ, Path+"/")] = true
 	}
 	for _, row := range table {
-		if row.problem.Title == "" || row.problem.Detail == "" || row.problem.Status < 400 {
-			t.Errorf("%v has an incomplete problem: %+v", row.cause, row.problem)
+		if row.Title == "" || row.Detail == "" || row.Status < 400 || len(row.causes) == 0 {
+			t.Errorf("%v has an incomplete problem: %+v", row.causes, row.Problem)
 		}
 	}
 	documented := make(map[string]bool)

@@ -18,6 +18,7 @@ import (
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/storage"
@@ -151,20 +152,22 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 		Metrics: hooks.NewMetrics(registry), Log: log, Erasures: erasures,
 	}
 	return server.Parts{
-		DB:          db,
-		Bucket:      bucket,
-		Uploads:     uploads,
-		Batches:     &hooks.Batches{BatchConfig: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: uploads.Metrics, Log: log},
-		Receipts:    receipts,
-		Webhooks:    webhooks,
-		Erasures:    erasures,
-		DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
-		Verifier:    verifier,
-		Metrics:     server.NewMetrics(registry),
-		Limits:      limits,
-		Tracers:     telemetry.NewTracerProvider(),
-		Log:         log,
-		Quarantine:  &hooks.Quarantine{DB: db, Queue: q, Log: log},
+		Services: api.Services{
+			DB:          db,
+			Bucket:      bucket,
+			Uploads:     uploads,
+			Batches:     &hooks.Batches{BatchConfig: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: uploads.Metrics, Log: log},
+			Receipts:    receipts,
+			Webhooks:    webhooks,
+			Erasures:    erasures,
+			DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
+			Quarantine:  &hooks.Quarantine{DB: db, Queue: q, Log: log},
+			Limits:      limits,
+			Log:         log,
+		},
+		Verifier: verifier,
+		Metrics:  server.NewMetrics(registry),
+		Tracers:  telemetry.NewTracerProvider(),
 	}, nil
 }
 
