@@ -38,6 +38,9 @@ var (
 	ErrBusy             = errors.New("another request works on the upload")
 	ErrNotPartial       = errors.New("upload cannot be concatenated")
 	ErrPartialOpen      = errors.New("partial upload is not complete")
+	ErrNoBatch          = errors.New("no such batch")
+	ErrBatchCancelled   = errors.New("batch was cancelled")
+	ErrOtherProject     = errors.New("batch is of another project")
 	ErrPartialTaken     = errors.New("partial upload belongs to another upload")
 )
 
@@ -50,18 +53,19 @@ func refuse(cause error, format string, args ...any) error {
 
 // The metadata keys that Tramo understands. Others are kept, and given back by HEAD.
 const (
-	metaFilename = "filename"
-	metaFiletype = "filetype"
-	metaProject  = "project"
-	metaBatch    = "batch"
-	metaClientID = "client_id"
-	metaSHA256   = "sha256"
+	MetaFilename = "filename"
+	MetaFiletype = "filetype"
+	MetaProject  = "project"
+	MetaBatch    = "batch"
+	MetaClientID = "client_id"
+	MetaSHA256   = "sha256"
 )
 
 // Limits on metadata, in bytes.
 const (
 	maxFilename = 255
 	maxClientID = 128
+	MaxLabel    = 128     // a client's name for a batch
 	maxMetadata = 8 << 10 // all keys and values together
 )
 
@@ -125,7 +129,7 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 	if err != nil {
 		return Admitted{}, err
 	}
-	n, err := a.Policy.examine(who, r)
+	n, err := a.Policy.Examine(who, r)
 	if err != nil {
 		return Admitted{}, err
 	}
@@ -161,7 +165,7 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 		}
 		return Admitted{}, a.explainRefusal(ctx, n)
 	case errors.Is(err, storage.ErrBatchCancelled):
-		return Admitted{}, errCancelledBatch()
+		return Admitted{}, CancelledBatch()
 	case err != nil:
 		return Admitted{}, err
 	case old != uuid.Nil:
@@ -184,8 +188,8 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 	if err != nil {
 		return Admitted{}, err
 	}
-	if !same(n, old) {
-		return Admitted{}, errClientIDTaken()
+	if !Same(n, old) {
+		return Admitted{}, ClientIDTaken()
 	}
 	if old.SizeDeferred && n.Size > 0 {
 		if err := a.declare(ctx, old.ID, n.Size); err != nil {
@@ -193,20 +197,20 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 		}
 		old.Size, old.SizeDeferred = n.Size, false
 	}
-	return Admitted{ID: old.ID, Existing: true, Offset: toldOffset(old)}, nil
+	return Admitted{ID: old.ID, Existing: true, Offset: ToldOffset(old)}, nil
 }
 
-// toldOffset is the offset that a client is told of its upload, or [Untold].
-func toldOffset(u storage.Upload) int64 {
+// ToldOffset is the offset that a client is told of its upload, or [Untold].
+func ToldOffset(u storage.Upload) int64 {
 	if !u.SizeDeferred && u.Received == u.Size && u.UploadedAt == nil {
 		return Untold
 	}
 	return u.Received
 }
 
-// same reports whether what a client wants to begin is an upload that it has begun before. A size that one of
+// Same reports whether what a client wants to begin is an upload that it has begun before. A size that one of
 // both does not know is no difference.
-func same(n storage.NewUpload, old storage.Upload) bool {
+func Same(n storage.NewUpload, old storage.Upload) bool {
 	name := ""
 	if old.Filename != nil {
 		name = *old.Filename
@@ -218,7 +222,12 @@ func same(n storage.NewUpload, old storage.Upload) bool {
 
 // declare gives an upload the size that its client knows now: it will never say it again.
 func (a *Admission) declare(ctx context.Context, id uuid.UUID, size int64) error {
-	return explainLength(a.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.DeclareLength(ctx, id, storage.NoFence, size) }))
+	return a.DB.InTenant(ctx, func(tx storage.Tx) error { return DeclareLength(ctx, tx, id, size) })
+}
+
+// DeclareLength is [storage.Tx.DeclareLength] for a request that has no lease, with a [*tenant.Refusal].
+func DeclareLength(ctx context.Context, tx storage.Tx, id uuid.UUID, size int64) error {
+	return explainLength(tx.DeclareLength(ctx, id, storage.NoFence, size))
 }
 
 // explainLength tells a client why its upload cannot have the length that it is said to have now.
@@ -240,7 +249,7 @@ func differ(a, b []byte) bool { return a != nil && b != nil && !bytes.Equal(a, b
 func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) error {
 	var t storage.Tenant
 	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		t, err = account(ctx, tx)
+		t, err = Account(ctx, tx)
 		return err
 	})
 	if err != nil {
@@ -255,8 +264,8 @@ func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) err
 	return noRoom(t, n.Size, t.MaxUpload(n.MaxSize))
 }
 
-// account returns the tenant that the transaction acts for, if uploads may begin in it.
-func account(ctx context.Context, tx storage.Tx) (storage.Tenant, error) {
+// Account returns the tenant that the transaction acts for, if uploads may begin in it.
+func Account(ctx context.Context, tx storage.Tx) (storage.Tenant, error) {
 	t, err := tx.Account(ctx)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && t.ErasingAt != nil {
 		return t, refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
@@ -268,15 +277,15 @@ func account(ctx context.Context, tx storage.Tx) (storage.Tenant, error) {
 func noRoom(t storage.Tenant, size, most int64) error {
 	left := humanize.IBytes(uint64(t.Remaining()))
 	if size == 0 {
-		return noRoomFor(t, fmt.Sprintf("An upload without a length needs room for %s and your company has %s left. Send Upload-Length, or ask your administrator for more room.",
+		return NoRoom(t, fmt.Sprintf("An upload without a length needs room for %s and your company has %s left. Send Upload-Length, or ask your administrator for more room.",
 			humanize.IBytes(uint64(most)), left))
 	}
-	return noRoomFor(t, fmt.Sprintf("This file has %s and your company has %s left. Ask your administrator for more room.",
+	return NoRoom(t, fmt.Sprintf("This file has %s and your company has %s left. Ask your administrator for more room.",
 		humanize.IBytes(uint64(size)), left))
 }
 
-// noRoomFor refuses with what there is of the quota, for programs.
-func noRoomFor(t storage.Tenant, detail string) error {
+// NoRoom refuses with what there is of the quota, for programs.
+func NoRoom(t storage.Tenant, detail string) error {
 	return &Refusal{Cause: ErrNoRoom, Detail: detail, Facts: map[string]any{
 		"quota_bytes": t.QuotaBytes, "charged_bytes": t.ChargedBytes, "remaining_bytes": t.Remaining(),
 	}}
@@ -290,18 +299,18 @@ func tooLarge(size, most int64) error {
 	}
 }
 
-// examine turns what a client says of an upload into what is recorded of it.
-func (p Policy) examine(who tenant.Identity, r Request) (storage.NewUpload, error) {
+// Examine turns what a client says of an upload into what is recorded of it.
+func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, error) {
 	meta := r.Metadata
 	if meta == nil {
 		meta = map[string]string{} // null is no JSON object
 	}
 	n := storage.NewUpload{
 		UserID:   who.User,
-		ClientID: meta[metaClientID],
-		Project:  meta[metaProject],
-		Batch:    meta[metaBatch],
-		Filename: baseName(meta[metaFilename]),
+		ClientID: meta[MetaClientID],
+		Project:  meta[MetaProject],
+		Batch:    meta[MetaBatch],
+		Filename: baseName(meta[MetaFilename]),
 		Metadata: meta,
 		Size:     r.Size,
 		MaxSize:  p.MaxSize,
@@ -335,7 +344,7 @@ func (p Policy) examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 	if !who.Sees(n.Project) {
 		return n, refuse(ErrNotYourProject, "You have no project %s. Name one of yours, or ask your administrator for a token that covers it.", n.Project)
 	}
-	declared, err := p.declaredType(meta[metaFiletype])
+	declared, err := p.declaredType(meta[MetaFiletype])
 	n.DeclaredType = declared
 	return n, err
 }
@@ -367,14 +376,14 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 		return refuse(ErrBadMetadata, "The metadata has %d bytes; the most is %d.", total, maxMetadata)
 	case len(n.Filename) > maxFilename:
 		return refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxFilename)
-	case len(n.Batch) > maxLabel:
-		return refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), maxLabel)
+	case len(n.Batch) > MaxLabel:
+		return refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), MaxLabel)
 	case len(n.ClientID) > maxClientID:
 		return refuse(ErrBadMetadata, "client_id has %d bytes; the most is %d.", len(n.ClientID), maxClientID)
 	case !object.ValidProject(n.Project):
 		return refuse(ErrBadMetadata, "project must match %s.", object.ProjectPattern)
 	}
-	if s := meta[metaSHA256]; s != "" {
+	if s := meta[MetaSHA256]; s != "" {
 		sum, err := hex.DecodeString(s)
 		if err != nil || len(sum) != 32 {
 			return refuse(ErrBadMetadata, "sha256 must be the SHA-256 of the file as 64 hexadecimal digits.")
@@ -407,4 +416,47 @@ func baseName(name string) string {
 		return ""
 	}
 	return name
+}
+
+// enterBatch finds the batch that an upload names by its id, or by a name of the client's own, and makes it if there is none
+// of that name. A partial upload is in no batch: its final upload is.
+func enterBatch(ctx context.Context, tx storage.Tx, n *storage.NewUpload) error {
+	if n.Batch == "" || n.Kind == storage.Partial {
+		return nil
+	}
+	named, _ := uuid.Parse(n.Batch) // the zero id, which no batch has, for another name
+	b, err := tx.FindBatch(ctx, named, n.Project, n.Batch)
+	switch {
+	case errors.Is(err, storage.ErrNotFound) && named.Version() == 7:
+		// Ids of batches are UUIDv7. A client that names one wants that one: it must not find its photos in another that
+		// sprang up because of a slip. Nobody learns whether another tenant has it.
+		return refuse(ErrNoBatch, "You have no batch %s. Name one by the id that POST /api/batches told, or by a name of your own, which is no UUIDv7.", named)
+	case errors.Is(err, storage.ErrNotFound):
+		made := storage.NewBatch{Project: n.Project, Name: n.Batch, ClientID: n.Batch, UserID: n.UserID}
+		if made.ID, err = uuid.NewV7(); err != nil {
+			return err
+		}
+		b, _, err = tx.MakeBatch(ctx, made)
+	}
+	switch {
+	case err != nil:
+		return err
+	case b.Project != n.Project:
+		return refuse(ErrOtherProject, "The batch %s is of the project %s. Name that as the upload's project, or another batch.", b.ID, b.Project)
+	case b.CancelledAt != nil:
+		return storage.ErrBatchCancelled
+	}
+	n.BatchID, n.Batch = b.ID, b.Label()
+	return nil
+}
+
+// CancelledBatch refuses an upload in a batch that was cancelled.
+func CancelledBatch() error {
+	return refuse(ErrBatchCancelled, "This batch was cancelled. Make a new one.")
+}
+
+// ClientIDTaken refuses an upload whose client id names another upload.
+func ClientIDTaken() error {
+	return refuse(ErrClientIDTaken,
+		"Another upload of yours has this client_id with a different size, name or sha256. Use a new client_id for each file.")
 }

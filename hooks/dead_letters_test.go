@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
@@ -18,6 +19,10 @@ import (
 
 func (s *site) deadLetters() *deadletter.Service {
 	return &deadletter.Service{DB: s.API, Queue: s.uploads.Queue, Uploaded: s.uploads.Metrics.Into(storage.Uploaded), Log: s.uploads.Log}
+}
+
+func (s *site) batches() *batch.Service {
+	return &batch.Service{DB: s.API, Queue: s.Queue, Metrics: s.uploads.Metrics, Log: s.Log}
 }
 
 func asRole(ctx context.Context, user string, role tenant.Role) context.Context {

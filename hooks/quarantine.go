@@ -50,7 +50,7 @@ func (q *Quarantine) Release(ctx context.Context, id uuid.UUID, reason string) e
 	switch {
 	case strings.TrimSpace(reason) == "":
 		return refuse(ErrBadReason, `Say why this file is safe: {"reason": "…"}. The audit log keeps it.`)
-	case len(reason) > maxReason || !isText(reason):
+	case len(reason) > maxReason || !storage.IsText(reason):
 		return refuse(ErrBadReason, "reason must be UTF-8 text of at most %d bytes without NUL characters.", maxReason)
 	}
 	err := q.DB.InTenant(ctx, func(tx storage.Tx) error {

@@ -38,7 +38,7 @@ func entries(n, size int) (all []obj) {
 
 // A filed manifest is the answer to one.
 type filed struct {
-	Batch   batch
+	Batch   batchJSON
 	Uploads []struct {
 		ClientID string `json:"client_id"`
 		ID       uuid.UUID
@@ -49,8 +49,8 @@ type filed struct {
 	}
 }
 
-// A batch is what GET tells, and less of it other answers.
-type batch struct {
+// A batchJSON is what GET tells, and less of it other answers.
+type batchJSON struct {
 	ID       uuid.UUID
 	Name     string
 	State    string
@@ -84,9 +84,9 @@ func readAs[T any](t testing.TB, a answer, status int) (v T) {
 	return v
 }
 
-func (u user) batch(id uuid.UUID) batch {
+func (u user) batch(id uuid.UUID) batchJSON {
 	u.t.Helper()
-	return readAs[batch](u.t, u.do("GET", u.batches()+"/"+id.String(), nil), 200)
+	return readAs[batchJSON](u.t, u.do("GET", u.batches()+"/"+id.String(), nil), 200)
 }
 
 var requestID = regexp.MustCompile(`"request_id":"[^"]*"`)
@@ -429,7 +429,7 @@ func TestBatchRoles(t *testing.T) {
 	investor.do("GET", at, nil).want(t, 404, "not-found")
 	rename(manager, `{"name": ""}`).want(t, 422, "bad-batch")
 	rename(manager, `{"title": "y"}`).want(t, 400, "bad-request")
-	if b := readAs[batch](t, rename(manager, `{"name": "Torre, martes"}`), 200); b.Name != "Torre, martes" {
+	if b := readAs[batchJSON](t, rename(manager, `{"name": "Torre, martes"}`), 200); b.Name != "Torre, martes" {
 		t.Errorf("got %+v", b)
 	}
 	if n := s.count(t, `select count(*) from audit where action = 'batch.rename' and subject = $1 and actor = 'constructora'`, f.Batch.ID.String()); n != 1 {
@@ -521,7 +521,7 @@ func TestBatchCancel(t *testing.T) {
 	must(t, err)
 	at := u.batches() + "/" + f.Batch.ID.String()
 	eventually(t, "the server has read it", func() bool { return s.received(t) >= before+10 })
-	b := readAs[batch](t, manager.do("POST", at+"/cancel", nil), 200)
+	b := readAs[batchJSON](t, manager.do("POST", at+"/cancel", nil), 200)
 	if b.State != "cancelled" || b.Counts["cancelled"] != 3 || b.Counts["uploaded"] != 1 {
 		t.Errorf("got %+v", b)
 	}
@@ -572,7 +572,7 @@ func TestBatchList(t *testing.T) {
 		"project=puente":                    {},
 	} {
 		list := readAs[struct {
-			Items []batch
+			Items []batchJSON
 			Next  *uuid.UUID
 		}](t, u.do("GET", u.batches()+"?"+query, nil), 200)
 		got := []uuid.UUID{}

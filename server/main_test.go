@@ -23,6 +23,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
@@ -102,8 +103,8 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 		Services: api.Services{
 			DB: s.API, Bucket: bucket, Uploads: uploads, Receipts: receipts, Erasures: uploads.Erasures, Log: log,
 			Webhooks: &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
-			Batches: &hooks.Batches{
-				BatchConfig: hooks.DefaultBatchConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
+			Batches: &batch.Service{
+				Config: batch.DefaultConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
 				Metrics: uploads.Metrics, Log: log,
 			},
 			DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},

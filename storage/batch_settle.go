@@ -165,15 +165,3 @@ func (tx Tx) OpenBatch(ctx context.Context, id uuid.UUID) error {
 	}
 	return nil
 }
-
-// DeclareManifest records that the batch's client said what belongs to it, and by what name. Uploads are locked before.
-func (tx Tx) DeclareManifest(ctx context.Context, id uuid.UUID, name string) error {
-	_, err := tx.Exec(ctx, `
-		update batches set manifest = true, name = $3, updated_at = now() where tenant_id = $1 and id = $2 and not manifest`,
-		tx.Tenant, id, name)
-	if err != nil {
-		return fmt.Errorf("declare manifest: %w", err)
-	}
-	tx.Changed(BatchChanged, id)
-	return nil
-}

@@ -29,6 +29,9 @@ var ground storagetest.Ground
 // Main is a package's TestMain: it runs the tests, stops what they have started, and exits.
 func Main(m *testing.M) { ground.Main(m) }
 
+// NewDatabase makes a database without an installation.
+func NewDatabase(t testing.TB) *storagetest.Database { return ground.NewDatabase(t) }
+
 // A Site is an installation of the test's own.
 type Site struct {
 	*storagetest.Database

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -303,7 +304,7 @@ func (r *Reconciler) forgetAnswers(ctx context.Context) error {
 	if r.DryRun {
 		return nil
 	}
-	_, err := r.DB.ForgetAnswers(ctx)
+	_, err := batch.ForgetAnswers(ctx, r.DB)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
@@ -22,7 +23,7 @@ type Services struct {
 	DB          *storage.DB
 	Bucket      *object.Bucket
 	Uploads     *hooks.Uploads
-	Batches     *hooks.Batches
+	Batches     *batch.Service
 	Receipts    *hooks.Receipts
 	Webhooks    *webhook.Endpoints
 	Erasures    *erasure.Service

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
@@ -59,19 +60,19 @@ func (a *API) GetBatch(c echo.Context) error { return answerID(c, http.StatusOK,
 
 func (a *API) readBatch(ctx context.Context, id uuid.UUID) (batchJSON, error) {
 	return read(ctx, a.DB, func(ctx context.Context, tx storage.Tx) (j batchJSON, err error) {
-		b, err := tx.Batch(ctx, id)
+		b, err := batch.Find(ctx, tx, id)
 		if err != nil {
 			return j, err
 		}
-		totals, err := tx.BatchTotals(ctx, id)
+		totals, err := batch.Totals(ctx, tx, id)
 		if err != nil {
 			return j, err
 		}
-		stuck, nStuck, err := tx.StuckUploads(ctx, id, a.Batches.StalledAfter, maxTrouble)
+		stuck, nStuck, err := batch.Stuck(ctx, tx, id, a.Batches.StalledAfter, maxTrouble)
 		if err != nil {
 			return j, err
 		}
-		failed, nFailed, err := tx.FailedUploads(ctx, id, maxTrouble)
+		failed, nFailed, err := batch.Failed(ctx, tx, id, maxTrouble)
 		return batchJSON{
 			CountedBatch: resource.CountedBatchOf(b, totals[id]),
 			Stuck:        troubleJSON{nStuck, each(stuck, describeTrouble)},
@@ -89,17 +90,17 @@ func (a *API) ListBatches(c echo.Context) error {
 	return answerPage(c, uuid.Parse, func(ctx context.Context, before uuid.UUID, limit int) ([]resource.CountedBatch, error) {
 		p.Before, p.Limit = before, limit
 		return read(ctx, a.DB, func(ctx context.Context, tx storage.Tx) ([]resource.CountedBatch, error) {
-			bs, err := tx.Batches(ctx, p)
+			bs, err := batch.List(ctx, tx, p)
 			if err != nil {
 				return nil, err
 			}
-			totals, err := tx.BatchTotals(ctx, each(bs, func(b storage.Batch) uuid.UUID { return b.ID })...)
+			totals, err := batch.Totals(ctx, tx, each(bs, func(b storage.Batch) uuid.UUID { return b.ID })...)
 			return each(bs, func(b storage.Batch) resource.CountedBatch { return resource.CountedBatchOf(b, totals[b.ID]) }), err
 		})
 	}, func(b resource.CountedBatch) uuid.UUID { return b.ID })
 }
 
-func parseBatchFilter(c echo.Context) (p storage.BatchPage, err error) {
+func parseBatchFilter(c echo.Context) (p batch.Page, err error) {
 	if p.Project, err = queryText(c, "project"); err != nil {
 		return p, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
@@ -32,8 +33,8 @@ type manifestEntryJSON struct {
 	SHA256   string `json:"sha256"`
 }
 
-func entriesOf(js []manifestEntryJSON) []hooks.ManifestEntry {
-	return each(js, func(j manifestEntryJSON) hooks.ManifestEntry { return hooks.ManifestEntry(j) })
+func entriesOf(js []manifestEntryJSON) []batch.Entry {
+	return each(js, func(j manifestEntryJSON) batch.Entry { return batch.Entry(j) })
 }
 
 // CreateBatch creates a batch and all its uploads, whose addresses take HEAD and PATCH.
@@ -47,7 +48,7 @@ func (a *API) CreateBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := a.Batches.Create(c.Request().Context(), hooks.Manifest{
+	f, err := a.Batches.Create(c.Request().Context(), batch.Manifest{
 		Project: m.Project, Name: m.Name, ClientID: m.ClientID, Uploads: entriesOf(m.Uploads),
 	}, key)
 	return a.answerFiled(c, f, err)
@@ -76,14 +77,14 @@ func (a *API) AddToBatch(c echo.Context) error {
 
 // countOnce reads the request's idempotency key, and counts the uploads that it creates against the user's rate. A request
 // that repeats an answered one creates none, and is not limited.
-func (a *API) countOnce(c echo.Context, body []byte, uploads int) (storage.Once, error) {
+func (a *API) countOnce(c echo.Context, body []byte, uploads int) (batch.IdempotencyKey, error) {
 	r := c.Request()
 	key, err := idempotencyKey(r, body)
 	if err != nil {
 		return key, err
 	}
 	if key.Key != "" {
-		answered, err := read(r.Context(), a.DB, func(ctx context.Context, tx storage.Tx) (bool, error) { return tx.Answered(ctx, key) })
+		answered, err := read(r.Context(), a.DB, func(ctx context.Context, tx storage.Tx) (bool, error) { return batch.Answered(ctx, tx, key) })
 		if err != nil || answered {
 			return key, err
 		}
@@ -95,10 +96,10 @@ const maxIdempotencyKey = 255 // bytes
 
 // idempotencyKey reads the Idempotency-Key of a request with that body (draft-ietf-httpapi-idempotency-key-header). The
 // draft makes it a quoted string of structured fields (RFC 9651, section 3.3.3); most clients leave the quotes out.
-func idempotencyKey(r *http.Request, body []byte) (storage.Once, error) {
+func idempotencyKey(r *http.Request, body []byte) (batch.IdempotencyKey, error) {
 	values := r.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
-		return storage.Once{}, nil
+		return batch.IdempotencyKey{}, nil
 	}
 	key := strings.TrimSpace(values[0])
 	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {
@@ -106,12 +107,12 @@ func idempotencyKey(r *http.Request, body []byte) (storage.Once, error) {
 	}
 	printable := strings.IndexFunc(key, func(c rune) bool { return c < ' ' || c > '~' }) < 0
 	if len(values) > 1 || key == "" || len(key) > maxIdempotencyKey || !printable {
-		return storage.Once{}, problem.BadRequest("Idempotency-Key must be there once, with 1 to %d printable ASCII characters, such as a UUID.", maxIdempotencyKey)
+		return batch.IdempotencyKey{}, problem.BadRequest("Idempotency-Key must be there once, with 1 to %d printable ASCII characters, such as a UUID.", maxIdempotencyKey)
 	}
 	h := sha256.New()
 	h.Write([]byte(r.Method + " " + r.URL.Path + "\n"))
 	h.Write(body)
-	return storage.Once{Key: key, Request: h.Sum(nil)}, nil
+	return batch.IdempotencyKey{Key: key, Request: h.Sum(nil)}, nil
 }
 
 // filedJSON is the result of a manifest.
@@ -129,16 +130,16 @@ type filedUploadJSON struct {
 	Existing bool           `json:"existing"` // it was there before
 }
 
-func (a *API) answerFiled(c echo.Context, f hooks.Filed, err error) error {
+func (a *API) answerFiled(c echo.Context, f batch.Created, err error) error {
 	h := c.Response().Header()
-	if errors.Is(err, hooks.ErrKeyBusy) {
+	if errors.Is(err, batch.ErrKeyBusy) {
 		h.Set("Retry-After", "1")
 	}
 	if err != nil {
 		return err
 	}
 	base := a.Base(c.Request())
-	j := filedJSON{Batch: resource.BatchOf(f.Batch), Uploads: each(f.Uploads, func(u hooks.FiledUpload) filedUploadJSON {
+	j := filedJSON{Batch: resource.BatchOf(f.Batch), Uploads: each(f.Uploads, func(u batch.CreatedUpload) filedUploadJSON {
 		j := filedUploadJSON{
 			ClientID: u.ClientID, ID: u.ID, URL: base + resource.UploadsPath + "/" + u.ID.String(), Status: u.Status, Existing: u.Existing,
 		}

@@ -383,7 +383,7 @@ func (f *feed) sendTotals(ctx context.Context) (wait time.Duration, err error) {
 	ids := slices.Collect(maps.Keys(f.totals))
 	err = f.eachAudience(ctx, func(ctx context.Context) (ms []*message, err error) {
 		err = f.hub.DB.InTenant(ctx, func(tx storage.Tx) error {
-			bs, err := tx.BatchesByID(ctx, ids)
+			bs, err := tx.FindBatches(ctx, `where b.tenant_id = $1 and b.id = any($2) order by b.updated_at, b.id`, ids)
 			if err != nil {
 				return err
 			}

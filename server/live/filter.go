@@ -10,7 +10,6 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/server/problem"
-	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -67,8 +66,8 @@ func (f filter) concerns(m *message, who tenant.Identity) bool {
 }
 
 // watch is the filter as package storage takes it.
-func (f filter) watch(who tenant.Identity) storage.Watch {
-	w := storage.Watch{Uploads: f.uploads, Labels: f.batches, Projects: f.projects}
+func (f filter) watch(who tenant.Identity) watch {
+	w := watch{Uploads: f.uploads, Labels: f.batches, Projects: f.projects}
 	for _, b := range f.batches {
 		if id, err := uuid.Parse(b); err == nil {
 			w.Batches = append(w.Batches, id)

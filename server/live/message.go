@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
 )
@@ -83,7 +84,7 @@ func batchMessages(ctx context.Context, tx storage.Tx, bs []storage.Batch) ([]*m
 	for i, b := range bs {
 		ids[i] = b.ID
 	}
-	totals, err := tx.BatchTotals(ctx, ids...)
+	totals, err := batch.Totals(ctx, tx, ids...)
 	if err != nil {
 		return nil, err
 	}

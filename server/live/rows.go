@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -63,9 +64,18 @@ func movedSince(ctx context.Context, tx storage.Tx, since time.Time) (map[uuid.U
 	return found, nil
 }
 
+// A watch says which uploads and batches a listener is told of. Empty fields match all.
+type watch struct {
+	Uploads  []uuid.UUID
+	Batches  []uuid.UUID
+	Labels   []string // clients' names of batches; a batch matches if Batches or Labels has it
+	Projects []string
+	User     string
+}
+
 // watched returns at most limit uploads of the watch that have changed since then, the latest, in the order of their
 // change; and, if asked for, those that are not at an end, no matter since when.
-func watched(ctx context.Context, tx storage.Tx, w storage.Watch, since time.Time, unfinished bool, limit int) ([]storage.Upload, error) {
+func watched(ctx context.Context, tx storage.Tx, w watch, since time.Time, unfinished bool, limit int) ([]storage.Upload, error) {
 	which := moved
 	if unfinished {
 		which = `(u.updated_at > $2 or u.status in ('pending', 'uploading') or u.status in ('uploaded', 'processing'))`
@@ -132,4 +142,17 @@ func announcementsSince(ctx context.Context, tx storage.Tx, since time.Time) ([]
 func announcements(ctx context.Context, tx storage.Tx, sql string, args ...any) ([]announced, error) {
 	rows, err := tx.Query(ctx, sql, append([]any{tx.Tenant}, args...)...)
 	return storage.Collect[announced]("read announcements", rows, err)
+}
+
+// watchedBatches returns at most limit batches of the watch that have changed since then, the latest, in the order of their
+// change; those of changed, whatever became of the batch itself; and, if asked for, those that are open.
+func watchedBatches(ctx context.Context, tx storage.Tx, w watch, since time.Time, changed []uuid.UUID, open bool, limit int) ([]storage.Batch, error) {
+	bs, err := tx.FindBatches(ctx, `
+		where b.tenant_id = $1 and (b.updated_at > $2 or b.id = any($3) or $4 and b.completed_at is null and b.cancelled_at is null)
+		  and ($5::uuid[] is null and $6::text[] is null or b.id = any($5) or coalesce(b.client_id, b.name) = any($6))
+		  and ($7::text[] is null or b.project = any($7)) and ($8 = '' or b.user_id = $8)
+		order by b.updated_at desc, b.id limit $9`,
+		since, changed, open, w.Batches, w.Labels, w.Projects, w.User, limit)
+	slices.Reverse(bs)
+	return bs, err
 }

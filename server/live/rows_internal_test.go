@@ -65,9 +65,9 @@ func TestLiveQueriesUseIndexes(t *testing.T) {
 		since = since.Add(-5 * time.Minute)
 		moved, err := movedSince(ctx, tx, since)
 		must(t, err)
-		us, err := watched(ctx, tx, storage.Watch{User: "ana"}, since, true, 1000)
+		us, err := watched(ctx, tx, watch{User: "ana"}, since, true, 1000)
 		must(t, err)
-		again, err := watched(ctx, tx, storage.Watch{}, since, false, 1000)
+		again, err := watched(ctx, tx, watch{}, since, false, 1000)
 		must(t, err)
 		if len(moved) != 3 || len(us) != 3 || len(again) != 3 {
 			t.Errorf("found %d, %d and %d uploads", len(moved), len(us), len(again))

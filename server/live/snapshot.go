@@ -154,7 +154,7 @@ func (l *listener) readBatches(ctx context.Context, tx storage.Tx, since time.Ti
 			changed = append(changed, *u.BatchID)
 		}
 	}
-	bs, err := tx.WatchedBatches(ctx, l.filter.watch(l.who), since, changed, open, maxSnapshotBatches)
+	bs, err := watchedBatches(ctx, tx, l.filter.watch(l.who), since, changed, open, maxSnapshotBatches)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 )
@@ -119,7 +120,7 @@ func Of(err error) (p Problem, known bool) {
 		if errors.As(err, &r) {
 			p.Detail, p.Facts = r.Explain()
 		}
-		var m *hooks.ManifestError
+		var m *batch.ManifestError
 		if errors.As(err, &m) {
 			p.Facts = map[string]any{"errors": entryProblems(m)}
 		}
@@ -140,7 +141,7 @@ type entryProblem struct {
 	Detail   string `json:"detail"`
 }
 
-func entryProblems(m *hooks.ManifestError) []entryProblem {
+func entryProblems(m *batch.ManifestError) []entryProblem {
 	found := make([]entryProblem, len(m.Entries))
 	for i, e := range m.Entries {
 		p, _ := Of(e.Err)

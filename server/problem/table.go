@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
@@ -69,17 +70,17 @@ var table = []row{
 	on("webhooks-off", 501, "Webhooks are not configured", "The operator of the installation can set TRAMO_WEBHOOK_KEY.", webhook.ErrOff),
 	on("webhook-disabled", 409, "Webhook endpoint is disabled", "Enable it first: PATCH it with {\"enabled\": true}.", webhook.ErrDisabled),
 	on("too-many-webhooks", 409, "Too many webhook endpoints", "Delete one that is no longer needed. One endpoint can receive all types.", webhook.ErrTooMany),
-	on("not-manager", 403, "Only for managers", "Ask a manager of the company (constructora) to do this.", hooks.ErrNotManager),
+	on("not-manager", 403, "Only for managers", "Ask a manager of the company (constructora) to do this.", batch.ErrNotManager),
 	on("no-batch", 404, "No such batch", "Use the id of a batch, or a name of your own.", hooks.ErrNoBatch),
 	on("other-project", 409, "Batch belongs to another project", "Use the project of the batch, or another batch.", hooks.ErrOtherProject),
 	on("batch-cancelled", 409, "Batch was cancelled", "Create a new batch.", hooks.ErrBatchCancelled),
-	on("bad-batch", 422, "Batch is not valid", "Correct the batch; sending it again unchanged will not help.", hooks.ErrBadBatch),
-	on("bad-manifest", 422, "Entries are not valid", "Nothing was created. Correct the entries that errors lists, and send the manifest again.", hooks.ErrBadManifest),
-	on("too-many-uploads", 413, "Too many uploads in one request", "Send fewer uploads in each request.", hooks.ErrTooMany),
-	on("idempotency-key-reused", 422, "Idempotency-Key belongs to another request", "Use a new Idempotency-Key for each request.", hooks.ErrKeyReused),
-	on("idempotency-key-busy", 409, "The same request is in progress", "Try again in a moment with the same Idempotency-Key.", hooks.ErrKeyBusy),
-	on("nothing-to-retry", 409, "Upload has not failed", "Only an upload that failed, and that was not sent again, can be processed again.", hooks.ErrNothingToRetry, deadletter.ErrNothingToRetry),
-	on("no-retry", 409, "Upload cannot be processed again", "A virus was found in this file. Have its owner check the device, and send a clean copy under a new client_id.", hooks.ErrNoRetry),
+	on("bad-batch", 422, "Batch is not valid", "Correct the batch; sending it again unchanged will not help.", batch.ErrBadBatch),
+	on("bad-manifest", 422, "Entries are not valid", "Nothing was created. Correct the entries that errors lists, and send the manifest again.", batch.ErrBadManifest),
+	on("too-many-uploads", 413, "Too many uploads in one request", "Send fewer uploads in each request.", batch.ErrTooMany),
+	on("idempotency-key-reused", 422, "Idempotency-Key belongs to another request", "Use a new Idempotency-Key for each request.", batch.ErrKeyReused),
+	on("idempotency-key-busy", 409, "The same request is in progress", "Try again in a moment with the same Idempotency-Key.", batch.ErrKeyBusy),
+	on("nothing-to-retry", 409, "Upload has not failed", "Only an upload that failed, and that was not sent again, can be processed again.", batch.ErrNothingToRetry, deadletter.ErrNothingToRetry),
+	on("no-retry", 409, "Upload cannot be processed again", "A virus was found in this file. Have its owner check the device, and send a clean copy under a new client_id.", batch.ErrNoRetry),
 	on("send-again", 409, "Upload must be sent again", "Nothing of this file is stored any more. Send it again; its client_id can be used again.", storage.ErrSendAgain),
 	on("not-yours", 403, "Another user's upload", "You can GET this upload. Only the user who created it, or a manager of the company, can send to it or cancel it.", storage.ErrNotYours),
 	on("not-found", 404, "Not found", "There is nothing at this address. Check the id.", ErrNotFound, storage.ErrNotFound),

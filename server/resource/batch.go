@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -52,7 +53,7 @@ var countedStatuses = []storage.Status{
 }
 
 // CountedBatchOf describes a batch and its totals.
-func CountedBatchOf(b storage.Batch, t storage.BatchTotal) CountedBatch {
+func CountedBatchOf(b storage.Batch, t batch.Total) CountedBatch {
 	counts := make(map[string]int64, len(countedStatuses)+1)
 	for _, status := range countedStatuses {
 		counts[string(status)] = t.ByStatus[status]

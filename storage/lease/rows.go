@@ -110,3 +110,14 @@ func ask(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) error {
 	}
 	return nil
 }
+
+// Want asks the holders of uploads' leases to let go, once the transaction is committed.
+func Want(ctx context.Context, tx storage.Tx, uploads []uuid.UUID) error {
+	_, err := tx.Exec(ctx, `
+		select pg_notify('tramo_lease_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
+		from upload_leases where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, uploads)
+	if err != nil {
+		return fmt.Errorf("ask for leases: %w", err)
+	}
+	return nil
+}

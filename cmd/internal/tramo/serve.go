@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/cmd/internal/wiring"
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
@@ -40,7 +41,7 @@ type serveCommand struct {
 	Rates    ratelimit.Config      `embed:""`
 	Redis    ratelimit.RedisConfig `embed:""`
 	Policy   hooks.Policy          `embed:""`
-	Batches  hooks.BatchConfig     `embed:""`
+	Batches  batch.Config          `embed:""`
 	Deleted  erasure.Config        `embed:""`
 	Receipts hooks.ReceiptConfig   `embed:""`
 	Webhooks webhook.Config        `embed:""`
@@ -57,7 +58,7 @@ func defaultServe() serveCommand {
 		Rates:   ratelimit.DefaultConfig(),
 		Redis:   ratelimit.DefaultRedisConfig(),
 		Policy:  hooks.DefaultPolicy(),
-		Batches: hooks.DefaultBatchConfig(),
+		Batches: batch.DefaultConfig(),
 		Deleted: erasure.DefaultConfig(),
 	}
 }
@@ -156,7 +157,7 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 			DB:          db,
 			Bucket:      bucket,
 			Uploads:     uploads,
-			Batches:     &hooks.Batches{BatchConfig: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: uploads.Metrics, Log: log},
+			Batches:     &batch.Service{Config: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: uploads.Metrics, Log: log},
 			Receipts:    receipts,
 			Webhooks:    webhooks,
 			Erasures:    erasures,

@@ -10,30 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// UploadsByClientIDs returns the user's uploads under the client's own ids, by these. It locks the tenant first and then
-// the uploads, so that until the transaction ends no other is created and none of these changes.
-func (tx Tx) UploadsByClientIDs(ctx context.Context, user string, clientIDs []string) (map[string]Upload, error) {
-	if err := tx.LockTenant(ctx); err != nil {
-		return nil, err
-	}
-	rows, err := tx.Query(ctx, SelectUpload+`
-		where u.tenant_id = $1 and u.user_id = $2 and u.client_id = any($3)
-		  and u.status not in ('failed', 'expired', 'cancelled', 'concatenated')
-		order by u.id for no key update of u`, tx.Tenant, user, clientIDs)
-	if err != nil {
-		return nil, fmt.Errorf("find uploads by client id: %w", err)
-	}
-	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
-	if err != nil {
-		return nil, fmt.Errorf("find uploads by client id: %w", err)
-	}
-	byID := make(map[string]Upload, len(us))
-	for _, u := range us {
-		byID[*u.ClientID] = u
-	}
-	return byID, nil
-}
-
 // insertUploads returns the ids of those that it has created, and the tenant's quota then: null where there is room and none of them could be, and no row
 // where there is no room.
 const insertUploads = `
@@ -92,9 +68,6 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	if err := tx.warn(ctx, quota); err != nil {
 		return nil, err
 	}
-	if err := tx.replace(ctx, batch, c.ids, c.users, c.clients); err != nil {
-		return nil, err
-	}
 	entries := make([]Entry, len(ns))
 	for i, n := range ns {
 		entries[i] = n.entry()
@@ -124,40 +97,4 @@ func columnsOf(ns []NewUpload) (c newColumns, err error) {
 		c.sizes, c.charge = append(c.sizes, n.Size), c.charge+n.charge()
 	}
 	return c, nil
-}
-
-// replace takes new uploads of a batch for what has ended badly there under the same client ids.
-func (tx Tx) replace(ctx context.Context, batch uuid.UUID, ids []uuid.UUID, users, clientIDs []string) error {
-	_, err := tx.Exec(ctx, `
-		update uploads o set replaced_by = n.id
-		from unnest($3::uuid[], $4::text[], $5::text[]) n (id, user_id, client_id)
-		where o.tenant_id = $1 and o.batch_id = $2 and o.client_id = n.client_id and o.user_id = n.user_id and o.id <> n.id`,
-		tx.Tenant, batch, ids, users, clientIDs)
-	if err != nil {
-		return fmt.Errorf("replace uploads: %w", err)
-	}
-	return nil
-}
-
-// AdoptUploads makes uploads that [Tx.UploadsByClientIDs] has locked, and that are in no batch, belong to one of their
-// project; label is what they call it. The time after which they expire begins anew.
-func (tx Tx) AdoptUploads(ctx context.Context, batch uuid.UUID, label string, us []Upload) error {
-	if len(us) == 0 {
-		return nil
-	}
-	var ids []uuid.UUID
-	var users, clients []string
-	for _, u := range us {
-		ids, users, clients = append(ids, u.ID), append(users, u.UserID), append(clients, *u.ClientID)
-	}
-	_, err := tx.Exec(ctx, `
-		with touched as (
-			update contents set touched_at = now() where tenant_id = $1 and upload_id = any($4)
-		)
-		update uploads set batch_id = $2, batch = $3, updated_at = now() where tenant_id = $1 and id = any($4) and batch_id is null`,
-		tx.Tenant, batch, label, ids)
-	if err != nil {
-		return fmt.Errorf("adopt uploads: %w", err)
-	}
-	return tx.replace(ctx, batch, ids, users, clients)
 }

@@ -1,4 +1,4 @@
-package storage_test
+package batch_test
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -15,7 +16,7 @@ import (
 func BenchmarkEndOfUpload(b *testing.B) {
 	for name, inBatch := range map[string]bool{"alone": false, "batch": true} {
 		b.Run(name, func(b *testing.B) {
-			d := ground.NewDatabase(b)
+			d := hookstest.NewDatabase(b)
 			ctx := d.NewTenant(b, 1<<40)
 			ids := prepare(b, d.API, d.Worker, ctx, b.N, inBatch)
 			b.ResetTimer()
@@ -24,7 +25,7 @@ func BenchmarkEndOfUpload(b *testing.B) {
 			}
 		})
 		b.Run(name+"/parallel", func(b *testing.B) {
-			d := ground.NewDatabase(b)
+			d := hookstest.NewDatabase(b)
 			ctx := d.NewTenant(b, 1<<40)
 			ids := prepare(b, d.API, d.Worker, ctx, b.N, inBatch)
 			var next atomic.Int64

@@ -1,4 +1,4 @@
-package hooks
+package batch
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
@@ -23,16 +24,16 @@ func requireManager(ctx context.Context) error {
 	return err
 }
 
-// Rename gives a batch another name. Its client's own name for it stays.
-func (b *Batches) Rename(ctx context.Context, id uuid.UUID, name string) error {
+// Rename gives a batch another name. Its client id stays.
+func (s *Service) Rename(ctx context.Context, id uuid.UUID, name string) error {
 	if err := requireManager(ctx); err != nil {
 		return err
 	}
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return b.DB.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.RenameBatch(ctx, id, name); err != nil {
+	return s.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := rename(ctx, tx, id, name); err != nil {
 			return err
 		}
 		return tx.Audit(ctx, storage.Audit{Action: storage.AuditBatchRename, Subject: id.String()})
@@ -42,24 +43,24 @@ func (b *Batches) Rename(ctx context.Context, id uuid.UUID, name string) error {
 func checkName(name string) error {
 	switch {
 	case strings.TrimSpace(name) == "":
-		return refuse(ErrBadBatch, "name is missing. Say what a person calls this batch, such as the site and the day.")
-	case len(name) > maxBatchName:
-		return refuse(ErrBadBatch, "name has %d bytes; the most is %d.", len(name), maxBatchName)
-	case !isText(name):
-		return refuse(ErrBadBatch, "name must be UTF-8 text without NUL characters.")
+		return tenant.Refuse(ErrBadBatch, "name is missing. Say what a person calls this batch, such as the site and the day.")
+	case len(name) > maxName:
+		return tenant.Refuse(ErrBadBatch, "name has %d bytes; the most is %d.", len(name), maxName)
+	case !storage.IsText(name):
+		return tenant.Refuse(ErrBadBatch, "name must be UTF-8 text without NUL characters.")
 	}
 	return nil
 }
 
-// Cancel ends a batch, and in it what has not all its bytes: it is cancelled, its quota comes back, and requests that
-// send to it end. What is safe already is processed and kept. What S3 has of the rest the reconciler removes. It returns
-// how many uploads it ended. Saying it again is no change.
-func (b *Batches) Cancel(ctx context.Context, id uuid.UUID) (ended int, err error) {
+// Cancel ends a batch and cancels its uploads that still take bytes: their quota is refunded, and requests that send to them
+// end. Uploads that have all their bytes are processed and kept. The reconciler removes what S3 has of the cancelled ones. It
+// returns how many uploads it cancelled. A batch that was cancelled before does not change.
+func (s *Service) Cancel(ctx context.Context, id uuid.UUID) (ended int, err error) {
 	if err := requireManager(ctx); err != nil {
 		return 0, err
 	}
-	err = b.DB.InTenant(ctx, func(tx storage.Tx) error {
-		uploads, err := tx.CancelBatch(ctx, id)
+	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
+		uploads, err := cancel(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -73,60 +74,60 @@ func (b *Batches) Cancel(ctx context.Context, id uuid.UUID) (ended int, err erro
 		return 0, err
 	}
 	for range ended {
-		b.Metrics.became(storage.Cancelled)
+		s.Metrics.Into(storage.Cancelled).Inc()
 	}
-	b.Log.InfoContext(ctx, "batch cancelled", tenant.LogAttr(ctx), slog.String("batch_id", id.String()), slog.Int("uploads", ended))
+	s.Log.InfoContext(ctx, "batch cancelled", tenant.LogAttr(ctx), slog.String("batch_id", id.String()), slog.Int("uploads", ended))
 	return ended, nil
 }
 
-// Retried is what became of the uploads of a batch that had ended badly.
+// Retried are the failed and expired uploads of a batch after a retry.
 type Retried struct {
-	Retried   []storage.Upload // are uploaded again, as they were before
-	SendAgain []storage.Upload // have no bytes left: their client must send them again, under the same client id
+	Retried   []storage.Upload // are uploaded and will be processed again
+	SendAgain []storage.Upload // have no bytes in S3: their client must send them again, under the same client id
 	Refused   []storage.Upload // are not processed again: infected
 }
 
-// Retry has the failed uploads of a batch processed again whose objects are there. Those that it can do nothing for it
-// tells. The batch is open again until they have ended.
-func (b *Batches) Retry(ctx context.Context, id uuid.UUID) (r Retried, err error) {
+// Retry processes the failed uploads of a batch again whose objects are in S3, and returns the others as well. The batch is
+// open until they have ended.
+func (s *Service) Retry(ctx context.Context, id uuid.UUID) (r Retried, err error) {
 	if err := requireManager(ctx); err != nil {
 		return r, err
 	}
-	err = b.DB.InTenant(ctx, func(tx storage.Tx) error {
-		batch, err := tx.Batch(ctx, id)
+	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
+		batch, err := Find(ctx, tx, id)
 		if err != nil {
 			return err
 		}
 		if batch.CancelledAt != nil {
-			return errCancelledBatch()
+			return hooks.CancelledBatch()
 		}
 		us, err := tx.EndedBadly(ctx, id)
 		if err != nil {
 			return err
 		}
-		if r, err = b.retry(ctx, tx, us); err != nil {
+		if r, err = s.retry(ctx, tx, us); err != nil {
 			return err
 		}
 		return tx.Audit(ctx, storage.Audit{Action: storage.AuditBatchRetry, Subject: id.String(), Detail: map[string]any{
 			"retried": len(r.Retried), "send_again": len(r.SendAgain), "refused": len(r.Refused),
 		}})
 	})
-	return r, b.told(ctx, r, err)
+	return r, s.told(ctx, r, err)
 }
 
-// RetryUpload has one failed upload processed again. One that has nothing left to be processed is
-// [storage.ErrSendAgain], one that is infected [ErrNoRetry], and any other [ErrNothingToRetry].
-func (b *Batches) RetryUpload(ctx context.Context, id uuid.UUID) error {
+// RetryUpload processes one failed upload again. One that has no bytes in S3 is [storage.ErrSendAgain], one that is infected
+// is [ErrNoRetry], and any other [ErrNothingToRetry].
+func (s *Service) RetryUpload(ctx context.Context, id uuid.UUID) error {
 	if err := requireManager(ctx); err != nil {
 		return err
 	}
 	var r Retried
-	err := b.DB.InTenant(ctx, func(tx storage.Tx) error {
+	err := s.DB.InTenant(ctx, func(tx storage.Tx) error {
 		u, err := tx.EndedBadlyOne(ctx, id)
 		if err != nil {
 			return err
 		}
-		if r, err = b.retry(ctx, tx, []storage.Upload{u}); err != nil {
+		if r, err = s.retry(ctx, tx, []storage.Upload{u}); err != nil {
 			return err
 		}
 		switch {
@@ -142,25 +143,25 @@ func (b *Batches) RetryUpload(ctx context.Context, id uuid.UUID) error {
 	if errors.Is(err, storage.ErrWrongStatus) {
 		return ErrNothingToRetry
 	}
-	return b.told(ctx, r, err)
+	return s.told(ctx, r, err)
 }
 
-func (b *Batches) told(ctx context.Context, r Retried, err error) error {
+func (s *Service) told(ctx context.Context, r Retried, err error) error {
 	if errors.Is(err, storage.ErrBatchCancelled) {
-		return errCancelledBatch()
+		return hooks.CancelledBatch()
 	}
 	if err != nil {
 		return err
 	}
 	for _, u := range r.Retried {
-		b.Metrics.became(storage.Uploaded)
-		b.Log.InfoContext(ctx, "upload retried", tenant.LogAttr(ctx), slog.String("upload_id", u.ID.String()))
+		s.Metrics.Into(storage.Uploaded).Inc()
+		s.Log.InfoContext(ctx, "upload retried", tenant.LogAttr(ctx), slog.String("upload_id", u.ID.String()))
 	}
 	return nil
 }
 
-// retry makes those of the uploads, which are locked and of one batch at most, uploaded again that can be.
-func (b *Batches) retry(ctx context.Context, tx storage.Tx, us []storage.Upload) (r Retried, err error) {
+// retry processes those of the uploads again that can be. They are locked, and of one batch at most.
+func (s *Service) retry(ctx context.Context, tx storage.Tx, us []storage.Upload) (r Retried, err error) {
 	var ids []uuid.UUID
 	for _, u := range us {
 		switch {
@@ -189,5 +190,5 @@ func (b *Batches) retry(ctx context.Context, tx storage.Tx, us []storage.Upload)
 			return r, err
 		}
 	}
-	return r, b.Queue.Enqueue(ctx, tx, done...)
+	return r, s.Queue.Enqueue(ctx, tx, done...)
 }

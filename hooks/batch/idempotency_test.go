@@ -1,4 +1,4 @@
-package storage_test
+package batch_test
 
 import (
 	"context"
@@ -6,26 +6,28 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
-func anOnce(key, request string) storage.Once {
+func keyOf(key, request string) batch.IdempotencyKey {
 	sum := sha256.Sum256([]byte(request))
-	return storage.Once{Key: key, Request: sum[:]}
+	return batch.IdempotencyKey{Key: key, Request: sum[:]}
 }
 
 // A request acts once under its key, also if it is repeated while it runs; one that failed may be tried again, and
 // another user's or tenant's key of the same name is another key.
-func TestOnce(t *testing.T) {
+func TestIdempotencyKey(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
 	times := 0
-	act := func(ctx context.Context, o storage.Once, fail error) (answer string, again bool, err error) {
+	act := func(ctx context.Context, o batch.IdempotencyKey, fail error) (answer string, again bool, err error) {
 		err = d.API.InTenant(ctx, func(tx storage.Tx) error {
 			var b []byte
-			b, again, err = tx.Once(ctx, o, func() ([]byte, error) {
+			b, again, err = batch.Once(ctx, tx, o, func() ([]byte, error) {
 				times++
 				return []byte("made"), fail
 			})
@@ -35,30 +37,30 @@ func TestOnce(t *testing.T) {
 		return answer, again, err
 	}
 	broken := errors.New("broken")
-	_, _, err := act(ctx, anOnce("k", "a"), broken)
-	wantErr(t, err, broken)
+	_, _, err := act(ctx, keyOf("k", "a"), broken)
+	stack.WantErr(t, err, broken)
 	for i := range 3 {
-		answer, again, err := act(ctx, anOnce("k", "a"), nil)
+		answer, again, err := act(ctx, keyOf("k", "a"), nil)
 		if err != nil || answer != "made" || again != (i > 0) || times != 2 {
 			t.Errorf("time %d: %q, again %t, acted %d times, %v", i, answer, again, times, err)
 		}
 	}
-	_, _, err = act(ctx, anOnce("k", "b"), nil)
-	wantErr(t, err, storage.ErrKeyReused)
+	_, _, err = act(ctx, keyOf("k", "b"), nil)
+	stack.WantErr(t, err, batch.ErrKeyReused)
 	who, err := tenant.From(ctx)
-	must(t, err)
+	stack.Must(t, err)
 	who.User = "eva"
 	for _, other := range []context.Context{tenant.With(ctx, who), d.NewTenant(t, 1)} {
-		if _, again, err := act(other, anOnce("k", "b"), nil); err != nil || again {
+		if _, again, err := act(other, keyOf("k", "b"), nil); err != nil || again {
 			t.Errorf("somebody else's key: again %t, %v", again, err)
 		}
 	}
 
 	// While it runs, nobody else begins it.
-	must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		_, _, err := tx.Once(ctx, anOnce("running", "a"), func() ([]byte, error) {
-			_, _, err := act(ctx, anOnce("running", "a"), nil)
-			wantErr(t, err, storage.ErrKeyBusy)
+	stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+		_, _, err := batch.Once(ctx, tx, keyOf("running", "a"), func() ([]byte, error) {
+			_, _, err := act(ctx, keyOf("running", "a"), nil)
+			stack.WantErr(t, err, batch.ErrKeyBusy)
 			return []byte{}, nil
 		})
 		return err
@@ -68,18 +70,18 @@ func TestOnce(t *testing.T) {
 // Answers are kept for a day and then forgotten.
 func TestAnswersAreForgotten(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1)
 	for _, key := range []string{"old", "new"} {
-		d.must(t, ctx, func(tx storage.Tx) error {
-			_, _, err := tx.Once(ctx, anOnce(key, "a"), func() ([]byte, error) { return []byte{}, nil })
+		d.in(t, ctx, func(tx storage.Tx) error {
+			_, _, err := batch.Once(ctx, tx, keyOf(key, "a"), func() ([]byte, error) { return []byte{}, nil })
 			return err
 		})
 	}
-	_, err := d.Admin(t).Exec(t.Context(), `update idempotency_keys set created_at = now() - $1::interval where key = 'old'`, storage.KeepAnswers+1e9)
-	must(t, err)
-	n, err := d.Worker.ForgetAnswers(t.Context())
-	must(t, err)
+	_, err := d.Admin(t).Exec(t.Context(), `update idempotency_keys set created_at = now() - $1::interval where key = 'old'`, batch.AnswerRetention+1e9)
+	stack.Must(t, err)
+	n, err := batch.ForgetAnswers(t.Context(), d.Worker)
+	stack.Must(t, err)
 	if left := column[string](t, d.Admin(t), `select key from idempotency_keys`); n != 1 || len(left) != 1 || left[0] != "new" {
 		t.Errorf("%d were forgotten, %v are left", n, left)
 	}

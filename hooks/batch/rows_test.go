@@ -1,4 +1,4 @@
-package storage_test
+package batch_test
 
 import (
 	"context"
@@ -13,15 +13,17 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
-// batch makes a batch of the tenant in ctx, with n uploads of size bytes.
-func (d *database) batch(t *testing.T, ctx context.Context, n int, size int64) (uuid.UUID, []uuid.UUID) {
+// newBatch makes a batch of the tenant in ctx, with n uploads of size bytes.
+func (d *site) newBatch(t *testing.T, ctx context.Context, n int, size int64) (uuid.UUID, []uuid.UUID) {
 	t.Helper()
 	b := storage.NewBatch{ID: uuid.Must(uuid.NewV7()), Project: "torre", Name: "Torre, lunes", UserID: "ana"}
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.in(t, ctx, func(tx storage.Tx) error {
 		_, _, err := tx.MakeBatch(ctx, b)
 		return err
 	})
@@ -32,45 +34,45 @@ func (d *database) batch(t *testing.T, ctx context.Context, n int, size int64) (
 }
 
 // addTo adds uploads with client ids of their own to a batch.
-func (d *database) addTo(t *testing.T, ctx context.Context, batch uuid.UUID, n int, size int64) (ids []uuid.UUID) {
+func (d *site) addTo(t *testing.T, ctx context.Context, batchID uuid.UUID, n int, size int64) (ids []uuid.UUID) {
 	t.Helper()
 	ns := make([]storage.NewUpload, n)
 	for i := range ns {
 		ns[i] = anUpload(size)
-		ns[i].ClientID, ns[i].BatchID = ns[i].ID.String(), batch
+		ns[i].ClientID, ns[i].BatchID = ns[i].ID.String(), batchID
 		ids = append(ids, ns[i].ID)
 	}
-	d.must(t, ctx, func(tx storage.Tx) error {
-		taken, err := tx.CreateUploads(ctx, batch, ns)
+	d.in(t, ctx, func(tx storage.Tx) error {
+		taken, err := tx.CreateUploads(ctx, batchID, ns)
 		if err != nil || len(taken) > 0 {
 			return fmt.Errorf("%v are taken: %w", taken, err)
 		}
-		return tx.OpenBatch(ctx, batch)
+		return tx.OpenBatch(ctx, batchID)
 	})
 	return ids
 }
 
-func (d *database) readBatch(t *testing.T, ctx context.Context, id uuid.UUID) (b storage.Batch) {
+func (d *site) readBatch(t *testing.T, ctx context.Context, id uuid.UUID) (b storage.Batch) {
 	t.Helper()
-	d.must(t, ctx, func(tx storage.Tx) (err error) {
-		b, err = tx.Batch(ctx, id)
+	d.in(t, ctx, func(tx storage.Tx) (err error) {
+		b, err = batch.Find(ctx, tx, id)
 		return err
 	})
 	return b
 }
 
 // announced returns the types of a batch's announcements, in order.
-func (d *database) announced(t *testing.T, batch uuid.UUID) []string {
+func (d *site) announced(t *testing.T, batchID uuid.UUID) []string {
 	t.Helper()
-	return column[string](t, d.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batch)
+	return column[string](t, d.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batchID)
 }
 
 // processed makes uploads that a worker has begun with.
-func (d *database) processed(t *testing.T, ids []uuid.UUID) {
+func (d *site) processed(t *testing.T, ids []uuid.UUID) {
 	t.Helper()
 	_, err := d.Admin(t).Exec(t.Context(), `
 		update uploads set status = 'processing', object_key = 'key', uploaded_at = now() where id = any($1)`, ids)
-	must(t, err)
+	stack.Must(t, err)
 }
 
 // atOnce runs do for each id, on as many connections as a pool has.
@@ -81,16 +83,16 @@ func atOnce(t *testing.T, ids []uuid.UUID, do func(i int, id uuid.UUID) error) {
 	for i, id := range ids {
 		g.Go(func() error { return do(i, id) })
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 }
 
 // 2,000 uploads end together, by workers and by servers: their batch ends once and is announced once. So it does after
 // those that failed were retried, and after more were added.
 func TestBatchEndsOnce(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<40)
-	batch, ids := d.batch(t, ctx, 2000, 10)
+	batchID, ids := d.newBatch(t, ctx, 2000, 10)
 	d.processed(t, ids[400:])
 	broken := storage.Failure{Reason: storage.ReasonUnreadable, Detail: "x"}
 	atOnce(t, ids, func(i int, id uuid.UUID) error {
@@ -105,44 +107,44 @@ func TestBatchEndsOnce(t *testing.T) {
 		}
 		return db.InTenant(ctx, end)
 	})
-	if got := d.announced(t, batch); !slices.Equal(got, []string{"batch.failed"}) {
+	if got := d.announced(t, batchID); !slices.Equal(got, []string{"batch.failed"}) {
 		t.Fatalf("announced: %v", got)
 	}
-	if s := d.readBatch(t, ctx, batch).State(); s != storage.BatchFailed {
+	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchFailed {
 		t.Errorf("the batch is %s", s)
 	}
 
 	var retried []uuid.UUID
-	d.must(t, ctx, func(tx storage.Tx) (err error) {
-		us, err := tx.EndedBadly(ctx, batch)
+	d.in(t, ctx, func(tx storage.Tx) (err error) {
+		us, err := tx.EndedBadly(ctx, batchID)
 		if err != nil || len(us) != 1000 {
 			return fmt.Errorf("%d ended badly: %w", len(us), err)
 		}
 		if retried, err = tx.Retry(ctx, ids); err != nil {
 			return err
 		}
-		return tx.OpenBatch(ctx, batch)
+		return tx.OpenBatch(ctx, batchID)
 	})
 	if len(retried) != 800 {
 		t.Fatalf("%d were retried, not the 800 whose objects are there", len(retried))
 	}
-	if s := d.readBatch(t, ctx, batch).State(); s != storage.BatchOpen {
+	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchOpen {
 		t.Errorf("retried, the batch is %s", s)
 	}
 	d.processed(t, retried)
 	atOnce(t, retried, func(_ int, id uuid.UUID) error {
 		return d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) })
 	})
-	if got := d.announced(t, batch); len(got) != 2 {
+	if got := d.announced(t, batchID); len(got) != 2 {
 		t.Fatalf("after a retry, announced: %v", got)
 	}
 
-	more := d.addTo(t, ctx, batch, 50, 10)
+	more := d.addTo(t, ctx, batchID, 50, 10)
 	d.processed(t, more)
 	atOnce(t, more, func(_ int, id uuid.UUID) error {
 		return d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) })
 	})
-	if got := d.announced(t, batch); len(got) != 3 {
+	if got := d.announced(t, batchID); len(got) != 3 {
 		t.Fatalf("after more were added, announced: %v", got)
 	}
 }
@@ -151,14 +153,14 @@ func TestBatchEndsOnce(t *testing.T) {
 // has ended with something in it that has not; in the end it has ended, and nothing waited in a circle.
 func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<40)
-	batch, _ := d.batch(t, ctx, 0, 10)
+	batchID, _ := d.newBatch(t, ctx, 0, 10)
 	g := new(errgroup.Group)
 	for i := range 8 {
 		g.Go(func() error {
 			for n := range 25 {
-				if err := d.addAndEnd(ctx, batch, fmt.Sprintf("%d", (i+n)%4)); err != nil {
+				if err := d.addAndEnd(ctx, batchID, fmt.Sprintf("%d", (i+n)%4)); err != nil {
 					return err
 				}
 			}
@@ -171,7 +173,7 @@ func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 	for ended := false; !ended; {
 		select {
 		case err := <-done:
-			must(t, err)
+			stack.Must(t, err)
 			ended = true
 		default:
 		}
@@ -180,7 +182,7 @@ func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 			t.Fatal("the batch has ended, and something in it has not")
 		}
 	}
-	if b := d.readBatch(t, ctx, batch); b.CompletedAt == nil {
+	if b := d.readBatch(t, ctx, batchID); b.CompletedAt == nil {
 		t.Error("everything has ended, and the batch has not")
 	}
 }
@@ -189,38 +191,38 @@ func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 // the batch has ended. It is open again all the same.
 func TestBatchEndsWhileOneIsAdded(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
-	batch, ids := d.batch(t, ctx, 1, 10)
+	batchID, ids := d.newBatch(t, ctx, 1, 10)
 	d.processed(t, ids)
 	holding, err := d.Admin(t).Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	_, err = holding.Exec(t.Context(), `select from tenants for no key update`)
-	must(t, err)
+	stack.Must(t, err)
 	n := anUpload(10)
-	n.BatchID = batch
+	n.BatchID = batchID
 	created := make(chan error, 1)
 	go func() { created <- d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }) }()
 	admin := d.Admin(t)
-	eventually(t, patience, "the creation waits", func() bool {
+	stack.Until(t, "the creation waits", func() bool {
 		return column[bool](t, admin, `select exists (select from pg_stat_activity
 			where datname = current_database() and wait_event_type = 'Lock')`)[0]
 	})
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
-	if got := d.announced(t, batch); len(got) != 1 {
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
+	if got := d.announced(t, batchID); len(got) != 1 {
 		t.Fatalf("announced: %v", got)
 	}
-	must(t, holding.Commit(t.Context()))
-	must(t, await(t, "creation", created))
-	if s := d.readBatch(t, ctx, batch).State(); s != storage.BatchOpen {
+	stack.Must(t, holding.Commit(t.Context()))
+	stack.Must(t, stack.Receive(t, "creation", created))
+	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchOpen {
 		t.Errorf("the batch is %s, with an upload in it that has not ended", s)
 	}
 }
 
 // addAndEnd makes an upload in the batch under a client id that others use at the same time, and ends it.
-func (d *database) addAndEnd(ctx context.Context, batch uuid.UUID, clientID string) error {
+func (d *site) addAndEnd(ctx context.Context, batchID uuid.UUID, clientID string) error {
 	n := anUpload(10)
-	n.ClientID, n.BatchID = clientID, batch
+	n.ClientID, n.BatchID = clientID, batchID
 	err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	if errors.Is(err, storage.ErrDuplicateClientID) {
 		return nil
@@ -243,21 +245,21 @@ func (d *database) addAndEnd(ctx context.Context, batch uuid.UUID, clientID stri
 // Manifests and cancellations of the same batch at once neither deadlock nor lose quota.
 func TestCancelBatchAndAddAtOnce(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<40)
 	for range 10 {
-		batch, ids := d.batch(t, ctx, 20, 10)
+		batchID, ids := d.newBatch(t, ctx, 20, 10)
 		g := new(errgroup.Group)
 		for i := range 4 {
 			g.Go(func() error { return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ids[i]) }) })
 			g.Go(func() error {
 				n := anUpload(10)
-				n.BatchID = batch
+				n.BatchID = batchID
 				return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 			})
 			g.Go(func() error {
 				return d.API.InTenant(ctx, func(tx storage.Tx) error {
-					_, err := tx.CancelBatch(ctx, batch)
+					_, err := batch.CancelIn(ctx, tx, batchID)
 					return err
 				})
 			})
@@ -265,14 +267,14 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 		if err := g.Wait(); err != nil && !errors.Is(err, storage.ErrBatchCancelled) && !errors.Is(err, storage.ErrWrongStatus) {
 			t.Fatal(err)
 		}
-		if b := d.readBatch(t, ctx, batch); b.State() != storage.BatchCancelled {
+		if b := d.readBatch(t, ctx, batchID); b.State() != storage.BatchCancelled {
 			t.Errorf("the batch is %s", b.State())
 		}
-		if got := d.announced(t, batch); len(got) != 0 {
+		if got := d.announced(t, batchID); len(got) != 0 {
 			t.Errorf("announced: %v", got)
 		}
 	}
-	if room := d.room(t, ctx); room != 1<<40 {
+	if room := d.Room(t, ctx); room != 1<<40 {
 		t.Errorf("%d bytes are charged for what was cancelled", 1<<40-room)
 	}
 }
@@ -280,16 +282,16 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 // A manifest is charged as a whole: what does not fit is not there, not even in part.
 func TestManifestAndQuota(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1000)
-	batch, _ := d.batch(t, ctx, 9, 100)
+	batchID, _ := d.newBatch(t, ctx, 9, 100)
 	ns := []storage.NewUpload{anUpload(50), anUpload(51)}
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		_, err := tx.CreateUploads(ctx, batch, ns)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+		_, err := tx.CreateUploads(ctx, batchID, ns)
 		return err
 	}), storage.ErrQuotaExceeded)
-	d.addTo(t, ctx, batch, 2, 50)
-	if room := d.room(t, ctx); room != 0 {
+	d.addTo(t, ctx, batchID, 2, 50)
+	if room := d.Room(t, ctx); room != 0 {
 		t.Errorf("%d bytes are left, want 0", room)
 	}
 	if n := column[int](t, d.Admin(t), `select count(*) from uploads`)[0]; n != 11 {
@@ -300,41 +302,41 @@ func TestManifestAndQuota(t *testing.T) {
 // What was sent again counts as what it was sent again as.
 func TestSentAgain(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
-	batch, ids := d.batch(t, ctx, 2, 10)
-	d.must(t, ctx, func(tx storage.Tx) error {
+	batchID, ids := d.newBatch(t, ctx, 2, 10)
+	d.in(t, ctx, func(tx storage.Tx) error {
 		return tx.Reject(ctx, ids[0], storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"})
 	})
 	again := anUpload(10)
-	again.ClientID, again.BatchID = ids[0].String(), batch
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
+	again.ClientID, again.BatchID = ids[0].String(), batchID
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
 	d.processed(t, []uuid.UUID{ids[1], again.ID})
 	for _, id := range []uuid.UUID{ids[1], again.ID} {
-		must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
+		stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
 	}
-	if got := d.announced(t, batch); !slices.Equal(got, []string{"batch.completed"}) {
+	if got := d.announced(t, batchID); !slices.Equal(got, []string{"batch.completed"}) {
 		t.Errorf("announced: %v", got)
 	}
-	d.must(t, ctx, func(tx storage.Tx) error {
-		totals, err := tx.BatchTotals(ctx, batch)
-		if n := totals[batch].ByStatus; n[storage.Completed] != 2 || n[storage.Failed] != 0 {
+	d.in(t, ctx, func(tx storage.Tx) error {
+		totals, err := batch.Totals(ctx, tx, batchID)
+		if n := totals[batchID].ByStatus; n[storage.Completed] != 2 || n[storage.Failed] != 0 {
 			t.Errorf("counts are %v", n)
 		}
-		us, err2 := tx.EndedBadly(ctx, batch)
+		us, err2 := tx.EndedBadly(ctx, batchID)
 		if len(us) != 0 {
 			t.Errorf("there is %v to be retried", us)
 		}
 		return errors.Join(err, err2)
 	})
 	// An object that is lost afterwards spoils the batch, which is not announced again.
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, again.ID, storage.MoveLose.Because(storage.Failure{Reason: storage.ReasonLost}))
 	}))
-	if s := d.readBatch(t, ctx, batch).State(); s != storage.BatchFailed {
+	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchFailed {
 		t.Errorf("with a lost object the batch is %s", s)
 	}
-	if got := d.announced(t, batch); len(got) != 1 {
+	if got := d.announced(t, batchID); len(got) != 1 {
 		t.Errorf("announced: %v", got)
 	}
 }
@@ -343,29 +345,29 @@ func TestSentAgain(t *testing.T) {
 // and whoever does it again does all of it.
 func TestBatchEndsWithItsLastUpload(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
-	batch, ids := d.batch(t, ctx, 1, 10)
+	batchID, ids := d.newBatch(t, ctx, 1, 10)
 	d.processed(t, ids)
 	end := func(then func(storage.Tx)) error {
 		return d.Worker.InTenant(ctx, func(tx storage.Tx) error {
-			must(t, tx.Complete(ctx, ids[0], storage.Results{}))
+			stack.Must(t, tx.Complete(ctx, ids[0], storage.Results{}))
 			then(tx)
 			return nil
 		})
 	}
 	err := end(func(tx storage.Tx) {
 		_, err := d.Admin(t).Exec(t.Context(), `select pg_terminate_backend($1)`, tx.Conn().PgConn().PID())
-		must(t, err)
+		stack.Must(t, err)
 	})
 	if err == nil {
 		t.Fatal("it was committed by nobody")
 	}
-	if u, b := d.upload(t, ctx, ids[0]), d.readBatch(t, ctx, batch); u.Status != storage.Processing || b.State() != storage.BatchOpen || len(d.announced(t, batch)) != 0 {
+	if u, b := d.Upload(t, ctx, ids[0]), d.readBatch(t, ctx, batchID); u.Status != storage.Processing || b.State() != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
 		t.Errorf("the upload is %s, the batch %s", u.Status, b.State())
 	}
-	must(t, end(func(storage.Tx) {}))
-	if b := d.readBatch(t, ctx, batch); b.State() != storage.BatchCompleted || len(d.announced(t, batch)) != 1 {
+	stack.Must(t, end(func(storage.Tx) {}))
+	if b := d.readBatch(t, ctx, batchID); b.State() != storage.BatchCompleted || len(d.announced(t, batchID)) != 1 {
 		t.Errorf("the batch is %s", b.State())
 	}
 }
@@ -373,11 +375,11 @@ func TestBatchEndsWithItsLastUpload(t *testing.T) {
 // A batch whose uploads were all taken back waits for others, as an empty one does.
 func TestBatchOfCancelledUploads(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
-	batch, ids := d.batch(t, ctx, 1, 10)
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ids[0]) })
-	if s := d.readBatch(t, ctx, batch).State(); s != storage.BatchOpen || len(d.announced(t, batch)) != 0 {
+	batchID, ids := d.newBatch(t, ctx, 1, 10)
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ids[0]) })
+	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
 		t.Errorf("the batch is %s", s)
 	}
 }
@@ -385,22 +387,22 @@ func TestBatchOfCancelledUploads(t *testing.T) {
 // Batches are those of a token's projects, and for an investor those that are completed; what is in them, too.
 func TestBatchesAreNarrowed(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
-	batch, ids := d.batch(t, ctx, 2, 10)
+	batchID, ids := d.newBatch(t, ctx, 2, 10)
 	who, err := tenant.From(ctx)
-	must(t, err)
+	stack.Must(t, err)
 	with := func(role tenant.Role, projects ...string) context.Context {
 		return tenant.With(ctx, tenant.Identity{Tenant: who.Tenant, User: "eva", Role: role, Projects: projects})
 	}
 	investor := with(tenant.Inversionista)
 	sees := func(ctx context.Context) bool {
 		err := d.API.InTenant(ctx, func(tx storage.Tx) error {
-			_, err := tx.Batch(ctx, batch)
+			_, err := batch.Find(ctx, tx, batchID)
 			return err
 		})
 		if err != nil {
-			wantErr(t, err, storage.ErrNotFound)
+			stack.WantErr(t, err, storage.ErrNotFound)
 		}
 		return err == nil
 	}
@@ -408,25 +410,25 @@ func TestBatchesAreNarrowed(t *testing.T) {
 		t.Error("who sees an open batch of torre is wrong")
 	}
 	d.processed(t, ids)
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
-	d.must(t, ctx, func(tx storage.Tx) error {
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
+	d.in(t, ctx, func(tx storage.Tx) error {
 		return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable})
 	})
 	if sees(investor) {
 		t.Error("an investor sees a batch that failed")
 	}
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.in(t, ctx, func(tx storage.Tx) error {
 		_, err := tx.Retry(ctx, ids[1:])
-		return errors.Join(err, tx.OpenBatch(ctx, batch), tx.Cancel(ctx, d.addToIn(t, tx, ctx, batch)))
+		return errors.Join(err, tx.OpenBatch(ctx, batchID), tx.Cancel(ctx, d.addToIn(t, tx, ctx, batchID)))
 	})
 	d.processed(t, ids[1:])
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[1], storage.Results{}) }))
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[1], storage.Results{}) }))
 	if !sees(investor) {
 		t.Fatal("an investor does not see a completed batch")
 	}
-	d.must(t, investor, func(tx storage.Tx) error {
-		totals, err := tx.BatchTotals(ctx, batch)
-		if n := totals[batch].ByStatus; n[storage.Completed] != 2 || len(n) != 1 {
+	d.in(t, investor, func(tx storage.Tx) error {
+		totals, err := batch.Totals(ctx, tx, batchID)
+		if n := totals[batchID].ByStatus; n[storage.Completed] != 2 || len(n) != 1 {
 			t.Errorf("an investor is told of %v", n)
 		}
 		return err
@@ -440,35 +442,35 @@ func TestBatchesAreNarrowed(t *testing.T) {
 }
 
 // addToIn adds an upload to a batch within a transaction.
-func (*database) addToIn(t *testing.T, tx storage.Tx, ctx context.Context, batch uuid.UUID) uuid.UUID {
+func (*site) addToIn(t *testing.T, tx storage.Tx, ctx context.Context, batchID uuid.UUID) uuid.UUID {
 	t.Helper()
 	n := anUpload(10)
-	n.BatchID = batch
-	must(t, tx.CreateUpload(ctx, n))
+	n.BatchID = batchID
+	stack.Must(t, tx.CreateUpload(ctx, n))
 	return n.ID
 }
 
 // What happens to each upload in a batch looks at no more rows than it must.
 func TestBatchesUseTheirIndexes(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<40)
 	for range 5 {
-		_, ids := d.batch(t, ctx, 2000, 1)
+		_, ids := d.newBatch(t, ctx, 2000, 1)
 		d.processed(t, ids[10:])
 	}
 	admin := d.Admin(t)
 	_, err := admin.Exec(t.Context(), `analyze uploads; analyze batches`)
-	must(t, err)
-	batch := column[uuid.UUID](t, admin, `select id from batches limit 1`)[0]
+	stack.Must(t, err)
+	batchID := column[uuid.UUID](t, admin, `select id from batches limit 1`)[0]
 	for sql, index := range map[string]string{
 		`select exists (select from uploads where tenant_id = $1 and batch_id = $2 and status in ('pending', 'uploading', 'uploaded', 'processing'))`: "uploads_batch_unfinished",
 		`select status, count(*) from uploads where tenant_id = $1 and batch_id = $2 and replaced_by is null group by status`:                         "uploads_batch",
 		`select id from uploads where tenant_id = $1 and batch_id = $2 and client_id = 'x'`:                                                           "uploads_batch_client",
 	} {
 		var plan []string
-		d.must(t, ctx, func(tx storage.Tx) error {
-			rows, err := tx.Query(ctx, "explain "+sql, tx.Tenant, batch)
+		d.in(t, ctx, func(tx storage.Tx) error {
+			rows, err := tx.Query(ctx, "explain "+sql, tx.Tenant, batchID)
 			if err != nil {
 				return err
 			}
@@ -484,26 +486,26 @@ func TestBatchesUseTheirIndexes(t *testing.T) {
 // A batch is listed by project, state and day, and tells what is stuck and what failed.
 func TestBatchPagesAndTrouble(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
-	open, ids := d.batch(t, ctx, 3, 10)
-	ended, more := d.batch(t, ctx, 1, 10)
+	open, ids := d.newBatch(t, ctx, 3, 10)
+	ended, more := d.newBatch(t, ctx, 1, 10)
 	d.processed(t, more)
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, more[0], storage.Results{}) }))
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, more[0], storage.Results{}) }))
 	_, err := d.Admin(t).Exec(t.Context(), `
 		with c as (update contents set received = 4, touched_at = now() - interval '10 minutes' where upload_id = $1)
 		update uploads set status = 'uploading' where id = $1`, ids[1])
-	must(t, err)
+	stack.Must(t, err)
 	_, err = d.Admin(t).Exec(t.Context(), `update contents set touched_at = now() - interval '20 minutes' where upload_id = $1`, ids[0])
-	must(t, err)
-	d.must(t, ctx, func(tx storage.Tx) error {
+	stack.Must(t, err)
+	d.in(t, ctx, func(tx storage.Tx) error {
 		return tx.Reject(ctx, ids[2], storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"})
 	})
 	day := d.readBatch(t, ctx, open).CreatedAt.Truncate(24 * time.Hour)
-	list := func(p storage.BatchPage) (found []uuid.UUID) {
+	list := func(p batch.Page) (found []uuid.UUID) {
 		p.Limit = 10
-		d.must(t, ctx, func(tx storage.Tx) error {
-			bs, err := tx.Batches(ctx, p)
+		d.in(t, ctx, func(tx storage.Tx) error {
+			bs, err := batch.List(ctx, tx, p)
 			for _, b := range bs {
 				found = append(found, b.ID)
 			}
@@ -512,34 +514,34 @@ func TestBatchPagesAndTrouble(t *testing.T) {
 		return found
 	}
 	for _, c := range []struct {
-		page storage.BatchPage
+		page batch.Page
 		want []uuid.UUID
 	}{
-		{storage.BatchPage{}, []uuid.UUID{ended, open}},
-		{storage.BatchPage{Before: ended}, []uuid.UUID{open}},
-		{storage.BatchPage{State: storage.BatchCompleted}, []uuid.UUID{ended}},
-		{storage.BatchPage{State: storage.BatchOpen}, []uuid.UUID{open}},
-		{storage.BatchPage{State: storage.BatchFailed}, nil},
-		{storage.BatchPage{State: storage.BatchCancelled}, nil},
-		{storage.BatchPage{Project: "puente"}, nil},
-		{storage.BatchPage{From: day, To: day.Add(24 * time.Hour)}, []uuid.UUID{ended, open}},
-		{storage.BatchPage{From: day.Add(24 * time.Hour)}, nil},
-		{storage.BatchPage{To: day}, nil},
+		{batch.Page{}, []uuid.UUID{ended, open}},
+		{batch.Page{Before: ended}, []uuid.UUID{open}},
+		{batch.Page{State: storage.BatchCompleted}, []uuid.UUID{ended}},
+		{batch.Page{State: storage.BatchOpen}, []uuid.UUID{open}},
+		{batch.Page{State: storage.BatchFailed}, nil},
+		{batch.Page{State: storage.BatchCancelled}, nil},
+		{batch.Page{Project: "puente"}, nil},
+		{batch.Page{From: day, To: day.Add(24 * time.Hour)}, []uuid.UUID{ended, open}},
+		{batch.Page{From: day.Add(24 * time.Hour)}, nil},
+		{batch.Page{To: day}, nil},
 	} {
 		if got := list(c.page); !slices.Equal(got, c.want) {
 			t.Errorf("%+v: got %v, want %v", c.page, got, c.want)
 		}
 	}
-	d.must(t, ctx, func(tx storage.Tx) error {
-		stuck, n, err := tx.StuckUploads(ctx, open, 5*time.Minute, 1)
+	d.in(t, ctx, func(tx storage.Tx) error {
+		stuck, n, err := batch.Stuck(ctx, tx, open, 5*time.Minute, 1)
 		if err != nil || n != 2 || stuck[0].ID != ids[1] { // the one that had begun comes first
 			t.Errorf("%d are stuck: %v, %v", n, stuck, err)
 		}
-		failed, n, err := tx.FailedUploads(ctx, open, 10)
+		failed, n, err := batch.Failed(ctx, tx, open, 10)
 		if err != nil || n != 1 || failed[0].ID != ids[2] {
 			t.Errorf("%d failed: %v, %v", n, failed, err)
 		}
-		totals, err := tx.BatchTotals(ctx, open, ended)
+		totals, err := batch.Totals(ctx, tx, open, ended)
 		if o, e := totals[open], totals[ended]; o.Expected != 30 || o.Received != 4 || o.Safe != 0 || e.Safe != 10 || o.ByStatus[storage.Pending] != 1 {
 			t.Errorf("totals are %+v and %+v", o, e)
 		}

@@ -1,0 +1,7 @@
+package batch
+
+// What tests of the SQL use.
+var (
+	CancelIn = cancel
+	Once     = once
+)
