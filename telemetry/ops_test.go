@@ -38,8 +38,8 @@ func TestLoggers(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	ops := telemetry.Ops{
-		Registry:  telemetry.NewRegistry(),
-		Log:       slog.New(slog.DiscardHandler),
+		Registry:     telemetry.NewRegistry(),
+		Log:          slog.New(slog.DiscardHandler),
 		CheckTimeout: 50 * time.Millisecond,
 		Checks: []telemetry.Check{
 			{Name: "good", Ask: func(context.Context) error { return nil }},

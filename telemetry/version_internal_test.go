@@ -58,12 +58,7 @@ func TestRevision(t *testing.T) {
 			t.Errorf("%v: %q, want %q", settings, got, want)
 		}
 	}
-	for file, want := range map[string]string{
-		"../Makefile":     "-X github.com/tramo/tramo/telemetry.revision=",
-		"../CHANGELOG.md": "\n## [" + Version + "]",
-	} {
-		if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), want) {
-			t.Errorf("%s has no %q: %v", file, want, err)
-		}
+	if text, err := os.ReadFile("../Makefile"); err != nil || !strings.Contains(string(text), "-X github.com/tramo/tramo/telemetry.revision=") {
+		t.Errorf("the Makefile does not set the revision: %v", err)
 	}
 }

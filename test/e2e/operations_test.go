@@ -22,25 +22,32 @@ import (
 func TestMisconfiguration(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		binary string
-		args   []string
-		env    []string
-		want   []string
+		binary  string
+		args    []string
+		env     []string // every variable is wrong
+		missing []string
 	}{
 		"server": {"tramo", []string{"serve"}, []string{
-			"TRAMO_MAX_UPLOAD_SIZE=lots", "TRAMO_PART_SIZE=1MiB", "TRAMO_JWT_SECRET=short", "TRAMO_S3_ENDPOINT=here",
+			"TRAMO_MAX_UPLOAD_SIZE=lots", "TRAMO_PART_SIZE=1MiB", "TRAMO_JWT_SECRET=short", "TRAMO_S3_ENDPOINT=here", "TRAMO_ROLE_MAP=foreman=boss",
 			"TRAMO_PUBLIC_URL=uploads", "TRAMO_LISTEN=8080", "TRAMO_LEASE_TTL=soon", "TRAMO_ALLOWED_TYPES=photos", "TRAMO_LOG_LEVEL=loud",
 			"TRAMO_RECEIPT_KEY_FILE=/dev/null", "TRAMO_RECEIPT_RETIRED_KEYS_FILE=nowhere.pem", "TRAMO_UNFINISHED_RETENTION=5m",
 			"TRAMO_TRUSTED_PROXIES=proxy", "TRAMO_TENANT_UPLOADS=-1", "TRAMO_RATE_IP=-1", "TRAMO_RATE_UPLOADS_BURST=9999999",
-			"TRAMO_REDIS_URL=cache:6379", "TRAMO_REDIS_TIMEOUT=0s",
-		}, []string{
-			"TRAMO_MAX_UPLOAD_SIZE", "TRAMO_PART_SIZE", "TRAMO_JWT_SECRET", "TRAMO_S3_ENDPOINT", "TRAMO_PUBLIC_URL",
-			"TRAMO_LISTEN", "TRAMO_LEASE_TTL", "TRAMO_ALLOWED_TYPES", "TRAMO_LOG_LEVEL", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET",
-			"TRAMO_RECEIPT_KEY_FILE", "TRAMO_RECEIPT_RETIRED_KEYS_FILE", "TRAMO_UNFINISHED_RETENTION",
-			"TRAMO_TRUSTED_PROXIES", "TRAMO_TENANT_UPLOADS", "TRAMO_RATE_IP", "TRAMO_RATE_UPLOADS_BURST", "TRAMO_REDIS_URL", "TRAMO_REDIS_TIMEOUT",
-		}},
-		"worker":  {"tramo-worker", nil, []string{"TRAMO_CLAMD=here"}, []string{"TRAMO_CLAMD", "TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET"}},
+			"TRAMO_REDIS_URL=cache:6379", "TRAMO_REDIS_TIMEOUT=0s", "TRAMO_OPS_LISTEN=9090", "TRAMO_LOG_FORMAT=xml", "TRAMO_CORS_ORIGINS=everywhere",
+			"TRAMO_NETWORK_TIMEOUT=0s", "TRAMO_DELETED_RETENTION=1s", "TRAMO_MAX_BATCH=0", "TRAMO_STALLED_AFTER=0s", "TRAMO_LISTENERS_PER_USER=0",
+			"TRAMO_LISTENERS_PER_TENANT=0", "TRAMO_BUFFER_MEMORY=1", "TRAMO_CHECKPOINT_BYTES=1", "TRAMO_CHECKPOINT_INTERVAL=1ms", "TRAMO_WEBHOOK_KEY=short",
+		}, []string{"TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET"}},
+		"worker": {"tramo-worker", nil, []string{
+			"TRAMO_CLAMD=here", "TRAMO_WORKERS=-1", "TRAMO_RESCAN_WORKERS=-1", "TRAMO_RETRY_DELAY=0s", "TRAMO_BUSY_DELAY=0s", "TRAMO_LOST_AFTER=1ms",
+			"TRAMO_STOP_TIMEOUT=-1s", "TRAMO_CHILD_MEMORY=1MiB", "TRAMO_CHILD_TIMEOUT=1ms", "TRAMO_CHILD_CPU_TIMEOUT=1ms", "TRAMO_CHILD_FILES=0",
+			"TRAMO_CHILDREN=-1", "TRAMO_SCAN_MAX=4GiB", "TRAMO_SCAN_OVERSIZE=keep", "TRAMO_TYPE_MISMATCH=maybe", "TRAMO_MAX_PIXELS=0",
+			"TRAMO_TEMP_SPACE=0", "TRAMO_STUCK_GRACE=-1s", "TRAMO_ORPHAN_GRACE=-1s", "TRAMO_RECONCILE_INTERVAL=1ms", "TRAMO_INVENTORY_INTERVAL=0s",
+			"TRAMO_ERASE_INTERVAL=0s", "TRAMO_WEBHOOK_TIMEOUT=1ms", "TRAMO_WEBHOOK_CONCURRENCY=1", "TRAMO_WEBHOOK_RETENTION=1h", "TRAMO_WEBHOOK_ALLOW=ours",
+		}, []string{"TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET"}},
 		"migrate": {"tramo", []string{"migrate"}, nil, []string{"TRAMO_DATABASE_URL"}},
+		"dev": {"tramo-dev", nil, []string{
+			"TRAMO_LISTEN=8080", "TRAMO_DEV_S3_LISTEN=8081", "TRAMO_DATABASE_URL=mysql://",
+			"TRAMO_JWT_SECRET=short", "TRAMO_JWKS_URL=http://127.0.0.1:9",
+		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -48,8 +55,13 @@ func TestMisconfiguration(t *testing.T) {
 			if err == nil {
 				t.Fatal("it started")
 			}
-			for _, variable := range c.want {
-				if !strings.Contains(err.Error(), variable+":") && !strings.Contains(err.Error(), variable+",") {
+			wrong := c.missing
+			for _, v := range c.env {
+				variable, _, _ := strings.Cut(v, "=")
+				wrong = append(wrong, variable)
+			}
+			for _, variable := range wrong {
+				if !regexp.MustCompile(`\b` + variable + `[:,=]`).MatchString(err.Error()) {
 					t.Errorf("%s is not named in:\n%v", variable, err)
 				}
 			}

@@ -163,8 +163,8 @@ Credentials and the region of S3 come from the [variables and files of the AWS S
 	check(t, "settings.md", strings.TrimRight(page.String(), "\n")+"\n")
 }
 
-// The sources name no variable that is not a setting.
-func TestVariablesInSourcesAreSettings(t *testing.T) {
+// Code, tests and docs name no variable that is not a setting.
+func TestVariablesAreSettings(t *testing.T) {
 	t.Parallel()
 	settings := make(map[string]bool)
 	for _, p := range programs() {
@@ -178,24 +178,27 @@ func TestVariablesInSourcesAreSettings(t *testing.T) {
 		}
 	}
 	named := regexp.MustCompile(`\bTRAMO_[A-Z0-9_]+`)
-	others := []string{"TRAMO_CONFINED", "TRAMO_SECRET"} // the mark of a child; a receiver's own, in an example
-	for _, dir := range []string{"cmd", "server", "hooks", "processing", "storage", "telemetry", "tenant", "deploy", "docs"} {
-		err := filepath.WalkDir(filepath.Join("../../..", dir), func(path string, e os.DirEntry, err error) error {
-			if err != nil || !slices.Contains([]string{".go", ".md", ".conf", ".yaml"}, filepath.Ext(path)) ||
-				strings.HasSuffix(path, "_test.go") || strings.Contains(path, "/decisions/") {
-				return err
-			}
-			text, err := os.ReadFile(path)
-			for _, variable := range named.FindAllString(string(text), -1) {
-				if !settings[variable] && !strings.HasSuffix(variable, "_") && !slices.Contains(others, variable) {
-					t.Errorf("%s: %s is no setting", path, variable)
-				}
-			}
+	other := regexp.MustCompile(`_$|^TRAMO_(CONFINED|SECRET|BIN|TEST_.+|(CHAOS|KILL)_SEEDS?)$`) // a prefix, the mark of a child, an example, tests' own
+	root := "../../.."
+	err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		switch {
+		case err != nil:
 			return err
-		})
-		if err != nil {
-			t.Fatal(err)
+		case e.IsDir() && slices.Contains([]string{".git", ".tramo", "bin", "node_modules", "dist", "decisions", "cli"}, e.Name()):
+			return filepath.SkipDir
+		case !slices.Contains([]string{".go", ".md", ".conf", ".yaml", ".sh", ""}, filepath.Ext(path)) || e.IsDir():
+			return nil
 		}
+		text, err := os.ReadFile(path)
+		for _, variable := range named.FindAllString(string(text), -1) {
+			if !settings[variable] && !other.MatchString(variable) {
+				t.Errorf("%s: %s is no setting", strings.TrimPrefix(path, root+"/"), variable)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -243,6 +246,7 @@ environment; its options are flags only.
 				options = append(options, fmt.Sprintf("| `%s` | %s |", a.Summary(), a.Help))
 			}
 			fmt.Fprintf(&page, "%s %s\n\n%s\n\n    %s\n\n", heading, name, n.Help, usage)
+			slices.Sort(settings)
 			if options != nil {
 				fmt.Fprintf(&page, "| option | |\n|---|---|\n%s\n\n", strings.Join(options, "\n"))
 			}
