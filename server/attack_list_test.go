@@ -297,7 +297,7 @@ var attacksOnQuarantine = []attack{
 }
 
 // toStrangers is an attack that only those make who may not know of the victim's tenant: whoever is in it knows it, and
-// an admin may enter it, which is on record ([TestAdminCrosses]).
+// an admin may enter it, which is on record ([TestEnterTenant]).
 func toStrangers(a attack) attack {
 	a.allowed = func(who tenant.Identity, v victim) bool {
 		return who.Role == tenant.Admin || who.Tenant.String() == v["tenant"]

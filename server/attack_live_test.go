@@ -37,7 +37,7 @@ func (s *site) streams(t *testing.T, u user, v victim, lastID string) map[string
 
 // Whatever a stream is asked for, it tells an attacker nothing of the victim's: not of what there is, not of what
 // happens while it is open. That it tells nothing is known once it tells the attacker's own, which is made last.
-func TestStreamsTellNothingOfTheVictim(t *testing.T) {
+func TestAttacksOnStreams(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)
@@ -113,7 +113,7 @@ func (v victim) wantUntold(t *testing.T, what string, es []event) {
 }
 
 // A ticket is good for the tenant that it was issued in: with another one's name in front it is none, and stays unused.
-func TestTicketsOfTheVictim(t *testing.T) {
+func TestAttacksOnTickets(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)

@@ -20,7 +20,7 @@ import (
 
 // Another tenant hears nothing of an upload, however it asks; what it hears instead is its own marker, made after all
 // that it must not hear of.
-func TestListenerHearsNothingOfAnotherTenant(t *testing.T) {
+func TestLiveIsolation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)
@@ -76,7 +76,7 @@ func (s *site) ends(t testing.TB, u user, urls ...string) {
 
 // Inside a tenant a listener is told what its token lets it read: an investor what is completed, a user with projects
 // theirs; and of that what it asked for. A worker's changes are told as a server's are.
-func TestListenersAreToldWhatTheyMaySee(t *testing.T) {
+func TestLiveAccess(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)
@@ -176,7 +176,7 @@ func (s *site) ticket(t testing.TB, u user) (ticket string) {
 
 // A ticket stands for its token once, at any server, and keeps it to what the token may see; one that is used, old,
 // made up or given another tenant's name is refused, all the same.
-func TestTickets(t *testing.T) {
+func TestLiveTickets(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)
@@ -249,7 +249,7 @@ func TestTickets(t *testing.T) {
 }
 
 // A stream ends when its token would be refused, and says so: also one that a ticket opened.
-func TestStreamEndsWithItsToken(t *testing.T) {
+func TestLiveTokenExpiry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)
@@ -279,7 +279,7 @@ func TestStreamEndsWithItsToken(t *testing.T) {
 }
 
 // So many streams a user and a tenant may have; who closes one may open another.
-func TestListenersAreLimited(t *testing.T) {
+func TestLiveListenersAreLimited(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, func(c *server.Config) { c.Live.PerUser, c.Live.PerTenant = 2, 3 })
@@ -295,7 +295,7 @@ func TestListenersAreLimited(t *testing.T) {
 }
 
 // A browser opens a WebSocket for any page: pages of others than the installation names are refused.
-func TestWebSocketOrigin(t *testing.T) {
+func TestLiveWebSocketOrigin(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, func(c *server.Config) { c.CORSOrigins = []string{"https://obra.example"} })
@@ -316,7 +316,7 @@ func TestWebSocketOrigin(t *testing.T) {
 }
 
 // What is not a filter is refused before anything is streamed.
-func TestBadFilters(t *testing.T) {
+func TestLiveInvalidFilters(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)

@@ -13,7 +13,7 @@ import (
 
 // The totals of a batch are told while its uploads move, at most once a second, then as they end, and that it is
 // complete; renamed, it is told again. An investor is told of it once it is complete, somebody with other projects never.
-func TestListenersAreToldOfBatches(t *testing.T) {
+func TestLiveBatches(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)
@@ -78,7 +78,7 @@ func TestListenersAreToldOfBatches(t *testing.T) {
 }
 
 // That a batch is complete is announced to whoever sees it.
-func TestBatchIsAnnouncedToListeners(t *testing.T) {
+func TestLiveBatchAnnouncement(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)

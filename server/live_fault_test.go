@@ -46,7 +46,7 @@ func (s *site) counter(t testing.TB, name string, labels ...string) (sum float64
 
 // A change that no process ever tells of, as of one that is killed between its commit and its telling, is found by
 // looking: one of the status, and one of the offset alone.
-func TestUntoldChangesAreFound(t *testing.T) {
+func TestLiveMissedNotifications(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, func(c *server.Config) { c.Live.Recheck = 50 * time.Millisecond })
@@ -65,7 +65,7 @@ func TestUntoldChangesAreFound(t *testing.T) {
 
 // A transaction that began long before it was committed, and that nobody tells of, is found too: its rows carry the
 // time of its beginning.
-func TestUntoldChangeOfALongTransactionIsFound(t *testing.T) {
+func TestLiveLongTransaction(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, func(c *server.Config) { c.Live.Recheck = 20 * time.Millisecond })
@@ -87,7 +87,7 @@ func TestUntoldChangeOfALongTransactionIsFound(t *testing.T) {
 }
 
 // The connection over which changes are heard is cut, and what changes while nobody hears is told as soon as it is back.
-func TestChangesWhileNobodyHears(t *testing.T) {
+func TestLiveConnectionLost(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil) // it does not look by itself
@@ -137,7 +137,7 @@ func (c *changer) change(t testing.TB) {
 
 // A client that is cut off again and again under a random stream of changes, and that comes back with the id of what it
 // was told last, ends with every upload's last state, while notifications are lost as well.
-func TestReconnectMissesNothing(t *testing.T) {
+func TestLiveReconnect(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	if v := os.Getenv("TRAMO_TEST_SEED"); v != "" {
@@ -219,7 +219,7 @@ func TestReconnectMissesNothing(t *testing.T) {
 }
 
 // A client that reads nothing any more is cut off, with what waits for it; another is told everything meanwhile.
-func TestSlowListenerIsDropped(t *testing.T) {
+func TestLiveSlowListener(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, func(c *server.Config) { c.Live.Backlog = 50; c.Live.WriteTimeout = time.Minute })
@@ -269,7 +269,7 @@ func (s *site) deaf(t testing.TB) {
 }
 
 // A server that is told to stop ends its streams at once, says why, and does not wait for a client that reads nothing.
-func TestListenersDoNotHoldAServerUp(t *testing.T) {
+func TestLiveShutdown(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	conf := server.DefaultConfig()

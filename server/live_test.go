@@ -271,7 +271,7 @@ func query(pairs ...string) string {
 
 // A listener is told first what there is, then that it is told all, then each change: as GET tells it, in order, with
 // the offset while bytes arrive; whichever server the change is made at, and over either transport.
-func TestListenerIsToldEachChange(t *testing.T) {
+func TestLiveChanges(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)

@@ -17,7 +17,7 @@ func behind(t testing.TB, networks string) func(*server.Config, *server.Parts) {
 }
 
 // Behind a proxy each client has its own limit, and what it says itself gives it no other.
-func TestRateBehindAProxy(t *testing.T) {
+func TestRateLimitBehindProxy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, behind(t, "127.0.0.0/8"), limited(t, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 2}}))
 	from := func(forwarded string) int {

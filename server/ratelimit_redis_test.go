@@ -83,7 +83,7 @@ func (n *notes) lines() int {
 }
 
 // Servers that share a Redis allow together what one would, however many ask at once.
-func TestRatesAreShared(t *testing.T) {
+func TestRateLimitShared(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	const burst, tries = 40, 200
@@ -108,7 +108,7 @@ func TestRatesAreShared(t *testing.T) {
 
 // Redis is killed, and comes back: no request fails, each server keeps the limit by itself meanwhile, one line says that
 // it is gone and one that it is back, and the metric says which.
-func TestRedisGone(t *testing.T) {
+func TestRateLimitRedisGone(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	s := newSharing(t, redis.URL(), time.Second, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 60000, Burst: 1000}, User: ratelimit.Rate{PerMinute: 1, Burst: 20}})
@@ -146,7 +146,7 @@ func TestRedisGone(t *testing.T) {
 }
 
 // A Redis that answers late costs a few requests a moment each, and then none of them anything.
-func TestRedisSlow(t *testing.T) {
+func TestRateLimitRedisSlow(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	proxy, err := stack.NewProxy(redis.Addr())
@@ -174,7 +174,7 @@ func TestRedisSlow(t *testing.T) {
 }
 
 // A server starts, and serves, where its Redis is not there.
-func TestRedisNeverThere(t *testing.T) {
+func TestRateLimitRedisUnreachable(t *testing.T) {
 	t.Parallel()
 	s := newSharing(t, "redis://127.0.0.1:1", ratelimit.DefaultRedisConfig().Timeout, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 100}})
 	for range 10 {

@@ -53,7 +53,7 @@ func (a answer) rate(t testing.TB, header, policy, parameter string) int64 {
 }
 
 // An address is held to its rate whoever asks, also with tokens that are none, and whatever a client says of itself.
-func TestRateOfAnAddress(t *testing.T) {
+func TestRateLimitOfAddress(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 5}}))
 	guesser := s.user
@@ -75,7 +75,7 @@ func TestRateOfAnAddress(t *testing.T) {
 }
 
 // A user is held to its rate, and nobody else is with it: not another user of its name, nor one of its tenant.
-func TestRateOfAUser(t *testing.T) {
+func TestRateLimitOfUser(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{User: ratelimit.Rate{PerMinute: 60, Burst: 3}}))
 	namesake := s.newTenant(t)
@@ -92,7 +92,7 @@ func TestRateOfAUser(t *testing.T) {
 }
 
 // Who has created as much as it may for now still sends, resumes and takes back what it has begun, and still asks.
-func TestRateOfCreations(t *testing.T) {
+func TestRateLimitOfCreations(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{Uploads: ratelimit.Rate{PerMinute: 1, Burst: 4}, User: ratelimit.Rate{PerMinute: 2}}))
 	var urls []string
@@ -109,7 +109,7 @@ func TestRateOfCreations(t *testing.T) {
 }
 
 // A client that asks for its offset in a circle is told so with a status on which tus-js-client keeps the upload.
-func TestRateOfTransfers(t *testing.T) {
+func TestRateLimitOfTransfers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{Transfers: ratelimit.Rate{PerMinute: 60, Burst: 2}}))
 	url := s.user.create(8)
@@ -125,7 +125,7 @@ func TestRateOfTransfers(t *testing.T) {
 }
 
 // By address, too.
-func TestRateOfTransfersOfAnAddress(t *testing.T) {
+func TestRateLimitOfTransfersByAddress(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{IPTransfers: ratelimit.Rate{PerMinute: 60, Burst: 1}, IP: ratelimit.Rate{PerMinute: 2}}))
 	url := s.user.create(8)
@@ -137,7 +137,7 @@ func TestRateOfTransfersOfAnAddress(t *testing.T) {
 }
 
 // Without a rate there is neither a limit nor a header.
-func TestNoRateNoLimit(t *testing.T) {
+func TestRateLimitOff(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]func(*server.Config, *server.Parts){
 		"none": nil, "zero": {limited(t, ratelimit.Rates{})},
