@@ -52,7 +52,7 @@ func (u user) wantGone(url string) {
 	u.do("DELETE", url, nil).want(u.t, 404, "not-found")
 }
 
-// A token's projects are the only ones that there are, for each role and also for what its bearer has sent itself.
+// For each role, only the projects of its token exist, also for uploads that the user has sent.
 func TestAccessByProject(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -96,7 +96,7 @@ func TestAccessByProject(t *testing.T) {
 	}
 }
 
-// A client id that its user has used in a project that the token does not cover is taken. Where, nobody is told.
+// A client id that the user has used in a project outside the token is taken. The answer does not tell in which project.
 func TestAccessToClientIDOfAnotherProject(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -110,7 +110,7 @@ func TestAccessToClientIDOfAnotherProject(t *testing.T) {
 	}
 }
 
-// For an investor there is what is completed, and nothing that it could do.
+// An investor sees completed uploads and can change nothing.
 func TestAccessOfInvestors(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -152,8 +152,8 @@ func TestAccessOfInvestors(t *testing.T) {
 	}
 }
 
-// A crew member looks at what others send, and can neither write nor end it nor ask for its offset, which would
-// interrupt them: the PATCH under way goes on, on the same connection. A manager can.
+// A crew member sees the uploads of others, and can neither write nor cancel them nor ask for their offset, which would
+// interrupt the running PATCH: it continues on the same connection. A manager can.
 func TestAccessOfOwnersAndManagers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -11,12 +11,11 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// attacks are tried on every route. Whoever adds a route adds what can be tried there: a test looks whether any is left
-// out. What they name is made in [newVictim].
+// attacks has attacks on every route; a test fails for a route without one. [newVictim] makes what they name.
 var attacks = slices.Concat(attacksOnUploads, attacksByForm, attacksOnDeleted, attacksOnBatches, attacksOnErasures, attacksOnQuarantine, attacksOnTenants,
 	attacksOnAudit, attacksOnDeadLetters, attacksOnWebhooks, attacksOnEvents)
 
-// simply is an attack that is a method and a path, with {kinds} of the victim's in it, and headers likewise.
+// simply is an attack by a method, a path and headers, with {kinds} of the victim's things in them.
 func simply(route, path string, headers ...string) attack {
 	method, _, _ := strings.Cut(route, " ")
 	body := ""
@@ -26,7 +25,7 @@ func simply(route, path string, headers ...string) attack {
 	return with(body, route, path, headers...)
 }
 
-// with is simply with a body, which is filled likewise.
+// with is simply with a body, filled in the same way.
 func with(body, route, path string, headers ...string) attack {
 	method, _, _ := strings.Cut(route, " ")
 	name := strings.Join(append([]string{path, body}, headers...), " ")
@@ -43,12 +42,12 @@ func with(body, route, path string, headers ...string) attack {
 	}}
 }
 
-// withJSON is with a body of JSON.
+// withJSON is with a JSON body.
 func withJSON(route, path, body string, headers ...string) attack {
 	return with(body, route, path, append([]string{"Content-Type", "application/json"}, headers...)...)
 }
 
-// naming is a creation whose metadata is pairs of keys and what names the victim's; {own} is a project of the attacker's.
+// naming is a creation with metadata that names the victim's things; {own} is a project of the attacker.
 func naming(pairs ...string) attack {
 	return attack{route: "POST /api/uploads", name: "metadata " + strings.Join(pairs, " "), send: func(u user, v victim) *http.Request {
 		filled := []string{"filename", "mine.txt"}
@@ -59,7 +58,7 @@ func naming(pairs ...string) attack {
 	}}
 }
 
-// byForm is the same through the other door.
+// byForm is the same by a form.
 func byForm(pairs ...string) attack {
 	return attack{route: "POST /api/uploads", name: "form " + strings.Join(pairs, " "), send: func(u user, v victim) *http.Request {
 		var body strings.Builder
@@ -296,8 +295,8 @@ var attacksOnQuarantine = []attack{
 	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{infected}"}`),
 }
 
-// toStrangers is an attack that only those make who may not know of the victim's tenant: whoever is in it knows it, and
-// an admin may enter it, which is on record ([TestEnterTenant]).
+// toStrangers is an attack by users who may not know the victim's tenant: its own users know it, and an admin may enter it,
+// which is audited ([TestEnterTenant]).
 func toStrangers(a attack) attack {
 	a.allowed = func(who tenant.Identity, v victim) bool {
 		return who.Role == tenant.Admin || who.Tenant.String() == v["tenant"]
@@ -318,7 +317,7 @@ var attacksOnTenants = []attack{
 	}},
 }
 
-// attacksOnEvents are those that get no stream.
+// attacksOnEvents are attacks that get no stream.
 var attacksOnEvents = []attack{
 	simply("GET /api/events", "/api/events?upload={upload}"),
 	simply("GET /api/events", "/api/events?upload={whole}&batch={batch_id}&project={project}"),
@@ -328,7 +327,7 @@ var attacksOnEvents = []attack{
 	with("", "POST /api/events/tickets", "/api/events/tickets?upload={upload}"),
 }
 
-// unarmed are the routes that name nothing of anybody's.
+// unarmed are the routes that name nothing of any tenant.
 var unarmed = map[string]string{
 	"/api":                   "no such resource",
 	"/api/*":                 "no such resource",
@@ -343,10 +342,10 @@ var unarmed = map[string]string{
 	"/docs":                  "documentation, for everyone",
 }
 
-// collections take only POST and GET; tus's other methods have no resource there.
+// collections have only POST and GET; the other methods of tus have no resource there.
 var collections = []string{"PATCH /api/uploads", "HEAD /api/uploads", "DELETE /api/uploads"}
 
-// A route that nobody attacks fails this test.
+// Every route has an attack.
 func TestEveryRouteIsAttacked(t *testing.T) {
 	t.Parallel()
 	for _, route := range newSite(t).server.Routes() {
@@ -360,7 +359,7 @@ func TestEveryRouteIsAttacked(t *testing.T) {
 	}
 }
 
-// tame are the routes on which nothing of anybody's can be reached even by whom it belongs to.
+// tame are the routes on which even the owner can reach nothing.
 var tame = map[string]string{
 	"POST /api/webhooks":       "an id is the server's to give",
 	"GET /api/tenant":          "it is the token's own",
@@ -368,8 +367,8 @@ var tame = map[string]string{
 	"POST /api/events/tickets": "it is the token's own",
 }
 
-// An attack that nobody could succeed with proves nothing: on each route there is one that has another answer for who
-// owns the victim's things than for what never was.
+// An attack that could not succeed proves nothing: each route has one that is answered differently to the owner than for
+// things that never existed.
 func TestAttacksReach(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -397,7 +396,7 @@ func TestAttacksReach(t *testing.T) {
 	}
 }
 
-// newDoneVictim is a victim that writes no more.
+// newDoneVictim makes a victim whose PATCH has ended.
 func (s *site) newDoneVictim(t *testing.T) (user, victim) {
 	t.Helper()
 	u, v, slow := s.newVictim(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// streams opens what an attacker can: with filters that name the victim's, from where the victim has come, and over
-// either transport. Each also takes what is of the attacker's own project and batch.
+// streams opens the streams that an attacker can: with filters that name the victim's things, resuming from the victim's
+// last id, over either transport. Each also receives the attacker's own project and batch.
 func (s *site) streams(t *testing.T, u user, v victim, lastID string) map[string]*listening {
 	t.Helper()
 	all := map[string]*listening{
@@ -35,8 +35,8 @@ func (s *site) streams(t *testing.T, u user, v victim, lastID string) map[string
 	return all
 }
 
-// Whatever a stream is asked for, it tells an attacker nothing of the victim's: not of what there is, not of what
-// happens while it is open. That it tells nothing is known once it tells the attacker's own, which is made last.
+// A stream sends an attacker nothing of the victim, neither in its snapshot nor while it is open, whatever its filter. The
+// attacker's own upload, created last, marks the end.
 func TestAttacksOnStreams(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -64,7 +64,7 @@ func TestAttacksOnStreams(t *testing.T) {
 	}
 }
 
-// busy does what is told of, of each sort, and returns when the victim itself was told.
+// busy makes changes of each kind, and returns when the victim itself has received them.
 func (s *site) busy(t *testing.T, u user, v victim, mine *listening) {
 	t.Helper()
 	manager := s.like(t, u, func(id *tenant.Identity) { id.Role = tenant.Constructora })
@@ -95,7 +95,7 @@ func (s *site) sendPlain(t *testing.T, u user, pairs ...string) string {
 	return url
 }
 
-// wantUntold wants none of the events to say anything that is the victim's alone.
+// wantUntold fails if an event contains something that only the victim has.
 func (v victim) wantUntold(t *testing.T, what string, es []event) {
 	t.Helper()
 	for kind, secret := range v {
@@ -112,7 +112,7 @@ func (v victim) wantUntold(t *testing.T, what string, es []event) {
 	}
 }
 
-// A ticket is good for the tenant that it was issued in: with another one's name in front it is none, and stays unused.
+// A ticket is valid only for its tenant: with another tenant's name in front it is refused, and stays unused.
 func TestAttacksOnTickets(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -18,11 +18,11 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// A victim is what somebody has that others must not learn of, by kind: ids, names, cursors. What an attack says of it
-// comes from here, so that the same attack can be made on what never was.
+// A victim has the ids, names and cursors, by kind, that others must not learn. Attacks take them from here, so that the
+// same attack can be made on things that never existed.
 type victim map[string]string
 
-// phantom has, of each kind, something that looks alike and never was.
+// phantom has, for each kind, something similar that never existed.
 func (v victim) phantom() victim {
 	p := victim{}
 	for kind, s := range v {
@@ -47,7 +47,7 @@ func (v victim) phantom() victim {
 	return p
 }
 
-// An attack is a request that names what is a victim's.
+// An attack is a request that names something of a victim.
 type attack struct {
 	route string // that it takes, as the router has it
 	name  string
@@ -82,8 +82,8 @@ var (
 	ticket  = regexp.MustCompile(`"ticket":"[^"]*"`)
 )
 
-// normal is an answer to u as text, without what differs between any two requests, and with the victim's things by kind.
-// What it names of the victim's so differs from what an id is that nobody has seen before.
+// normal is an answer to u as text, without what differs between any two requests, and with the victim's things replaced by
+// their kind. So an answer that contains one differs from an answer that contains an unknown id.
 func (v victim) normal(u user, a answer) string {
 	var b strings.Builder
 	fmt.Fprintln(&b, a.status)
@@ -107,8 +107,8 @@ func (v victim) normal(u user, a answer) string {
 	return anySeq.ReplaceAllString(anyDate.ReplaceAllString(text, "<date>"), `"$1":0`)
 }
 
-// attackers are those to whom nothing of the victim's exists: each role of another tenant, and, inside the victim's own,
-// who is narrowed to another project. inside leaves the latter out.
+// attackers are the users for whom nothing of the victim exists: each role of another tenant and, in the victim's own
+// tenant, users of another project. inside leaves out the latter.
 func (s *site) attackers(t *testing.T, u user, inside bool) map[string]func() user {
 	t.Helper()
 	all := map[string]func() user{}
@@ -126,17 +126,16 @@ func (s *site) attackers(t *testing.T, u user, inside bool) map[string]func() us
 	return all
 }
 
-// Whatever is tried on what is somebody else's, on whichever route: the answer is, byte for byte, the one for what never
-// existed, and tells nothing of the victim's. The victim's upload, which is being written all the time, ends well in the
-// request that began it, and no row of the victim's has changed.
+// Every attack on every route is answered, byte for byte, like one on something that never existed, and reveals nothing of
+// the victim. The victim's running PATCH succeeds, and no row of the victim has changed.
 func TestAttacks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.attack(t, true)
 }
 
-// The same with row-level security taken away: the tenant that every statement names holds alone. (That row-level
-// security holds alone, [TestForgottenTenant] in package storage shows.)
+// The same without row-level security: the tenant in every statement suffices. ([TestForgottenTenant] in package storage
+// shows that row-level security suffices alone.)
 func TestAttacksWithoutRowLevelSecurity(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -183,7 +182,7 @@ func (u user) try(a attack, v victim) answer {
 	return u.send(a.send(u, v))
 }
 
-// A row that says what it must not, a neighbour's key, links nothing: the key has to be the upload's own.
+// A row with an object key of another upload links nothing.
 func TestWrongRowLinksNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// A slowUpload is a victim's PATCH that goes on while others try things.
+// A slowUpload is a PATCH of the victim that runs during the attacks.
 type slowUpload struct {
 	url  string
 	sent []byte
@@ -25,7 +25,7 @@ type slowUpload struct {
 	over chan answer
 }
 
-// sendSlowly begins a PATCH and returns once the server has something of it.
+// sendSlowly begins a PATCH and returns once the server has received some of it.
 func (u user) sendSlowly(t *testing.T, url string, data []byte) *slowUpload {
 	t.Helper()
 	body, client := io.Pipe()
@@ -47,7 +47,7 @@ func (u user) sendSlowly(t *testing.T, url string, data []byte) *slowUpload {
 	return s
 }
 
-// send sends n bytes more on the same connection.
+// send sends n more bytes on the same connection.
 func (s *slowUpload) send(t *testing.T, n int) {
 	t.Helper()
 	if _, err := s.body.Write(s.rest[:n]); err != nil {
@@ -56,7 +56,7 @@ func (s *slowUpload) send(t *testing.T, n int) {
 	s.sent, s.rest = append(s.sent, s.rest[:n]...), s.rest[n:]
 }
 
-// finish sends what is left and wants the request, the same all the time, to have gone well.
+// finish sends the rest and wants the request, still the same one, to succeed.
 func (s *slowUpload) finish(t *testing.T, u user) {
 	t.Helper()
 	s.send(t, len(s.rest))
@@ -98,8 +98,7 @@ func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	return u, v, u.sendSlowly(t, upload, data)
 }
 
-// addEnded gives the victim an upload that failed and could be processed again, and one that is deleted and could be
-// restored.
+// addEnded adds a failed upload that could be retried, and a deleted one that could be restored.
 func (s *site) addEnded(t *testing.T, u user, v victim) {
 	t.Helper()
 	send := func() string {
@@ -128,7 +127,7 @@ func (s *site) infect(t *testing.T, u user, url, project string) {
 	s.exec(t, `insert into scans (tenant_id, upload_id, verdict, signature) values ($1, $2, 'infected', 'secreto')`, u.who.Tenant, idOf(url))
 }
 
-// addBatch gives the victim a batch by a manifest, to which it has added something.
+// addBatch adds a batch by a manifest, with entries added later.
 func (s *site) addBatch(t *testing.T, u user, v victim) {
 	t.Helper()
 	v["batch_name"], v["batch_client"], v["entry"] = "nombre-secreto", "manifiesto-secreto", "entrada-secreta"
@@ -141,7 +140,7 @@ func (s *site) addBatch(t *testing.T, u user, v victim) {
 	v["added_upload"] = added.Uploads[0].ID.String()
 }
 
-// addErasures gives the victim one that waits to be approved, and one that runs.
+// addErasures adds one erasure that waits for approval, and one that runs.
 func (s *site) addErasures(t *testing.T, u user, v victim) {
 	t.Helper()
 	admin := s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "olga", tenant.Admin })
@@ -153,7 +152,7 @@ func (s *site) addErasures(t *testing.T, u user, v victim) {
 	v["erasure"], v["erasure_of_user"] = ask(`{"tenant":true}`), ask(`{"user_id":"nadie"}`)
 }
 
-// addWebhook gives the victim an endpoint and a delivery.
+// addWebhook adds an endpoint and a delivery.
 func (s *site) addWebhook(t *testing.T, u user, v victim) {
 	t.Helper()
 	marta := s.marta(t, u)
@@ -171,7 +170,7 @@ func (s *site) addWebhook(t *testing.T, u user, v victim) {
 	v["delivery"] = delivery
 }
 
-// completeAt does what the workers would.
+// completeAt completes an upload as the workers do.
 func (s *site) completeAt(t *testing.T, u user, url, project string) {
 	t.Helper()
 	key := object.Keys{Tenant: u.who.Tenant, Project: project, Upload: idOf(url)}.Thumbnail(160)
@@ -180,7 +179,7 @@ func (s *site) completeAt(t *testing.T, u user, url, project string) {
 	s.exec(t, `insert into tags values ($1, $2, jsonb_build_object('XMP-dc', jsonb_build_object('Title', 'secreto.txt')), false)`, u.who.Tenant, idOf(url))
 }
 
-// rowsOf is what the victim's rows say, but for those that its own upload moves on.
+// rowsOf are the victim's rows, except those that its running upload changes.
 func (s *site) rowsOf(t *testing.T, u user) string {
 	t.Helper()
 	var text string

@@ -17,7 +17,7 @@ import (
 	"github.com/tramo/tramo/server/problem"
 )
 
-// newBare makes a server that has middleware and no parts.
+// newBare makes a server with middleware and without parts.
 func newBare(t *testing.T, change func(*Server)) *Server {
 	t.Helper()
 	s := &Server{Config: DefaultConfig(), echo: echo.New()}
@@ -31,7 +31,7 @@ func newBare(t *testing.T, change func(*Server)) *Server {
 	return s
 }
 
-// A body that is too large or too slow is told as that, whatever its handler takes the error for.
+// A body that is too large or too slow has a problem of its own, whatever error the handler returns.
 func TestBodiesThatEndEarly(t *testing.T) {
 	t.Parallel()
 	s := newBare(t, func(s *Server) { s.MaxBody, s.RequestTimeout = 10, 200*time.Millisecond })
@@ -67,7 +67,7 @@ func TestBodiesThatEndEarly(t *testing.T) {
 	}
 }
 
-// A panic is an answer like any other, and its text stays in the log.
+// A panic is answered like any other error, and its text is only in the log.
 func TestPanics(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder

@@ -36,8 +36,8 @@ func read(t *testing.T, from *bufio.Reader) answer {
 	return answer{res.StatusCode, res.Header, b}
 }
 
-// A client that says it will send a body and then sends none, or a byte now and then, keeps no connection: whichever
-// route it asked for, it is out after RequestTimeout. Only who uploads may take longer.
+// A client that announces a body and sends none, or a byte now and then, is disconnected after RequestTimeout on every
+// route. Only uploads may take longer.
 func TestSlowRequests(t *testing.T) {
 	t.Parallel()
 	const limit = 300 * time.Millisecond
@@ -96,7 +96,7 @@ func TestSlowRequests(t *testing.T) {
 	read(t, answers).want(t, 204, "")
 }
 
-// A request that is no upload may bring 1 MiB, whatever it says of its length.
+// The body of a request other than an upload may have 1 MiB, whatever length it announces.
 func TestLargeRequests(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.MaxBody = 1000 })

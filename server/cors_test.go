@@ -10,8 +10,8 @@ import (
 	"github.com/tramo/tramo/server"
 )
 
-// A page of an origin that is let in may send every method with any header, and read every answer with its headers:
-// errors too, whoever answers them. A page of another origin may not, and nothing is ever let in with cookies.
+// A page of an allowed origin may send every method with any header, and read every answer with its headers, errors
+// included. A page of another origin may not. Cookies are never allowed.
 func TestCrossOrigin(t *testing.T) {
 	t.Parallel()
 	const ours, theirs = "https://app.example.com", "https://evil.example.com"
@@ -57,7 +57,7 @@ func TestCrossOrigin(t *testing.T) {
 	s.user.do("GET", s.uploads(), nil, "Origin", theirs).wantHeader(t, "Access-Control-Allow-Origin", "")
 }
 
-// Unless it is configured, no other origin is let in.
+// By default no other origin is allowed.
 func TestNoCrossOrigin(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -91,7 +91,7 @@ func wantAudit(t testing.TB, got []entry, want ...string) {
 	}
 }
 
-// An admin acts in another tenant by naming it, on every kind of route. That tenant's log has each request, and the
+// An admin enters another tenant by naming it, on every kind of route. That tenant's audit log has each request; the
 // admin's own has none.
 func TestEnterTenant(t *testing.T) {
 	t.Parallel()
@@ -135,7 +135,7 @@ func TestEnterTenant(t *testing.T) {
 	wantAudit(t, s.audit(t, admin))
 }
 
-// Nobody else crosses, and nobody learns which tenants there are.
+// Other roles cannot enter a tenant, and do not learn which tenants exist.
 func TestEnterTenantIsForAdmins(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -167,7 +167,7 @@ func TestEnterTenantIsForAdmins(t *testing.T) {
 	wantAudit(t, s.audit(t, other)) // whose log is not for others to write
 }
 
-// What an admin can not enter.
+// An admin cannot enter a tenant that does not exist, two tenants, or what is not an id.
 func TestEnterInvalidTenant(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -187,7 +187,7 @@ func TestEnterInvalidTenant(t *testing.T) {
 		"olga tenant.enter "+nowhere+" not-found GET /api/uploads", "olga tenant.enter "+nowhere+" not-found POST /api/uploads")
 }
 
-// No entry, no access: what cannot be written into the tenant's log does not happen.
+// A request that cannot be written into the tenant's audit log fails.
 func TestEnterTenantNeedsAudit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -211,15 +211,14 @@ func TestEnterTenantNeedsAudit(t *testing.T) {
 	wantAudit(t, s.audit(t, s.user), "olga tenant.enter "+idOf(url).String()+" done GET /api/uploads/:id")
 }
 
-// run is exec for what changes no row.
+// run is exec for statements that change no row.
 func (s *site) run(t testing.TB, sql string) {
 	t.Helper()
 	_, err := s.admin.Exec(t.Context(), sql)
 	must(t, err)
 }
 
-// A user that is known and is told 403 leaves a trace; a stranger, and a client that makes mistakes, leave none. Nobody
-// can fill the log.
+// A 403 to an authenticated user is audited, at a limited rate. A request without a token, or one that is not valid, is not.
 func TestDenialsAreAudited(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -264,7 +263,7 @@ func TestDenialsAreAudited(t *testing.T) {
 	}
 }
 
-// Managers of the whole company read its log, page by page and by filter, and no other tenant's.
+// Managers of the whole company read its audit log by page and filter, and no other tenant's.
 func TestAuditLog(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

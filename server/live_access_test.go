@@ -18,8 +18,8 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// Another tenant hears nothing of an upload, however it asks; what it hears instead is its own marker, made after all
-// that it must not hear of.
+// Another tenant's listeners receive nothing about an upload, with any filter. They receive their own marker, which is
+// created after everything that they must not receive.
 func TestLiveIsolation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -57,7 +57,7 @@ func TestLiveIsolation(t *testing.T) {
 	}
 }
 
-// ends has a worker end uploads well.
+// ends completes uploads as a worker does.
 func (s *site) ends(t testing.TB, u user, urls ...string) {
 	t.Helper()
 	ctx := tenant.With(t.Context(), u.who)
@@ -74,8 +74,8 @@ func (s *site) ends(t testing.TB, u user, urls ...string) {
 	}
 }
 
-// Inside a tenant a listener is told what its token lets it read: an investor what is completed, a user with projects
-// theirs; and of that what it asked for. A worker's changes are told as a server's are.
+// Inside a tenant a listener receives what its token lets it read (an investor: completed uploads; a user with projects:
+// theirs) and its filter selects. Changes by a worker are sent like those by a server.
 func TestLiveAccess(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -163,7 +163,7 @@ func ids(urls []string) map[uuid.UUID]bool {
 	return set
 }
 
-// ticket issues a ticket that stands for who u is.
+// ticket issues a ticket for the user.
 func (s *site) ticket(t testing.TB, u user) (ticket string) {
 	t.Helper()
 	u.who.Expires = time.Now().Add(time.Hour)
@@ -174,8 +174,8 @@ func (s *site) ticket(t testing.TB, u user) (ticket string) {
 	return ticket
 }
 
-// A ticket stands for its token once, at any server, and keeps it to what the token may see; one that is used, old,
-// made up or given another tenant's name is refused, all the same.
+// A ticket replaces its token once, at any server, with the same access. A used, expired, invented or renamed ticket is
+// refused, with the same answer.
 func TestLiveTickets(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -248,7 +248,7 @@ func TestLiveTickets(t *testing.T) {
 	}
 }
 
-// A stream ends when its token would be refused, and says so: also one that a ticket opened.
+// A stream ends with a reason when its token expires, also if a ticket opened it.
 func TestLiveTokenExpiry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -278,7 +278,7 @@ func TestLiveTokenExpiry(t *testing.T) {
 	}
 }
 
-// So many streams a user and a tenant may have; who closes one may open another.
+// The number of streams of a user and of a tenant is limited; a closed stream makes room for another.
 func TestLiveListenersAreLimited(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -294,7 +294,7 @@ func TestLiveListenersAreLimited(t *testing.T) {
 	s.user.listen(s.url, "")
 }
 
-// A browser opens a WebSocket for any page: pages of others than the installation names are refused.
+// Browsers open WebSockets for any page, so pages of origins that are not allowed are refused.
 func TestLiveWebSocketOrigin(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -315,7 +315,7 @@ func TestLiveWebSocketOrigin(t *testing.T) {
 	}
 }
 
-// What is not a filter is refused before anything is streamed.
+// An invalid filter is refused before the stream begins.
 func TestLiveInvalidFilters(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

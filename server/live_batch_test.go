@@ -11,8 +11,8 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// The totals of a batch are told while its uploads move, at most once a second, then as they end, and that it is
-// complete; renamed, it is told again. An investor is told of it once it is complete, somebody with other projects never.
+// The totals of a batch are sent while its uploads change, at most once a second, then when they have ended and the batch
+// is complete, and when it is renamed. An investor receives it once it is complete; a user with other projects never does.
 func TestLiveBatches(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -77,7 +77,7 @@ func TestLiveBatches(t *testing.T) {
 	}
 }
 
-// That a batch is complete is announced to whoever sees it.
+// A complete batch is announced to all who may see it.
 func TestLiveBatchAnnouncement(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -20,7 +20,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// counter reads a metric of the site's, summed over its labels but those given as name and value.
+// counter reads a metric of the site, summed over all labels except those given as name and value.
 func (s *site) counter(t testing.TB, name string, labels ...string) (sum float64) {
 	t.Helper()
 	families, err := s.registry.Gather()
@@ -44,8 +44,8 @@ func (s *site) counter(t testing.TB, name string, labels ...string) (sum float64
 	return sum
 }
 
-// A change that no process ever tells of, as of one that is killed between its commit and its telling, is found by
-// looking: one of the status, and one of the offset alone.
+// A change without a notification, as of a process that is killed between commit and notification, is found by polling:
+// a change of the status, and one of the offset alone.
 func TestLiveMissedNotifications(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -63,8 +63,8 @@ func TestLiveMissedNotifications(t *testing.T) {
 	}
 }
 
-// A transaction that began long before it was committed, and that nobody tells of, is found too: its rows carry the
-// time of its beginning.
+// A change by a long transaction without a notification is found too, although its rows have the time at which the
+// transaction began.
 func TestLiveLongTransaction(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -86,7 +86,7 @@ func TestLiveLongTransaction(t *testing.T) {
 	l.upload(idOf(url), "cancelled")
 }
 
-// The connection over which changes are heard is cut, and what changes while nobody hears is told as soon as it is back.
+// Cut the connection for notifications: changes meanwhile are sent as soon as it is restored.
 func TestLiveConnectionLost(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -103,8 +103,7 @@ func TestLiveConnectionLost(t *testing.T) {
 	}
 }
 
-// changer makes random changes of a tenant's uploads, as the server does and through it, and knows what became of
-// them.
+// changer makes random changes to a tenant's uploads, in storage and through the server, and knows their last state.
 type changer struct {
 	s     *site
 	rnd   *rand.Rand
@@ -135,8 +134,8 @@ func (c *changer) change(t testing.TB) {
 	}
 }
 
-// A client that is cut off again and again under a random stream of changes, and that comes back with the id of what it
-// was told last, ends with every upload's last state, while notifications are lost as well.
+// A client that is disconnected repeatedly under random changes, and that resumes from the last id, ends with every
+// upload's last state, while notifications are lost as well.
 func TestLiveReconnect(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -218,7 +217,7 @@ func TestLiveReconnect(t *testing.T) {
 		s.counter(t, "tramo_live_reconnects_total"))
 }
 
-// A client that reads nothing any more is cut off, with what waits for it; another is told everything meanwhile.
+// A client that stops reading is disconnected, and its backlog is dropped; another receives everything meanwhile.
 func TestLiveSlowListener(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -268,7 +267,7 @@ func (s *site) deaf(t testing.TB) {
 	eventually(t, "it listens", func() bool { return s.counter(t, "tramo_live_messages_total", "event", "ready") > began })
 }
 
-// A server that is told to stop ends its streams at once, says why, and does not wait for a client that reads nothing.
+// A server that shuts down ends its streams at once with a reason, and does not wait for a client that reads nothing.
 func TestLiveShutdown(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

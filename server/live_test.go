@@ -22,14 +22,14 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// An event is a message as a listener has it.
+// An event is a message as a listener receives it.
 type event struct {
 	Event string
 	ID    string
 	Data  json.RawMessage
 }
 
-// A saying is what messages of every sort say.
+// A saying has the fields of all kinds of messages.
 type saying struct {
 	ID       uuid.UUID
 	Status   string
@@ -45,7 +45,7 @@ func (e event) told(t testing.TB) (j saying) {
 	return j
 }
 
-// live makes the site's server follow the database, as Run does, shaped as a test needs it.
+// live replaces the site's server by one that follows the database, as Run does.
 func (s *site) live(t testing.TB, shape func(*server.Config)) {
 	t.Helper()
 	s.url, s.server = s.another(t, shape)
@@ -75,7 +75,7 @@ func (s *site) another(t testing.TB, shape func(*server.Config)) (string, *serve
 	return listening.URL, sv
 }
 
-// A listening is a listener's open stream, over either transport.
+// A listening is an open stream over either transport.
 type listening struct {
 	t      testing.TB
 	events chan event // closed when the stream ends
@@ -84,7 +84,7 @@ type listening struct {
 	lastID string // of what next returned last
 }
 
-// listen opens a stream of server-sent events. query is that of the URL.
+// listen opens a stream of server-sent events.
 func (u user) listen(base, query string, headers ...string) *listening {
 	u.t.Helper()
 	ctx, cancel := context.WithCancel(u.t.Context())
@@ -112,8 +112,8 @@ func (u user) listen(base, query string, headers ...string) *listening {
 	return l
 }
 
-// readEvents parses server-sent events as WHATWG HTML, section 9.2.6 has it, as far as ours need it. The id of one
-// that has none is that of the one before.
+// readEvents parses server-sent events (WHATWG HTML, section 9.2.6) as far as ours need it. An event without an id has the
+// id of the one before.
 func readEvents(r io.Reader, yield func(event) bool) {
 	var e event
 	in := bufio.NewReader(r)
@@ -140,7 +140,7 @@ func readEvents(r io.Reader, yield func(event) bool) {
 	}
 }
 
-// A refusal is the answer that a WebSocket got instead of a connection.
+// A refusal is the answer to a WebSocket that was not opened.
 type refusal struct {
 	status int
 	header http.Header
@@ -237,7 +237,7 @@ func (l *listening) upload(id uuid.UUID, status string) []event {
 	})
 }
 
-// mentions reports whether any event says the text.
+// mentions reports whether any event contains the text.
 func mentions(es []event, text string) bool {
 	for _, e := range es {
 		if bytes.Contains(e.Data, []byte(text)) {
@@ -269,8 +269,8 @@ func query(pairs ...string) string {
 	return q.Encode()
 }
 
-// A listener is told first what there is, then that it is told all, then each change: as GET tells it, in order, with
-// the offset while bytes arrive; whichever server the change is made at, and over either transport.
+// A listener first receives what there is, then ready, then each change: as GET answers it, in order, with the offset while
+// bytes arrive; over either transport, whichever server makes the change.
 func TestLiveChanges(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

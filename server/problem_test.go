@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// The type of a problem is an address: a person who opens it reads what it means, without a token, and from the list
-// of all problems gets to each.
+// The type of a problem is the path of a page that explains it, without a token. The list of all problems links to each.
 func TestProblemPages(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

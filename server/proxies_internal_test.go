@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What is left of the last address that is no proxy of ours, the client may have written itself.
+// Addresses to the left of the last one that is not a trusted proxy are not used: the client may have written them.
 func TestAddressBehindProxies(t *testing.T) {
 	t.Parallel()
 	const ours = "10.0.0.0/8, 2001:db8:aa::/48,192.0.2.7"
@@ -56,7 +56,7 @@ func TestAddressBehindProxies(t *testing.T) {
 	}
 }
 
-// Only a proxy of ours says which address the client used, in words that are one.
+// Only a trusted proxy can set the address that the client used, and only to a valid one.
 func TestForwardedAddress(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

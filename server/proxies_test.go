@@ -16,7 +16,7 @@ func behind(t testing.TB, networks string) func(*server.Config, *server.Parts) {
 	}
 }
 
-// Behind a proxy each client has its own limit, and what it says itself gives it no other.
+// Behind a proxy each client has its own limit, and cannot change it by forwarding headers of its own.
 func TestRateLimitBehindProxy(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, behind(t, "127.0.0.0/8"), limited(t, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 2}}))
@@ -42,7 +42,7 @@ func TestRateLimitBehindProxy(t *testing.T) {
 	}
 }
 
-// An upload's address is the one that its client used, as a trusted proxy tells it, and nobody else.
+// An upload's address has the host that its client used, if a trusted proxy forwards it.
 func TestLocationBehindAProxy(t *testing.T) {
 	t.Parallel()
 	said := []string{"X-Forwarded-Host", "uploads.example.com", "X-Forwarded-Proto", "https", "Forwarded", "host=evil.example"}

@@ -26,14 +26,14 @@ func startRedis(t *testing.T) *stack.Redis {
 	return r
 }
 
-// A sharing site counts in the Redis at url.
+// A sharing site counts in Redis.
 type sharing struct {
 	*site
 	registry *prometheus.Registry
 	log      *notes
 }
 
-// newSharing waits for Redis no longer than patience.
+// newSharing makes a site that waits for the Redis at url no longer than patience.
 func newSharing(t *testing.T, url string, patience time.Duration, r ratelimit.Rates) *sharing {
 	t.Helper()
 	s := &sharing{registry: prometheus.NewRegistry(), log: &notes{}}
@@ -47,7 +47,7 @@ func newSharing(t *testing.T, url string, patience time.Duration, r ratelimit.Ra
 	return s
 }
 
-// gauge is whether the metric says that Redis is up.
+// up is the metric that says whether Redis answers.
 func (s *sharing) up(t *testing.T) float64 { return s.value(t, "tramo_rate_limit_redis_up") }
 
 func (s *sharing) value(t *testing.T, name string) float64 {
@@ -64,7 +64,7 @@ func (s *sharing) value(t *testing.T, name string) float64 {
 	return 0
 }
 
-// notes keep what is logged.
+// notes keep log lines.
 type notes struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -82,7 +82,7 @@ func (n *notes) lines() int {
 	return strings.Count(n.text.String(), "\n")
 }
 
-// Servers that share a Redis allow together what one would, however many ask at once.
+// Servers that share a Redis allow together what one server would, also under concurrent requests.
 func TestRateLimitShared(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
@@ -106,8 +106,8 @@ func TestRateLimitShared(t *testing.T) {
 	}
 }
 
-// Redis is killed, and comes back: no request fails, each server keeps the limit by itself meanwhile, one line says that
-// it is gone and one that it is back, and the metric says which.
+// Kill Redis and start it again: no request fails, each server counts alone meanwhile, the log has one line for each
+// change, and the metric follows.
 func TestRateLimitRedisGone(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
@@ -145,7 +145,7 @@ func TestRateLimitRedisGone(t *testing.T) {
 	}
 }
 
-// A Redis that answers late costs a few requests a moment each, and then none of them anything.
+// A slow Redis delays a few requests by the timeout each, and then none.
 func TestRateLimitRedisSlow(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
@@ -173,7 +173,7 @@ func TestRateLimitRedisSlow(t *testing.T) {
 	})
 }
 
-// A server starts, and serves, where its Redis is not there.
+// A server starts and serves without its Redis.
 func TestRateLimitRedisUnreachable(t *testing.T) {
 	t.Parallel()
 	s := newSharing(t, "redis://127.0.0.1:1", ratelimit.DefaultRedisConfig().Timeout, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 100}})

@@ -14,7 +14,7 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// limited makes a site hold its clients to the rates.
+// limited makes a site with these rates.
 func limited(t testing.TB, r ratelimit.Rates) func(*server.Config, *server.Parts) {
 	return func(_ *server.Config, p *server.Parts) {
 		var err error
@@ -23,7 +23,7 @@ func limited(t testing.TB, r ratelimit.Rates) func(*server.Config, *server.Parts
 	}
 }
 
-// wantRefused checks a refusal by a rate limit: when to come back, in seconds, is said three times, and the same.
+// wantRefused checks a refusal by a rate limit: Retry-After, RateLimit and the problem have the same number of seconds.
 func (a answer) wantRefused(t testing.TB, status int, problem, policy string) {
 	t.Helper()
 	a.want(t, status, problem)
@@ -37,7 +37,7 @@ func (a answer) wantRefused(t testing.TB, status int, problem, policy string) {
 	}
 }
 
-// rate reads a parameter of a policy in one of the header fields, as a client would that knows structured fields.
+// rate reads a parameter of a policy from a header, as a client that parses structured fields does.
 func (a answer) rate(t testing.TB, header, policy, parameter string) int64 {
 	t.Helper()
 	list, err := httpsfv.UnmarshalList(a.header.Values(header))
@@ -52,7 +52,7 @@ func (a answer) rate(t testing.TB, header, policy, parameter string) int64 {
 	return -1
 }
 
-// An address is held to its rate whoever asks, also with tokens that are none, and whatever a client says of itself.
+// An address has its rate whatever token it sends, invalid ones included, and whatever forwarding headers.
 func TestRateLimitOfAddress(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 5}}))
@@ -74,7 +74,7 @@ func TestRateLimitOfAddress(t *testing.T) {
 	s.user.do("HEAD", s.user.uploads+"/"+uuid.NewString(), nil).want(t, 404, "") // transfers count apart
 }
 
-// A user is held to its rate, and nobody else is with it: not another user of its name, nor one of its tenant.
+// A user's rate is shared neither with a user of the same name in another tenant nor with others of the tenant.
 func TestRateLimitOfUser(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{User: ratelimit.Rate{PerMinute: 60, Burst: 3}}))
@@ -91,7 +91,7 @@ func TestRateLimitOfUser(t *testing.T) {
 	eventually(t, "the user may ask again", func() bool { return s.user.do("GET", s.user.uploads, nil).status == 200 })
 }
 
-// Who has created as much as it may for now still sends, resumes and takes back what it has begun, and still asks.
+// A user whose rate of creations is exhausted can still send, resume, cancel and read its uploads.
 func TestRateLimitOfCreations(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{Uploads: ratelimit.Rate{PerMinute: 1, Burst: 4}, User: ratelimit.Rate{PerMinute: 2}}))
@@ -108,7 +108,7 @@ func TestRateLimitOfCreations(t *testing.T) {
 	s.user.do("GET", urls[0], nil).want(t, 200, "")
 }
 
-// A client that asks for its offset in a circle is told so with a status on which tus-js-client keeps the upload.
+// A client that asks for its offset in a loop gets a status on which tus-js-client keeps the upload.
 func TestRateLimitOfTransfers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{Transfers: ratelimit.Rate{PerMinute: 60, Burst: 2}}))
@@ -124,7 +124,7 @@ func TestRateLimitOfTransfers(t *testing.T) {
 	})
 }
 
-// By address, too.
+// The same for an address.
 func TestRateLimitOfTransfersByAddress(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, limited(t, ratelimit.Rates{IPTransfers: ratelimit.Rate{PerMinute: 60, Burst: 1}, IP: ratelimit.Rate{PerMinute: 2}}))
@@ -136,7 +136,7 @@ func TestRateLimitOfTransfersByAddress(t *testing.T) {
 	s.user.do("GET", url, nil).want(t, 200, "")
 }
 
-// Without a rate there is neither a limit nor a header.
+// Without a rate there is no limit and no header.
 func TestRateLimitOff(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]func(*server.Config, *server.Parts){

@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Each request leaves one line that says who asked for what, how it ended and how to find it, and nothing that a
-// person sent: no file name, no query, no token.
+// Each request is logged in one line with its user, route, status and ids, and without anything that a person sent: no
+// file name, no query, no token.
 func TestRequestLog(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

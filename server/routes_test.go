@@ -11,8 +11,8 @@ import (
 	"github.com/tramo/tramo/server"
 )
 
-// What is not there, and methods that something does not have, are problems wherever they are asked for: with the
-// id of the request, and, for a method, those that there are.
+// Unknown paths and methods are answered with problems everywhere: with the id of the request and, for a method, the
+// methods that the path has.
 func TestUnknownRoutes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -58,7 +58,7 @@ func TestUnknownRoutes(t *testing.T) {
 	}
 }
 
-// Every answer says what a browser may do with it: nothing, unless it is a page.
+// Every answer has the security headers; those of a page allow what the page needs.
 func TestSecurityHeaders(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -87,7 +87,7 @@ func TestSecurityHeaders(t *testing.T) {
 	}
 }
 
-// A server that clients reach by https tells browsers never to come by http again; one on a laptop does not.
+// A server whose public URL is https sets Strict-Transport-Security; one on a laptop does not.
 func TestTransportSecurity(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.PublicURL = "https://uploads.example.com" })

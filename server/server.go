@@ -31,7 +31,7 @@ type Config struct {
 	Listen          string        `name:"listen" help:"Address for clients."`
 	PublicURL       string        `name:"public-url" placeholder:"URL" help:"URL at which clients reach this server, for the addresses of uploads. Default: the Host of each request."`
 	NetworkTimeout  time.Duration `name:"network-timeout" help:"How long the body of a request may be silent. Then the request ends, and the upload keeps what has arrived."`
-	LockTimeout     time.Duration `kong:"-"` // how long a request waits for an upload that another request writes
+	LeaseTimeout    time.Duration `kong:"-"` // how long a request waits for an upload that another request writes
 	ShutdownTimeout time.Duration `kong:"-"` // how long running requests may take to save what has arrived
 
 	RequestTimeout time.Duration `kong:"-"` // how long a request other than an upload may take to arrive, and its answer to be sent
@@ -47,7 +47,7 @@ func DefaultConfig() Config {
 	return Config{
 		Listen:          "127.0.0.1:8080",
 		NetworkTimeout:  time.Minute,
-		LockTimeout:     15 * time.Second,
+		LeaseTimeout:    15 * time.Second,
 		ShutdownTimeout: 30 * time.Second,
 		RequestTimeout:  30 * time.Second,
 		MaxBody:         1 << 20,
@@ -101,11 +101,11 @@ type Server struct {
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
 	s.auth = &auth.Authenticator{Verifier: p.Verifier, DB: p.DB, Log: p.Log}
-	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LockTimeout}
+	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LeaseTimeout}
 	s.reader = &resource.Reader{DB: p.DB, Expiry: p.Uploads.Expiry, Bucket: p.Bucket, Log: p.Log}
 	s.live = live.New(c.Live, live.Parts{DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log, CheckOrigin: s.checkOrigin})
 	uploads, err := tus.New(tus.Config{
-		PublicURL: c.PublicURL, NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LockTimeout,
+		PublicURL: c.PublicURL, NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LeaseTimeout,
 		Base: s.baseAt, Denied: s.auth.AuditDenial,
 	}, p.Uploads)
 	if err != nil {
@@ -134,7 +134,7 @@ func New(c Config, p Parts) (*Server, error) {
 		Services: p.Services, Reader: s.reader, Base: s.baseOf,
 		Config: api.Config{
 			MaxUploads: c.TenantUploads, PublicURL: c.PublicURL,
-			NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LockTimeout, ShutdownTimeout: c.ShutdownTimeout,
+			NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LeaseTimeout, ShutdownTimeout: c.ShutdownTimeout,
 		},
 	}
 	s.wire(handlers{

@@ -78,7 +78,7 @@ func TestTenantQuotaInRefusals(t *testing.T) {
 // and other tenants do not wait.
 func TestTenantConcurrency(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.TenantUploads, c.LockTimeout = 1, 300*time.Millisecond })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.TenantUploads, c.LeaseTimeout = 1, 300*time.Millisecond })
 	slow, quick, third := s.user.create(8), s.user.create(8), s.user.create(8)
 	body, sender := io.Pipe()
 	ended := make(chan answer, 1)
