@@ -43,7 +43,8 @@ func (s *site) die(t *testing.T, ctx context.Context, batch string) (upload uuid
 		if err := tx.MarkProcessing(ctx, a.ID, 3); err != nil {
 			return err
 		}
-		if err := tx.KeepFindings(ctx, a.ID, storage.Findings{Done: []string{"scan"}}); err != nil {
+		_, err := tx.Exec(ctx, `insert into step_results (tenant_id, upload_id, done, results) values ($1, $2, '{scan}', '{}')`, tx.Tenant, a.ID)
+		if err != nil {
 			return err
 		}
 		return processing.GiveUp(ctx, tx, a.ID)

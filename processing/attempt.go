@@ -45,7 +45,7 @@ func (p *Pipeline) Work(ctx context.Context, job *queue.Job) error {
 	log := p.Log.With(slog.String("tenant_id", job.Tenant.String()), slog.String("upload_id", job.Upload.String()), slog.Int64("job_id", job.ID))
 	a := newAttempt(job)
 	out, err := p.process(ctx, a)
-	defer out.end(ctx)
+	defer out.moved.End(ctx)
 	if err == nil {
 		err = p.settle(ctx, out, a)
 	}
@@ -78,7 +78,7 @@ func (p *Pipeline) settle(ctx context.Context, out outcome, a *attempt) error {
 		return fmt.Errorf("record outcome: %w", err)
 	}
 	if !before {
-		out.moved.leave(ctx)
+		out.moved.Clean(ctx)
 		p.Metrics.outcomes.WithLabelValues(string(out.status())).Inc()
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 // has kept.
 func writeLetter(ctx context.Context, tx storage.Tx, upload uuid.UUID, c deadletter.Cause) error {
 	if c.Step == "" {
-		kept, err := tx.Findings(ctx, upload)
+		kept, err := readStepResults(ctx, tx, upload)
 		if err != nil {
 			return err
 		}
@@ -52,8 +52,8 @@ func GiveUp(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 }
 
 // nextStep is the first that no attempt has kept. The last step is never kept: the upload's end is.
-func nextStep(kept storage.Findings) string {
-	i := slices.IndexFunc(steps, func(s step) bool { return !kept.Has(string(s.name)) })
+func nextStep(kept stepResults) string {
+	i := slices.IndexFunc(steps, func(s step) bool { return !kept.has(s) })
 	return string(steps[max(i, 0)].name)
 }
 

@@ -155,7 +155,7 @@ func TestLetterOfALostWorker(t *testing.T) {
 			p.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now(), errors = `+c.errors)
 			must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
 				if c.done != nil {
-					if err := tx.KeepFindings(p.ctx, id, storage.Findings{Done: c.done}); err != nil {
+					if err := keepStepResults(p.ctx, tx, id, stepResults{Done: c.done}); err != nil {
 						return err
 					}
 				}

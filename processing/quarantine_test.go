@@ -16,8 +16,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -97,16 +99,11 @@ func (p *plant) scanned(t *testing.T, id uuid.UUID) (row string) {
 // release does what an admin does.
 func (p *plant) release(t *testing.T, id uuid.UUID) {
 	t.Helper()
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
-		u, err := tx.LockQuarantined(p.ctx, id)
-		if err != nil {
-			return err
-		}
-		if err := tx.Release(p.ctx, u, "a false alarm"); err != nil {
-			return err
-		}
-		return p.queue.Enqueue(p.ctx, tx, id)
-	}))
+	who, err := tenant.From(p.ctx)
+	must(t, err)
+	who.Role = tenant.Admin
+	service := &quarantine.Service{DB: p.API, Queue: p.queue, Log: p.pipeline.Log}
+	must(t, service.Release(tenant.With(p.ctx, who), id, "a false alarm"))
 }
 
 // idle is that no job has anything left to do.
@@ -397,46 +394,6 @@ func TestRescanOfOthers(t *testing.T) {
 		t.Errorf("%d are as they were", n)
 	}
 	p.wantPlace(t, gone, false, "")
-}
-
-// Nobody says quarantine of an upload in another status, or of another object, or twice.
-func TestQuarantineIsGuarded(t *testing.T) {
-	t.Parallel()
-	p := newPlant(t)
-	id := p.receive(t, note, note, 0)
-	try := func(q storage.Quarantining) error {
-		return p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
-			_, err := tx.Quarantine(p.ctx, id, q)
-			return err
-		})
-	}
-	q := storage.Quarantining{
-		Status: storage.Processing, Failure: storage.Failure{Reason: storage.ReasonInfected, Detail: "x"},
-		Scan: storage.Scan{Verdict: storage.ScanInfected, Signature: "X"}, Fence: 7, From: p.keysOf(id).Original(1), To: p.keysOf(id).Quarantine(7),
-	}
-	wantErr(t, try(q), storage.ErrFenced)
-	p.exec(t, `with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
-		insert into upload_leases select tenant_id, uploads.id, me.id, 7 from uploads, me`)
-	wantErr(t, try(q), storage.ErrWrongStatus) // it is uploaded
-	q.Status = storage.Uploaded
-	if err := try(q); err == nil {
-		t.Error("an upload that is uploaded is quarantined")
-	}
-	p.exec(t, `update uploads set status = 'completed', completed_at = now()`)
-	q.Status = storage.Processing
-	wantErr(t, try(q), storage.ErrWrongStatus)
-	q.Status, q.From = storage.Completed, p.keysOf(id).Original(2)
-	wantErr(t, try(q), storage.ErrWrongStatus)
-	q.From = p.keysOf(id).Original(1)
-	must(t, try(q))
-	wantErr(t, try(q), storage.ErrWrongStatus)
-	if n := p.count(t, `select count(*) from audit where action = 'upload.quarantine'`); n != 1 {
-		t.Errorf("%d are audited", n)
-	}
-	must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
-		wantErr(t, tx.Rescanned(p.ctx, id, storage.Scan{Verdict: storage.ScanClean}), storage.ErrWrongStatus)
-		return nil
-	}))
 }
 
 func wantErr(t *testing.T, got, want error) {

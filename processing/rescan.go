@@ -7,30 +7,28 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
 
-// RescanUser is whom the audit log names where newer signatures found something.
-const RescanUser = "rescan"
-
 // A Rescanner scans completed uploads again, which stay completed, and served, until something is found.
 type Rescanner struct{ *Pipeline }
 
 // Work implements [queue.Worker].
 func (s Rescanner) Work(ctx context.Context, job *queue.Job) error {
-	ctx = tenant.With(ctx, tenant.Identity{Tenant: job.Tenant, User: RescanUser, Role: tenant.Admin})
+	ctx = tenant.With(ctx, tenant.Identity{Tenant: job.Tenant, User: quarantine.RescanUser, Role: tenant.Admin})
 	log := s.Log.With(slog.String("tenant_id", job.Tenant.String()), slog.String("upload_id", job.Upload.String()), slog.Int64("job_id", job.ID))
-	found, err := s.rescan(ctx, job)
+	infected, err := s.rescan(ctx, job)
 	switch {
 	case errors.Is(err, storage.ErrWrongStatus), errors.Is(err, storage.ErrNotFound), errors.Is(err, errTooLarge):
 		log.InfoContext(ctx, "upload needs no rescan", slog.Any("err", err))
 		return nil
 	case err != nil:
 		return err
-	case found:
+	case infected:
 		log.ErrorContext(ctx, "completed upload is infected")
 	}
 	return nil
@@ -43,7 +41,7 @@ func (Rescanner) Failed(context.Context, *queue.Job, error) error { return nil }
 var errTooLarge = errors.New("upload is larger than what is scanned")
 
 // rescan returns true if the upload is in quarantine now.
-func (s Rescanner) rescan(ctx context.Context, job *queue.Job) (found bool, err error) {
+func (s Rescanner) rescan(ctx context.Context, job *queue.Job) (infected bool, err error) {
 	w := &work{attempt: newAttempt(job)}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		w.upload, err = tx.Upload(ctx, job.Upload)
@@ -59,38 +57,37 @@ func (s Rescanner) rescan(ctx context.Context, job *queue.Job) (found bool, err 
 	if w.upload.Size > s.Scans.Max {
 		return false, errTooLarge
 	}
-	var verdict finding
+	var found decision
 	_, err = s.read(ctx, w, io.Discard, func(r io.Reader) (enough bool, err error) {
-		verdict, err = s.look(ctx, w, r)
-		return verdict != passes, err
+		found, err = s.look(ctx, w, r)
+		return found != passes, err
 	})
-	if err == nil && verdict == isTooLarge {
+	if err == nil && found == isTooLarge {
 		err = errTooLarge
 	}
 	if err != nil {
 		return false, err
 	}
-	var r *rejection
-	if verdict == isCondemned {
-		if err := s.Pipeline.quarantine(ctx, w); !errors.As(err, &r) {
+	if found == isInfected {
+		if w.moved, err = s.mover().BeginQuarantine(ctx, w.upload, w.keys, w.results.Scan.Failure()); err != nil {
 			return false, err
 		}
+		defer w.moved.End(ctx)
 	}
-	defer w.moved.end(ctx)
-	return r != nil, s.settle(ctx, w, r)
+	return w.moved != nil, s.settle(ctx, w)
 }
 
 // settle writes the verdict and the job's completion in one transaction, if this attempt is still the one that runs.
-func (s Rescanner) settle(ctx context.Context, w *work, r *rejection) error {
+func (s Rescanner) settle(ctx context.Context, w *work) error {
 	err := s.DB.InTenant(ctx, func(tx storage.Tx) error {
 		if err := w.Fence(ctx, tx); err != nil {
 			return err
 		}
 		var err error
-		if r != nil {
-			err = w.moved.quarantine(ctx, tx, storage.Completed, r.Failure, *w.results.Scan)
+		if w.moved != nil {
+			err = w.moved.Quarantine(ctx, tx, storage.Completed, *w.results.Scan)
 		} else {
-			err = tx.Rescanned(ctx, w.upload.ID, *w.results.Scan)
+			err = quarantine.RecordRescan(ctx, tx, w.upload.ID, *w.results.Scan)
 		}
 		if err != nil {
 			return err
@@ -100,8 +97,8 @@ func (s Rescanner) settle(ctx context.Context, w *work, r *rejection) error {
 	if err != nil {
 		return fmt.Errorf("record rescan: %w", err)
 	}
-	w.moved.leave(ctx)
-	if r != nil {
+	w.moved.Clean(ctx)
+	if w.moved != nil {
 		s.Metrics.outcomes.WithLabelValues(string(storage.Failed)).Inc()
 	}
 	return nil

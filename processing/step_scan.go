@@ -12,8 +12,10 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/tramo/tramo/processing/clamd"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
 )
 
 // ScanReply is how long a scan waits for clamd's verdict once clamd has the whole file. It is above clamd's own MaxScanTime, two
@@ -58,11 +60,11 @@ func (p *Pipeline) scan(ctx context.Context, w *work) error {
 	if err := step(ctx, w); err != nil {
 		return err
 	}
-	return p.bringHome(ctx, w)
+	return p.leaveQuarantine(ctx, w)
 }
 
 func (p *Pipeline) scanWhole(ctx context.Context, w *work) error {
-	var found finding
+	var found decision
 	err := p.fetch(ctx, w, func(r io.Reader) (enough bool, err error) {
 		found, err = p.look(ctx, w, r)
 		// What is not clean clamd may have said before it had everything.
@@ -73,34 +75,63 @@ func (p *Pipeline) scanWhole(ctx context.Context, w *work) error {
 		return err
 	case found == isTooLarge: // for this clamd, whose configuration says less than ours
 		return p.oversize(ctx, w)
-	case found == isCondemned:
-		return p.quarantine(ctx, w)
+	case found == isInfected:
+		w.moved, err = p.mover().BeginQuarantine(ctx, w.upload, w.keys, w.results.Scan.Failure())
+		if err != nil {
+			return err
+		}
+		return &rejection{w.results.Scan.Failure()}
 	}
 	return nil
 }
 
-// A finding is what clamd's verdict on an upload comes to.
-type finding int
+// leaveQuarantine moves an object that may leave quarantine, if it is there, to where it can be linked.
+func (p *Pipeline) leaveQuarantine(ctx context.Context, w *work) error {
+	if !object.IsQuarantined(*w.upload.ObjectKey) {
+		return nil
+	}
+	move, err := p.mover().Begin(ctx, w.upload, w.keys.Original)
+	if err != nil {
+		return err
+	}
+	defer move.End(ctx)
+	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := w.Fence(ctx, tx); err != nil {
+			return err
+		}
+		return move.Restore(ctx, tx)
+	})
+	if err != nil {
+		return err
+	}
+	key := move.To()
+	w.upload.ObjectKey = &key
+	move.Clean(ctx)
+	return nil
+}
+
+// A decision is what follows from clamd's verdict on an upload.
+type decision int
 
 const (
-	isCondemned finding = iota
+	isInfected decision = iota // or unscannable
 	isTooLarge
 	passes
 )
 
 // look asks clamd about what r brings, and keeps what it says in w's results. What passes has been read to the end.
-func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (finding, error) {
+func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (decision, error) {
 	verdict, err := p.Scanner.Scan(ctx, r)
 	trouble := new(clamd.Trouble)
 	switch {
 	case errors.As(err, &trouble) && ctx.Err() == nil:
-		return isCondemned, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+		return isInfected, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	case err != nil:
-		return isCondemned, err // perhaps this very file is the cause: it costs an attempt
+		return isInfected, err // perhaps this very file is the cause: it costs an attempt
 	case verdict.TooLarge:
 		return isTooLarge, nil
 	case verdict.Clean && verdict.Bytes != w.upload.Size:
-		return isCondemned, fmt.Errorf("upload %s: %d bytes were scanned of %d", w.upload.ID, verdict.Bytes, w.upload.Size)
+		return isInfected, fmt.Errorf("upload %s: %d bytes were scanned of %d", w.upload.ID, verdict.Bytes, w.upload.Size)
 	}
 	w.results.Scan = recordOf(verdict)
 	if verdict.Clean {
@@ -111,24 +142,24 @@ func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (finding, err
 
 // lookForRelease lets an upload pass that an admin has let out of quarantine in spite of that signature, and then reads r
 // to its end.
-func (p *Pipeline) lookForRelease(ctx context.Context, w *work, signature string, r io.Reader) (finding, error) {
+func (p *Pipeline) lookForRelease(ctx context.Context, w *work, signature string, r io.Reader) (decision, error) {
 	var released []string
 	err := p.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		released, err = tx.Released(ctx, w.upload.ID)
+		released, err = quarantine.Released(ctx, tx, w.upload.ID)
 		return err
 	})
 	if err != nil || !slices.Contains(released, signature) {
-		return isCondemned, err
+		return isInfected, err
 	}
 	if _, err := io.Copy(io.Discard, r); err != nil {
-		return isCondemned, fmt.Errorf("%w: read object: %w", queue.ErrUnavailable, err)
+		return isInfected, fmt.Errorf("%w: read object: %w", queue.ErrUnavailable, err)
 	}
 	return passes, nil
 }
 
 // recordOf is a verdict of clamd's as it is kept.
-func recordOf(v clamd.Verdict) *storage.Scan {
-	s := &storage.Scan{
+func recordOf(v clamd.Verdict) *quarantine.Scan {
+	s := &quarantine.Scan{
 		Verdict: storage.ScanInfected, Signature: v.Signature, At: time.Now(),
 		Engine: v.Version.Engine, Signatures: v.Version.Signatures, SignedAt: v.Version.SignedAt,
 	}
@@ -146,7 +177,7 @@ func (p *Pipeline) oversize(ctx context.Context, w *work) error {
 	if p.Scans.Oversize != PassOversize {
 		return reject(storage.ReasonTooLargeToScan, "This file is too large to be checked for viruses: at most %s are. Send it in parts.", humanize.IBytes(uint64(p.Scans.Max)))
 	}
-	w.results.Scan = &storage.Scan{Verdict: storage.ScanOversizePassed, At: time.Now()}
+	w.results.Scan = &quarantine.Scan{Verdict: storage.ScanOversizePassed, At: time.Now()}
 	_, err := p.open(ctx, w) // what was received is still compared with what is there
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tramo/tramo/processing/clamd"
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -81,8 +82,8 @@ type work struct {
 	keys    object.Keys
 	file    *os.File // the object, once a step has needed it; it has no name
 	release func()   // gives its room back
-	results storage.Results
-	moved   *relocation // into quarantine, if it was found to belong there
+	results results
+	moved   *quarantine.Move // into quarantine, if the scan found something
 }
 
 // A rejection is the error of a step that has found out why the upload fails.
@@ -96,9 +97,9 @@ func reject(reason, format string, args ...any) error {
 
 // An outcome is an upload's end: its results, or why it failed.
 type outcome struct {
-	results storage.Results
+	results results
 	failure *storage.Failure
-	moved   *relocation // into quarantine
+	moved   *quarantine.Move // into quarantine
 }
 
 func (o outcome) status() storage.Status {
@@ -111,15 +112,15 @@ func (o outcome) status() storage.Status {
 func (o outcome) record(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	switch {
 	case o.moved != nil:
-		return o.moved.quarantine(ctx, tx, storage.Processing, *o.failure, *o.results.Scan)
+		return o.moved.Quarantine(ctx, tx, storage.Processing, *o.results.Scan)
 	case o.failure != nil:
-		return tx.FailScanned(ctx, id, *o.failure, o.results.Scan)
+		return fail(ctx, tx, id, *o.failure, o.results.Scan)
 	}
-	return tx.Complete(ctx, id, o.results)
+	return complete(ctx, tx, id, o.results)
 }
 
 // process runs the steps that no earlier attempt has done. An upload that has ended is [storage.ErrWrongStatus].
-// What an outcome holds is given back by [outcome.end].
+// Whoever gets an outcome must end its move.
 func (p *Pipeline) process(ctx context.Context, a *attempt) (outcome, error) {
 	w := &work{attempt: a}
 	defer w.close()
@@ -129,7 +130,7 @@ func (p *Pipeline) process(ctx context.Context, a *attempt) (outcome, error) {
 	}
 	w.keys = object.Keys{Tenant: a.Tenant, Project: w.upload.Project, Upload: a.Upload}
 	for i, s := range steps {
-		if kept.Has(string(s.name)) {
+		if kept.has(s) {
 			continue
 		}
 		err := p.run(ctx, s, w)
@@ -142,7 +143,7 @@ func (p *Pipeline) process(ctx context.Context, a *attempt) (outcome, error) {
 		}
 		if kept.Done = append(kept.Done, string(s.name)); i < len(steps)-1 {
 			kept.Results = w.results
-			err := p.inAttempt(ctx, a, func(tx storage.Tx) error { return tx.KeepFindings(ctx, a.Upload, kept) })
+			err := p.inAttempt(ctx, a, func(tx storage.Tx) error { return keepStepResults(ctx, tx, a.Upload, kept) })
 			if err != nil {
 				return outcome{}, err
 			}
@@ -158,7 +159,7 @@ func (p *Pipeline) run(ctx context.Context, s step, w *work) error {
 }
 
 // begin reads the upload and what earlier attempts have kept of it.
-func (p *Pipeline) begin(ctx context.Context, w *work) (kept storage.Findings, err error) {
+func (p *Pipeline) begin(ctx context.Context, w *work) (kept stepResults, err error) {
 	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
 		if err := tx.MarkProcessing(ctx, w.Upload, w.Attempt); err != nil {
 			return err
@@ -166,9 +167,13 @@ func (p *Pipeline) begin(ctx context.Context, w *work) (kept storage.Findings, e
 		if w.upload, err = tx.Upload(ctx, w.Upload); err != nil {
 			return err
 		}
-		kept, err = tx.Findings(ctx, w.Upload)
+		kept, err = readStepResults(ctx, tx, w.Upload)
 		return err
 	})
 	w.results = kept.Results
 	return kept, err
+}
+
+func (p *Pipeline) mover() *quarantine.Mover {
+	return &quarantine.Mover{Bucket: p.Bucket, Leases: p.Leases, Log: p.Log}
 }

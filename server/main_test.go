@@ -28,6 +28,7 @@ import (
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/api"
@@ -108,7 +109,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 				Metrics: uploads.Metrics, Log: log,
 			},
 			DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
-			Quarantine:  &hooks.Quarantine{DB: s.API, Queue: q, Log: log},
+			Quarantine:  &quarantine.Service{DB: s.API, Queue: q, Log: log},
 		},
 		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Tracers: noop.NewTracerProvider(),
 	}

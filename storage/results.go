@@ -21,7 +21,6 @@ type Thumbnail struct {
 
 // Results are what processing found out about an upload.
 type Results struct {
-	Scan         *Scan // nil if it was not scanned
 	DetectedType string
 	TypeMismatch bool // it is not of the kind that its sender said
 	Facts        Facts
@@ -48,13 +47,7 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 					return err
 				}
 			}
-			if err := tx.recordScan(ctx, id, r.Scan); err != nil {
-				return err
-			}
-			if err := tx.putTags(ctx, id, r.Tags); err != nil {
-				return err
-			}
-			return tx.forgetFindings(ctx, id)
+			return tx.putTags(ctx, id, r.Tags)
 		},
 	})
 }

@@ -351,14 +351,6 @@ func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
 	return tx.Move(ctx, id, MoveFail.Because(f))
 }
 
-// FailScanned is Fail for an upload of which the scanner has said something, unless s is nil.
-func (tx Tx) FailScanned(ctx context.Context, id uuid.UUID, f Failure, s *Scan) error {
-	if err := tx.Fail(ctx, id, f); err != nil {
-		return err
-	}
-	return tx.recordScan(ctx, id, s)
-}
-
 // Cancel ends an upload that still takes bytes, or that is a partial one which no final one has taken, and
 // refunds its quota. For any other it returns [ErrWrongStatus].
 func (tx Tx) Cancel(ctx context.Context, id uuid.UUID) error {

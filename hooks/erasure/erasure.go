@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
@@ -142,7 +143,7 @@ func (s *Service) EraseQuarantined(ctx context.Context, id uuid.UUID) (e Erasure
 		return e, err
 	}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
-		u, err := tx.LockQuarantined(ctx, id)
+		u, err := quarantine.Lock(ctx, tx, id)
 		if err != nil {
 			return err
 		}

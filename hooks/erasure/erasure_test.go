@@ -15,6 +15,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/hookstest"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -427,7 +428,7 @@ func TestEraseQuarantinedIsForAdmins(t *testing.T) {
 		stack.WantErr(t, err, tenant.ErrForbidden)
 	}
 	_, err := y.Erasures.EraseQuarantined(y.As(t.Context(), "olga", tenant.Admin), clean)
-	stack.WantErr(t, err, storage.ErrNotQuarantined)
+	stack.WantErr(t, err, quarantine.ErrNotQuarantined)
 	_, err = y.Erasures.EraseQuarantined(y.AddTenant(t).As(t.Context(), "olga", tenant.Admin), id)
 	stack.WantErr(t, err, storage.ErrNotFound)
 }

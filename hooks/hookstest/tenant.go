@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -129,9 +130,9 @@ func (n *Tenant) Quarantine(t *testing.T) (id uuid.UUID, key string) {
 			return err
 		}
 		key = n.Keys(id).Quarantine(fence)
-		_, err = tx.Quarantine(n.Ctx, id, storage.Quarantining{
-			Status: storage.Completed, Failure: storage.Failure{Reason: storage.ReasonInfected, Detail: "EICAR"},
-			Scan: storage.Scan{Verdict: storage.ScanInfected, Signature: "EICAR"}, Fence: fence, From: original, To: key,
+		scan := quarantine.Scan{Verdict: storage.ScanInfected, Signature: "EICAR"}
+		_, err = quarantine.Place(n.Ctx, tx, id, quarantine.Placement{
+			From: storage.Completed, Failure: scan.Failure(), Scan: scan, Fence: fence, Key: original, New: key,
 		})
 		return err
 	}))

@@ -12,6 +12,7 @@ import (
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
@@ -28,7 +29,7 @@ type Services struct {
 	Webhooks    *webhook.Endpoints
 	Erasures    *erasure.Service
 	DeadLetters *deadletter.Service
-	Quarantine  *hooks.Quarantine
+	Quarantine  *quarantine.Service
 	Limits      *ratelimit.Limits // nil for none
 	Log         *slog.Logger
 }

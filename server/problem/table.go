@@ -8,6 +8,7 @@ import (
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -61,8 +62,8 @@ var table = []row{
 	on("same-admin", 403, "Another admin is needed", "The admin who requests the erasure of a company cannot approve it. Ask another admin.", erasure.ErrSameAdmin),
 	on("erasure-state", 409, "Erasure is in another state", "GET the erasure to see its state.", erasure.ErrWrongState),
 	on("bad-request", 400, "Request is not valid", "Say what to erase.", erasure.ErrBadRequest),
-	on("not-quarantined", 409, "Upload is not in quarantine", "Only an upload that the virus scan found infected can be released or erased here. GET the upload to see its state.", hooks.ErrNotQuarantined),
-	on("bad-request", 400, "Request is not valid", "Say why the file is safe.", hooks.ErrBadReason),
+	on("not-quarantined", 409, "Upload is not in quarantine", "Only an upload that the virus scan found infected can be released or erased here. GET the upload to see its state.", quarantine.ErrNotQuarantined),
+	on("bad-request", 400, "Request is not valid", "Say why the file is safe.", quarantine.ErrBadReason),
 	on("not-partial", 400, "Upload cannot be concatenated", "Name complete uploads that were created with Upload-Concat: partial, each of them once.", hooks.ErrNotPartial),
 	on("partial-open", 409, "A partial upload is not complete", "Ask for the offset of each partial upload with HEAD, send the rest, and try again.", hooks.ErrPartialOpen),
 	on("partial-taken", 409, "A partial upload is part of another upload", "Send its bytes again as a new partial upload.", hooks.ErrPartialTaken),

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/telemetry"
@@ -52,8 +52,8 @@ func (c *rescanCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rescans := &hooks.Rescans{DB: db, Queue: q, DryRun: c.DryRun}
-	which := storage.Rescan{Since: time.Time(c.Since), Until: time.Time(c.Until), Signatures: c.SignaturesBefore}
+	rescans := &quarantine.Rescans{DB: db, Queue: q, DryRun: c.DryRun}
+	which := quarantine.Rescan{Since: time.Time(c.Since), Until: time.Time(c.Until), Signatures: c.SignaturesBefore}
 	total := 0
 	for _, t := range tenants {
 		n, err := rescans.Request(ctx, t.ID, which)

@@ -17,6 +17,7 @@ import (
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/api"
@@ -162,7 +163,7 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 			Webhooks:    webhooks,
 			Erasures:    erasures,
 			DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
-			Quarantine:  &hooks.Quarantine{DB: db, Queue: q, Log: log},
+			Quarantine:  &quarantine.Service{DB: db, Queue: q, Log: log},
 			Limits:      limits,
 			Log:         log,
 		},

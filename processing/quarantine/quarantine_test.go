@@ -1,4 +1,4 @@
-package hooks_test
+package quarantine_test
 
 import (
 	"log/slog"
@@ -8,20 +8,22 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/hookstest"
+	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
-func quarantineOf(t *testing.T, y *hookstest.Tenant) *hooks.Quarantine {
+func TestMain(m *testing.M) { hookstest.Main(m) }
+
+func serviceOf(t *testing.T, y *hookstest.Tenant) *quarantine.Service {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	q, err := queue.New(y.API, log)
 	stack.Must(t, err)
-	return &hooks.Quarantine{DB: y.API, Queue: q, Log: log}
+	return &quarantine.Service{DB: y.API, Queue: q, Log: log}
 }
 
 // Who may look into quarantine and decide: an admin of the installation with a token for all projects. Each decision is
@@ -31,20 +33,20 @@ func TestQuarantineIsForAdmins(t *testing.T) {
 	y := hookstest.NewTenant(t)
 	id, _ := y.Quarantine(t)
 	clean, _, _ := y.Complete(t)
-	q := quarantineOf(t, y)
+	q := serviceOf(t, y)
 	admin := y.As(t.Context(), "olga", tenant.Admin)
 	narrow := tenant.With(t.Context(), tenant.Identity{Tenant: y.ID, User: "olga", Role: tenant.Admin, Projects: []string{"default"}})
 	for _, role := range []tenant.Role{tenant.Empleado, tenant.Constructora, tenant.Inversionista} {
 		ctx := y.As(t.Context(), "x", role)
 		_, err := q.List(ctx, uuid.Nil, 10)
-		stack.WantErr(t, err, hooks.ErrForbidden)
-		stack.WantErr(t, q.Release(ctx, id, "x"), hooks.ErrForbidden)
+		stack.WantErr(t, err, tenant.ErrForbidden)
+		stack.WantErr(t, q.Release(ctx, id, "x"), tenant.ErrForbidden)
 	}
-	stack.WantErr(t, q.Release(narrow, id, "x"), hooks.ErrForbidden)
+	stack.WantErr(t, q.Release(narrow, id, "x"), tenant.ErrForbidden)
 	for _, reason := range []string{"", " \n", "a\x00", strings.Repeat("x", 1001), "\xff"} {
-		stack.WantErr(t, q.Release(admin, id, reason), hooks.ErrBadReason)
+		stack.WantErr(t, q.Release(admin, id, reason), quarantine.ErrBadReason)
 	}
-	stack.WantErr(t, q.Release(admin, clean, "x"), hooks.ErrNotQuarantined)
+	stack.WantErr(t, q.Release(admin, clean, "x"), quarantine.ErrNotQuarantined)
 	stack.WantErr(t, q.Release(admin, uuid.New(), "x"), storage.ErrNotFound)
 	stranger := y.AddTenant(t).As(t.Context(), "olga", tenant.Admin)
 	stack.WantErr(t, q.Release(stranger, id, "x"), storage.ErrNotFound)
@@ -58,10 +60,10 @@ func TestQuarantineIsForAdmins(t *testing.T) {
 	if got := y.Upload(t, y.Ctx, id); got.Status != storage.Uploaded || *got.ReleasedBy != "olga" || *got.ReleaseReason != "a false alarm" || got.ReleasedAt == nil {
 		t.Errorf("the upload is %+v", got)
 	}
-	if n := y.Count(t, jobsOf+` and state = 'available'`, id.String()); n != 1 {
+	if n := y.Jobs(t, id); n != 2 { // and the one that has ended
 		t.Errorf("there are %d jobs", n)
 	}
-	stack.WantErr(t, q.Release(admin, id, "again"), hooks.ErrNotQuarantined)
+	stack.WantErr(t, q.Release(admin, id, "again"), quarantine.ErrNotQuarantined)
 	if n := y.Count(t, `select count(*) from audit where action = 'upload.quarantine.release' and actor = 'olga' and subject = $1
 		and detail->>'reason' = 'a false alarm' and detail->>'signature' = 'EICAR'`, id.String()); n != 1 {
 		t.Errorf("it is audited %d times", n)
@@ -76,7 +78,7 @@ func TestReleaseOfWhatWasSentAgain(t *testing.T) {
 	again := y.Admit(t)
 	y.Exec(t, `update uploads set client_id = 'IMG_1' where id in ($1, $2)`, id, again)
 	admin := y.As(t.Context(), "olga", tenant.Admin)
-	stack.WantErr(t, quarantineOf(t, y).Release(admin, id, "x"), hooks.ErrClientIDTaken)
+	stack.WantErr(t, serviceOf(t, y).Release(admin, id, "x"), storage.ErrDuplicateClientID)
 	if got := y.Upload(t, y.Ctx, id); got.Status != storage.Failed || got.ReleasedBy != nil || *got.ObjectKey != key {
 		t.Errorf("the upload is %+v", got)
 	}
@@ -100,23 +102,23 @@ func TestRequestRescans(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	q, err := queue.New(y.Worker, log)
 	stack.Must(t, err)
-	request := func(dry bool, r storage.Rescan) int {
+	request := func(dry bool, r quarantine.Rescan) int {
 		t.Helper()
-		n, err := (&hooks.Rescans{DB: y.Worker, Queue: q, DryRun: dry}).Request(t.Context(), y.ID, r)
+		n, err := (&quarantine.Rescans{DB: y.Worker, Queue: q, DryRun: dry}).Request(t.Context(), y.ID, r)
 		stack.Must(t, err)
 		return n
 	}
 	const jobs = `select count(*) from river_job where kind = 'rescan_upload'`
 	for name, c := range map[string]struct {
-		which storage.Rescan
+		which quarantine.Rescan
 		want  int
 	}{
-		"all":             {storage.Rescan{Since: day(1)}, 1051},
-		"since":           {storage.Rescan{Since: day(10)}, 105},
-		"until":           {storage.Rescan{Since: day(2), Until: day(4)}, 210},
-		"older":           {storage.Rescan{Since: day(3), Until: day(4), Signatures: 100}, 0},
-		"older than next": {storage.Rescan{Since: day(3), Until: day(4), Signatures: 101}, 105},
-		"unknown":         {storage.Rescan{Since: day(4), Until: day(5), Signatures: 1}, 105},
+		"all":             {quarantine.Rescan{Since: day(1)}, 1051},
+		"since":           {quarantine.Rescan{Since: day(10)}, 105},
+		"until":           {quarantine.Rescan{Since: day(2), Until: day(4)}, 210},
+		"older":           {quarantine.Rescan{Since: day(3), Until: day(4), Signatures: 100}, 0},
+		"older than next": {quarantine.Rescan{Since: day(3), Until: day(4), Signatures: 101}, 105},
+		"unknown":         {quarantine.Rescan{Since: day(4), Until: day(5), Signatures: 1}, 105},
 	} {
 		if got := request(true, c.which); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
@@ -125,7 +127,7 @@ func TestRequestRescans(t *testing.T) {
 	if n := y.Count(t, jobs); n != 0 {
 		t.Errorf("a dry run enqueues %d", n)
 	}
-	if first, second := request(false, storage.Rescan{Since: day(10)}), request(false, storage.Rescan{Since: day(1)}); first != 105 || second != 1051-105 {
+	if first, second := request(false, quarantine.Rescan{Since: day(10)}), request(false, quarantine.Rescan{Since: day(1)}); first != 105 || second != 1051-105 {
 		t.Errorf("%d, then %d", first, second)
 	}
 	if n := y.Count(t, jobs); n != 1051 {
@@ -137,4 +139,42 @@ func TestRequestRescans(t *testing.T) {
 	if n := y.Count(t, `select sum((detail->>'uploads')::int) from audit where action = 'upload.rescan' and actor = 'rescan' and tenant_id = $1`, y.ID); n != 1051 {
 		t.Errorf("%d are audited", n)
 	}
+}
+
+// An upload in another status, or whose object is elsewhere, is not quarantined, nor is one twice.
+func TestPlaceIsGuarded(t *testing.T) {
+	t.Parallel()
+	y := hookstest.NewTenant(t)
+	id, key := y.Finish(t)
+	try := func(p quarantine.Placement) error {
+		return y.Worker.InTenant(y.Ctx, func(tx storage.Tx) error {
+			_, err := quarantine.Place(y.Ctx, tx, id, p)
+			return err
+		})
+	}
+	scan := quarantine.Scan{Verdict: storage.ScanInfected, Signature: "X"}
+	p := quarantine.Placement{From: storage.Processing, Failure: scan.Failure(), Scan: scan, Fence: 7, Key: key, New: y.Keys(id).Quarantine(7)}
+	stack.WantErr(t, try(p), storage.ErrFenced)
+	y.Exec(t, `with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
+		insert into upload_leases select tenant_id, uploads.id, me.id, 7 from uploads, me`)
+	stack.WantErr(t, try(p), storage.ErrWrongStatus) // it is uploaded
+	p.From = storage.Uploaded
+	if err := try(p); err == nil {
+		t.Error("an upload that is uploaded is quarantined")
+	}
+	y.Exec(t, `update uploads set status = 'completed', completed_at = now()`)
+	p.From = storage.Processing
+	stack.WantErr(t, try(p), storage.ErrWrongStatus)
+	p.From, p.Key = storage.Completed, y.Keys(id).Original(2)
+	stack.WantErr(t, try(p), storage.ErrWrongStatus)
+	p.Key = key
+	stack.Must(t, try(p))
+	stack.WantErr(t, try(p), storage.ErrWrongStatus)
+	if n := y.Count(t, `select count(*) from audit where action = 'upload.quarantine'`); n != 1 {
+		t.Errorf("%d are audited", n)
+	}
+	stack.Must(t, y.Worker.InTenant(y.Ctx, func(tx storage.Tx) error {
+		stack.WantErr(t, quarantine.RecordRescan(y.Ctx, tx, id, quarantine.Scan{Verdict: storage.ScanClean}), storage.ErrWrongStatus)
+		return nil
+	}))
 }

@@ -1,0 +1,117 @@
+package quarantine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tramo/tramo/processing/queue"
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/lease"
+	"github.com/tramo/tramo/storage/object"
+)
+
+const (
+	// leaseTimeout bounds the wait for the upload's lease: a client that asks for the offset may hold it.
+	leaseTimeout = 20 * time.Second
+	// cleanTimeout bounds the deletion of the objects that a move leaves behind. The inventory finds what is not deleted then.
+	cleanTimeout = 30 * time.Second
+)
+
+// A Mover moves the objects of uploads into quarantine and out of it.
+type Mover struct {
+	Bucket *object.Bucket
+	Leases *lease.Manager
+	Log    *slog.Logger
+}
+
+// A Move of an upload's object to another key, under the upload's lease: a copy, then the rows in a transaction that shows the
+// lease's fence, then the old object is deleted. No key is used twice, for each has the fence of its lease. So wherever a move is
+// cut off, the rows name one whole object, and nobody ever needs the other: the inventory finds it.
+type Move struct {
+	mover      *Mover
+	upload     storage.Upload
+	lease      *lease.Lease
+	from, to   string
+	thumbnails []string // that are deleted with the old object
+}
+
+// Begin copies the object to the key that is made of the lease's fence. Whoever gets a move must call End.
+func (m *Mover) Begin(ctx context.Context, u storage.Upload, key func(fence int64) string) (*Move, error) {
+	waiting, cancel := context.WithTimeout(ctx, leaseTimeout)
+	defer cancel()
+	held, err := m.Leases.Acquire(waiting, u.ID, nil) // which is given up to nobody
+	if errors.Is(err, lease.ErrHeld) {
+		err = fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take the lease to move an object: %w", err)
+	}
+	move := &Move{mover: m, upload: u, lease: held, from: *u.ObjectKey, to: key(held.Fence())}
+	if err := m.Bucket.Copy(ctx, move.from, move.to, u.Size); err != nil {
+		move.End(ctx)
+		if errors.Is(err, object.ErrNoObject) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+	}
+	return move, nil
+}
+
+// BeginQuarantine copies the object to where nobody can have it, and tags it with why the upload fails. An object that is in
+// quarantine already, and was to leave it, gets another key there.
+func (m *Mover) BeginQuarantine(ctx context.Context, u storage.Upload, keys object.Keys, f storage.Failure) (*Move, error) {
+	move, err := m.Begin(ctx, u, keys.Quarantine)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Bucket.Tag(ctx, move.to, "scan", f.Reason); err != nil {
+		move.End(ctx)
+		return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+	}
+	return move, nil
+}
+
+// To is the key of the copy.
+func (m *Move) To() string { return m.to }
+
+// Quarantine records that the upload fails, and that its object is where it was copied to. Before, the upload was in the status
+// from: [storage.Processing], or [storage.Completed] if newer signatures found something.
+func (m *Move) Quarantine(ctx context.Context, tx storage.Tx, from storage.Status, s Scan) (err error) {
+	m.thumbnails, err = Place(ctx, tx, m.upload.ID, Placement{
+		From: from, Failure: s.Failure(), Scan: s, Fence: m.lease.Fence(), Key: m.from, New: m.to,
+	})
+	return err
+}
+
+// Restore records that the object of an upload in processing is where it was copied to.
+func (m *Move) Restore(ctx context.Context, tx storage.Tx) error {
+	return setKey(ctx, tx, m.upload.ID, m.lease.Fence(), m.from, m.to)
+}
+
+// Clean deletes the objects that the rows, once committed, do not name any more.
+func (m *Move) Clean(ctx context.Context) {
+	if m == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout) // the job may be over
+	defer cancel()
+	for _, key := range append(m.thumbnails, m.from) {
+		if err := m.mover.Bucket.Delete(ctx, key); err != nil {
+			m.mover.Log.WarnContext(ctx, "moved object left something in S3", slog.String("upload_id", m.upload.ID.String()), slog.Any("err", err))
+			return
+		}
+	}
+}
+
+// End releases the lease.
+func (m *Move) End(ctx context.Context) {
+	if m == nil {
+		return
+	}
+	if err := m.lease.Release(ctx); err != nil {
+		m.mover.Log.WarnContext(ctx, "lease not released", slog.Any("err", err))
+	}
+}
