@@ -15,7 +15,7 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// requireManager returns [ErrNotManager] for a role that manages nothing.
+// requireManager returns [ErrNotManager] for a role that does not manage.
 func requireManager(ctx context.Context) error {
 	who, err := tenant.From(ctx)
 	if err == nil && !who.Role.CanManage() {
@@ -43,7 +43,7 @@ func (s *Service) Rename(ctx context.Context, id uuid.UUID, name string) error {
 func checkName(name string) error {
 	switch {
 	case strings.TrimSpace(name) == "":
-		return tenant.Refuse(ErrBadBatch, "name is missing. Say what a person calls this batch, such as the site and the day.")
+		return tenant.Refuse(ErrBadBatch, "name is missing. Name the batch for people, for example after the site and the day.")
 	case len(name) > maxName:
 		return tenant.Refuse(ErrBadBatch, "name has %d bytes; the most is %d.", len(name), maxName)
 	case !storage.IsText(name):
@@ -112,7 +112,7 @@ func (s *Service) Retry(ctx context.Context, id uuid.UUID) (r Retried, err error
 			"retried": len(r.Retried), "send_again": len(r.SendAgain), "refused": len(r.Refused),
 		}})
 	})
-	return r, s.told(ctx, r, err)
+	return r, s.logRetried(ctx, r, err)
 }
 
 // RetryUpload processes one failed upload again. One that has no bytes in S3 is [storage.ErrSendAgain], one that is infected
@@ -143,10 +143,10 @@ func (s *Service) RetryUpload(ctx context.Context, id uuid.UUID) error {
 	if errors.Is(err, storage.ErrWrongStatus) {
 		return ErrNothingToRetry
 	}
-	return s.told(ctx, r, err)
+	return s.logRetried(ctx, r, err)
 }
 
-func (s *Service) told(ctx context.Context, r Retried, err error) error {
+func (s *Service) logRetried(ctx context.Context, r Retried, err error) error {
 	if errors.Is(err, storage.ErrBatchCancelled) {
 		return hooks.CancelledBatch()
 	}

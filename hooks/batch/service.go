@@ -28,7 +28,7 @@ var (
 	ErrTooMany        = errors.New("manifest has too many entries")
 	ErrNotManager     = errors.New("role may not manage")
 	ErrNothingToRetry = errors.New("upload has not failed")
-	ErrNoRetry        = errors.New("upload may not be processed again")
+	ErrNoRetry        = errors.New("upload is infected and not processed again")
 )
 
 // maxName is the longest name of a batch, in bytes.
@@ -133,7 +133,7 @@ func (s *Service) Create(ctx context.Context, m Manifest, k IdempotencyKey) (Cre
 	if n.ID, err = uuid.NewV7(); err != nil {
 		return Created{}, fmt.Errorf("make batch id: %w", err)
 	}
-	return s.file(ctx, who, m.Uploads, k, func(tx storage.Tx) (storage.Batch, bool, error) {
+	return s.add(ctx, who, m.Uploads, k, func(tx storage.Tx) (storage.Batch, bool, error) {
 		batch, made, err := tx.MakeBatch(ctx, n)
 		if !batch.Manifest {
 			batch.Name = n.Name // its name was a label until now
@@ -149,7 +149,7 @@ func (s *Service) Add(ctx context.Context, id uuid.UUID, entries []Entry, k Idem
 	if err != nil {
 		return Created{}, err
 	}
-	return s.file(ctx, who, entries, k, func(tx storage.Tx) (storage.Batch, bool, error) {
+	return s.add(ctx, who, entries, k, func(tx storage.Tx) (storage.Batch, bool, error) {
 		batch, err := Find(ctx, tx, id)
 		return batch, false, err
 	})
@@ -180,8 +180,8 @@ func checkBatch(who tenant.Identity, m Manifest) error {
 	return nil
 }
 
-// file puts entries into the batch that find returns, in one transaction.
-func (s *Service) file(ctx context.Context, who tenant.Identity, entries []Entry, k IdempotencyKey,
+// add puts entries into the batch that find returns, in one transaction.
+func (s *Service) add(ctx context.Context, who tenant.Identity, entries []Entry, k IdempotencyKey,
 	find func(storage.Tx) (storage.Batch, bool, error),
 ) (f Created, err error) {
 	if len(entries) > s.MaxUploads {
@@ -210,7 +210,7 @@ func (s *Service) file(ctx context.Context, who tenant.Identity, entries []Entry
 	case errors.Is(err, ErrKeyReused):
 		return Created{}, tenant.Refuse(ErrKeyReused, "You made another request with this Idempotency-Key. Use a new key for each request.")
 	case errors.Is(err, ErrKeyBusy):
-		return Created{}, tenant.Refuse(ErrKeyBusy, "The same request is being worked on. Try again in a moment with the same Idempotency-Key.")
+		return Created{}, tenant.Refuse(ErrKeyBusy, "The same request is running. Try again in a moment with the same Idempotency-Key.")
 	case errors.Is(err, storage.ErrBatchCancelled):
 		return Created{}, hooks.CancelledBatch()
 	case errors.Is(err, storage.ErrQuotaExceeded):
@@ -220,11 +220,11 @@ func (s *Service) file(ctx context.Context, who tenant.Identity, entries []Entry
 	case again:
 		f = Created{}
 		if err := json.Unmarshal(answer, &f); err != nil {
-			return Created{}, fmt.Errorf("read kept answer: %w", err)
+			return Created{}, fmt.Errorf("read the answer to the first request: %w", err)
 		}
 		return f, nil
 	}
-	s.Log.InfoContext(ctx, "batch created or added to", slog.String("tenant_id", who.Tenant.String()),
+	s.Log.InfoContext(ctx, "uploads added to batch", slog.String("tenant_id", who.Tenant.String()),
 		slog.String("batch_id", f.Batch.ID.String()), slog.Int("uploads", len(f.Uploads)), slog.Int64("size", needed))
 	return f, nil
 }
@@ -267,7 +267,7 @@ func examine(p hooks.Policy, who tenant.Identity, batch storage.Batch, entries [
 		switch {
 		case err != nil:
 		case e.ClientID == "":
-			err = tenant.Refuse(hooks.ErrBadMetadata, "client_id is missing. Give each file an id of your own, so that it is known again.")
+			err = tenant.Refuse(hooks.ErrBadMetadata, "client_id is missing. Give each file an id of your own, by which it is recognized when it is sent again.")
 		case seen[e.ClientID]:
 			err = tenant.Refuse(hooks.ErrClientIDTaken, "Two uploads of this manifest have this client_id. Use a new client_id for each file.")
 		default:

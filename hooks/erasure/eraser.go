@@ -71,7 +71,7 @@ func (e *Eraser) eraseAll(ctx context.Context) error {
 	var errs []error
 	var going []*advance
 	for _, r := range erasures {
-		if err := condemn(asEraser(ctx, r.Tenant), e.DB, r); err != nil {
+		if err := hide(asEraser(ctx, r.Tenant), e.DB, r); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -116,7 +116,7 @@ func (e *Eraser) step(ctx context.Context, a *advance) (more bool, err error) {
 	}
 	err = e.DB.InTenant(ctx, func(tx storage.Tx) error { return finish(ctx, tx, a.Erasure, e.tables) })
 	switch {
-	case errors.Is(err, storage.ErrWrongStatus): // an upload began meanwhile; the next pass condemns it
+	case errors.Is(err, storage.ErrWrongStatus): // an upload began meanwhile; the next pass hides it
 		return false, nil
 	case err != nil:
 		return false, err
@@ -130,7 +130,7 @@ func (e *Eraser) step(ctx context.Context, a *advance) (more bool, err error) {
 func (e *Eraser) purgeSome(ctx context.Context, a *advance) (page bool, err error) {
 	var found []storage.UploadRef
 	err = e.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		found, err = condemned(ctx, tx, a.Erasure, a.after)
+		found, err = remaining(ctx, tx, a.Erasure, a.after)
 		return err
 	})
 	if err != nil || len(found) == 0 {

@@ -79,7 +79,7 @@ func (s *Service) Restore(ctx context.Context, upload uuid.UUID) error {
 		return err
 	})
 	if errors.Is(err, storage.ErrDuplicateClientID) {
-		return tenant.Refuse(err, "The file has been sent again since, as another upload with the same client_id. Delete that one first, if this one is wanted.")
+		return tenant.Refuse(err, "The file was sent again since then, as another upload with the same client_id. Delete that upload first if you want this one.")
 	}
 	return err
 }
@@ -103,7 +103,7 @@ func (s *Service) Request(ctx context.Context, r Request) (e Erasure, err error)
 		return e, err
 	}
 	if r.Tenant && who.Role != tenant.Admin {
-		return e, tenant.Refuse(tenant.ErrForbidden, "Only an admin of the installation can ask for the erasure of a company.")
+		return e, tenant.Refuse(tenant.ErrForbidden, "Only an admin of the installation can request the erasure of a company.")
 	}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if e, err = request(ctx, tx, kind, subject); err != nil || r.Tenant {
@@ -112,9 +112,9 @@ func (s *Service) Request(ctx context.Context, r Request) (e Erasure, err error)
 		return s.Queue.EnqueueErase(ctx, tx)
 	})
 	if errors.Is(err, errErasing) {
-		return e, tenant.Refuse(ErrWrongState, "The erasure of this company has been asked for already. Look at /api/erasures.")
+		return e, tenant.Refuse(ErrWrongState, "The erasure of this company was requested before. See /api/erasures.")
 	}
-	return e, s.told(ctx, err, e)
+	return e, s.logState(ctx, err, e)
 }
 
 func (r Request) parse() (kind Kind, subject string, err error) {
@@ -156,7 +156,7 @@ func (s *Service) EraseQuarantined(ctx context.Context, id uuid.UUID) (e Erasure
 		}
 		return s.Queue.EnqueueErase(ctx, tx)
 	})
-	return e, s.told(ctx, err, e)
+	return e, s.logState(ctx, err, e)
 }
 
 // Approve starts a tenant's erasure that another admin has requested. It cannot be taken back.
@@ -175,13 +175,13 @@ func (s *Service) Approve(ctx context.Context, id uuid.UUID) (Erasure, error) {
 	if err == nil && same {
 		return Erasure{}, ErrSameAdmin
 	}
-	return e, s.told(ctx, err, e)
+	return e, s.logState(ctx, err, e)
 }
 
 // Cancel takes back a tenant's erasure that nobody has approved.
 func (s *Service) Cancel(ctx context.Context, id uuid.UUID) (Erasure, error) {
 	e, err := s.decide(ctx, id, func(tx storage.Tx) (Erasure, error) { return cancel(ctx, tx, id) })
-	return e, s.told(ctx, err, e)
+	return e, s.logState(ctx, err, e)
 }
 
 func (s *Service) decide(ctx context.Context, id uuid.UUID, fn func(storage.Tx) (Erasure, error)) (e Erasure, err error) {
@@ -229,8 +229,8 @@ func (s *Service) List(ctx context.Context, before uuid.UUID, limit int) (found 
 	return found, err
 }
 
-// told logs the state of an erasure, unless err is one.
-func (s *Service) told(ctx context.Context, err error, e Erasure) error {
+// logState logs the state of an erasure unless the request failed, and returns err.
+func (s *Service) logState(ctx context.Context, err error, e Erasure) error {
 	if err == nil {
 		s.Log.InfoContext(ctx, "erasure", slog.String("erasure_id", e.ID.String()), slog.String("kind", string(e.Kind)),
 			slog.String("state", string(e.State)), tenant.LogAttr(ctx))

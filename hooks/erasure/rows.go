@@ -17,8 +17,8 @@ const covered = `e.tenant_id = u.tenant_id and (e.kind = 'tenant'
 	or e.kind = 'user' and e.subject = u.user_id and u.created_at <= e.requested_at
 	or e.kind = 'upload' and e.subject in (u.id::text, u.final_id::text))`
 
-// condemn hides all uploads that the erasure removes and puts them past restoring, a page of them in each transaction.
-func condemn(ctx context.Context, db *storage.DB, e Erasure) error {
+// hide hides all uploads that the erasure removes and puts them past restoring, a page of them in each transaction.
+func hide(ctx context.Context, db *storage.DB, e Erasure) error {
 	for after := uuid.Nil; ; {
 		err := db.InTenant(ctx, func(tx storage.Tx) error {
 			return tx.QueryRow(ctx, `
@@ -36,14 +36,14 @@ func condemn(ctx context.Context, db *storage.DB, e Erasure) error {
 		case errors.Is(err, pgx.ErrNoRows):
 			return nil
 		case err != nil:
-			return fmt.Errorf("condemn uploads: %w", err)
+			return fmt.Errorf("hide uploads: %w", err)
 		}
 	}
 }
 
-// condemned returns a page of the uploads that the erasure removes and that are still there, after the one named; of a
+// remaining returns a page of the uploads that the erasure removes and that are still there, after the one named; of a
 // tenant's erasure, only those that somebody may be writing.
-func condemned(ctx context.Context, tx storage.Tx, e Erasure, after uuid.UUID) ([]storage.UploadRef, error) {
+func remaining(ctx context.Context, tx storage.Tx, e Erasure, after uuid.UUID) ([]storage.UploadRef, error) {
 	rows, err := tx.Query(ctx, `
 		select u.tenant_id, u.id from uploads u join erasures e on `+covered+`
 		where u.tenant_id = $1 and e.id = $2 and u.id > $3 and u.purge_at = '-infinity'
