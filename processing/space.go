@@ -20,8 +20,8 @@ const spaceWait = time.Minute
 
 // SpaceConfig says where downloads are kept while they are processed, and how much disk they take.
 type SpaceConfig struct {
-	Size int64  `name:"temp-space" type:"bytes" help:"Disk for all downloads that are being processed. They wait for their turn; an upload larger than this becomes a dead letter."`
-	Dir  string `name:"temp-dir" placeholder:"DIR" help:"Directory of the downloads. Default: the system's directory for temporary files."`
+	Size int64  `name:"temp-space" type:"bytes" help:"Disk for the files that are being processed, all together. When it is full, jobs wait. An upload larger than this becomes a dead letter."`
+	Dir  string `name:"temp-dir" placeholder:"DIR" help:"Directory of TRAMO_TEMP_SPACE. Default: the system's directory for temporary files."`
 }
 
 // DefaultSpaceConfig is used where nothing is set.

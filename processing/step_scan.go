@@ -25,7 +25,7 @@ const ScanReply = 150 * time.Second
 // A ScanPolicy says what clamd takes, and what becomes of the rest.
 type ScanPolicy struct {
 	Max      int64  `name:"scan-max" type:"bytes" help:"Largest file that clamd scans: the same as its StreamMaxLength and MaxFileSize, and less than 2GiB."`
-	Oversize string `name:"scan-oversize" help:"What happens to a larger file: fail, or pass, which completes it unscanned."`
+	Oversize string `name:"scan-oversize" help:"What happens to a file above TRAMO_SCAN_MAX: fail, or pass, which completes it unscanned."`
 }
 
 // Values of [ScanPolicy.Oversize].

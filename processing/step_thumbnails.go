@@ -19,7 +19,7 @@ const webp = "image/webp"
 
 // ThumbnailConfig says which images get thumbnails.
 type ThumbnailConfig struct {
-	MaxPixels int `name:"max-pixels" help:"Largest image, in pixels, that gets thumbnails. Larger images are stored without."`
+	MaxPixels int `name:"max-pixels" help:"Largest image that gets thumbnails, in pixels. Larger images complete without them."`
 }
 
 // DefaultThumbnailConfig is used where nothing is set.

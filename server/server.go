@@ -28,7 +28,7 @@ import (
 
 // Config shapes a Server.
 type Config struct {
-	Listen          string        `name:"listen" help:"Address for clients."`
+	Listen          string        `name:"listen" help:"Address of the API and the page."`
 	PublicURL       string        `name:"public-url" placeholder:"URL" help:"URL at which clients reach this server, for the addresses of uploads. Default: the Host of each request."`
 	NetworkTimeout  time.Duration `name:"network-timeout" help:"How long the body of a request may be silent. Then the request ends, and the upload keeps what has arrived."`
 	LeaseTimeout    time.Duration `kong:"-"` // how long a request waits for an upload that another request writes

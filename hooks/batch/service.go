@@ -36,8 +36,8 @@ const maxName = 255
 
 // Config bounds batches.
 type Config struct {
-	MaxUploads   int           `name:"max-batch" help:"Most uploads in one POST to /api/batches; 10000 or less."`
-	StalledAfter time.Duration `name:"stalled-after" help:"How long an unfinished upload receives nothing until the API and batches show it as stuck."`
+	MaxUploads   int           `name:"max-batch" help:"Most uploads in the manifest of a batch; 10000 or less."`
+	StalledAfter time.Duration `name:"stalled-after" help:"How long an unfinished upload must receive nothing before it is shown as stuck."`
 }
 
 // DefaultConfig is used where nothing is set.

@@ -47,10 +47,10 @@ func (e *LimitError) Error() string { return "hit the limit of " + e.Limit + ": 
 
 // Limits bound the work on one file; a zero field means its default.
 type Limits struct {
-	Wall   time.Duration `name:"child-timeout" help:"How long a child may take for one file."`                                                                                         // 60 s
-	CPU    time.Duration `name:"child-cpu-timeout" help:"How much CPU time a child may use for one file, in whole seconds."`                                                           // 30 s
-	Memory int64         `name:"child-memory" type:"bytes" help:"Memory that a child, a process that reads a file, may allocate. The default is enough for a photo of 50 megapixels."` // (RLIMIT_DATA), 1 GiB
-	Output int64         `kong:"-"`                                                                                                                                                    // bytes that it may answer, or write to one file, 32 MiB
+	Wall   time.Duration `name:"child-timeout" help:"How long a child process may take for one file."`                                                                                            // 60 s
+	CPU    time.Duration `name:"child-cpu-timeout" help:"How much CPU time a child process may use for one file, in whole seconds."`                                                              // 30 s
+	Memory int64         `name:"child-memory" type:"bytes" help:"Memory that a child process, which reads the uploaded files, may allocate. The default is enough for a photo of 50 megapixels."` // (RLIMIT_DATA), 1 GiB
+	Output int64         `kong:"-"`                                                                                                                                                               // bytes that it may answer, or write to one file, 32 MiB
 }
 
 // DefaultMemory is what a 50-megapixel progressive JPEG and a 48-megapixel HEIC need, with a reserve
@@ -77,9 +77,9 @@ type Config struct {
 	Limits Limits   `embed:""` // of one file, for Ask
 	// Children is how many of them there are at most, a spare one aside; 0 means four a core, and eight at least.
 	// As many files can be worked on at once.
-	Children int           `name:"children" help:"How many children are kept at most, besides one that is started ahead. 0 for four a core, and at least eight. More children save restarts where many tenants take turns."`
-	Files    int           `name:"child-files" help:"How many files of one tenant a child reads before it is replaced."` // 0 means 200
-	Idle     time.Duration `kong:"-"`                                                                                    // how long a child is kept that serves none; 0 means a minute
+	Children int           `name:"children" help:"How many child processes for reading files are kept at most, besides one that is started ahead. 0 for four a core, and at least eight. A child reads files of one tenant only: more children mean fewer restarts where many tenants upload at the same time."`
+	Files    int           `name:"child-files" help:"How many files a child process reads before it is replaced."` // 0 means 200
+	Idle     time.Duration `kong:"-"`                                                                              // how long a child is kept that serves none; 0 means a minute
 	// TooWide leaves protections out, by name, for tests that show what each is good for.
 	TooWide []string     `kong:"-"`
 	Metrics *Metrics     `kong:"-"`

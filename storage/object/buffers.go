@@ -15,9 +15,9 @@ const blockSize = 64 << 10
 // BufferConfig bounds what bytes may take up between their arrival and their being durable, over all
 // uploads of a process.
 type BufferConfig struct {
-	Memory int64  `name:"buffer-memory" type:"bytes" help:"Memory for received bytes on their way to S3, over all uploads. What does not fit goes to disk."`
-	Disk   int64  `name:"buffer-disk" type:"bytes" help:"Disk for received bytes that do not fit into that memory, over all uploads. When both are full, uploads wait. 0 uses no disk."`
-	Dir    string `name:"buffer-dir" placeholder:"DIR" help:"Directory of that disk. Default: the system's directory for temporary files."`
+	Memory int64  `name:"buffer-memory" type:"bytes" help:"Memory for received bytes that are not yet in S3, over all uploads. Bytes that do not fit go to disk."`
+	Disk   int64  `name:"buffer-disk" type:"bytes" help:"Disk for received bytes that do not fit into TRAMO_BUFFER_MEMORY, over all uploads. When both are full, uploads wait. 0 uses no disk."`
+	Dir    string `name:"buffer-dir" placeholder:"DIR" help:"Directory of TRAMO_BUFFER_DISK. Default: the system's directory for temporary files."`
 }
 
 // Validate reports what is wrong with c.

@@ -27,8 +27,8 @@ type Config struct {
 	// While a client is so slow that a part would not be full, or its upload not whole, within
 	// CheckpointInterval, what it has brought becomes durable each time that is CheckpointBytes, and at the
 	// latest after CheckpointInterval. A server that dies costs its clients no more than that.
-	CheckpointBytes    int64         `name:"checkpoint-bytes" type:"bytes" help:"How many bytes a slow client sends until they are made durable. A server crash costs a client at most this."`
-	CheckpointInterval time.Duration `name:"checkpoint-interval" help:"How long received bytes wait at most until they are made durable."`
+	CheckpointBytes    int64         `name:"checkpoint-bytes" type:"bytes" help:"How many received bytes of a slow client are not yet durable, at most. A client sends these again after a crash of the server."`
+	CheckpointInterval time.Duration `name:"checkpoint-interval" help:"How long received bytes are not yet durable, at most."`
 
 	Buffers BufferConfig `embed:""`
 }

@@ -25,7 +25,7 @@ type config struct {
 
 	Dir string `name:"dev-dir" help:"Directory of all data: rows, objects, secrets."`
 
-	Listen          string `name:"listen" help:"Address of the page and the API."`
+	Listen          string `name:"listen" help:"Address of the API and the page."`
 	OpsListen       string `name:"ops-listen" help:"Address of the server's /livez, /readyz and /metrics."`
 	WorkerOpsListen string `name:"dev-worker-ops-listen" help:"Address of the worker's /livez, /readyz and /metrics."`
 	PublicURL       string `name:"public-url" placeholder:"URL" help:"URL at which clients reach the server. Default: the Host of each request, so that a phone may use another address."`

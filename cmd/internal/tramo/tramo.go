@@ -40,8 +40,8 @@ func Program() cli.Program {
 
 type migrateCommand struct {
 	Database       storage.Config   `embed:""`
-	APIPassword    telemetry.Secret `name:"api-password" placeholder:"PASSWORD" help:"Set the password of the role tramo_api."`
-	WorkerPassword telemetry.Secret `name:"worker-password" placeholder:"PASSWORD" help:"Set the password of the role tramo_worker."`
+	APIPassword    telemetry.Secret `name:"api-password" placeholder:"PASSWORD" help:"New password of the database role tramo_api. Default: unchanged."`
+	WorkerPassword telemetry.Secret `name:"worker-password" placeholder:"PASSWORD" help:"New password of the database role tramo_worker. Default: unchanged."`
 }
 
 // Run implements the command.
