@@ -343,7 +343,7 @@ func TestBatchIdempotencyKey(t *testing.T) {
 	// While another replica works on it, it is not begun.
 	running, err := s.admin.Begin(t.Context())
 	must(t, err)
-	_, err = running.Exec(t.Context(), `select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'once', $1::uuid, $2::text, 'three'), 0))`,
+	_, err = running.Exec(t.Context(), `select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'idempotency', $1::uuid, $2::text, 'three'), 0))`,
 		u.who.Tenant, u.who.User)
 	must(t, err)
 	busy := u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three")

@@ -34,30 +34,17 @@ func (s BatchState) Known() bool {
 
 // A Batch is what is sent together: uploads of one project.
 type Batch struct {
-	ID          uuid.UUID  `db:"id"`
-	Project     string     `db:"project"`
-	Name        string     `db:"name"`
-	ClientID    *string    `db:"client_id"` // the client's own name for it; one batch of a project has it
-	UserID      string     `db:"user_id"`   // who made it
-	Manifest    bool       `db:"manifest"`  // its client said what belongs to it
-	CreatedAt   time.Time  `db:"created_at"`
-	UpdatedAt   time.Time  `db:"updated_at"`   // when it was last added to, renamed, ended or opened again
-	CompletedAt *time.Time `db:"completed_at"` // since when everything in it has ended
-	Failed      bool       `db:"failed"`       // something in it failed or expired
-	CancelledAt *time.Time `db:"cancelled_at"`
-}
-
-// State returns the batch's state.
-func (b Batch) State() BatchState {
-	switch {
-	case b.CancelledAt != nil:
-		return BatchCancelled
-	case b.CompletedAt == nil:
-		return BatchOpen
-	case b.Failed:
-		return BatchFailed
-	}
-	return BatchCompleted
+	ID          uuid.UUID  `db:"id" json:"id"`
+	Project     string     `db:"project" json:"project"`
+	Name        string     `db:"name" json:"name"`
+	ClientID    *string    `db:"client_id" json:"client_id"` // the client's own name for it, unique in the project
+	UserID      string     `db:"user_id" json:"user_id"`     // who made it
+	Manifest    bool       `db:"manifest" json:"manifest"`   // its client sent a manifest
+	State       BatchState `db:"state" json:"state"`
+	CreatedAt   time.Time  `db:"created_at" json:"created_at"`
+	UpdatedAt   time.Time  `db:"updated_at" json:"updated_at"`     // when it was last added to, renamed, ended or opened again
+	CompletedAt *time.Time `db:"completed_at" json:"completed_at"` // when its last upload ended; nil while it is open
+	CancelledAt *time.Time `db:"cancelled_at" json:"cancelled_at"`
 }
 
 // Label is what an upload in the batch says of it to those who know no ids: the client's own name, or else the name
@@ -70,8 +57,9 @@ func (b Batch) Label() string {
 }
 
 const selectBatch = `
-	select b.id, b.project, b.name, b.client_id, b.user_id, b.manifest, b.created_at, b.updated_at, b.completed_at, b.failed,
-		b.cancelled_at
+	select b.id, b.project, b.name, b.client_id, b.user_id, b.manifest, b.created_at, b.updated_at, b.completed_at,
+		b.cancelled_at, case when b.cancelled_at is not null then 'cancelled' when b.completed_at is null then 'open'
+			when b.failed then 'failed' else 'completed' end as state
 	from batches b`
 
 // FindBatches returns the batches b that where selects. In it $1 is the tenant, and args begin at $2. It may end in an order

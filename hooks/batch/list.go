@@ -20,7 +20,7 @@ type Page struct {
 	From, To time.Time // created at From or later, and before To
 }
 
-// inState is [storage.Batch.State] as a condition on a batch b.
+// inState is [storage.Batch].State as a condition on a batch b.
 var inState = map[storage.BatchState]string{
 	"":                     `true`,
 	storage.BatchOpen:      `b.completed_at is null and b.cancelled_at is null`,

@@ -110,7 +110,7 @@ func TestBatchEndsOnce(t *testing.T) {
 	if got := d.announced(t, batchID); !slices.Equal(got, []string{"batch.failed"}) {
 		t.Fatalf("announced: %v", got)
 	}
-	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchFailed {
+	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchFailed {
 		t.Errorf("the batch is %s", s)
 	}
 
@@ -128,7 +128,7 @@ func TestBatchEndsOnce(t *testing.T) {
 	if len(retried) != 800 {
 		t.Fatalf("%d were retried, not the 800 whose objects are there", len(retried))
 	}
-	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchOpen {
+	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchOpen {
 		t.Errorf("retried, the batch is %s", s)
 	}
 	d.processed(t, retried)
@@ -214,7 +214,7 @@ func TestBatchEndsWhileOneIsAdded(t *testing.T) {
 	}
 	stack.Must(t, holding.Commit(t.Context()))
 	stack.Must(t, stack.Receive(t, "creation", created))
-	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchOpen {
+	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchOpen {
 		t.Errorf("the batch is %s, with an upload in it that has not ended", s)
 	}
 }
@@ -267,8 +267,8 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 		if err := g.Wait(); err != nil && !errors.Is(err, storage.ErrBatchCancelled) && !errors.Is(err, storage.ErrWrongStatus) {
 			t.Fatal(err)
 		}
-		if b := d.readBatch(t, ctx, batchID); b.State() != storage.BatchCancelled {
-			t.Errorf("the batch is %s", b.State())
+		if b := d.readBatch(t, ctx, batchID); b.State != storage.BatchCancelled {
+			t.Errorf("the batch is %s", b.State)
 		}
 		if got := d.announced(t, batchID); len(got) != 0 {
 			t.Errorf("announced: %v", got)
@@ -333,7 +333,7 @@ func TestSentAgain(t *testing.T) {
 	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, again.ID, storage.MoveLose.Because(storage.Failure{Reason: storage.ReasonLost}))
 	}))
-	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchFailed {
+	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchFailed {
 		t.Errorf("with a lost object the batch is %s", s)
 	}
 	if got := d.announced(t, batchID); len(got) != 1 {
@@ -363,12 +363,12 @@ func TestBatchEndsWithItsLastUpload(t *testing.T) {
 	if err == nil {
 		t.Fatal("it was committed by nobody")
 	}
-	if u, b := d.Upload(t, ctx, ids[0]), d.readBatch(t, ctx, batchID); u.Status != storage.Processing || b.State() != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
-		t.Errorf("the upload is %s, the batch %s", u.Status, b.State())
+	if u, b := d.Upload(t, ctx, ids[0]), d.readBatch(t, ctx, batchID); u.Status != storage.Processing || b.State != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
+		t.Errorf("the upload is %s, the batch %s", u.Status, b.State)
 	}
 	stack.Must(t, end(func(storage.Tx) {}))
-	if b := d.readBatch(t, ctx, batchID); b.State() != storage.BatchCompleted || len(d.announced(t, batchID)) != 1 {
-		t.Errorf("the batch is %s", b.State())
+	if b := d.readBatch(t, ctx, batchID); b.State != storage.BatchCompleted || len(d.announced(t, batchID)) != 1 {
+		t.Errorf("the batch is %s", b.State)
 	}
 }
 
@@ -379,7 +379,7 @@ func TestBatchOfCancelledUploads(t *testing.T) {
 	ctx := d.NewTenant(t, 1<<20)
 	batchID, ids := d.newBatch(t, ctx, 1, 10)
 	d.in(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ids[0]) })
-	if s := d.readBatch(t, ctx, batchID).State(); s != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
+	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
 		t.Errorf("the batch is %s", s)
 	}
 }

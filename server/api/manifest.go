@@ -117,7 +117,7 @@ func idempotencyKey(r *http.Request, body []byte) (batch.IdempotencyKey, error) 
 
 // filedJSON is the result of a manifest.
 type filedJSON struct {
-	Batch   resource.Batch    `json:"batch"`
+	Batch   storage.Batch     `json:"batch"`
 	Uploads []filedUploadJSON `json:"uploads"` // in the order of the manifest
 }
 
@@ -139,7 +139,7 @@ func (a *API) answerFiled(c echo.Context, f batch.Created, err error) error {
 		return err
 	}
 	base := a.Base(c.Request())
-	j := filedJSON{Batch: resource.BatchOf(f.Batch), Uploads: each(f.Uploads, func(u batch.CreatedUpload) filedUploadJSON {
+	j := filedJSON{Batch: f.Batch, Uploads: each(f.Uploads, func(u batch.CreatedUpload) filedUploadJSON {
 		j := filedUploadJSON{
 			ClientID: u.ClientID, ID: u.ID, URL: base + resource.UploadsPath + "/" + u.ID.String(), Status: u.Status, Existing: u.Existing,
 		}
