@@ -36,7 +36,7 @@ func (s *site) leased(t *testing.T) {
 	})
 	waiting, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
-	must(t, u.Leases.Enlisted(waiting))
+	must(t, u.Leases.Registered(waiting))
 }
 
 const patience = 20 * time.Second

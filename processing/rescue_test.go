@@ -77,7 +77,7 @@ func (p *plant) hire(t *testing.T, endpoint string) *mate {
 		all.Wait()
 	}
 	t.Cleanup(m.stop)
-	must(t, m.leases.Enlisted(t.Context()))
+	must(t, m.leases.Registered(t.Context()))
 	return m
 }
 

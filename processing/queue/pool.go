@@ -101,7 +101,7 @@ func (p *Pool) Register(kind Kind, w Worker, o Options) {
 // again by another process.
 func (p *Pool) Run(ctx context.Context) error {
 	p.stopping = ctx
-	if err := p.leases.Enlisted(ctx); err != nil {
+	if err := p.leases.Registered(ctx); err != nil {
 		return nil // told to stop before anything began
 	}
 	timeout, stopTimeout := cmp.Or(p.conf.Timeout, defaultTimeout), cmp.Or(p.conf.StopTimeout, defaultStopTimeout)

@@ -37,7 +37,7 @@ func newGraveyard(t *testing.T) *graveyard {
 		stack.Must(t, stack.Receive(t, "end of the heartbeat", ended))
 	})
 	t.Cleanup(g.die)
-	stack.Must(t, g.leases.Enlisted(t.Context()))
+	stack.Must(t, g.leases.Registered(t.Context()))
 	g.exec(t, `update lease_holders set since = now() - interval '1 hour'`) // so that its heartbeat is unbroken for long
 	return g
 }

@@ -12,24 +12,23 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// locksChannel is where all processes hear that a lock has become free. What only a holder need know goes to
-// its own channel.
-const locksChannel = "tramo_leases"
+// leasesChannel notifies all processes that a lease is free. Requests to one holder go to that holder's own channel.
+const leasesChannel = "tramo_leases"
 
 func channelOf(holder uuid.UUID) string {
 	return "tramo_lease_" + strings.ReplaceAll(holder.String(), "-", "")
 }
 
-// Run keeps this process a holder until ctx is done: it heartbeats, and hears which uploads others want or
-// have let go. Both go over one connection that is nobody else's, so that a heartbeat never queues behind
-// requests for the pool, and a connection that died without a word is found out by the next heartbeat.
+// Run keeps the process registered until ctx is done: it heartbeats, and receives which uploads other processes want or have
+// released. Both use one connection of their own. So a heartbeat never waits for the pool, and the next heartbeat finds out
+// that a connection has died silently.
 func (m *Manager) Run(ctx context.Context) error {
-	defer m.errands.Wait()
-	defer m.doom.Stop()
+	defer m.background.Wait()
+	defer m.expiry.Stop()
 	for ctx.Err() == nil {
-		if err := m.attend(ctx); err != nil && ctx.Err() == nil {
+		if err := m.connectAndBeat(ctx); err != nil && ctx.Err() == nil {
 			m.log.WarnContext(ctx, "lease heartbeat failed", slog.Any("err", err))
-			m.db.Pool().Reset() // what ended this connection has ended those too that lie idle, and no request should find out
+			m.db.Pool().Reset() // idle connections have probably ended too, and no request should find that out
 		}
 		select {
 		case <-ctx.Done():
@@ -39,8 +38,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close takes this process out of the holders, and with it gives up what it still holds, and says so: nobody
-// waits for a time to live. Call it after Run has returned, when no request runs any more.
+// Close unregisters the process, gives up the leases that it still holds, and notifies those who wait, so that nobody waits
+// for the time to live. Call it after Run has returned and all requests have ended.
 func (m *Manager) Close(ctx context.Context) error {
 	me, _ := m.self()
 	if me == uuid.Nil {
@@ -49,15 +48,15 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.lose(me)
 	_, err := m.db.Pool().Exec(ctx, `
 		with gone as (delete from lease_holders where id = $1 returning id)
-		select pg_notify('`+locksChannel+`', 'gone') from gone`, me)
+		select pg_notify('`+leasesChannel+`', 'gone') from gone`, me)
 	if err != nil {
-		return fmt.Errorf("resign as lease holder: %w", err)
+		return fmt.Errorf("unregister lease holder: %w", err)
 	}
 	return nil
 }
 
-// During runs fn as a holder and gives up all leases afterwards. It goes on being one while fn, told by ctx to
-// end, lets go of what it holds.
+// During runs fn while the process is registered, and gives up all leases afterwards. When ctx is done the process stays
+// registered until fn has returned, so that fn can release its leases.
 func (m *Manager) During(ctx context.Context, fn func(context.Context) error) error {
 	holding, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -66,17 +65,17 @@ func (m *Manager) During(ctx context.Context, fn func(context.Context) error) er
 	err := fn(ctx)
 	stop()
 	err = errors.Join(err, <-ended)
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTime)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), unregisterTimeout)
 	defer cancel()
 	return errors.Join(err, m.Close(last))
 }
 
-// resignTime bounds how long a process takes to resign as a holder. After a time to live it is none anyway.
-const resignTime = 5 * time.Second
+// unregisterTimeout bounds how long a process takes to unregister. After the time to live its registration counts no more.
+const unregisterTimeout = 5 * time.Second
 
-// attend heartbeats and listens for as long as one connection lasts. A heartbeat is due four times a time to
-// live, and may take as long as the next one is away.
-func (m *Manager) attend(ctx context.Context) error {
+// connectAndBeat heartbeats and receives notifications for as long as one connection lasts. It heartbeats four times in each
+// time to live, and a heartbeat may take until the next one is due.
+func (m *Manager) connectAndBeat(ctx context.Context) error {
 	conn, err := m.connect(ctx)
 	if err != nil {
 		return err
@@ -92,9 +91,9 @@ func (m *Manager) attend(ctx context.Context) error {
 			return err
 		}
 		if first {
-			m.wakeAll() // nobody heard what was said before
+			m.wakeAll() // notifications before that were not received
 		}
-		if err := m.hear(ctx, conn, due); err != nil {
+		if err := m.receive(ctx, conn, due); err != nil {
 			return err
 		}
 	}
@@ -108,15 +107,15 @@ func (m *Manager) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Exec(ctx, "set synchronous_commit = off"); err != nil { // see lazily
+	if _, err := conn.Exec(ctx, "set synchronous_commit = off"); err != nil { // see [storage.DB.InTenantLazily]
 		conn.Close(ctx)
 		return nil, err
 	}
 	return conn, nil
 }
 
-// beat renews this process's row. A row that is no longer there, or too old, means that the leases are lost,
-// and the process becomes a new holder.
+// beat renews the process's registration. If the row is gone or has expired, the leases are lost, and the process registers
+// anew.
 func (m *Manager) beat(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, m.ttl/4)
 	defer cancel()
@@ -128,21 +127,21 @@ func (m *Manager) beat(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 		if alive {
-			m.survived(me, sent)
+			m.renewed(me, sent)
 			return nil
 		}
 		m.log.WarnContext(ctx, "lease heartbeat came too late")
 		m.lose(me)
 	}
-	return m.enlist(ctx, conn, sent)
+	return m.register(ctx, conn, sent)
 }
 
-// renew asks the clock only after it has the row, so that it cannot renew what a take-over has seen expired.
-// That it listens again costs nothing, and is needed on a new connection.
+// renew reads the clock only after it has locked the row, so that it cannot renew a row that a take-over has read as expired.
+// LISTEN costs nothing when repeated, and is needed on a new connection.
 func (m *Manager) renew(ctx context.Context, conn *pgx.Conn, me uuid.UUID) (alive bool, err error) {
 	var all pgx.Batch
 	all.Queue("listen " + channelOf(me))
-	all.Queue("listen " + locksChannel)
+	all.Queue("listen " + leasesChannel)
 	all.Queue(`
 		update lease_holders set expires_at = clock_timestamp() + $2
 		where id = $1 and expires_at > clock_timestamp() returning true`, me, m.ttl).Query(func(rows pgx.Rows) error {
@@ -152,33 +151,33 @@ func (m *Manager) renew(ctx context.Context, conn *pgx.Conn, me uuid.UUID) (aliv
 	return alive, conn.SendBatch(ctx, &all).Close()
 }
 
-// enlist makes this process a new holder, one that hears what is said to it from the first moment, and sweeps
-// away those that died long ago.
-func (m *Manager) enlist(ctx context.Context, conn *pgx.Conn, sent time.Time) error {
+// register inserts a new row for the process, which receives notifications from then on, and deletes rows that expired long
+// ago.
+func (m *Manager) register(ctx context.Context, conn *pgx.Conn, sent time.Time) error {
 	me := uuid.New()
 	var all pgx.Batch // one transaction
 	all.Queue("unlisten *")
 	all.Queue("listen " + channelOf(me))
-	all.Queue("listen " + locksChannel)
+	all.Queue("listen " + leasesChannel)
 	all.Queue(`
 		with swept as (delete from lease_holders where expires_at < now() - interval '1 hour')
 		insert into lease_holders (id, replica, process, expires_at) values ($1, $2, $3, clock_timestamp() + $4)`, me, m.replica, m.process, m.ttl)
 	if err := conn.SendBatch(ctx, &all).Close(); err != nil {
 		return err
 	}
-	m.enlisted(me, sent)
+	m.registered(me, sent)
 	return nil
 }
 
-// hear heeds what other replicas say, until the next heartbeat is due.
-func (m *Manager) hear(ctx context.Context, conn *pgx.Conn, due time.Time) error {
+// receive handles notifications until the next heartbeat is due.
+func (m *Manager) receive(ctx context.Context, conn *pgx.Conn, due time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, due)
 	defer cancel()
 	for ctx.Err() == nil {
 		n, err := conn.WaitForNotification(ctx)
 		switch {
 		case err == nil:
-			m.heed(ctx, n.Payload)
+			m.handle(ctx, n.Payload)
 		case ctx.Err() == nil || conn.IsClosed():
 			return err
 		}
@@ -186,44 +185,45 @@ func (m *Manager) hear(ctx context.Context, conn *pgx.Conn, due time.Time) error
 	return nil
 }
 
-// heed acts on what another replica says: "want" or "free" with a tenant and an upload, or that it is "gone".
-func (m *Manager) heed(ctx context.Context, payload string) {
+// handle handles a notification: "want" or "free" with a tenant and an upload, or "gone".
+func (m *Manager) handle(ctx context.Context, payload string) {
 	if payload == "gone" {
 		m.wakeAll()
 		return
 	}
-	said := strings.Fields(payload)
-	if len(said) != 3 {
-		return // nobody but replicas of Tramo writes here
+	fields := strings.Fields(payload)
+	if len(fields) != 3 {
+		return // only replicas of Tramo notify here
 	}
-	owner, err1 := uuid.Parse(said[1])
-	upload, err2 := uuid.Parse(said[2])
+	owner, err1 := uuid.Parse(fields[1])
+	upload, err2 := uuid.Parse(fields[2])
 	if err1 != nil || err2 != nil {
 		return
 	}
-	switch said[0] {
+	switch fields[0] {
 	case "want":
-		m.asked(ctx, owner, upload)
+		m.handleWant(ctx, owner, upload)
 	case "free":
 		m.wakeWaiters(upload, notified)
 	}
 }
 
-// asked hears that another process wants an upload that it thinks is held here. If nobody here holds it,
-// the answer to a commit got lost: that of a lease taken, whose request had gone by then, or that of a
-// release. The heartbeat would keep such a row alive for ever, so it is given back, without making the next
-// heartbeat wait.
-func (m *Manager) asked(ctx context.Context, owner, upload uuid.UUID) {
-	if m.holdsLocally(owner, upload, asking) {
+// handleWant handles that another process wants an upload whose row names this process. If nothing in this process holds the
+// lease, the answer to a commit was lost: that of a take, whose request had ended by then, or that of a release. The
+// heartbeat would keep such a row for ever, so it is given back, in the background.
+func (m *Manager) handleWant(ctx context.Context, owner, upload uuid.UUID) {
+	if l := m.local(owner, upload); l != nil {
+		l.want()
 		return
 	}
 	leave, ok := m.tryEnter(upload)
 	if !ok {
-		return // somebody is about to hold it; who wants it will ask again
+		return // a request is about to hold the lease; the other process will ask again
 	}
-	m.errands.Go(func() {
+	m.background.Go(func() {
 		defer leave()
-		if m.holdsLocally(owner, upload, asking) {
+		if l := m.local(owner, upload); l != nil {
+			l.want()
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.ttl/4)
@@ -238,8 +238,8 @@ func (m *Manager) asked(ctx context.Context, owner, upload uuid.UUID) {
 // Process identifies this process for as long as it lives, even if it loses its leases.
 func (m *Manager) Process() uuid.UUID { return m.process }
 
-// Enlisted waits until this process is known to be alive, or ctx is done.
-func (m *Manager) Enlisted(ctx context.Context) error {
+// Registered waits until the process is registered, or ctx is done.
+func (m *Manager) Registered(ctx context.Context) error {
 	for {
 		me, changed := m.self()
 		if me != uuid.Nil {

@@ -9,17 +9,17 @@ import (
 )
 
 // A process has a name of its own, and knows when it is heard.
-func TestEnlisted(t *testing.T) {
+func TestRegistered(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	silent := lease.NewManager(d.Worker, "silent", calmly, logTo(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := silent.Enlisted(ctx); !errors.Is(err, context.Canceled) {
+	if err := silent.Registered(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	one := newReplica(t, d, calmly)
-	must(t, one.Enlisted(t.Context()))
+	must(t, one.Registered(t.Context()))
 	if silent.Process() == one.Process() {
 		t.Error("two processes have one name")
 	}

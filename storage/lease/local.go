@@ -8,23 +8,23 @@ import (
 	"github.com/google/uuid"
 )
 
-// self returns the holder that this process is, and what is closed when that changes.
+// self returns the id of the process's row, the zero id if it has none, and a channel that is closed when that changes.
 func (m *Manager) self() (uuid.UUID, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.holder, m.changed
 }
 
-// enlisted makes this process the holder me, whose first heartbeat was sent then.
-func (m *Manager) enlisted(me uuid.UUID, sent time.Time) {
+// registered records that the process has the row me, and when that was sent.
+func (m *Manager) registered(me uuid.UUID, sent time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.become(me)
+	m.setHolder(me)
 	m.prolong(sent)
 }
 
-// survived notes a heartbeat that succeeded, unless the leases were lost meanwhile.
-func (m *Manager) survived(me uuid.UUID, sent time.Time) {
+// renewed records a heartbeat that succeeded, unless the leases were lost meanwhile.
+func (m *Manager) renewed(me uuid.UUID, sent time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.holder == me {
@@ -32,26 +32,26 @@ func (m *Manager) survived(me uuid.UUID, sent time.Time) {
 	}
 }
 
-// prolong, under the mutex, puts off the moment at which leases are declared lost: three quarters of a time to
-// live after the last heartbeat that succeeded was sent, before anyone may take them over.
+// prolong, under the mutex, postpones the time at which leases are declared lost: three quarters of the time to live after
+// the last successful heartbeat was sent, which is before another process may take them over.
 func (m *Manager) prolong(sent time.Time) {
 	m.alive = sent
-	m.doom.Reset(time.Until(sent.Add(m.ttl * 3 / 4)))
+	m.expiry.Reset(time.Until(sent.Add(m.ttl * 3 / 4)))
 }
 
-// overdue is called at that moment, unless it has been put off.
+// overdue is called at that time, unless it was postponed.
 func (m *Manager) overdue() {
 	m.mu.Lock()
 	me, late := m.holder, time.Since(m.alive) >= m.ttl*3/4
 	m.mu.Unlock()
 	if late && me != uuid.Nil {
-		m.log.Warn("no lease heartbeat succeeded for too long")
+		m.log.Warn("no lease heartbeat succeeded in time")
 		m.lose(me)
 	}
 }
 
-// lose makes this process nobody, if it still is the holder me, and tells every holder of a lease in it to
-// stop: it may be another's by now.
+// lose gives up the row me, if it still is the process's, and tells all holders in the process to finish: another process
+// may take over their leases.
 func (m *Manager) lose(me uuid.UUID) {
 	m.mu.Lock()
 	if m.holder != me {
@@ -60,23 +60,23 @@ func (m *Manager) lose(me uuid.UUID) {
 	}
 	lost := m.held
 	m.held = make(map[uuid.UUID]*Lease)
-	m.become(uuid.Nil)
+	m.setHolder(uuid.Nil)
 	m.mu.Unlock()
 	m.metrics.lost.Add(float64(len(lost)))
 	for _, l := range lost {
-		l.askToLetGo()
+		l.want()
 	}
 }
 
-// become, under the mutex, changes the holder that this process is.
-func (m *Manager) become(me uuid.UUID) {
+// setHolder, under the mutex, changes the process's row.
+func (m *Manager) setHolder(me uuid.UUID) {
 	m.holder = me
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
 
-// enter waits until no other request of this process is taking or giving back the upload's row, so that
-// what this process holds and what the row says can be compared. Call leave when done.
+// enter waits until no other request of this process takes or gives back the upload's row, so that the process's leases and
+// the row can be compared. Call leave when done.
 func (m *Manager) enter(ctx context.Context, upload uuid.UUID) (leave func(), err error) {
 	for {
 		leave, ok := m.tryEnter(upload)
@@ -84,7 +84,7 @@ func (m *Manager) enter(ctx context.Context, upload uuid.UUID) (leave func(), er
 			return leave, nil
 		}
 		m.mu.Lock()
-		busy := m.trying[upload]
+		busy := m.busy[upload]
 		m.mu.Unlock()
 		if busy == nil {
 			continue
@@ -100,21 +100,21 @@ func (m *Manager) enter(ctx context.Context, upload uuid.UUID) (leave func(), er
 func (m *Manager) tryEnter(upload uuid.UUID) (leave func(), ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.trying[upload] != nil {
+	if m.busy[upload] != nil {
 		return nil, false
 	}
 	busy := make(chan struct{})
-	m.trying[upload] = busy
+	m.busy[upload] = busy
 	return func() {
 		m.mu.Lock()
-		delete(m.trying, upload)
+		delete(m.busy, upload)
 		m.mu.Unlock()
 		close(busy)
 	}, true
 }
 
-// keep remembers a lease; false means that the process is no longer the holder that took it.
-func (m *Manager) keep(l *Lease) bool {
+// add records a lease. It returns false if the process no longer has the row under which the lease was taken.
+func (m *Manager) add(l *Lease) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.holder != l.holder {
@@ -124,7 +124,7 @@ func (m *Manager) keep(l *Lease) bool {
 	return true
 }
 
-func (m *Manager) forget(l *Lease) {
+func (m *Manager) remove(l *Lease) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.held[l.upload] == l {
@@ -132,54 +132,49 @@ func (m *Manager) forget(l *Lease) {
 	}
 }
 
-// holdsLocally reports whether somebody in this process holds the tenant's upload, and asks it to let go if that is
-// the manner.
-func (m *Manager) holdsLocally(owner, upload uuid.UUID, how manner) bool {
+// local returns the lease on the tenant's upload that this process holds, or nil.
+func (m *Manager) local(owner, upload uuid.UUID) *Lease {
 	m.mu.Lock()
-	l := m.held[upload]
-	m.mu.Unlock()
-	if l == nil || l.tenant != owner {
-		return false
+	defer m.mu.Unlock()
+	if l := m.held[upload]; l != nil && l.tenant == owner {
+		return l
 	}
-	if how == asking {
-		l.askToLetGo()
-	}
-	return true
+	return nil
 }
 
 func (m *Manager) wait(upload uuid.UUID) waiter {
 	w := make(waiter, 1)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.freed[upload] = append(m.freed[upload], w)
+	m.waiters[upload] = append(m.waiters[upload], w)
 	return w
 }
 
 func (m *Manager) stopWaiting(upload uuid.UUID, w waiter) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	rest := slices.DeleteFunc(m.freed[upload], func(o waiter) bool { return o == w })
+	rest := slices.DeleteFunc(m.waiters[upload], func(o waiter) bool { return o == w })
 	if len(rest) == 0 {
-		delete(m.freed, upload)
+		delete(m.waiters, upload)
 		return
 	}
-	m.freed[upload] = rest
+	m.waiters[upload] = rest
 }
 
-// wakeWaiters tells this process's waiters for an upload how they come to hear of it.
+// wakeWaiters wakes the process's waiters for an upload.
 func (m *Manager) wakeWaiters(upload uuid.UUID, how string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, w := range m.freed[upload] {
+	for _, w := range m.waiters[upload] {
 		w.wake(how)
 	}
 }
 
-// wakeAll tells all of this process's waiters, when it is not known for which of them something has changed.
+// wakeAll wakes all of the process's waiters: any lease may be free.
 func (m *Manager) wakeAll() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, waiters := range m.freed {
+	for _, waiters := range m.waiters {
 		for _, w := range waiters {
 			w.wake(notified)
 		}

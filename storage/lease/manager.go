@@ -1,6 +1,6 @@
-// Package lease gives the right to write an upload to one process at a time, over all replicas. A lease is a row with a
-// fence, a number that only grows; a process holds its leases for as long as its heartbeat is unbroken. What is written
-// under a lease is not its business: whoever writes shows the fence in the transaction that counts.
+// Package lease gives the right to write an upload to one request at a time, over all replicas. A lease is a row with a
+// fence, a number that only grows; a process holds its leases for as long as its heartbeat is unbroken. The package does
+// not know what is written under a lease: each writing transaction checks the fence.
 package lease
 
 import (
@@ -18,11 +18,10 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// ErrHeld says that somebody else held the upload for as long as the caller was ready to wait.
+// ErrHeld says that another request held the upload for as long as the caller could wait.
 var ErrHeld = errors.New("upload is held by another request")
 
-// recheck is how often a waiter asks again without having been told: it covers a lost notification and a
-// holder that died.
+// recheck is how often a waiter tries again without a notification, which may be lost, or never come if the holder died.
 const recheck = time.Second
 
 // Config names a process that takes leases, and says how long they live without it.
@@ -42,31 +41,29 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// A Manager hands out the right to write an upload, to one holder at a time over all replicas. A lease is a
-// row with a fence, a number that only grows; whoever writes shows its fence, in the transaction that
-// counts ([storage.Tx.Advance]). The process stays a holder by a heartbeat; when that is missed for the time
-// to live, others take its leases over.
+// A Manager takes leases for one process. The process heartbeats; once no heartbeat has succeeded for the time to live, other
+// processes may take over its leases. Writers show the fence of their lease, for example in [storage.Tx.Advance].
 type Manager struct {
 	db      *storage.DB
 	replica string
-	process uuid.UUID // this process, whichever its row
+	process uuid.UUID // the same for as long as the process lives
 	ttl     time.Duration
 	log     *slog.Logger
 
 	mu      sync.Mutex
-	holder  uuid.UUID                   // this process's row in lease_holders; the zero id before the first heartbeat
+	holder  uuid.UUID                   // the process's row in lease_holders; the zero id while it has none
 	changed chan struct{}               // closed when holder changes
 	alive   time.Time                   // when the last heartbeat that succeeded was sent
-	doom    *time.Timer                 // calls overdue
+	expiry  *time.Timer                 // calls overdue
 	held    map[uuid.UUID]*Lease        // by upload
-	trying  map[uuid.UUID]chan struct{} // by upload: closed when this process's attempt at its row is over
-	freed   map[uuid.UUID][]waiter      // by upload: who waits in this process
+	busy    map[uuid.UUID]chan struct{} // by upload: closed when this process has changed its row
+	waiters map[uuid.UUID][]waiter      // of this process, by upload
 
-	errands sync.WaitGroup // what the heartbeat's goroutine must not wait for
-	metrics metrics
+	background sync.WaitGroup // what the heartbeat must not wait for
+	metrics    metrics
 }
 
-// A waiter is told, without blocking, that it is worth asking again, and how it comes to be told.
+// A waiter receives, without blocking the sender, how it was woken to try again.
 type waiter chan string
 
 // A Lease is the right to write one upload until it is released or lost.
@@ -77,23 +74,23 @@ type Lease struct {
 	holder  uuid.UUID
 	fence   int64
 	waited  time.Duration
-	letGo   func() // asks the holder to finish; does not block; safe to call more than once
+	onWant  func() // does not block; may be called more than once
 	wanted  atomic.Bool
 }
 
-// NewManager makes a lease manager for a process named replica, with the time to live ttl. [Manager.Run]
-// must run for leases to be had.
+// NewManager makes the lease manager of a process named replica. It takes leases only while [Manager.Run] runs. ttl is the
+// time to live.
 func NewManager(db *storage.DB, replica string, ttl time.Duration, log *slog.Logger) *Manager {
 	m := &Manager{
 		db: db, replica: replica, process: uuid.New(), ttl: ttl, log: log,
 		changed: make(chan struct{}),
 		held:    make(map[uuid.UUID]*Lease),
-		trying:  make(map[uuid.UUID]chan struct{}),
-		freed:   make(map[uuid.UUID][]waiter),
+		busy:    make(map[uuid.UUID]chan struct{}),
+		waiters: make(map[uuid.UUID][]waiter),
 	}
 	m.metrics = newMetrics(m)
-	m.doom = time.AfterFunc(ttl, m.overdue)
-	m.doom.Stop() // until there is something to lose
+	m.expiry = time.AfterFunc(ttl, m.overdue)
+	m.expiry.Stop() // until there is something to lose
 	return m
 }
 
@@ -103,21 +100,22 @@ func (l *Lease) Fence() int64 { return l.fence }
 // Waited returns how long [Manager.Acquire] waited for the lease.
 func (l *Lease) Waited() time.Duration { return l.waited }
 
-// Wanted reports whether another request wants the upload, or the lease is lost: its holder must finish.
+// Wanted reports whether another request wants the upload, or the lease is lost. Its holder must finish.
 func (l *Lease) Wanted() bool { return l.wanted.Load() }
 
-// askToLetGo tells the holder that it must finish.
-func (l *Lease) askToLetGo() {
+// want tells the holder that it must finish.
+func (l *Lease) want() {
 	l.wanted.Store(true)
-	l.letGo()
+	l.onWant()
 }
 
-// Acquire waits for the lease on an upload of the tenant in ctx until ctx is done, and then returns
-// [ErrHeld]. An upload that this tenant does not have is [storage.ErrNotFound], one that this user may not write
-// [storage.ErrNotYours], at once, and its holder is not told. letGo is called when another request wants the upload, or
-// when the lease is lost; it must not block, and may be called more than once. Nil is for a holder that asks [Lease.Wanted]
-// or lets nobody go before.
-func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (*Lease, error) {
+// Acquire takes the lease on an upload of the tenant in ctx. It asks a holder to finish, waits until ctx is done, and then
+// returns [ErrHeld]. It returns [storage.ErrNotFound] for an upload that the tenant does not have, and [storage.ErrNotYours]
+// for one that the user may not write, both at once and without asking the holder.
+//
+// onWant is called when another request wants the upload, or when the lease is lost. It must not block, and may be called
+// more than once. It is nil for a holder that polls [Lease.Wanted], or that finishes soon in any case.
+func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, onWant func()) (*Lease, error) {
 	id, err := tenant.From(ctx)
 	if err != nil {
 		return nil, err
@@ -129,7 +127,7 @@ func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 	began, woken := time.Now(), unwoken
 	for {
 		_, changed := m.self()
-		lease, err := m.try(ctx, id.Tenant, upload, letGo, asking)
+		lease, err := m.try(ctx, id.Tenant, upload, onWant, true)
 		switch {
 		case err == nil:
 			lease.waited = time.Since(began)
@@ -154,22 +152,22 @@ func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, letGo func()) (
 	}
 }
 
-// enlistTime bounds how long [Manager.Try] waits for this process to become a holder.
-const enlistTime = 10 * time.Second
+// registerTimeout bounds how long [Manager.Try] waits for the process to be registered.
+const registerTimeout = 10 * time.Second
 
-// Try takes the lease as [Manager.Acquire] does, but not from somebody living, who hears nothing: that is
-// [ErrHeld] at once. It waits only for this process to have become a holder, for [enlistTime] at most.
-func (m *Manager) Try(ctx context.Context, upload uuid.UUID, letGo func()) (*Lease, error) {
+// Try is [Manager.Acquire] without waiting: a lease that a live process holds is [ErrHeld] at once, and its holder is not
+// asked to finish. Try waits only until its own process is registered, ten seconds at most.
+func (m *Manager) Try(ctx context.Context, upload uuid.UUID, onWant func()) (*Lease, error) {
 	id, err := tenant.From(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, enlistTime)
+	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()
 	for {
 		me, changed := m.self()
 		if me != uuid.Nil {
-			return m.try(ctx, id.Tenant, upload, letGo, quietly)
+			return m.try(ctx, id.Tenant, upload, onWant, false)
 		}
 		select {
 		case <-changed:
@@ -179,40 +177,32 @@ func (m *Manager) Try(ctx context.Context, upload uuid.UUID, letGo func()) (*Lea
 	}
 }
 
-// A manner is how a lease is tried for that somebody holds.
-type manner bool
-
-const (
-	quietly manner = false
-	asking  manner = true // the holder is asked to let go
-)
-
-// try takes the lease, or leaves word that this process waits and tells the holder, if that is the manner.
-func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, letGo func(), how manner) (*Lease, error) {
+// try takes the lease, or returns [ErrHeld], after it has asked the holder to finish if ask is set.
+func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(), ask bool) (*Lease, error) {
 	leave, err := m.enter(ctx, upload)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if m.holdsLocally(owner, upload, quietly) {
-		if how == asking {
-			return nil, m.askLocally(ctx, owner, upload)
+	if l := m.local(owner, upload); l != nil {
+		if ask {
+			return nil, m.askLocal(ctx, l)
 		}
 		return nil, ErrHeld
 	}
 	me, _ := m.self()
 	if me == uuid.Nil {
-		return nil, ErrHeld // not yet, or no longer, a holder: the next heartbeat decides
+		return nil, ErrHeld // the process is not registered; the next heartbeat does that
 	}
 	var fence int64
-	// Lazily: a lease lost to a crash of Postgres is caught by its fence, which no other will ever have ([nextFence]).
+	// Lazily: if a crash of Postgres loses the lease, its fence is refused, because no other lease gets it ([nextFence]).
 	err = m.db.InTenantLazily(ctx, func(tx storage.Tx) error {
 		var err error
 		fence, err = takeRow(ctx, tx, upload, me)
-		if how == quietly || !errors.Is(err, ErrHeld) {
+		if !ask || !errors.Is(err, ErrHeld) {
 			return err
 		}
-		return ask(ctx, tx, upload, me)
+		return askHolder(ctx, tx, upload, me)
 	})
 	if err != nil {
 		return nil, err
@@ -220,37 +210,37 @@ func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, letGo func()
 	if fence == 0 {
 		return nil, ErrHeld
 	}
-	if letGo == nil {
-		letGo = func() {}
+	if onWant == nil {
+		onWant = func() {}
 	}
-	lease := &Lease{manager: m, upload: upload, tenant: owner, holder: me, fence: fence, letGo: letGo}
-	if !m.keep(lease) {
-		return nil, ErrHeld // the holder's row changed meanwhile: this lease is already lost
+	lease := &Lease{manager: m, upload: upload, tenant: owner, holder: me, fence: fence, onWant: onWant}
+	if !m.add(lease) {
+		return nil, ErrHeld // the process has lost its leases meanwhile, this one among them
 	}
 	return lease, nil
 }
 
-// askLocally asks this process's holder to let go, unless who asks may not write the upload.
-func (m *Manager) askLocally(ctx context.Context, owner, upload uuid.UUID) error {
-	err := m.db.InTenantLazily(ctx, func(tx storage.Tx) error { return whyNotTaken(ctx, tx, upload) })
+// askLocal asks a holder in this process to finish, unless the user in ctx may not write the upload.
+func (m *Manager) askLocal(ctx context.Context, l *Lease) error {
+	err := m.db.InTenantLazily(ctx, func(tx storage.Tx) error { return whyNotTaken(ctx, tx, l.upload) })
 	if errors.Is(err, ErrHeld) {
-		m.holdsLocally(owner, upload, asking)
+		l.want()
 	}
 	return err
 }
 
-// releaseTime bounds how long giving a lease back may take once its request is over.
-const releaseTime = 5 * time.Second
+// releaseTimeout bounds how long giving a lease back may take once its request is over.
+const releaseTimeout = 5 * time.Second
 
-// Release gives the lease back and tells the processes that wait, also when ctx is done: a request whose client has gone
-// must not keep its upload. Waiters of its own process are told even if Postgres does not answer. A lease that could not
-// be given back is free once another process asks for it or this one ends.
+// Release gives the lease back and wakes those who wait for it. It does so also when ctx is done, so that a request whose
+// client has gone does not keep its upload. Waiters in this process are woken even if Postgres does not answer. If Release
+// fails, the lease becomes free when another process asks for it, or when this process ends.
 func (l *Lease) Release(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	m := l.manager
 	defer m.wakeWaiters(l.upload, locally)
-	defer m.forget(l)
+	defer m.remove(l)
 	if err := m.giveBack(ctx, l.tenant, l.upload, l.holder, l.fence); err != nil {
 		return fmt.Errorf("release lease on upload %s: %w", l.upload, err)
 	}

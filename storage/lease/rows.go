@@ -14,7 +14,7 @@ import (
 
 const anyFence = 0
 
-// giveBack deletes a holder's lock and tells those who wait for it, if there are any.
+// giveBack deletes a holder's row and notifies those who wait for it, if there are any.
 func (m *Manager) giveBack(ctx context.Context, owner, upload, holder uuid.UUID, fence int64) error {
 	ctx = tenant.With(ctx, tenant.Identity{Tenant: owner})
 	return m.db.InTenantLazily(ctx, func(tx storage.Tx) error {
@@ -24,27 +24,27 @@ func (m *Manager) giveBack(ctx context.Context, owner, upload, holder uuid.UUID,
 				where tenant_id = $1 and upload_id = $2 and holder_id = $3 and ($4::bigint = 0 or fence = $4)
 				returning waiter
 			)
-			select pg_notify('`+locksChannel+`', 'free ' || $1::text || ' ' || $2::text)
+			select pg_notify('`+leasesChannel+`', 'free ' || $1::text || ' ' || $2::text)
 			from gone where waiter is not null`, tx.Tenant, upload, holder, fence)
 		return err
 	})
 }
 
-// nextFence is a fence that is above all before and that nobody else ever has: objects in S3 carry it in their
-// keys. The sequence alone would not do. Its WAL is written lazily too, so that after a crash of Postgres it
-// hands out the last numbers again; the clock, in milliseconds, has gone on by then.
+// nextFence is above all fences before it and is given once only: keys in S3 contain it. The sequence alone would not do.
+// Its WAL is written lazily too, so that after a crash of Postgres it returns the last numbers again; by then the clock,
+// in milliseconds, is ahead.
 const nextFence = `(floor(extract(epoch from clock_timestamp()) * 1000)::bigint << 20) | (nextval('fences') & 1048575)`
 
-// takeRow returns the fence of a lock taken, [ErrHeld] when another living process holds it, or
-// [storage.ErrNotFound] when this tenant has no such upload. The caller knows that nobody in this process holds it:
-// if the row says so, the answer to a commit got lost, and the row is free.
+// takeRow takes the row of a lease and returns its fence, or [ErrHeld] if another live process has it. It decides who may
+// write an upload: for an upload that the user in tx may not write it returns what [whyNotTaken] does. The caller knows
+// that nobody in this process holds the lease: a row of this process is free, because the answer to a commit was lost.
 func takeRow(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) (fence int64, err error) {
 	if !tx.Who.Role.CanUpload() {
 		return 0, whyNotTaken(ctx, tx, upload)
 	}
 	var both pgx.Batch // in one round trip
-	// A heartbeat under way holds its row, and dead waits for it and then looks again: no holder's lease is taken
-	// over that has been told that it is alive.
+	// A heartbeat in progress has locked its row; dead waits for it and reads the row again. So no lease is taken over from
+	// a process whose heartbeat succeeds.
 	both.Queue(`
 		with dead as (
 			select h.id from upload_leases l join lease_holders h on h.id = l.holder_id
@@ -57,7 +57,7 @@ func takeRow(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) (fence in
 			set holder_id = excluded.holder_id, waiter = null
 			where l.holder_id = excluded.holder_id or l.holder_id in (select id from dead)`,
 		tx.Tenant, upload, me, writesOnlyOf(tx.Who))
-	// The insert can wait for another's row. A fence drawn before that would be below those handed out meanwhile.
+	// The insert can wait for the row of another. A fence drawn before that would be below those given meanwhile.
 	both.Queue(`
 		update upload_leases set fence = `+nextFence+`
 		where tenant_id = $1 and upload_id = $2 and holder_id = $3 returning fence`,
@@ -77,7 +77,7 @@ func takeRow(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) (fence in
 	return 0, whyNotTaken(ctx, tx, upload)
 }
 
-// writesOnlyOf returns the user whose uploads alone the transaction may write, or nil.
+// writesOnlyOf returns the only user whose uploads who may write, or nil for all users.
 func writesOnlyOf(who tenant.Identity) *string {
 	if who.Role.CanManage() {
 		return nil
@@ -85,6 +85,7 @@ func writesOnlyOf(who tenant.Identity) *string {
 	return &who.User
 }
 
+// whyNotTaken returns [storage.ErrNotFound], [storage.ErrNotYours] or [ErrHeld].
 func whyNotTaken(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 	var owner string
 	err := tx.QueryRow(ctx, `select user_id from uploads where tenant_id = $1 and id = $2`, tx.Tenant, upload).Scan(&owner)
@@ -97,8 +98,8 @@ func whyNotTaken(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 	return ErrHeld
 }
 
-// askForLock leaves word on the lock that this process waits, and tells its holder.
-func ask(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) error {
+// askHolder records that this process waits for the lease, and notifies its holder.
+func askHolder(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
 		with asked as (
 			update upload_leases set waiter = $3 where tenant_id = $1 and upload_id = $2 returning holder_id

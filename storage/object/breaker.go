@@ -12,11 +12,10 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// ErrUnavailable says that S3 does not do its work at present. What has been acknowledged is safe; a later try
-// may succeed.
+// ErrUnavailable says that S3 fails at present. Acknowledged bytes are safe; a later attempt may succeed.
 var ErrUnavailable = errors.New("S3 is not available")
 
-// When a bucket is given up on, after all that the SDK tries by itself, and for how long.
+// When the circuit breaker of a bucket opens, after all retries of the SDK, and for how long.
 const (
 	attempts       = 4 // of one request, by the SDK
 	maxBackoff     = time.Second
@@ -24,18 +23,18 @@ const (
 	openTime       = 3 * time.Second
 )
 
-// newBreaker makes a circuit breaker: while it is open, requests fail at once instead of waiting for an S3 that
-// does not answer. After openTime one request at a time tries again.
+// newBreaker makes a circuit breaker. While it is open, requests fail at once instead of waiting for S3. After openTime one
+// request at a time is tried.
 func newBreaker() *gobreaker.CircuitBreaker[struct{}] {
 	return gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:      openTime,
 		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failuresToOpen },
 		IsSuccessful: func(err error) bool { return !isOutage(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) }, // it says nothing
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) }, // says nothing about S3
 	})
 }
 
-// isOutage tells trouble of S3, or of the way to it, from an answer: that of a 404, say.
+// isOutage reports whether err is a failure of S3 or of the network, and not an answer such as 404.
 func isOutage(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return false // cancelled by us
@@ -48,7 +47,7 @@ func isOutage(err error) bool {
 	return status >= 500 || status == 429 // too many requests
 }
 
-// through leads every operation of a client through a breaker, and marks its outages as [ErrUnavailable].
+// through sends every operation of a client through a breaker, and wraps outages in [ErrUnavailable].
 func through(b *gobreaker.CircuitBreaker[struct{}]) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("CircuitBreaker", func(
@@ -67,5 +66,5 @@ func through(b *gobreaker.CircuitBreaker[struct{}]) func(*middleware.Stack) erro
 	}
 }
 
-// Unavailable reports whether S3 has been given up on for the moment.
+// Unavailable reports whether the circuit breaker is open.
 func (b *Bucket) Unavailable() bool { return b.breaker.State() == gobreaker.StateOpen }

@@ -1,6 +1,7 @@
-// Package object owns what Tramo keeps in S3: the keys, the objects and their tags, presigned links, and
-// the multipart store that tusd drives ([Store]). Where an upload's bytes are is decided by the rows in
-// package storage; what S3 holds beyond them does not count.
+// Package object owns what Tramo keeps in S3: the keys, the objects and their tags, presigned links, and the store that
+// writes uploads part by part ([Store]). Rows in package storage say where the bytes of an upload are; what S3 holds beyond
+// them does not count. The package knows neither the upload protocols nor HTTP, and does not decide when an upload is
+// complete or what becomes of it.
 package object
 
 import (
@@ -20,7 +21,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// ErrNoObject says that S3 has nothing under the key.
+// ErrNoObject says that S3 has no object under the key, or no multipart upload with the id.
 var ErrNoObject = errors.New("no such object")
 
 // LinkLife is how long a presigned link works.
@@ -170,9 +171,9 @@ func (b *Bucket) LinksUntil(ctx context.Context, life time.Duration) (time.Time,
 	return until, nil
 }
 
-// isAbsent reports whether S3 said that the object or the multipart upload does not exist. Any other 404, such
-// as that of a bucket that is not there or of a proxy that leads elsewhere, says nothing of either: believing
-// it would give up bytes that are safe. S3 answers HEAD without a body, for which the SDK says NotFound.
+// isAbsent reports whether S3 said that the object or the multipart upload does not exist. Any other 404, such as that of a
+// missing bucket or of a proxy, says nothing about either, and taking it as absence would lose bytes that are safe. S3
+// answers HEAD without a body, which the SDK reports as NotFound.
 func isAbsent(err error) bool {
 	var api smithy.APIError
 	if !errors.As(err, &api) {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// blockSize is the unit in which memory and disk are lent, in bytes.
+// blockSize is the unit in which buffers are allocated, in bytes.
 const blockSize = 64 << 10
 
 // BufferConfig bounds what bytes may take up between their arrival and their being durable, over all
@@ -32,20 +32,20 @@ func (c BufferConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// buffers lends blocks: of an arena that the garbage collector does not see, so that it neither scans them nor
-// doubles them, and past that of one unlinked file, whose space goes back as soon as a block does.
+// buffers allocates blocks: from an arena outside the heap, so that the garbage collector neither scans nor doubles them, and
+// beyond that from one unlinked file, whose space is freed with each block.
 type buffers struct {
 	arena []byte
 	dir   string
 	slots int64 // blocks that the file may have
 
 	mu     sync.Mutex
-	most   int     // blocks of the arena that were on loan at once since its pages went back to the system
-	memory []int32 // free blocks of the arena; the last given back is lent first, to keep the rest untouched
-	disk   []int64 // free blocks of the file that were lent before
-	next   int64   // the file's first block that was never lent
+	peak   int     // most blocks of the arena in use at once since its pages were last freed
+	memory []int32 // free blocks of the arena; the last one freed is used first, to leave the rest untouched
+	disk   []int64 // free blocks of the file that were in use before
+	next   int64   // the file's first block that was never used
 	file   *os.File
-	freed  chan struct{} // closed when a block comes back after none was to be had; nil while nobody asks
+	freed  chan struct{} // closed when a block is freed; nil while nobody waits
 }
 
 func newBuffers(c BufferConfig) (*buffers, error) {
@@ -61,7 +61,7 @@ func newBuffers(c BufferConfig) (*buffers, error) {
 	return b, nil
 }
 
-// close gives memory and disk back, unless a block is still on loan.
+// close frees memory and disk, unless a block is in use.
 func (b *buffers) close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -75,27 +75,27 @@ func (b *buffers) close() error {
 	return err
 }
 
-// A block is blockSize bytes on loan: memory, or a place in the file.
+// A block is blockSize bytes: memory, or a place in the file.
 type block struct {
 	memory []byte // nil for a block on disk
 	index  int64
 }
 
-// lend returns a block, of memory if there is one left.
-func (b *buffers) lend() (block, bool) {
+// allocate returns a block, of memory if any is free.
+func (b *buffers) allocate() (block, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n := len(b.memory); n > 0 {
 		i := int64(b.memory[n-1])
 		b.memory = b.memory[:n-1]
-		b.most = max(b.most, b.total()-len(b.memory))
+		b.peak = max(b.peak, b.total()-len(b.memory))
 		return block{memory: b.arena[i*blockSize : (i+1)*blockSize : (i+1)*blockSize], index: i}, true
 	}
-	i, ok := b.lendDisk()
+	i, ok := b.allocateDisk()
 	return block{index: i}, ok
 }
 
-// wait returns what will be closed when a block has come back.
+// wait returns a channel that is closed when a block is free.
 func (b *buffers) wait() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -110,8 +110,8 @@ func (b *buffers) wait() <-chan struct{} {
 	return b.freed
 }
 
-// lendDisk returns a place in the file for which the file system has promised room.
-func (b *buffers) lendDisk() (index int64, ok bool) {
+// allocateDisk returns a place in the file for which the file system has reserved space.
+func (b *buffers) allocateDisk() (index int64, ok bool) {
 	if b.slots == 0 {
 		return 0, false
 	}
@@ -120,7 +120,7 @@ func (b *buffers) lendDisk() (index int64, ok bool) {
 		if err != nil {
 			return 0, false
 		}
-		_ = os.Remove(f.Name()) // it lives until it is closed, also by kill -9
+		_ = os.Remove(f.Name()) // its space is freed when the process ends, also by kill -9
 		b.file = f
 	}
 	if n := len(b.disk); n > 0 {
@@ -139,8 +139,8 @@ func (b *buffers) lendDisk() (index int64, ok bool) {
 	return index, true
 }
 
-// giveBack ends a loan.
-func (b *buffers) giveBack(l block) {
+// free frees a block.
+func (b *buffers) free(l block) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l.memory != nil {
@@ -148,7 +148,7 @@ func (b *buffers) giveBack(l block) {
 		b.trim()
 	} else {
 		b.disk = append(b.disk, l.index)
-		// Where the file system cannot punch holes the place is used again, but the disk stays taken.
+		// Where the file system cannot punch holes the place is used again, but its space is not freed.
 		_ = unix.Fallocate(int(b.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, l.index*blockSize, blockSize)
 	}
 	if b.freed != nil {
@@ -160,13 +160,13 @@ func (b *buffers) giveBack(l block) {
 // total is how many blocks the arena has.
 func (b *buffers) total() int { return len(b.arena) / blockSize }
 
-// trim gives the arena's pages back to the system when a rush is over: when nobody needs one, and there were many.
+// trim returns the arena's pages to the system after a burst: when no block is in use, and many were.
 func (b *buffers) trim() {
-	if len(b.memory) < b.total() || b.most < b.total()/2 {
+	if len(b.memory) < b.total() || b.peak < b.total()/2 {
 		return
 	}
-	b.most = 0
-	_ = unix.Madvise(b.arena, unix.MADV_DONTNEED) // if it fails they stay ours
+	b.peak = 0
+	_ = unix.Madvise(b.arena, unix.MADV_DONTNEED) // if it fails, the pages stay allocated
 }
 
 // write puts p into the block at an offset.
@@ -177,7 +177,7 @@ func (b *buffers) write(l block, p []byte, at int) error {
 	}
 	_, err := b.file.WriteAt(p, l.index*blockSize+int64(at))
 	if err != nil {
-		return fmt.Errorf("spill to disk: %w", err)
+		return fmt.Errorf("write to the buffer file: %w", err)
 	}
 	return nil
 }
@@ -190,7 +190,7 @@ func (b *buffers) read(l block, p []byte, at int) error {
 	}
 	_, err := b.file.ReadAt(p, l.index*blockSize+int64(at))
 	if err != nil {
-		return fmt.Errorf("read what was spilt to disk: %w", err)
+		return fmt.Errorf("read from the buffer file: %w", err)
 	}
 	return nil
 }

@@ -21,8 +21,8 @@ const pieceTime = 2 * time.Minute
 // assembliesAtOnce is how many final uploads a process assembles at a time.
 const assembliesAtOnce = 4
 
-// A concatenation makes the bytes of a final upload durable, piece by piece. Each piece moves the final upload's offset as the bytes
-// of a client would, so that whoever comes after a failure goes on from there.
+// A concatenation makes the bytes of a final upload durable, piece by piece. Each piece moves the final upload's offset, so
+// that the next attempt after a failure continues from there.
 type concatenation struct {
 	*Upload
 	multipart multipart
@@ -30,7 +30,7 @@ type concatenation struct {
 	hash      hash.Hash // of all bytes up to the offset
 }
 
-// A source is a partial upload that is whole.
+// A source is a complete partial upload.
 type source struct {
 	id    uuid.UUID
 	key   string
@@ -43,10 +43,10 @@ type errNoSource struct{ partial int }
 
 func (e errNoSource) Error() string { return fmt.Sprintf("partial upload %d is gone", e.partial) }
 
-// concatenate makes a final upload's bytes durable. All of them are read once, also those that S3 copies by itself: the
+// concatenate makes a final upload's bytes durable. It reads all of them once, also those that S3 copies itself, because the
 // SHA-256 of the whole cannot be computed from those of its parts.
 func (u *Upload) concatenate(ctx context.Context) error {
-	// The bytes are all here. That their client does not wait for the answer is no reason to stop.
+	// All bytes have arrived, so a client that no longer waits for the answer is no reason to stop.
 	ctx = context.WithoutCancel(ctx)
 	u.store.assemblies <- struct{}{}
 	defer func() { <-u.store.assemblies }()
@@ -64,7 +64,7 @@ func (u *Upload) concatenate(ctx context.Context) error {
 		switch {
 		case errors.As(err, &gone):
 			return u.lost(c.sources[gone.partial].id)
-		case errors.Is(err, ErrNoObject): // somebody has aborted the multipart upload
+		case errors.Is(err, ErrNoObject): // the multipart upload was aborted
 			return u.lost()
 		case err != nil:
 			return fmt.Errorf("concatenate upload %s at %d: %w", u.row.ID, u.content.Received, err)
@@ -119,7 +119,7 @@ func (c *concatenation) add(ctx context.Context, p piece) (err error) {
 	return c.advance(ctx, step, nil)
 }
 
-// copy has S3 copy a span, and reads it meanwhile.
+// copy lets S3 copy a span, and hashes it meanwhile.
 func (c *concatenation) copy(ctx context.Context, s span, step *storage.Progress) error {
 	from := c.sources[s.partial]
 	whole := s.size() == from.size
@@ -137,7 +137,7 @@ func (c *concatenation) copy(ctx context.Context, s span, step *storage.Progress
 		return err
 	})
 	g.Go(func() (err error) {
-		if whole && step.From == 0 { // its hash is known: nothing is before it
+		if whole && step.From == 0 { // its hash is known, because no byte comes before it
 			c.hash, err = resumeHash(from.state)
 			return err
 		}
@@ -146,7 +146,7 @@ func (c *concatenation) copy(ctx context.Context, s span, step *storage.Progress
 	return g.Wait()
 }
 
-// resend reads the spans of a seam and stores them: as the object, if that is all of it, or as a part.
+// resend reads the spans of a piece and stores them, as the whole object or as a part.
 func (c *concatenation) resend(ctx context.Context, p piece, step *storage.Progress) error {
 	bytes, err := c.gather(ctx, p)
 	defer bytes.release()
@@ -180,7 +180,7 @@ type spoolWriter struct{ *spool }
 
 func (w spoolWriter) Write(p []byte) (int, error) { return len(p), w.appendCopy(p) }
 
-// read gives the bytes of a span to w.
+// read copies the bytes of a span to w.
 func (c *concatenation) read(ctx context.Context, s span, w io.Writer) error {
 	body, err := c.store.bucket.getRange(ctx, c.sources[s.partial].key, s.start, s.end)
 	if errors.Is(err, ErrNoObject) {
@@ -200,7 +200,7 @@ func (c *concatenation) read(ctx context.Context, s span, w io.Writer) error {
 	return nil
 }
 
-// reserve returns a number for the next part, which no part ever had.
+// reserve returns a number for the next part that was never used before.
 func (c *concatenation) reserve(ctx context.Context) (id, key string, number int32, err error) {
 	id, key, number, err = c.multipart.reserve(ctx)
 	if err == nil {

@@ -15,19 +15,19 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// A multipart upload that parts are copied into is begun without a checksum algorithm. With one, Complete wants
-// the checksum of each part, and not all servers know it of a copied range: versitygw 1.8.0 tells that of the
-// whole source. What is sent is checked by its MD5 instead, and all of it by its SHA-256 when it is processed.
+// A multipart upload that parts are copied into is created without a checksum algorithm. With one, S3 requires the checksum
+// of each part to complete it, and not all servers know that of a copied range: versitygw 1.8.0 returns that of the whole
+// source. Parts that are sent are checked by their MD5 instead, and the whole object by its SHA-256 when it is processed.
 
-// errNoCopySource says that S3 does not have what is to be copied.
-var errNoCopySource = errors.New("nothing is there to copy")
+// errNoCopySource says that S3 does not have the object to copy.
+var errNoCopySource = errors.New("no object to copy")
 
 // unchecked keeps the SDK from choosing a checksum algorithm by itself.
 func unchecked(o *s3.Options) {
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 }
 
-// beginConcatenation begins a multipart upload that parts are copied into.
+// beginConcatenation creates a multipart upload that parts are copied into.
 func (b *Bucket) beginConcatenation(ctx context.Context, key string) (id string, err error) {
 	out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
@@ -38,12 +38,12 @@ func (b *Bucket) beginConcatenation(ctx context.Context, key string) (id string,
 	return aws.ToString(out.UploadId), nil
 }
 
-// copyPart makes a part of a span of another object, or of the whole. A multipart upload that is not there is
-// [ErrNoObject], a source that is not errNoCopySource.
+// copyPart copies a span of another object, or the whole object, into a part. An absent multipart upload is [ErrNoObject],
+// an absent source errNoCopySource.
 func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, from string, s span, whole bool) (storage.Part, error) {
 	in := &s3.UploadPartCopyInput{
 		Bucket: &b.name, Key: &key, UploadId: &id, PartNumber: &number,
-		CopySource: aws.String(b.name + "/" + from), // keys are made of what no URL escapes
+		CopySource: aws.String(b.name + "/" + from), // keys need no escaping in URLs
 	}
 	if !whole {
 		in.CopySourceRange = aws.String(byteRange(s.start, s.end))
@@ -61,8 +61,7 @@ func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, fro
 	return storage.Part{Number: number, Size: s.size(), ETag: aws.ToString(out.CopyPartResult.ETag)}, nil
 }
 
-// putConcatenatedPart stores a run as a part beside copied ones. A multipart upload that is not there is
-// [ErrNoObject].
+// putConcatenatedPart stores a run as a part beside copied ones. An absent multipart upload is [ErrNoObject].
 func (b *Bucket) putConcatenatedPart(ctx context.Context, key, id string, number int32, r *run) (storage.Part, error) {
 	sum := md5.New()
 	err := r.pieces(func(p []byte) error {

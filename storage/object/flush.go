@@ -12,9 +12,8 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// keepTime bounds how long bytes that have arrived may take to become durable, also when their connection is
-// gone.
-const keepTime = 30 * time.Second
+// storeTimeout bounds how long received bytes may take to become durable. It applies also when their connection has ended.
+const storeTimeout = 30 * time.Second
 
 // tailRow is the most that one row of a tail has, in bytes.
 const tailRow = 256 << 10
@@ -24,11 +23,11 @@ type kind int
 const (
 	asTail   kind = iota // rows in Postgres, after those of the tail before
 	asPart               // the tail before and the bytes, as a part of the multipart upload
-	asObject             // the tail before and the bytes are the upload: one PutObject
+	asObject             // the tail before and the bytes, as the whole object: one PutObject
 )
 
-// A flush makes bytes durable and then moves the offset over them. It is fenced, and in order: it counts
-// only after the flush before it does.
+// A flush makes bytes durable and then moves the offset over them. Its commit is fenced, and comes after the commit of the
+// flush before it.
 type flush struct {
 	*writer
 	ctx      context.Context //nolint:containedctx // ends when this flush, or one before it, has failed
@@ -44,16 +43,16 @@ type flush struct {
 	err      error
 }
 
-// run does it and tells how it went. A failure ends the flushes after it, which can no longer count.
+// run runs the flush. If it fails, it cancels the flushes after it, whose commits cannot succeed.
 func (f *flush) run() {
 	defer close(f.done)
-	if f.err = f.keep(f.ctx); f.err != nil {
+	if f.err = f.makeDurable(f.ctx); f.err != nil {
 		f.fail(f.err)
 		f.report()
 	}
 }
 
-// report logs a failure of S3 or Postgres: the client is told only that it should try again.
+// report logs a failure of S3 or Postgres. The client is told only to try again.
 func (f *flush) report() {
 	for _, expected := range []error{storage.ErrFenced, ErrLost, ErrChecksum, errCut, context.Canceled} {
 		if errors.Is(f.err, expected) {
@@ -63,11 +62,11 @@ func (f *flush) report() {
 	if f.before.failed() {
 		return
 	}
-	f.store.log.WarnContext(f.ctx, "bytes not stored where they belong", slog.String("upload_id", f.row.ID.String()),
+	f.store.log.WarnContext(f.ctx, "bytes not stored", slog.String("upload_id", f.row.ID.String()),
 		slog.Int64("offset", f.from), slog.Int64("size", f.to-f.from), slog.Any("err", f.err))
 }
 
-// failed reports whether a flush, if there is one, is over and has failed.
+// failed reports whether a flush has ended and failed; false for nil.
 func (f *flush) failed() bool {
 	if f == nil {
 		return false
@@ -80,11 +79,11 @@ func (f *flush) failed() bool {
 	}
 }
 
-// keep makes the bytes durable, in S3 or else as a tail: what has arrived is not sent again because of S3.
-func (f *flush) keep(ctx context.Context) error {
+// makeDurable makes the bytes durable: in S3, or as a tail while S3 is unavailable, so that clients do not send them again.
+func (f *flush) makeDurable(ctx context.Context) error {
 	free := sync.OnceFunc(func() {
 		f.bytes.release()
-		<-f.slots
+		<-f.flushing
 	})
 	defer free()
 	step := storage.Progress{From: f.from, To: f.to, HashState: f.state, HadTail: f.tail > 0}
@@ -102,26 +101,26 @@ func (f *flush) keep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return f.advance(ctx, step, nil)
 }
 
-// keepTail adds the bytes to the tail.
+// keepTail appends the bytes to the tail.
 func (f *flush) keepTail(ctx context.Context, step storage.Progress) error {
 	if err := f.turn(ctx); err != nil {
 		return err
 	}
 	f.store.tails <- struct{}{}
 	defer func() { <-f.store.tails }()
-	ctx, cancel := context.WithTimeout(ctx, keepTime) // which waiting for the others does not use up
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout) // from now: waiting for others does not count
 	defer cancel()
 	step.TailSize, step.Object, step.Part = f.tail+f.bytes.size, "", nil
 	return f.advance(ctx, step, &f.bytes)
 }
 
-// turn waits until all before is durable and the offset may move: it may not while a checksum of what is
-// being sent is to be verified.
+// turn waits until the offset may move: all flushes before are durable, and the body's checksum, if there is one, is
+// verified.
 func (f *flush) turn(ctx context.Context) error {
 	if err := f.follow(); err != nil {
 		return err
@@ -129,7 +128,7 @@ func (f *flush) turn(ctx context.Context) error {
 	return f.check.wait(ctx)
 }
 
-// follow waits until all before is durable.
+// follow waits until all flushes before are durable.
 func (f *flush) follow() error {
 	if f.before == nil {
 		return nil
@@ -142,8 +141,8 @@ func (f *flush) follow() error {
 func (f *flush) put(ctx context.Context, step *storage.Progress) error {
 	bytes := f.bytes
 	if f.tail > 0 {
-		// Not its turn: while a checksum is to be verified that comes after all has been read, and what is read
-		// waits for this.
+		// Not turn: that waits for the checksum, which comes after the last byte, and reading that byte may wait for this
+		// flush.
 		if err := f.follow(); err != nil {
 			return err
 		}
@@ -157,17 +156,17 @@ func (f *flush) put(ctx context.Context, step *storage.Progress) error {
 	if f.kind == asPart {
 		return f.putPart(ctx, &bytes, step)
 	}
-	if err := f.turn(ctx); err != nil { // an object cannot be left out as a part can
+	if err := f.turn(ctx); err != nil { // a part can be left out of the object, but an object is the whole upload
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	step.Object = f.keys.Original(f.fence())
 	return f.store.bucket.putRun(ctx, step.Object, &bytes)
 }
 
 func (f *flush) putPart(ctx context.Context, bytes *run, step *storage.Progress) error {
-	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	id, key, number, err := f.reserve(ctx)
 	if err != nil {
@@ -175,28 +174,28 @@ func (f *flush) putPart(ctx context.Context, bytes *run, step *storage.Progress)
 	}
 	part, err := f.store.bucket.putPart(ctx, key, id, number, bytes)
 	if errors.Is(err, ErrNoObject) {
-		return f.lost() // somebody, such as a lifecycle rule, has aborted the multipart upload
+		return f.lost() // a lifecycle rule, for example, has aborted the multipart upload
 	}
 	step.Part = &part
 	return err
 }
 
-// reserve returns the number for the part, which no part ever had. Numbers are in the order of the bytes: S3
-// puts the object together by them.
+// reserve returns a number for the part that was never used before. Numbers are in the order of the bytes, because S3 orders
+// parts by them.
 func (f *flush) reserve(ctx context.Context) (id, key string, number int32, err error) {
 	if f.before != nil {
 		select {
 		case <-f.before.numbered:
-		case <-f.before.done: // it needed none, or failed
+		case <-f.before.done: // it needs no number, or has failed
 		}
 	}
 	defer close(f.numbered)
 	return f.multipart.reserve(ctx)
 }
 
-// readTail brings the tail back.
+// readTail reads the tail from Postgres.
 func (f *flush) readTail(ctx context.Context) (run, error) {
-	ctx, cancel := context.WithTimeout(ctx, keepTime)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s := spool{from: f.store.buffers, held: run{from: f.store.buffers}}
 	err := f.store.db.InTenant(ctx, func(tx storage.Tx) error {
@@ -212,14 +211,14 @@ func (f *flush) readTail(ctx context.Context) (run, error) {
 	return tail, err
 }
 
-// A multipart is an upload's multipart upload in S3, which is begun when its first part is.
+// A multipart is an upload's multipart upload in S3. It is created with its first part.
 type multipart struct {
 	*Upload
 	mu      sync.Mutex
 	id, key *string
 }
 
-// reserve returns the next part number of a multipart upload that is there.
+// reserve creates the multipart upload if there is none, and returns the next part number.
 func (m *multipart) reserve(ctx context.Context) (id, key string, number int32, err error) {
 	id, key, err = m.begin(ctx)
 	if err != nil {
@@ -250,8 +249,8 @@ func (m *multipart) begin(ctx context.Context) (id, key string, err error) {
 	return *m.id, *m.key, nil
 }
 
-// advance commits a step, with the bytes that it adds to the tail, if any. The view changes only if the
-// commit succeeds.
+// advance commits a step, with the bytes that it appends to the tail, if any. The Upload changes only if the commit
+// succeeds.
 func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) error {
 	err := u.store.db.InTenant(ctx, func(tx storage.Tx) error {
 		if err := tx.Advance(ctx, u.row.ID, u.fence(), step); err != nil || tail == nil {
@@ -262,8 +261,8 @@ func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 	if err != nil {
 		return err
 	}
-	if u.row.Kind != storage.Final { // whose bytes have counted before
-		u.store.metrics.useful.WithLabelValues(u.keys.Tenant.String()).Add(float64(step.To - step.From))
+	if u.row.Kind != storage.Final { // the bytes of its partial uploads were counted before
+		u.store.metrics.acknowledged.WithLabelValues(u.keys.Tenant.String()).Add(float64(step.To - step.From))
 	}
 	u.content.Received, u.content.HashState, u.content.TailSize = step.To, step.HashState, step.TailSize
 	u.row.TouchedAt = time.Now()
@@ -273,7 +272,7 @@ func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 	return nil
 }
 
-// appendTail writes bytes as rows of a size that Postgres takes without much memory.
+// appendTail writes bytes as rows of at most [tailRow] bytes, for which Postgres needs little memory.
 func appendTail(ctx context.Context, tx storage.Tx, id uuid.UUID, start int64, bytes *run) error {
 	row := make([]byte, 0, min(tailRow, bytes.size))
 	write := func() error {

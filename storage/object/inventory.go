@@ -11,21 +11,21 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// A Listed object or multipart upload is one that S3 says is there.
+// A Listed is an object or a multipart upload in a listing of S3.
 type Listed struct {
 	Key         string
 	MultipartID string    // "" for an object
-	Since       time.Time // when it was stored, or begun
+	Since       time.Time // when it was stored, or created
 }
 
-// Objects yields all objects of all tenants, page by page, in the order, in bytes, of what their keys would be out of
-// quarantine. So all that there is of one upload comes together.
+// Objects yields all objects of all tenants, page by page, in the byte order of their keys without the quarantine's prefix. So
+// all objects of an upload come together.
 func (b *Bucket) Objects(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		next, stop := iter.Pull2(b.objectsUnder(ctx, quarantinePrefix+allPrefix))
 		defer stop()
 		q, qErr, more := next()
-		// yieldQuarantined yields those before the key, or all that are left for "".
+		// yieldQuarantined yields those before the key, or all remaining ones for "".
 		yieldQuarantined := func(key string) bool {
 			for more && (qErr != nil || key == "" || strings.TrimPrefix(q.Key, quarantinePrefix) < key) {
 				if !yield(q, qErr) || qErr != nil {
@@ -66,9 +66,9 @@ func (b *Bucket) objectsUnder(ctx context.Context, prefix string) iter.Seq2[List
 	}
 }
 
-// Multiparts yields all multipart uploads of all tenants that have been begun and not ended, page by page. It pages by keys
-// alone, since versitygw refuses the marker within a key. Of several under one key, as a repeated request leaves them, the
-// end of a page can hide some; once those that it shows have ended, they come forward.
+// Multiparts yields all multipart uploads of all tenants that are in progress, page by page. It pages by keys alone, because
+// versitygw refuses the marker within a key. If several have one key, as after a repeated request, the end of a page can hide
+// some; a later call yields them, once those before have ended.
 func (b *Bucket) Multiparts(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		for _, prefix := range prefixes(allPrefix) {
@@ -101,9 +101,4 @@ func (b *Bucket) multipartsUnder(ctx context.Context, prefix string) iter.Seq2[L
 			in.KeyMarker = page.NextKeyMarker
 		}
 	}
-}
-
-// Abort ends a multipart upload and frees its parts; ending an absent one is no error.
-func (b *Bucket) Abort(ctx context.Context, key, multipartID string) error {
-	return b.abortMultipart(ctx, key, multipartID)
 }

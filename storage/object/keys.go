@@ -13,9 +13,9 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// ErrForeignKey says that an object is not one of the upload's that it was to be linked for, or that the upload is
-// none of the caller's. A row says something that it must not: it is never the client's mistake.
-var ErrForeignKey = errors.New("object belongs to somebody else")
+// ErrForeignKey says that a link was asked for an object that is not the upload's, or for an upload that is not the caller's.
+// The cause is a wrong row, never a mistake of the client.
+var ErrForeignKey = errors.New("object belongs to another upload")
 
 // DefaultProject is the project of an upload that names none.
 const DefaultProject = "default"
@@ -28,8 +28,7 @@ var project = regexp.MustCompile(ProjectPattern)
 // ValidProject reports whether the name matches [ProjectPattern].
 func ValidProject(name string) bool { return project.MatchString(name) }
 
-// Keys makes the keys of one upload's objects. It is the one place where keys are made, and each begins
-// with the tenant's prefix.
+// Keys makes the keys of one upload's objects. All keys are made here, and each begins with the tenant's prefix.
 type Keys struct {
 	Tenant  uuid.UUID
 	Project string
@@ -40,11 +39,11 @@ func (k Keys) under(name string) string {
 	return fmt.Sprintf("tenants/%s/projects/%s/uploads/%s/%s", k.Tenant, k.Project, k.Upload, name)
 }
 
-// Original is the key of the upload itself. It carries the fence of the lease under which it is written,
-// so that a late write of a holder that has lost its lease cannot replace an object that counts.
+// Original is the key of the uploaded file. It contains the fence of the lease under which it is written, so that a late write
+// of a holder that has lost its lease cannot replace an object that counts.
 func (k Keys) Original(fence int64) string { return k.under(fmt.Sprintf("original-%d", fence)) }
 
-// Quarantine is where the upload itself is while it is out of use, because of what a virus scan found.
+// Quarantine is the key of the uploaded file while it is in quarantine.
 func (k Keys) Quarantine(fence int64) string { return quarantinePrefix + k.Original(fence) }
 
 // Thumbnail is the key of the picture drawn for a box of size pixels.
@@ -53,29 +52,27 @@ func (k Keys) Thumbnail(size int) string { return k.under(fmt.Sprintf("thumbnail
 // IsThumbnail reports whether the key is one that [Keys.Thumbnail] makes.
 func (k Keys) IsThumbnail(key string) bool { return strings.HasPrefix(key, k.under("thumbnails/")) }
 
-// Prefix is what all keys of the upload begin with, and no other's; in quarantine, behind the prefix of that.
+// Prefix begins all keys of the upload and no others; in quarantine it follows the quarantine's prefix.
 func (k Keys) Prefix() string { return k.under("") }
 
-// TenantPrefix is what all keys of a tenant begin with, and no other's; in quarantine likewise.
+// TenantPrefix begins all keys of a tenant and no others; in quarantine it follows the quarantine's prefix.
 func TenantPrefix(tenant uuid.UUID) string { return allPrefix + tenant.String() + "/" }
 
 const (
-	// allPrefix is what the keys of all tenants begin with.
+	// allPrefix begins the keys of all tenants.
 	allPrefix = "tenants/"
-	// quarantinePrefix comes before that in the keys of what a virus scan found. A policy of the bucket can keep it from
-	// everybody but workers.
+	// quarantinePrefix comes before it in the keys of quarantined objects. A bucket policy can restrict it to workers.
 	quarantinePrefix = "quarantine/"
 )
 
-// prefixes are the two under which something can be that belongs below the prefix.
+// prefixes returns the prefix outside and inside quarantine.
 func prefixes(prefix string) []string { return []string{prefix, quarantinePrefix + prefix} }
 
 // IsQuarantined reports whether the key is one that [Keys.Quarantine] makes.
 func IsQuarantined(key string) bool { return strings.HasPrefix(key, quarantinePrefix+allPrefix) }
 
-// check returns [ErrForeignKey] unless the upload is of the tenant that ctx acts for, in one of its projects, and the
-// key is one of the upload's, and not in quarantine. It trusts no row: whoever is about to open an object to somebody
-// asks it first.
+// check returns [ErrForeignKey] unless the upload belongs to the tenant in ctx and to a project that the user sees, and the key
+// is one of the upload's and not in quarantine. It trusts no row, and is called before an object is linked.
 func (k Keys) check(ctx context.Context, key string) error {
 	who, err := tenant.From(ctx)
 	if err != nil {
@@ -87,7 +84,7 @@ func (k Keys) check(ctx context.Context, key string) error {
 	return nil
 }
 
-// ParseKey tells whose key it is, in quarantine or not; ok is false for one that no upload can have.
+// ParseKey returns the upload of a key, in quarantine or not. ok is false for a key that no upload can have.
 func ParseKey(key string) (k Keys, ok bool) {
 	key = strings.TrimPrefix(key, quarantinePrefix)
 	words := strings.SplitN(key, "/", 7)

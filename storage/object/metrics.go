@@ -7,16 +7,16 @@ import (
 
 // Metrics count what goes through a Store.
 type Metrics struct {
-	received *prometheus.CounterVec
-	useful   *prometheus.CounterVec
+	received     *prometheus.CounterVec
+	acknowledged *prometheus.CounterVec
 }
 
-// NewMetrics registers a Store's metrics, and whether its bucket has been given up on.
+// NewMetrics registers a Store's metrics, and the state of its bucket's circuit breaker.
 func NewMetrics(r prometheus.Registerer, b *Bucket) *Metrics {
 	f := promauto.With(r)
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tramo_s3_circuit_open",
-		Help: "1 while requests to S3 fail at once because many in a row have failed.",
+		Help: "1 while requests to S3 fail at once, because three in a row have failed with all retries.",
 	}, func() float64 {
 		if b.Unavailable() {
 			return 1
@@ -28,9 +28,9 @@ func NewMetrics(r prometheus.Registerer, b *Bucket) *Metrics {
 			Name: "tramo_upload_received_bytes_total",
 			Help: "Bytes read from clients' request bodies.",
 		}, []string{"tenant"}),
-		useful: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "tramo_upload_useful_bytes_total",
-			Help: "Bytes by which offsets moved. What was received beyond them will be sent again.",
+		acknowledged: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "tramo_upload_acknowledged_bytes_total",
+			Help: "Bytes by which offsets of uploads moved. Bytes received beyond them are sent again.",
 		}, []string{"tenant"}),
 	}
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// octetStream is the type under which S3 keeps uploads: the declared one is not to be believed, and a
-// browser must never run what a link leads to.
+// octetStream is the media type of uploads in S3. The declared type is not trusted, and a browser must never run content
+// that a link leads to.
 const octetStream = "application/octet-stream"
 
-// unsigned leaves the body out of a request's signature, which would take a second SHA-256 over all that
-// passes. The CRC32C that S3 compares the body with is part of what is signed.
+// unsigned leaves the body out of a request's signature, to save a second SHA-256 over all bytes. The CRC32C, which S3
+// compares the body with, is signed.
 func unsigned(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware)
 }
@@ -38,7 +38,7 @@ func (b *Bucket) putRun(ctx context.Context, key string, r *run) error {
 	return nil
 }
 
-// beginMultipart begins a multipart upload whose parts are checked by CRC32C.
+// beginMultipart creates a multipart upload whose parts are checked by CRC32C.
 func (b *Bucket) beginMultipart(ctx context.Context, key string) (id string, err error) {
 	out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
 		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
@@ -50,7 +50,7 @@ func (b *Bucket) beginMultipart(ctx context.Context, key string) (id string, err
 	return aws.ToString(out.UploadId), nil
 }
 
-// putPart stores a run as a part. A multipart upload that is not there is [ErrNoObject].
+// putPart stores a run as a part. An absent multipart upload is [ErrNoObject].
 func (b *Bucket) putPart(ctx context.Context, key, id string, number int32, r *run) (storage.Part, error) {
 	sum, err := r.checksum()
 	if err != nil {
@@ -69,8 +69,8 @@ func (b *Bucket) putPart(ctx context.Context, key, id string, number int32, r *r
 	return storage.Part{Number: number, Size: r.size, ETag: aws.ToString(out.ETag), Checksum: sum}, nil
 }
 
-// completeMultipart makes the object of its parts. A multipart upload that is not there is [ErrNoObject]: it
-// was aborted, or completed before.
+// completeMultipart makes the object from its parts. An absent multipart upload is [ErrNoObject]: it was aborted, or completed
+// before.
 func (b *Bucket) completeMultipart(ctx context.Context, key, id string, parts []storage.Part) error {
 	done := make([]types.CompletedPart, len(parts))
 	for i, p := range parts {
@@ -91,8 +91,8 @@ func (b *Bucket) completeMultipart(ctx context.Context, key, id string, parts []
 	return nil
 }
 
-// abortMultipart drops a multipart upload and its parts. One that is not there is no error.
-func (b *Bucket) abortMultipart(ctx context.Context, key, id string) error {
+// Abort aborts a multipart upload, which frees its parts. An absent one is no error.
+func (b *Bucket) Abort(ctx context.Context, key, id string) error {
 	_, err := b.s3.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.name, Key: &key, UploadId: &id})
 	if err != nil && !isAbsent(err) {
 		return fmt.Errorf("abort multipart upload: %w", err)

@@ -4,10 +4,10 @@ package object
 // limits").
 const MaxPartSize = 5 << 30
 
-// copySize is the most that is copied at once where S3's limits leave a choice: what a failure costs, in bytes.
+// copySize is the most that one request copies where S3's limits leave a choice, in bytes. A failure costs that much.
 const copySize = 256 << 20
 
-// A span is some bytes of a partial upload.
+// A span is a range of bytes of a partial upload.
 type span struct {
 	partial    int   // which one
 	start, end int64 // offsets
@@ -15,8 +15,8 @@ type span struct {
 
 func (s span) size() int64 { return s.end - s.start }
 
-// A piece becomes one part of a final upload. S3 copies it, if it is one span that is large enough; a seam, over
-// partial uploads that are too small or begin in the middle of a part, is read and sent again.
+// A piece becomes one part of a final upload. S3 copies a piece that is one span of enough bytes. A seam, which spans partial
+// uploads that are too small to copy, is read and sent again.
 type piece struct {
 	spans  []span
 	copied bool
@@ -29,10 +29,10 @@ func (p piece) size() (size int64) {
 	return size
 }
 
-// plan cuts what partial uploads of these sizes have together into pieces, in order, from an offset on which an
-// earlier piece ended. Each but the last has at least [MinPartSize] bytes, none more than [MaxPartSize], and
-// there are not more than half of [MaxParts], so that most parts can fail once. A span that is copied is a whole
-// partial upload or part of one with more than MinPartSize bytes: of a smaller one S3 copies no range.
+// plan cuts the bytes of partial uploads of these sizes into pieces, in order, from an offset at which an earlier piece ended.
+// Each piece but the last has at least [MinPartSize] bytes, none has more than [MaxPartSize], and there are at most half of
+// [MaxParts], so that each part can fail once. A span that is copied is a whole partial upload, or a range of one with more
+// than MinPartSize bytes, because S3 copies no range of a smaller object.
 func plan(sizes []int64, from int64) (pieces []piece) {
 	total := int64(0)
 	for _, size := range sizes {
@@ -45,7 +45,7 @@ func plan(sizes []int64, from int64) (pieces []piece) {
 		from -= start
 		if have := seam.size(); have > 0 {
 			n := size - start
-			if n >= least-have+least { // what is left is enough to be copied
+			if n >= least-have+least { // the rest is enough to be copied
 				n = least - have
 			}
 			seam.spans = append(seam.spans, span{i, start, start + n})
@@ -68,7 +68,7 @@ func plan(sizes []int64, from int64) (pieces []piece) {
 	return pieces
 }
 
-// cut divides a span of at least least bytes into pieces that are about the same.
+// cut divides a span of at least least bytes into pieces of about the same size.
 func cut(s span, least int64) []piece {
 	most := min(max(copySize, 2*least), MaxPartSize)
 	n := (s.size() + most - 1) / most

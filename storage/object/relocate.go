@@ -18,8 +18,8 @@ const (
 	copySpan = 1 << 30 // bytes
 )
 
-// Copy copies an object of size bytes to another key without its tags, and makes sure that the copy is there, whole.
-// What it copies from stays. Without anything to copy it is [ErrNoObject].
+// Copy copies an object of size bytes to another key without its tags, and checks the size of the copy. The source stays. An
+// absent source is [ErrNoObject].
 func (b *Bucket) Copy(ctx context.Context, from, to string, size int64) error {
 	return b.copyIn(ctx, from, to, size, maxCopy, copySpan)
 }
@@ -37,7 +37,7 @@ func (b *Bucket) copyIn(ctx context.Context, from, to string, size, most, span i
 	got, err := b.Size(ctx, to)
 	switch {
 	case err != nil:
-		return fmt.Errorf("look at the copy: %w", err)
+		return fmt.Errorf("check the copy: %w", err)
 	case got != size:
 		return fmt.Errorf("the copy has %d bytes, not %d", got, size)
 	}
@@ -46,7 +46,7 @@ func (b *Bucket) copyIn(ctx context.Context, from, to string, size, most, span i
 
 func (b *Bucket) copyWhole(ctx context.Context, from, to string) error {
 	_, err := b.s3.CopyObject(ctx, &s3.CopyObjectInput{
-		Bucket: &b.name, Key: &to, CopySource: aws.String(b.name + "/" + from), // keys are made of what no URL escapes
+		Bucket: &b.name, Key: &to, CopySource: aws.String(b.name + "/" + from), // keys need no escaping in URLs
 	})
 	if isAbsent(err) {
 		return ErrNoObject
@@ -57,7 +57,7 @@ func (b *Bucket) copyWhole(ctx context.Context, from, to string) error {
 	return nil
 }
 
-// copyInParts gives up what it has begun if it fails. What a process that dies leaves, the reconciler finds.
+// copyInParts aborts its multipart upload if it fails. The reconciler aborts those of processes that die.
 func (b *Bucket) copyInParts(ctx context.Context, from, to string, size, most int64) error {
 	id, err := b.beginConcatenation(ctx, to)
 	if err != nil {
@@ -70,14 +70,14 @@ func (b *Bucket) copyInParts(ctx context.Context, from, to string, size, most in
 			if errors.Is(err, errNoCopySource) {
 				err = ErrNoObject
 			}
-			return errors.Join(err, b.abortMultipart(context.WithoutCancel(ctx), to, id))
+			return errors.Join(err, b.Abort(context.WithoutCancel(ctx), to, id))
 		}
 		parts = append(parts, part)
 	}
 	return b.completeMultipart(ctx, to, id, parts)
 }
 
-// untag removes all tags of an object: a copy takes them along.
+// untag removes all tags of an object, which a copy keeps.
 func (b *Bucket) untag(ctx context.Context, key string) error {
 	if _, err := b.s3.DeleteObjectTagging(ctx, &s3.DeleteObjectTaggingInput{Bucket: &b.name, Key: &key}); err != nil {
 		return fmt.Errorf("remove the tags of an object: %w", err)

@@ -11,11 +11,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// RemoveUpload removes all that S3 has of an upload, in quarantine too, whether rows name it or not, and returns how much that was. It can
-// be repeated from wherever it was cut off.
+// RemoveUpload removes all objects and multipart uploads of an upload, those in quarantine and those that no row names
+// included, and returns their number. It can be repeated.
 func (b *Bucket) RemoveUpload(ctx context.Context, k Keys) (removed int, err error) {
 	if k.Tenant == uuid.Nil || k.Upload == uuid.Nil || !ValidProject(k.Project) {
-		return 0, fmt.Errorf("remove upload: %+v names none", k)
+		return 0, fmt.Errorf("remove upload: %+v is not complete", k)
 	}
 	for _, prefix := range prefixes(k.Prefix()) {
 		n, err := b.removeAll(ctx, prefix)
@@ -26,11 +26,11 @@ func (b *Bucket) RemoveUpload(ctx context.Context, k Keys) (removed int, err err
 	return removed, nil
 }
 
-// RemoveSomeOf removes up to a thousand of the objects and multipart uploads that a tenant has; none means that there are
+// RemoveSomeOf removes up to a thousand objects and multipart uploads of a tenant, and returns their number: 0 if there are
 // no more.
 func (b *Bucket) RemoveSomeOf(ctx context.Context, tenant uuid.UUID) (removed int, err error) {
 	if tenant == uuid.Nil {
-		return 0, errors.New("remove a tenant's objects: no tenant is named")
+		return 0, errors.New("remove a tenant's objects: no tenant is given")
 	}
 	for _, prefix := range prefixes(TenantPrefix(tenant)) {
 		if removed, err = b.removeSome(ctx, prefix); removed > 0 || err != nil {
@@ -50,8 +50,8 @@ func (b *Bucket) removeAll(ctx context.Context, prefix string) (removed int, err
 	}
 }
 
-// removeSome aborts multipart uploads before it deletes objects: of one that just completes, the object is found
-// afterwards. What it returns as removed it has listed anew, so that 0 is what S3 itself says.
+// removeSome aborts multipart uploads before it deletes objects, so that it finds the object of one that completes meanwhile.
+// It counts what it lists, so 0 means that S3 lists nothing.
 func (b *Bucket) removeSome(ctx context.Context, prefix string) (removed int, err error) {
 	begun, err := b.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &b.name, Prefix: &prefix})
 	if err != nil {
@@ -70,19 +70,19 @@ func (b *Bucket) removeSome(ctx context.Context, prefix string) (removed int, er
 	if len(listed.Contents) == 0 {
 		return removed, nil
 	}
-	doomed := make([]types.ObjectIdentifier, len(listed.Contents)) // S3 lists no more than DeleteObjects takes: 1,000
+	ids := make([]types.ObjectIdentifier, len(listed.Contents)) // S3 lists no more than DeleteObjects takes: 1,000
 	for i, o := range listed.Contents {
-		doomed[i].Key = o.Key
+		ids[i].Key = o.Key
 	}
 	out, err := b.s3.DeleteObjects(ctx, &s3.DeleteObjectsInput{
-		Bucket: &b.name, Delete: &types.Delete{Objects: doomed, Quiet: aws.Bool(true)},
+		Bucket: &b.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
 	})
 	switch {
 	case err != nil:
 		return removed, fmt.Errorf("delete objects: %w", err)
 	case len(out.Errors) > 0:
-		return removed + len(doomed) - len(out.Errors), fmt.Errorf("delete objects: %d are left, one because of %s",
+		return removed + len(ids) - len(out.Errors), fmt.Errorf("delete objects: %d are left, one because of %s",
 			len(out.Errors), aws.ToString(out.Errors[0].Code))
 	}
-	return removed + len(doomed), nil
+	return removed + len(ids), nil
 }

@@ -9,23 +9,23 @@ import (
 	"slices"
 )
 
-// Sizes of what a client is read into while no block is lent to it, in bytes: small while it is waited for, so
-// that its silence costs next to nothing, and more when it brings more than the blocks can take.
+// Sizes of the buffer that a client's bytes are read into while it has no block, in bytes: small while the reader waits, so
+// that a silent client costs little memory, and larger when bytes arrive faster than blocks are free.
 const (
 	waitSize  = 4 << 10
 	spillSize = blockSize
 )
 
-// A spool holds what has arrived and is not durable yet, in blocks that it borrows as it grows. One
-// goroutine calls room, reads, and calls grew. Another may take what there is in the middle of that read; a
-// lock of their caller's keeps all but the read itself apart.
+// A spool holds bytes that have arrived and are not durable yet, in blocks that it allocates as it grows. One goroutine calls
+// room, reads, and calls grew. Another may call take during that read. A mutex of the caller protects all but the read
+// itself.
 type spool struct {
 	from    *buffers
 	held    run
 	scratch []byte
-	direct  bool // the bytes being read arrive in the last block
-	fast    bool // the last read filled its room, so there is more
-	full    bool // no block is to be had: what there is must be taken before more is read
+	direct  bool // the read in progress is into the last block
+	fast    bool // the last read filled its buffer, so more bytes are waiting
+	full    bool // no block is free: take must be called before the next read
 }
 
 // size is how many bytes have arrived.
@@ -49,12 +49,12 @@ func (s *spool) room() []byte {
 	return s.scratch
 }
 
-// extend sees to it that the last block is in memory and has room.
+// extend makes sure that the last block has room, and reports whether it is in memory.
 func (s *spool) extend() bool {
 	if last := s.held.last(); last != nil && last.end < blockSize {
 		return last.memory != nil
 	}
-	b, ok := s.from.lend()
+	b, ok := s.from.allocate()
 	if !ok {
 		return false
 	}
@@ -62,7 +62,7 @@ func (s *spool) extend() bool {
 	return b.memory != nil
 }
 
-// grew says that n bytes have arrived in the room, which had size bytes.
+// grew records that n bytes were read into the room, which had size bytes.
 func (s *spool) grew(n, size int) error {
 	s.fast = n == size
 	if !s.direct {
@@ -74,12 +74,12 @@ func (s *spool) grew(n, size int) error {
 	return nil
 }
 
-// append copies p to the end. When there is no block left p stays where it is, and the spool is full.
+// append copies p to the end. If no block is free, it keeps p itself, and the spool is full.
 func (s *spool) append(p []byte) error {
 	for len(p) > 0 {
 		last := s.held.last()
 		if last == nil || last.end == blockSize || last.private {
-			b, ok := s.from.lend()
+			b, ok := s.from.allocate()
 			if !ok {
 				s.held.extents = append(s.held.extents, extent{block: block{memory: p}, end: len(p), private: true})
 				s.held.size += int64(len(p))
@@ -100,7 +100,7 @@ func (s *spool) append(p []byte) error {
 	return nil
 }
 
-// appendCopy is append for bytes that are somebody else's.
+// appendCopy is append for bytes that the caller will use again.
 func (s *spool) appendCopy(p []byte) error {
 	err := s.append(p)
 	if last := s.held.last(); s.full && last.private {
@@ -109,8 +109,8 @@ func (s *spool) appendCopy(p []byte) error {
 	return err
 }
 
-// take hands over all that has arrived; the spool begins anew. A block that is being read into stays, and what
-// it held before is copied.
+// take returns all bytes that have arrived, and empties the spool. A block that is being read into stays in the spool; its
+// bytes are copied.
 func (s *spool) take() run {
 	taken := s.held
 	s.held, s.full = run{from: s.from}, false
@@ -131,7 +131,7 @@ func (s *spool) take() run {
 type extent struct {
 	block
 	start, end int
-	private    bool // memory of its own, not on loan
+	private    bool // on the heap, not one of buffers'
 }
 
 // A run is a sequence of bytes in blocks.
@@ -153,17 +153,17 @@ func (r run) then(next run) run {
 	return run{from: r.from, extents: slices.Concat(r.extents, next.extents), size: r.size + next.size}
 }
 
-// release gives the blocks back.
+// release frees the blocks.
 func (r *run) release() {
 	for _, e := range r.extents {
 		if !e.private {
-			r.from.giveBack(e.block)
+			r.from.free(e.block)
 		}
 	}
 	r.extents, r.size = nil, 0
 }
 
-// pieces calls do with the bytes in order, each time with at most one block of them, good until do returns.
+// pieces calls do with the bytes in order, at most one block at a time. They are valid until do returns.
 func (r *run) pieces(do func([]byte) error) error {
 	var spilt []byte
 	for _, e := range r.extents {
@@ -200,7 +200,7 @@ func (r *run) checksum() (string, error) {
 	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum)), err
 }
 
-// reader reads the run from its beginning, as often as it is rewound: requests to S3 are repeated.
+// reader returns a reader that can be rewound, because requests to S3 are repeated.
 func (r *run) reader() *runReader { return &runReader{run: r} }
 
 type runReader struct {

@@ -171,7 +171,7 @@ func TestBuffersAreBounded(t *testing.T) {
 	b := lender(t, 2, 2)
 	var lent []block
 	for {
-		l, ok := b.lend()
+		l, ok := b.allocate()
 		if !ok {
 			break
 		}
@@ -190,7 +190,7 @@ func TestBuffersAreBounded(t *testing.T) {
 	default:
 	}
 	for _, l := range lent {
-		b.giveBack(l)
+		b.free(l)
 	}
 	<-waiting
 	<-b.wait()

@@ -35,11 +35,11 @@ func (w *writer) tell(ctx context.Context, err error) {
 	w.mu.Lock()
 	brought := w.at > w.progress.from
 	w.mu.Unlock()
-	atOnce := w.progress.from == 0 && w.content.Received == w.row.Size // "uploaded" says enough
+	atOnce := w.progress.from == 0 && w.content.Received == w.row.Size // the event "uploaded" says enough
 	if err == nil && (!brought || atOnce) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	err = w.store.db.InTenant(ctx, func(tx storage.Tx) error {
 		if w.progress.from > 0 {

@@ -153,7 +153,7 @@ func (u *Upload) lost(others ...uuid.UUID) error {
 func (u *Upload) Remove(ctx context.Context) error {
 	switch b := u.store.bucket; {
 	case u.content.MultipartID != nil && !u.content.Stored:
-		return b.abortMultipart(ctx, *u.content.ObjectKey, *u.content.MultipartID)
+		return b.Abort(ctx, *u.content.ObjectKey, *u.content.MultipartID)
 	case u.content.ObjectKey != nil:
 		return b.Delete(ctx, *u.content.ObjectKey)
 	}

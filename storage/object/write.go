@@ -15,8 +15,7 @@ import (
 	"github.com/tramo/tramo/storage/lease"
 )
 
-// flushesInFlight is how many parts of one upload may be on their way to S3. A client that is faster than S3
-// waits.
+// flushesInFlight is how many flushes of one upload may be in progress. A client that is faster than S3 waits.
 const flushesInFlight = 3
 
 // ErrStopping says that a body was cut off because the server stops.
@@ -77,31 +76,31 @@ func (r reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A writer carries bytes from a request to where they are durable. The request's goroutine reads, a timer
-// flushes what a slow client has brought, and each flush is a goroutine.
+// A writer makes the bytes of one request durable. The request's goroutine reads, a timer flushes the bytes of a slow client,
+// and each flush is a goroutine.
 type writer struct {
 	*Upload
 	multipart multipart
 	body      Body                    // of the request; nil for a tail that is flushed without one
 	check     *Check                  // of what the request brings; nil for none
 	fail      context.CancelCauseFunc // ends all flushes
-	slots     chan struct{}           // holds one for each flush under way
+	flushing  chan struct{}           // holds one for each flush in progress
 
-	mu       sync.Mutex      // over all below
-	ctx      context.Context //nolint:containedctx // of the last flush: outlives the client, ends at the first failure
+	mu       sync.Mutex      // protects all below
+	ctx      context.Context //nolint:containedctx // of the last flush: outlives the request, ends at the first failure
 	spool    spool
 	progress progress
 	hash     hash.Hash   // of all bytes up to the spool's end
 	at       int64       // offset of the spool's first byte
 	tail     int64       // bytes before it that no part holds
 	parts    int32       // part numbers used up
-	since    time.Time   // when the spool's first byte came
+	since    time.Time   // when the spool's first byte arrived
 	timer    *time.Timer // runs while the spool holds bytes
 	closed   bool
 	last     *flush
 }
 
-// newWriter begins where the upload is. What it is given counts once check, if there is one, has found it right.
+// newWriter makes a writer at the upload's offset.
 func (u *Upload) newWriter(ctx context.Context, check *Check) (*writer, error) {
 	h, err := resumeHash(u.content.HashState)
 	if err != nil {
@@ -111,21 +110,21 @@ func (u *Upload) newWriter(ctx context.Context, check *Check) (*writer, error) {
 		Upload:    u,
 		multipart: multipart{Upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
 		check:     check,
-		slots:     make(chan struct{}, flushesInFlight),
+		flushing:  make(chan struct{}, flushesInFlight),
 		spool:     spool{from: u.store.buffers, held: run{from: u.store.buffers}},
 		hash:      h,
 		at:        u.content.Received, tail: u.content.TailSize, parts: u.content.NextPart - 1,
 		progress: progress{began: time.Now(), from: u.content.Received},
 	}
-	// Bytes that have arrived are kept even if nobody waits for the answer.
+	// Received bytes are made durable even if the client no longer waits for the answer.
 	w.ctx, w.fail = context.WithCancelCause(context.WithoutCancel(ctx))
 	w.timer = time.AfterFunc(time.Hour, w.checkpoint)
 	w.timer.Stop()
 	return w, nil
 }
 
-// readAll reads src to its end, or until the upload has all its bytes. A reader that fails has been cut off.
-// Whoever reads from the client knows why; what came before counts.
+// readAll reads src to its end, or until the upload has all its bytes. An error of src ends the reading; bytes before it
+// count, and [Body.Cut] says why.
 func (w *writer) readAll(src io.Reader) error {
 	for {
 		room, full := w.room()
@@ -133,7 +132,7 @@ func (w *writer) readAll(src io.Reader) error {
 			return w.readEnd(src)
 		}
 		if room == nil {
-			return nil // close tells why
+			return nil // close returns why
 		}
 		n, cut := src.Read(room)
 		if err := w.arrived(room, n); err != nil {
@@ -145,8 +144,7 @@ func (w *writer) readAll(src io.Reader) error {
 	}
 }
 
-// room returns where to read the next bytes into: nowhere after a failure, or when the upload has as many
-// bytes as it may.
+// room returns the buffer for the next read: nil after a failure; full reports that the upload has as many bytes as it may.
 func (w *writer) room() (room []byte, full bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,7 +159,7 @@ func (w *writer) room() (room []byte, full bool) {
 	return room[:min(int64(len(room)), left)], false
 }
 
-// limit is the size that the upload has, or the most that it may have while its client has not told.
+// limit is the upload's size, or the most that it may become while its size is not declared.
 func (w *writer) limit() int64 {
 	if w.row.SizeDeferred {
 		return w.row.ChargedBytes
@@ -169,9 +167,8 @@ func (w *writer) limit() int64 {
 	return w.row.Size
 }
 
-// readEnd reads on when the upload has all the bytes that it may have. A body that goes beyond the most that an
-// upload of unknown size may have is refused; the protocol sees to the others. Behind a body that is to be verified its
-// checksum may come.
+// readEnd reads on when the upload has all its bytes: to refuse a body that goes beyond the limit of an upload of unknown size
+// (the protocol refuses others), and to reach the checksum behind a body.
 func (w *writer) readEnd(src io.Reader) error {
 	if !w.row.SizeDeferred && w.check == nil {
 		return nil
@@ -183,7 +180,7 @@ func (w *writer) readEnd(src io.Reader) error {
 	return nil
 }
 
-// arrived takes note of n bytes in room, and flushes when it is time to.
+// arrived records n bytes that were read into room, and flushes if due.
 func (w *writer) arrived(room []byte, n int) error {
 	if n == 0 {
 		return nil
@@ -197,7 +194,7 @@ func (w *writer) arrived(room []byte, n int) error {
 		}
 	}
 	if err := w.spool.grew(n, len(room)); err != nil {
-		w.fail(err) // what the spool holds is not what was hashed
+		w.fail(err) // the spool's bytes are not those that were hashed
 		return err
 	}
 	w.hash.Write(room[:n])
@@ -209,7 +206,7 @@ func (w *writer) arrived(room []byte, n int) error {
 	case w.tail+fresh >= w.store.conf.PartSize:
 		return w.flush()
 	case w.check != nil && w.spool.full && w.tail+fresh < MinPartSize:
-		return ErrNoBuffer // nothing may be kept before all is there, and there is no room to wait in
+		return ErrNoBuffer // no byte may be stored before all are verified, and no buffer is free
 	case w.spool.full:
 		return w.flushForRoom()
 	case w.check == nil && fresh >= w.store.conf.CheckpointBytes && w.slow():
@@ -218,25 +215,25 @@ func (w *writer) arrived(room []byte, n int) error {
 	return nil
 }
 
-// slow reports whether, at the pace so far, the part would not be full, or the upload not whole, within a
-// checkpoint's interval of its first byte. For a faster client a checkpoint would only be work.
+// slow reports whether, at the rate so far, the part will not be full, nor the upload complete, within a checkpoint's interval
+// of the part's first byte. A faster client needs no checkpoint.
 func (w *writer) slow() bool {
 	fresh := w.spool.size()
 	need := min(w.store.conf.PartSize-w.tail, w.limit()-w.at)
-	pace := float64(time.Since(w.since)) / float64(fresh)
-	return pace*float64(need) > float64(w.store.conf.CheckpointInterval)
+	rate := float64(time.Since(w.since)) / float64(fresh)
+	return rate*float64(need) > float64(w.store.conf.CheckpointInterval)
 }
 
-// checkpoint is called by the timer when the spool has held bytes for long enough.
+// checkpoint is called by the timer a checkpoint's interval after the spool's first byte arrived.
 func (w *writer) checkpoint() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.closed && w.spool.size() > 0 {
-		_ = w.flush() // the writer's end reports it
+		_ = w.flush() // close reports its error
 	}
 }
 
-// flushForRoom flushes because no more can be held, and waits until somebody gives a block back.
+// flushForRoom flushes because no block is free, and waits until one is.
 func (w *writer) flushForRoom() error {
 	if err := w.flush(); err != nil {
 		return err
@@ -251,21 +248,21 @@ func (w *writer) flushForRoom() error {
 	return nil
 }
 
-// flush sends off what the spool holds: as the object, if that is all of it; as a part, if that is large
-// enough; or else to the tail. It waits while too much is under way.
+// flush starts to make the spool's bytes durable: as the whole object, as a part if they are enough for one, or else as a
+// tail. It waits while too many flushes are in progress.
 func (w *writer) flush() error {
 	w.timer.Stop()
 	if w.ctx.Err() != nil {
-		return nil // close tells why
+		return nil // close returns why
 	}
 	state, err := w.hash.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {
 		return fmt.Errorf("save hash: %w", err)
 	}
 	select {
-	case w.slots <- struct{}{}:
+	case w.flushing <- struct{}{}:
 	case <-w.ctx.Done():
-		return nil // close tells why
+		return nil // close returns why
 	}
 	f := &flush{
 		writer: w, bytes: w.spool.take(), from: w.at, tail: w.tail, state: state,
@@ -296,20 +293,20 @@ func (w *writer) kindOf(f *flush) kind {
 		return asObject
 	case whole, size >= w.store.conf.PartSize:
 		return asPart
-	case size >= MinPartSize && w.parts < MaxParts/2: // whole parts, which may follow, have their numbers too
+	case size >= MinPartSize && w.parts < MaxParts/2: // the other half of the numbers is for full parts
 		return asPart
 	}
 	return asTail
 }
 
-// close flushes what is left and waits until everything is durable or cannot become so. The upload's view is
-// that of the last commit then. err is why the reading ended early, if it did.
+// close flushes the remaining bytes and waits until all flushes have ended. The Upload is then that of the last commit. err is
+// why the reading ended early, if it did.
 func (w *writer) close(err error) error {
 	w.mu.Lock()
 	w.closed = true
 	w.timer.Stop()
 	if wrong := w.check.verify(w.body != nil && w.body.Ended()); wrong != nil {
-		w.fail(wrong) // nothing of it counts
+		w.fail(wrong) // no byte of the body counts
 	}
 	whole := !w.row.SizeDeferred && w.at+w.spool.size() == w.row.Size
 	if w.spool.size() > 0 || whole && w.tail > 0 {
