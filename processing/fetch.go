@@ -14,16 +14,16 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 )
 
-// fetch reads the upload's object once, through what reads along, into a file without a name, and makes sure that it
-// is what was received: every byte of it. A work that has the file needs no second one.
+// fetch downloads the upload's object once into a file without a name, has along read it meanwhile, and checks that it is the
+// object that was received, byte for byte. A work that has the file needs no second download.
 //
-// What reads along may be content before the end; then its word is all that counts, and nothing is kept of the file.
+// along may have read enough before the end; then nothing is kept of the file.
 func (p *Pipeline) fetch(ctx context.Context, w *work, along func(io.Reader) (enough bool, err error)) error {
 	release, err := p.Space.take(ctx, w.upload.Size)
 	if err != nil {
 		return err
 	}
-	w.release = release // with the file, or when the work ends without one
+	w.release = release // closed with the file, or when the work ends without one
 	file, err := p.tempFile()
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (p *Pipeline) fetch(ctx context.Context, w *work, along func(io.Reader) (en
 	return err
 }
 
-// read is fetch into whatever takes the bytes.
+// read is fetch into any writer.
 func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func(io.Reader) (enough bool, err error)) (enough bool, err error) {
 	body, size, err := p.Bucket.Get(ctx, *w.upload.ObjectKey)
 	switch {
@@ -45,7 +45,7 @@ func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func
 	case err != nil:
 		return false, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	}
-	defer body.Close() // read to its end, or given up
+	defer body.Close() // an error changes nothing about what was read
 	if size != w.upload.Size {
 		return false, fmt.Errorf("object of upload %s has %d bytes, not %d", w.upload.ID, size, w.upload.Size)
 	}
@@ -63,7 +63,7 @@ func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func
 	return false, nil
 }
 
-// open returns the upload's bytes, and fetches them if a step that fetches was done by an earlier attempt.
+// open returns the upload's bytes, and downloads them if an earlier attempt did the step that downloads.
 func (p *Pipeline) open(ctx context.Context, w *work) (*os.File, error) {
 	if w.file != nil {
 		return w.file, nil
@@ -77,7 +77,7 @@ func (p *Pipeline) open(ctx context.Context, w *work) (*os.File, error) {
 	return w.file, err
 }
 
-// close gives the file up: it has no name and is read by nobody else.
+// close closes the file, which has no name, and gives back its disk space.
 func (w *work) close() {
 	if w.file != nil {
 		_ = w.file.Close()
@@ -89,7 +89,7 @@ func (w *work) close() {
 	}
 }
 
-// tempFile makes a file without a name, which is gone when the process is, however it ends.
+// tempFile makes a file without a name, which does not outlive the process, however it ends.
 func (p *Pipeline) tempFile() (*os.File, error) {
 	f, err := os.CreateTemp(p.TempDir, "tramo-*")
 	if err != nil {

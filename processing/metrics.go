@@ -77,7 +77,7 @@ func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(uploadsDesc, prometheus.GaugeValue, float64(n), string(status))
 	}
 	for _, step := range lastSteps() {
-		letters[step] += 0 // what never failed is told, too
+		letters[step] += 0 // also steps at which nothing failed
 	}
 	for step, n := range letters {
 		ch <- prometheus.MustNewConstMetric(lettersDesc, prometheus.GaugeValue, float64(n), step)
@@ -85,8 +85,8 @@ func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
 	c.collectQuotas(ctx, ch)
 }
 
-// collectQuotas names tenants in a label: there are hundreds of them, not thousands, and whoever is about to be
-// refused must be known by name.
+// collectQuotas names tenants in a label: there are hundreds of them, not thousands, and operators need the name of a tenant whose
+// quota is almost used up.
 func (c *Backlog) collectQuotas(ctx context.Context, ch chan<- prometheus.Metric) {
 	tenants, err := c.DB.Tenants(ctx)
 	if err != nil {
@@ -95,7 +95,7 @@ func (c *Backlog) collectQuotas(ctx context.Context, ch chan<- prometheus.Metric
 		return
 	}
 	for _, t := range tenants {
-		used := 1.0 // who may keep nothing has no room
+		used := 1.0 // a quota of 0 is full
 		if t.QuotaBytes > 0 {
 			used = float64(t.ChargedBytes) / float64(t.QuotaBytes)
 		}

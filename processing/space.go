@@ -12,10 +12,10 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 )
 
-// errNoRoom marks the queue.ErrUnavailable of a download that has waited for room.
+// errNoRoom marks the [queue.ErrUnavailable] of a download that has waited for disk space.
 var errNoRoom = errors.New("no room on disk")
 
-// spaceWait is how long a download waits for room before its job makes way for others.
+// spaceWait is how long a download waits for disk space before its job is requeued.
 const spaceWait = time.Minute
 
 // SpaceConfig says where downloads are kept while they are processed, and how much disk they take.
@@ -35,8 +35,7 @@ func (c SpaceConfig) Validate() error {
 	return nil
 }
 
-// A Space is the disk that all downloads of a worker share. They wait for their turn, and never take more than all of it
-// together.
+// A Space is the disk space that all downloads of a worker share. They take it in turn, and never more than all of it together.
 type Space struct {
 	size  int64
 	room  *semaphore.Weighted
@@ -64,8 +63,8 @@ func NewSpace(size int64, r prometheus.Registerer) (*Space, error) {
 	return s, nil
 }
 
-// take waits for room for so many bytes and returns what gives it back. What does not fit into all of the space is an error
-// that no waiting mends; no room for a while is a queue.ErrUnavailable. A nil Space has room for everything.
+// take waits for so many bytes of space and returns a function that gives them back. A download larger than the whole space fails at
+// once; one that waits in vain is a [queue.ErrUnavailable]. A nil Space has no limit.
 func (s *Space) take(ctx context.Context, bytes int64) (giveBack func(), err error) {
 	if s == nil {
 		return func() {}, nil

@@ -12,7 +12,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// readFacts has a child process read what the file says of itself.
+// readFacts has a child process read the metadata of the file.
 func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 	if examine.Documented(w.results.DetectedType) {
 		return p.readDocument(ctx, w)
@@ -40,7 +40,7 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 	return nil
 }
 
-// readDocument has a confined program read what a document says of itself.
+// readDocument has a confined program read the metadata of a document.
 func (p *Pipeline) readDocument(ctx context.Context, w *work) error {
 	file, err := p.open(ctx, w)
 	if err != nil {
@@ -54,7 +54,7 @@ func (p *Pipeline) readDocument(ctx context.Context, w *work) error {
 	return nil
 }
 
-// record turns what a file says of itself into typed columns; what it does not say stays null. The dimensions that an earlier
+// record turns the metadata of a file into typed columns; missing metadata stay null. The dimensions that an earlier
 // step has drawn are better than those that the file claims.
 func record(f facts.Facts, before storage.Facts) storage.Facts {
 	width, height := f.Upright()

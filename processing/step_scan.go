@@ -22,7 +22,7 @@ import (
 // minutes by default, and leaves a job of [queue.Config.Timeout] the time to be recorded.
 const ScanReply = 150 * time.Second
 
-// A ScanPolicy says what clamd takes, and what becomes of the rest.
+// A ScanPolicy says which files clamd scans, and what happens to larger ones.
 type ScanPolicy struct {
 	Max      int64  `name:"scan-max" type:"bytes" help:"Largest file that clamd scans: the same as its StreamMaxLength and MaxFileSize, and less than 2GiB."`
 	Oversize string `name:"scan-oversize" help:"What happens to a file above TRAMO_SCAN_MAX: fail, or pass, which completes it unscanned."`
@@ -50,8 +50,8 @@ func (p ScanPolicy) Validate() error {
 	return errors.Join(errs...)
 }
 
-// scan has clamd look at the object while it is downloaded. Nothing goes on without its word that it is clean, or an
-// admin's that this very finding does not count. What goes on leaves quarantine, if it was there.
+// scan has clamd scan the object while it is downloaded. An upload goes on only if clamd found it clean, or if an admin released it
+// in spite of the same signature. Then its object leaves quarantine, if it was there.
 func (p *Pipeline) scan(ctx context.Context, w *work) error {
 	step := p.scanWhole
 	if w.upload.Size > p.Scans.Max {
@@ -67,13 +67,13 @@ func (p *Pipeline) scanWhole(ctx context.Context, w *work) error {
 	var found decision
 	err := p.fetch(ctx, w, func(r io.Reader) (enough bool, err error) {
 		found, err = p.look(ctx, w, r)
-		// What is not clean clamd may have said before it had everything.
+		// clamd may report a signature before it has read the whole file.
 		return found != passes, err
 	})
 	switch {
 	case err != nil:
 		return err
-	case found == isTooLarge: // for this clamd, whose configuration says less than ours
+	case found == isTooLarge: // the limit of this clamd is lower than ours
 		return p.oversize(ctx, w)
 	case found == isInfected:
 		w.moved, err = p.mover().BeginQuarantine(ctx, w.upload, w.keys, w.results.Scan.Failure())
@@ -119,7 +119,7 @@ const (
 	passes
 )
 
-// look asks clamd about what r brings, and keeps what it says in w's results. What passes has been read to the end.
+// look has clamd scan r, and keeps the verdict in w's results. A file that passes was read to its end.
 func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (decision, error) {
 	verdict, err := p.Scanner.Scan(ctx, r)
 	trouble := new(clamd.Trouble)
@@ -127,7 +127,7 @@ func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (decision, er
 	case errors.As(err, &trouble) && ctx.Err() == nil:
 		return isInfected, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 	case err != nil:
-		return isInfected, err // perhaps this very file is the cause: it costs an attempt
+		return isInfected, err // the file itself may be the cause: this costs an attempt
 	case verdict.TooLarge:
 		return isTooLarge, nil
 	case verdict.Clean && verdict.Bytes != w.upload.Size:
@@ -140,8 +140,7 @@ func (p *Pipeline) look(ctx context.Context, w *work, r io.Reader) (decision, er
 	return p.lookForRelease(ctx, w, verdict.Signature, r)
 }
 
-// lookForRelease lets an upload pass that an admin has let out of quarantine in spite of that signature, and then reads r
-// to its end.
+// lookForRelease passes an upload that an admin released from quarantine in spite of that signature, and then reads r to its end.
 func (p *Pipeline) lookForRelease(ctx context.Context, w *work, signature string, r io.Reader) (decision, error) {
 	var released []string
 	err := p.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
@@ -157,7 +156,7 @@ func (p *Pipeline) lookForRelease(ctx context.Context, w *work, signature string
 	return passes, nil
 }
 
-// recordOf is a verdict of clamd's as it is kept.
+// recordOf turns a verdict of clamd's into the scan that is kept.
 func recordOf(v clamd.Verdict) *quarantine.Scan {
 	s := &quarantine.Scan{
 		Verdict: storage.ScanInfected, Signature: v.Signature, At: time.Now(),
@@ -172,12 +171,12 @@ func recordOf(v clamd.Verdict) *quarantine.Scan {
 	return s
 }
 
-// oversize is what becomes of a file that is larger than clamd takes.
+// oversize fails or passes a file that is larger than clamd scans.
 func (p *Pipeline) oversize(ctx context.Context, w *work) error {
 	if p.Scans.Oversize != PassOversize {
 		return reject(storage.ReasonTooLargeToScan, "This file is too large to be checked for viruses: at most %s are. Send it in parts.", humanize.IBytes(uint64(p.Scans.Max)))
 	}
 	w.results.Scan = &quarantine.Scan{Verdict: storage.ScanOversizePassed, At: time.Now()}
-	_, err := p.open(ctx, w) // what was received is still compared with what is there
+	_, err := p.open(ctx, w) // the object is still compared with what was received
 	return err
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// decideType finds out what the content is; names and declarations are not believed.
+// decideType detects the media type from the content. File names and declared types do not count.
 func (p *Pipeline) decideType(ctx context.Context, w *work) error {
 	file, err := p.open(ctx, w)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package processing is what happens to an upload once its object is safe: the job, the worker pool, and
-// the steps. What strangers sent is decoded in child processes that hold no credentials (package examine);
-// cgo is confined to package vips, which this one never imports.
+// Package processing processes an upload once its object is safe: it runs the steps, keeps their results for the next attempt, and
+// records the outcome. Untrusted files are decoded in child processes that hold no credentials (package examine); cgo is confined to
+// package vips, which this one never imports.
 package processing
 
 import (
@@ -59,8 +59,7 @@ type Pipeline struct {
 	MaxPixels int
 }
 
-// steps are what happens to an upload, in order. Each may be run again: what it writes besides its results are objects
-// under keys that follow from the upload.
+// steps are run in order. Each may be run again: besides its results, it writes only objects under keys that follow from the upload.
 var steps = []step{
 	{storage.EventScan, (*Pipeline).scan},
 	{storage.EventType, (*Pipeline).decideType},
@@ -68,8 +67,8 @@ var steps = []step{
 	{storage.EventFacts, (*Pipeline).readFacts},
 }
 
-// A step adds to a work's results. It ends the upload by returning a [rejection]. The error of a dependency that says
-// nothing of the upload is a [queue.ErrUnavailable]; any other costs the job an attempt.
+// A step adds to a work's results. It fails the upload by returning a [rejection]. If a dependency does not answer, its error is a
+// [queue.ErrUnavailable]; any other costs the job an attempt.
 type step struct {
 	name storage.Event // in the timeline, in metrics, and in what is kept for the next attempt
 	run  func(*Pipeline, context.Context, *work) error
@@ -80,13 +79,13 @@ type work struct {
 	*attempt
 	upload  storage.Upload
 	keys    object.Keys
-	file    *os.File // the object, once a step has needed it; it has no name
-	release func()   // gives its room back
+	file    *os.File // the object, once a step needed it; it has no name
+	release func()   // gives back its disk space
 	results results
 	moved   *quarantine.Move // into quarantine, if the scan found something
 }
 
-// A rejection is the error of a step that has found out why the upload fails.
+// A rejection is the error of a step that decided that the upload fails.
 type rejection struct{ storage.Failure }
 
 func (r *rejection) Error() string { return "upload fails: " + r.Reason }
@@ -95,7 +94,7 @@ func reject(reason, format string, args ...any) error {
 	return &rejection{storage.Failure{Reason: reason, Detail: fmt.Sprintf(format, args...)}}
 }
 
-// An outcome is an upload's end: its results, or why it failed.
+// An outcome is how an upload ends: its results, or why it failed.
 type outcome struct {
 	results results
 	failure *storage.Failure

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -48,7 +47,7 @@ func (s *Service) Release(ctx context.Context, id uuid.UUID, reason string) erro
 	switch {
 	case strings.TrimSpace(reason) == "":
 		return tenant.Refuse(ErrBadReason, `Say why this file is safe: {"reason": "…"}. The audit log keeps it.`)
-	case len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsRune(reason, 0):
+	case len(reason) > maxReason || !storage.IsText(reason):
 		return tenant.Refuse(ErrBadReason, "reason must be UTF-8 text of at most %d bytes without NUL characters.", maxReason)
 	}
 	err := s.DB.InTenant(ctx, func(tx storage.Tx) error {

@@ -75,7 +75,7 @@ func (g *graveyard) state(t *testing.T, id int64) (state string) {
 	return state
 }
 
-// A job is put back only if nothing has been heard of its worker for the time given.
+// A job is requeued only if its worker was silent for the time given.
 func TestRequeueOrphans(t *testing.T) {
 	t.Parallel()
 	g := newGraveyard(t)

@@ -20,9 +20,9 @@ const requestLimit = 32 << 10
 // startTime is how long a child may take from its start until it is confined and ready.
 const startTime = 30 * time.Second
 
-// A Reader takes an answer, up to its end, and must check all of it, since the file may have taken the child over. Its error
-// means that the answer is no good, and costs the child its life. fresh tells that the child has served nobody before, so that nobody
-// else can be asked; otherwise the Reader may be called again with another answer.
+// A Reader reads an answer up to its end, and must check all of it, since the file may have taken control of the child. Its error
+// means that the answer is invalid, and ends the child. fresh says that the child has served no file before, so that no other child
+// is asked; otherwise the Reader may be called again with another answer.
 type Reader func(answer io.Reader, fresh bool) error
 
 // Ask has a child answer one request about a file, whose offset and mode do not matter: the child gets a read-only
@@ -72,8 +72,8 @@ type child struct {
 	socket *net.UnixConn // requests go out; what comes in is read once, before it has seen a file
 	owner  string
 	served int       // files
-	since  time.Time // when it was last given back
-	// faulted: it is no good any more, by its own or its file's fault.
+	since  time.Time // when it became idle
+	// faulted: it must not serve again.
 	faulted bool
 }
 
@@ -142,13 +142,13 @@ func (c *child) watch(ctx context.Context, over <-chan struct{}, output *os.File
 			reason = &LimitError{LimitCPU, fmt.Sprintf("used %s", used.Round(time.Millisecond))}
 		}
 		c.kill()
-		// Whom it started outside of its group keeps the pipe open; it does not keep us.
+		// A process that it started outside of its group may keep the pipe open; this does not wait for it.
 		_ = output.SetReadDeadline(time.Now().Add(time.Second))
 		return reason
 	}
 }
 
-// startChild starts a child and waits until it is confined, which it says before it has seen a file.
+// startChild starts a child and waits until it reports that it is confined, before it gets a file.
 func (b *Box) startChild(ctx context.Context) (*child, error) {
 	socket, theirs, err := socketPair()
 	if err != nil {
@@ -182,7 +182,7 @@ func (b *Box) startChild(ctx context.Context) (*child, error) {
 	return c, nil
 }
 
-// hello reads what the child says of its confinement.
+// hello reads the child's report of its confinement.
 func (c *child) hello() error {
 	_ = c.socket.SetReadDeadline(time.Now().Add(startTime))
 	said := make([]byte, 4<<10)
@@ -199,13 +199,13 @@ func (c *child) hello() error {
 	return nil
 }
 
-// retire ends a child and lets go of it.
+// retire ends a child and forgets it.
 func (c *child) retire() {
 	c.end()
 	_ = c.socket.Close()
 }
 
-// cappedReader reads so many bytes and then says that it was too much.
+// cappedReader reads so many bytes and then fails.
 type cappedReader struct {
 	r           io.Reader
 	left, limit int64

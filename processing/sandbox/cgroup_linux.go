@@ -15,7 +15,7 @@ import (
 const processThreads = 256
 
 // cgroups are directories below the worker's own, in which each confined process gets a group with limits of its own. They
-// count what RLIMIT_DATA does not, and are often not ours to make: in most containers they cannot be written. Then there are none.
+// count memory that RLIMIT_DATA does not. In most containers they cannot be made; then there are none.
 type cgroups struct {
 	version      string
 	memory, pids string // the worker's own, one directory in version 2
@@ -84,7 +84,7 @@ func ownCgroup(kind, controller string) string {
 	return ""
 }
 
-// sweep removes what workers left that were killed.
+// sweep removes the groups of workers that were killed.
 func (c *cgroups) sweep() {
 	for _, directory := range []string{c.memory, c.pids} {
 		groups, _ := filepath.Glob(filepath.Join(directory, "tramo-*"))
@@ -130,7 +130,7 @@ func set(directory, file, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// hold puts a process into a group of its own, before it has read a stranger's byte. Without one, its other limits hold.
+// hold puts a process into a group of its own before it reads a file. Without a group, its other limits apply.
 func (c *cgroups) hold(pid int, memory int64) *cgroup {
 	if c == nil {
 		return nil
@@ -170,7 +170,7 @@ func (g *cgroup) wasFull() bool {
 	return false
 }
 
-// remove removes the group of a process that has ended, and keeps in mind whether it was full.
+// remove removes the group of a process that has ended, and remembers whether it was full.
 func (g *cgroup) remove() {
 	if g == nil {
 		return

@@ -17,10 +17,10 @@ import (
 // processFiles is how many descriptors a confined process may have open.
 const processFiles = 64
 
-// confineChild gives up what a child of our own does not need, in all of its threads. It may not even write a file.
+// confineChild gives up all rights that a child does not need, in all of its threads. It may not even write a file.
 func confineChild(order childOrder) (Confinement, error) {
 	limits := order.Limits.WithDefaults()
-	// The parent counts the CPU time of each file; this bounds a process whose parent cannot any more.
+	// The parent counts the CPU time of each file; this bounds a process whose parent died.
 	lifetime := limits.CPU * time.Duration(max(1, order.Files))
 	if err := setLimits(limits.Memory, 0, lifetime); err != nil {
 		return Confinement{}, err
@@ -32,7 +32,7 @@ func confineChild(order childOrder) (Confinement, error) {
 	return restrict(order.TooWide, landRules(), childCalls)
 }
 
-// restrict applies what the kernel has of Landlock and seccomp, and says what that is.
+// restrict applies the Landlock and seccomp that the kernel supports, and returns what is in force.
 func restrict(tooWide []string, rules []landlock.Rule, allowed policy) (Confinement, error) {
 	var forced Confinement
 	if version, err := ll.LandlockGetABIVersion(); err == nil && !slices.Contains(tooWide, protectLandlock) {
@@ -53,7 +53,7 @@ func restrict(tooWide []string, rules []landlock.Rule, allowed policy) (Confinem
 	return forced, nil
 }
 
-// setLimits sets the limits of the process that calls it, before it touches a stranger's byte.
+// setLimits sets the limits of the calling process, before it reads a file.
 // RLIMIT_AS is not among them: with it HEIC decoding deadlocks.
 func setLimits(memory, fileSize int64, cpu time.Duration) error {
 	for _, limit := range []struct {

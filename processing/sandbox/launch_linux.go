@@ -10,10 +10,10 @@ import (
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 )
 
-// gateFile is the launcher's descriptor that ends when its parent has put it where it belongs.
+// gateFile is the launcher's descriptor that ends when its parent has put it into its cgroup.
 const gateFile = 3
 
-// becomeTool is the launcher's life: it confines itself and runs the tool in its place. It returns only errors.
+// becomeTool is the main function of the launcher: it confines itself and replaces itself with the tool. It returns only errors.
 func becomeTool(order childOrder) error {
 	gate := os.NewFile(gateFile, "gate")
 	if _, err := io.Copy(io.Discard, gate); err != nil {
@@ -32,7 +32,7 @@ func becomeTool(order childOrder) error {
 	if tool.Writes == "" {
 		largest = 0
 	}
-	// Last, because the tool's memory may be less than we need ourselves.
+	// Last, because the tool's memory limit may be less than the launcher needs.
 	if err := setLimits(limits.Memory, largest, limits.CPU); err != nil {
 		return err
 	}

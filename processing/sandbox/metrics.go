@@ -11,9 +11,9 @@ import (
 const (
 	reasonFault   = "fault"   // it failed on a file
 	reasonFiles   = "files"   // it has served as many as it may
-	reasonIdle    = "idle"    // it has served nobody for long
-	reasonEvicted = "evicted" // another tenant's file needed the place
-	reasonStopped = "stopped" // nobody waits for its answer any more
+	reasonIdle    = "idle"    // it was idle for long
+	reasonEvicted = "evicted" // to make room for another tenant's file
+	reasonStopped = "stopped" // the caller does not wait for its answer any more
 )
 
 // Metrics count processes. A nil one counts nothing.

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// errNeedsLinux: everything else builds and runs elsewhere, but nothing there can hold a decoder.
-var errNeedsLinux = errors.New("reading strangers' files needs Linux")
+// errNeedsLinux: other systems have nothing that confines a decoder.
+var errNeedsLinux = errors.New("reading untrusted files needs Linux")
 
 type process struct {
 	cmd    *exec.Cmd

@@ -28,13 +28,13 @@ func (b *Box) take(ctx context.Context, owner string, fresh bool) (*child, error
 	return c, nil
 }
 
-// pick takes what is there. Without a child, the caller has the right to start one. Whoever calls it holds a token of
+// pick takes an existing child. Without one, the caller may start one. Whoever calls it holds a token of
 // b.working, so that if there are as many children as may be, one of them is idle.
 func (b *Box) pick(owner string, fresh bool) (c, evicted *child) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !fresh {
-		// The one used last: the others may grow old enough to go.
+		// The one used last, so that the others can be ended as idle.
 		for i, c := range slices.Backward(b.idle) {
 			if c.owner == owner && !c.gone() {
 				b.idle = slices.Delete(b.idle, i, i+1)
@@ -97,7 +97,7 @@ func (b *Box) sweep() {
 	}
 }
 
-// replace ends a child whose place is free already.
+// replace ends a child whose place was given to another.
 func (b *Box) replace(c *child, reason string) {
 	b.config.Metrics.replace(reason)
 	c.retire()
@@ -119,7 +119,7 @@ func (b *Box) Warm() {
 		defer b.mu.Unlock()
 		b.warming = false
 		if err != nil {
-			return // whoever needs a child starts one, and says what is wrong
+			return // the next caller starts one, and gets the error
 		}
 		if b.closed {
 			go c.retire()
@@ -129,7 +129,7 @@ func (b *Box) Warm() {
 	}()
 }
 
-// gone reports whether a child that serves nobody has died.
+// gone reports whether an idle child has died.
 func (c *child) gone() bool {
 	select {
 	case <-c.exited:

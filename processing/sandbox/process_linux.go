@@ -13,19 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is one confined process, ours or somebody else's, from its start until it has been reaped.
+// process is one confined process, a child or a tool, from its start until it has been reaped.
 type process struct {
 	cmd    *exec.Cmd
 	stderr words
 	group  *cgroup
-	exited chan struct{} // closed when nothing is left of it
+	exited chan struct{} // closed when it and its group have ended
 	err    error         // of cmd.Wait, once it has exited
 
 	mu     sync.Mutex
-	reaped bool // its number may be somebody else's
+	reaped bool // another process may have its number
 }
 
-// start starts a process of its own group that can never gain privileges, and dies with us. The Box waits for it when it is closed.
+// start starts a process of its own group that can never gain privileges, and ends with this process. The Box waits for it when it is closed.
 func (b *Box) start(cmd *exec.Cmd, limits Limits) (*process, error) {
 	if err := b.begin(); err != nil {
 		return nil, err
@@ -57,11 +57,11 @@ func (b *Box) start(cmd *exec.Cmd, limits Limits) (*process, error) {
 	return p, nil
 }
 
-// outlive waits for the end of a process, and ends what it has started.
+// outlive waits for the end of a process, and ends the processes that it has started.
 func (p *process) outlive() {
 	defer close(p.exited)
 	awaitExit(p.cmd.Process.Pid)
-	p.kill() // dead but not yet reaped: its number still names its own group, and whom it left there
+	p.kill() // ended but not yet reaped: its number still names its own group
 	p.mu.Lock()
 	p.reaped = true
 	p.mu.Unlock()
@@ -74,11 +74,11 @@ func (p *process) kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reaped {
-		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // none left is as good
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // no process left is no error
 	}
 }
 
-// end kills a process and waits until nothing is left of it.
+// end kills a process with its group and waits for their end.
 func (p *process) end() {
 	p.kill()
 	<-p.exited
@@ -94,8 +94,8 @@ func (p *process) cpuTime() time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// usedUp reports whether the kernel ended a process, which we did not, for its CPU time, and how much that was. It
-// enforces by ticks and tells the exact time, which on a machine that shares its cores can be a good deal less.
+// usedUp reports whether the kernel ended a process for its CPU time, and how much that was. The kernel enforces the limit by ticks but
+// reports the exact time, which can be much less on a machine that shares its cores.
 func usedUp(state *os.ProcessState, limit time.Duration) (time.Duration, bool) {
 	status, _ := state.Sys().(syscall.WaitStatus)
 	killed := status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGXCPU)

@@ -1,7 +1,6 @@
-// Package sandbox runs what reads strangers' bytes in confined processes: our own program again, kept for several files
-// of one tenant ([Box.Ask], [Serve]), or a program of somebody else's, once ([Box.Run]). The processes hold no
-// credentials, reach no network, and write no file; what they take of the machine is limited, and what they say is
-// not believed here. It knows neither images nor uploads.
+// Package sandbox reads untrusted files in confined processes: this program again, kept for several files of one tenant ([Box.Ask],
+// [Serve]), or an external program, once ([Box.Run]). The processes hold no credentials, reach no network, and write no file; their
+// resources are limited, and their answers are not trusted. It knows neither images nor uploads.
 package sandbox
 
 import (
@@ -16,7 +15,7 @@ import (
 	"time"
 )
 
-// Argument is what makes a program a child by default. The program then calls [Serve] with the arguments behind it.
+// Argument is what makes a program a child by default. The program then calls [Serve] with the arguments after it.
 const Argument = "examine"
 
 // The limits that a LimitError names.
@@ -27,17 +26,17 @@ const (
 	LimitOutput = "output"
 )
 
-// What the errors are, for errors.Is.
+// For errors.Is.
 var (
-	// ErrCrashed: the process died, or answered nonsense.
+	// ErrCrashed: the process died, or its answer was invalid.
 	ErrCrashed = errors.New("the confined process crashed")
-	// ErrClosed: the Box is closed, and starts nothing any more.
+	// ErrClosed: the Box is closed, and starts no more processes.
 	ErrClosed = errors.New("the sandbox is closed")
 	// ErrNoProgram: the program is not installed.
 	ErrNoProgram = errors.New("the program is not installed")
 )
 
-// LimitError means that a process took more than is allowed. It may be the file's fault or the machine's.
+// LimitError means that a process exceeded a limit, because of the file or because the machine is busy.
 type LimitError struct {
 	Limit string // one of the Limit constants
 	Cause string
@@ -57,7 +56,7 @@ type Limits struct {
 // (docs/explanation/decisions/0018-confined-children.md has the figures).
 const DefaultMemory = 1 << 30
 
-// WithDefaults fills what is zero.
+// WithDefaults replaces zero fields with the defaults.
 func (l Limits) WithDefaults() Limits {
 	return Limits{
 		Wall:   cmp.Or(l.Wall, time.Minute),
@@ -80,7 +79,7 @@ type Config struct {
 	Children int           `name:"children" help:"How many child processes for reading files are kept at most, besides one that is started ahead. 0 for four a core, and at least eight. A child reads files of one tenant only: more children mean fewer restarts where many tenants upload at the same time."`
 	Files    int           `name:"child-files" help:"How many files a child process reads before it is replaced."` // 0 means 200
 	Idle     time.Duration `kong:"-"`                                                                              // how long a child is kept that serves none; 0 means a minute
-	// TooWide leaves protections out, by name, for tests that show what each is good for.
+	// TooWide leaves protections out, by name, for tests that show what each of them prevents.
 	TooWide []string     `kong:"-"`
 	Metrics *Metrics     `kong:"-"`
 	Log     *slog.Logger `kong:"-"`
@@ -142,9 +141,9 @@ type Box struct {
 	closed    bool
 	forced    Confinement
 	idle      []*child // the least recently used first
-	spare     *child   // has served nobody
+	spare     *child   // has served no file
 	warming   bool     // a spare one is being started
-	count     int      // children that serve somebody or did
+	count     int      // children that serve or served files
 	processes map[*process]struct{}
 }
 
@@ -164,7 +163,7 @@ func New(c Config) *Box {
 // Limits are those of one file, for Ask.
 func (b *Box) Limits() Limits { return b.config.Limits }
 
-// Close ends all processes and waits until they are gone. Who waits for an answer gets ErrClosed.
+// Close ends all processes and waits for that. Calls that wait for an answer return ErrClosed.
 func (b *Box) Close() error {
 	b.mu.Lock()
 	if !b.closed {
@@ -201,7 +200,7 @@ func (b *Box) begin() error {
 	return nil
 }
 
-// know has Close end a process; one that was started while it ran is ended here.
+// know registers a process for Close; one that was started while Close ran is ended here.
 func (b *Box) know(p *process) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -217,7 +216,7 @@ func (b *Box) forget(p *process) {
 	delete(b.processes, p)
 }
 
-// crashed names the end of a process that says no better reason.
+// crashed is the error of a process that ended without a better reason.
 func crashed(cause error, said string) error {
 	if speaksOfMemory(said) {
 		return &LimitError{LimitMemory, said}
@@ -225,7 +224,7 @@ func crashed(cause error, said string) error {
 	return fmt.Errorf("%w: %w: %s", ErrCrashed, cause, said)
 }
 
-// speaksOfMemory knows the last words of Go, GLib, glibc and C++.
+// speaksOfMemory recognizes out-of-memory messages of Go, GLib, glibc and C++.
 func speaksOfMemory(said string) bool {
 	said = strings.ToLower(said)
 	for _, words := range []string{"out of memory", "cannot allocate memory", "failed to allocate", "resource temporarily unavailable", "bad_alloc"} {

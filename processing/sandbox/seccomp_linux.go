@@ -120,7 +120,7 @@ func commonExceptions() []exception {
 			one(seccomp.Condition{Argument: 0, Operation: seccomp.BitsNotSet, Value: unix.CLONE_THREAD}),
 			one(seccomp.Condition{Argument: 0, Operation: seccomp.BitsSet, Value: namespaces}),
 		}},
-		// Its death with its parent, above all, is not the process's to change.
+		// The process must not change that it ends with its parent.
 		{"prctl", []seccomp.ArgumentConditions{noneOf(0, unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_GET_DUMPABLE, unix.PR_CAPBSET_READ, setVMA)}},
 		{"tgkill", []seccomp.ArgumentConditions{noneOf(0, uint64(os.Getpid()))}},
 		{"prlimit64", []seccomp.ArgumentConditions{noneOf(0, 0)}}, // its own

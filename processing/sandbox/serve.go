@@ -10,7 +10,7 @@ import (
 
 // A Service is what a child does for its parent.
 type Service struct {
-	// Warm does ahead of the first file what takes time; the child is confined already. It may be nil.
+	// Warm does slow initialization before the first file, when the child is already confined. It may be nil.
 	Warm func()
 	// Answer answers one request about one file, whose bytes it may not keep. An error ends the child.
 	Answer func(request, input []byte, output io.Writer) error
@@ -24,12 +24,11 @@ type childOrder struct {
 	TooWide []string `json:"too_wide,omitempty"`
 }
 
-// Serve is the whole life of a process that a Box has started: it gives up what it does not need, and answers one request
-// after the other, until its parent wants no more; or becomes the tool that its parent wants. arguments are those behind
-// the hidden one.
+// Serve is the main function of a process that a Box has started: it gives up the rights that it does not need, and answers one
+// request after the other until its parent closes the socket; or it becomes a tool. arguments are those after the hidden one.
 func Serve(arguments []string, service Service) error {
 	if len(arguments) != 1 {
-		return errors.New("this command is not for people: a worker starts it")
+		return errors.New("only a worker can start this command")
 	}
 	var order childOrder
 	if err := json.Unmarshal([]byte(arguments[0]), &order); err != nil {

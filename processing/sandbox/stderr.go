@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// words keeps the first bytes that a process says of each file, and forgets the others.
+// words keeps the first bytes that a process writes to its standard error for each file.
 type words struct {
 	mu   sync.Mutex
 	kept bytes.Buffer

@@ -15,7 +15,7 @@ import (
 // StdinPath names the file to a program that wants a path, and not its standard input.
 const StdinPath = "/proc/self/fd/0"
 
-// A Tool is a program of somebody else's, such as pdftoppm, with its arguments. It cannot start other programs.
+// A Tool is an external program, such as pdftoppm, with its arguments. It cannot start other programs.
 type Tool struct {
 	Program string   `json:"program"` // a path, or a name in PATH
 	Args    []string `json:"args"`
@@ -38,7 +38,7 @@ func (e *ToolError) Error() string {
 
 // Run runs a tool once, confined, on a file that it finds, read-only and from its beginning, at its standard input
 // (and at StdinPath, if it has to seek). What the tool writes to its standard output goes to stdout, at most limits.Output
-// bytes of it; what it writes to one file in tool.Writes is bounded by the same. When Run returns, nothing of it is left.
+// bytes of it; what it writes to one file in tool.Writes is bounded by the same. When Run returns, the tool and its processes have ended.
 //
 //	var page bytes.Buffer
 //	err := box.Run(ctx, sandbox.Tool{Program: "pdftoppm", Args: []string{"-singlefile", "-png", "-"}}, file, sandbox.Limits{}, &page)
@@ -98,7 +98,7 @@ func locate(name string) (string, error) {
 	return filepath.EvalSymlinks(found)
 }
 
-// launch starts our own program, which confines itself and becomes the tool once we have put it where it belongs.
+// launch starts this program, which confines itself and becomes the tool once it is in its cgroup.
 func (b *Box) launch(tool Tool, limits Limits, input, output *os.File) (*process, error) {
 	order, err := json.Marshal(childOrder{Limits: limits, Tool: &tool, TooWide: b.config.TooWide})
 	if err != nil {
@@ -136,7 +136,7 @@ func (b *Box) watchTool(ctx context.Context, p *process, limits Limits, over <-c
 	return reason
 }
 
-// judge names what became of a tool that has exited.
+// judge returns how a tool that has exited ended.
 func (p *process) judge(name string, limits Limits, copyErr, stopped error) error {
 	state, said := p.cmd.ProcessState, p.stderr.String()
 	used, spun := usedUp(state, limits.CPU)
