@@ -12,7 +12,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// An attempt is what an attempt to deliver needs to know.
+// An attempt has what one attempt to deliver needs.
 type attempt struct {
 	EndpointID     uuid.UUID      `db:"endpoint_id"`
 	URL            string         `db:"url"`
@@ -26,8 +26,8 @@ type attempt struct {
 	Secrets        [][]byte       `db:"secrets"`  // sealed, the current one first
 }
 
-// readAttempt returns what the job's attempt to deliver needs, or [storage.ErrNotFound] if there is no delivery any more, it
-// has ended, another job works it, or its endpoint is disabled.
+// readAttempt returns what the job's attempt needs, or [storage.ErrNotFound] if the delivery was deleted, has ended or has another
+// job, or if its endpoint is disabled.
 func readAttempt(ctx context.Context, tx storage.Tx, delivery uuid.UUID, job int64) (attempt, error) {
 	rows, err := tx.Query(ctx, `
 		select d.endpoint_id, e.url, d.announcement_id, a.type, a.created_at, a.upload_id, a.batch_id, a.detail, d.attempts, array(
@@ -49,14 +49,14 @@ type result struct {
 	Job      int64
 	Status   int           // of HTTP; 0 if there was no answer
 	Error    string        // a word; "" for success
-	Took     time.Duration // until the answer, or until it was given up
-	RetryAt  time.Time     // the next attempt; the zero time gives up
-	Hold     bool          // the endpoint gets nothing before RetryAt
-	Gone     bool          // the endpoint wants no more, ever
+	Took     time.Duration // until the answer, or until the attempt failed
+	RetryAt  time.Time     // the next attempt; the zero time for none
+	Hold     bool          // the endpoint asked for nothing before RetryAt
+	Gone     bool          // the endpoint answered 410
 }
 
-// recordAttempt writes the result of an attempt down, unless the delivery has another job: [storage.ErrNotFound]. An endpoint that
-// is gone, or of which no attempt has succeeded for patience, is disabled, and then the reason is returned.
+// recordAttempt records the result of an attempt, unless the delivery has another job: [storage.ErrNotFound]. It disables an endpoint
+// that is gone, or at which no attempt succeeded for patience, and returns the reason.
 func recordAttempt(ctx context.Context, tx storage.Tx, r result, patience time.Duration) (disabled string, err error) {
 	disabled, err = judgeEndpoint(ctx, tx, r, patience)
 	if err != nil {
@@ -87,8 +87,8 @@ func recordAttempt(ctx context.Context, tx storage.Tx, r result, patience time.D
 	return disabled, disable(ctx, tx, r.Endpoint, disabled)
 }
 
-// judgeEndpoint notes on the endpoint that it fails, or no longer does, and returns why it is to be disabled, if it is.
-// Most attempts change nothing of it, and lock nothing.
+// judgeEndpoint records whether the endpoint fails, and returns why it must be disabled, if it must. Most attempts change and lock
+// nothing.
 func judgeEndpoint(ctx context.Context, tx storage.Tx, r result, patience time.Duration) (string, error) {
 	if r.Error == "" {
 		_, err := tx.Exec(ctx, `

@@ -10,7 +10,7 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// A DeliveryState is how far the delivery of an announcement to a webhook endpoint has come.
+// A DeliveryState is the state of the delivery of an announcement to a webhook endpoint.
 type DeliveryState string
 
 // The states of a delivery.
@@ -25,11 +25,10 @@ func (s DeliveryState) Known() bool {
 	return s == Pending || s == Delivered || s == Dead
 }
 
-// errorDisabled is the last error of deliveries that no attempt was made for, because their endpoint was
-// disabled.
+// errorDisabled is the last error of deliveries that ended because their endpoint was disabled.
 const errorDisabled = "endpoint_disabled"
 
-// A Delivery is one announcement on its way to one webhook endpoint.
+// A Delivery is the delivery of one announcement to one webhook endpoint.
 type Delivery struct {
 	ID             uuid.UUID     `db:"id" json:"id"`
 	AnnouncementID uuid.UUID     `db:"announcement_id" json:"webhook_id"` // the header Webhook-Id
@@ -37,7 +36,7 @@ type Delivery struct {
 	UploadID       *uuid.UUID    `db:"upload_id" json:"upload_id"`
 	BatchID        *uuid.UUID    `db:"batch_id" json:"batch_id"`
 	State          DeliveryState `db:"state" json:"state"`
-	Attempts       int           `db:"attempts" json:"attempts"` // that were made since it began, or was replayed
+	Attempts       int           `db:"attempts" json:"attempts"` // since it began, or was replayed
 	NextAttemptAt  *time.Time    `db:"next_attempt_at" json:"next_attempt_at"`
 	LastAttemptAt  *time.Time    `db:"last_attempt_at" json:"last_attempt_at"`
 	LastStatus     *int          `db:"last_status" json:"last_status"` // of HTTP; nil if there was no answer
@@ -101,13 +100,13 @@ func announceTest(ctx context.Context, tx storage.Tx, endpoint uuid.UUID) (uuid.
 	return id, nil
 }
 
-// replayed begins a delivery anew, with all its attempts.
+// replayed restarts a delivery with all its attempts.
 const replayed = `
 	update webhook_deliveries set state = 'pending', attempts = 0, job_id = null, claimed_at = null,
 		next_attempt_at = now(), ended_at = null
 	where tenant_id = $1 and endpoint_id = $2 and state <> 'pending' and `
 
-// replay delivers again what was delivered or is a dead letter. One that is pending is left as it is.
+// replay restarts a delivery that ended. A pending one stays as it is.
 func replay(ctx context.Context, tx storage.Tx, endpoint, id uuid.UUID) error {
 	if _, err := tx.Exec(ctx, replayed+`id = $3`, tx.Tenant, endpoint, id); err != nil {
 		return fmt.Errorf("replay delivery: %w", err)
@@ -115,7 +114,7 @@ func replay(ctx context.Context, tx storage.Tx, endpoint, id uuid.UUID) error {
 	return nil
 }
 
-// replayDead delivers again all dead letters of announcements that were made at since or after, and returns how many.
+// replayDead restarts all dead letters created at since or later, and returns how many.
 func replayDead(ctx context.Context, tx storage.Tx, endpoint uuid.UUID, since time.Time) (int64, error) {
 	tag, err := tx.Exec(ctx, replayed+`state = 'dead' and created_at >= $3`, tx.Tenant, endpoint, since)
 	if err != nil {

@@ -11,24 +11,24 @@ import (
 )
 
 const (
-	// window is how many deliveries of one endpoint are under way at a time, over all workers. It is far below a worker's
-	// slots, so that an endpoint that answers slowly keeps nobody waiting but itself.
+	// window is how many deliveries of one endpoint are in progress at a time, over all workers. It is far below the concurrency of one
+	// worker, so that an endpoint that answers slowly delays only its own deliveries.
 	window = 8
-	tick   = 500 * time.Millisecond // how soon what was announced is sent
+	tick   = 500 * time.Millisecond // how soon an announcement is sent
 	breath = 50 * time.Millisecond  // between two dispatches of a backlog
-	every  = 5 * time.Second        // how often what was lost with its worker is looked for, and what is old is swept
+	every  = 5 * time.Second        // how often deliveries of dead workers are reclaimed, and old announcements deleted
 	swept  = 1000                   // announcements at a time
-	// grace is how much longer than its request an attempt may take to be recorded. After it the worker is believed dead.
+	// grace is how long recording an attempt may take after its request. Then the worker counts as dead.
 	grace = 15 * time.Second
 )
 
-// A Dispatcher turns announcements into deliveries, and deliveries that are due into jobs. Each worker runs one; one at
-// a time does something.
+// A Dispatcher turns announcements into deliveries, and due deliveries into jobs. Each worker has one; one of them is active at a
+// time.
 type Dispatcher struct {
 	conf  SenderConfig
 	db    *storage.DB
 	queue *queue.Queue
-	more  chan struct{} // an attempt has ended, and its endpoint has room for another
+	more  chan struct{} // an attempt has ended, so that its endpoint can get another
 	log   *slog.Logger
 }
 
@@ -37,11 +37,11 @@ func NewDispatcher(c SenderConfig, db *storage.DB, q *queue.Queue, log *slog.Log
 	return &Dispatcher{conf: c, db: db, queue: q, more: make(chan struct{}, 1), log: log}
 }
 
-// wake has the dispatcher look soon.
+// wake makes the dispatcher look for due deliveries soon.
 func (d *Dispatcher) wake() {
 	select {
 	case d.more <- struct{}{}:
-	default: // it was told
+	default: // it was woken already
 	}
 }
 
@@ -71,14 +71,14 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 }
 
-// note logs what went wrong: the next round tries again.
+// note logs an error: the next round tries again.
 func (d *Dispatcher) note(ctx context.Context, err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
-		d.log.ErrorContext(ctx, "webhooks wait", slog.Any("err", err))
+		d.log.ErrorContext(ctx, "webhooks not dispatched", slog.Any("err", err))
 	}
 }
 
-// clean makes due again what a killed worker left, and sweeps.
+// clean reclaims the deliveries of dead workers, and deletes old announcements.
 func (d *Dispatcher) clean(ctx context.Context) error {
 	n, err := reclaim(ctx, d.db, d.conf.Timeout+grace)
 	if n > 0 {

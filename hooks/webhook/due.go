@@ -12,14 +12,14 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
-// A dueDelivery is one that an attempt should be made for now.
+// A dueDelivery is a delivery whose next attempt is due.
 type dueDelivery struct {
 	Tenant   uuid.UUID `db:"tenant_id"`
 	Delivery uuid.UUID `db:"id"`
 	TraceID  *string   `db:"trace_id"` // that its announcement belongs to
 }
 
-// Bounds of what one dispatch takes, so that its transaction is short.
+// Bounds of one dispatch, so that its transaction is short.
 const (
 	maxFanOut = 500
 	maxClaims = 1000
@@ -62,7 +62,7 @@ func (d *Dispatcher) dispatch(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// fanOut makes deliveries of announcements that nobody has looked at.
+// fanOut makes deliveries of new announcements.
 func fanOut(ctx context.Context, tx pgx.Tx) error {
 	type pair struct {
 		Tenant       uuid.UUID  `db:"tenant_id"`
@@ -145,8 +145,8 @@ func claim(ctx context.Context, tx pgx.Tx, due []dueDelivery, jobs []int64) erro
 	return err
 }
 
-// reclaim makes deliveries due again whose job has ended without a word, or has run for longer than age: its
-// worker was killed. It returns how many.
+// reclaim makes deliveries due again whose job has ended without a result, or has run for longer than age: their worker died. It
+// returns how many.
 func reclaim(ctx context.Context, db *storage.DB, age time.Duration) (int64, error) {
 	tag, err := db.Pool().Exec(ctx, `
 		update webhook_deliveries d set job_id = null
@@ -158,8 +158,8 @@ func reclaim(ctx context.Context, db *storage.DB, age time.Duration) (int64, err
 	return tag.RowsAffected(), nil
 }
 
-// sweep removes announcements older than age that no delivery is pending of, with their deliveries, and
-// secrets that no longer sign; at most limit announcements, and returns how many.
+// sweep deletes announcements older than age that have no pending delivery, with their deliveries, and expired secrets; at most limit
+// announcements. It returns how many.
 func sweep(ctx context.Context, db *storage.DB, age time.Duration, limit int) (int64, error) {
 	if _, err := db.Pool().Exec(ctx, `delete from webhook_secrets where valid_until < now()`); err != nil {
 		return 0, fmt.Errorf("sweep webhook secrets: %w", err)
@@ -177,12 +177,12 @@ func sweep(ctx context.Context, db *storage.DB, age time.Duration, limit int) (i
 	return tag.RowsAffected(), nil
 }
 
-// backlog is how much is on its way to webhook endpoints, over all tenants.
+// A backlog counts the deliveries of all tenants.
 type backlog struct {
-	Pending int64         // deliveries, and announcements that nobody has looked at
+	Pending int64         // deliveries, and new announcements
 	Dead    int64         // dead letters that are kept
-	Oldest  time.Duration // how long the oldest that is pending has been
-	Overdue time.Duration // how long the next attempt of the one that waits longest is late
+	Oldest  time.Duration // the age of the oldest pending one
+	Overdue time.Duration // how late the next attempt of a delivery is, at most
 }
 
 // countBacklog counts.

@@ -21,21 +21,21 @@ const (
 	DisabledFailing   = "failing" // no attempt has succeeded for too long
 )
 
-// An Endpoint is where a tenant wants to be told of announcements.
+// An Endpoint receives announcements of a tenant.
 type Endpoint struct {
 	ID             uuid.UUID  `db:"id" json:"id"`
 	URL            string     `db:"url" json:"url"`
-	Types          []string   `db:"types" json:"types"` // that it wants; nil for all
+	Types          []string   `db:"types" json:"types"` // that it receives; nil for all
 	Description    *string    `db:"description" json:"description"`
 	Enabled        bool       `db:"enabled" json:"enabled"`
 	CreatedBy      string     `db:"user_id" json:"created_by"`
 	CreatedAt      time.Time  `db:"created_at" json:"created_at"`
 	UpdatedAt      time.Time  `db:"updated_at" json:"updated_at"`
 	FailingSince   *time.Time `db:"failing_since" json:"failing_since"` // the first of the attempts that failed since one succeeded
-	HeldUntil      *time.Time `db:"held_until" json:"-"`                // it asked for no more before
+	HeldUntil      *time.Time `db:"held_until" json:"-"`                // it asked for no webhook before
 	DisabledAt     *time.Time `db:"disabled_at" json:"disabled_at"`
 	DisabledReason *string    `db:"disabled_reason" json:"disabled_reason"`
-	// Until when its previous secret signs beside the current one.
+	// Until when webhooks are also signed with its previous secret.
 	PreviousUntil *time.Time `db:"previous_until" json:"previous_secret_until"`
 }
 
@@ -46,7 +46,7 @@ const selectEndpoint = `
 			where s.tenant_id = e.tenant_id and s.endpoint_id = e.id and s.valid_until > now()) previous_until
 	from webhook_endpoints e `
 
-// A NewEndpoint is what is known of a webhook endpoint when it is created.
+// A NewEndpoint is a webhook endpoint to create.
 type NewEndpoint struct {
 	ID          uuid.UUID
 	URL         string
@@ -57,7 +57,7 @@ type NewEndpoint struct {
 
 // insert adds an endpoint, unless the tenant has limit of them: [ErrTooMany].
 func insert(ctx context.Context, tx storage.Tx, n NewEndpoint, limit int) error {
-	if err := tx.LockTenant(ctx); err != nil { // so that two do not both take the last place
+	if err := tx.LockTenant(ctx); err != nil { // so that two requests cannot both add the last one
 		return err
 	}
 	if n.Types == nil {
@@ -89,8 +89,7 @@ func addSecret(ctx context.Context, tx storage.Tx, endpoint uuid.UUID, sealed []
 	return nil
 }
 
-// rotate makes sealed the endpoint's secret. The one before it is good for overlap longer; one before that, no
-// more.
+// rotate makes sealed the endpoint's secret. The previous one stays valid for overlap; the one before that becomes invalid.
 func rotate(ctx context.Context, tx storage.Tx, id uuid.UUID, sealed []byte, overlap time.Duration) error {
 	if err := lock(ctx, tx, id); err != nil {
 		return err
@@ -145,8 +144,7 @@ func update(ctx context.Context, tx storage.Tx, w Endpoint) error {
 	return nil
 }
 
-// enable lets the endpoint be told again, as if it had never failed. What it missed stays a dead letter until it
-// is replayed.
+// enable enables the endpoint, as if it had never failed. Deliveries that it missed stay dead letters until they are replayed.
 func enable(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
 		update webhook_endpoints
@@ -158,7 +156,7 @@ func enable(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	return nil
 }
 
-// disable stops telling the endpoint. What it has not been told of becomes dead letters.
+// disable disables the endpoint. Its pending deliveries become dead letters.
 func disable(ctx context.Context, tx storage.Tx, id uuid.UUID, reason string) error {
 	_, err := tx.Exec(ctx, `
 		update webhook_endpoints set disabled_at = now(), disabled_reason = $3, updated_at = now()

@@ -14,16 +14,16 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// A URLError says, to a person, why a URL is not one that webhooks are sent to.
+// A URLError tells a person why webhooks are not sent to a URL.
 type URLError struct{ Detail string }
 
 func (e *URLError) Error() string { return "webhook URL refused: " + e.Detail }
 
 func refuse(format string, args ...any) error { return &URLError{fmt.Sprintf(format, args...)} }
 
-// A Guard keeps webhooks away from addresses that only we can reach: the tenant names the URL, and we send the request
-// (OWASP, Server Side Request Forgery). It is asked when an endpoint is registered, to tell a person, and at each
-// connect, of the address itself, so that no DNS answer can get around it.
+// A Guard keeps webhooks away from internal addresses: the tenant names the URL, and a worker sends the request (OWASP, Server Side
+// Request Forgery). It checks the URL when an endpoint is registered, to tell a person, and the address itself at each connect, so
+// that no DNS answer gets around it.
 type Guard struct {
 	rules     *ssrf.Guardian
 	allowHTTP bool
@@ -55,8 +55,8 @@ const (
 	needsScheme = "The URL must begin with https:// and name a host."
 )
 
-// CheckURL returns a [*URLError] unless webhooks may be sent to the URL as its host resolves now. What does not resolve
-// is answered like what is not public, so that nobody can ask us for names of our network.
+// CheckURL returns a [*URLError] unless webhooks may be sent to the URL as its host resolves now. A host that does not resolve gets the
+// same answer as one that is not public, so that nobody can look for names in the internal network.
 func (g *Guard) CheckURL(ctx context.Context, raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Hostname() == "" || len(raw) > maxURL {
@@ -91,8 +91,8 @@ func (g *Guard) checkHost(ctx context.Context, host string) error {
 	return nil
 }
 
-// transport makes connections that the guard allows, and no others: no proxy of the environment's stands between, which
-// would connect for us unseen.
+// transport makes only connections that the guard allows. It uses no proxy from the environment, whose connections the guard would
+// not see.
 func (g *Guard) transport(timeout time.Duration) *http.Transport {
 	dialer := &net.Dialer{Timeout: timeout, Resolver: g.resolver, Control: g.rules.Safe}
 	return &http.Transport{

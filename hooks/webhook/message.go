@@ -72,7 +72,7 @@ func Describe(u storage.Upload) Upload {
 	return d
 }
 
-// payload tells what the attempt is about, as it is now. It is not kept: what is erased here is in no queue.
+// payload describes what was announced as it is now. It is not stored, so that no queue keeps erased data.
 func payload(ctx context.Context, tx storage.Tx, a attempt) ([]byte, error) {
 	m := message{Type: a.Type, Timestamp: a.At.UTC()}
 	switch {

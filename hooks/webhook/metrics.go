@@ -45,7 +45,7 @@ func (m *Metrics) count(r result) {
 	m.took.Observe(r.Took.Seconds())
 }
 
-// Backlog tells, at each scrape, how much is on its way. It needs a role that sees every tenant.
+// Backlog counts deliveries at each scrape. It needs a role that sees every tenant.
 type Backlog struct {
 	DB  *storage.DB
 	Log *slog.Logger

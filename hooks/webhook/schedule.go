@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// delays are how long attempts wait for the next.
+// delays are the times between attempts.
 type delays []time.Duration
 
 // schedule is that of the Standard Webhooks specification ("Deliverability and reliability"): ten attempts in 75 hours.
@@ -16,10 +16,10 @@ var schedule = delays{
 	10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
 }
 
-// jitter is by how much of itself a delay may be longer, so that what failed together does not come back together.
+// jitter is the most by which a delay is extended, as a share of it, so that deliveries that failed together are not retried together.
 const jitter = 0.2
 
-// after returns how long the attempt behind the n-th waits, n from 1, or false if there is none. draw yields numbers in
+// after returns the delay after the n-th attempt, n from 1, or false if it was the last. draw yields numbers in
 // [0, 1).
 func (d delays) after(n int, draw func() float64) (time.Duration, bool) {
 	if n > len(d) {
@@ -29,7 +29,7 @@ func (d delays) after(n int, draw func() float64) (time.Duration, bool) {
 	return delay + time.Duration(jitter*draw()*float64(delay)), true
 }
 
-// span is how long attempts go on at least.
+// span is the least time from the first attempt to the last.
 func (d delays) span() (all time.Duration) {
 	for _, delay := range d {
 		all += delay
@@ -40,7 +40,7 @@ func (d delays) span() (all time.Duration) {
 // maxRetryAfter bounds what an endpoint may ask for.
 const maxRetryAfter = 24 * time.Hour
 
-// retryAfter returns for how long an answer asks to be left alone (RFC 9110, section 10.2.3), if it is one that may.
+// retryAfter returns the delay that a 429 or 503 answer asks for (RFC 9110, section 10.2.3), or 0.
 func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
 		return 0
@@ -55,8 +55,8 @@ func retryAfter(status int, h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// next returns when to try again after the n-th attempt failed, and the zero time if never. An endpoint that asked to be
-// left alone for wait is.
+// next returns when to try again after the n-th attempt failed, and the zero time if never; not before wait is over, for which the
+// endpoint asked.
 func next(n int, wait time.Duration, now time.Time) time.Time {
 	delay, ok := schedule.after(n, rand.Float64)
 	if !ok {

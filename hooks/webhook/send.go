@@ -23,7 +23,7 @@ const (
 	readTime  = time.Second // that reading them may take
 )
 
-// What can go wrong with an attempt. The tenant reads these, and docs/reference/webhooks.md explains them.
+// Why an attempt failed. The tenant reads these, and docs/reference/webhooks.md explains them.
 const (
 	errorStatus   = "status"          // the answer was not 2xx
 	errorRedirect = "redirect"        // the answer was 3xx, which is not followed
@@ -36,7 +36,7 @@ const (
 	errorBroken   = "connection"      // the connection broke before an answer
 )
 
-// An envelope is a message on its way.
+// An envelope is a message with its address and secrets.
 type envelope struct {
 	id      string // of the announcement: the same for all attempts and endpoints
 	url     string
@@ -44,7 +44,7 @@ type envelope struct {
 	secrets []string
 }
 
-// post sends the envelope once and returns the answer's status and header, of which the body is worth nothing.
+// post sends the envelope once and returns the answer's status and header. The body does not matter.
 func post(ctx context.Context, client *http.Client, e envelope, now time.Time) (int, http.Header, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -66,14 +66,14 @@ func post(ctx context.Context, client *http.Client, e envelope, now time.Time) (
 	if err != nil {
 		return 0, nil, err
 	}
-	defer res.Body.Close() // what is not read is dropped with its connection
+	defer res.Body.Close() // an unread rest closes the connection
 	stop := time.AfterFunc(readTime, cancel)
 	defer stop.Stop()
-	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer) // the status has said it all
+	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer) // the body does not matter
 	return res.StatusCode, res.Header, nil
 }
 
-// sign returns one signature for each secret that is good, so that a receiver may know either.
+// sign returns one signature for each valid secret, so that a receiver may know either.
 func sign(e envelope, now time.Time) (string, error) {
 	signatures := make([]string, len(e.secrets))
 	for i, secret := range e.secrets {
@@ -88,7 +88,7 @@ func sign(e envelope, now time.Time) (string, error) {
 	return strings.Join(signatures, " "), nil
 }
 
-// judge returns what is wrong with the attempt, in a word, or "".
+// judge returns why the attempt failed, as one of the errors above, or "".
 func judge(status int, err error) string {
 	switch {
 	case err != nil:

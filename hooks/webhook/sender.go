@@ -42,16 +42,16 @@ func NewSender(c SenderConfig, d *Dispatcher, v *Vault, g *Guard, m *Metrics, tr
 	}
 }
 
-// Register has the pool make attempts, so many at a time as there are slots.
+// Register has the pool make attempts, as many at a time as [SenderConfig.Concurrency] says.
 func (s *Sender) Register(p *queue.Pool) {
 	p.Register(queue.DeliverWebhook, s, queue.Options{Workers: s.conf.Concurrency, Timeout: s.conf.Timeout + grace})
 }
 
-// Failed implements [queue.Worker]. The delivery's row says when the next attempt is due, whatever became of this one.
+// Failed implements [queue.Worker]. The delivery's row says when the next attempt is due, whatever happened to this one.
 func (*Sender) Failed(context.Context, *queue.Job, error) error { return nil }
 
-// Work implements [queue.Worker]: it makes one attempt. A worker that dies between the request and the record has told
-// the endpoint, which will be told again under the same id.
+// Work implements [queue.Worker]: it makes one attempt. If the worker dies between the request and the
+// record, the endpoint gets the webhook again under the same id.
 func (s *Sender) Work(ctx context.Context, job *queue.Job) error {
 	defer s.dispatcher.wake()
 	ctx, span := s.tracer.Start(inTrace(ctx, job.TraceID), string(job.Kind), trace.WithSpanKind(trace.SpanKindClient))
@@ -65,7 +65,7 @@ func (s *Sender) Work(ctx context.Context, job *queue.Job) error {
 	}
 	r := s.attempt(ctx, e, a)
 	if ctx.Err() != nil && r.Error != "" {
-		return ctx.Err() // we are told to stop, and that is no fault of the endpoint's: another worker tries again
+		return ctx.Err() // the worker stops; another one tries again
 	}
 	r.Delivery, r.Job = job.Delivery, job.ID
 	return s.record(ctx, r)
@@ -82,7 +82,7 @@ func inTrace(ctx context.Context, id string) context.Context {
 	}))
 }
 
-// prepare reads what is to be sent, and to whom.
+// prepare reads the message and its endpoint.
 func (s *Sender) prepare(ctx context.Context, job *queue.Job) (e envelope, a attempt, err error) {
 	err = s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if a, err = readAttempt(ctx, tx, job.Delivery, job.ID); err != nil {
@@ -105,7 +105,7 @@ func (s *Sender) prepare(ctx context.Context, job *queue.Job) (e envelope, a att
 	return e, a, nil
 }
 
-// attempt sends, and says what is to be recorded.
+// attempt sends the webhook and returns the result to record.
 func (s *Sender) attempt(ctx context.Context, e envelope, a attempt) result {
 	ctx, cancel := context.WithTimeout(ctx, s.conf.Timeout)
 	defer cancel()
@@ -124,7 +124,7 @@ func (s *Sender) attempt(ctx context.Context, e envelope, a attempt) result {
 	return r
 }
 
-// record writes the result down. The job's own time may be over, and the worker about to stop.
+// record records the result. The job's time may be over, and the worker may be stopping.
 func (s *Sender) record(ctx context.Context, r result) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()

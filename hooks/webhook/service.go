@@ -22,7 +22,7 @@ var (
 // MaxEndpoints is how many a tenant may have.
 const MaxEndpoints = 10
 
-// Endpoints are managed here, each change with its entry in the audit log. Who may, the caller has seen to.
+// Endpoints manages the endpoints of tenants; each change is audited. Its callers have checked who may.
 type Endpoints struct {
 	DB    *storage.DB
 	Guard *Guard
@@ -37,7 +37,7 @@ type Change struct {
 	Enabled     *bool
 }
 
-// Create adds an endpoint and returns its secret, which is shown this once.
+// Create adds an endpoint and returns its secret, which is shown only once.
 func (m *Endpoints) Create(ctx context.Context, n NewEndpoint) (w Endpoint, secret string, err error) {
 	if m.Vault == nil {
 		return w, "", ErrOff
@@ -159,7 +159,7 @@ func (m *Endpoints) Delete(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
-// Rotate gives the endpoint another secret and returns it, this once. The one before it signs beside it for overlap.
+// Rotate gives the endpoint another secret and returns it, this once. Webhooks are also signed with the previous one for overlap.
 func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Duration) (w Endpoint, secret string, err error) {
 	if m.Vault == nil {
 		return w, "", ErrOff
@@ -195,7 +195,7 @@ func (m *Endpoints) Test(ctx context.Context, id uuid.UUID) (d Delivery, err err
 	return d, err
 }
 
-// Replay delivers again what has ended.
+// Replay restarts a delivery that ended.
 func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d Delivery, err error) {
 	err = m.deliver(ctx, id, storage.AuditWebhookReplay, func(tx storage.Tx) (map[string]any, error) {
 		if err := replay(ctx, tx, id, delivery); err != nil {
@@ -207,7 +207,7 @@ func (m *Endpoints) Replay(ctx context.Context, id, delivery uuid.UUID) (d Deliv
 	return d, err
 }
 
-// ReplayDead delivers again all dead letters since then, and returns how many they are.
+// ReplayDead restarts all dead letters created at since or later, and returns how many.
 func (m *Endpoints) ReplayDead(ctx context.Context, id uuid.UUID, since time.Time) (n int64, err error) {
 	err = m.deliver(ctx, id, storage.AuditWebhookReplay, func(tx storage.Tx) (detail map[string]any, err error) {
 		n, err = replayDead(ctx, tx, id, since)
@@ -241,7 +241,7 @@ func audit(ctx context.Context, tx storage.Tx, action string, id uuid.UUID, deta
 	return tx.Audit(ctx, storage.Audit{Action: action, Subject: id.String(), Detail: detail})
 }
 
-// hostOf leaves out the rest of a URL, which may have a token in it.
+// hostOf leaves out the rest of a URL, which may contain a token.
 func hostOf(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {

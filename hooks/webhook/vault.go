@@ -14,10 +14,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Vault seals secrets, so that who reads rows or backups cannot sign for us.
+// A Vault encrypts secrets, so that readers of rows or backups cannot sign webhooks.
 type Vault struct{ keys []cipher.AEAD }
 
-// NewVault makes a vault of keys with commas between them. The first seals; the others open what they sealed before.
+// NewVault makes a vault from keys separated by commas. The first encrypts; all of them decrypt.
 func NewVault(keys string) (*Vault, error) {
 	v := &Vault{}
 	for key := range strings.SplitSeq(keys, ",") {
@@ -46,14 +46,14 @@ const (
 	secretSize   = 32       // bytes; the specification asks for 24 to 64
 )
 
-// newSecret returns a secret as people are shown it.
+// newSecret returns a secret in the form that people see.
 func newSecret() string {
 	b := make([]byte, secretSize)
 	_, _ = rand.Read(b) // never fails
 	return secretPrefix + base64.StdEncoding.EncodeToString(b)
 }
 
-// seal encrypts the secret of the tenant's endpoint. It opens for that one only.
+// seal encrypts the secret of the tenant's endpoint. It can be decrypted for that endpoint only.
 func (v *Vault) seal(tenant, endpoint uuid.UUID, secret string) []byte {
 	return v.keys[0].Seal(nil, nil, []byte(secret), owner(tenant, endpoint))
 }

@@ -1,6 +1,5 @@
-// Package webhook tells tenants' endpoints of announcements, as the Standard Webhooks specification 1.0.0 says: it
-// chooses what is due, signs it, sends it, tries again, and gives up. It owns which addresses may be reached and how
-// secrets are kept, and knows nothing of the API that manages endpoints.
+// Package webhook delivers announcements to the endpoints of tenants, as the Standard Webhooks specification 1.0.0 says: it manages
+// endpoints and their secrets, decides which deliveries are due and which addresses may be reached, signs, sends, and retries.
 package webhook
 
 import (
@@ -12,8 +11,7 @@ import (
 	"github.com/tramo/tramo/telemetry"
 )
 
-// Config says whom webhooks may reach, and with what the secrets that sign them are sealed. Servers and workers need the
-// same.
+// Config says which addresses webhooks may reach, and which keys encrypt the secrets that sign them. Servers and workers need the same.
 type Config struct {
 	Keys      telemetry.Secret `name:"webhook-key" placeholder:"SECRET" help:"Secret of 32 bytes or more that encrypts the secrets which sign webhooks, such as openssl rand -hex 32 prints. To rotate it, give several separated by commas, the new one first. Without it there are no webhooks. All programs need the same value."`
 	Allow     []netip.Prefix   `name:"webhook-allow" placeholder:"CIDR" help:"Networks that are not public and may still receive webhooks, such as 10.20.0.0/16, separated by commas."`
@@ -41,7 +39,7 @@ type SenderConfig struct {
 	Retention   time.Duration `name:"webhook-retention" help:"How long ended deliveries of webhooks are kept, dead letters among them."`
 }
 
-// DefaultSenderConfig is what is used for what is not said.
+// DefaultSenderConfig is used where nothing is set.
 func DefaultSenderConfig() SenderConfig {
 	return SenderConfig{Timeout: 15 * time.Second, Concurrency: 256, Retention: 30 * 24 * time.Hour}
 }
