@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// The types of announcements. Receivers of webhooks read them, and docs/reference/webhooks.md explains them: once used, a name
+// The types of announcements. Webhooks deliver them, and docs/reference/webhooks.md explains them: a name that was used once
 // keeps its meaning.
 const (
 	AnnounceUploadCompleted = "upload.completed"
@@ -19,10 +19,10 @@ const (
 	AnnounceBatchFailed     = "batch.failed"
 	AnnounceQuotaWarning    = "quota.warning"
 	AnnounceWebhookDisabled = "webhook.disabled"
-	AnnounceWebhookTest     = "webhook.test" // goes to the endpoint that is tested, whatever that wants
+	AnnounceWebhookTest     = "webhook.test" // goes to the tested endpoint only, whatever types it subscribed to
 )
 
-// AnnouncementTypes are those that an endpoint can choose from.
+// AnnouncementTypes are those that an endpoint can subscribe to.
 func AnnouncementTypes() []string {
 	return []string{
 		AnnounceUploadCompleted, AnnounceUploadFailed, AnnounceUploadExpired, AnnounceUploadCancelled,
@@ -30,16 +30,15 @@ func AnnouncementTypes() []string {
 	}
 }
 
-// An Announcement is something that happened and that others asked to be told of, by webhook or while they listen.
+// An Announcement is delivered to webhooks and to listeners.
 type Announcement struct {
-	Type   string         // its object and what became of it, such as batch.completed; once used, it keeps its meaning
-	Upload uuid.UUID      // that it is about; the zero id for none
-	Batch  uuid.UUID      // that it is about; the zero id for none
-	Detail map[string]any // whatever else belongs to the type; the tenant reads it
+	Type   string         // an object and what happened to it, such as batch.completed
+	Upload uuid.UUID      // the zero id for none
+	Batch  uuid.UUID      // the zero id for none
+	Detail map[string]any // depends on the type; the tenant reads it
 }
 
-// Announce writes the announcement down, in the transaction that makes it true: so it is made once if that
-// commits, and never otherwise.
+// Announce writes the announcement in the transaction that makes it true: it is delivered if that commits, and only then.
 func (tx Tx) Announce(ctx context.Context, a Announcement) error {
 	if a.Detail == nil {
 		a.Detail = map[string]any{}
@@ -52,15 +51,15 @@ func (tx Tx) Announce(ctx context.Context, a Announcement) error {
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", a.Type, err)
 	}
-	// Listeners are told of uploads themselves.
+	// Listeners get the uploads themselves.
 	if !strings.HasPrefix(a.Type, "upload.") {
 		tx.Changed(announced, id)
 	}
 	return nil
 }
 
-// announceUploads announces what has become of uploads, if some endpoint of the tenant wants to know. Partial uploads are
-// no files, and end unannounced.
+// announceUploads announces the end of uploads if an endpoint of the tenant subscribes to it. Partial uploads are not
+// announced, because clients do not see them as files.
 func (tx Tx) announceUploads(ctx context.Context, ids []uuid.UUID, announcement string) error {
 	_, err := tx.Exec(ctx, `
 		insert into announcements (tenant_id, type, upload_id, batch_id, trace_id)

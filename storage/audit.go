@@ -12,22 +12,68 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// OutcomeDone is the outcome of an action that was carried out. Others name the problem that stood against it.
+// OutcomeDone is the outcome of an action that succeeded. Other outcomes name the problem that prevented it.
 const OutcomeDone = "done"
 
-// An Audit is what the audit log is told of an action. Who did it, in which trace and from where, the context says.
-type Audit struct {
-	Action  string         // one of [AuditActions]: a verb behind its object
-	Subject string         // what was acted on: an id, or a user; "" for the tenant itself
-	Outcome string         // "" for [OutcomeDone]
-	Detail  map[string]any // no file names, no positions, no secrets
+// The actions of the audit log. docs/reference/audit.md explains each. A name that was used once keeps its meaning.
+const (
+	AuditTenantEnter       = "tenant.enter"
+	AuditTenantExport      = "tenant.export"
+	AuditRequestDeny       = "request.deny"
+	AuditUploadContent     = "upload.content"
+	AuditUploadRetry       = "upload.retry"
+	AuditUploadDelete      = "upload.delete"
+	AuditUploadRestore     = "upload.restore"
+	AuditUploadPurge       = "upload.purge"
+	AuditLetterRetry       = "dead_letter.retry"
+	AuditLetterDiscard     = "dead_letter.discard"
+	AuditBatchRename       = "batch.rename"
+	AuditBatchRetry        = "batch.retry"
+	AuditBatchCancel       = "batch.cancel"
+	AuditErasureRequest    = "erasure.request"
+	AuditErasureApprove    = "erasure.approve"
+	AuditErasureCancel     = "erasure.cancel"
+	AuditErasureDone       = "erasure.done"
+	AuditWebhookCreate     = "webhook.create"
+	AuditWebhookUpdate     = "webhook.update"
+	AuditWebhookRotate     = "webhook.rotate"
+	AuditWebhookTest       = "webhook.test"
+	AuditWebhookReplay     = "webhook.replay"
+	AuditWebhookDisable    = "webhook.disable"
+	AuditWebhookDelete     = "webhook.delete"
+	AuditUploadQuarantine  = "upload.quarantine"
+	AuditQuarantineRelease = "upload.quarantine.release"
+	AuditQuarantineErase   = "upload.quarantine.erase"
+	AuditUploadRescan      = "upload.rescan"
+)
+
+// AuditActions are all actions: [Tx.Audit] refuses any other.
+func AuditActions() []string {
+	return []string{
+		AuditTenantEnter, AuditTenantExport, AuditRequestDeny,
+		AuditUploadContent, AuditUploadRetry, AuditUploadDelete, AuditUploadRestore, AuditUploadPurge,
+		AuditLetterRetry, AuditLetterDiscard,
+		AuditUploadQuarantine, AuditQuarantineRelease, AuditQuarantineErase, AuditUploadRescan,
+		AuditBatchRename, AuditBatchRetry, AuditBatchCancel,
+		AuditErasureRequest, AuditErasureApprove, AuditErasureCancel, AuditErasureDone,
+		AuditWebhookCreate, AuditWebhookUpdate, AuditWebhookRotate, AuditWebhookTest, AuditWebhookReplay, AuditWebhookDisable,
+		AuditWebhookDelete,
+	}
 }
 
-// Audit appends to the tenant's audit log, in the transaction that carries the action out. Nobody can take an entry
-// back: the roles of servers and workers may neither change nor delete any.
+// An Audit is a new entry of the audit log. The context adds the user, the trace and the address.
+type Audit struct {
+	Action  string         // one of [AuditActions]: an object and a verb
+	Subject string         // an id or a user; "" for the tenant itself
+	Outcome string         // "" for [OutcomeDone]
+	Detail  map[string]any // no filenames, no GPS positions, no secrets
+}
+
+// Audit appends to the tenant's audit log, in the transaction of the action. The database roles of servers and workers can
+// neither change nor delete an entry.
 func (tx Tx) Audit(ctx context.Context, a Audit) error {
 	if !slices.Contains(AuditActions(), a.Action) {
-		return fmt.Errorf("append to audit log: %q is no action that anybody knows", a.Action)
+		return fmt.Errorf("append to audit log: unknown action %q", a.Action)
 	}
 	if a.Outcome == "" {
 		a.Outcome = OutcomeDone
@@ -47,9 +93,9 @@ func (tx Tx) Audit(ctx context.Context, a Audit) error {
 	return nil
 }
 
-// An AuditEntry is an entry of the audit log as it was kept.
+// An AuditEntry is a stored entry of the audit log.
 type AuditEntry struct {
-	Seq        int64          `db:"seq" json:"seq"` // orders the entries of a tenant, with gaps
+	Seq        int64          `db:"seq" json:"seq"` // ascending in a tenant, with gaps
 	At         time.Time      `db:"at" json:"at"`
 	Actor      string         `db:"actor" json:"actor"`
 	Role       tenant.Role    `db:"role" json:"role"`
@@ -63,8 +109,7 @@ type AuditEntry struct {
 	Detail     map[string]any `db:"detail" json:"detail"`
 }
 
-// An AuditPage asks for entries of the audit log, newest first, that come before the one numbered Before (0: from
-// the newest). Empty filters match all.
+// An AuditPage selects entries with a Seq below Before, newest first; 0 starts at the newest. Empty filters match all.
 type AuditPage struct {
 	Before  int64
 	Limit   int

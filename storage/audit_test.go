@@ -37,7 +37,7 @@ func TestAuditActionsAreDocumented(t *testing.T) {
 		t.Errorf("docs/reference/audit.md explains %q,\nand the log can be told of %q", documented, known)
 	}
 
-	list := filepath.Join(root, "storage/audit_actions.go")
+	list := filepath.Join(root, "storage/audit.go")
 	source, err := os.ReadFile(list)
 	must(t, err)
 	names := regexp.MustCompile(`(?m)^\t(Audit\w+) += "([a-z._]+)"`).FindAllStringSubmatch(string(source), -1)

@@ -13,78 +13,77 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// changesChannel is where all processes hear what has changed.
+// changesChannel is the NOTIFY channel of live changes.
 const changesChannel = "tramo_changes"
 
 const (
-	// tellEvery is for how long changes are gathered before they are told. A NOTIFY takes a lock on the whole
-	// database until its transaction is committed: one for many changes, in a transaction of its own, costs the
-	// transactions that made them nothing.
-	tellEvery = 75 * time.Millisecond
-	// tellProgressEvery is how often at most an upload's offset is told that nothing else is to be told of.
-	tellProgressEvery = time.Second
-	// tellTime bounds how long telling may take. What could not be told is found by who listens ([Tx.MovedSince]).
-	tellTime = 5 * time.Second
+	// notifyEvery is how long changes are collected before one NOTIFY. A NOTIFY locks the whole database until its
+	// transaction commits, so it is sent in a transaction of its own and delays no transaction that changes something.
+	notifyEvery = 75 * time.Millisecond
+	// notifyProgressEvery is the shortest time between two notifications of an offset that moves.
+	notifyProgressEvery = time.Second
+	// notifyTimeout bounds one notification. Listeners poll for changes whose notification was lost.
+	notifyTimeout = 5 * time.Second
 	// changesAPayload keeps payloads below 8,000 bytes (PostgreSQL documentation, NOTIFY).
 	changesAPayload = 300
 )
 
-// A ChangeKind says what sort of row has changed.
+// A ChangeKind says which kind of row has changed.
 type ChangeKind byte
 
-// What listeners are told of.
+// The kinds of changes that listeners are notified of.
 const (
 	UploadChanged ChangeKind = 'u'
 	BatchChanged  ChangeKind = 'b'
 	announced     ChangeKind = 'a'
 )
 
-// A change names one row that has changed.
+// A change names one changed row.
 type change struct {
 	tenant uuid.UUID
 	kind   ChangeKind
 	id     uuid.UUID
 }
 
-// changes are what a transaction has changed, to be told once it is committed.
+// changes are those of a transaction, to be notified once it is committed.
 type changes struct {
 	now      []change
 	progress []change
 }
 
-// Changed has listeners told, once the transaction is committed, that rows have changed. It costs no statement. What an
-// upload's move or an announcement changes is noted without it.
+// Changed notifies listeners, once the transaction is committed, that rows have changed. It costs no statement. [Tx.Move] and
+// [Tx.Announce] call it for the rows that they change.
 func (tx Tx) Changed(kind ChangeKind, ids ...uuid.UUID) {
 	for _, id := range ids {
 		tx.changes.now = append(tx.changes.now, change{tx.Tenant, kind, id})
 	}
 }
 
-// progressed notes an upload whose offset has moved.
+// progressed notifies listeners, at most once a second, that an upload's offset has moved.
 func (tx Tx) progressed(id uuid.UUID) {
 	tx.changes.progress = append(tx.changes.progress, change{tx.Tenant, UploadChanged, id})
 }
 
-// A teller tells all processes, this one too, what the transactions of this process have changed.
-type teller struct {
+// A notifier notifies all processes, this one too, of the changes that this process has committed.
+type notifier struct {
 	pool *pgxpool.Pool
 
 	mu       sync.Mutex
-	now      map[change]struct{} // to be told with the next telling
-	progress map[change]struct{} // to be told with the next telling of progress
-	armed    bool                // a telling is under way, or will be
-	pacing   bool                // a telling of progress will be
+	now      map[change]struct{} // for the next notification
+	progress map[change]struct{} // for the next notification of progress
+	armed    bool                // a notification is being sent or is scheduled
+	pacing   bool                // a notification of progress is scheduled
 	closed   bool
 
-	sending sync.Mutex // held while a telling is under way
+	sending sync.Mutex // held while a notification is being sent
 }
 
-func newTeller(pool *pgxpool.Pool) *teller {
-	return &teller{pool: pool, now: make(map[change]struct{}), progress: make(map[change]struct{})}
+func newNotifier(pool *pgxpool.Pool) *notifier {
+	return &notifier{pool: pool, now: make(map[change]struct{}), progress: make(map[change]struct{})}
 }
 
-// note takes down what is to be told. It does not wait.
-func (t *teller) note(c changes) {
+// note collects changes. It does not wait.
+func (t *notifier) note(c changes) {
 	if len(c.now) == 0 && len(c.progress) == 0 {
 		return
 	}
@@ -102,20 +101,20 @@ func (t *teller) note(c changes) {
 	t.arm()
 	if len(t.progress) > 0 && !t.pacing && !t.closed {
 		t.pacing = true
-		time.AfterFunc(tellProgressEvery, t.hurry)
+		time.AfterFunc(notifyProgressEvery, t.hurry)
 	}
 }
 
-// arm, under the mutex, has a telling begin soon if there is something to tell.
-func (t *teller) arm() {
+// arm, under the mutex, schedules a notification if there are changes.
+func (t *notifier) arm() {
 	if len(t.now) > 0 && !t.armed && !t.closed {
 		t.armed = true
-		time.AfterFunc(tellEvery, t.tell)
+		time.AfterFunc(notifyEvery, t.notify)
 	}
 }
 
-// hurry has progress told with the next telling.
-func (t *teller) hurry() {
+// hurry moves progress into the next notification.
+func (t *notifier) hurry() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.pacing = false
@@ -126,8 +125,8 @@ func (t *teller) hurry() {
 	t.arm()
 }
 
-// tell tells what is noted, one telling at a time: when Postgres is slow, more is told at once.
-func (t *teller) tell() {
+// notify sends the collected changes. One notification is sent at a time, so a slow Postgres gets fewer and larger ones.
+func (t *notifier) notify() {
 	t.sending.Lock()
 	defer t.sending.Unlock()
 	t.mu.Lock()
@@ -135,8 +134,8 @@ func (t *teller) tell() {
 	t.now = make(map[change]struct{})
 	t.mu.Unlock()
 	if len(all) > 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), tellTime) // the requests that changed this have their answers
-		_ = t.send(ctx, all)                                               // nobody can do more about it than who listens does anyway
+		ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout) // the requests that made the changes are answered
+		_ = t.send(ctx, all)                                                    // listeners poll for lost notifications
 		cancel()
 	}
 	t.mu.Lock()
@@ -145,24 +144,24 @@ func (t *teller) tell() {
 	t.arm()
 }
 
-// close tells what is left. What is noted afterwards is not told.
-func (t *teller) close() {
+// close sends what is left. Changes that are noted afterwards are dropped.
+func (t *notifier) close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
 	t.hurry()
-	t.tell()
+	t.notify()
 }
 
-// send notifies in a transaction of its own. It need not be durable: a crash of Postgres forgets notifications anyway.
-func (t *teller) send(ctx context.Context, all map[change]struct{}) error {
+// send notifies in a transaction of its own, which need not be durable: a crash of Postgres loses notifications anyway.
+func (t *notifier) send(ctx context.Context, all map[change]struct{}) error {
 	return pgx.BeginTxFunc(ctx, t.pool, pgx.TxOptions{BeginQuery: "begin; " + lazily + unlessIdle}, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `select pg_notify('`+changesChannel+`', p) from unnest($1::text[]) p`, payloads(all))
 		return err
 	})
 }
 
-// payloads writes changes down: a tenant, and rows of its, each a kind and an id in Base64.
+// payloads encodes changes: a tenant, then its rows, each a kind and an id in Base64.
 func payloads(all map[change]struct{}) []string {
 	byTenant := make(map[uuid.UUID][]change)
 	for ch := range all {
@@ -185,7 +184,7 @@ func payloads(all map[change]struct{}) []string {
 	return ps
 }
 
-// Changes name rows of one tenant that have changed. What they are now is to be read.
+// Changes name changed rows of one tenant, without their content.
 type Changes struct {
 	Tenant        uuid.UUID
 	Uploads       []uuid.UUID
@@ -223,12 +222,12 @@ func parseChanges(payload string) (c Changes, err error) {
 	return c, nil
 }
 
-// followBeat is how often a connection that hears nothing is asked whether it is still there.
+// followBeat is how often an idle connection is pinged.
 const followBeat = 5 * time.Second
 
-// Follow hears what all processes change, over one connection that is nobody else's, until ctx is done or the
-// connection is lost, which is the error. began is called once it hears: what was told before is not heard. Neither
-// began nor heard may block.
+// Follow receives the changes of all processes over a connection of its own, until ctx is done or the connection is lost,
+// which is the error. It calls began once it is subscribed; earlier changes are not received. Neither began nor heard may
+// block.
 func (db *DB) Follow(ctx context.Context, began func(), heard func(Changes)) error {
 	conn, err := db.connectFollower(ctx)
 	if err != nil {
@@ -237,7 +236,7 @@ func (db *DB) Follow(ctx context.Context, began func(), heard func(Changes)) err
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), followBeat)
 		defer cancel()
-		conn.Close(ctx) // nothing is lost with it
+		conn.Close(ctx) // it has nothing to flush
 	}()
 	began()
 	for ctx.Err() == nil {
@@ -247,7 +246,7 @@ func (db *DB) Follow(ctx context.Context, began func(), heard func(Changes)) err
 		cancel()
 		switch {
 		case err == nil:
-			if c, err := parseChanges(n.Payload); err == nil { // a later release may say more
+			if c, err := parseChanges(n.Payload); err == nil { // a later release may send other payloads
 				heard(c)
 			}
 		case quiet:
@@ -275,7 +274,7 @@ func (db *DB) connectFollower(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// beat finds out whether a connection that died without a word is dead.
+// beat detects a connection that was lost silently.
 func beat(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, followBeat)
 	defer cancel()

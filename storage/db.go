@@ -1,9 +1,9 @@
-// Package storage owns everything that Tramo keeps in Postgres: tenants and their quota, uploads and
-// their states, where an upload's bytes are, the timeline, and the leases that let one replica at a
-// time write an upload. It knows nothing of S3 and nothing of HTTP.
+// Package storage is the door to Postgres: tenants and their quota, uploads and their states, where an upload's bytes are,
+// the timeline, announcements, the audit log and the schema. Features keep their own SQL, as functions over a [Tx]. Package
+// storage knows neither S3 nor HTTP.
 //
-// All tenant data goes through one door, [DB.InTenant]. Two things keep tenants apart there, each
-// without the other: Postgres row-level security, and the tenant that every statement names.
+// All tenant data goes through [DB.InTenant]. Two things keep tenants apart there, each sufficient alone: row-level security,
+// and the tenant that every statement names.
 package storage
 
 import (
@@ -30,19 +30,19 @@ var (
 	ErrQuotaExceeded = errors.New("quota exceeded")
 	// ErrDuplicateClientID says that this user already has an upload under the same client id.
 	ErrDuplicateClientID = errors.New("client id already in use")
-	// ErrFenced says that the writer's lease is no longer its own: somebody else may be writing.
+	// ErrFenced says that the caller has lost its lease: another request may be writing.
 	ErrFenced = errors.New("lease lost")
-	// ErrNotYours says that the upload is another user's, and that this one may look at it only.
+	// ErrNotYours says that the upload is another user's, and that this one may only read it.
 	ErrNotYours = errors.New("upload belongs to another user")
-	// ErrWrongStatus says that a transition does not start from the status that the upload is in.
+	// ErrWrongStatus says that a move does not start from the state that the upload is in.
 	ErrWrongStatus = errors.New("upload is in another status")
 )
 
 // Config says how to reach Postgres.
 type Config struct {
 	// URL is a libpq connection URL. LISTEN connections use it too, so it must not lead through a
-	// pooler in transaction mode. Its parameter pool_max_conns bounds the pool; 20 without it. Connections that
-	// nobody needs for a few seconds are closed, pool_max_conn_idle_time.
+	// pooler in transaction mode. Its parameter pool_max_conns bounds the pool; 20 without it. Connections
+	// that are idle for pool_max_conn_idle_time, 5 s without it, are closed.
 	URL telemetry.Secret `name:"database-url" placeholder:"URL" help:"URL of the Postgres database, such as postgres://tramo_api:PASSWORD@db:5432/tramo. tramo serve connects as tramo_api, which row-level security binds; tramo-worker and the other commands of tramo as tramo_worker; tramo migrate as a role that may create roles."`
 	// Replica is this process's name in timelines; "" leaves them without.
 	Replica string `kong:"-"`
@@ -62,9 +62,9 @@ func (c Config) Validate() error {
 
 // A DB is a pool of connections to Tramo's database. It is safe for concurrent use.
 type DB struct {
-	pool    *pgxpool.Pool
-	replica string
-	teller  *teller
+	pool     *pgxpool.Pool
+	replica  string
+	notifier *notifier
 }
 
 // Open connects to the database. The caller closes it.
@@ -81,7 +81,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		pc.HealthCheckPeriod = time.Second
 	}
 	if !strings.Contains(string(c.URL), "pool_ping_timeout") {
-		// Idle connections are pinged before use. One that died without a word must not cost a request its time.
+		// Idle connections are pinged before use. One that was lost silently must not delay a request for long.
 		pc.PingTimeout = time.Second
 	}
 	if pc.ConnConfig.ConnectTimeout == 0 {
@@ -91,16 +91,17 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to database: %w", err)
 	}
-	return &DB{pool: pool, replica: c.Replica, teller: newTeller(pool)}, nil
+	return &DB{pool: pool, replica: c.Replica, notifier: newNotifier(pool)}, nil
 }
 
-// Close tells other processes what this one has changed, waits for connections in use and closes them all.
+// Close sends pending notifications, waits for connections in use and closes all.
 func (db *DB) Close() {
-	db.teller.close()
+	db.notifier.close()
 	db.pool.Close()
 }
 
-// Pool lends the pool to River, which brings its own queries. Tenant data never goes this way.
+// Pool is for River, and for statements over all tenants that need an operator's role. The data of one tenant is read and
+// written in [DB.InTenant].
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
 // Ping reports whether the database answers.
@@ -160,21 +161,20 @@ func (db *DB) InTenant(ctx context.Context, fn func(Tx) error) error {
 	return db.inTenant(ctx, "", fn)
 }
 
-// lazily makes a commit not wait for its WAL to reach the disk.
+// lazily lets a commit return before its WAL is on disk.
 const lazily = "set local synchronous_commit = off; "
 
-// InTenantLazily is InTenant for what a crash of Postgres may forget: its commit does not wait for the disk.
+// InTenantLazily is InTenant for data that a crash of Postgres may lose: its commit does not wait for the disk.
 func (db *DB) InTenantLazily(ctx context.Context, fn func(Tx) error) error {
 	return db.inTenant(ctx, lazily, fn)
 }
 
-// unlessIdle ends a transaction whose process says no more, frozen or cut off: its row locks would make others
-// wait for as long, a take-over of its leases among them. Transactions wait for nothing but Postgres, so that
-// none is idle for longer than a machine is busy.
+// unlessIdle ends the transaction of a process that is frozen or cut off: its row locks would block others, and the takeover
+// of its leases. Transactions wait for nothing but Postgres, so a longer idle time is a fault.
 const unlessIdle = "set local idle_in_transaction_session_timeout = '5s'; "
 
-// inTenant is InTenant with settings, statements that end in a semicolon, after the scope is set. The
-// scope travels with BEGIN, in one round trip.
+// inTenant is InTenant with settings: statements that end in a semicolon. They and the scope travel with BEGIN, in one round
+// trip.
 func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) error {
 	id, err := tenant.From(ctx)
 	if err != nil {
@@ -192,17 +192,17 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 		}
 		return err
 	})
-	// Also after a commit that failed: its answer may have got lost. Who is told of no change reads for nothing.
-	db.teller.note(told)
+	// Also after a failed commit: it may have succeeded and only its answer was lost. A needless notification costs a read.
+	db.notifier.note(told)
 	return err
 }
 
-// scopeOf is the statement that tells row-level security who asks.
+// scopeOf is the statement that sets the scope for row-level security.
 func scopeOf(id tenant.Identity) (string, error) {
 	scope := "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
 	if id.Projects != nil {
 		for _, p := range id.Projects {
-			// It goes into the text of a statement, and into a list. An empty list would be no limit at all.
+			// It becomes part of a statement and of a list. An empty list would lift the limit.
 			if p == "" || strings.ContainsAny(p, `',\`) {
 				return "", fmt.Errorf("a token's project may not be %q", p)
 			}

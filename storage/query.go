@@ -8,14 +8,15 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// What features write their own SQL with. A statement in a [Tx] names the tenant as $1, beside row-level security.
+// Helpers for the SQL of features. A statement in a [Tx] names the tenant as $1, in addition to row-level security.
 
-// Collect reads all rows of a query into structs by their db tags. It takes the results of Query as they are; doing says
-// what for, in an error.
+// Collect reads all rows of a query into structs by their db tags. It takes the results of Query; doing begins the text of an
+// error.
 func Collect[T any](doing string, rows pgx.Rows, err error) ([]T, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
@@ -103,3 +104,48 @@ func IsUniqueViolation(err error, name string) bool {
 
 // IsText reports whether s can be stored as text.
 func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+// LeaseHeld is the condition that a live process holds the lease of an upload u.
+const LeaseHeld = `exists (
+	select from upload_leases l join lease_holders h on h.id = l.holder_id
+	where l.tenant_id = u.tenant_id and l.upload_id = u.id and h.expires_at > now())`
+
+// An UploadRef names an upload of any tenant.
+type UploadRef struct {
+	Tenant uuid.UUID `db:"tenant_id"`
+	Upload uuid.UUID `db:"id"`
+}
+
+// Alone runs fn while no other process runs one of the same name; it waits for its turn.
+func (db *DB) Alone(ctx context.Context, name string, fn func(context.Context) error) error {
+	conn, err := db.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("wait for others: %w", err)
+	}
+	own := conn.Hijack()
+	defer own.Close(context.WithoutCancel(ctx)) // the lock goes with the session, also if the connection is broken
+	if _, err := own.Exec(ctx, `select pg_advisory_lock(hashtextextended($1, 0))`, name); err != nil {
+		return fmt.Errorf("wait for others: %w", err)
+	}
+	return fn(ctx)
+}
+
+// CountUnended counts the uploads of all tenants that have not ended, by status. It needs an operator's role.
+func (db *DB) CountUnended(ctx context.Context) (map[Status]int64, error) {
+	rows, err := db.pool.Query(ctx, `
+		select s.status, (select count(*) from uploads u where u.status = s.status)
+		from unnest(array['pending', 'uploading', 'uploaded', 'processing']) s (status)`)
+	counts := make(map[Status]int64)
+	if err == nil {
+		var status Status
+		var n int64
+		_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
+			counts[status] = n
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("count uploads: %w", err)
+	}
+	return counts, nil
+}
