@@ -10,16 +10,16 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// A Content says where an upload's bytes are. Received counts only durable bytes, in order, without holes:
-// parts in S3, then the tail in Postgres, which fills no part yet.
+// A Content says where an upload's bytes are. Received counts durable bytes, in order and without holes: parts in S3, then
+// the tail in Postgres, which is too small for a part.
 type Content struct {
 	Received    int64   `db:"received"`     // the tus offset, bytes
 	HashState   []byte  `db:"hash_state"`   // SHA-256 of those bytes, as encoding.BinaryMarshaler saves it
-	ObjectKey   *string `db:"object_key"`   // where the whole object is, or is being put together
+	ObjectKey   *string `db:"object_key"`   // of the whole object, or of the one that the multipart upload will complete
 	MultipartID *string `db:"multipart_id"` // the S3 multipart upload, once there is one
-	NextPart    int32   `db:"next_part"`    // the number that the next part gets
+	NextPart    int32   `db:"next_part"`    // number of the next part
 	TailSize    int64   `db:"tail_size"`    // bytes
-	Stored      bool    `db:"stored"`       // the object exists, whole
+	Stored      bool    `db:"stored"`       // the whole object exists
 }
 
 // A Part is one part of an S3 multipart upload.
@@ -27,11 +27,11 @@ type Part struct {
 	Number   int32  `db:"number"`
 	Size     int64  `db:"size"` // bytes
 	ETag     string `db:"etag"`
-	Checksum string `db:"checksum"` // CRC32C in Base64, as S3 compared it; "" for a part of an earlier build
+	Checksum string `db:"checksum"` // CRC32C in Base64, as S3 compared it
 }
 
-// Whole returns an upload and where its bytes are, in one round trip, or [ErrNotFound].
-func (tx Tx) Whole(ctx context.Context, id uuid.UUID) (u Upload, c Content, err error) {
+// UploadAndContent returns an upload and where its bytes are, in one round trip, or [ErrNotFound].
+func (tx Tx) UploadAndContent(ctx context.Context, id uuid.UUID) (u Upload, c Content, err error) {
 	var both pgx.Batch
 	both.Queue(SelectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
 		u, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
@@ -86,15 +86,14 @@ func (tx Tx) Parts(ctx context.Context, id uuid.UUID) ([]Part, error) {
 	return ps, nil
 }
 
-// heldLease is the fence check that each change to a content makes in its own statement: no row when the
-// lease with this fence is gone. FOR SHARE makes a take-over wait for this commit, and this commit see a
-// take-over.
+// heldLease is the fence check that each change to a content makes in its own statement: it has no row if the lease with
+// this fence is gone. FOR SHARE makes a takeover wait for this commit, and makes this statement see a takeover.
 const heldLease = `held as (
 	select 1 from upload_leases l where l.tenant_id = $1 and l.upload_id = $2 and l.fence = $3 for share)`
 
-// ReservePart hands out the next part number of the multipart upload, which it records too, with the key
-// that the upload was begun under. A number is never handed out twice, so a late UploadPart of a writer that lost its lease cannot replace a part
-// that counts. Without the lease it returns [ErrFenced].
+// ReservePart returns the next part number and records the multipart upload and the key of its object. It never returns a
+// number twice, so a late UploadPart of a writer that lost its lease cannot replace a committed part. Without the lease it
+// returns [ErrFenced].
 func (tx Tx) ReservePart(ctx context.Context, id uuid.UUID, fence int64, multipartID, key string) (number int32, err error) {
 	err = tx.QueryRow(ctx, `
 		with `+heldLease+`
@@ -110,19 +109,18 @@ func (tx Tx) ReservePart(ctx context.Context, id uuid.UUID, fence int64, multipa
 	return number, nil
 }
 
-// A Progress is one step of an upload's offset, over bytes that have become durable.
+// A Progress moves an upload's offset over bytes that are durable now.
 type Progress struct {
-	From, To  int64  // offsets, bytes; the same where an object was completed
+	From, To  int64  // offsets, bytes; equal if only the object was completed
 	HashState []byte // of all bytes up to To
-	TailSize  int64  // how many of them are in the tail, bytes
-	HadTail   bool   // there were some in the tail before; those that no longer are go with this step
-	Part      *Part  // the part that holds the tail before and the bytes from From; nil for none
-	Object    string // the key of the whole object, if this step completed it
+	TailSize  int64  // bytes of the tail afterwards
+	HadTail   bool   // there was a tail before, which is deleted if TailSize is 0
+	Part      *Part  // a part of the former tail and the bytes from From; nil for none
+	Object    string // key of the object, if it is complete now
 }
 
-// Advance moves the upload's offset, provided that the lease with this fence still stands and nobody has
-// moved it since From was read; otherwise it returns [ErrFenced]. Bytes of a tail are given with
-// [Tx.AppendTail] in the same transaction.
+// Advance moves the upload's offset if the lease with this fence is still held and the offset is still From; otherwise it
+// returns [ErrFenced]. [Tx.AppendTail] stores bytes of the tail in the same transaction.
 func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress) error {
 	var moved, begun int
 	err := tx.QueryRow(ctx, `
@@ -156,13 +154,13 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 			return err
 		}
 	}
-	if begun == 0 || p.Object != "" { // a whole object becomes uploaded at once
+	if begun == 0 || p.Object != "" { // a whole object is uploaded next, without having been uploading
 		return nil
 	}
 	return tx.follow(ctx, MoveBegin, []uuid.UUID{id}, []Entry{{Offset: &p.To}}, false)
 }
 
-// addPart records a part that S3 holds.
+// addPart records a part that is in S3.
 func (tx Tx) addPart(ctx context.Context, id uuid.UUID, p Part) error {
 	_, err := tx.Exec(ctx, `
 		insert into parts (tenant_id, upload_id, number, size, etag, checksum) values ($1, $2, $3, $4, $5, $6)`,
@@ -173,7 +171,7 @@ func (tx Tx) addPart(ctx context.Context, id uuid.UUID, p Part) error {
 	return nil
 }
 
-// AppendTail keeps bytes that fill no part yet; start is the offset of the first.
+// AppendTail stores bytes that are too few for a part; start is the offset of the first.
 func (tx Tx) AppendTail(ctx context.Context, id uuid.UUID, start int64, data []byte) error {
 	_, err := tx.Exec(ctx, `
 		insert into tails (tenant_id, upload_id, start, data) values ($1, $2, $3, $4)`, tx.Tenant, id, start, data)
@@ -183,7 +181,7 @@ func (tx Tx) AppendTail(ctx context.Context, id uuid.UUID, start int64, data []b
 	return nil
 }
 
-// Tail calls do with the tail's bytes, in order, which are good until do returns.
+// Tail calls do with the bytes of the tail in order. They are valid until do returns.
 func (tx Tx) Tail(ctx context.Context, id uuid.UUID, do func([]byte) error) error {
 	rows, err := tx.Query(ctx, `
 		select data from tails where tenant_id = $1 and upload_id = $2 order by start`, tx.Tenant, id)
@@ -198,7 +196,7 @@ func (tx Tx) Tail(ctx context.Context, id uuid.UUID, do func([]byte) error) erro
 	return nil
 }
 
-// DropTail forgets the tail of an upload that has ended.
+// DropTail deletes the tail of an upload that has ended.
 func (tx Tx) DropTail(ctx context.Context, id uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `delete from tails where tenant_id = $1 and upload_id = $2`, tx.Tenant, id); err != nil {
 		return fmt.Errorf("drop tail: %w", err)

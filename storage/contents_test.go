@@ -16,7 +16,7 @@ import (
 func (d *database) content(t *testing.T, ctx context.Context, id uuid.UUID) (c storage.Content) {
 	t.Helper()
 	d.must(t, ctx, func(tx storage.Tx) (err error) {
-		_, c, err = tx.Whole(ctx, id)
+		_, c, err = tx.UploadAndContent(ctx, id)
 		return err
 	})
 	return c
@@ -171,7 +171,7 @@ func TestContentRoundTrip(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		_, _, err := tx.Whole(ctx, uuid.New())
+		_, _, err := tx.UploadAndContent(ctx, uuid.New())
 		return err
 	}), storage.ErrNotFound)
 }

@@ -48,9 +48,9 @@ type Document struct {
 	Title *string `db:"title" json:"title"`
 }
 
-// Drawn says how drawing thumbnails of an upload went.
+// Drawn is the outcome of drawing thumbnails.
 type Drawn struct {
-	Partial     bool    `db:"partial"`      // they show a part of it: the rest is missing or damaged
+	Partial     bool    `db:"partial"`      // the thumbnails show a part of the image: the rest is missing or damaged
 	Placeholder *string `db:"placeholder"`  // ThumbHash, base64: what a list shows while thumbnails load
 	NoThumbnail *string `db:"no_thumbnail"` // why there is none of a type that can have one; nil if there is one
 }
@@ -109,14 +109,14 @@ func columns(structs ...any) (names []string, values []any) {
 	return names, values
 }
 
-// Tags are what a file says of itself, as it says it: an object of groups, each an object of names and values.
-// docs/reference/facts.md says which.
+// Tags are the tags of a file as they are: an object of groups, each an object of names and values.
+// docs/reference/facts.md lists the groups.
 type Tags struct {
 	Tags      json.RawMessage `db:"tags" json:"tags"`           // nil or empty if there are none
-	Truncated bool            `db:"truncated" json:"truncated"` // there were more
+	Truncated bool            `db:"truncated" json:"truncated"` // some were left out
 }
 
-// putTags keeps tags of an upload; none, if there are none.
+// putTags stores the tags of an upload, if it has any.
 func (tx Tx) putTags(ctx context.Context, id uuid.UUID, t Tags) error {
 	if len(t.Tags) == 0 {
 		return nil
@@ -131,8 +131,7 @@ func (tx Tx) putTags(ctx context.Context, id uuid.UUID, t Tags) error {
 	return nil
 }
 
-// Tags returns what the upload's file says of itself: an empty object, if it says nothing or is not completed. An upload
-// that the tenant does not have is [ErrNotFound].
+// Tags returns the tags of the upload's file: an empty object if it has none or is not completed, or [ErrNotFound].
 func (tx Tx) Tags(ctx context.Context, id uuid.UUID) (t Tags, err error) {
 	err = tx.QueryRow(ctx, `
 		select coalesce(t.tags, '{}'), coalesce(t.truncated, false)

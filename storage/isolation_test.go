@@ -217,7 +217,7 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 		return err
 	}), storage.ErrNotFound)
 	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
-		_, _, err := tx.Whole(ctxA, uploadB)
+		_, _, err := tx.UploadAndContent(ctxA, uploadB)
 		return err
 	}), storage.ErrNotFound)
 	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Cancel(ctxA, uploadB) }), storage.ErrWrongStatus)

@@ -9,21 +9,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrBadLength says that an upload cannot have the length declared: it has more bytes, or may not have as many.
+// ErrBadLength says that an upload cannot have the declared length: more bytes have arrived, or fewer are allowed.
 var ErrBadLength = errors.New("upload cannot have that length")
 
-// NoFence stands for a request without a lease, which may act only while nobody has one.
+// NoFence stands for a request without a lease, which may act only while nobody holds one.
 const NoFence = 0
 
-// DeclareLength gives an upload whose size was deferred its size in bytes and settles the quota with it. Saying
-// the same again is no change. It returns [ErrFenced] unless the lease with this fence stands, or, for
-// [NoFence], while somebody has one; [ErrBadLength]; and [ErrWrongStatus] for an upload that has another size
-// or has ended.
+// DeclareLength sets the size, in bytes, of an upload whose size was deferred, and refunds the rest of its charge. Declaring
+// the same size again changes nothing. It returns [ErrFenced] unless the lease with this fence is held (for [NoFence]: if
+// any is held), [ErrBadLength], or [ErrWrongStatus] for an upload that has another size or has ended.
 func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64) error {
 	if err := tx.LockTenant(ctx); err != nil {
 		return err
 	}
-	// The row is locked so that nobody takes a first lease meanwhile: that would refer to it.
+	// FOR UPDATE keeps others from taking a first lease meanwhile: its row would refer to this one.
 	u, err := tx.oneUpload(ctx, `where u.tenant_id = $1 and u.id = $2 for update of u`, id)
 	if err != nil {
 		return err
@@ -52,6 +51,7 @@ func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64)
 	return tx.Append(ctx, id, Entry{Event: EventLengthDeclared, Detail: map[string]any{"size": size}})
 }
 
+// RequireLease returns [ErrFenced] unless the lease of the upload with this fence is held, until the transaction ends.
 func (tx Tx) RequireLease(ctx context.Context, id uuid.UUID, fence int64) error {
 	var held int64
 	err := tx.QueryRow(ctx, `

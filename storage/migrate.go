@@ -22,8 +22,8 @@ var migrations embed.FS
 // migrationLock is the advisory lock under which one process at a time migrates: "tramo" in ASCII.
 const migrationLock = 0x7472616d6f
 
-// Passwords for the roles that log in. An empty one leaves the role as it is, which on a new role
-// means that no password opens it.
+// Passwords for the roles that log in. An empty one leaves the role unchanged; a new role then
+// accepts no password.
 type Passwords struct {
 	API    string
 	Worker string
@@ -36,7 +36,7 @@ func Migrate(ctx context.Context, c Config, p Passwords) error {
 	if err != nil {
 		return fmt.Errorf("connect to database: %w", err)
 	}
-	defer lock.Close(context.WithoutCancel(ctx)) // closing is what releases the lock
+	defer lock.Close(context.WithoutCancel(ctx)) // closing releases the lock
 	if _, err := lock.Exec(ctx, `select pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
 		return fmt.Errorf("wait for other migrations: %w", err)
 	}
@@ -55,7 +55,7 @@ func migrateTramo(ctx context.Context, url string) error {
 		return fmt.Errorf("parse database URL: %w", err)
 	}
 	db := stdlib.OpenDB(*config)
-	defer db.Close() // nothing was left to flush
+	defer db.Close() // it has nothing to flush
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -70,8 +70,8 @@ func migrateTramo(ctx context.Context, url string) error {
 	return nil
 }
 
-// riverGrants gives the API's role what InsertManyFastTx needs and nothing more: it cannot read jobs,
-// and so not the arguments of another tenant's.
+// riverGrants gives the API's role only what InsertManyFastTx needs. It cannot read jobs, whose arguments are of all
+// tenants.
 const riverGrants = `
 grant insert on river_job to tramo_api;
 grant usage on sequence river_job_id_seq to tramo_api, tramo_worker;
@@ -111,7 +111,7 @@ func setPasswords(ctx context.Context, c *pgx.Conn, p Passwords) error {
 		if password == "" {
 			continue
 		}
-		// A utility statement takes no parameters, so the server quotes the literal for us first.
+		// A utility statement takes no parameters, so the server quotes the literal first.
 		var alter string
 		err := c.QueryRow(ctx, `select format('alter role %I password %L', $1::text, $2::text)`, role, password).Scan(&alter)
 		if err != nil {
@@ -124,8 +124,8 @@ func setPasswords(ctx context.Context, c *pgx.Conn, p Passwords) error {
 	return nil
 }
 
-// alterRole repeats the statement while others alter the same role: roles belong to the cluster, and the
-// migration lock only to the database. Postgres lets the second one fail instead of wait.
+// alterRole repeats the statement while others alter the same role. Roles belong to the cluster, but the migration lock to
+// the database, and Postgres fails the second statement instead of waiting.
 func alterRole(ctx context.Context, c *pgx.Conn, alter string) error {
 	for {
 		_, err := c.Exec(ctx, alter)

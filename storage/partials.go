@@ -8,8 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LockPartials returns the uploads named that the tenant has, in the order of their ids, and keeps everybody
-// else from changing or taking them while the transaction lasts.
+// LockPartials locks the tenant and the uploads with these ids, and returns those that exist, ordered by id.
 func (tx Tx) LockPartials(ctx context.Context, ids []uuid.UUID) ([]Upload, error) {
 	if err := tx.LockTenant(ctx); err != nil {
 		return nil, err
@@ -34,7 +33,7 @@ func (tx Tx) uploads(ctx context.Context, where string, ids []uuid.UUID) ([]Uplo
 	return us, nil
 }
 
-// take gives partial uploads to a final one, all or none: [ErrWrongStatus] if one is not to be had.
+// take assigns partial uploads to a final one: all of them, or none and [ErrWrongStatus].
 func (tx Tx) take(ctx context.Context, final uuid.UUID, partials []uuid.UUID) error {
 	tag, err := tx.Exec(ctx, `
 		update uploads set final_id = $2, updated_at = now()
@@ -49,8 +48,8 @@ func (tx Tx) take(ctx context.Context, final uuid.UUID, partials []uuid.UUID) er
 	return nil
 }
 
-// concatenate ends the partial uploads of a final one, which has their bytes. It takes their charges over and returns
-// what they were.
+// concatenate ends the partial uploads of a final one, which now has their bytes, and charges it instead of them. It returns
+// what they were charged.
 func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) (charged int64, err error) {
 	moved, err := tx.MoveAll(ctx, `u.final_id = $2 and u.id in (
 			select unnest(f.partials) from uploads f where f.tenant_id = $1 and f.id = $2)`, final,
@@ -68,7 +67,7 @@ func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) (charged int64, e
 	return charged, tx.Append(ctx, final, Entry{Event: EventAssembled, Detail: map[string]any{"partials": len(moved)}})
 }
 
-// ForgetObjects records that the objects of concatenated uploads are gone from S3. Until then they are to be deleted.
+// ForgetObjects records that the objects of concatenated uploads were deleted from S3.
 func (tx Tx) ForgetObjects(ctx context.Context, ids []uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
 		update contents c set stored = false, object_key = null, multipart_id = null

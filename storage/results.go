@@ -8,10 +8,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Thumbnail is one size of the image of an upload.
+// A Thumbnail is a small image drawn from an upload.
 type Thumbnail struct {
 	UploadID    uuid.UUID `db:"upload_id"`
-	Size        int       `db:"size"` // pixels of the box it was drawn for
+	Size        int       `db:"size"` // of the square that it fits into, pixels
 	WidthPx     int       `db:"width_px"`
 	HeightPx    int       `db:"height_px"`
 	Bytes       int64     `db:"bytes"`
@@ -19,10 +19,10 @@ type Thumbnail struct {
 	ObjectKey   string    `db:"object_key"`
 }
 
-// Results are what processing found out about an upload.
+// Results are those of processing an upload.
 type Results struct {
 	DetectedType string
-	TypeMismatch bool // it is not of the kind that its sender said
+	TypeMismatch bool // the content is of another kind than its client declared
 	Facts        Facts
 	Document     Document
 	Tags         Tags
@@ -30,8 +30,7 @@ type Results struct {
 	Thumbnails   []Thumbnail
 }
 
-// Complete ends the upload well, with its results. Running it twice changes nothing; an upload that has
-// ended otherwise is left as it is, with [ErrWrongStatus].
+// Complete completes the upload with its results. For an upload that is not being processed it returns [ErrWrongStatus].
 func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 	names, args := columns(r.Facts, r.Document, r.Drawn)
 	set := "completed_at = now(), detected_type = $3, type_mismatch = $4"
@@ -66,7 +65,7 @@ func (tx Tx) putThumbnail(ctx context.Context, id uuid.UUID, d Thumbnail) error 
 	return nil
 }
 
-// Thumbnails returns those of the uploads named, smallest first.
+// Thumbnails returns those of the uploads, smallest first.
 func (tx Tx) Thumbnails(ctx context.Context, ids ...uuid.UUID) ([]Thumbnail, error) {
 	rows, err := tx.Query(ctx, `
 		select upload_id, size, width_px, height_px, bytes, content_type, object_key from thumbnails

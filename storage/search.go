@@ -9,27 +9,27 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Page asks for uploads, newest first, that are older than Before (the zero id: from the newest).
-// Empty filters match all.
+// A Page selects uploads that are older than Before, newest first; the zero id starts at the newest. Empty filters match
+// all.
 type Page struct {
 	Before  uuid.UUID
 	Limit   int
 	Project string
-	Batch   string // its id, or what its client calls it
+	Batch   string // its id, or its client's name for it
 	Status  Status
-	Near    *Circle // only those that were taken in it
-	Taken   *Span   // only those that were taken in it
-	Deleted bool    // only those that are deleted and can be restored; otherwise none of them
+	Near    *Circle // where they were taken
+	Taken   *Span   // when they were taken
+	Deleted bool    // select only deleted uploads that can be restored, instead of none
 }
 
-// A Span is of time. It has no beginning if From is the zero time, and no end if Before is.
+// A Span is a span of time. Without From it has no beginning, without Before no end.
 type Span struct {
-	Local  bool      // of the camera's wall clock, and both times are in UTC for want of a zone; otherwise of instants
-	From   time.Time // the first moment that is in it
-	Before time.Time // the first that is in it no more
+	Local  bool      // of the camera's local time, given in UTC; otherwise of instants
+	From   time.Time // inclusive
+	Before time.Time // exclusive
 }
 
-// A Circle is what is around a place of the Earth, taken for a sphere: distances are right to half a percent.
+// A Circle is a circle on the Earth, taken as a sphere: distances are accurate to half a percent.
 type Circle struct {
 	Latitude  float64 // degrees, from -90 to 90
 	Longitude float64 // degrees, from -180 to 180
@@ -39,25 +39,25 @@ type Circle struct {
 // earthRadius is the ellipsoid's mean radius in metres (IUGG; H. Moritz, Geodetic Reference System 1980, R₁).
 const earthRadius = 6_371_008.8
 
-// Distance returns how far a place is from the middle of c, along the surface, in metres.
+// Distance returns the distance of a place from the center of c along the surface, in metres.
 func (c Circle) Distance(latitude, longitude float64) float64 {
 	up, across := math.Sin(radians(latitude-c.Latitude)/2), math.Sin(radians(longitude-c.Longitude)/2)
 	h := up*up + math.Cos(radians(c.Latitude))*math.Cos(radians(latitude))*across*across
 	return 2 * earthRadius * math.Asin(math.Sqrt(min(1, h)))
 }
 
-// distance is the same in SQL. Where two places lie opposite each other, h may be a little more than 1, which asin refuses.
+// distance is the same in SQL. For two antipodes rounding may make h greater than 1, which asin refuses.
 var distance = `2 * ` + strconv.FormatFloat(earthRadius, 'f', -1, 64) + ` * asin(sqrt(least(1,
 	power(sin(radians(u.latitude - @latitude) / 2), 2)
 	+ cos(radians(@latitude)) * cos(radians(u.latitude)) * power(sin(radians(u.longitude - @longitude) / 2), 2))))`
 
-// A box has all of a circle, in degrees. Where west is greater than east, it goes across the antimeridian.
+// A box contains a circle, in degrees. If west is greater than east, it crosses the antimeridian.
 type box struct{ south, north, west, east float64 }
 
-// slack is added to a box on each side, in degrees, a tenth of a millimetre: rounding must not cut anything off.
+// slack is added to each side of a box against rounding: degrees, a tenth of a millimetre.
 const slack = 1e-9
 
-// box returns the smallest one. One with a pole in it goes all around.
+// box returns the smallest box around c. A box that contains a pole has all longitudes.
 func (c Circle) box() box {
 	angle := c.Radius / earthRadius
 	b := box{
@@ -67,7 +67,7 @@ func (c Circle) box() box {
 	if b.south <= -90 || b.north >= 90 {
 		return b
 	}
-	// Meridians touch the circle nearer to the pole than its middle is: J. P. Matuschek, Finding Points Within a Distance
+	// The meridians that touch the circle do so nearer to the pole than its center: J. P. Matuschek, Finding Points Within a Distance
 	// of a Latitude/Longitude Using Bounding Coordinates.
 	across := degrees(math.Asin(math.Sin(angle)/math.Cos(radians(c.Latitude)))) + slack
 	b.west, b.east = c.Longitude-across, c.Longitude+across
@@ -138,7 +138,7 @@ func (s Span) where(args pgx.NamedArgs) (sql string) {
 	return sql
 }
 
-// batchID returns the id that the page's batch may be named by, or the zero id.
+// batchID returns the batch as an id, or the zero id if it is a name.
 func (p Page) batchID() uuid.UUID {
 	id, err := uuid.Parse(p.Batch)
 	if err != nil {

@@ -29,7 +29,7 @@ const (
 // Known reports whether s is one of the states.
 func (s Status) Known() bool { return s.Receiving() || s == Uploaded || s == Processing || s.Ended() }
 
-// Ended reports whether nothing more happens to an upload in this state by itself.
+// Ended reports whether s is an end: only a retry, a rescan or a loss changes an upload in such a state.
 func (s Status) Ended() bool {
 	switch s {
 	case Completed, Failed, Expired, Cancelled, Concatenated:
@@ -54,21 +54,21 @@ const (
 	MoveFail        Move = "fail"        // processing cannot or may not go on
 	MoveQuarantine  Move = "quarantine"  // the scanner found something, in processing or in a rescan
 	MoveLose        Move = "lose"        // the reconciler found no object in S3
-	MoveReject      Move = "reject"      // what has arrived is wrong or gone, and is not kept
-	MoveCancel      Move = "cancel"      // its client, or who manages its batch, takes it back
-	MoveExpire      Move = "expire"      // no byte came for too long
+	MoveReject      Move = "reject"      // the bytes that arrived are wrong or gone, and are not kept
+	MoveCancel      Move = "cancel"      // its client takes it back, or its batch is cancelled
+	MoveExpire      Move = "expire"      // no byte arrived for too long
 	MoveConcatenate Move = "concatenate" // of a partial upload: its final upload has its bytes
 	MoveRetry       Move = "retry"       // somebody has a failed upload processed again
 )
 
-// A rule says from where a move leads where to, and what follows in the same transaction. Every move is told to the
-// timeline and to listeners (live changes).
+// A rule says from which states to which one a move leads, and what follows in the same transaction. Every move is written
+// to the timeline and notified to listeners (live changes).
 type rule struct {
 	from     []Status
 	to       Status
 	event    Event       // the entry in the timeline
 	announce string      // the announcement; "" for none. Partial uploads are never announced
-	batch    batchEffect // on the batch that the upload is in
+	batch    batchEffect // on the upload's batch
 	quota    quotaEffect
 	discard  bool // its tail is deleted, and the partial uploads that it had taken are free again
 	notPart  bool // a partial upload stays in its state
@@ -77,22 +77,22 @@ type rule struct {
 type batchEffect string
 
 const (
-	opens   batchEffect = "opens"   // a batch that had ended has not, unless it was cancelled
-	settles batchEffect = "settles" // a batch ends if this was the last upload that had not
+	opens   batchEffect = "opens"   // an ended batch is open again, unless it was cancelled
+	settles batchEffect = "settles" // the batch ends with its last upload
 )
 
 type quotaEffect string
 
 const (
 	charges   quotaEffect = "charged"                     // with the declared size, or the largest allowed one
-	adjusts   quotaEffect = "adjusted to the stored size" // what was charged too much is refunded
-	refunds   quotaEffect = "refunded"                    // all that was charged
+	adjusts   quotaEffect = "adjusted to the stored size" // the rest is refunded
+	refunds   quotaEffect = "refunded"                    // completely
 	handsOver quotaEffect = "charged to the final upload" // instead of to this one
 )
 
 var receiving = []Status{Pending, Uploading}
 
-// moves is the life of an upload: there is no other way from one state to another, but that a deleted upload is in none.
+// moves are all moves. A deleted upload makes none.
 var moves = map[Move]rule{
 	MoveCreate:   {to: Pending, event: EventCreated, batch: opens, quota: charges},
 	MoveBegin:    {from: []Status{Pending}, to: Uploading, event: EventUploading},
@@ -128,7 +128,7 @@ var moves = map[Move]rule{
 	MoveRetry:       {from: []Status{Failed}, to: Uploaded, event: EventUploaded, batch: opens},
 }
 
-// from is the condition that upload u is where the move begins.
+// from is the condition that upload u can make the move.
 func (m Move) from() string {
 	var names []string
 	for _, s := range moves[m].from {
@@ -137,7 +137,7 @@ func (m Move) from() string {
 	return `u.status in (` + strings.Join(names, ", ") + `) and u.deleted_at is null`
 }
 
-// to are the assignments to an upload u that take it to where the move ends.
+// to are the assignments to upload u that make the move.
 func (m Move) to() string {
 	status := "'" + string(moves[m].to) + "'"
 	if moves[m].notPart {
@@ -146,16 +146,16 @@ func (m Move) to() string {
 	return "status = " + status + ", updated_at = now()"
 }
 
-// A Transition is a move and what belongs to it. Conditions and assignments are SQL for an upload u, in which $1 is the tenant
-// and $2 what [Tx.Move] or [Tx.MoveAll] was called with.
+// A Transition is a move with its particulars. Conditions and assignments are SQL for an upload u, in which $1 is the tenant
+// and $2 the argument of [Tx.Move] or [Tx.MoveAll].
 type Transition struct {
 	Move   Move
-	If     string         // another condition than that of the move; "" for none
+	If     string         // a condition beside that of the move; "" for none
 	Set    string         // more assignments, such as "sha256 = $3"; "" for none
 	Args   []any          // of If and Set, from $3 on
 	Detail map[string]any // of the entry in the timeline
 	Once   bool           // no entry if the timeline has the same since the upload was uploaded last, see [Tx.AppendOnce]
-	// Also makes more changes, behind the upload's own and before its batch is locked, which is the last lock of a
+	// Also makes more changes, after that of the uploads and before their batch is locked, which is the last lock of a
 	// transaction. Nil for none.
 	Also func(moved []Moved) error
 }
@@ -168,14 +168,14 @@ func (m Move) Because(f Failure) Transition {
 	}
 }
 
-// A Moved is an upload that a move was made with.
+// A Moved is an upload that has made a move.
 type Moved struct {
 	ID      uuid.UUID `db:"id"`
 	Charged int64     `db:"charged_bytes"` // before
 }
 
-// Move makes the move with one upload, and all that follows from it. If the upload is not where the move begins, it is
-// [ErrWrongStatus], and nothing has changed.
+// Move moves one upload, and does all that follows. If the upload cannot make the move, Move changes nothing and returns
+// [ErrWrongStatus].
 func (tx Tx) Move(ctx context.Context, id uuid.UUID, t Transition) error {
 	moved, err := tx.MoveAll(ctx, "u.id = $2", id, t)
 	if err == nil && len(moved) == 0 {
@@ -184,14 +184,14 @@ func (tx Tx) Move(ctx context.Context, id uuid.UUID, t Transition) error {
 	return err
 }
 
-// MoveAll makes the move with those of the tenant's uploads that which selects by $2 and that are where it begins, in the
-// order of their ids. It returns them.
+// MoveAll moves those of the tenant's uploads that the condition which selects by $2 and that can make the move, in the order
+// of their ids. It returns them.
 func (tx Tx) MoveAll(ctx context.Context, which string, arg any, t Transition) ([]Moved, error) {
 	r := moves[t.Move]
 	lock, set := "for no key update", t.Move.to()
 	if r.quota == refunds {
-		// The tenant is locked before its uploads, everywhere. No other transaction may refer to an upload that ends here:
-		// it could be taking a lease.
+		// The tenant is locked before its uploads, everywhere. FOR UPDATE also keeps others from taking a first lease: its
+		// row would refer to the upload.
 		if err := tx.LockTenant(ctx); err != nil {
 			return nil, err
 		}
@@ -206,7 +206,7 @@ func (tx Tx) MoveAll(ctx context.Context, which string, arg any, t Transition) (
 	if t.If != "" {
 		which += " and " + t.If
 	}
-	// RETURNING would tell the new charge, so the old one is read, and its row locked, first.
+	// RETURNING has only the new charge, so the row is locked and the old charge read first.
 	rows, err := tx.Query(ctx, `
 		with old as (
 			select u.id, u.charged_bytes from uploads u
@@ -251,7 +251,7 @@ func idsOf(moved []Moved) []uuid.UUID {
 	return ids
 }
 
-// release gives up what uploads had, in one round trip.
+// release refunds the quota of uploads and gives up their tails and partial uploads, in one round trip.
 func (tx Tx) release(ctx context.Context, r rule, moved []Moved) error {
 	var all pgx.Batch
 	if r.discard {
@@ -272,13 +272,13 @@ func (tx Tx) release(ctx context.Context, r rule, moved []Moved) error {
 		return nil
 	}
 	if err := tx.SendBatch(ctx, &all).Close(); err != nil {
-		return fmt.Errorf("release what uploads had: %w", err)
+		return fmt.Errorf("release uploads: %w", err)
 	}
 	return nil
 }
 
-// follow tells others of a move: the timeline, which gets an entry for each upload, the receivers of announcements, and
-// listeners. The rows of the uploads and the quota have been changed by then.
+// follow writes timeline entries and announcements for a move and notifies listeners. The rows of the uploads and the quota
+// have been changed before.
 func (tx Tx) follow(ctx context.Context, m Move, ids []uuid.UUID, entries []Entry, once bool) error {
 	r := moves[m]
 	for i := range entries {

@@ -10,22 +10,22 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrTooLarge says that the tenant may not have an upload of this size.
-var ErrTooLarge = errors.New("upload is larger than its tenant may have any")
+// ErrTooLarge says that the upload is larger than the tenant's limit.
+var ErrTooLarge = errors.New("upload is larger than its tenant's limit")
 
-// warnings are the shares of a quota, in percent, at which its tenant is warned. The detail of [AnnounceQuotaWarning] has
-// percent, charged_bytes and quota_bytes.
+// warnings are the percentages of a quota at which [AnnounceQuotaWarning] is announced. Its detail has percent,
+// charged_bytes and quota_bytes.
 var warnings = [...]int64{80, 95}
 
-// A charge is what the creation of uploads did to a tenant's quota.
+// A charge is what new uploads add to the use of a tenant's quota.
 type charge struct {
-	bytes   int64 // that were added
-	charged int64 // with them
+	bytes   int64 // of the new uploads
+	charged int64 // of all uploads
 	quota   int64
 }
 
-// warn announces the warnings that the charge made due. Charges of one tenant wait for each other's row lock and so
-// follow each other without gaps: each crossing is seen by exactly one.
+// warn announces the warnings whose percentage the charge has crossed. Charges of a tenant are serialized by its row lock,
+// so exactly one charge crosses each percentage.
 func (tx Tx) warn(ctx context.Context, c charge) error {
 	for _, percent := range warnings {
 		due := c.quota/100*percent + c.quota%100*percent/100
@@ -42,22 +42,22 @@ func (tx Tx) warn(ctx context.Context, c charge) error {
 	return nil
 }
 
-// A Tenant is a customer of the installation and what it may do. Sizes are bytes.
+// A Tenant is a customer of the installation, with its limits. Sizes are bytes.
 type Tenant struct {
 	ID             uuid.UUID `db:"id"`
 	Name           string    `db:"name"`
 	QuotaBytes     int64     `db:"quota_bytes"`
-	ChargedBytes   int64     `db:"charged_bytes"`    // of its quota, by the uploads that it keeps and has begun
+	ChargedBytes   int64     `db:"charged_bytes"`    // by stored and unfinished uploads
 	MaxUploadBytes *int64    `db:"max_upload_bytes"` // of one upload; nil for the installation's
-	MaxUploads     *int      `db:"max_uploads"`      // that send to one server at the same time; nil for the installation's
-	// Since when it takes no uploads, because all that it has is being removed; nil if it is not.
+	MaxUploads     *int      `db:"max_uploads"`      // in progress at one server; nil for the installation's
+	// Since when its erasure runs and it takes no uploads; nil if there is none.
 	ErasingAt *time.Time `db:"erasing_at"`
 }
 
-// Remaining is what the quota has left, in bytes, and never negative: a quota may be lowered below what is charged.
+// Remaining is what is left of the quota, in bytes. It is never negative, although a quota may be lowered below the charge.
 func (t Tenant) Remaining() int64 { return max(t.QuotaBytes-t.ChargedBytes, 0) }
 
-// MaxUpload is how many bytes an upload may have where the installation allows most.
+// MaxUpload is how many bytes an upload may have if the installation allows most.
 func (t Tenant) MaxUpload(most int64) int64 {
 	if t.MaxUploadBytes == nil {
 		return most
@@ -67,8 +67,7 @@ func (t Tenant) MaxUpload(most int64) int64 {
 
 const selectTenant = `select id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads, erasing_at from tenants `
 
-// Account returns the tenant that the transaction acts for, or [ErrNotFound] for one that a token names but that
-// never was.
+// Account returns the tenant of the transaction, or [ErrNotFound] if a token names a tenant that does not exist.
 func (tx Tx) Account(ctx context.Context) (Tenant, error) {
 	rows, err := tx.Query(ctx, selectTenant+`where id = $1`, tx.Tenant)
 	if err != nil {
@@ -81,7 +80,7 @@ func (tx Tx) Account(ctx context.Context) (Tenant, error) {
 	return t, nil
 }
 
-// Tenants returns them all, by name. It needs an operator's role.
+// Tenants returns all tenants, by name. It needs an operator's role.
 func (db *DB) Tenants(ctx context.Context) ([]Tenant, error) {
 	rows, err := db.pool.Query(ctx, selectTenant+`order by name`)
 	if err != nil {
@@ -94,16 +93,15 @@ func (db *DB) Tenants(ctx context.Context) ([]Tenant, error) {
 	return all, nil
 }
 
-// A TenantChange is what becomes different of a tenant. Nil leaves what is; 0 of a maximum gives the
-// installation's back.
+// A TenantChange has the new limits of a tenant. Nil changes nothing; a maximum of 0 restores the installation's.
 type TenantChange struct {
 	QuotaBytes     *int64
 	MaxUploadBytes *int64
 	MaxUploads     *int
 }
 
-// ChangeTenant changes the tenant named and returns what it is then, or [ErrNotFound]. A quota may be less than what
-// is charged: then nothing can be begun, and nothing that is there is lost. It needs an operator's role.
+// ChangeTenant changes and returns the tenant, or returns [ErrNotFound]. A quota may be lower than the charge: then no upload
+// can begin, and no stored upload is lost. It needs an operator's role.
 func (db *DB) ChangeTenant(ctx context.Context, name string, c TenantChange) (Tenant, error) {
 	rows, err := db.pool.Query(ctx, `
 		update tenants set
@@ -123,8 +121,8 @@ func (db *DB) ChangeTenant(ctx context.Context, name string, c TenantChange) (Te
 	return t, nil
 }
 
-// CreateTenant adds a tenant with a quota in bytes and returns its id; created is false when a tenant
-// of that name was there before, whose quota then stays. It needs an operator's role.
+// CreateTenant adds a tenant with a quota in bytes and returns its id. If a tenant of that name exists, it returns its id and
+// false, and leaves its quota. It needs an operator's role.
 func (db *DB) CreateTenant(ctx context.Context, name string, quota int64) (id uuid.UUID, created bool, err error) {
 	id, err = uuid.NewV7()
 	if err != nil {
@@ -143,7 +141,7 @@ func (db *DB) CreateTenant(ctx context.Context, name string, quota int64) (id uu
 	return id, false, err
 }
 
-// TenantByName returns the id of the tenant named, or [ErrNotFound]. It needs an operator's role.
+// TenantByName returns the id of a tenant, or [ErrNotFound]. It needs an operator's role.
 func (db *DB) TenantByName(ctx context.Context, name string) (uuid.UUID, error) {
 	var id uuid.UUID
 	err := db.pool.QueryRow(ctx, `select id from tenants where name = $1`, name).Scan(&id)
@@ -153,8 +151,8 @@ func (db *DB) TenantByName(ctx context.Context, name string) (uuid.UUID, error) 
 	return id, nil
 }
 
-// LockTenant goes before the lock of an upload whose charge is to change, as in CreateUpload: a creation under the
-// same client id waits for that upload's row while it holds the tenant's.
+// LockTenant locks the tenant's row. It comes before the lock of an upload whose charge is to change, as in CreateUpload: a
+// creation under the same client id waits for that upload's row while it holds the tenant's.
 func (tx Tx) LockTenant(ctx context.Context) error {
 	if _, err := tx.Exec(ctx, `select from tenants where id = $1 for no key update`, tx.Tenant); err != nil {
 		return fmt.Errorf("lock tenant: %w", err)

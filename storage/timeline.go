@@ -12,55 +12,54 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// An Event is a kind of thing that happens to an upload. Clients read it, and docs/reference/timeline.md explains it to
-// them: once used, a name keeps its meaning.
+// An Event names an entry of the timeline. docs/reference/timeline.md explains it to clients: a name that was used once keeps
+// its meaning.
 type Event string
 
-// The events of an upload's life. Those that share a name with a [Status] tell that the upload came to it.
+// The events of uploads. The table of moves says which of them belong to moves.
 const (
-	EventCreated        Event = "created"         // its rows are there and its quota is charged
+	EventCreated        Event = "created"         // its rows exist and its quota is charged
 	EventUploading      Event = "uploading"       // the first bytes are safe
-	EventResumed        Event = "resumed"         // a request goes on from the offset; it waited that long for the lease
-	EventReceived       Event = "received"        // a request that brought bytes is over
+	EventResumed        Event = "resumed"         // a request continues at the offset; the duration is its wait for the lease
+	EventReceived       Event = "received"        // a request that sent bytes has ended
 	EventUploaded       Event = "uploaded"        // the whole object is safe, its processing is enqueued
 	EventProcessing     Event = "processing"      // a worker has begun an attempt
 	EventScan           Event = "scan"            // a step of an attempt ran: download, virus scan and hash
-	EventType           Event = "type"            // a step of an attempt ran: what the content is
-	EventThumbnails     Event = "thumbnails"      // a step of an attempt ran: pictures were drawn, and went to S3
-	EventFacts          Event = "facts"           // a step of an attempt ran: what the file says of itself
-	EventWaiting        Event = "waiting"         // a dependency does not answer, and the attempt is put off
+	EventType           Event = "type"            // a step of an attempt ran: detecting the type
+	EventThumbnails     Event = "thumbnails"      // a step of an attempt ran: drawing and storing thumbnails
+	EventFacts          Event = "facts"           // a step of an attempt ran: reading facts
+	EventWaiting        Event = "waiting"         // a dependency does not answer; the attempt is postponed
 	EventRetry          Event = "retry"           // an attempt failed, and another will be made
 	EventCompleted      Event = "completed"       // an end
 	EventFailed         Event = "failed"          // an end, with a reason
 	EventCancelled      Event = "cancelled"       // an end
-	EventLengthDeclared Event = "length_declared" // the client has told the size, which it did not know before
-	EventAssembled      Event = "assembled"       // of a final upload: the bytes of its partial ones are its own
-	EventConcatenated   Event = "concatenated"    // an end, of a partial upload: its bytes are another's
-	EventExpired        Event = "expired"         // an end: no byte came for too long
-	EventRepaired       Event = "repaired"        // the reconciler put something right
-	EventDeleted        Event = "deleted"         // it does not exist any more, unless somebody restores it in time
-	EventRestored       Event = "restored"        // it is as it was before it was deleted
-	EventReleased       Event = "released"        // an admin let it out of quarantine, and it is processed again
+	EventLengthDeclared Event = "length_declared" // the client has declared the size
+	EventAssembled      Event = "assembled"       // of a final upload: it has the bytes of its partial ones
+	EventConcatenated   Event = "concatenated"    // an end, of a partial upload: its final upload has its bytes
+	EventExpired        Event = "expired"         // an end: no byte arrived for too long
+	EventRepaired       Event = "repaired"        // the reconciler repaired something
+	EventDeleted        Event = "deleted"         // it is hidden, until it is restored or purged
+	EventRestored       Event = "restored"        // it is no longer deleted
+	EventReleased       Event = "released"        // an admin released it from quarantine
 )
 
-// An Entry is what the timeline is told of something that happened to an upload. The tenant reads all of
-// it: no internal cause belongs there.
+// An Entry is a new entry of the timeline. The tenant reads all of it, so it must have no internal cause of an error.
 type Entry struct {
 	Event    Event
-	At       time.Time      // when it happened, or ended; the zero time is now
-	Offset   *int64         // the upload's offset then, bytes; nil where it says nothing
-	Duration time.Duration  // how long it took; 0 for what takes no time
-	Detail   map[string]any // whatever else a person wants to know
+	At       time.Time      // the end of the event; the zero time is now
+	Offset   *int64         // of the upload at that time, bytes; nil where it does not matter
+	Duration time.Duration  // 0 for an event without one
+	Detail   map[string]any // depends on the event
 }
 
-// Append adds an entry to the upload's timeline, with the replica that this is and the trace that ctx
-// belongs to. It goes in the transaction that makes the entry true.
+// Append adds an entry to the upload's timeline, with this replica and the trace of ctx. It belongs in the transaction that
+// makes the entry true.
 func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) error {
 	return tx.append(ctx, []uuid.UUID{id}, []Entry{e}, false)
 }
 
-// AppendOnce appends an entry unless the upload's timeline has one with the same event and detail since it was uploaded, or
-// retried, last. Work that is repeated for hours while a dependency is away says so once.
+// AppendOnce appends an entry unless the timeline has one with the same event and detail after the last "uploaded". Work that
+// is repeated for hours while a dependency is down has one entry.
 func (tx Tx) AppendOnce(ctx context.Context, id uuid.UUID, e Entry) error {
 	return tx.append(ctx, []uuid.UUID{id}, []Entry{e}, true)
 }
@@ -100,12 +99,12 @@ func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry, once 
 	return nil
 }
 
-// milliseconds rounds up: what took time never took none.
+// milliseconds rounds up, so that no duration becomes 0.
 func milliseconds(d time.Duration) int32 {
 	return int32(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 }
 
-// TraceID returns the id of the trace that ctx belongs to (W3C Trace Context, section 3.2.2.3), or "".
+// TraceID returns the id of the trace of ctx (W3C Trace Context, section 3.2.2.3), or "".
 func TraceID(ctx context.Context) string {
 	if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
 		return id.String()
@@ -113,9 +112,9 @@ func TraceID(ctx context.Context) string {
 	return ""
 }
 
-// A TimelineEntry is an entry as it was kept.
+// A TimelineEntry is a stored entry.
 type TimelineEntry struct {
-	Seq        int64          `db:"seq" json:"-"` // orders the entries of an upload, with gaps
+	Seq        int64          `db:"seq" json:"-"` // ascending in an upload, with gaps
 	At         time.Time      `db:"at" json:"at"`
 	Event      Event          `db:"event" json:"event"`
 	Offset     *int64         `db:"at_offset" json:"offset"`        // bytes
@@ -125,8 +124,8 @@ type TimelineEntry struct {
 	Detail     map[string]any `db:"detail" json:"detail"`
 }
 
-// Timeline returns, in order, at most limit entries of the upload's that follow the one numbered after; 0
-// asks from the first. An upload that the tenant does not have is [ErrNotFound].
+// Timeline returns, in order, at most limit entries of the upload with a Seq above after, or [ErrNotFound] if the tenant does
+// not have the upload.
 func (tx Tx) Timeline(ctx context.Context, id uuid.UUID, after int64, limit int) ([]TimelineEntry, error) {
 	var exists bool
 	err := tx.QueryRow(ctx, `select exists (select from uploads where tenant_id = $1 and id = $2)`, tx.Tenant, id).Scan(&exists)

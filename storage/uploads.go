@@ -11,14 +11,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A Kind says what an upload is to others (tus 1.0.0, Concatenation).
+// A Kind is the role of an upload in a concatenation (tus 1.0.0, Concatenation).
 type Kind string
 
 // The kinds of uploads.
 const (
 	Single  Kind = "single"
-	Partial Kind = "partial" // becomes a part of a final one; never processed, never listed
-	Final   Kind = "final"   // gets its bytes from partial ones
+	Partial Kind = "partial" // becomes part of a final upload; is neither processed nor listed
+	Final   Kind = "final"   // gets its bytes from partial uploads
 )
 
 // A Failure says why an upload failed: Reason for machines, Detail for a person.
@@ -40,21 +40,21 @@ const (
 	ReasonLost             = "lost"
 )
 
-// An Upload is one row of the life of an upload, with the offset of its contents.
+// An Upload is an upload with its offset, its facts and its latest scan.
 type Upload struct {
 	ID             uuid.UUID         `db:"id"`
 	UserID         string            `db:"user_id"`
 	ClientID       *string           `db:"client_id"`
 	Project        string            `db:"project"`
-	Batch          *string           `db:"batch"`    // as its client called it when it began the upload
-	BatchID        *uuid.UUID        `db:"batch_id"` // the batch that it belongs to
+	Batch          *string           `db:"batch"` // the client's name for it when it created the upload
+	BatchID        *uuid.UUID        `db:"batch_id"`
 	Filename       *string           `db:"filename"`
 	DeclaredType   *string           `db:"declared_type"`
 	DeclaredSHA256 []byte            `db:"declared_sha256"`
 	Metadata       map[string]string `db:"metadata"`
 	Size           int64             `db:"size"` // bytes; 0 while deferred
 	SizeDeferred   bool              `db:"size_deferred"`
-	ChargedBytes   int64             `db:"charged_bytes"` // what it takes of its tenant's quota
+	ChargedBytes   int64             `db:"charged_bytes"` // to the tenant's quota
 	Received       int64             `db:"received"`
 	Status         Status            `db:"status"`
 	FailureReason  *string           `db:"failure_reason"`
@@ -64,15 +64,15 @@ type Upload struct {
 	ObjectKey      *string           `db:"object_key"`
 	CreatedAt      time.Time         `db:"created_at"`
 	UpdatedAt      time.Time         `db:"updated_at"`
-	TouchedAt      time.Time         `db:"touched_at"`  // when bytes arrived last, or it was created or asked for again
-	UploadedAt     *time.Time        `db:"uploaded_at"` // when the whole object was safe, also of a partial upload
+	TouchedAt      time.Time         `db:"touched_at"`  // when bytes last arrived, or the upload was created or its creation repeated
+	UploadedAt     *time.Time        `db:"uploaded_at"` // when all bytes were safe, also of a partial upload
 	CompletedAt    *time.Time        `db:"completed_at"`
 	Kind           Kind              `db:"kind"`
 	Partials       []uuid.UUID       `db:"partials"` // of a final upload, in order
-	FinalID        *uuid.UUID        `db:"final_id"` // of a partial upload that one has taken
+	FinalID        *uuid.UUID        `db:"final_id"` // of a partial upload: the final upload that has taken it
 	DeletedAt      *time.Time        `db:"deleted_at"`
 	PurgeAt        *time.Time        `db:"purge_at"`      // until when a deleted upload can be restored
-	TypeMismatch   bool              `db:"type_mismatch"` // it is not of the kind that its sender said
+	TypeMismatch   bool              `db:"type_mismatch"` // the content is of another kind than its client declared
 	Facts
 	Document
 	Drawn
@@ -91,45 +91,45 @@ var SelectUpload = `
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
 	left join scans s on s.tenant_id = u.tenant_id and s.upload_id = u.id`
 
-// found are the columns that processing fills from the content.
+// found are the columns with results of processing.
 func found() string {
 	names, _ := columns(Facts{}, Document{}, Drawn{})
 	return "u." + strings.Join(names, ", u.")
 }
 
-// A NewUpload is what is known of an upload when it is created.
+// A NewUpload is an upload to be created.
 type NewUpload struct {
 	ID             uuid.UUID
 	UserID         string
 	ClientID       string // "" for none
 	Project        string
-	Batch          string    // what its client calls the batch; "" for none
-	BatchID        uuid.UUID // the batch that it belongs to, which is of its project; the zero id for none
+	Batch          string    // the client's name for the batch; "" for none
+	BatchID        uuid.UUID // its batch, which must be of the same project; the zero id for none
 	Filename       string    // "" for none
 	DeclaredType   string    // "" for none
 	DeclaredSHA256 []byte    // nil for none
 	Metadata       map[string]string
-	Size           int64       // bytes; 0 while the client has not said
-	MaxSize        int64       // bytes that an upload whose size nobody knows may have, and is charged with
+	Size           int64       // bytes; 0 if the client has not declared it yet
+	MaxSize        int64       // bytes that an upload of unknown size may have and is charged
 	Kind           Kind        // "" for [Single]
-	Partials       []uuid.UUID // of a [Final] upload; [Tx.LockPartials] has shown that it may take them
+	Partials       []uuid.UUID // of a [Final] upload; [Tx.LockPartials] has locked them
 }
 
-// charge is what the upload takes of its tenant's quota until more is known.
+// charge is what the upload is charged when it is created.
 func (n NewUpload) charge() int64 {
 	switch {
 	case n.Kind == Final:
-		return 0 // its partial uploads are charged, until it takes that over
+		return 0 // its partial uploads are charged until they are concatenated
 	case n.Size == 0:
 		return n.MaxSize
 	}
 	return n.Size
 }
 
-// CreateUpload charges the tenant's quota and inserts the upload, in one statement, so that concurrent
-// creations never overshoot. A batch that it belongs to is open again, and takes it for what it replaces there. It returns
-// [ErrQuotaExceeded], [ErrTooLarge] for what this tenant may never have, [ErrBatchCancelled], or [ErrDuplicateClientID],
-// after which the transaction is of no more use.
+// CreateUpload charges the tenant's quota and inserts the upload in one statement, so that concurrent creations never exceed
+// the quota. It opens the batch of the upload, in which the upload replaces failed ones with its client id. It returns
+// [ErrQuotaExceeded], [ErrTooLarge] for an upload above the tenant's limit, [ErrBatchCancelled], or [ErrDuplicateClientID],
+// which aborts the transaction.
 func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if n.Kind == "" {
 		n.Kind = Single
@@ -137,11 +137,11 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	if n.Partials == nil {
 		n.Partials = []uuid.UUID{}
 	}
-	// An upload whose size nobody knows has room for the largest that its tenant may have.
+	// An upload of unknown size is charged the tenant's limit.
 	const bytes = `(case when $16 then least($12::bigint, coalesce(max_upload_bytes, $12)) else $12 end)`
 	var c charge
 	var opened int
-	// The batch is locked last, and in any case: who settles it meanwhile has not seen this upload.
+	// The batch is always locked, and last: a transaction that settles it meanwhile does not see this upload.
 	err := tx.QueryRow(ctx, `
 		with charged as (
 			update tenants set charged_bytes = charged_bytes + `+bytes+`
@@ -192,12 +192,12 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 	return tx.follow(ctx, MoveCreate, []uuid.UUID{n.ID}, []Entry{n.entry()}, false)
 }
 
-// explainRefusal says why no tenant was charged for uploads of which the largest has so many bytes.
+// explainRefusal says why the tenant was not charged for uploads, of which the largest has so many bytes.
 func (tx Tx) explainRefusal(ctx context.Context, largest int64) error {
 	t, err := tx.Account(ctx)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return ErrQuotaExceeded // nobody's quota
+		return ErrQuotaExceeded // the tenant does not exist
 	case err != nil:
 		return err
 	case largest > t.MaxUpload(largest):
@@ -206,7 +206,7 @@ func (tx Tx) explainRefusal(ctx context.Context, largest int64) error {
 	return ErrQuotaExceeded
 }
 
-// entry is what the timeline says of the upload's creation.
+// entry is the timeline's entry of the creation.
 func (n NewUpload) entry() Entry {
 	d := map[string]any{"size": OrNull(n.Size)}
 	if n.Kind == Partial || n.Kind == Final {
@@ -220,14 +220,14 @@ func (tx Tx) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.id = $2`, id)
 }
 
-// UploadByClientID returns the user's upload under the client's own id, or [ErrNotFound]. Uploads that have
-// ended badly have given the id back.
+// UploadByClientID returns the user's upload with the client id, or [ErrNotFound]. An upload that has ended without being
+// completed does not occupy its client id.
 func (tx Tx) UploadByClientID(ctx context.Context, user, clientID string) (Upload, error) {
 	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.user_id = $2 and u.client_id = $3
 		and u.status not in ('failed', 'expired', 'cancelled', 'concatenated') and u.deleted_at is null`, user, clientID)
 }
 
-// Touch begins the time anew after which an unfinished upload expires.
+// Touch restarts the time after which an unfinished upload expires.
 func (tx Tx) Touch(ctx context.Context, id uuid.UUID) error {
 	_, err := tx.Exec(ctx, `update contents set touched_at = now() where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
 	if err != nil {
@@ -248,14 +248,13 @@ func (tx Tx) oneUpload(ctx context.Context, where string, args ...any) (Upload, 
 	return u, nil
 }
 
-// Uploads returns one page, without partial uploads: they are no file yet. Ids are UUIDv7 (RFC 9562, section
-// 5.7), so their order is that of creation.
+// Uploads returns one page, without partial uploads. Ids are UUIDv7 (RFC 9562, section 5.7), so they are ordered by creation.
 func (tx Tx) Uploads(ctx context.Context, p Page) (us []Upload, err error) {
 	where, args := p.where()
 	args["tenant"] = tx.Tenant
 	read := func() (err error) {
-		// Planned for these values each time. Whether a search goes by its own index or by the newest until the page is
-		// full depends on how much there is of what it looks for: a plan for any value reads all of the tenant's.
+		// This mode plans for the values of each query. The best index depends on how many rows match: a generic plan
+		// reads all uploads of the tenant.
 		rows, err := tx.Query(ctx, SelectUpload+` where `+where+` order by u.id desc limit @limit`, pgx.QueryExecModeCacheDescribe, args)
 		if err == nil {
 			us, err = pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
@@ -288,15 +287,14 @@ func (tx Tx) AmongDeleted(ctx context.Context, fn func() error) error {
 	return nil
 }
 
-// MarkUploaded records that the whole object is safe under the key and settles the quota with what was
-// really stored. A partial upload stays [Uploading], for it is not done before a final one has it; a final one
-// takes its partial uploads over, with their charges. It returns false when that was recorded before, and
-// [ErrWrongStatus] for an upload that has ended without it.
+// MarkUploaded makes [MoveFinish]: it records that the whole object is stored under the key, and adjusts the quota to the
+// stored size. A final upload takes over its partial ones with their charges. It returns false if that was recorded before,
+// and [ErrWrongStatus] for an upload that has ended without it.
 func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 []byte) (bool, error) {
 	var size, charged int64
 	var kind Kind
-	// Who moves quota locks the tenant before the upload, everywhere. Most uploads are as large as announced and
-	// settle nothing: they need not wait for each other.
+	// A change of quota locks the tenant before the upload, everywhere. Most uploads have the declared size and change
+	// nothing, so they need not wait for each other.
 	err := tx.QueryRow(ctx, `
 		with settled as (
 			select t.id from tenants t join uploads u on u.tenant_id = t.id
@@ -325,7 +323,7 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 	return true, tx.follow(ctx, MoveFinish, []uuid.UUID{id}, []Entry{{Offset: &size}}, false)
 }
 
-// requireUploaded returns [ErrWrongStatus] unless the upload was once recorded as uploaded.
+// requireUploaded returns [ErrWrongStatus] unless the upload was recorded as uploaded before.
 func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 	var once bool
 	err := tx.QueryRow(ctx, `select uploaded_at is not null from uploads where tenant_id = $1 and id = $2`,
@@ -339,8 +337,7 @@ func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-// MarkProcessing records that a worker has begun the attempt of that number, from 1. Saying it again is no
-// change.
+// MarkProcessing records that a worker begins an attempt, numbered from 1. Repeating it adds no entry to the timeline.
 func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID, attempt int) error {
 	return tx.Move(ctx, id, Transition{Move: MoveProcess, Detail: map[string]any{"attempt": attempt}, Once: true})
 }

@@ -67,7 +67,7 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 
 	for name, fn := range map[string]func(storage.Tx) error{
 		"read":      func(tx storage.Tx) error { _, err := tx.Upload(ctx, id); return err },
-		"whole":     func(tx storage.Tx) error { _, _, err := tx.Whole(ctx, id); return err },
+		"whole":     func(tx storage.Tx) error { _, _, err := tx.UploadAndContent(ctx, id); return err },
 		"timeline":  func(tx storage.Tx) error { _, err := tx.Timeline(ctx, id, 0, 10); return err },
 		"client id": func(tx storage.Tx) error { _, err := tx.UploadByClientID(ctx, "ana", "IMG_1"); return err },
 	} {

@@ -69,7 +69,7 @@ func (s *site) createAs(t *testing.T, n storage.NewUpload) uuid.UUID {
 func (s *site) rows(t *testing.T, id uuid.UUID) (u storage.Upload, c storage.Content, parts []storage.Part) {
 	t.Helper()
 	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) (err error) {
-		if u, c, err = tx.Whole(s.ctx, id); err != nil {
+		if u, c, err = tx.UploadAndContent(s.ctx, id); err != nil {
 			return err
 		}
 		parts, err = tx.Parts(s.ctx, id)

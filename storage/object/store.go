@@ -105,7 +105,7 @@ func (s *Store) Unavailable() bool { return s.bucket.Unavailable() }
 func (s *Store) Open(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
 	u := &Upload{store: s, lease: l}
 	err := s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		u.row, u.content, err = tx.Whole(ctx, id)
+		u.row, u.content, err = tx.UploadAndContent(ctx, id)
 		u.keys = Keys{Tenant: tx.Tenant, Project: u.row.Project, Upload: id}
 		return err
 	})
