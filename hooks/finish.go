@@ -55,15 +55,15 @@ const mismatchDetail = "What arrived is not what the sender announced (SHA-256).
 // reject fails an upload whose checksum is wrong, with all that it was made of, and returns the keys of that.
 func reject(ctx context.Context, tx storage.Tx, u storage.Upload) (keys []string, err error) {
 	failure := storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: mismatchDetail}
-	if err := tx.Reject(ctx, u.ID, failure); err != nil {
+	if err := tx.Move(ctx, u.ID, storage.MoveReject.Because(failure)); err != nil {
 		return nil, err
 	}
-	partials, err := tx.Partials(ctx, u)
+	partials, err := tx.FindUploads(ctx, `where u.tenant_id = $1 and u.id = any($2)`, u.Partials)
 	if err != nil {
 		return nil, err
 	}
 	for _, p := range partials {
-		if err := tx.Reject(ctx, p.ID, failure); err != nil {
+		if err := tx.Move(ctx, p.ID, storage.MoveReject.Because(failure)); err != nil {
 			return nil, err
 		}
 		keys = append(keys, *p.ObjectKey)
@@ -85,7 +85,7 @@ func (s *Uploads) discard(ctx context.Context, upload uuid.UUID, keys []string) 
 // cancel takes an unfinished upload back and refunds its quota. One that has all its bytes is past
 // cancelling: [storage.ErrWrongStatus].
 func (s *Uploads) cancel(ctx context.Context, upload uuid.UUID) error {
-	if err := s.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, upload) }); err != nil {
+	if err := s.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, upload, storage.Transition{Move: storage.MoveCancel}) }); err != nil {
 		return err
 	}
 	s.Metrics.became(storage.Cancelled)
@@ -99,7 +99,7 @@ const LostDetail = "What had been stored of this file is gone. Send it again."
 // lose ends an upload of which S3 no longer has what was stored, and refunds its quota.
 func (s *Uploads) lose(ctx context.Context, upload uuid.UUID) error {
 	err := s.DB.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Reject(ctx, upload, storage.Failure{Reason: storage.ReasonLost, Detail: LostDetail})
+		return tx.Move(ctx, upload, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonLost, Detail: LostDetail}))
 	})
 	if err == nil {
 		s.Metrics.became(storage.Failed)

@@ -128,7 +128,7 @@ func TestNoReceipt(t *testing.T) {
 			object, sum := s.store(t, ctx, id, make([]byte, 10))
 			must(t, s.uploads.Record(ctx, id, object, sum))
 			return s.API.InTenant(ctx, func(tx storage.Tx) error {
-				return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected})
+				return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
 			})
 		},
 		"expired": func(_ context.Context, id uuid.UUID) error {

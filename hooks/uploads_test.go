@@ -95,7 +95,9 @@ func TestOpenOfEndedUploads(t *testing.T) {
 		end  func(storage.Tx, uuid.UUID) error
 		want error
 	}{
-		"cancelled": {func(tx storage.Tx, id uuid.UUID) error { return tx.Cancel(ctx, id) }, hooks.ErrGone},
+		"cancelled": {func(tx storage.Tx, id uuid.UUID) error {
+			return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel})
+		}, hooks.ErrGone},
 		"expired": {func(tx storage.Tx, id uuid.UUID) error {
 			_, err := tx.Exec(ctx, `update uploads set status = 'expired' where id = $1`, id)
 			return err
@@ -105,7 +107,7 @@ func TestOpenOfEndedUploads(t *testing.T) {
 			return err
 		}, hooks.ErrExpired},
 		"rejected": {func(tx storage.Tx, id uuid.UUID) error {
-			return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+			return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 		}, hooks.ErrGone},
 	} {
 		a, err := s.uploads.Create(ctx, hooks.Request{Size: 10})
@@ -122,7 +124,7 @@ func TestOpenOfEndedUploads(t *testing.T) {
 	must(t, err)
 	s.send(t, ctx, a.ID, make([]byte, 10), true)
 	must(t, s.API.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Fail(ctx, a.ID, storage.Failure{Reason: storage.ReasonInfected})
+		return tx.Move(ctx, a.ID, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
 	}))
 	u := s.open(t, ctx, a.ID)
 	defer u.Close(ctx)

@@ -67,7 +67,7 @@ func complete(ctx context.Context, tx storage.Tx, upload uuid.UUID, r results) e
 
 // fail ends the upload for a reason, and keeps the verdict of its scan, if there is one.
 func fail(ctx context.Context, tx storage.Tx, upload uuid.UUID, f storage.Failure, s *quarantine.Scan) error {
-	if err := tx.Fail(ctx, upload, f); err != nil {
+	if err := tx.Move(ctx, upload, storage.MoveFail.Because(f)); err != nil {
 		return err
 	}
 	return quarantine.Record(ctx, tx, upload, s)

@@ -124,7 +124,7 @@ func (s *site) completes(t *testing.T, id uuid.UUID) {
 func (s *site) fails(t *testing.T, id uuid.UUID, reason string) {
 	t.Helper()
 	s.asWorker(t, id, func(tx storage.Tx) error {
-		return tx.Fail(t.Context(), id, storage.Failure{Reason: reason, Detail: "x"})
+		return tx.Move(t.Context(), id, storage.MoveFail.Because(storage.Failure{Reason: reason, Detail: "x"}))
 	})
 }
 

@@ -100,7 +100,7 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	if most := 1 + int(time.Since(began)/(900*time.Millisecond)); told > most {
 		t.Errorf("progress was told %d times in %s", told, time.Since(began))
 	}
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
+	d.must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 	began = time.Now()
 	await(t, "cancelled", heard)
 	if took := time.Since(began); took > 900*time.Millisecond {

@@ -220,7 +220,7 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 		_, _, err := tx.UploadAndContent(ctxA, uploadB)
 		return err
 	}), storage.ErrNotFound)
-	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Cancel(ctxA, uploadB) }), storage.ErrWrongStatus)
+	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Move(ctxA, uploadB, storage.Transition{Move: storage.MoveCancel}) }), storage.ErrWrongStatus)
 	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, storage.Entry{Event: "x"}) }); sqlState(err) != "23503" {
 		t.Errorf("an entry in B's timeline: %v", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // LockPartials locks the tenant and the uploads with these ids, and returns those that exist, ordered by id.
@@ -13,24 +12,7 @@ func (tx Tx) LockPartials(ctx context.Context, ids []uuid.UUID) ([]Upload, error
 	if err := tx.LockTenant(ctx); err != nil {
 		return nil, err
 	}
-	return tx.uploads(ctx, `where u.tenant_id = $1 and u.id = any($2) order by u.id for no key update of u`, ids)
-}
-
-// Partials returns the partial uploads of a final one, in no particular order.
-func (tx Tx) Partials(ctx context.Context, final Upload) ([]Upload, error) {
-	return tx.uploads(ctx, `where u.tenant_id = $1 and u.id = any($2)`, final.Partials)
-}
-
-func (tx Tx) uploads(ctx context.Context, where string, ids []uuid.UUID) ([]Upload, error) {
-	rows, err := tx.Query(ctx, SelectUpload+" "+where, tx.Tenant, ids)
-	if err != nil {
-		return nil, fmt.Errorf("read partial uploads: %w", err)
-	}
-	us, err := pgx.CollectRows(rows, pgx.RowToStructByName[Upload])
-	if err != nil {
-		return nil, fmt.Errorf("read partial uploads: %w", err)
-	}
-	return us, nil
+	return tx.FindUploads(ctx, `where u.tenant_id = $1 and u.id = any($2) order by u.id for no key update of u`, ids)
 }
 
 // take assigns partial uploads to a final one: all of them, or none and [ErrWrongStatus].

@@ -72,6 +72,7 @@ type rule struct {
 	quota    quotaEffect
 	discard  bool // its tail is deleted, and the partial uploads that it had taken are free again
 	notPart  bool // a partial upload stays in its state
+	notTaken bool // a partial upload that a final one has taken cannot make the move
 }
 
 type batchEffect string
@@ -118,11 +119,11 @@ var moves = map[Move]rule{
 	},
 	MoveCancel: {
 		from: receiving, to: Cancelled,
-		event: EventCancelled, announce: AnnounceUploadCancelled, batch: settles, quota: refunds, discard: true,
+		event: EventCancelled, announce: AnnounceUploadCancelled, batch: settles, quota: refunds, discard: true, notTaken: true,
 	},
 	MoveExpire: {
 		from: receiving, to: Expired,
-		event: EventExpired, announce: AnnounceUploadExpired, batch: settles, quota: refunds, discard: true,
+		event: EventExpired, announce: AnnounceUploadExpired, batch: settles, quota: refunds, discard: true, notTaken: true,
 	},
 	MoveConcatenate: {from: []Status{Uploading}, to: Concatenated, event: EventConcatenated, batch: settles, quota: handsOver},
 	MoveRetry:       {from: []Status{Failed}, to: Uploaded, event: EventUploaded, batch: opens},
@@ -134,7 +135,11 @@ func (m Move) from() string {
 	for _, s := range moves[m].from {
 		names = append(names, "'"+string(s)+"'")
 	}
-	return `u.status in (` + strings.Join(names, ", ") + `) and u.deleted_at is null`
+	sql := `u.status in (` + strings.Join(names, ", ") + `) and u.deleted_at is null`
+	if moves[m].notTaken {
+		sql += ` and u.final_id is null`
+	}
+	return sql
 }
 
 // to are the assignments to upload u that make the move.

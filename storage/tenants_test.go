@@ -95,7 +95,7 @@ func TestQuotaWarnings(t *testing.T) {
 	last := step(50, 80, 95)
 	cancel := func(id uuid.UUID) {
 		t.Helper()
-		d.must(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
+		d.must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 	}
 	cancel(last)
 	step(50, 80, 95, 95)

@@ -237,15 +237,14 @@ func (tx Tx) Touch(ctx context.Context, id uuid.UUID) error {
 }
 
 func (tx Tx) oneUpload(ctx context.Context, where string, args ...any) (Upload, error) {
-	rows, err := tx.Query(ctx, SelectUpload+" "+where, append([]any{tx.Tenant}, args...)...)
-	if err != nil {
-		return Upload{}, fmt.Errorf("read upload: %w", err)
+	us, err := tx.FindUploads(ctx, where, args...)
+	switch {
+	case err != nil:
+		return Upload{}, err
+	case len(us) == 0:
+		return Upload{}, fmt.Errorf("read upload: %w", ErrNotFound)
 	}
-	u, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
-	if err != nil {
-		return Upload{}, fmt.Errorf("read upload: %w", OrNotFound(err))
-	}
-	return u, nil
+	return us[0], nil
 }
 
 // Uploads returns one page, without partial uploads. Ids are UUIDv7 (RFC 9562, section 5.7), so they are ordered by creation.
@@ -340,22 +339,4 @@ func (tx Tx) requireUploaded(ctx context.Context, id uuid.UUID) error {
 // MarkProcessing records that a worker begins an attempt, numbered from 1. Repeating it adds no entry to the timeline.
 func (tx Tx) MarkProcessing(ctx context.Context, id uuid.UUID, attempt int) error {
 	return tx.Move(ctx, id, Transition{Move: MoveProcess, Detail: map[string]any{"attempt": attempt}, Once: true})
-}
-
-// Fail ends the upload with a reason. An upload that has ended before is left as it is, with
-// [ErrWrongStatus].
-func (tx Tx) Fail(ctx context.Context, id uuid.UUID, f Failure) error {
-	return tx.Move(ctx, id, MoveFail.Because(f))
-}
-
-// Cancel ends an upload that still takes bytes, or that is a partial one which no final one has taken, and
-// refunds its quota. For any other it returns [ErrWrongStatus].
-func (tx Tx) Cancel(ctx context.Context, id uuid.UUID) error {
-	return tx.Move(ctx, id, Transition{Move: MoveCancel, If: "u.final_id is null"})
-}
-
-// Reject fails an upload that still takes bytes, none of which are kept, and refunds its quota. For any
-// other it returns [ErrWrongStatus].
-func (tx Tx) Reject(ctx context.Context, id uuid.UUID, f Failure) error {
-	return tx.Move(ctx, id, MoveReject.Because(f))
 }

@@ -54,9 +54,11 @@ func TestRefundOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ends := map[string]func(context.Context, storage.Tx, uuid.UUID) error{
-		"cancel": func(ctx context.Context, tx storage.Tx, id uuid.UUID) error { return tx.Cancel(ctx, id) },
+		"cancel": func(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
+			return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel})
+		},
 		"reject": func(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
-			return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+			return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 		},
 	}
 	for name, end := range ends {
@@ -94,7 +96,9 @@ func TestStoredBytesStayCharged(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 300)
 	d.bring(t, ctx, id, storage.Processing)
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected}) })
+	d.must(t, ctx, func(tx storage.Tx) error {
+		return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
+	})
 	if room := d.room(t, ctx); room != 700 {
 		t.Errorf("%d bytes are left, want 700: the object is still there", room)
 	}
@@ -184,7 +188,7 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 	}
 	g := new(errgroup.Group)
 	g.Go(func() error {
-		err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, n.ID) })
+		err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, n.ID, storage.Transition{Move: storage.MoveCancel}) })
 		if errors.Is(err, storage.ErrWrongStatus) {
 			return nil // the client id belonged to an older one
 		}
@@ -196,7 +200,7 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, again.ID) })
+	err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, again.ID, storage.Transition{Move: storage.MoveCancel}) })
 	if errors.Is(err, storage.ErrWrongStatus) {
 		return nil
 	}
@@ -229,12 +233,14 @@ func TestClientID(t *testing.T) {
 		free bool
 	}{
 		{"pending", func(storage.Tx, uuid.UUID) error { return nil }, false},
-		{"cancelled", func(tx storage.Tx, id uuid.UUID) error { return tx.Cancel(ctx, id) }, true},
+		{"cancelled", func(tx storage.Tx, id uuid.UUID) error {
+			return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel})
+		}, true},
 		{"rejected", func(tx storage.Tx, id uuid.UUID) error {
-			return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+			return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 		}, true},
 		{"failed", func(tx storage.Tx, id uuid.UUID) error {
-			return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected})
+			return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
 		}, true},
 		{"uploaded", func(tx storage.Tx, id uuid.UUID) error {
 			_, err := tx.MarkUploaded(ctx, id, "key", nil)
@@ -285,8 +291,10 @@ func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s stor
 			return err
 		})
 		step(past(storage.Processing, storage.Completed, storage.Failed), func() error { return tx.MarkProcessing(ctx, id, 1) })
-		step(past(storage.Failed), func() error { return tx.Fail(ctx, id, storage.Failure{Reason: storage.ReasonInfected}) })
-		step(past(storage.Cancelled), func() error { return tx.Cancel(ctx, id) })
+		step(past(storage.Failed), func() error {
+			return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
+		})
+		step(past(storage.Cancelled), func() error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 		step(past(storage.Expired), func() error {
 			_, err := tx.Exec(ctx, `update uploads set status = 'expired' where id = $1`, id)
 			return err
@@ -329,11 +337,13 @@ func TestTransitions(t *testing.T) {
 		{"complete", func(tx storage.Tx, id uuid.UUID) error {
 			return tx.Complete(ctx, id, storage.Results{DetectedType: "image/jpeg"})
 		}, storage.Completed, []storage.Status{storage.Processing}, nil},
-		{"fail", func(tx storage.Tx, id uuid.UUID) error { return tx.Fail(ctx, id, infected) },
+		{"fail", func(tx storage.Tx, id uuid.UUID) error { return tx.Move(ctx, id, storage.MoveFail.Because(infected)) },
 			storage.Failed, []storage.Status{storage.Pending, storage.Uploading, storage.Uploaded, storage.Processing}, nil},
-		{"cancel", func(tx storage.Tx, id uuid.UUID) error { return tx.Cancel(ctx, id) },
+		{"cancel", func(tx storage.Tx, id uuid.UUID) error {
+			return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel})
+		},
 			storage.Cancelled, []storage.Status{storage.Pending, storage.Uploading}, nil},
-		{"reject", func(tx storage.Tx, id uuid.UUID) error { return tx.Reject(ctx, id, infected) },
+		{"reject", func(tx storage.Tx, id uuid.UUID) error { return tx.Move(ctx, id, storage.MoveReject.Because(infected)) },
 			storage.Failed, []storage.Status{storage.Pending, storage.Uploading}, nil},
 	}
 	admin := d.Admin(t)
@@ -378,7 +388,7 @@ func TestRejectedIsNeverUploaded(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 10)
 	d.must(t, ctx, func(tx storage.Tx) error {
-		return tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonChecksumMismatch})
+		return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 	})
 	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.MarkUploaded(ctx, id, "key", nil)

@@ -99,11 +99,11 @@ func TestBatchEndsOnce(t *testing.T) {
 		db, end := d.Worker, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }
 		switch {
 		case i < 200:
-			db, end = d.API, func(tx storage.Tx) error { return tx.Cancel(ctx, id) }
+			db, end = d.API, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) }
 		case i < 400:
-			db, end = d.API, func(tx storage.Tx) error { return tx.Reject(ctx, id, broken) }
+			db, end = d.API, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.MoveReject.Because(broken)) }
 		case i%2 == 0:
-			end = func(tx storage.Tx) error { return tx.Fail(ctx, id, broken) }
+			end = func(tx storage.Tx) error { return tx.Move(ctx, id, storage.MoveFail.Because(broken)) }
 		}
 		return db.InTenant(ctx, end)
 	})
@@ -238,7 +238,7 @@ func (d *site) addAndEnd(ctx context.Context, batchID uuid.UUID, clientID string
 		return err
 	}
 	return d.Worker.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Fail(ctx, n.ID, storage.Failure{Reason: storage.ReasonUnreadable})
+		return tx.Move(ctx, n.ID, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonUnreadable}))
 	})
 }
 
@@ -251,7 +251,9 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 		batchID, ids := d.newBatch(t, ctx, 20, 10)
 		g := new(errgroup.Group)
 		for i := range 4 {
-			g.Go(func() error { return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ids[i]) }) })
+			g.Go(func() error {
+				return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, ids[i], storage.Transition{Move: storage.MoveCancel}) })
+			})
 			g.Go(func() error {
 				n := anUpload(10)
 				n.BatchID = batchID
@@ -306,7 +308,7 @@ func TestSentAgain(t *testing.T) {
 	ctx := d.NewTenant(t, 1<<20)
 	batchID, ids := d.newBatch(t, ctx, 2, 10)
 	d.in(t, ctx, func(tx storage.Tx) error {
-		return tx.Reject(ctx, ids[0], storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"})
+		return tx.Move(ctx, ids[0], storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"}))
 	})
 	again := anUpload(10)
 	again.ClientID, again.BatchID = ids[0].String(), batchID
@@ -378,7 +380,7 @@ func TestBatchOfCancelledUploads(t *testing.T) {
 	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
 	batchID, ids := d.newBatch(t, ctx, 1, 10)
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ids[0]) })
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ids[0], storage.Transition{Move: storage.MoveCancel}) })
 	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
 		t.Errorf("the batch is %s", s)
 	}
@@ -412,14 +414,14 @@ func TestBatchesAreNarrowed(t *testing.T) {
 	d.processed(t, ids)
 	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
 	d.in(t, ctx, func(tx storage.Tx) error {
-		return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable})
+		return tx.Move(ctx, ids[1], storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonUnreadable}))
 	})
 	if sees(investor) {
 		t.Error("an investor sees a batch that failed")
 	}
 	d.in(t, ctx, func(tx storage.Tx) error {
 		_, err := tx.Retry(ctx, ids[1:])
-		return errors.Join(err, tx.OpenBatch(ctx, batchID), tx.Cancel(ctx, d.addToIn(t, tx, ctx, batchID)))
+		return errors.Join(err, tx.OpenBatch(ctx, batchID), tx.Move(ctx, d.addToIn(t, tx, ctx, batchID), storage.Transition{Move: storage.MoveCancel}))
 	})
 	d.processed(t, ids[1:])
 	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[1], storage.Results{}) }))
@@ -499,7 +501,7 @@ func TestBatchPagesAndTrouble(t *testing.T) {
 	_, err = d.Admin(t).Exec(t.Context(), `update contents set touched_at = now() - interval '20 minutes' where upload_id = $1`, ids[0])
 	stack.Must(t, err)
 	d.in(t, ctx, func(tx storage.Tx) error {
-		return tx.Reject(ctx, ids[2], storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"})
+		return tx.Move(ctx, ids[2], storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"}))
 	})
 	day := d.readBatch(t, ctx, open).CreatedAt.Truncate(24 * time.Hour)
 	list := func(p batch.Page) (found []uuid.UUID) {

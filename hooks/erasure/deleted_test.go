@@ -95,7 +95,9 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 		for what, fn := range map[string]func(storage.Tx) error{
 			"begins":    func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 2) },
 			"completes": func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) },
-			"fails":     func(tx storage.Tx) error { return tx.Fail(ctx, id, storage.Failure{Reason: "lost"}) },
+			"fails": func(tx storage.Tx) error {
+				return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: "lost"}))
+			},
 			"loses": func(tx storage.Tx) error {
 				return tx.Move(ctx, id, storage.MoveLose.Because(storage.Failure{Reason: "lost"}))
 			},
@@ -301,7 +303,7 @@ func TestDeletedUploadsLeaveTheirBatch(t *testing.T) {
 	worker(func(tx storage.Tx) error { return tx.MarkProcessing(ctx, ids[0], 1) })
 	worker(func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) })
 	worker(func(tx storage.Tx) error {
-		return tx.Fail(ctx, ids[1], storage.Failure{Reason: storage.ReasonUnreadable})
+		return tx.Move(ctx, ids[1], storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonUnreadable}))
 	})
 	if b := read(); b.Ended {
 		t.Fatal("the batch has ended before its last upload")

@@ -151,7 +151,9 @@ func (n *Tenant) Sound(t *testing.T) {
 	n.Finish(t)
 	n.Complete(t)
 	cancelled := n.Admit(t)
-	stack.Must(t, n.API.InTenant(n.Ctx, func(tx storage.Tx) error { return tx.Cancel(n.Ctx, cancelled) }))
+	stack.Must(t, n.API.InTenant(n.Ctx, func(tx storage.Tx) error {
+		return tx.Move(n.Ctx, cancelled, storage.Transition{Move: storage.MoveCancel})
+	}))
 	id, _ := n.Finish(t) // whose thumbnails are being made
 	stack.Must(t, n.Worker.InTenant(n.Ctx, func(tx storage.Tx) error { return tx.MarkProcessing(n.Ctx, id, 1) }))
 	n.Put(t, n.Keys(id).Thumbnail(480))
@@ -160,7 +162,7 @@ func (n *Tenant) Sound(t *testing.T) {
 		where state = 'discarded'`)
 	id, key := n.Finish(t) // whose object is kept all the same
 	stack.Must(t, n.Worker.InTenant(n.Ctx, func(tx storage.Tx) error {
-		return tx.Fail(n.Ctx, id, storage.Failure{Reason: storage.ReasonInfected, Detail: "EICAR"})
+		return tx.Move(n.Ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected, Detail: "EICAR"}))
 	}))
 	stack.Must(t, n.Bucket.Tag(n.Ctx, key, "scan", storage.ReasonInfected))
 }

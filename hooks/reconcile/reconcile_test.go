@@ -187,7 +187,7 @@ func (y *yard) orphanTail(t *testing.T) planted {
 // The server died while it cancelled.
 func (y *yard) orphanMultipart(t *testing.T) planted {
 	id, multipart := y.Begin(t)
-	stack.Must(t, y.API.InTenant(y.Ctx, func(tx storage.Tx) error { return tx.Cancel(y.Ctx, id) }))
+	stack.Must(t, y.API.InTenant(y.Ctx, func(tx storage.Tx) error { return tx.Move(y.Ctx, id, storage.Transition{Move: storage.MoveCancel}) }))
 	return planted{upload: id, key: y.Keys(id).Original(1), repaired: func(t *testing.T) {
 		if slices.ContainsFunc(y.S3(t), func(s string) bool { return strings.Contains(s, multipart) }) {
 			t.Error("the multipart upload is still there")

@@ -398,7 +398,7 @@ func TestUploadsAreAnnounced(t *testing.T) {
 			if err := tx.CreateUpload(o.ctx, n); err != nil {
 				return err
 			}
-			return tx.Cancel(o.ctx, id)
+			return tx.Move(o.ctx, id, storage.Transition{Move: storage.MoveCancel})
 		}))
 		return id
 	}

@@ -77,7 +77,7 @@ func Failure() storage.Failure {
 // Write fails the upload and writes its dead letter, in the trace of ctx. Whoever calls it has made sure in the same transaction
 // that no attempt of the job runs, or that it is its own. An upload that has ended is [storage.ErrWrongStatus].
 func Write(ctx context.Context, tx storage.Tx, upload uuid.UUID, c Cause) error {
-	if err := tx.Fail(ctx, upload, Failure()); err != nil {
+	if err := tx.Move(ctx, upload, storage.MoveFail.Because(Failure())); err != nil {
 		return err
 	}
 	id, err := uuid.NewV7()

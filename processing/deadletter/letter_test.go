@@ -42,7 +42,7 @@ func TestWrite(t *testing.T) {
 	})
 	ended := anUpload()
 	d.in(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, ended) })
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, ended.ID) })
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ended.ID, storage.Transition{Move: storage.MoveCancel}) })
 	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return Write(ctx, tx, ended.ID, aCause("scan")) }), storage.ErrWrongStatus)
 	if n := len(d.letters(t, ctx, Page{})); n != 1 {
 		t.Errorf("there are %d letters", n)
@@ -198,7 +198,7 @@ func TestLetterIsSettled(t *testing.T) {
 	if err := d.API.InTenant(ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) }); err == nil {
 		t.Error("it is retried all the same")
 	}
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, again.ID) })
+	d.in(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, again.ID, storage.Transition{Move: storage.MoveCancel}) })
 	if got := d.letters(t, ctx, Page{})[0]; got.State != Open {
 		t.Errorf("got %+v", got)
 	}

@@ -164,7 +164,7 @@ func TestCancelWhatIsTaken(t *testing.T) {
 	partials, content := s.partials(t, r, part)
 	final := s.final(t, partials, len(content))
 	wantErr(t, r.terminate(s.ctx, partials[0]), storage.ErrWrongStatus)
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.Cancel(s.ctx, final) }))
+	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.Move(s.ctx, final, storage.Transition{Move: storage.MoveCancel}) }))
 	if n := s.charged(t); n != part {
 		t.Errorf("%d bytes are charged", n)
 	}

@@ -205,7 +205,7 @@ func (r *replica) endLost(ctx context.Context, err error) error {
 			if u.Kind != storage.Final {
 				r.lost.Add(1)
 			}
-			if err := tx.Reject(ctx, id, storage.Failure{Reason: storage.ReasonLost, Detail: "It is gone."}); err != nil {
+			if err := tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonLost, Detail: "It is gone."})); err != nil {
 				return err
 			}
 		}
@@ -293,7 +293,7 @@ func (s *site) delete(ctx context.Context, id uuid.UUID) error {
 // terminate is a DELETE request.
 func (r *replica) terminate(ctx context.Context, id uuid.UUID) error {
 	return r.under(ctx, id, func() {}, func(u *upload) error {
-		err := r.site.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Cancel(ctx, id) })
+		err := r.site.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 		if errors.Is(err, storage.ErrWrongStatus) {
 			return r.site.delete(ctx, id)
 		}
