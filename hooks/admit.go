@@ -23,9 +23,8 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// Why an upload is refused. A [Refusal] wraps one of them.
+// Why an upload is refused. A [tenant.Refusal] wraps one of them.
 var (
-	ErrForbidden        = tenant.ErrForbidden
 	ErrNotYourProject   = errors.New("token does not cover the project")
 	ErrEmpty            = errors.New("upload has no content")
 	ErrTooLarge         = errors.New("upload is too large")
@@ -43,9 +42,6 @@ var (
 	ErrOtherProject     = errors.New("batch is of another project")
 	ErrPartialTaken     = errors.New("partial upload belongs to another upload")
 )
-
-// A Refusal is [tenant.Refusal].
-type Refusal = tenant.Refusal
 
 func refuse(cause error, format string, args ...any) error {
 	return tenant.Refuse(cause, format, args...)
@@ -116,7 +112,7 @@ type Request struct {
 	Partials []string // of a final upload: the ids of its partial uploads, in order
 }
 
-// Admit creates an upload for the user in ctx, or returns a [*Refusal]. A user that creates the same again under
+// Admit creates an upload for the user in ctx, or returns a [*tenant.Refusal]. A user that creates the same again under
 // the same client_id, or a final upload of the same partial ones, gets the same upload. A size that is deferred
 // takes the room of the largest upload that it may be until it is declared. Partial uploads that are not this user's are
 // [storage.ErrNotFound].
@@ -286,13 +282,13 @@ func noRoom(t storage.Tenant, size, most int64) error {
 
 // NoRoom refuses with what there is of the quota, for programs.
 func NoRoom(t storage.Tenant, detail string) error {
-	return &Refusal{Cause: ErrNoRoom, Detail: detail, Facts: map[string]any{
+	return &tenant.Refusal{Cause: ErrNoRoom, Detail: detail, Facts: map[string]any{
 		"quota_bytes": t.QuotaBytes, "charged_bytes": t.ChargedBytes, "remaining_bytes": t.Remaining(),
 	}}
 }
 
 func tooLarge(size, most int64) error {
-	return &Refusal{
+	return &tenant.Refusal{
 		Cause:  ErrTooLarge,
 		Detail: fmt.Sprintf("The file has %s; the most is %s.", humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most))),
 		Facts:  map[string]any{"max_bytes": most},
@@ -317,7 +313,7 @@ func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 		Kind:     storage.Single,
 	}
 	if !who.Role.CanUpload() {
-		return n, ErrForbidden
+		return n, tenant.ErrForbidden
 	}
 	switch {
 	case len(r.Partials) > 0:

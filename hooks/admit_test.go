@@ -59,13 +59,13 @@ func TestRefusals(t *testing.T) {
 		{"sha256 in Base64", ctx, 10, map[string]string{"sha256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}, hooks.ErrBadMetadata},
 	} {
 		_, err := s.admission.Admit(c.ctx, hooks.Request{Size: c.size, Metadata: c.meta})
-		var r *hooks.Refusal
+		var r *tenant.Refusal
 		if !errors.Is(err, c.want) || !errors.As(err, &r) || len(r.Detail) < 20 {
 			t.Errorf("%s: got %v, want %v with a detail", c.name, err, c.want)
 		}
 	}
 	_, err = s.admission.Admit(investor, hooks.Request{Size: 10})
-	wantErr(t, err, hooks.ErrForbidden)
+	wantErr(t, err, tenant.ErrForbidden)
 	_, err = s.admission.Admit(t.Context(), hooks.Request{Size: 10})
 	wantErr(t, err, tenant.ErrNoIdentity)
 	if room := s.room(t, ctx); room != 5000 {

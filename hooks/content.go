@@ -28,7 +28,7 @@ type Content struct {
 const outcomeInfected = "infected"
 
 // ReadContent finds the content of an upload of the tenant in ctx, or the picture drawn of it for a box of thumbnail
-// pixels (0: the original). Only what has been scanned and found clean is given out: anything else is a [*Refusal], a
+// pixels (0: the original). Only what has been scanned and found clean is given out: anything else is a [*tenant.Refusal], a
 // picture that there is none of [storage.ErrNotFound]. Who asked is audited in the transaction that read the rows.
 func ReadContent(ctx context.Context, db *storage.DB, upload uuid.UUID, thumbnail int) (c Content, err error) {
 	var refusal error

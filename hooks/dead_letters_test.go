@@ -88,7 +88,7 @@ func TestDeadLettersAreForAdmins(t *testing.T) {
 		_, errFind := d.Find(in, letter.ID)
 		_, errRetry := d.Retry(in, letter.ID)
 		for what, err := range map[string]error{"list": err, "find": errFind, "retry": errRetry, "discard": d.Discard(in, letter.ID)} {
-			if !errors.Is(err, hooks.ErrForbidden) {
+			if !errors.Is(err, tenant.ErrForbidden) {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
 		}

@@ -79,7 +79,7 @@ func (s *Uploads) discard(ctx context.Context, upload uuid.UUID, keys []string) 
 			s.Log.WarnContext(ctx, "rejected object not deleted", slog.String("upload_id", upload.String()), slog.Any("err", err))
 		}
 	}
-	return &Refusal{Cause: ErrChecksumMismatch, Detail: mismatchDetail}
+	return &tenant.Refusal{Cause: ErrChecksumMismatch, Detail: mismatchDetail}
 }
 
 // cancel takes an unfinished upload back and refunds its quota. One that has all its bytes is past

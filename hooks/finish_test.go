@@ -103,7 +103,7 @@ func TestChecksumMismatch(t *testing.T) {
 	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
 	for range 2 {
 		err := s.uploads.Record(ctx, a.ID, key, sum)
-		var r *hooks.Refusal
+		var r *tenant.Refusal
 		if !errors.Is(err, hooks.ErrChecksumMismatch) || !errors.As(err, &r) {
 			t.Errorf("got %v", err)
 		}

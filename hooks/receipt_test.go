@@ -140,7 +140,7 @@ func TestNoReceipt(t *testing.T) {
 		must(t, err)
 		must(t, end(ctx, a.ID))
 		receipt, err := receipts.Issue(ctx, a.ID)
-		var r *hooks.Refusal
+		var r *tenant.Refusal
 		if receipt != "" || !errors.Is(err, hooks.ErrNoReceipt) || !errors.As(err, &r) || !strings.Contains(r.Detail, word) || !strings.Contains(r.Detail, "Keep the original") {
 			t.Errorf("%s: %q, %v", word, receipt, err)
 		}

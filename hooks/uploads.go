@@ -45,7 +45,7 @@ type Uploads struct {
 func MayUpload(ctx context.Context) error {
 	who, err := tenant.From(ctx)
 	if err == nil && !who.Role.CanUpload() {
-		return ErrForbidden
+		return tenant.ErrForbidden
 	}
 	return err
 }

@@ -222,7 +222,7 @@ func TestWhoMayWrite(t *testing.T) {
 	must(t, err)
 	a, err := s.uploads.Create(ctx, hooks.Request{Size: 10})
 	must(t, err)
-	wantErr(t, hooks.MayUpload(as(ctx, who.Tenant, "ida", tenant.Inversionista)), hooks.ErrForbidden)
+	wantErr(t, hooks.MayUpload(as(ctx, who.Tenant, "ida", tenant.Inversionista)), tenant.ErrForbidden)
 	for name, c := range map[string]struct {
 		ctx  context.Context
 		want error

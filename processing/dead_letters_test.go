@@ -40,7 +40,7 @@ func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadl
 func (p *plant) retry(t *testing.T, id uuid.UUID) {
 	t.Helper()
 	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
-		if _, err := tx.EndedBadlyOne(p.ctx, id); err != nil {
+		if _, err := tx.LockFailedUpload(p.ctx, id); err != nil {
 			return err
 		}
 		if _, err := tx.Retry(p.ctx, []uuid.UUID{id}); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/tenant"
 )
 
 // Bounds of a form, besides those of metadata.
@@ -152,9 +153,9 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF):
 		_ = b.connection.SetReadDeadline(time.Time{}) // net/http would take it for the end of the connection
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.end(&hooks.Refusal{Cause: problem.ErrSilent, Detail: "The form was idle for too long. Send it again."})
+		b.end(&tenant.Refusal{Cause: problem.ErrSilent, Detail: "The form was idle for too long. Send it again."})
 	default:
-		b.end(&hooks.Refusal{Cause: problem.ErrCutOff, Detail: "The form was cut off. Send it again."})
+		b.end(&tenant.Refusal{Cause: problem.ErrCutOff, Detail: "The form was cut off. Send it again."})
 	}
 	return n, err
 }

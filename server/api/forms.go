@@ -18,6 +18,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 // abandonTimeout bounds the cancellation of the upload of a failed form.
@@ -148,7 +149,7 @@ func (f *form) passEnd() error {
 }
 
 func refuseFormAgain(detail string) error {
-	return &hooks.Refusal{Cause: hooks.ErrClientIDTaken, Detail: detail}
+	return &tenant.Refusal{Cause: hooks.ErrClientIDTaken, Detail: detail}
 }
 
 // abandon cancels an upload that cannot be resumed, to release its quota at once.

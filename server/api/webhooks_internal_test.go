@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -23,10 +22,10 @@ func TestWebhookManagers(t *testing.T) {
 	}{
 		{tenant.Constructora, nil, nil},
 		{tenant.Admin, nil, nil},
-		{tenant.Constructora, []string{"torre"}, hooks.ErrForbidden},
-		{tenant.Admin, []string{"torre"}, hooks.ErrForbidden},
-		{tenant.Empleado, nil, hooks.ErrForbidden},
-		{tenant.Inversionista, nil, hooks.ErrForbidden},
+		{tenant.Constructora, []string{"torre"}, tenant.ErrForbidden},
+		{tenant.Admin, []string{"torre"}, tenant.ErrForbidden},
+		{tenant.Empleado, nil, tenant.ErrForbidden},
+		{tenant.Inversionista, nil, tenant.ErrForbidden},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/api/webhooks", nil)
 		who := tenant.Identity{Tenant: uuid.New(), User: "ana", Role: c.role, Projects: c.projects}

@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
@@ -19,8 +18,8 @@ import (
 const headerTenant = "Tramo-Tenant"
 
 // errMayNotEnter is the same for every tenant that is named, so that it does not reveal which exist.
-var errMayNotEnter = &hooks.Refusal{
-	Cause: hooks.ErrForbidden, Detail: "Only an operator of the installation can act in another company. Leave " + headerTenant + " out.",
+var errMayNotEnter = &tenant.Refusal{
+	Cause: tenant.ErrForbidden, Detail: "Only an operator of the installation can act in another company. Leave " + headerTenant + " out.",
 }
 
 // An Authenticator finds the identity that a request acts for, and audits what it is denied.

@@ -14,10 +14,10 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 // Path is what the types of problems begin with, and where they are explained.
@@ -96,13 +96,13 @@ func Types() []string {
 
 // Refuse returns an error that has cause's row in the table, with a detail of its own.
 func Refuse(cause error, format string, args ...any) error {
-	return &hooks.Refusal{Cause: cause, Detail: fmt.Sprintf(format, args...)}
+	return &tenant.Refusal{Cause: cause, Detail: fmt.Sprintf(format, args...)}
 }
 
 // BadRequest returns an error for a request that a person must correct.
 func BadRequest(format string, args ...any) error { return Refuse(ErrBadRequest, format, args...) }
 
-// refusal is what errors implement that bring a detail and facts of their own, such as [hooks.Refusal].
+// refusal is what errors implement that bring a detail and facts of their own, such as [tenant.Refusal].
 type refusal interface {
 	error
 	Explain() (detail string, facts map[string]any)

@@ -12,6 +12,7 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 const (
@@ -44,7 +45,7 @@ var table = []row{
 	on("slow-down", 423, "Too many requests to uploads", "Nothing is lost. Wait as long as Retry-After says, then continue.", ErrSlowDown),
 	on("tenant-busy", 423, "Too many uploads in progress", retryDetail, ErrTenantBusy),
 
-	on("forbidden", 403, "Not allowed", "Your role can look at uploads, but not send, resume or cancel them.", hooks.ErrForbidden),
+	on("forbidden", 403, "Not allowed", "Your role can look at uploads, but not send, resume or cancel them.", tenant.ErrForbidden),
 	on("not-your-project", 403, "Not one of your projects", "Name a project that your token includes, or ask your administrator for a token that includes this one.", hooks.ErrNotYourProject),
 	on("empty", 422, "File is empty", "Choose a file that has content.", hooks.ErrEmpty),
 	on("too-large", 413, "File is too large", "Send a smaller file. OPTIONS returns the maximum as Tus-Max-Size, in bytes.", hooks.ErrTooLarge, object.ErrTooLong),

@@ -11,7 +11,6 @@ import (
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/semaphore"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
@@ -52,7 +51,7 @@ func (l *Concurrency) Limit(next echo.HandlerFunc) echo.HandlerFunc {
 		release, err := l.places.acquire(waiting, who.Tenant, most)
 		if err != nil {
 			c.Response().Header().Set("Retry-After", "5")
-			return &hooks.Refusal{
+			return &tenant.Refusal{
 				Cause:  problem.ErrTenantBusy,
 				Detail: "Your company has as many uploads in progress as it may. Nothing is lost. Try again in a moment.",
 				Facts:  map[string]any{"max_uploads": most},

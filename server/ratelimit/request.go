@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 
-	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/tenant"
@@ -123,7 +122,7 @@ func (l *Limits) limit(c echo.Context, p policy, key string, n int, cl class) er
 	}
 	wait := seconds(v.retry)
 	h.Set("Retry-After", strconv.FormatInt(wait, 10))
-	return &hooks.Refusal{
+	return &tenant.Refusal{
 		Cause:  cl.refusal(),
 		Detail: fmt.Sprintf("Too many requests. Nothing is lost. Continue in %d s, as Retry-After says.", wait),
 		Facts:  map[string]any{"policy": p.name, "retry_after_seconds": wait},

@@ -13,6 +13,7 @@ import (
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
 // resolvePartials writes the addresses in Upload-Concat as tusd reads them. A client may name partial uploads by
@@ -37,7 +38,7 @@ func (x *exchange) resolvePartials() error {
 		resolved = append(resolved, x.handler.base()+id)
 	}
 	if len(resolved) > hooks.MaxPartials { // before tusd looks at each
-		return &hooks.Refusal{Cause: hooks.ErrNotPartial, Detail: "Upload-Concat names " + strconv.Itoa(len(resolved)) +
+		return &tenant.Refusal{Cause: hooks.ErrNotPartial, Detail: "Upload-Concat names " + strconv.Itoa(len(resolved)) +
 			" partial uploads; the most is " + strconv.Itoa(hooks.MaxPartials) + "."}
 	}
 	r.Header.Set("Upload-Concat", "final;"+strings.Join(resolved, " "))

@@ -9,6 +9,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 // validate refuses what tusd lets pass: a role that may not write (even its HEAD would interrupt somebody's PATCH), a HEAD
@@ -76,7 +77,7 @@ func checkMetadataHeader(header string) error {
 }
 
 func refuseMetadata(detail string) error {
-	return &hooks.Refusal{Cause: hooks.ErrBadMetadata, Detail: detail}
+	return &tenant.Refusal{Cause: hooks.ErrBadMetadata, Detail: detail}
 }
 
 const checksumHeader = "Upload-Checksum"
