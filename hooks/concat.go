@@ -32,7 +32,7 @@ func parsePartials(n *storage.NewUpload, ids []string) error {
 	return nil
 }
 
-// gather checks that a final upload may have its partial ones, and adds up their sizes. If another final upload
+// gather checks that a final upload may consist of its partial ones, and adds up their sizes. If another final upload
 // has all of them, in the same order, it is this one, created before: its id is returned.
 func (a *Admission) gather(ctx context.Context, tx storage.Tx, n *storage.NewUpload) (old uuid.UUID, err error) {
 	partials, err := tx.LockPartials(ctx, n.Partials)

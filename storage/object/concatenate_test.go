@@ -16,7 +16,7 @@ import (
 
 // A final upload of partial ones of any size is all their bytes in order, with their SHA-256, became uploaded
 // once and leaves nothing else in S3. What is large enough is never sent to S3 again.
-func TestJoin(t *testing.T) {
+func TestConcatenate(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
@@ -43,7 +43,7 @@ func TestJoin(t *testing.T) {
 			if got := s.proxy.spent(); !maps.Equal(got, c.want) {
 				t.Errorf("%v requests, want %v", got, c.want)
 			}
-			s.checkJoined(t, final, partials, content)
+			s.checkConcatenated(t, final, partials, content)
 			must(t, r.concat(s.ctx, final))
 			if got := s.proxy.spent(); len(got) > 0 {
 				t.Errorf("once more cost %v", got)
@@ -54,7 +54,7 @@ func TestJoin(t *testing.T) {
 
 // S3 refuses, or does it and the answer gets lost, at each request in turn that a concatenation takes: whoever
 // asks next finishes it, by going on after the last piece that was made durable.
-func TestJoinRepeated(t *testing.T) {
+func TestConcatenateRepeated(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{getObject, copyPart, uploadPart, createUpload, completeUpload} {
 		for name, what := range map[string]fault{"refused": refuse, "answer lost": lose} {
@@ -83,7 +83,7 @@ func TestJoinRepeated(t *testing.T) {
 				if n := s.proxy.spent()[copyPart]; n > 3 {
 					t.Errorf("%d copies", n)
 				}
-				s.checkJoined(t, final, partials, content)
+				s.checkConcatenated(t, final, partials, content)
 			})
 		}
 	}
@@ -91,7 +91,7 @@ func TestJoinRepeated(t *testing.T) {
 
 // The finish of a final upload fails, before and after it was recorded: nothing of the partial uploads is
 // deleted before the final one is committed.
-func TestJoinKeepsPartialsUntilFinished(t *testing.T) {
+func TestConcatenateKeepsPartialsUntilFinished(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r := s.replica(t)
@@ -106,11 +106,11 @@ func TestJoinKeepsPartialsUntilFinished(t *testing.T) {
 		}
 	}
 	must(t, r.concat(s.ctx, final))
-	s.checkJoined(t, final, partials, content)
+	s.checkConcatenated(t, final, partials, content)
 }
 
 // S3 has lost a partial upload: it and the final one have failed, and the others can be used again.
-func TestJoinOfALostPartial(t *testing.T) {
+func TestConcatenateOfALostPartial(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	r := s.replica(t)
@@ -207,8 +207,8 @@ func (s *site) charged(t *testing.T) (n int64) {
 	return n
 }
 
-// checkJoined makes sure that a final upload has taken the place of its partial ones.
-func (s *site) checkJoined(t *testing.T, final uuid.UUID, partials []uuid.UUID, content []byte) {
+// checkConcatenated makes sure that a final upload has taken the place of its partial ones.
+func (s *site) checkConcatenated(t *testing.T, final uuid.UUID, partials []uuid.UUID, content []byte) {
 	t.Helper()
 	u, c, parts := s.rows(t, final)
 	sum := sumOf(content)
