@@ -25,7 +25,7 @@ func (p *plant) letter(t *testing.T, id uuid.UUID) (d deadletter.Letter) {
 	return all[0]
 }
 
-// wantLetter checks what a letter tells of the death.
+// wantLetter checks what a letter says.
 func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadletter.Letter {
 	t.Helper()
 	d := p.letter(t, id)

@@ -125,7 +125,7 @@ func TestFrozenWorker(t *testing.T) {
 // leaveBehind makes the one job look as if its worker had died long ago.
 func (p *plant) leaveBehind(t *testing.T, attempt int) {
 	t.Helper()
-	// Long enough ago for ours to be sure, and not for River's own rescue, which buries nobody.
+	// Long enough ago for ours to be sure, and not for River's own rescue, which writes no dead letters.
 	p.exec(t, fmt.Sprintf(`update river_job set state = 'running', attempt = %d, attempted_at = now() - interval '20 seconds',
 		attempted_by = array['tramo-%s']`, attempt, uuid.New()))
 }

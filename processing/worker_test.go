@@ -366,7 +366,7 @@ func TestWorkTwice(t *testing.T) {
 	}
 }
 
-// An attempt that somebody else has taken over while it was held up neither completes its upload nor buries
+// An attempt that somebody else has taken over while it was held up neither completes its upload nor fails
 // it.
 func TestSupersededAttempt(t *testing.T) {
 	t.Parallel()

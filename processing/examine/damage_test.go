@@ -72,7 +72,7 @@ func TestTruncations(t *testing.T) {
 	}
 }
 
-// Bits turned over anywhere end in a picture, a partial one or none, and never in the death of what comes next.
+// Bits turned over anywhere end in a whole image, a partial one or none, and never crash the next file's child.
 // TRAMO_TEST_FLIPS makes more of them, TRAMO_TEST_SEED other ones.
 func TestFlips(t *testing.T) {
 	t.Parallel()
