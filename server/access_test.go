@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // listed are the ids that the user's list has, in order.
@@ -17,7 +19,7 @@ func (u user) listed(query string) (ids []string) {
 	a := u.do("GET", u.uploads+query, nil)
 	a.want(u.t, 200, "")
 	var page struct{ Items []struct{ ID string } }
-	must(u.t, json.Unmarshal(a.body, &page))
+	stack.Must(u.t, json.Unmarshal(a.body, &page))
 	for _, i := range page.Items {
 		ids = append(ids, i.ID)
 	}

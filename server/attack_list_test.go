@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // attacks has attacks on every route; a test fails for a route without one. [newVictim] makes what they name.
@@ -400,7 +402,7 @@ func TestAttacksReach(t *testing.T) {
 func (s *site) newDoneVictim(t *testing.T) (user, victim) {
 	t.Helper()
 	u, v, slow := s.newVictim(t)
-	must(t, slow.body.CloseWithError(io.ErrUnexpectedEOF))
+	stack.Must(t, slow.body.CloseWithError(io.ErrUnexpectedEOF))
 	<-slow.over
 	return u, v
 }

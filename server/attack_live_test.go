@@ -11,6 +11,8 @@ import (
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // streams opens the streams that an attacker can: with filters that name the victim's things, resuming from the victim's
@@ -29,7 +31,7 @@ func (s *site) streams(t *testing.T, u user, v victim, lastID string) map[string
 	}
 	for name, q := range map[string]string{"WebSocket": "", "WebSocket of batch": query("batch", v["batch_id"], "batch", "marca")} {
 		l, _, err := u.webSocket(s.url, q, "Authorization", "Bearer "+u.token, "Last-Event-ID", lastID)
-		must(t, err)
+		stack.Must(t, err)
 		all[name] = l
 	}
 	return all
@@ -86,7 +88,7 @@ func (s *site) sendPlain(t *testing.T, u user, pairs ...string) string {
 	url := u.create(len(file), "Upload-Metadata", metadata(pairs...))
 	u.patch(url, 0, reader(file)).want(t, 204, "")
 	ctx := tenant.With(t.Context(), u.who)
-	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
 		if err := tx.MarkProcessing(ctx, idOf(url), 1); err != nil {
 			return err
 		}
@@ -120,7 +122,7 @@ func TestAttacksOnTickets(t *testing.T) {
 	stranger := s.newTenant(t)
 	renamed := func(ticket string, to uuid.UUID) string {
 		raw, err := base64.RawURLEncoding.DecodeString(ticket)
-		must(t, err)
+		stack.Must(t, err)
 		copy(raw, to[:])
 		return base64.RawURLEncoding.EncodeToString(raw)
 	}

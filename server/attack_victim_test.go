@@ -14,6 +14,8 @@ import (
 
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A slowUpload is a PATCH of the victim that runs during the attacks.
@@ -43,7 +45,7 @@ func (u user) sendSlowly(t *testing.T, url string, data []byte) *slowUpload {
 		s.over <- answer{res.StatusCode, res.Header, b}
 	}()
 	s.send(t, 8)
-	eventually(t, "the victim's first bytes", func() bool { return u.upload(url).Offset > 0 })
+	stack.Until(t, "the victim's first bytes", func() bool { return u.upload(url).Offset > 0 })
 	return s
 }
 
@@ -60,7 +62,7 @@ func (s *slowUpload) send(t *testing.T, n int) {
 func (s *slowUpload) finish(t *testing.T, u user) {
 	t.Helper()
 	s.send(t, len(s.rest))
-	must(t, s.body.Close())
+	stack.Must(t, s.body.Close())
 	a := <-s.over
 	a.want(t, 204, "")
 	wantWhole(t, u, s.url, s.sent)
@@ -93,7 +95,7 @@ func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	s.addErasures(t, u, v)
 	s.addWebhook(t, u, v)
 	var seq int64
-	must(t, s.admin.QueryRow(t.Context(), `select max(seq) from audit where tenant_id = $1`, u.who.Tenant).Scan(&seq))
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select max(seq) from audit where tenant_id = $1`, u.who.Tenant).Scan(&seq))
 	v["seq"] = fmt.Sprint(seq + 1)
 	return u, v, u.sendSlowly(t, upload, data)
 }
@@ -160,13 +162,13 @@ func (s *site) addWebhook(t *testing.T, u user, v victim) {
 	var endpoint struct{ ID string }
 	a := marta.do("POST", at, strings.NewReader(`{"url":"https://93.184.215.14/secreto.txt"}`), "Content-Type", "application/json")
 	a.want(t, 201, "")
-	must(t, json.Unmarshal(a.body, &endpoint))
+	stack.Must(t, json.Unmarshal(a.body, &endpoint))
 	if a := marta.do("POST", at+"/"+endpoint.ID+"/test", nil); a.status >= 300 {
 		t.Fatalf("no delivery: %d %s", a.status, a.body)
 	}
 	v["endpoint"] = endpoint.ID
 	var delivery string
-	must(t, s.admin.QueryRow(t.Context(), `select id::text from webhook_deliveries where endpoint_id = $1`, endpoint.ID).Scan(&delivery))
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select id::text from webhook_deliveries where endpoint_id = $1`, endpoint.ID).Scan(&delivery))
 	v["delivery"] = delivery
 }
 
@@ -183,7 +185,7 @@ func (s *site) completeAt(t *testing.T, u user, url, project string) {
 func (s *site) rowsOf(t *testing.T, u user) string {
 	t.Helper()
 	var text string
-	must(t, s.admin.QueryRow(t.Context(), `
+	stack.Must(t, s.admin.QueryRow(t.Context(), `
 		with mine as (select * from uploads where tenant_id = $1 and user_id = $2)
 		select string_agg(line, e'\n' order by line) from (
 			select concat_ws(' ', 'upload', id, status, size, batch, batch_id, project, object_key, failure_reason, deleted_at, purge_at) from mine

@@ -17,6 +17,8 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // batches is the address of the collection.
@@ -71,7 +73,7 @@ type batchJSON struct {
 func (u user) post(url string, v any, headers ...string) answer {
 	u.t.Helper()
 	body, err := json.Marshal(v)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	return u.do("POST", url, reader(body), append([]string{"Content-Type", "application/json"}, headers...)...)
 }
 
@@ -80,7 +82,7 @@ func readAs[T any](t testing.TB, a answer, status int) (v T) {
 	if a.status != status {
 		t.Fatalf("%d %s, want %d", a.status, a.body, status)
 	}
-	must(t, json.Unmarshal(a.body, &v))
+	stack.Must(t, json.Unmarshal(a.body, &v))
 	return v
 }
 
@@ -110,8 +112,8 @@ func (u user) manager(s *site) user {
 func (s *site) asWorker(t *testing.T, id uuid.UUID, end func(storage.Tx) error) {
 	t.Helper()
 	ctx := tenant.With(t.Context(), tenant.Identity{Tenant: s.user.who.Tenant, User: "worker", Role: tenant.Admin})
-	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
-		must(t, tx.MarkProcessing(ctx, id, 1))
+	stack.Must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+		stack.Must(t, tx.MarkProcessing(ctx, id, 1))
 		return end(tx)
 	}))
 }
@@ -130,7 +132,7 @@ func (s *site) fails(t *testing.T, id uuid.UUID, reason string) {
 
 func (s *site) count(t *testing.T, sql string, args ...any) (n int) {
 	t.Helper()
-	must(t, s.admin.QueryRow(t.Context(), sql, args...).Scan(&n))
+	stack.Must(t, s.admin.QueryRow(t.Context(), sql, args...).Scan(&n))
 	return n
 }
 
@@ -221,7 +223,7 @@ func TestBatchManifestRefused(t *testing.T) {
 			Detail   string
 		}
 	}
-	must(t, json.Unmarshal(a.body, &p))
+	stack.Must(t, json.Unmarshal(a.body, &p))
 	var got []string
 	for _, e := range p.Errors {
 		got = append(got, fmt.Sprint(e.Index, " ", strings.TrimPrefix(e.Type, "/problems/")))
@@ -342,14 +344,14 @@ func TestBatchIdempotencyKey(t *testing.T) {
 	}
 	// While another replica works on it, it is not begun.
 	running, err := s.admin.Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	_, err = running.Exec(t.Context(), `select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'idempotency', $1::uuid, $2::text, 'three'), 0))`,
 		u.who.Tenant, u.who.User)
-	must(t, err)
+	stack.Must(t, err)
 	busy := u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three")
 	busy.want(t, 409, "idempotency-key-busy")
 	busy.wantHeader(t, "Retry-After", "1")
-	must(t, running.Rollback(t.Context()))
+	stack.Must(t, running.Rollback(t.Context()))
 	// A request that was refused may be tried again.
 	u.post(u.batches(), obj{"name": ""}, "Idempotency-Key", "three").want(t, 422, "bad-batch")
 	u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three").want(t, 201, "")
@@ -518,9 +520,9 @@ func TestBatchCancel(t *testing.T) {
 	running := make(chan answer, 1)
 	go func() { running <- u.patch(f.Uploads[2].URL, 0, body) }()
 	_, err := client.Write(noise(10))
-	must(t, err)
+	stack.Must(t, err)
 	at := u.batches() + "/" + f.Batch.ID.String()
-	eventually(t, "the server has read it", func() bool { return s.received(t) >= before+10 })
+	stack.Until(t, "the server has read it", func() bool { return s.received(t) >= before+10 })
 	b := readAs[batchJSON](t, manager.do("POST", at+"/cancel", nil), 200)
 	if b.State != "cancelled" || b.Counts["cancelled"] != 3 || b.Counts["uploaded"] != 1 {
 		t.Errorf("got %+v", b)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/tramo/tramo/server"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // dial opens a connection of the test's own and sends the beginning of a request over it.
@@ -18,10 +20,10 @@ func (u user) dial(method, path, headers string) net.Conn {
 	u.t.Helper()
 	r := u.request(method, u.uploads, nil)
 	conn, err := net.Dial("tcp", r.URL.Host) //nolint:noctx // it is closed below
-	must(u.t, err)
+	stack.Must(u.t, err)
 	u.t.Cleanup(func() { conn.Close() })
 	_, err = fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n%s\r\n", method, path, r.URL.Host, u.token, headers)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	return conn
 }
 
@@ -29,10 +31,10 @@ func (u user) dial(method, path, headers string) net.Conn {
 func read(t *testing.T, from *bufio.Reader) answer {
 	t.Helper()
 	res, err := http.ReadResponse(from, nil)
-	must(t, err)
+	stack.Must(t, err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	must(t, err)
+	stack.Must(t, err)
 	return answer{res.StatusCode, res.Header, b}
 }
 
@@ -85,13 +87,13 @@ func TestSlowRequests(t *testing.T) {
 	address := pathOnly(s.user.create(10))
 	_, err := fmt.Fprintf(conn, "PATCH %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: %s\r\nContent-Length: 10\r\n\r\n",
 		address, s.user.token, octets)
-	must(t, err)
+	stack.Must(t, err)
 	tick := time.NewTicker(limit / 3)
 	defer tick.Stop()
 	for range 10 {
 		<-tick.C
 		_, err := conn.Write([]byte("x"))
-		must(t, err)
+		stack.Must(t, err)
 	}
 	read(t, answers).want(t, 204, "")
 }

@@ -150,9 +150,9 @@ func TestCutBodyWithChecksumDoesNotCount(t *testing.T) {
 			}()
 			for at := 0; at < 3*part+mib; at += mib {
 				_, err := client.Write(data[at : at+mib])
-				must(t, err)
+				stack.Must(t, err)
 			}
-			eventually(t, "three parts are in S3", func() bool { return s.partsInS3(t, url) == 3 })
+			stack.Until(t, "three parts are in S3", func() bool { return s.partsInS3(t, url) == 3 })
 			if got := u.upload(url).Offset; got != 0 {
 				t.Errorf("offset %d while nothing is verified", got)
 			}
@@ -180,12 +180,12 @@ func TestInterruptedBodyWithChecksum(t *testing.T) {
 	answered := make(chan answer, 1)
 	go func() { answered <- u.send(r) }()
 	_, err := client.Write(data[:mib])
-	must(t, err)
-	eventually(t, "the server has read it", func() bool { return s.received(t) >= before+mib })
+	stack.Must(t, err)
+	stack.Until(t, "the server has read it", func() bool { return s.received(t) >= before+mib })
 	if got := u.offset(url); got != 0 {
 		t.Errorf("offset %d", got)
 	}
-	must(t, client.Close())
+	stack.Must(t, client.Close())
 	a := <-answered
 	a.want(t, 423, "busy")
 }
@@ -218,12 +218,12 @@ func (s *site) trailing(t *testing.T, url string, data []byte, checksum string) 
 	answered := make(chan answer, 1)
 	go func() { answered <- s.user.send(r) }()
 	_, err := client.Write(data)
-	must(t, err)
-	eventually(t, "the server has read it", func() bool { return s.received(t) == before+float64(len(data)) })
+	stack.Must(t, err)
+	stack.Until(t, "the server has read it", func() bool { return s.received(t) == before+float64(len(data)) })
 	if checksum != "" {
 		r.Trailer.Set("Upload-Checksum", checksum)
 	}
-	must(t, client.Close())
+	stack.Must(t, client.Close())
 	return <-answered
 }
 
@@ -254,14 +254,14 @@ func (s *site) partsInS3(t *testing.T, url string) int {
 	t.Helper()
 	var id, key *string
 	row := s.admin.QueryRow(t.Context(), `select multipart_id, object_key from contents where upload_id = $1`, idOf(url))
-	must(t, row.Scan(&id, &key))
+	stack.Must(t, row.Scan(&id, &key))
 	if id == nil {
 		return 0
 	}
 	out, err := stack.Get(t, ground.S3).Client("").ListParts(t.Context(), &s3.ListPartsInput{
 		Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: key, UploadId: id,
 	})
-	must(t, err)
+	stack.Must(t, err)
 	return len(out.Parts)
 }
 
@@ -269,7 +269,7 @@ func (s *site) partsInS3(t *testing.T, url string) int {
 func (s *site) received(t *testing.T) float64 {
 	t.Helper()
 	families, err := s.registry.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	for _, f := range families {
 		if f.GetName() == "tramo_upload_received_bytes_total" { // of the one tenant
 			return f.GetMetric()[0].GetCounter().GetValue()

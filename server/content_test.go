@@ -31,10 +31,10 @@ func (u user) follow(method, url string, headers ...string) (api, s3 answer) {
 	u.t.Helper()
 	r := u.request(method, url, nil)
 	res, err := http.DefaultTransport.RoundTrip(r)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	api = answer{res.StatusCode, res.Header, b}
 	if api.status != http.StatusFound {
 		return api, s3
@@ -96,8 +96,8 @@ func TestThumbnails(t *testing.T) {
 	address := s.processed(t, s.user, "photo", "image/jpeg", "filename", "a.jpg")
 	keys := object.Keys{Tenant: s.user.who.Tenant, Project: object.DefaultProject, Upload: idOf(address)}
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
-	must(t, err)
-	must(t, bucket.Put(t.Context(), keys.Thumbnail(160), "image/webp", strings.NewReader("picture"), 7))
+	stack.Must(t, err)
+	stack.Must(t, bucket.Put(t.Context(), keys.Thumbnail(160), "image/webp", strings.NewReader("picture"), 7))
 	s.exec(t, `insert into thumbnails (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
 		values ($1, $2, 160, 160, 120, 7, 'image/webp', $3)`, s.user.who.Tenant, idOf(address), keys.Thumbnail(160))
 	api, s3 := s.user.follow("GET", address+"/thumbnails/160")
@@ -173,7 +173,7 @@ func TestContentAudit(t *testing.T) {
 	s.exec(t, "update uploads set status = 'failed', failure_reason = 'infected', failure_detail = '' where id = $1", idOf(address))
 	s.user.do("GET", address+"/content", nil).want(t, 409, "no-content")
 	var entries []storage.AuditEntry
-	must(t, s.API.InTenant(tenant.With(t.Context(), s.user.who), func(tx storage.Tx) (err error) {
+	stack.Must(t, s.API.InTenant(tenant.With(t.Context(), s.user.who), func(tx storage.Tx) (err error) {
 		entries, err = tx.AuditLog(t.Context(), storage.AuditPage{Limit: 10, Action: "upload.content"})
 		return err
 	}))

@@ -10,6 +10,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 type letterAnswer struct {
@@ -50,7 +52,7 @@ func (s *site) rootOf(t *testing.T, u user) user {
 
 func (s *site) jobsOf(t *testing.T, upload string) (n int) {
 	t.Helper()
-	must(t, s.admin.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, idOf(upload).String()).Scan(&n))
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, idOf(upload).String()).Scan(&n))
 	return n
 }
 
@@ -127,7 +129,7 @@ func TestDeadLettersOfAnotherTenant(t *testing.T) {
 		t.Errorf("there are %d jobs", n)
 	}
 	var home uuid.UUID
-	must(t, s.admin.QueryRow(t.Context(), `select home_tenant from audit where tenant_id = $1 and action = 'dead_letter.retry'`, u.who.Tenant).Scan(&home))
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select home_tenant from audit where tenant_id = $1 and action = 'dead_letter.retry'`, u.who.Tenant).Scan(&home))
 	if home != root.who.Tenant {
 		t.Errorf("the audit log says %s", home)
 	}
@@ -152,7 +154,7 @@ func TestDeadLettersRetryMany(t *testing.T) {
 	_, two := s.die(t, u, "scan")
 	stranger := uuid.NewString()
 	ids, err := json.Marshal([]string{idOf(one).String(), stranger, idOf(one).String()})
-	must(t, err)
+	stack.Must(t, err)
 	got := ask(fmt.Sprintf(`{"ids":%s}`, ids))
 	if got.Retried != 1 || len(got.Left) != 1 || got.Left[0].ID != stranger || got.Left[0].Type != "/problems/not-found" || got.More {
 		t.Errorf("got %+v", got)
@@ -202,7 +204,7 @@ func TestDeadLettersRetryAboveTheLimit(t *testing.T) {
 	}) {
 		answer := root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(`{"all":true}`), "Content-Type", "application/json")
 		answer.want(t, 200, "")
-		must(t, json.Unmarshal(answer.body, &a))
+		stack.Must(t, json.Unmarshal(answer.body, &a))
 		return a
 	}
 	if a := ask(); a.Retried != 200 || !a.More {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // draft makes a request as the IETF draft has it.
@@ -203,7 +205,7 @@ func TestDraftIsMeasured(t *testing.T) {
 	}
 	var codes []string
 	families, err := s.registry.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	for _, f := range families {
 		if f.GetName() != "tramo_http_request_duration_seconds" {
 			continue

@@ -12,6 +12,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // like returns the user of u's tenant that change makes of its employee.
@@ -70,7 +72,7 @@ func (s *site) auditBy(t testing.TB, manager user, query string) (all []entry) {
 			Items []entry
 			Next  *string
 		}
-		must(t, json.Unmarshal(a.body, &page))
+		stack.Must(t, json.Unmarshal(a.body, &page))
 		all = append(all, page.Items...)
 		if page.Next == nil {
 			slices.Reverse(all)
@@ -215,7 +217,7 @@ func TestEnterTenantNeedsAudit(t *testing.T) {
 func (s *site) run(t testing.TB, sql string) {
 	t.Helper()
 	_, err := s.admin.Exec(t.Context(), sql)
-	must(t, err)
+	stack.Must(t, err)
 }
 
 // A 403 to an authenticated user is audited, at a limited rate. A request without a token, or one that is not valid, is not.

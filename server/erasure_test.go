@@ -18,6 +18,8 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // as another user of the same tenant.
@@ -36,7 +38,7 @@ func (s *site) complete(t *testing.T, u user, pairs ...string) string {
 	url := u.create(len(file), "Upload-Metadata", metadata(pairs...))
 	u.patch(url, 0, reader(file)).want(t, 204, "")
 	id, ctx := idOf(url), tenant.With(t.Context(), u.who)
-	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
 		if err := tx.MarkProcessing(ctx, id, 1); err != nil {
 			return err
 		}
@@ -55,7 +57,7 @@ type erasureAnswer struct {
 
 func (a answer) erasure(t *testing.T) (e erasureAnswer) {
 	t.Helper()
-	must(t, json.Unmarshal(a.body, &e))
+	stack.Must(t, json.Unmarshal(a.body, &e))
 	return e
 }
 
@@ -91,7 +93,7 @@ func TestDeletedUploadsAreNotFound(t *testing.T) {
 		a := u.do("GET", u.uploads+query, nil)
 		a.want(t, 200, "")
 		page := struct{ Items any }{&items}
-		must(t, json.Unmarshal(a.body, &page))
+		stack.Must(t, json.Unmarshal(a.body, &page))
 		return items
 	}
 	if items := list(jefa, ""); len(items) != 0 {
@@ -123,7 +125,7 @@ func sameButUpdated(t *testing.T, a, b []byte) bool {
 	t.Helper()
 	var both [2]map[string]any
 	for i, body := range [][]byte{a, b} {
-		must(t, json.Unmarshal(body, &both[i]))
+		stack.Must(t, json.Unmarshal(body, &both[i]))
 		maps.DeleteFunc(both[i], func(k string, _ any) bool { return k == "updated_at" || k == "thumbnails" })
 	}
 	x, _ := json.Marshal(both[0]) // what was just read
@@ -190,7 +192,7 @@ func TestErasures(t *testing.T) {
 		Items []erasureAnswer
 		Next  *string
 	}
-	if must(t, json.Unmarshal(a.body, &list)); len(list.Items) != 1 || list.Next != nil {
+	if stack.Must(t, json.Unmarshal(a.body, &list)); len(list.Items) != 1 || list.Next != nil {
 		t.Errorf("got %s", a.body)
 	}
 }
@@ -214,7 +216,7 @@ func lines(t *testing.T, body []byte) (all []exportedLine) {
 		if err == io.EOF {
 			return all
 		}
-		must(t, err)
+		stack.Must(t, err)
 		all = append(all, l)
 	}
 }
@@ -288,13 +290,13 @@ func checkLinks(t *testing.T, l exportedLine) {
 	t.Helper()
 	for _, link := range []string{l.Links.Original, l.Links.Thumbnails["160"]} {
 		u, err := url.Parse(link)
-		must(t, err)
+		stack.Must(t, err)
 		if u.Query().Get("X-Amz-Expires") != "86400" {
 			t.Errorf("the link %s does not work for a day", link)
 		}
 	}
 	res, err := http.Get(l.Links.Original)
-	must(t, err)
+	stack.Must(t, err)
 	defer res.Body.Close()
 	if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || len(b) != 100 {
 		t.Errorf("the link answers %d with %d bytes (%v)", res.StatusCode, len(b), err)
@@ -313,17 +315,17 @@ func TestExportInterrupted(t *testing.T) {
 		insert into contents (tenant_id, upload_id) select tenant_id, id from new`, jefa.who.Tenant)
 	address := s.url + "/api/tenants/" + jefa.who.Tenant.String() + "/export"
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	must(t, err)
+	stack.Must(t, err)
 	defer conn.Close()
-	must(t, jefa.request("GET", address, nil).Write(conn))
+	stack.Must(t, jefa.request("GET", address, nil).Write(conn))
 	in := bufio.NewReaderSize(conn, 4096)
 	res, err := http.ReadResponse(in, nil)
-	must(t, err)
+	stack.Must(t, err)
 	defer res.Body.Close()
-	must(t, readSome(res.Body))                                        // the export has begun, and 24 MB do not fit into the buffers between
-	eventually(t, "no transaction waits for the reader", func() bool { // a transaction that reads a page is idle between its statements
+	stack.Must(t, readSome(res.Body))                                   // the export has begun, and 24 MB do not fit into the buffers between
+	stack.Until(t, "no transaction waits for the reader", func() bool { // a transaction that reads a page is idle between its statements
 		var open int
-		must(t, s.admin.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database()
+		stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database()
 			and state like 'idle in transaction%'`).Scan(&open))
 		return open == 0
 	})

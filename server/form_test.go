@@ -17,6 +17,8 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 const boundary = "a-boundary"
@@ -44,7 +46,7 @@ func (u user) form(body io.Reader, headers ...string) answer {
 
 func (s *site) charged(t *testing.T, who tenant.Identity) (bytes int64) {
 	t.Helper()
-	must(t, s.admin.QueryRow(t.Context(), "select charged_bytes from tenants where id = $1", who.Tenant).Scan(&bytes))
+	stack.Must(t, s.admin.QueryRow(t.Context(), "select charged_bytes from tenants where id = $1", who.Tenant).Scan(&bytes))
 	return bytes
 }
 
@@ -91,7 +93,7 @@ func TestFormEqualsTus(t *testing.T) {
 // rows returns what is kept of an upload, without its id, times, and what says how its bytes came.
 func (s *site) rows(t *testing.T, address string) (text string) {
 	t.Helper()
-	must(t, s.admin.QueryRow(t.Context(), `
+	stack.Must(t, s.admin.QueryRow(t.Context(), `
 		select jsonb_pretty(to_jsonb(u) - '{id,created_at,updated_at,uploaded_at,object_key}'::text[]
 			|| jsonb_build_object('object', regexp_replace(u.object_key, '.*/original-.*', 'original'))
 			|| (to_jsonb(c) - '{upload_id,touched_at,object_key,multipart_id,next_part,tail_fence}'::text[]))
@@ -101,7 +103,7 @@ func (s *site) rows(t *testing.T, address string) (text string) {
 
 func (s *site) jobs(t *testing.T, address string) (n int) {
 	t.Helper()
-	must(t, s.admin.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, idOf(address).String()).Scan(&n))
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, idOf(address).String()).Scan(&n))
 	return n
 }
 
@@ -109,7 +111,7 @@ func (s *site) jobs(t *testing.T, address string) (n int) {
 func told(t *testing.T, body []byte) map[string]string {
 	t.Helper()
 	var j map[string]json.RawMessage
-	must(t, json.Unmarshal(body, &j))
+	stack.Must(t, json.Unmarshal(body, &j))
 	m := map[string]string{}
 	for k, v := range j {
 		if k != "id" && !strings.HasSuffix(k, "_at") {
@@ -162,7 +164,7 @@ func TestFormRefused(t *testing.T) {
 				t.Errorf("%s does not say %q", a.body, c.detail)
 			}
 			var open int
-			must(t, s.admin.QueryRow(t.Context(), `select count(*) from uploads
+			stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from uploads
 				where tenant_id = $1 and status not in ('cancelled', 'failed')`, u.who.Tenant).Scan(&open))
 			if charged := s.charged(t, u.who); open != 0 || charged != 0 {
 				t.Errorf("%d uploads and %d bytes of quota are left", open, charged)
@@ -206,11 +208,11 @@ func (u user) begin(length int, beginning string) net.Conn {
 	u.t.Helper()
 	r := u.request("POST", u.uploads, nil)
 	conn, err := net.Dial("tcp", r.URL.Host) //nolint:noctx // it is closed below
-	must(u.t, err)
+	stack.Must(u.t, err)
 	u.t.Cleanup(func() { conn.Close() })
 	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: %s\r\nContent-Type: multipart/form-data; boundary=%s\r\nContent-Length: %d\r\n\r\n%s",
 		r.URL.Path, r.URL.Host, r.Header.Get("Authorization"), boundary, length, beginning)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	return conn
 }
 
@@ -227,7 +229,7 @@ func TestFormCutOff(t *testing.T) {
 	half := func(t *testing.T, fields string) (user, net.Conn) {
 		u := s.newTenant(t)
 		conn := u.begin(3*mib, start(fields)+string(data[:mib]))
-		eventually(t, "the upload of a form holds bytes", func() bool {
+		stack.Until(t, "the upload of a form holds bytes", func() bool {
 			var at int
 			err := s.admin.QueryRow(t.Context(), "select received from contents where tenant_id = $1", u.who.Tenant).Scan(&at)
 			return err == nil && at >= mib/2
@@ -247,9 +249,9 @@ func TestFormCutOff(t *testing.T) {
 			t.Parallel()
 			u, conn := half(t, "")
 			end(t, conn)
-			eventually(t, "the upload is cancelled", func() bool {
+			stack.Until(t, "the upload is cancelled", func() bool {
 				var now string
-				must(t, s.admin.QueryRow(t.Context(), "select status from uploads where tenant_id = $1", u.who.Tenant).Scan(&now))
+				stack.Must(t, s.admin.QueryRow(t.Context(), "select status from uploads where tenant_id = $1", u.who.Tenant).Scan(&now))
 				return now == "cancelled"
 			})
 			if charged := s.charged(t, u.who); charged != 0 {
@@ -279,7 +281,7 @@ func TestFormCutOff(t *testing.T) {
 			u, conn := half(t, field("client_id", "one"))
 			conn.Close()
 			var a answer
-			eventually(t, "another request gets the upload", func() bool { // 423 while the form's has not noticed that it is cut
+			stack.Until(t, "another request gets the upload", func() bool { // 423 while the form's has not noticed that it is cut
 				a = again(u)
 				return a.status != 423
 			})
@@ -368,7 +370,7 @@ func FuzzForm(f *testing.F) {
 			t.Errorf("%q: %d %s", body, w.Code, w.Body)
 		}
 		var charged, accounted int64
-		must(t, a.admin.QueryRow(t.Context(), `select t.charged_bytes, coalesce(sum(u.charged_bytes), 0) from tenants t
+		stack.Must(t, a.admin.QueryRow(t.Context(), `select t.charged_bytes, coalesce(sum(u.charged_bytes), 0) from tenants t
 			left join uploads u on u.tenant_id = t.id where t.id = $1 group by 1`, a.user.who.Tenant).Scan(&charged, &accounted))
 		if charged != accounted {
 			t.Errorf("%q: %d bytes are charged, %d accounted for", body, charged, accounted)

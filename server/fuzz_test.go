@@ -14,6 +14,8 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/server"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // What a stranger sends, whatever it is, costs no 5xx and no panic, is answered by a problem document if it is
@@ -159,7 +161,7 @@ func FuzzMetadata(f *testing.F) {
 func pathOf(t *testing.T, w *httptest.ResponseRecorder) string {
 	t.Helper()
 	u, err := url.Parse(w.Header().Get("Location"))
-	must(t, err)
+	stack.Must(t, err)
 	return u.Path
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Another tenant's listeners receive nothing about an upload, with any filter. They receive their own marker, which is
@@ -62,7 +64,7 @@ func (s *site) ends(t testing.TB, u user, urls ...string) {
 	t.Helper()
 	ctx := tenant.With(t.Context(), u.who)
 	for _, url := range urls {
-		must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+		stack.Must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
 			if _, err := tx.MarkUploaded(ctx, idOf(url), "key", make([]byte, 32)); err != nil {
 				return err
 			}
@@ -194,7 +196,7 @@ func TestLiveTickets(t *testing.T) {
 			Ticket    string
 			ExpiresAt time.Time `json:"expires_at"`
 		}
-		must(t, json.Unmarshal(a.body, &j))
+		stack.Must(t, json.Unmarshal(a.body, &j))
 		if left := time.Until(j.ExpiresAt); left > time.Minute || left < 0 {
 			t.Errorf("it expires in %s", left)
 		}
@@ -214,7 +216,7 @@ func TestLiveTickets(t *testing.T) {
 	l.ready()
 	refused("used", mine)
 	overWS, _, err := nobody.webSocket(s.url, query("ticket", ticket(bea)))
-	must(t, err)
+	stack.Must(t, err)
 	overWS.ready()
 	s.user.create(10, "Upload-Metadata", metadata("project", "north"))
 	marker := s.user.create(10, "Upload-Metadata", metadata("project", "south"))
@@ -229,7 +231,7 @@ func TestLiveTickets(t *testing.T) {
 	refused("expired", old)
 	ticket(bea)
 	var left int
-	must(t, s.admin.QueryRow(t.Context(), `select count(*) from event_tickets`).Scan(&left))
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from event_tickets`).Scan(&left))
 	if left != 1 {
 		t.Errorf("%d tickets are kept, and only one is good", left)
 	}
@@ -255,15 +257,15 @@ func TestLiveTokenExpiry(t *testing.T) {
 	s.live(t, nil)
 	// Tokens are taken for half a minute longer than they say.
 	token, err := auth.Config{Secret: secret}.Sign(s.user.who, -27*time.Second, time.Now())
-	must(t, err)
+	stack.Must(t, err)
 	soon := s.user
 	soon.token = token
 	a := soon.do("POST", s.url+live.Path+"/tickets", nil)
 	a.want(t, 201, "")
 	var j struct{ Ticket string }
-	must(t, json.Unmarshal(a.body, &j))
+	stack.Must(t, json.Unmarshal(a.body, &j))
 	overWS, _, err := soon.webSocket(s.url, "", "Authorization", "Bearer "+token)
-	must(t, err)
+	stack.Must(t, err)
 	for name, l := range map[string]*listening{
 		"sse": soon.listen(s.url, ""), "websocket": overWS,
 		"ticket": soon.listen(s.url, query("ticket", j.Ticket), "Authorization", ""),
@@ -290,7 +292,7 @@ func TestLiveListenersAreLimited(t *testing.T) {
 	s.user.as(s, "cai", tenant.Empleado).do("GET", s.url+live.Path, nil).want(t, 429, "too-many-listeners")
 	s.newTenant(t).listen(s.url, "")
 	first.close()
-	eventually(t, "a place is free", func() bool { return s.counter(t, "tramo_listeners") == 3 })
+	stack.Until(t, "a place is free", func() bool { return s.counter(t, "tramo_listeners") == 3 })
 	s.user.listen(s.url, "")
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // The totals of a batch are sent while its uploads change, at most once a second, then when they have ended and the batch
@@ -33,14 +35,14 @@ func TestLiveBatches(t *testing.T) {
 		Batch   struct{ ID uuid.UUID }
 		Uploads []struct{ URL string }
 	}
-	must(t, json.Unmarshal(a.body, &made))
+	stack.Must(t, json.Unmarshal(a.body, &made))
 	id := made.Batch.ID
 	type batch struct{ Name, State string }
 	last := func(l *listening, state, name string) (times int) {
 		t.Helper()
 		l.until("batch "+state+" "+name, func(e event, j saying) bool {
 			var b batch
-			must(t, json.Unmarshal(e.Data, &b))
+			stack.Must(t, json.Unmarshal(e.Data, &b))
 			if e.Event != "batch" || j.ID != id {
 				return false
 			}
@@ -58,7 +60,7 @@ func TestLiveBatches(t *testing.T) {
 	listed := s.user.do("GET", s.url+"/api/batches", nil)
 	es := s.user.listen(s.url, query("batch", id.String())).ready()
 	var page struct{ Items []json.RawMessage }
-	must(t, json.Unmarshal(listed.body, &page))
+	stack.Must(t, json.Unmarshal(listed.body, &page))
 	found := false
 	for _, e := range es {
 		found = found || e.Event == "batch" && len(page.Items) == 1 && string(e.Data) == string(page.Items[0])

@@ -18,13 +18,15 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // counter reads a metric of the site, summed over all labels except those given as name and value.
 func (s *site) counter(t testing.TB, name string, labels ...string) (sum float64) {
 	t.Helper()
 	families, err := s.registry.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	for _, f := range families {
 		if f.GetName() != name {
 			continue
@@ -75,14 +77,14 @@ func TestLiveLongTransaction(t *testing.T) {
 	waiting := map[uuid.UUID]bool{idOf(url): true, idOf(marker): true}
 	l.until("both", func(_ event, j saying) bool { delete(waiting, j.ID); return len(waiting) == 0 })
 	tx, err := s.admin.Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	_, err = tx.Exec(t.Context(), `update uploads set status = 'cancelled', updated_at = now() where id = $1`, idOf(url))
-	must(t, err)
+	stack.Must(t, err)
 	for i := range 5 { // each is found by a look that the transaction is not committed at
 		s.exec(t, `update contents set received = $2, touched_at = clock_timestamp() where upload_id = $1`, idOf(marker), i+1)
 		l.until("the marker", func(_ event, j saying) bool { return j.ID == idOf(marker) && j.Offset == int64(i+1) })
 	}
-	must(t, tx.Commit(t.Context()))
+	stack.Must(t, tx.Commit(t.Context()))
 	l.upload(idOf(url), "cancelled")
 }
 
@@ -97,7 +99,7 @@ func TestLiveConnectionLost(t *testing.T) {
 		before := s.counter(t, "tramo_live_reconnects_total")
 		s.exec(t, `select pg_terminate_backend(pid) from pg_stat_activity
 			where datname = current_database() and query = 'listen tramo_changes'`)
-		eventually(t, "the loss is noticed", func() bool { return s.counter(t, "tramo_live_reconnects_total") > before })
+		stack.Until(t, "the loss is noticed", func() bool { return s.counter(t, "tramo_live_reconnects_total") > before })
 		url := s.user.create(1000) // told long before the next connection hears
 		l.upload(idOf(url), "pending")
 	}
@@ -142,7 +144,7 @@ func TestLiveReconnect(t *testing.T) {
 	if v := os.Getenv("TRAMO_TEST_SEED"); v != "" {
 		var err error
 		seed, err = strconv.ParseUint(v, 10, 64)
-		must(t, err)
+		stack.Must(t, err)
 	}
 	t.Logf("TRAMO_TEST_SEED=%d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -180,7 +182,7 @@ func TestLiveReconnect(t *testing.T) {
 				if rnd.IntN(8) == 0 { // deaf for a moment
 					_, err := s.admin.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
 						where datname = current_database() and query = 'listen tramo_changes'`)
-					must(t, err)
+					stack.Must(t, err)
 				}
 			}
 			for range rnd.IntN(6) { // somewhere in the middle of what there is to tell
@@ -251,20 +253,20 @@ func TestLiveSlowListener(t *testing.T) {
 	if n := s.counter(t, "tramo_listeners_dropped_total"); n != 1 {
 		t.Errorf("%v were dropped", n)
 	}
-	eventually(t, "its stream ends though it takes nothing, and one listener is left", func() bool { return s.counter(t, "tramo_listeners") == 1 })
+	stack.Until(t, "its stream ends though it takes nothing, and one listener is left", func() bool { return s.counter(t, "tramo_listeners") == 1 })
 }
 
 // deaf opens a stream whose client never reads.
 func (s *site) deaf(t testing.TB) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	must(t, conn.(*net.TCPConn).SetReadBuffer(4096))
+	stack.Must(t, conn.(*net.TCPConn).SetReadBuffer(4096))
 	began := s.counter(t, "tramo_live_messages_total", "event", "ready")
 	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", live.Path, s.user.token)
-	must(t, err)
-	eventually(t, "it listens", func() bool { return s.counter(t, "tramo_live_messages_total", "event", "ready") > began })
+	stack.Must(t, err)
+	stack.Until(t, "it listens", func() bool { return s.counter(t, "tramo_live_messages_total", "event", "ready") > began })
 }
 
 // A server that shuts down ends its streams at once with a reason, and does not wait for a client that reads nothing.
@@ -276,13 +278,13 @@ func TestLiveShutdown(t *testing.T) {
 	addr := freeAddress(t)
 	conf.Listen = addr
 	sv, err := server.New(conf, s.server.Parts)
-	must(t, err)
+	stack.Must(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- sv.Run(ctx) }()
 	base := "http://" + addr
-	eventually(t, "it serves", func() bool {
+	stack.Until(t, "it serves", func() bool {
 		res, err := http.Get(base + "/")
 		if err == nil {
 			res.Body.Close()
@@ -294,7 +296,7 @@ func TestLiveShutdown(t *testing.T) {
 	var all []*listening
 	for range 3 {
 		ws, _, err := s.user.webSocket(base, "", "Authorization", "Bearer "+s.user.token)
-		must(t, err)
+		stack.Must(t, err)
 		all = append(all, s.user.listen(base, ""), ws)
 	}
 	for _, l := range all {
@@ -313,7 +315,7 @@ func TestLiveShutdown(t *testing.T) {
 			t.Error("a stream ended without a word")
 		})
 	}
-	must(t, <-ended)
+	stack.Must(t, <-ended)
 	reading.Wait()
 	if took := time.Since(began); took > conf.ShutdownTimeout/2 {
 		t.Errorf("it took %s", took)
@@ -323,7 +325,7 @@ func TestLiveShutdown(t *testing.T) {
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	stack.Must(t, err)
 	defer l.Close()
 	return l.Addr().String()
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // An event is a message as a listener receives it.
@@ -41,7 +43,7 @@ type saying struct {
 
 func (e event) told(t testing.TB) (j saying) {
 	t.Helper()
-	must(t, json.Unmarshal(e.Data, &j))
+	stack.Must(t, json.Unmarshal(e.Data, &j))
 	return j
 }
 
@@ -61,7 +63,7 @@ func (s *site) another(t testing.TB, shape func(*server.Config)) (string, *serve
 		shape(&conf)
 	}
 	sv, err := server.New(conf, s.server.Parts)
-	must(t, err)
+	stack.Must(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	followed := make(chan struct{})
 	go func() { sv.Follow(ctx); close(followed) }()
@@ -90,7 +92,7 @@ func (u user) listen(base, query string, headers ...string) *listening {
 	ctx, cancel := context.WithCancel(u.t.Context())
 	r := u.request("GET", base+live.Path+"?"+query, nil, headers...).WithContext(ctx)
 	res, err := http.DefaultClient.Do(r) //nolint:bodyclose // the goroutine below closes it
-	must(u.t, err)
+	stack.Must(u.t, err)
 	if res.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(res.Body)
 		u.t.Fatalf("listen: %d %s", res.StatusCode, b)
@@ -258,7 +260,7 @@ func (u user) as(s *site, name string, role tenant.Role, projects ...string) use
 func (s *site) in(t testing.TB, u user, fn func(context.Context, storage.Tx) error) {
 	t.Helper()
 	ctx := tenant.With(t.Context(), u.who)
-	must(t, s.API.InTenant(ctx, func(tx storage.Tx) error { return fn(ctx, tx) }))
+	stack.Must(t, s.API.InTenant(ctx, func(tx storage.Tx) error { return fn(ctx, tx) }))
 }
 
 func query(pairs ...string) string {
@@ -279,7 +281,7 @@ func TestLiveChanges(t *testing.T) {
 	before := s.user.create(100)
 	overSSE := s.user.listen(s.url, "")
 	overWS, _, err := s.user.webSocket(other, "", "Authorization", "Bearer "+s.user.token)
-	must(t, err)
+	stack.Must(t, err)
 	for name, l := range map[string]*listening{"sse": overSSE, "websocket": overWS} {
 		first := l.ready()
 		if len(first) != 3 || first[0].told(t).Reason != "new" || first[1].told(t).ID != idOf(before) || !first[2].told(t).Complete {

@@ -72,21 +72,21 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	s := &site{Database: ground.NewDatabase(t), registry: prometheus.NewRegistry()}
 	var err error
 	s.admin, err = pgxpool.New(context.WithoutCancel(t.Context()), stack.Get(t, ground.Postgres).URL("postgres", s.Name))
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(s.admin.Close)
 	s.log = &record{}
 	log := slog.New(slog.NewTextHandler(io.MultiWriter(output(t), s.log), nil))
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
-	must(t, err)
+	stack.Must(t, err)
 	q, err := queue.New(s.API, log)
-	must(t, err)
+	stack.Must(t, err)
 	conf := object.DefaultConfig()
 	conf.PartSize, conf.CheckpointInterval = part, 100*time.Millisecond
 	store, err := object.NewStore(s.API, bucket, conf, object.NewMetrics(s.registry, bucket), log)
-	must(t, err)
-	t.Cleanup(func() { must(t, store.Close()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, store.Close()) })
 	types, err := mediatype.ParsePolicy("image/*,application/pdf,text/plain")
-	must(t, err)
+	stack.Must(t, err)
 	s.leases = s.lease(t, log)
 	uploads := &hooks.Uploads{
 		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
@@ -95,11 +95,11 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 		Erasures: &erasure.Service{Config: erasure.DefaultConfig(), DB: s.API, Queue: q, Log: log},
 	}
 	verifier, err := auth.NewVerifier(context.WithoutCancel(t.Context()), auth.Config{Secret: secret}, log)
-	must(t, err)
+	stack.Must(t, err)
 	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test", Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
-	must(t, err)
+	stack.Must(t, err)
 	vault, err := webhook.NewVault(secret)
-	must(t, err)
+	stack.Must(t, err)
 	serverConf, parts := server.DefaultConfig(), server.Parts{
 		Services: api.Services{
 			DB: s.API, Bucket: bucket, Uploads: uploads, Receipts: receipts, Erasures: uploads.Erasures, Log: log,
@@ -117,7 +117,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 		option(&serverConf, &parts)
 	}
 	s.server, err = server.New(serverConf, parts)
-	must(t, err)
+	stack.Must(t, err)
 	listening := httptest.NewServer(s.server)
 	t.Cleanup(listening.Close)
 	s.url = listening.URL
@@ -133,7 +133,7 @@ func (s *site) lease(t testing.TB, log *slog.Logger) *lease.Manager {
 	go func() { ended <- leases.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		must(t, <-ended)
+		stack.Must(t, <-ended)
 	})
 	return leases
 }
@@ -142,14 +142,14 @@ func (s *site) lease(t testing.TB, log *slog.Logger) *lease.Manager {
 func (s *site) newTenant(t testing.TB) user {
 	t.Helper()
 	who, err := tenant.From(s.NewTenant(t, 1<<40))
-	must(t, err)
+	stack.Must(t, err)
 	return s.as(t, who)
 }
 
 func (s *site) as(t testing.TB, who tenant.Identity) user {
 	t.Helper()
 	token, err := auth.Config{Secret: secret}.Sign(who, time.Hour, time.Now())
-	must(t, err)
+	stack.Must(t, err)
 	return user{t: t, who: who, token: token, uploads: s.url + server.UploadsPath}
 }
 
@@ -157,7 +157,7 @@ func (s *site) as(t testing.TB, who tenant.Identity) user {
 func (s *site) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	tag, err := s.admin.Exec(t.Context(), sql, args...)
-	must(t, err)
+	stack.Must(t, err)
 	if tag.RowsAffected() == 0 {
 		t.Fatalf("%s changed nothing", sql)
 	}
@@ -182,7 +182,7 @@ type answer struct {
 func (u user) request(method, url string, body io.Reader, headers ...string) *http.Request {
 	u.t.Helper()
 	r, err := http.NewRequestWithContext(u.t.Context(), method, url, body)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	r.Header.Set("Authorization", "Bearer "+u.token)
 	r.Header.Set("Tus-Resumable", "1.0.0")
 	for i := 0; i < len(headers); i += 2 {
@@ -196,10 +196,10 @@ func (u user) request(method, url string, body io.Reader, headers ...string) *ht
 func (u user) send(r *http.Request) answer {
 	u.t.Helper()
 	res, err := http.DefaultClient.Do(r)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	must(u.t, err)
+	stack.Must(u.t, err)
 	return answer{res.StatusCode, res.Header, b}
 }
 
@@ -228,7 +228,7 @@ func (u user) offset(url string) int {
 	a := u.do("HEAD", url, nil)
 	a.want(u.t, 200, "")
 	n, err := strconv.Atoi(a.header.Get("Upload-Offset"))
-	must(u.t, err)
+	stack.Must(u.t, err)
 	return n
 }
 
@@ -244,7 +244,7 @@ func (u user) upload(url string) (j struct {
 	u.t.Helper()
 	a := u.do("GET", url, nil)
 	a.want(u.t, 200, "")
-	must(u.t, json.Unmarshal(a.body, &j))
+	stack.Must(u.t, json.Unmarshal(a.body, &j))
 	return j
 }
 
@@ -289,30 +289,8 @@ func noise(size int) []byte {
 
 func reader(b []byte) io.Reader { return bytes.NewReader(b) }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // patience is how long a test waits for what should be a matter of moments, on a busy machine.
 const patience = 30 * time.Second
-
-// eventually asks again and again until ok.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(patience)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
-}
 
 // output is where a server logs. A fuzz target may not write to the test that it belongs to.
 func output(t testing.TB) io.Writer {

@@ -78,7 +78,7 @@ func TestOpenAPIEnums(t *testing.T) {
 func TestReasonsForNoThumbnail(t *testing.T) {
 	t.Parallel()
 	var check string
-	must(t, newSite(t).admin.QueryRow(t.Context(), `
+	stack.Must(t, newSite(t).admin.QueryRow(t.Context(), `
 		select pg_get_constraintdef(oid) from pg_constraint
 		where conrelid = 'uploads'::regclass and pg_get_constraintdef(oid) like '%no_thumbnail%'`).Scan(&check))
 	var allowed []string
@@ -98,15 +98,15 @@ func TestReasonsForNoThumbnail(t *testing.T) {
 func constantsOf(t *testing.T, dir, typed, prefix string) (values []string) {
 	t.Helper()
 	root, err := stack.RepoRoot()
-	must(t, err)
+	stack.Must(t, err)
 	files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
-	must(t, err)
+	stack.Must(t, err)
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
-		must(t, err)
+		stack.Must(t, err)
 		for _, d := range file.Decls {
 			g, ok := d.(*ast.GenDecl)
 			if !ok || g.Tok != token.CONST {
@@ -136,7 +136,7 @@ func stringsOf(t *testing.T, c *ast.ValueSpec) (values []string) {
 	for _, v := range c.Values {
 		if l, ok := v.(*ast.BasicLit); ok && l.Kind == token.STRING {
 			s, err := strconv.Unquote(l.Value)
-			must(t, err)
+			stack.Must(t, err)
 			values = append(values, s)
 		}
 	}

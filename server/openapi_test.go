@@ -10,6 +10,8 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/tramo/tramo/server/problem"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // description reads and validates the server's description of its API, with its examples.
@@ -19,8 +21,8 @@ func (s *site) description(t *testing.T) *openapi3.T {
 	a.want(t, 200, "")
 	a.wantHeader(t, "Content-Type", "application/yaml")
 	doc, err := openapi3.NewLoader().LoadFromData(a.body)
-	must(t, err)
-	must(t, doc.Validate(t.Context()))
+	stack.Must(t, err)
+	stack.Must(t, doc.Validate(t.Context()))
 	return doc
 }
 
@@ -100,15 +102,15 @@ func TestOpenAPIAsJSON(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	want, err := json.Marshal(s.description(t))
-	must(t, err)
+	stack.Must(t, err)
 	a := user{t: t}.do("GET", s.url+"/openapi.json", nil)
 	a.want(t, 200, "")
 	a.wantHeader(t, "Content-Type", "application/json")
 	a.wantHeader(t, "Cache-Control", "no-cache")
 	doc, err := openapi3.NewLoader().LoadFromData(a.body)
-	must(t, err)
+	stack.Must(t, err)
 	got, err := json.Marshal(doc)
-	must(t, err)
+	stack.Must(t, err)
 	if string(got) != string(want) {
 		t.Errorf("JSON has\n%s\nYAML has\n%s", got, want)
 	}

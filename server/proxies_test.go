@@ -6,13 +6,15 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func behind(t testing.TB, networks string) func(*server.Config, *server.Parts) {
 	return func(c *server.Config, _ *server.Parts) {
 		var err error
 		c.TrustedProxies, err = server.ParseProxies(networks)
-		must(t, err)
+		stack.Must(t, err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 type quarantinePage struct {
@@ -86,7 +88,7 @@ func TestQuarantine(t *testing.T) {
 		Scan   *scanAnswer
 	}) {
 		t.Helper()
-		must(t, json.Unmarshal(u.do("GET", url, nil).body, &x))
+		stack.Must(t, json.Unmarshal(u.do("GET", url, nil).body, &x))
 		return x
 	}
 	if got := scan(bad); got.Status != "failed" || got.Scan == nil || got.Scan.Verdict != "infected" || got.Scan.ReleasedAt != nil || got.Scan.ScannedAt == nil {
@@ -119,7 +121,7 @@ func TestQuarantine(t *testing.T) {
 	}
 	for action, want := range map[string]int{"upload.quarantine.release": 1, "upload.quarantine.erase": 1, "erasure.request": 1} {
 		var n int
-		must(t, s.admin.QueryRow(t.Context(), `select count(*) from audit where tenant_id = $1 and actor = 'olga' and home_tenant = $2 and action = $3`,
+		stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from audit where tenant_id = $1 and actor = 'olga' and home_tenant = $2 and action = $3`,
 			u.who.Tenant, olga.who.Tenant, action).Scan(&n))
 		if n != want {
 			t.Errorf("%s is audited %d times", action, n)

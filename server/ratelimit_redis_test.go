@@ -21,8 +21,8 @@ import (
 func startRedis(t *testing.T) *stack.Redis {
 	t.Helper()
 	r, err := stack.StartRedis(t.Context())
-	must(t, err)
-	t.Cleanup(func() { must(t, r.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	return r
 }
 
@@ -39,10 +39,10 @@ func newSharing(t *testing.T, url string, patience time.Duration, r ratelimit.Ra
 	s := &sharing{registry: prometheus.NewRegistry(), log: &notes{}}
 	s.site = newSite(t, func(_ *server.Config, p *server.Parts) {
 		redis, err := ratelimit.OpenRedis(url, patience)
-		must(t, err)
-		t.Cleanup(func() { must(t, redis.Close()) })
+		stack.Must(t, err)
+		t.Cleanup(func() { stack.Must(t, redis.Close()) })
 		p.Limits, err = ratelimit.New(r, redis, s.registry, slog.New(slog.NewTextHandler(s.log, nil)))
-		must(t, err)
+		stack.Must(t, err)
 	})
 	return s
 }
@@ -53,7 +53,7 @@ func (s *sharing) up(t *testing.T) float64 { return s.value(t, "tramo_rate_limit
 func (s *sharing) value(t *testing.T, name string) float64 {
 	t.Helper()
 	families, err := s.registry.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	for _, f := range families {
 		if f.GetName() == name {
 			m := f.GetMetric()[0]
@@ -100,7 +100,7 @@ func TestRateLimitShared(t *testing.T) {
 			return nil
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	if n := allowed.Load(); n < burst || n > burst+1 { // one a minute more
 		t.Errorf("%d requests were allowed, want %d", n, burst)
 	}
@@ -133,8 +133,8 @@ func TestRateLimitRedisGone(t *testing.T) {
 	if s.up(t) != 0 || s.log.lines() != 1 {
 		t.Errorf("the metric says %v, and the log has %d lines, want 0 and 1", s.up(t), s.log.lines())
 	}
-	must(t, redis.Start(context.WithoutCancel(t.Context())))
-	eventually(t, "Redis is used again", func() bool { get(); return s.up(t) == 1 })
+	stack.Must(t, redis.Start(context.WithoutCancel(t.Context())))
+	stack.Until(t, "Redis is used again", func() bool { get(); return s.up(t) == 1 })
 	if s.log.lines() != 2 {
 		t.Errorf("the log has %d lines, want 2", s.log.lines())
 	}
@@ -150,11 +150,11 @@ func TestRateLimitRedisSlow(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	proxy, err := stack.NewProxy(redis.Addr())
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(proxy.Close)
 	s := newSharing(t, "redis://"+proxy.Addr(), 200*time.Millisecond, ratelimit.Rates{IP: ratelimit.Rate{PerMinute: 60000}})
 	s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
-	must(t, proxy.Latency(2*time.Second))
+	stack.Must(t, proxy.Latency(2*time.Second))
 	start := time.Now()
 	const requests = 50
 	for range requests {
@@ -167,7 +167,7 @@ func TestRateLimitRedisSlow(t *testing.T) {
 		t.Error("the metric says that Redis is up")
 	}
 	proxy.Clear()
-	eventually(t, "Redis is used again", func() bool {
+	stack.Until(t, "Redis is used again", func() bool {
 		s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
 		return s.up(t) == 1
 	})

@@ -12,6 +12,8 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // limited makes a site with these rates.
@@ -19,7 +21,7 @@ func limited(t testing.TB, r ratelimit.Rates) func(*server.Config, *server.Parts
 	return func(_ *server.Config, p *server.Parts) {
 		var err error
 		p.Limits, err = ratelimit.New(r, nil, prometheus.NewRegistry(), p.Log)
-		must(t, err)
+		stack.Must(t, err)
 	}
 }
 
@@ -41,7 +43,7 @@ func (a answer) wantRefused(t testing.TB, status int, problem, policy string) {
 func (a answer) rate(t testing.TB, header, policy, parameter string) int64 {
 	t.Helper()
 	list, err := httpsfv.UnmarshalList(a.header.Values(header))
-	must(t, err)
+	stack.Must(t, err)
 	for _, member := range list {
 		if item := member.(httpsfv.Item); item.Value == policy {
 			n, _ := item.Params.Get(parameter)
@@ -88,7 +90,7 @@ func TestRateLimitOfUser(t *testing.T) {
 	s.user.do("GET", s.user.uploads, nil).wantRefused(t, 429, "rate-limited", "user")
 	namesake.do("GET", s.user.uploads, nil).want(t, 200, "")
 	colleague.do("GET", s.user.uploads, nil).want(t, 200, "")
-	eventually(t, "the user may ask again", func() bool { return s.user.do("GET", s.user.uploads, nil).status == 200 })
+	stack.Until(t, "the user may ask again", func() bool { return s.user.do("GET", s.user.uploads, nil).status == 200 })
 }
 
 // A user whose rate of creations is exhausted can still send, resume, cancel and read its uploads.
@@ -119,7 +121,7 @@ func TestRateLimitOfTransfers(t *testing.T) {
 	a.wantRefused(t, 423, "", "transfers")
 	a.wantHeader(t, "Tus-Resumable", "1.0.0")
 	s.user.patch(url, 4, reader(noise(4))).wantRefused(t, 423, "slow-down", "transfers")
-	eventually(t, "the client goes on where it was", func() bool {
+	stack.Until(t, "the client goes on where it was", func() bool {
 		return s.user.patch(url, 4, reader(noise(4))).status == http.StatusNoContent
 	})
 }

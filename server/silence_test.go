@@ -12,6 +12,8 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A line is a connection on which a test says each byte itself. Go's HTTP client would wait for the end of a body that never
@@ -26,7 +28,7 @@ func (u user) line(t *testing.T, method, url string, headers ...string) line {
 	t.Helper()
 	host, _, _ := strings.Cut(strings.TrimPrefix(url, "http://"), "/")
 	conn, err := net.Dial("tcp", host)
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	l := line{conn, t}
 	l.ask(u, method, url, headers...)
@@ -50,20 +52,20 @@ func (u user) patchLine(t *testing.T, url, framing string) line {
 func (l line) say(s string) {
 	l.t.Helper()
 	_, err := io.WriteString(l, s)
-	must(l.t, err)
+	stack.Must(l.t, err)
 }
 
 // hear returns the answer.
 func (l line) hear(what string) answer {
 	l.t.Helper()
-	must(l.t, l.SetReadDeadline(time.Now().Add(patience)))
+	stack.Must(l.t, l.SetReadDeadline(time.Now().Add(patience)))
 	res, err := http.ReadResponse(bufio.NewReader(l), nil)
 	if err != nil {
 		l.t.Fatalf("%s: no answer within %s: %v", what, patience, err)
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	must(l.t, err)
+	stack.Must(l.t, err)
 	return answer{res.StatusCode, res.Header, b}
 }
 
@@ -134,15 +136,15 @@ func TestSilentBodyIsAnsweredAfterASlowFlush(t *testing.T) {
 	u := s.user
 	url := u.create(1000)
 	held, err := s.admin.Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
 	_, err = held.Exec(t.Context(), `select from contents where upload_id = $1 for update`, idOf(url))
-	must(t, err)
+	stack.Must(t, err)
 	l := u.patchLine(t, url, "Transfer-Encoding: chunked")
 	l.say("a\r\n0123456789\r\n")
 	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
-	must(t, err)
-	must(t, held.Commit(t.Context()))
+	stack.Must(t, err)
+	stack.Must(t, held.Commit(t.Context()))
 	l.hear("silent while its bytes become durable").want(t, http.StatusLocked, "cut-off")
 	if n := u.offset(url); n != 10 {
 		t.Errorf("%d bytes were kept, 10 had arrived", n)
@@ -159,12 +161,12 @@ func TestWaitForALeaseIsNotSilence(t *testing.T) {
 		url := u.create(10)
 		ctx := tenant.With(t.Context(), u.who)
 		held, err := s.leases.Acquire(ctx, idOf(url), nil)
-		must(t, err)
+		stack.Must(t, err)
 		l := u.patchLine(t, url, "Content-Length: 10")
 		l.say(body)
 		_, err = s.admin.Exec(t.Context(), `select pg_sleep(1)`)
-		must(t, err)
-		must(t, held.Release(ctx))
+		stack.Must(t, err)
+		stack.Must(t, held.Release(ctx))
 		a := l.hear("a request that waited for its lease")
 		if a.status != want {
 			t.Errorf("%d %s, want %d", a.status, a.body, want)
@@ -183,15 +185,15 @@ func TestSlowAnswerIsTold(t *testing.T) {
 	partial := u.create(10, "Upload-Concat", "partial")
 	u.patch(partial, 0, strings.NewReader("0123456789")).want(t, http.StatusNoContent, "")
 	held, err := s.admin.Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
 	_, err = held.Exec(t.Context(), `lock table river_job in exclusive mode`)
-	must(t, err)
+	stack.Must(t, err)
 	done := make(chan answer, 1)
 	go func() { done <- u.do("POST", u.uploads, nil, "Upload-Concat", "final;"+partial) }()
 	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
-	must(t, err)
-	must(t, held.Commit(t.Context()))
+	stack.Must(t, err)
+	stack.Must(t, held.Commit(t.Context()))
 	select {
 	case a := <-done:
 		a.want(t, http.StatusCreated, "")
@@ -206,15 +208,15 @@ func TestSlowRequestKeepsItsConnection(t *testing.T) {
 	t.Parallel()
 	s := silent(t, 100*time.Millisecond)
 	held, err := s.admin.Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
 	_, err = held.Exec(t.Context(), `select from tenants where id = $1 for update`, s.user.who.Tenant)
-	must(t, err)
+	stack.Must(t, err)
 	headers := []string{"Tus-Resumable: 1.0.0", "Upload-Length: 10", "Content-Length: 0"}
 	l := s.user.line(t, "POST", s.uploads(), headers...)
 	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
-	must(t, err)
-	must(t, held.Commit(t.Context()))
+	stack.Must(t, err)
+	stack.Must(t, held.Commit(t.Context()))
 	l.hear("a slow creation").want(t, http.StatusCreated, "")
 	l.ask(s.user, "POST", s.uploads(), headers...)
 	l.hear("the creation that follows it").want(t, http.StatusCreated, "")

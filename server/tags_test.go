@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 type tagsAnswer struct {
@@ -19,7 +21,7 @@ func (u user) tags(url string) (t tagsAnswer) {
 	a.want(u.t, 200, "")
 	a.wantHeader(u.t, "Content-Type", "application/json")
 	a.wantHeader(u.t, "Cache-Control", "no-store")
-	must(u.t, json.Unmarshal(a.body, &t))
+	stack.Must(u.t, json.Unmarshal(a.body, &t))
 	if t.Tags == nil || t.Truncated == nil {
 		u.t.Fatalf("the tags are %s", a.body)
 	}

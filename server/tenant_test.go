@@ -14,6 +14,8 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Each role reads the quota and limits of its own tenant, and of no other.
@@ -28,7 +30,7 @@ func TestTenant(t *testing.T) {
 		a := u.do("GET", s.url+"/api/tenant", nil)
 		a.want(t, 200, "")
 		var fields map[string]any
-		must(t, json.Unmarshal(a.body, &fields))
+		stack.Must(t, json.Unmarshal(a.body, &fields))
 		limits, _ := json.Marshal(fields["rate_limits"])
 		for name, want := range map[string]any{
 			"id": s.user.who.Tenant.String(), "quota_bytes": 1000.0, "charged_bytes": 250.0, "remaining_bytes": 750.0,
@@ -63,7 +65,7 @@ func TestTenantQuotaInRefusals(t *testing.T) {
 		a := s.user.do("POST", s.user.uploads, nil, "Upload-Length", c.length)
 		a.want(t, 413, c.problem)
 		var got map[string]any
-		must(t, json.Unmarshal(a.body, &got))
+		stack.Must(t, json.Unmarshal(a.body, &got))
 		for name, want := range c.want {
 			if got[name] != want {
 				t.Errorf("%s bytes: %s is %v, want %v", c.length, name, got[name], want)
@@ -84,9 +86,9 @@ func TestTenantConcurrency(t *testing.T) {
 	ended := make(chan answer, 1)
 	go func() { ended <- s.user.patch(slow, 0, body) }()
 	_, err := sender.Write(noise(4))
-	must(t, err)
+	stack.Must(t, err)
 	var a answer
-	eventually(t, "the only slot is taken", func() bool {
+	stack.Until(t, "the only slot is taken", func() bool {
 		a = s.user.patch(quick, 0, reader(noise(1)), "Content-Length", "1")
 		return a.status == 423
 	})
@@ -101,8 +103,8 @@ func TestTenantConcurrency(t *testing.T) {
 	other.patch(other.create(8), 0, reader(noise(8))).want(t, 204, "")
 
 	_, err = sender.Write(noise(4))
-	must(t, err)
-	must(t, sender.Close())
+	stack.Must(t, err)
+	stack.Must(t, sender.Close())
 	(<-ended).want(t, 204, "")
 	s.user.patch(quick, offset, reader(noise(8-offset))).want(t, 204, "")
 }
@@ -121,7 +123,7 @@ func TestBatchManifestLimits(t *testing.T) {
 			entries[i] = map[string]any{"client_id": fmt.Sprint(key, i), "filename": "a.jpg", "size": size}
 		}
 		body, err := json.Marshal(map[string]any{"name": "lunes", "uploads": entries})
-		must(t, err)
+		stack.Must(t, err)
 		return s.user.do("POST", s.url+"/api/batches", bytes.NewReader(body), "Content-Type", "application/json",
 			"Idempotency-Key", key, "Origin", ours)
 	}

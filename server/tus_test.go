@@ -11,6 +11,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // tus 1.0.0, MUST by MUST; each test is named after its section. Those of Creation's metadata, of Checksum and of
@@ -189,7 +191,7 @@ func TestTusOptions(t *testing.T) {
 	s := newSite(t)
 	u := s.user
 	r, err := http.NewRequestWithContext(t.Context(), "OPTIONS", u.uploads, nil)
-	must(t, err)
+	stack.Must(t, err)
 	r.Header.Set("Tus-Resumable", "0.2.2") // to be ignored
 	a := u.send(r)
 	a.want(t, 204, "")

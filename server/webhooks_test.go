@@ -14,6 +14,8 @@ import (
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // manager is one of the user's tenant.
@@ -110,7 +112,7 @@ func TestWebhookEndpoints(t *testing.T) {
 	u.call("DELETE", one, "", nil).want(t, 204, "")
 	u.call("GET", one, "", nil).want(t, 404, "not-found")
 	var log string
-	must(t, s.admin.QueryRow(t.Context(), `select string_agg(action || ' ' || actor || ' ' || detail, E'\n' order by seq) from audit where action like 'webhook.%'`).Scan(&log))
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select string_agg(action || ' ' || actor || ' ' || detail, E'\n' order by seq) from audit where action like 'webhook.%'`).Scan(&log))
 	for _, action := range []string{"create", "update", "rotate", "test", "replay", "delete"} {
 		if !strings.Contains(log, "webhook."+action+" jefa") {
 			t.Errorf("no %s in the audit log:\n%s", action, log)
@@ -171,7 +173,7 @@ func TestWebhooksOfOtherTenants(t *testing.T) {
 
 func (s *site) webhookRows(t *testing.T) (all string) {
 	t.Helper()
-	must(t, s.admin.QueryRow(t.Context(), `select coalesce(string_agg(r, E'\n' order by r), '') from (
+	stack.Must(t, s.admin.QueryRow(t.Context(), `select coalesce(string_agg(r, E'\n' order by r), '') from (
 		select to_jsonb(e)::text r from webhook_endpoints e union all select to_jsonb(x)::text from webhook_secrets x
 		union all select to_jsonb(d)::text from webhook_deliveries d) rows`).Scan(&all))
 	return all
@@ -234,7 +236,7 @@ func TestWebhookBodyMatchesGET(t *testing.T) {
 	var got, told map[string]any
 	s.user.call("GET", url, "", &got).want(t, 200, "")
 	ctx := tenant.With(t.Context(), s.user.who)
-	must(t, s.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, s.API.InTenant(ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(ctx, idOf(url))
 		if err != nil {
 			return err

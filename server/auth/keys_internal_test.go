@@ -21,6 +21,8 @@ import (
 
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/telemetry"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // An issuer is an identity provider in the bubble of a test: a real HTTP server, over connections in memory.
@@ -38,7 +40,7 @@ func newIssuer(t *testing.T) *issuer {
 	go s.Serve(i) //nolint:errcheck // it says that it was closed
 	t.Cleanup(func() {
 		close(i.conns)
-		must(t, s.Close())
+		stack.Must(t, s.Close())
 	})
 	return i
 }
@@ -99,7 +101,7 @@ func provided(t *testing.T, test func(t *testing.T, i *issuer, v *Verifier)) {
 		i := newIssuer(t)
 		i.rotate("first")
 		v, err := NewVerifier(t.Context(), Config{Secret: telemetry.Secret(strings.Repeat("s", MinSecret))}, slog.New(slog.DiscardHandler))
-		must(t, err)
+		stack.Must(t, err)
 		v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"EdDSA"}), jwt.WithExpirationRequired())
 		v.keys = followKeys(t.Context(), "http://id.example.com/keys", i.client(), slog.New(slog.DiscardHandler))
 		test(t, i, v)
@@ -113,7 +115,7 @@ func tokenBy(t *testing.T, kid string) string {
 	})
 	token.Header["kid"] = kid
 	s, err := token.SignedString(keyNamed(kid))
-	must(t, err)
+	stack.Must(t, err)
 	return s
 }
 
@@ -125,19 +127,12 @@ func verify(t *testing.T, v *Verifier, kid string) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A key that the issuer has just begun to use is fetched at once, and one that it has withdrawn is forgotten within
 // the interval.
 func TestKeysRotate(t *testing.T) {
 	provided(t, func(t *testing.T, i *issuer, v *Verifier) {
 		_, err := verify(t, v, "first")
-		must(t, err)
+		stack.Must(t, err)
 		<-time.After(time.Minute)
 		i.rotate("first", "second")
 		took, err := verify(t, v, "second")
@@ -145,14 +140,14 @@ func TestKeysRotate(t *testing.T) {
 			t.Errorf("the new key: %v after %s", err, took)
 		}
 		_, err = verify(t, v, "first")
-		must(t, err)
+		stack.Must(t, err)
 		i.rotate("second")
 		<-time.After(keysInterval + time.Second)
 		if _, err = verify(t, v, "first"); err == nil || errors.Is(err, problem.ErrKeysUnavailable) {
 			t.Errorf("the key that was withdrawn: %v", err)
 		}
 		_, err = verify(t, v, "second")
-		must(t, err)
+		stack.Must(t, err)
 	})
 }
 
@@ -195,7 +190,7 @@ func TestUnknownKeysDoNotHammer(t *testing.T) {
 func TestIssuerGoesAway(t *testing.T) {
 	provided(t, func(t *testing.T, i *issuer, v *Verifier) {
 		_, err := verify(t, v, "first")
-		must(t, err)
+		stack.Must(t, err)
 		for _, away := range []struct {
 			status int
 			text   string
@@ -212,7 +207,7 @@ func TestIssuerGoesAway(t *testing.T) {
 			if took, err := verify(t, v, "other"); !errors.Is(err, problem.ErrKeysUnavailable) || took > keysMinInterval+keysTimeout {
 				t.Errorf("%+.40v: an unknown key: %v after %s", away, err, took)
 			}
-			must(t, v.Ready(t.Context()))
+			stack.Must(t, v.Ready(t.Context()))
 		}
 		i.rotate("first", "other")
 		if took, err := verify(t, v, "other"); err != nil || took > keysMinInterval {
@@ -236,7 +231,7 @@ func TestIssuerAwayAtFirst(t *testing.T) {
 		}
 		i.rotate("first")
 		<-time.After(keysRetry + time.Second)
-		must(t, v.Ready(t.Context()))
+		stack.Must(t, v.Ready(t.Context()))
 		if took, err := verify(t, v, "first"); err != nil || took > 0 {
 			t.Errorf("%v after %s", err, took)
 		}

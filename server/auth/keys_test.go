@@ -20,6 +20,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/tramo/tramo/server/auth"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // signers are an identity provider's private keys.
@@ -33,15 +35,15 @@ func newSigners(t *testing.T) (s signers) {
 	t.Helper()
 	var err error
 	s.rs, err = rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
+	stack.Must(t, err)
 	s.weak, err = rsa.GenerateKey(rand.Reader, 1024)
-	must(t, err)
+	stack.Must(t, err)
 	s.ec, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	stack.Must(t, err)
 	s.p384, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	must(t, err)
+	stack.Must(t, err)
 	_, s.ed, err = ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	stack.Must(t, err)
 	return s
 }
 
@@ -56,7 +58,7 @@ func jwk(t *testing.T, kid string, key crypto.PublicKey, more ...any) map[string
 		m["kty"], m["n"], m["e"] = "RSA", text(k.N.Bytes()), text(big.NewInt(int64(k.E)).Bytes())
 	case *ecdsa.PublicKey:
 		point, err := k.Bytes() // 4, X, Y
-		must(t, err)
+		stack.Must(t, err)
 		half := len(point) / 2
 		m["kty"], m["crv"], m["x"], m["y"] = "EC", k.Params().Name, text(point[1:half+1]), text(point[half+1:])
 	case ed25519.PublicKey:
@@ -74,7 +76,7 @@ func jwk(t *testing.T, kid string, key crypto.PublicKey, more ...any) map[string
 func publish(t *testing.T, keys ...map[string]any) auth.Config {
 	t.Helper()
 	set, err := json.Marshal(map[string]any{"keys": keys})
-	must(t, err)
+	stack.Must(t, err)
 	published := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(set)
 	}))
@@ -120,7 +122,7 @@ func TestJWKS(t *testing.T) {
 	}
 
 	der, err := x509.MarshalPKIXPublicKey(k.rs.Public())
-	must(t, err)
+	stack.Must(t, err)
 	asPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	other := newSigners(t)
 	// Those that name a key which is not there wait for a fetch, all for the same one.

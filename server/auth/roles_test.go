@@ -7,11 +7,13 @@ import (
 
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func roleMap(t *testing.T, text string) (m auth.RoleMap) {
 	t.Helper()
-	must(t, m.UnmarshalText([]byte(text)))
+	stack.Must(t, m.UnmarshalText([]byte(text)))
 	return m
 }
 
@@ -66,7 +68,7 @@ func TestSignWithRoleMap(t *testing.T) {
 	t.Parallel()
 	c := auth.Config{Secret: secret, Roles: roleMap(t, "foreman=empleado,worker=empleado,owner=constructora")}
 	token, err := c.Sign(crew, time.Hour, time.Now())
-	must(t, err)
+	stack.Must(t, err)
 	if got, err := verifier(t, c).Verify(t.Context(), token); err != nil || !sameIdentity(got, crew) {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -19,6 +19,8 @@ import (
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 const secret = "0123456789abcdef0123456789abcdef"
@@ -31,7 +33,7 @@ var (
 func verifier(t testing.TB, c auth.Config) *auth.Verifier {
 	t.Helper()
 	v, err := auth.NewVerifier(t.Context(), c, slog.New(slog.DiscardHandler))
-	must(t, err)
+	stack.Must(t, err)
 	return v
 }
 
@@ -44,7 +46,7 @@ func TestSignedTokensVerify(t *testing.T) {
 	} {
 		for _, id := range []tenant.Identity{crew, narrow} {
 			token, err := c.Sign(id, time.Hour, time.Now())
-			must(t, err)
+			stack.Must(t, err)
 			got, err := verifier(t, c).Verify(t.Context(), token)
 			if err != nil || !sameIdentity(got, id) {
 				t.Errorf("%+v, %v", got, err)
@@ -86,7 +88,7 @@ func forgeWith(t testing.TB, m jwt.SigningMethod, key any, c jwt.MapClaims, head
 		token.Header[header[i].(string)] = header[i+1]
 	}
 	s, err := token.SignedString(key)
-	must(t, err)
+	stack.Must(t, err)
 	return s
 }
 
@@ -95,7 +97,7 @@ func signText(t testing.TB, header, payload string) string {
 	t.Helper()
 	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
 	sig, err := jwt.SigningMethodHS256.Sign(text, []byte(secret))
-	must(t, err)
+	stack.Must(t, err)
 	return text + "." + base64.RawURLEncoding.EncodeToString(sig)
 }
 
@@ -103,7 +105,7 @@ func TestTokensThatAreRefused(t *testing.T) {
 	t.Parallel()
 	v := verifier(t, auth.Config{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"})
 	rs, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
+	stack.Must(t, err)
 	good := forge(t, claims())
 	if _, err := v.Verify(t.Context(), good); err != nil {
 		t.Fatalf("the token that the others differ from: %v", err)
@@ -297,11 +299,4 @@ func TestConfig(t *testing.T) {
 func sameIdentity(a, b tenant.Identity) bool {
 	a.Expires = b.Expires
 	return reflect.DeepEqual(a, b)
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -8,18 +8,13 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 var ground storagetest.Ground
 
 func TestMain(m *testing.M) { ground.Main(m) }
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // With a hundred thousand uploads, the queries of feeds and snapshots read only the rows that they return: row-level security
 // does not keep indexes from being used.
@@ -38,9 +33,9 @@ func TestLiveQueriesUseIndexes(t *testing.T) {
 		`analyze`,
 	} {
 		_, err := admin.Exec(t.Context(), sql)
-		must(t, err)
+		stack.Must(t, err)
 	}
-	must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		for range 3 {
 			err := tx.CreateUpload(ctx, storage.NewUpload{
 				ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1,
@@ -53,22 +48,22 @@ func TestLiveQueriesUseIndexes(t *testing.T) {
 	}))
 	scanned := func() (n int64) {
 		_, err := admin.Exec(t.Context(), `select pg_stat_force_next_flush(), pg_stat_clear_snapshot()`)
-		must(t, err)
-		must(t, admin.QueryRow(t.Context(), `select coalesce(sum(seq_tup_read), 0) from pg_stat_user_tables
+		stack.Must(t, err)
+		stack.Must(t, admin.QueryRow(t.Context(), `select coalesce(sum(seq_tup_read), 0) from pg_stat_user_tables
 			where relname in ('uploads', 'contents', 'announcements')`).Scan(&n))
 		return n
 	}
 	before := scanned()
-	must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		since, err := clock(ctx, tx)
-		must(t, err)
+		stack.Must(t, err)
 		since = since.Add(-5 * time.Minute)
 		moved, err := movedSince(ctx, tx, since)
-		must(t, err)
+		stack.Must(t, err)
 		us, err := watched(ctx, tx, watch{User: "ana"}, since, true, 1000)
-		must(t, err)
+		stack.Must(t, err)
 		again, err := watched(ctx, tx, watch{}, since, false, 1000)
-		must(t, err)
+		stack.Must(t, err)
 		if len(moved) != 3 || len(us) != 3 || len(again) != 3 {
 			t.Errorf("found %d, %d and %d uploads", len(moved), len(us), len(again))
 		}
