@@ -11,6 +11,8 @@ import (
 
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // deadLettered is how a timeline tells of a dead letter: in our words, without an internal cause.
@@ -18,7 +20,7 @@ var deadLettered = fmt.Sprintf("failed detail=%s reason=%s", deadletter.Failure(
 
 func (p *plant) timeline(t *testing.T, id uuid.UUID) (es []storage.TimelineEntry) {
 	t.Helper()
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) (err error) {
+	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) (err error) {
 		es, err = tx.Timeline(p.ctx, id, 0, 100)
 		return err
 	}))

@@ -22,13 +22,13 @@ func TestHostileFiles(t *testing.T) {
 	p := newPlant(t)
 	// The children are a worker's own, without the race detector, so that they have what they have in production.
 	worker, err := stack.Build(t.Context(), "tramo-worker")
-	must(t, err)
-	t.Cleanup(func() { must(t, worker.Remove()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, worker.Remove()) })
 	p.pipeline.Examiner = &examine.Examiner{
 		Command: []string{worker.Path("tramo-worker"), sandbox.Argument}, Tools: examine.FindTools(), TempDir: t.TempDir(),
 		Limits: examine.Limits{CPU: 10 * time.Second},
 	}
-	t.Cleanup(func() { must(t, p.pipeline.Examiner.Close()) })
+	t.Cleanup(func() { stack.Must(t, p.pipeline.Examiner.Close()) })
 	sound := stack.Photo(stack.PhotoConfig{Width: 640, Height: 480, Seed: 1})
 	files := corpus.All(sound, stack.EICAR())
 	hostile, photos := make([]uuid.UUID, len(files)), make([]uuid.UUID, len(files))
@@ -56,13 +56,13 @@ func TestHostileFiles(t *testing.T) {
 func (p *plant) declare(t *testing.T, id uuid.UUID, mediaType string) {
 	t.Helper()
 	_, err := p.Admin(t).Exec(t.Context(), `update uploads set declared_type = nullif($2, '') where id = $1`, id, mediaType)
-	must(t, err)
+	stack.Must(t, err)
 }
 
 // end says how an upload ended, in the corpus's words.
 func (p *plant) end(t *testing.T, id uuid.UUID) (end string) {
 	t.Helper()
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(p.ctx, id)
 		if err != nil {
 			return err

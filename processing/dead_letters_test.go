@@ -12,13 +12,15 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // letter returns the one dead letter of an upload's that was not retried.
 func (p *plant) letter(t *testing.T, id uuid.UUID) (d deadletter.Letter) {
 	t.Helper()
 	all, err := deadletter.ListAll(t.Context(), p.Worker, uuid.Nil, deadletter.Page{Limit: 10, State: deadletter.Open})
-	must(t, err)
+	stack.Must(t, err)
 	if len(all) != 1 || all[0].Upload != id {
 		t.Fatalf("the open letters are %+v", all)
 	}
@@ -39,7 +41,7 @@ func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadl
 // retry does what an admin does.
 func (p *plant) retry(t *testing.T, id uuid.UUID) {
 	t.Helper()
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
 		if _, err := tx.LockFailedUpload(p.ctx, id); err != nil {
 			return err
 		}
@@ -153,7 +155,7 @@ func TestLetterOfALostWorker(t *testing.T) {
 			id := p.receive(t, note, note, 1)
 			p.ctx = own // whoever finds it is in no trace, or another
 			p.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now(), errors = `+c.errors)
-			must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
+			stack.Must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
 				if c.done != nil {
 					if err := keepStepResults(p.ctx, tx, id, stepResults{Done: c.done}); err != nil {
 						return err
@@ -180,7 +182,7 @@ func TestDeadLettersAreCounted(t *testing.T) {
 	registry.MustRegister(&Backlog{DB: p.Worker, Log: p.pipeline.Log})
 	counted := func() map[string]float64 {
 		families, err := registry.Gather()
-		must(t, err)
+		stack.Must(t, err)
 		found := map[string]float64{}
 		for _, f := range families {
 			for _, m := range f.GetMetric() {
@@ -195,10 +197,10 @@ func TestDeadLettersAreCounted(t *testing.T) {
 		t.Errorf("counted are %v", got)
 	}
 	who, err := tenant.From(p.ctx)
-	must(t, err)
+	stack.Must(t, err)
 	who.Role = tenant.Admin
 	letters := &deadletter.Service{DB: p.API}
-	must(t, letters.Discard(tenant.With(p.ctx, who), p.letter(t, id).ID))
+	stack.Must(t, letters.Discard(tenant.With(p.ctx, who), p.letter(t, id).ID))
 	if got := counted(); got["scan"] != 0 || len(got) != len(lastSteps()) {
 		t.Errorf("counted are %v", got)
 	}

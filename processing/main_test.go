@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 
 func stand(t *testing.T) *bench {
 	t.Helper()
-	must(t, setUp())
+	stack.Must(t, setUp())
 	return &shared
 }
 
@@ -89,7 +89,7 @@ func infectedPhoto() []byte {
 func newScanner(t *testing.T, address string) *clamd.Scanner {
 	t.Helper()
 	s, err := clamd.New(address, clamd.Timeouts{})
-	must(t, err)
+	stack.Must(t, err)
 	return s
 }
 
@@ -97,16 +97,9 @@ func startClamd(t *testing.T, lines ...string) (clamd *stack.Clamd, dir string) 
 	t.Helper()
 	dir = t.TempDir()
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Dir: dir, Database: stand(t).dir, Extra: lines})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() { _ = clamd.Stop() })
 	return clamd, dir
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // listen answers each connection with serve and returns the address.

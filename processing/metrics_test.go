@@ -9,24 +9,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Each tenant's quota can be watched, under the name that operators know.
 func TestQuotaMetric(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
 		return tx.CreateUpload(p.ctx, storage.NewUpload{
 			ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1 << 28,
 		})
 	}))
 	p.exec(t, `update tenants set name = 'Obras S.A.'`)
 	_, _, err := p.Worker.CreateTenant(t.Context(), "Nada", 0)
-	must(t, err)
+	stack.Must(t, err)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(&Backlog{DB: p.Worker, Log: slog.New(slog.DiscardHandler)})
 	families, err := registry.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	got := map[string]float64{}
 	for _, f := range families {
 		if f.GetName() != "tramo_tenant_quota_used_ratio" {

@@ -21,7 +21,7 @@ import (
 func silentAbout(t *testing.T, id uuid.UUID) (endpoint string) {
 	t.Helper()
 	target, err := url.Parse(stand(t).s3.Endpoint())
-	must(t, err)
+	stack.Must(t, err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host }}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, id.String()) {
@@ -75,7 +75,7 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 	p := newPlant(t)
 	p.conf.RetryDelay = time.Second // in which the test mends things
 	s3, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(s3.Stop)
 	s3.Fault(func(kind string, n int) stack.Fault {
 		if kind == "GetObject" && n > 1 && n < 6 {

@@ -14,7 +14,7 @@ import (
 // kept is what the row of an upload says of its document and its thumbnails.
 func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 	t.Helper()
-	must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_thumbnail, width_px from uploads where id = $1`, id).
+	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_thumbnail, width_px from uploads where id = $1`, id).
 		Scan(&u.DetectedType, &u.Pages, &u.Title, &u.NoThumbnail, &u.WidthPx))
 	return u
 }

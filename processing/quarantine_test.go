@@ -3,7 +3,6 @@ package processing
 import (
 	"bytes"
 	"crypto/md5"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +29,7 @@ func (p *plant) places(t *testing.T, id uuid.UUID) (keys []string) {
 		listed, err := stand(t).s3.Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
 			Bucket: aws.String(stand(t).s3.Bucket()), Prefix: &prefix,
 		})
-		must(t, err)
+		stack.Must(t, err)
 		for _, o := range listed.Contents {
 			keys = append(keys, *o.Key)
 		}
@@ -43,7 +42,7 @@ func (p *plant) places(t *testing.T, id uuid.UUID) (keys []string) {
 func (p *plant) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag string) (key string) {
 	t.Helper()
 	var size int64
-	must(t, p.Worker.Pool().QueryRow(t.Context(), `select object_key, size from uploads where id = $1`, id).Scan(&key, &size))
+	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `select object_key, size from uploads where id = $1`, id).Scan(&key, &size))
 	if object.IsQuarantined(key) != quarantined {
 		t.Errorf("the object is at %s", key)
 	}
@@ -53,7 +52,7 @@ func (p *plant) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag stri
 	tags, err := stand(t).s3.Client("").GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{
 		Bucket: aws.String(stand(t).s3.Bucket()), Key: &key,
 	})
-	must(t, err)
+	stack.Must(t, err)
 	var found []string
 	for _, tag := range tags.TagSet {
 		found = append(found, *tag.Key+"="+*tag.Value)
@@ -90,7 +89,7 @@ func (p *plant) wantOnly(t *testing.T, id uuid.UUID, key string, thumbnails int)
 // scanned returns the row of the upload's scan: verdict, signature, and whether it was released; "" without one.
 func (p *plant) scanned(t *testing.T, id uuid.UUID) (row string) {
 	t.Helper()
-	must(t, p.Worker.Pool().QueryRow(t.Context(), `
+	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `
 		select coalesce(max(concat_ws(' ', verdict, signature, case when released_by is not null then 'released' end)), '')
 		from scans where upload_id = $1`, id).Scan(&row))
 	return row
@@ -100,10 +99,10 @@ func (p *plant) scanned(t *testing.T, id uuid.UUID) (row string) {
 func (p *plant) release(t *testing.T, id uuid.UUID) {
 	t.Helper()
 	who, err := tenant.From(p.ctx)
-	must(t, err)
+	stack.Must(t, err)
 	who.Role = tenant.Admin
 	service := &quarantine.Service{DB: p.API, Queue: p.queue, Log: p.pipeline.Log}
-	must(t, service.Release(tenant.With(p.ctx, who), id, "a false alarm"))
+	stack.Must(t, service.Release(tenant.With(p.ctx, who), id, "a false alarm"))
 }
 
 // idle is that no job has anything left to do.
@@ -188,7 +187,7 @@ func TestMoveIsCutOff(t *testing.T) {
 			t.Parallel()
 			p := newPlant(t)
 			proxy, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-			must(t, err)
+			stack.Must(t, err)
 			t.Cleanup(proxy.Stop)
 			fails := func() {
 				armed := true
@@ -216,7 +215,7 @@ func TestMoveIsCutOff(t *testing.T) {
 			p.want(t, id, storage.Completed, "", len(thumbnailSizes), 2)
 			key := p.wantPlace(t, id, false, "")
 			body, _, err := p.pipeline.Bucket.Get(t.Context(), key)
-			must(t, err)
+			stack.Must(t, err)
 			defer body.Close()
 			if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, infectedPhoto()) {
 				t.Errorf("%d bytes came back: %v", len(got), err)
@@ -231,7 +230,7 @@ func TestMoveWithoutTheLease(t *testing.T) {
 	p := newPlant(t)
 	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 	proxy, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(proxy.Stop)
 	lost := false
 	proxy.Fault(func(kind string, _ int) stack.Fault {
@@ -257,14 +256,14 @@ func TestMoveWithoutTheLease(t *testing.T) {
 func learn(t *testing.T, c *stack.Clamd, dir, name string, content []byte) {
 	t.Helper()
 	line := fmt.Sprintf("%x:%d:%s\n", md5.Sum(content), len(content), name)
-	must(t, os.WriteFile(filepath.Join(dir, name+".hdb"), []byte(line), 0o600))
-	must(t, c.Restart(t.Context()))
+	stack.Must(t, os.WriteFile(filepath.Join(dir, name+".hdb"), []byte(line), 0o600))
+	stack.Must(t, c.Restart(t.Context()))
 }
 
 // rescan asks for it as tramo rescan does.
 func (p *plant) rescan(t *testing.T, ids ...uuid.UUID) {
 	t.Helper()
-	must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error { return p.queue.EnqueueRescans(p.ctx, tx, ids...) }))
+	stack.Must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error { return p.queue.EnqueueRescans(p.ctx, tx, ids...) }))
 }
 
 // A photo was clean, and is completed in a batch that has ended. A signature comes that knows it: a rescan quarantines it,
@@ -274,9 +273,9 @@ func TestRescan(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, "eicar.hdb"), []byte("44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n"), 0o600))
+	stack.Must(t, os.WriteFile(filepath.Join(dir, "eicar.hdb"), []byte("44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n"), 0o600))
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Dir: t.TempDir(), Database: dir})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() { _ = clamd.Stop() })
 	p.pipeline.Scanner = newScanner(t, clamd.Address())
 	bad := stack.Photo(stack.PhotoConfig{Width: 320, Height: 240, Seed: 77})
@@ -336,14 +335,14 @@ func TestRescanIsCutOff(t *testing.T) {
 			t.Parallel()
 			p := newPlant(t)
 			id := p.receive(t, infectedPhoto(), infectedPhoto(), 0)
-			must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
+			stack.Must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
 				if err := tx.MarkProcessing(p.ctx, id, 1); err != nil {
 					return err
 				}
 				return tx.Complete(p.ctx, id, storage.Results{DetectedType: "image/jpeg"})
 			}))
 			proxy, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-			must(t, err)
+			stack.Must(t, err)
 			t.Cleanup(proxy.Stop)
 			status := make(chan string, 10)
 			proxy.Fault(func(k string, n int) stack.Fault {
@@ -394,11 +393,4 @@ func TestRescanOfOthers(t *testing.T) {
 		t.Errorf("%d are as they were", n)
 	}
 	p.wantPlace(t, gone, false, "")
-}
-
-func wantErr(t *testing.T, got, want error) {
-	t.Helper()
-	if !errors.Is(got, want) {
-		t.Errorf("got error %v, want %v", got, want)
-	}
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A mate is a second worker beside the plant's: a process of its own, as far as Postgres can tell.
@@ -77,7 +79,7 @@ func (p *plant) hire(t *testing.T, endpoint string) *mate {
 		all.Wait()
 	}
 	t.Cleanup(m.stop)
-	must(t, m.leases.Registered(t.Context()))
+	stack.Must(t, m.leases.Registered(t.Context()))
 	return m
 }
 
@@ -155,7 +157,7 @@ func TestWorkerDiesBetweenSteps(t *testing.T) {
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.leaveBehind(t, 1)
 	kept, err := json.Marshal(storage.Results{DetectedType: "image/jpeg"})
-	must(t, err)
+	stack.Must(t, err)
 	p.exec(t, fmt.Sprintf(`insert into step_results select tenant_id, id, '{scan,type}', '%s' from uploads`, kept))
 	m := p.hire(t, stand(t).s3.Endpoint())
 	p.await(t, allJobs, "completed")

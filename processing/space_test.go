@@ -10,12 +10,14 @@ import (
 
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func newSpace(t *testing.T, size int64, r prometheus.Registerer) *Space {
 	t.Helper()
 	s, err := NewSpace(size, r)
-	must(t, err)
+	stack.Must(t, err)
 	return s
 }
 
@@ -24,7 +26,7 @@ func TestSpaceIsTakenInTurn(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t, 10, prometheus.NewRegistry())
 	first, err := s.take(t.Context(), 6)
-	must(t, err)
+	stack.Must(t, err)
 	got := make(chan int64, 2)
 	wait := func(bytes int64) context.CancelFunc {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -63,7 +65,7 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	_, err = s.take(t.Context(), 10)
-	must(t, err)
+	stack.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.take(ctx, 1); !errors.Is(err, queue.ErrUnavailable) || !errors.Is(err, errNoRoom) {
@@ -119,7 +121,7 @@ func TestUploadLargerThanTheSpace(t *testing.T) {
 func gauge(t *testing.T, r *prometheus.Registry, name string) float64 {
 	t.Helper()
 	families, err := r.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	for _, f := range families {
 		if f.GetName() == name {
 			return f.GetMetric()[0].GetGauge().GetValue()

@@ -54,14 +54,14 @@ func newPlant(t *testing.T) *plant {
 	}
 	p.ctx = p.NewTenant(t, 1<<30)
 	who, err := tenant.From(p.ctx)
-	must(t, err)
+	stack.Must(t, err)
 	p.keys = object.Keys{Tenant: who.Tenant, Project: object.DefaultProject}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	types, err := mediatype.ParsePolicy(mediatype.Accepted)
-	must(t, err)
+	stack.Must(t, err)
 	p.metrics = queue.NewMetrics(p.registry)
 	p.queue, err = queue.New(p.API, log)
-	must(t, err)
+	stack.Must(t, err)
 	p.pipeline = &Pipeline{
 		DB: p.Worker, Scanner: newScanner(t, common.clamd.Address()), Types: types, Scans: ScanPolicy{Max: 512 << 20},
 		// The race detector's own memory counts against the child's.
@@ -77,21 +77,21 @@ func (p *plant) reach(t *testing.T, endpoint string) {
 	t.Helper()
 	var err error
 	p.pipeline.Bucket, err = object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: endpoint, Name: stand(t).s3.Bucket()})
-	must(t, err)
+	stack.Must(t, err)
 }
 
 // receive makes an upload of which received came in and stored is in S3, with so many jobs.
 func (p *plant) receive(t *testing.T, received, stored []byte, jobs int) uuid.UUID {
 	t.Helper()
 	id, err := uuid.NewV7()
-	must(t, err)
+	stack.Must(t, err)
 	key := p.keysOf(id).Original(1)
 	_, err = stand(t).s3.Client("").PutObject(t.Context(), &s3.PutObjectInput{
 		Bucket: aws.String(stand(t).s3.Bucket()), Key: &key, Body: bytes.NewReader(stored),
 	})
-	must(t, err)
+	stack.Must(t, err)
 	sum := sha256.Sum256(received)
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
 		err := tx.CreateUpload(p.ctx, storage.NewUpload{
 			ID: id, UserID: "ana", Project: object.DefaultProject, Metadata: map[string]string{}, Size: int64(len(received)),
 		})
@@ -144,12 +144,12 @@ func (p *plant) run(t *testing.T) (stop func()) {
 func (p *plant) exec(t *testing.T, sql string) {
 	t.Helper()
 	_, err := p.Admin(t).Exec(t.Context(), sql)
-	must(t, err)
+	stack.Must(t, err)
 }
 
 func (p *plant) count(t *testing.T, sql string, args ...any) (n int) {
 	t.Helper()
-	must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
+	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
 	return n
 }
 
@@ -157,7 +157,7 @@ func (p *plant) count(t *testing.T, sql string, args ...any) (n int) {
 func (p *plant) await(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	await(t, sql, func() (yes bool) {
-		must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
+		stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
 		return yes
 	})
 }
@@ -166,7 +166,7 @@ func (p *plant) await(t *testing.T, sql string, args ...any) {
 func (p *plant) awaitLong(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	awaitFor(t, 5*time.Minute, sql, func() (yes bool) {
-		must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
+		stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
 		return yes
 	})
 }
@@ -196,7 +196,7 @@ const (
 func (p *plant) job(t *testing.T, attempts, failed int) (errs string) {
 	t.Helper()
 	var attempt, errors int
-	must(t, p.Worker.Pool().QueryRow(t.Context(), `select attempt, coalesce(cardinality(errors), 0), coalesce(array_to_string(errors, ' '), '')
+	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `select attempt, coalesce(cardinality(errors), 0), coalesce(array_to_string(errors, ' '), '')
 		from river_job`).Scan(&attempt, &errors, &errs))
 	if attempt != attempts || errors != failed {
 		t.Errorf("the job is at attempt %d with %d errors, want %d and %d: %s", attempt, errors, attempts, failed, errs)
@@ -208,7 +208,7 @@ func (p *plant) job(t *testing.T, attempts, failed int) (errs string) {
 // often as given.
 func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason string, thumbnails, ends int) {
 	t.Helper()
-	must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(p.ctx, id)
 		if err != nil {
 			return err
@@ -248,7 +248,7 @@ func (p *plant) drawn(t *testing.T, id uuid.UUID) (n int) {
 func (p *plant) metric(t *testing.T, name, label string) (total int) {
 	t.Helper()
 	families, err := p.registry.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
 			if family.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
@@ -403,7 +403,7 @@ func TestSupersededAttempt(t *testing.T) {
 				t.Errorf("%d outcomes are counted", n)
 			}
 			var errs string
-			must(t, p.Worker.Pool().QueryRow(t.Context(), jobsErrors).Scan(&errs))
+			stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), jobsErrors).Scan(&errs))
 			if !strings.Contains(errs, c.err) {
 				t.Errorf("River was told %q, want %q", errs, c.err)
 			}
@@ -456,7 +456,7 @@ func TestClamdAway(t *testing.T) {
 	p.run(t)
 	await(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
 	p.want(t, id, storage.Processing, "", 0, 0)
-	must(t, clamd.Restart(t.Context()))
+	stack.Must(t, clamd.Restart(t.Context()))
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", 0, 1)
 	p.tells(t, id, "processing attempt=1", "waiting attempt=1 reason=scanner_unavailable",
@@ -485,7 +485,7 @@ func TestClamdDiesInTheMiddle(t *testing.T) {
 	close(g.open)
 	await(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
 	p.want(t, id, storage.Processing, "", 0, 0)
-	must(t, clamd.Restart(t.Context()))
+	stack.Must(t, clamd.Restart(t.Context()))
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
 	p.job(t, 2, 1)
@@ -493,7 +493,7 @@ func TestClamdDiesInTheMiddle(t *testing.T) {
 
 func bytesBelow(t *testing.T, dir string) (total int64) {
 	t.Helper()
-	must(t, filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+	stack.Must(t, filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,8 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 const (
@@ -48,7 +50,7 @@ func TestDelivered(t *testing.T) {
 		Timestamp time.Time
 		Data      map[string]any
 	}
-	must(t, json.Unmarshal(c.body, &m))
+	stack.Must(t, json.Unmarshal(c.body, &m))
 	if m.Type != "quota.warning" || time.Since(m.Timestamp) > time.Minute || fmt.Sprint(m.Data) != "map[percent:0]" {
 		t.Errorf("payload is %s", c.body)
 	}
@@ -72,13 +74,13 @@ func TestRotation(t *testing.T) {
 	id, old := o.endpoint(t, o.ctx, r.URL)
 	o.start(t)
 	_, current, err := o.endpoints.Rotate(o.ctx, id, time.Hour)
-	must(t, err)
+	stack.Must(t, err)
 	o.announce(t, o.ctx, 1)
 	c := r.next(t)
 	c.verify(t, old)
 	c.verify(t, current)
 	_, newest, err := o.endpoints.Rotate(o.ctx, id, 0)
-	must(t, err)
+	stack.Must(t, err)
 	o.announce(t, o.ctx, 1)
 	c = r.next(t)
 	c.verify(t, newest)
@@ -189,9 +191,9 @@ func TestDeletedMeanwhile(t *testing.T) {
 	o.start(t)
 	r.next(t)
 	r.next(t)
-	must(t, o.endpoints.Delete(o.ctx, deleted))
+	stack.Must(t, o.endpoints.Delete(o.ctx, deleted))
 	_, err := o.endpoints.Update(o.ctx, disabled, Change{Enabled: new(false)})
-	must(t, err)
+	stack.Must(t, err)
 	close(release)
 	o.await(t, `select count(*) = 2 from river_job where state = 'completed'`)
 	if n := o.count(t, `select count(*) from webhook_deliveries where state = 'dead' and last_error = 'endpoint_disabled'`); n != 1 {
@@ -268,7 +270,7 @@ func TestDeadLetterAndReplay(t *testing.T) {
 	r.answers(nil)
 	delivery := uuid.MustParse(o.text(t, `select id::text from webhook_deliveries`))
 	_, err := o.endpoints.Replay(o.ctx, id, delivery)
-	must(t, err)
+	stack.Must(t, err)
 	c := r.next(t)
 	c.verify(t, secret)
 	if c.id() != first.id() {
@@ -278,7 +280,7 @@ func TestDeadLetterAndReplay(t *testing.T) {
 	for _, since := range []time.Duration{time.Hour, -time.Hour} {
 		o.exec(t, `update webhook_deliveries set state = 'dead'`)
 		n, err := o.endpoints.ReplayDead(o.ctx, id, time.Now().Add(-since))
-		must(t, err)
+		stack.Must(t, err)
 		if want := map[time.Duration]int64{time.Hour: 1, -time.Hour: 0}[since]; n != want {
 			t.Errorf("%d replayed since %s ago, want %d", n, since, want)
 		}
@@ -291,7 +293,7 @@ func TestDeadLetterAndReplay(t *testing.T) {
 
 func (o *office) text(t *testing.T, sql string) (s string) {
 	t.Helper()
-	must(t, o.Worker.Pool().QueryRow(t.Context(), sql).Scan(&s))
+	stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), sql).Scan(&s))
 	return s
 }
 
@@ -363,7 +365,7 @@ func TestPayloadOfAnotherTenant(t *testing.T) {
 	other := o.newTenant(t)
 	create := func(name string) uuid.UUID {
 		id := uuid.Must(uuid.NewV7())
-		must(t, o.API.InTenant(other, func(tx storage.Tx) error {
+		stack.Must(t, o.API.InTenant(other, func(tx storage.Tx) error {
 			return tx.CreateUpload(other, storage.NewUpload{
 				ID: id, UserID: "eva", Project: "secreto", Filename: name, Metadata: map[string]string{}, Size: 10,
 			})
@@ -373,7 +375,7 @@ func TestPayloadOfAnotherTenant(t *testing.T) {
 	r := newReceiver(t)
 	o.endpoint(t, o.ctx, r.URL)
 	id := create("plano.pdf")
-	must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
+	stack.Must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
 		return tx.Announce(o.ctx, storage.Announcement{Type: storage.AnnounceUploadCompleted, Upload: id})
 	}))
 	o.start(t)
@@ -393,7 +395,7 @@ func TestUploadsAreAnnounced(t *testing.T) {
 	o := newOffice(t)
 	cancel := func(kind storage.Kind) uuid.UUID {
 		id := uuid.Must(uuid.NewV7())
-		must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
+		stack.Must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
 			n := storage.NewUpload{ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 10, Kind: kind}
 			if err := tx.CreateUpload(o.ctx, n); err != nil {
 				return err
@@ -408,7 +410,7 @@ func TestUploadsAreAnnounced(t *testing.T) {
 	cancel(storage.Single)
 	types := []string{storage.AnnounceUploadCancelled}
 	_, err := o.endpoints.Update(o.ctx, endpoint, Change{Types: &types})
-	must(t, err)
+	stack.Must(t, err)
 	cancel(storage.Partial)
 	if n := o.count(t, `select count(*) from announcements`); n != 0 {
 		t.Errorf("%d announcements that nobody wants", n)
@@ -420,7 +422,7 @@ func TestUploadsAreAnnounced(t *testing.T) {
 		Type string
 		Data Upload
 	}
-	must(t, json.Unmarshal(c.body, &m))
+	stack.Must(t, json.Unmarshal(c.body, &m))
 	if m.Type != "upload.cancelled" || m.Data.ID != id || m.Data.Status != storage.Cancelled || *m.Data.Project != "torre" || *m.Data.Size != 10 {
 		t.Errorf("told %s", c.body)
 	}
@@ -430,9 +432,9 @@ func TestUploadsAreAnnounced(t *testing.T) {
 func TestVault(t *testing.T) {
 	t.Parallel()
 	old, err := NewVault(testKey)
-	must(t, err)
+	stack.Must(t, err)
 	both, err := NewVault("another key that only these tests know of," + testKey)
-	must(t, err)
+	stack.Must(t, err)
 	tenantID, endpoint := uuid.New(), uuid.New()
 	secret := newSecret()
 	sealed := old.seal(tenantID, endpoint, secret)
@@ -470,9 +472,9 @@ func TestSweep(t *testing.T) {
 	o.exec(t, `update webhook_deliveries set state = 'pending', ended_at = null, next_attempt_at = now() where id = $1`, ids[0])
 	o.exec(t, `update webhook_deliveries set state = 'dead', ended_at = now() - interval '29 days' where id = $1`, ids[1])
 	_, _, err := o.endpoints.Rotate(o.ctx, id, 0)
-	must(t, err)
+	stack.Must(t, err)
 	n, err := sweep(t.Context(), o.Worker, DefaultSenderConfig().Retention, swept)
-	must(t, err)
+	stack.Must(t, err)
 	left := strings.Split(o.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
 	if n != 2 || !slices.Equal(left, ids[:2]) {
 		t.Errorf("%d swept; left are %v of %v", n, left, ids)
@@ -504,15 +506,15 @@ func TestStaleJob(t *testing.T) {
 	o.endpoint(t, o.ctx, r.URL)
 	o.announce(t, o.ctx, 1)
 	q, err := queue.New(o.Worker, slog.New(slog.DiscardHandler))
-	must(t, err)
+	stack.Must(t, err)
 	d := NewDispatcher(o.conf, o.Worker, q, slog.New(slog.DiscardHandler))
 	dispatch := func() (job int64) {
 		n, err := d.dispatch(t.Context())
-		must(t, err)
+		stack.Must(t, err)
 		if n == 0 {
 			return 0
 		}
-		must(t, o.Worker.Pool().QueryRow(t.Context(), `select job_id from webhook_deliveries`).Scan(&job))
+		stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), `select job_id from webhook_deliveries`).Scan(&job))
 		return job
 	}
 	first := dispatch()
@@ -521,7 +523,7 @@ func TestStaleJob(t *testing.T) {
 	reclaim := func(want int64) {
 		t.Helper()
 		n, err := reclaim(t.Context(), o.Worker, o.conf.Timeout+grace)
-		must(t, err)
+		stack.Must(t, err)
 		if n != want {
 			t.Errorf("%d reclaimed, want %d", n, want)
 		}
@@ -565,6 +567,6 @@ func TestStaleJob(t *testing.T) {
 func (o *office) tenantID(t *testing.T) uuid.UUID {
 	t.Helper()
 	who, err := tenant.From(o.ctx)
-	must(t, err)
+	stack.Must(t, err)
 	return who.Tenant
 }

@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func page(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/reference/webhooks.md")
-	must(t, err)
+	stack.Must(t, err)
 	return string(b)
 }
 
@@ -31,7 +33,7 @@ func TestExplained(t *testing.T) {
 	}
 	there := append(storage.AnnouncementTypes(), storage.AnnounceWebhookTest, errorDisabled)
 	source, err := os.ReadFile("send.go")
-	must(t, err)
+	stack.Must(t, err)
 	for _, w := range regexp.MustCompile(`error[A-Z]\w+\s+= "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
 		there = append(there, w[1])
 	}
@@ -55,11 +57,11 @@ func TestNodeVerifies(t *testing.T) {
 	try := func(secret, body string, at time.Time, sent envelope) bool {
 		t.Helper()
 		signatures, err := sign(sent, at)
-		must(t, err)
+		stack.Must(t, err)
 		headers, err := json.Marshal(map[string]string{
 			"webhook-id": sent.id, "webhook-timestamp": strconv.FormatInt(at.Unix(), 10), "webhook-signature": signatures,
 		})
-		must(t, err)
+		stack.Must(t, err)
 		node := exec.CommandContext(t.Context(), "node", "--input-type=module", "-e", code+
 			"console.log(verify(process.env.SECRET, "+string(headers)+", Buffer.from(process.env.BODY)));")
 		node.Env = append(os.Environ(), "SECRET="+secret, "BODY="+body)

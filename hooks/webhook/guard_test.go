@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func TestCheckURL(t *testing.T) {
@@ -93,7 +95,7 @@ func TestRebinding(t *testing.T) {
 	strict.resolver = names.resolver()
 	o.endpoints.Guard, o.guard = strict, strict
 	_, port, err := net.SplitHostPort(r.Listener.Addr().String())
-	must(t, err)
+	stack.Must(t, err)
 	o.endpoint(t, o.ctx, "http://hooks.example.com:"+port+"/")
 	asked := names.asked.Load()
 	names.set("127.0.0.1")
@@ -141,7 +143,7 @@ func TestNoProxy(t *testing.T) {
 	g := NewGuard(localConfig())
 	g.resolver = names.resolver()
 	_, port, err := net.SplitHostPort(r.Listener.Addr().String())
-	must(t, err)
+	stack.Must(t, err)
 	client := http.Client{Transport: g.transport(time.Second)}
 	if _, _, err := post(t.Context(), &client, envelope{id: "x", url: "http://hooks.example.com:" + port, secrets: []string{newSecret()}}, time.Now()); err != nil {
 		t.Error(err)
@@ -160,7 +162,7 @@ type nameServer struct {
 func startDNS(t *testing.T) *nameServer {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	must(t, err)
+	stack.Must(t, err)
 	s := &nameServer{conn: conn}
 	s.set()
 	t.Cleanup(func() { _ = conn.Close() })

@@ -23,6 +23,8 @@ import (
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 var ground storagetest.Ground
@@ -45,7 +47,7 @@ func newOffice(t *testing.T) *office {
 	o := &office{Database: ground.NewDatabase(t), conf: DefaultSenderConfig()}
 	o.ctx = o.newTenant(t)
 	vault, err := NewVault(testKey)
-	must(t, err)
+	stack.Must(t, err)
 	o.guard = NewGuard(localConfig())
 	o.endpoints = &Endpoints{DB: o.API, Guard: NewGuard(localConfig()), Vault: vault}
 	return o
@@ -60,7 +62,7 @@ func localConfig() Config {
 func (o *office) newTenant(t *testing.T) context.Context {
 	t.Helper()
 	who, err := tenant.From(o.NewTenant(t, 1<<40))
-	must(t, err)
+	stack.Must(t, err)
 	who.Role = tenant.Constructora
 	return tenant.With(t.Context(), who)
 }
@@ -69,14 +71,14 @@ func (o *office) newTenant(t *testing.T) context.Context {
 func (o *office) endpoint(t *testing.T, ctx context.Context, url string, types ...string) (uuid.UUID, string) {
 	t.Helper()
 	w, secret, err := o.endpoints.Create(ctx, NewEndpoint{URL: url, Types: types})
-	must(t, err)
+	stack.Must(t, err)
 	return w.ID, secret
 }
 
 // announce announces n things to the tenant.
 func (o *office) announce(t *testing.T, ctx context.Context, n int) {
 	t.Helper()
-	must(t, o.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, o.API.InTenant(ctx, func(tx storage.Tx) error {
 		for i := range n {
 			a := storage.Announcement{Type: storage.AnnounceQuotaWarning, Detail: map[string]any{"percent": i}}
 			if err := tx.Announce(ctx, a); err != nil {
@@ -92,10 +94,10 @@ func (o *office) start(t *testing.T) (stop func()) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	q, err := queue.New(o.Worker, log)
-	must(t, err)
+	stack.Must(t, err)
 	d := NewDispatcher(o.conf, o.Worker, q, log)
 	vault, err := NewVault(testKey)
-	must(t, err)
+	stack.Must(t, err)
 	s := NewSender(o.conf, d, vault, o.guard, NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
 	leases := lease.NewManager(o.Worker, "worker", 5*time.Second, log)
 	conf := queue.Config{RetryDelay: time.Second, BusyDelay: time.Second, LostAfter: 15 * time.Second, StopTimeout: time.Millisecond}
@@ -193,7 +195,7 @@ func (c call) verify(t *testing.T, secret string) {
 func (c call) verifies(t *testing.T, secret string) error {
 	t.Helper()
 	w, err := standardwebhooks.NewWebhook(secret)
-	must(t, err)
+	stack.Must(t, err)
 	return w.Verify(c.body, c.header)
 }
 
@@ -206,7 +208,7 @@ func (o *office) await(t *testing.T, sql string, args ...any) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
 		var yes bool
-		must(t, o.Worker.Pool().QueryRow(t.Context(), `select coalesce((`+sql+`), false)`, args...).Scan(&yes))
+		stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), `select coalesce((`+sql+`), false)`, args...).Scan(&yes))
 		if yes {
 			return
 		}
@@ -218,15 +220,15 @@ func (o *office) await(t *testing.T, sql string, args ...any) {
 
 func (o *office) rows(t *testing.T) []string {
 	rows, err := o.Worker.Pool().Query(t.Context(), `select to_jsonb(d)::text from webhook_deliveries d limit 20`)
-	must(t, err)
+	stack.Must(t, err)
 	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	must(t, err)
+	stack.Must(t, err)
 	return all
 }
 
 func (o *office) count(t *testing.T, sql string, args ...any) (n int) {
 	t.Helper()
-	must(t, o.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
+	stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
 	return n
 }
 
@@ -234,15 +236,8 @@ func (o *office) count(t *testing.T, sql string, args ...any) (n int) {
 func (o *office) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	tag, err := o.Worker.Pool().Exec(t.Context(), sql, args...)
-	must(t, err)
+	stack.Must(t, err)
 	if tag.RowsAffected() == 0 {
 		t.Fatalf("%s changed nothing", sql)
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Who may not write an upload is told so at once, by the holder's replica and by any other, whether or not somebody
@@ -21,7 +23,7 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 	id, free := d.create(t, ctx, 1), d.create(t, ctx, 1)
 	as := func(change func(*tenant.Identity)) context.Context {
 		who, err := tenant.From(ctx)
-		must(t, err)
+		stack.Must(t, err)
 		change(&who)
 		return tenant.With(t.Context(), who)
 	}
@@ -54,7 +56,7 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 					if how == "tries" && what == "held" && where == "the holder's" {
 						continue // which hears that it is held, and only our own programs try
 					}
-					if wantErr(t, err, c.want); t.Failed() {
+					if stack.WantErr(t, err, c.want); t.Failed() {
 						t.Fatalf("%s %s what is %s on %s replica", name, how, what, where)
 					}
 				}
@@ -63,9 +65,9 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 	}
 	// What is completed an investor sees, and may not hold either.
 	_, err := d.Admin(t).Exec(t.Context(), `update uploads set status = 'completed' where id = $1`, free)
-	must(t, err)
+	stack.Must(t, err)
 	_, err = there.Acquire(refused["an investor of the name"].ctx, free, func() {})
-	wantErr(t, err, storage.ErrNotYours)
+	stack.WantErr(t, err, storage.ErrNotYours)
 	// A manager's request, on the other replica, is what the holder hears first.
 	select {
 	case <-asked:
@@ -74,11 +76,11 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 	}
 	marta := as(func(id *tenant.Identity) { id.User, id.Role = "marta", tenant.Constructora })
 	next := there.acquiring(t, marta, id)
-	await(t, "the manager's request", asked)
-	must(t, mine.Release(t.Context()))
-	taken := await(t, "the manager's lease", next)
+	stack.Receive(t, "the manager's request", asked)
+	stack.Must(t, mine.Release(t.Context()))
+	taken := stack.Receive(t, "the manager's lease", next)
 	if taken.Fence() <= mine.Fence() {
 		t.Errorf("fence %d after %d", taken.Fence(), mine.Fence())
 	}
-	must(t, taken.Release(t.Context()))
+	stack.Must(t, taken.Release(t.Context()))
 }

@@ -28,19 +28,19 @@ func TestDeadHolderIsFenced(t *testing.T) {
 	old := one.acquire(t, ctx, id, func() {})
 	next := two.acquiring(t, ctx, id)
 	one.die()
-	mine := await(t, "lease", next)
+	mine := stack.Receive(t, "lease", next)
 	if mine.Fence() <= old.Fence() {
 		t.Errorf("fence %d came after %d", mine.Fence(), old.Fence())
 	}
 	to := storage.Progress{To: 10, TailSize: 10}
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, id, old.Fence(), to)
 	}), storage.ErrFenced)
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.ReservePart(ctx, id, old.Fence(), "mp", "key")
 		return err
 	}), storage.ErrFenced)
-	must(t, old.Release(ctx)) // and it does not take the other's away
+	stack.Must(t, old.Release(ctx)) // and it does not take the other's away
 	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
 }
 
@@ -62,15 +62,15 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 		expire(t, d, one)
 		next = two.acquiring(t, ctx, id)
 		admin := d.Admin(t)
-		eventually(t, patience, "the take-over waiting", func() bool {
+		stack.Until(t, "the take-over waiting", func() bool {
 			var waiting bool
-			must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+			stack.Must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
 				where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_leases%')`).Scan(&waiting))
 			return waiting
 		})
 		return nil
 	})
-	await(t, "lease", next)
+	stack.Receive(t, "lease", next)
 	if n := d.received(t, ctx, id); n != 10 {
 		t.Errorf("the new holder sees %d bytes", n)
 	}
@@ -80,7 +80,7 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 func expire(t *testing.T, d *database, r *replica) {
 	t.Helper()
 	tag, err := d.Admin(t).Exec(t.Context(), `update lease_holders set expires_at = now() - interval '1 second' where replica = $1`, r.name)
-	must(t, err)
+	stack.Must(t, err)
 	if tag.RowsAffected() != 1 {
 		t.Fatalf("%d rows are the replica's", tag.RowsAffected())
 	}
@@ -97,17 +97,17 @@ func TestLateHeartbeat(t *testing.T) {
 	lost := make(flag, 1)
 	old := one.acquire(t, ctx, id, lost.raise)
 	expire(t, d, one)
-	await(t, "call of letGo", lost)
+	stack.Receive(t, "call of letGo", lost)
 	again := make(flag, 1)
 	mine := one.acquire(t, ctx, id, again.raise)
 	if mine.Fence() <= old.Fence() {
 		t.Errorf("fence %d came after %d", mine.Fence(), old.Fence())
 	}
-	must(t, old.Release(ctx)) // of the lost one: changes nothing
+	stack.Must(t, old.Release(ctx)) // of the lost one: changes nothing
 	next := two.acquiring(t, ctx, id)
-	await(t, "call of letGo", again)
-	must(t, mine.Release(ctx))
-	must(t, await(t, "lease", next).Release(ctx))
+	stack.Receive(t, "call of letGo", again)
+	stack.Must(t, mine.Release(ctx))
+	stack.Must(t, stack.Receive(t, "lease", next).Release(ctx))
 }
 
 // Postgres takes no heartbeat any more: the process gives its leases up by itself, before anyone may take
@@ -122,17 +122,17 @@ func TestHeartbeatFails(t *testing.T) {
 	r.acquire(t, ctx, id, lost.raise)
 	admin := d.Admin(t)
 	tx, err := admin.Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	_, err = tx.Exec(t.Context(), `select from lease_holders for update`)
-	must(t, err)
-	await(t, "call of letGo", lost)
+	stack.Must(t, err)
+	stack.Receive(t, "call of letGo", lost)
 	var early bool
-	must(t, tx.QueryRow(t.Context(), `select expires_at > clock_timestamp() from lease_holders where replica = $1`, r.name).Scan(&early))
+	stack.Must(t, tx.QueryRow(t.Context(), `select expires_at > clock_timestamp() from lease_holders where replica = $1`, r.name).Scan(&early))
 	if !early {
 		t.Error("another could have taken the lease before its holder knew")
 	}
-	must(t, tx.Rollback(t.Context()))
-	must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
+	stack.Must(t, tx.Rollback(t.Context()))
+	stack.Must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
 }
 
 // Postgres is killed and restarted while leases are held: they are still held, hand-over still works, and a
@@ -140,8 +140,8 @@ func TestHeartbeatFails(t *testing.T) {
 func TestLeasesOutlivePostgres(t *testing.T) {
 	t.Parallel()
 	cluster, err := storagetest.Start(t.Context()) // of its own, which it may break
-	must(t, err)
-	t.Cleanup(func() { must(t, cluster.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, cluster.Stop()) })
 	d := &database{cluster.NewDatabase(t)}
 	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, 20*time.Second), newReplica(t, d, 20*time.Second)
@@ -152,24 +152,24 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 
 	// Leases are committed lazily: have them on disk.
 	_, err = d.Admin(t).Exec(t.Context(), `checkpoint`)
-	must(t, err)
+	stack.Must(t, err)
 	cluster.Kill()
 	for _, l := range unheard {
 		if err := l.Release(ctx); err == nil {
 			t.Error("a release without Postgres succeeded")
 		}
 	}
-	must(t, cluster.Restart(t.Context()))
-	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil && d.Worker.Ping(ctx) == nil })
+	stack.Must(t, cluster.Restart(t.Context()))
+	stack.Until(t, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil && d.Worker.Ping(ctx) == nil })
 
 	d.must(t, ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, kept, mine.Fence(), storage.Progress{To: 1, TailSize: 1})
 	})
 	next := make(chan *lease.Lease, 1)
 	go func() { next <- persistently(t, ctx, two, kept) }()
-	await(t, "call of letGo", asked)
-	must(t, mine.Release(ctx))
-	await(t, "lease", next)
+	stack.Receive(t, "call of letGo", asked)
+	stack.Must(t, mine.Release(ctx))
+	stack.Receive(t, "lease", next)
 
 	for name, c := range map[string]struct {
 		r  *replica
@@ -213,7 +213,7 @@ func TestAcquireGivenUpDuringCommit(t *testing.T) {
 		end $$;
 		create constraint trigger dawdle after insert on upload_leases deferrable initially deferred
 			for each row execute function dawdle()`)
-	must(t, err)
+	stack.Must(t, err)
 	var lost []uuid.UUID
 	for range 2 {
 		id := d.create(t, ctx, 1)
@@ -221,9 +221,9 @@ func TestAcquireGivenUpDuringCommit(t *testing.T) {
 		giveUpDuringCommit(t, ctx, one, id, admin)
 	}
 	_, err = admin.Exec(t.Context(), `drop trigger dawdle on upload_leases`)
-	must(t, err)
-	must(t, one.acquire(t, ctx, lost[0], func() {}).Release(ctx))
-	must(t, two.acquire(t, ctx, lost[1], func() {}).Release(ctx))
+	stack.Must(t, err)
+	stack.Must(t, one.acquire(t, ctx, lost[0], func() {}).Release(ctx))
+	stack.Must(t, two.acquire(t, ctx, lost[1], func() {}).Release(ctx))
 }
 
 func giveUpDuringCommit(t *testing.T, ctx context.Context, r *replica, id uuid.UUID, admin *pgx.Conn) {
@@ -236,15 +236,15 @@ func giveUpDuringCommit(t *testing.T, ctx context.Context, r *replica, id uuid.U
 	}()
 	exists := func(sql string, args ...any) func() bool {
 		return func() (yes bool) {
-			must(t, admin.QueryRow(t.Context(), fmt.Sprintf("select exists (%s)", sql), args...).Scan(&yes))
+			stack.Must(t, admin.QueryRow(t.Context(), fmt.Sprintf("select exists (%s)", sql), args...).Scan(&yes))
 			return yes
 		}
 	}
-	eventually(t, patience, "a commit under way", exists(`select from pg_stat_activity
+	stack.Until(t, "a commit under way", exists(`select from pg_stat_activity
 		where datname = current_database() and wait_event = 'PgSleep'`))
 	cancel()
-	wantErr(t, await(t, "end of the wait", ended), lease.ErrHeld)
-	eventually(t, patience, "a lease that nobody holds", exists(`select from upload_leases where upload_id = $1`, id))
+	stack.WantErr(t, stack.Receive(t, "end of the wait", ended), lease.ErrHeld)
+	stack.Until(t, "a lease that nobody holds", exists(`select from upload_leases where upload_id = $1`, id))
 }
 
 // Postgres crashes before the WAL of a lease has left its memory, and with it forgets the row and the number
@@ -252,25 +252,25 @@ func giveUpDuringCommit(t *testing.T, ctx context.Context, r *replica, id uuid.U
 func TestFenceOfAForgottenLease(t *testing.T) {
 	t.Parallel()
 	cluster, err := storagetest.Start(t.Context()) // of its own, which it may break
-	must(t, err)
-	t.Cleanup(func() { must(t, cluster.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, cluster.Stop()) })
 	d := &database{cluster.NewDatabase(t)}
 	ctx := d.NewTenant(t, 1<<30)
 	id := d.create(t, ctx, 100)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	admin := d.Admin(t)
 	_, err = admin.Exec(t.Context(), `checkpoint`)
-	must(t, err)
+	stack.Must(t, err)
 	var walWriter int
-	must(t, admin.QueryRow(t.Context(), `select pid from pg_stat_activity where backend_type = 'walwriter'`).Scan(&walWriter))
-	must(t, syscall.Kill(walWriter, syscall.SIGSTOP)) // and nobody else writes what is committed lazily
+	stack.Must(t, admin.QueryRow(t.Context(), `select pid from pg_stat_activity where backend_type = 'walwriter'`).Scan(&walWriter))
+	stack.Must(t, syscall.Kill(walWriter, syscall.SIGSTOP)) // and nobody else writes what is committed lazily
 	forgotten := one.acquire(t, ctx, id, func() {})
 	cluster.Kill()
-	must(t, syscall.Kill(walWriter, syscall.SIGKILL))
-	must(t, cluster.Restart(t.Context()))
-	eventually(t, patience, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil })
+	stack.Must(t, syscall.Kill(walWriter, syscall.SIGKILL))
+	stack.Must(t, cluster.Restart(t.Context()))
+	stack.Until(t, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil })
 	var rows int
-	must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&rows))
+	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&rows))
 	if rows != 0 {
 		t.Fatal("Postgres has not forgotten the lease")
 	}
@@ -280,7 +280,7 @@ func TestFenceOfAForgottenLease(t *testing.T) {
 		t.Errorf("fence %d came after %d", mine.Fence(), forgotten.Fence())
 	}
 	to := storage.Progress{To: 10, TailSize: 10}
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, id, forgotten.Fence(), to)
 	}), storage.ErrFenced)
 	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
@@ -298,21 +298,21 @@ func TestTakeOverWaitsForAHeartbeat(t *testing.T) {
 	mine := one.acquire(t, ctx, id, asked.raise)
 	expire(t, d, one)
 	beat, err := d.Admin(t).Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	_, err = beat.Exec(t.Context(), `update lease_holders set expires_at = now() + interval '1 minute' where replica = $1`, one.name)
-	must(t, err)
+	stack.Must(t, err)
 	next := two.acquiring(t, ctx, id)
 	admin := d.Admin(t) // in its transaction the first would see the same activity for ever
-	eventually(t, patience, "the take-over waiting", func() bool {
+	stack.Until(t, "the take-over waiting", func() bool {
 		var waiting bool
-		must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+		stack.Must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
 			where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_leases%')`).Scan(&waiting))
 		return waiting
 	})
-	must(t, beat.Commit(t.Context()))
-	await(t, "call of letGo", asked)
-	must(t, mine.Release(ctx))
-	if got := await(t, "lease", next); got.Fence() <= mine.Fence() {
+	stack.Must(t, beat.Commit(t.Context()))
+	stack.Receive(t, "call of letGo", asked)
+	stack.Must(t, mine.Release(ctx))
+	if got := stack.Receive(t, "lease", next); got.Fence() <= mine.Fence() {
 		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 	}
 }
@@ -355,16 +355,16 @@ func TestHeartbeatNeedsNoPool(t *testing.T) {
 	r.acquire(t, ctx, d.create(t, ctx, 1), lost.raise)
 	for range r.db.Pool().Config().MaxConns {
 		conn, err := r.db.Pool().Acquire(t.Context())
-		must(t, err)
+		stack.Must(t, err)
 		defer conn.Release()
 	}
 	admin := d.Admin(t)
 	expiry := func() (at time.Time) {
-		must(t, admin.QueryRow(t.Context(), `select max(expires_at) from lease_holders where replica = $1`, r.name).Scan(&at))
+		stack.Must(t, admin.QueryRow(t.Context(), `select max(expires_at) from lease_holders where replica = $1`, r.name).Scan(&at))
 		return at
 	}
 	first := expiry()
-	eventually(t, patience, "a time to live of heartbeats", func() bool { return expiry().Sub(first) > ttl })
+	stack.Until(t, "a time to live of heartbeats", func() bool { return expiry().Sub(first) > ttl })
 	select {
 	case <-lost:
 		t.Error("the lease was lost")
@@ -381,7 +381,7 @@ func TestConnectionsDieSilently(t *testing.T) {
 	id := d.create(t, ctx, 1)
 	gateway, through := newGateway(t, stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(through)})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(db.Close)
 	defer gateway.cut() // or the pool would wait for answers when it is closed
 	one := newReplicaOn(t, d, db, 8*time.Second)
@@ -390,9 +390,9 @@ func TestConnectionsDieSilently(t *testing.T) {
 	mine := one.acquire(t, ctx, id, asked.raise)
 	gateway.forget()
 	next := two.acquiring(t, ctx, id)
-	await(t, "call of letGo", asked)
-	must(t, mine.Release(ctx))
-	if got := await(t, "lease", next); got.Fence() <= mine.Fence() {
+	stack.Receive(t, "call of letGo", asked)
+	stack.Must(t, mine.Release(ctx))
+	if got := stack.Receive(t, "lease", next); got.Fence() <= mine.Fence() {
 		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 	}
 	if n := one.metrics(t, "tramo_leases_lost_total")[0].GetCounter().GetValue(); n != 0 {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A gateway stands before Postgres' socket and can forget connections: what is said on them arrives nowhere, and
@@ -23,20 +25,20 @@ type gateway struct {
 func newGateway(t *testing.T, to string) (*gateway, string) {
 	t.Helper()
 	u, err := url.Parse(to)
-	must(t, err)
+	stack.Must(t, err)
 	query := u.Query()
 	const name = ".s.PGSQL.5432"
 	g := &gateway{upstream: filepath.Join(query.Get("host"), name), conns: make(map[*gated]struct{})}
 	dir, err := os.MkdirTemp("", "tramo-gw-") // t.TempDir is too long for a socket
-	must(t, err)
+	stack.Must(t, err)
 	l, err := net.Listen("unix", filepath.Join(dir, name))
-	must(t, err)
+	stack.Must(t, err)
 	g.all.Go(func() { g.serve(l) })
 	t.Cleanup(func() {
-		must(t, l.Close())
+		stack.Must(t, l.Close())
 		g.cut()
 		g.all.Wait()
-		must(t, os.RemoveAll(dir))
+		stack.Must(t, os.RemoveAll(dir))
 	})
 	query.Set("host", dir)
 	u.RawQuery = query.Encode()

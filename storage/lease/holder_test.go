@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/storage/lease"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A process has a name of its own, and knows when it is heard.
@@ -19,7 +21,7 @@ func TestRegistered(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	one := newReplica(t, d, calmly)
-	must(t, one.Registered(t.Context()))
+	stack.Must(t, one.Registered(t.Context()))
 	if silent.Process() == one.Process() {
 		t.Error("two processes have one name")
 	}

@@ -15,6 +15,8 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // calmly is a time to live that no test outlives, so that no lease is lost to a busy machine.
@@ -44,14 +46,14 @@ func newReplicaOn(t *testing.T, d *database, db *storage.DB, ttl time.Duration) 
 	r.die = func() {
 		if !died.Swap(true) {
 			cancel()
-			must(t, await(t, "end of the heartbeat", ended))
+			stack.Must(t, stack.Receive(t, "end of the heartbeat", ended))
 		}
 	}
 	t.Cleanup(r.die)
 	admin := d.Admin(t)
-	eventually(t, patience, "enlisted", func() bool { // and listening, which is the same transaction
+	stack.Until(t, "enlisted", func() bool { // and listening, which is the same transaction
 		var ready bool
-		must(t, admin.QueryRow(t.Context(), `select exists (select from lease_holders where replica = $1)`, r.name).Scan(&ready))
+		stack.Must(t, admin.QueryRow(t.Context(), `select exists (select from lease_holders where replica = $1)`, r.name).Scan(&ready))
 		return ready
 	})
 	return r
@@ -72,10 +74,10 @@ func (r *replica) metrics(t *testing.T, name string) []*dto.Metric {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	for _, c := range r.Metrics() {
-		must(t, registry.Register(c))
+		stack.Must(t, registry.Register(c))
 	}
 	families, err := registry.Gather()
-	must(t, err)
+	stack.Must(t, err)
 	for _, f := range families {
 		if f.GetName() == name {
 			return f.GetMetric()
@@ -89,7 +91,7 @@ func (r *replica) acquire(t *testing.T, ctx context.Context, id uuid.UUID, letGo
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	mine, err := r.Acquire(ctx, id, letGo)
-	must(t, err)
+	stack.Must(t, err)
 	return mine
 }
 
@@ -155,7 +157,7 @@ func TestLeaseExcludes(t *testing.T) {
 			})
 		}
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 }
 
 // One waits for the row while another takes, uses and gives back the lease: who comes later has the higher
@@ -169,22 +171,22 @@ func TestFenceIsDrawnUnderTheLock(t *testing.T) {
 	admin := d.Admin(t)
 	// The row is there, in a transaction that will roll back.
 	tx, err := admin.Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	_, err = tx.Exec(t.Context(), `insert into upload_leases select tenant_id, id, (select id from lease_holders limit 1), 0 from uploads`)
-	must(t, err)
+	stack.Must(t, err)
 	early := one.acquiring(t, ctx, id)
 	watcher := d.Admin(t)
-	eventually(t, patience, "a request waiting for the row", func() bool {
+	stack.Until(t, "a request waiting for the row", func() bool {
 		var waiting bool
-		must(t, watcher.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+		stack.Must(t, watcher.QueryRow(t.Context(), `select exists (select from pg_stat_activity
 			where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waiting))
 		return waiting
 	})
 	// Meanwhile other uploads' leases are handed out.
 	other := d.create(t, ctx, 1)
 	mine := two.acquire(t, ctx, other, func() {})
-	must(t, tx.Rollback(t.Context()))
-	if got := await(t, "lease", early); got.Fence() <= mine.Fence() {
+	stack.Must(t, tx.Rollback(t.Context()))
+	if got := stack.Receive(t, "lease", early); got.Fence() <= mine.Fence() {
 		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 	}
 }
@@ -227,14 +229,14 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 			})
 		}
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	for _, r := range replicas {
 		for _, id := range ids {
-			must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
+			stack.Must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
 		}
 	}
 	var left int
-	must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&left))
+	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&left))
 	if left != 0 {
 		t.Errorf("%d rows are left", left)
 	}
@@ -255,13 +257,13 @@ func TestLeaseHandsOver(t *testing.T) {
 				asked := make(flag, 1)
 				mine := one.acquire(t, ctx, id, asked.raise)
 				next := other.acquiring(t, ctx, id)
-				await(t, "call of letGo", asked)
-				must(t, mine.Release(ctx))
-				got := await(t, "lease", next)
+				stack.Receive(t, "call of letGo", asked)
+				stack.Must(t, mine.Release(ctx))
+				got := stack.Receive(t, "lease", next)
 				if got.Fence() <= mine.Fence() {
 					t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 				}
-				must(t, got.Release(ctx))
+				stack.Must(t, got.Release(ctx))
 			}
 			if n := other.woken(t, how); n < times*3/4 {
 				t.Errorf("%d of %d were %s", n, times, how)
@@ -284,11 +286,11 @@ func TestEveryWaiterIsTold(t *testing.T) {
 		var both errgroup.Group
 		for _, r := range []*replica{two, three} {
 			next := r.acquiring(t, ctx, id)
-			await(t, "call of letGo", asked)
+			stack.Receive(t, "call of letGo", asked)
 			both.Go(func() error { return (<-next).Release(ctx) })
 		}
-		must(t, mine.Release(ctx))
-		must(t, both.Wait())
+		stack.Must(t, mine.Release(ctx))
+		stack.Must(t, both.Wait())
 	}
 	if n := two.woken(t, "notified") + three.woken(t, "notified"); n < 2*times*3/4 {
 		t.Errorf("%d of %d were notified", n, 2*times)
@@ -329,9 +331,9 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 		t.Helper()
 		for _, r := range []*replica{one, two} {
 			_, err := r.Acquire(stranger, id, func() {})
-			wantErr(t, err, storage.ErrNotFound)
+			stack.WantErr(t, err, storage.ErrNotFound)
 			_, err = r.Acquire(stranger, uuid.New(), func() {})
-			wantErr(t, err, storage.ErrNotFound)
+			stack.WantErr(t, err, storage.ErrNotFound)
 		}
 	}
 	ask()
@@ -342,15 +344,15 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 	asked := make(flag, 1)
 	held := one.acquire(t, ctx, probe, asked.raise)
 	next := two.acquiring(t, ctx, probe)
-	await(t, "call of letGo", asked)
+	stack.Receive(t, "call of letGo", asked)
 	select {
 	case <-disturbed:
 		t.Error("the holder was asked to let go for another tenant")
 	default:
 	}
-	must(t, held.Release(ctx))
-	must(t, await(t, "lease", next).Release(ctx))
-	must(t, mine.Release(ctx))
+	stack.Must(t, held.Release(ctx))
+	stack.Must(t, stack.Receive(t, "lease", next).Release(ctx))
+	stack.Must(t, mine.Release(ctx))
 }
 
 // A process that ends in order gives its leases up, and says so: nobody waits for the time to live.
@@ -365,13 +367,13 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 		asked := make(flag, 1)
 		mine := one.acquire(t, ctx, id, asked.raise)
 		held[mine] = two.acquiring(t, ctx, id)
-		await(t, "call of letGo", asked)
+		stack.Receive(t, "call of letGo", asked)
 	}
 	one.die()
-	must(t, one.Close(ctx))
-	must(t, one.Close(ctx))
+	stack.Must(t, one.Close(ctx))
+	stack.Must(t, one.Close(ctx))
 	for mine, next := range held {
-		if got := await(t, "lease", next); got.Fence() <= mine.Fence() {
+		if got := stack.Receive(t, "lease", next); got.Fence() <= mine.Fence() {
 			t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
 		}
 	}
@@ -381,7 +383,7 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
 	_, err := one.Acquire(short, d.create(t, ctx, 1), func() {})
-	wantErr(t, err, lease.ErrHeld)
+	stack.WantErr(t, err, lease.ErrHeld)
 }
 
 // Whoever tries does not get what somebody living holds, in another process or its own, and the holder hears nothing: not of
@@ -396,29 +398,29 @@ func TestTryLeavesTheHolderInPeace(t *testing.T) {
 	holder.acquire(t, ctx, held, asked.raise)
 	for _, r := range []*replica{other, holder} {
 		_, err := r.Try(ctx, held, func() {})
-		wantErr(t, err, lease.ErrHeld)
+		stack.WantErr(t, err, lease.ErrHeld)
 	}
 	var waiters int
-	must(t, d.Admin(t).QueryRow(ctx, `select count(waiter) from upload_leases`).Scan(&waiters))
+	stack.Must(t, d.Admin(t).QueryRow(ctx, `select count(waiter) from upload_leases`).Scan(&waiters))
 	if waiters != 0 || len(asked) != 0 {
 		t.Errorf("the holder was asked: %d waiters in the rows", waiters)
 	}
 	mine, err := other.Try(ctx, free, func() {})
-	must(t, err)
-	must(t, mine.Release(ctx))
+	stack.Must(t, err)
+	stack.Must(t, mine.Release(ctx))
 
 	died := newReplica(t, d, calmly)
 	before := died.acquire(t, ctx, dead, func() {})
 	died.die()
 	_, err = d.Admin(t).Exec(ctx, `update lease_holders set expires_at = now() where replica = $1`, died.name)
-	must(t, err)
+	stack.Must(t, err)
 	mine, err = other.Try(ctx, dead, func() {})
-	must(t, err)
+	stack.Must(t, err)
 	if mine.Fence() <= before.Fence() {
 		t.Errorf("fence %d is not above that of the dead, %d", mine.Fence(), before.Fence())
 	}
 	_, err = other.Try(as(ctx, uuid.New()), free, func() {})
-	wantErr(t, err, storage.ErrNotFound)
+	stack.WantErr(t, err, storage.ErrNotFound)
 }
 
 // Whoever tries before its process is a holder waits for that, and no longer than its context.
@@ -431,13 +433,13 @@ func TestTryWaitsToBecomeAHolder(t *testing.T) {
 	given, cancel := context.WithCancel(ctx)
 	cancel()
 	_, err := ls.Try(given, id, func() {})
-	wantErr(t, err, lease.ErrHeld)
-	must(t, ls.During(ctx, func(ctx context.Context) error {
+	stack.WantErr(t, err, lease.ErrHeld)
+	stack.Must(t, ls.During(ctx, func(ctx context.Context) error {
 		_, err := ls.Try(ctx, id, func() {})
 		return err
 	}))
 	var holders int
-	must(t, d.Admin(t).QueryRow(ctx, `select count(*) from lease_holders`).Scan(&holders))
+	stack.Must(t, d.Admin(t).QueryRow(ctx, `select count(*) from lease_holders`).Scan(&holders))
 	if holders != 0 {
 		t.Errorf("%d holders are left", holders)
 	}

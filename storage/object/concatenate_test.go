@@ -39,12 +39,12 @@ func TestConcatenate(t *testing.T) {
 			partials, content := s.partials(t, r, c.sizes...)
 			final := s.final(t, partials, len(content))
 			s.proxy.spent()
-			must(t, r.concat(s.ctx, final))
+			stack.Must(t, r.concat(s.ctx, final))
 			if got := s.proxy.spent(); !maps.Equal(got, c.want) {
 				t.Errorf("%v requests, want %v", got, c.want)
 			}
 			s.checkConcatenated(t, final, partials, content)
-			must(t, r.concat(s.ctx, final))
+			stack.Must(t, r.concat(s.ctx, final))
 			if got := s.proxy.spent(); len(got) > 0 {
 				t.Errorf("once more cost %v", got)
 			}
@@ -76,7 +76,7 @@ func TestConcatenateRepeated(t *testing.T) {
 					t.Fatalf("the upload is %s", u.Status)
 				}
 				at, err := s.replica(t).head(s.ctx, final)
-				must(t, err)
+				stack.Must(t, err)
 				if at != int64(len(content)) {
 					t.Errorf("the offset is %d", at)
 				}
@@ -98,14 +98,14 @@ func TestConcatenateKeepsPartialsUntilFinished(t *testing.T) {
 	partials, content := s.partials(t, r, part, 1000)
 	final := s.final(t, partials, len(content))
 	s.finish.next(failBefore)
-	wantErr(t, r.concat(s.ctx, final), errInjected)
+	stack.WantErr(t, r.concat(s.ctx, final), errInjected)
 	for _, id := range partials {
 		_, c, _ := s.rows(t, id)
 		if got := s.object(t, *c.ObjectKey); len(got) != int(c.Received) {
 			t.Errorf("a partial upload has %d bytes", len(got))
 		}
 	}
-	must(t, r.concat(s.ctx, final))
+	stack.Must(t, r.concat(s.ctx, final))
 	s.checkConcatenated(t, final, partials, content)
 }
 
@@ -118,9 +118,9 @@ func TestConcatenateOfALostPartial(t *testing.T) {
 	final := s.final(t, partials, len(content))
 	_, c, _ := s.rows(t, partials[1])
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
-	must(t, err)
-	must(t, bucket.Delete(t.Context(), *c.ObjectKey))
-	wantErr(t, r.concat(s.ctx, final), object.ErrLost)
+	stack.Must(t, err)
+	stack.Must(t, bucket.Delete(t.Context(), *c.ObjectKey))
+	stack.WantErr(t, r.concat(s.ctx, final), object.ErrLost)
 	for id, want := range map[uuid.UUID]storage.Status{final: storage.Failed, partials[0]: storage.Uploading, partials[1]: storage.Failed} {
 		if u, _, _ := s.rows(t, id); u.Status != want || u.FinalID != nil {
 			t.Errorf("status %s, taken %v; want %s", u.Status, u.FinalID, want)
@@ -141,12 +141,12 @@ func TestPartialWaits(t *testing.T) {
 		partials, _ := s.partials(t, r, size)
 		for range 2 {
 			at, err := r.head(s.ctx, partials[0])
-			must(t, err)
+			stack.Must(t, err)
 			if at != int64(size) || s.finish.finished(partials[0]) != 1 {
 				t.Errorf("offset %d, finished %d times", at, s.finish.finished(partials[0]))
 			}
 		}
-		must(t, r.terminate(s.ctx, partials[0]))
+		stack.Must(t, r.terminate(s.ctx, partials[0]))
 		if left := s.left(t); len(left) > 0 {
 			t.Errorf("S3 still has %v", left)
 		}
@@ -163,12 +163,12 @@ func TestCancelWhatIsTaken(t *testing.T) {
 	r := s.replica(t)
 	partials, content := s.partials(t, r, part)
 	final := s.final(t, partials, len(content))
-	wantErr(t, r.terminate(s.ctx, partials[0]), storage.ErrWrongStatus)
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.Move(s.ctx, final, storage.Transition{Move: storage.MoveCancel}) }))
+	stack.WantErr(t, r.terminate(s.ctx, partials[0]), storage.ErrWrongStatus)
+	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.Move(s.ctx, final, storage.Transition{Move: storage.MoveCancel}) }))
 	if n := s.charged(t); n != part {
 		t.Errorf("%d bytes are charged", n)
 	}
-	must(t, r.terminate(s.ctx, partials[0]))
+	stack.Must(t, r.terminate(s.ctx, partials[0]))
 	if n := s.charged(t); n != 0 {
 		t.Errorf("%d bytes are charged", n)
 	}
@@ -199,7 +199,7 @@ func (r *replica) concat(ctx context.Context, id uuid.UUID) error {
 // charged is what the tenant's quota has been charged, in bytes.
 func (s *site) charged(t *testing.T) (n int64) {
 	t.Helper()
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
+	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
 		a, err := tx.Account(s.ctx)
 		n = a.ChargedBytes
 		return err

@@ -111,19 +111,19 @@ func config(partSize int64) object.Config {
 func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *replica {
 	t.Helper()
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: s.proxy.url, Name: stack.Get(t, ground.S3).Bucket()})
-	must(t, err)
+	stack.Must(t, err)
 	db := s.As(t, "tramo_api")
 	r := &replica{site: s}
 	r.Store, err = object.NewStore(db, bucket, c, object.NewMetrics(prometheus.NewRegistry(), bucket), logTo(t))
-	must(t, err)
-	t.Cleanup(func() { must(t, r.Close()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, r.Close()) })
 	r.leases = lease.NewManager(db, "test", ttl, logTo(t))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.leases.Run(ctx) }()
 	r.die = sync.OnceFunc(func() {
 		cancel()
-		must(t, await(t, "end of the heartbeat", ended))
+		stack.Must(t, stack.Receive(t, "end of the heartbeat", ended))
 	})
 	t.Cleanup(r.die)
 	return r
@@ -309,7 +309,7 @@ func (r *replica) terminate(ctx context.Context, id uuid.UUID) error {
 func (r *replica) send(t *testing.T, id uuid.UUID, content []byte, from, to int) {
 	t.Helper()
 	now, err := r.patch(r.site.ctx, id, int64(from), bytes.NewReader(content[from:to]))
-	must(t, err)
+	stack.Must(t, err)
 	if now != int64(to) {
 		t.Fatalf("the offset is %d, want %d", now, to)
 	}

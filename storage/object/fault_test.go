@@ -137,12 +137,12 @@ func TestCompletionAnswerLost(t *testing.T) {
 		s.proxy.next(completeUpload, fault)
 		_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
 		if name == "cut" {
-			must(t, err)
+			stack.Must(t, err)
 		} else if err == nil {
 			t.Errorf("%s: it was called complete", name)
 		}
 		offset, err := r.head(s.ctx, id)
-		must(t, err)
+		stack.Must(t, err)
 		if offset != int64(len(content)) {
 			t.Errorf("%s: the offset is %d", name, offset)
 		}
@@ -165,7 +165,7 @@ func TestFinisherFails(t *testing.T) {
 			id := s.create(t, size)
 			s.finish.next(how, how)
 			_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
-			wantErr(t, err, errInjected)
+			stack.WantErr(t, err, errInjected)
 			if !settled {
 				if offset, err := r.head(s.ctx, id); !errors.Is(err, errInjected) || offset != 0 {
 					t.Errorf("the offset of an upload that is not finished is %d, %v", offset, err)
@@ -173,7 +173,7 @@ func TestFinisherFails(t *testing.T) {
 			}
 			s.proxy.spent()
 			offset, err := r.head(s.ctx, id)
-			must(t, err)
+			stack.Must(t, err)
 			if offset != int64(size) {
 				t.Errorf("the offset is %d", offset)
 			}
@@ -204,13 +204,13 @@ func TestMultipartUploadAborted(t *testing.T) {
 			_, c, _ := s.rows(t, id)
 			_, err := stack.Get(t, ground.S3).Client("").AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{
 				Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID})
-			must(t, err)
+			stack.Must(t, err)
 			if sent == len(content) {
 				_, err = r.head(s.ctx, id)
 			} else {
 				_, err = r.patch(s.ctx, id, int64(sent), bytes.NewReader(content[sent:]))
 			}
-			wantErr(t, err, object.ErrLost)
+			stack.WantErr(t, err, object.ErrLost)
 			if lost := r.lost.Load(); lost != 1 {
 				t.Errorf("%v offsets were lost", lost)
 			}
@@ -236,11 +236,11 @@ func TestTailLost(t *testing.T) {
 			id := s.create(t, len(content))
 			r.send(t, id, content, 0, 100)
 			_, err := s.Admin(t).Exec(t.Context(), sql, id)
-			must(t, err)
+			stack.Must(t, err)
 			_, err = r.patch(s.ctx, id, 100, bytes.NewReader(content[100:]))
-			wantErr(t, err, object.ErrLost)
+			stack.WantErr(t, err, object.ErrLost)
 			_, err = r.head(s.ctx, id) // it has ended: the client begins anew
-			wantErr(t, err, errGone)
+			stack.WantErr(t, err, errGone)
 			if lost := r.lost.Load(); lost != 1 {
 				t.Errorf("%v offsets were lost", lost)
 			}
@@ -271,7 +271,7 @@ func TestMisroutedIsNotLost(t *testing.T) {
 		t.Errorf("%v offsets were lost", lost)
 	}
 	_, err := r.head(s.ctx, id)
-	must(t, err)
+	stack.Must(t, err)
 	s.checkComplete(t, id, content)
 }
 
@@ -315,20 +315,20 @@ func TestStaleWriter(t *testing.T) {
 				_, err := one.patch(s.ctx, id, int64(c.from), bytes.NewReader(sends[c.from:c.to]))
 				ended <- err
 			}()
-			await(t, "request to S3", g.reached)
+			stack.Receive(t, "request to S3", g.reached)
 			one.die()
 			at, err := two.head(s.ctx, id)
-			must(t, err)
+			stack.Must(t, err)
 			if at != int64(c.size) {
 				half := (int(at) + c.size) / 2
 				two.send(t, id, content, int(at), half)
 				close(g.released)
-				await(t, "late answer of S3", g.sent)
+				stack.Receive(t, "late answer of S3", g.sent)
 				two.send(t, id, content, half, c.size)
 			} else {
 				close(g.released)
 			}
-			err = await(t, "end of the stale request", ended)
+			err = stack.Receive(t, "end of the stale request", ended)
 			if c.kind != completeUpload && err == nil {
 				t.Error("the stale writer was told that its bytes count")
 			}
@@ -382,25 +382,25 @@ func TestTerminate(t *testing.T) {
 			content := noise(size)
 			id := s.create(t, size)
 			c.bring(t, s, r, id, content)
-			must(t, r.terminate(s.ctx, id))
+			stack.Must(t, r.terminate(s.ctx, id))
 			if c.keeps {
-				wantErr(t, r.terminate(s.ctx, id), storage.ErrNotFound)
+				stack.WantErr(t, r.terminate(s.ctx, id), storage.ErrNotFound)
 				_, err := s.Admin(t).Exec(t.Context(), `update uploads set deleted_at = null, purge_at = null where id = $1`, id)
-				must(t, err)
+				stack.Must(t, err)
 				s.checkComplete(t, id, content)
 				return
 			}
 			if left := s.left(t); len(left) > 0 {
 				t.Errorf("S3 still has %q", left)
 			}
-			must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
+			stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
 				a, err := tx.Account(s.ctx)
 				if a.ChargedBytes != 0 {
 					t.Errorf("%d bytes were not refunded", a.ChargedBytes)
 				}
 				return err
 			}))
-			wantErr(t, r.terminate(s.ctx, id), errGone)
+			stack.WantErr(t, r.terminate(s.ctx, id), errGone)
 		})
 	}
 }
@@ -415,9 +415,9 @@ func TestTerminateWithoutS3(t *testing.T) {
 	r.send(t, id, content, 0, part+100)
 	s.proxy.next(abortUpload, refuse)
 	s.proxy.next(deleteObject, refuse)
-	must(t, r.terminate(s.ctx, id))
+	stack.Must(t, r.terminate(s.ctx, id))
 	_, err := r.head(s.ctx, id)
-	wantErr(t, err, errGone)
+	stack.WantErr(t, err, errGone)
 }
 
 // A request that is asked to let go before it has begun to read its body reads none of it: whoever waits
@@ -435,15 +435,15 @@ func TestAskedToLetGoBeforeReading(t *testing.T) {
 			_, err := second.head(s.ctx, id)
 			taken <- err
 		}()
-		await(t, "question", asked)
+		stack.Receive(t, "question", asked)
 		n, err := u.Write(s.ctx, 0, &sent{Reader: readerFunc(func([]byte) (int, error) { <-endless; return 0, io.EOF })}, nil)
 		if n != 0 {
 			t.Errorf("%d bytes were written", n)
 		}
 		return err
 	})
-	wantErr(t, err, object.ErrTakenOver)
-	must(t, await(t, "second request", taken))
+	stack.WantErr(t, err, object.ErrTakenOver)
+	stack.Must(t, stack.Receive(t, "second request", taken))
 }
 
 type readerFunc func([]byte) (int, error)

@@ -16,20 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage/object"
-)
 
-// eventually waits until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	end := time.After(patience)
-	for !ok() {
-		select {
-		case <-end:
-			t.Fatalf("no %s within %s", what, patience)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
+	"github.com/tramo/tramo/test/stack"
+)
 
 // sending is a PATCH whose client writes to it as it likes.
 type sending struct {
@@ -61,9 +50,9 @@ func TestCheckpoint(t *testing.T) {
 	at := 0
 	for _, n := range []int{1, 300 << 10, 70 << 10} {
 		_, err := client.Write(content[at : at+n])
-		must(t, err)
+		stack.Must(t, err)
 		at += n
-		eventually(t, "checkpoint", func() bool {
+		stack.Until(t, "checkpoint", func() bool {
 			_, c, _ := s.rows(t, id)
 			return c.Received == int64(at)
 		})
@@ -74,12 +63,12 @@ func TestCheckpoint(t *testing.T) {
 	}
 	one.die()
 	offset, err := two.head(s.ctx, id)
-	must(t, err)
+	stack.Must(t, err)
 	if offset != int64(at) {
 		t.Errorf("the offset is %d, %d bytes had arrived", offset, at)
 	}
 	_ = client.CloseWithError(io.ErrUnexpectedEOF)
-	must(t, await(t, "end of the dead server's request", client.ended))
+	stack.Must(t, stack.Receive(t, "end of the dead server's request", client.ended))
 	two.send(t, id, content, at, len(content))
 	s.checkComplete(t, id, content)
 	if spent := s.proxy.spent(); len(spent) != 1 || spent[putObject] != 1 {
@@ -121,7 +110,7 @@ func TestNoHoles(t *testing.T) {
 	}
 	s.proxy.chooses(nil)
 	offset, err := r.head(s.ctx, id)
-	must(t, err)
+	stack.Must(t, err)
 	_, c, committed := s.rows(t, id)
 	if offset >= 5*part || len(s.partsInS3(t, c)) <= len(committed) {
 		t.Errorf("the offset is %d, with %d parts of %d in S3", offset, len(committed), len(s.partsInS3(t, c)))
@@ -165,11 +154,11 @@ func TestBackPressure(t *testing.T) {
 		ended <- err
 	}()
 	for range 3 {
-		await(t, "part", held)
+		stack.Receive(t, "part", held)
 	}
 	released.Store(true)
 	close(hold)
-	must(t, await(t, "end", ended))
+	stack.Must(t, stack.Receive(t, "end", ended))
 	s.checkComplete(t, id, content)
 }
 
@@ -194,7 +183,7 @@ func TestBuffersRunOut(t *testing.T) {
 					return err
 				})
 			}
-			must(t, g.Wait())
+			stack.Must(t, g.Wait())
 			for id, content := range contents {
 				s.checkComplete(t, id, content)
 			}
@@ -222,13 +211,13 @@ func TestChecksum(t *testing.T) {
 	}
 	wrong := bytes.Clone(content)
 	wrong[len(wrong)-1]++
-	wantErr(t, send(wrong, len(wrong)), object.ErrChecksum)
-	must(t, send(content, len(content)-1)) // who reads from the client knows what cut it off
+	stack.WantErr(t, send(wrong, len(wrong)), object.ErrChecksum)
+	stack.Must(t, send(content, len(content)-1)) // who reads from the client knows what cut it off
 	u, _, parts := s.rows(t, id)
 	if u.Received != 0 || len(parts) != 0 {
 		t.Errorf("%d bytes and %d parts count", u.Received, len(parts))
 	}
-	must(t, send(content, len(content)))
+	stack.Must(t, send(content, len(content)))
 	s.checkComplete(t, id, content)
 }
 
@@ -253,7 +242,7 @@ func TestNoCheckpointBeforeTheChecksum(t *testing.T) {
 		_ = pw.Close()
 	}()
 	_, err := r.patchChecked(s.ctx, id, 0, &sent{Reader: pr}, check())
-	wantErr(t, err, object.ErrChecksum)
+	stack.WantErr(t, err, object.ErrChecksum)
 	if u, c, _ := s.rows(t, id); u.Received != 0 || c.TailSize != 0 || c.HashState != nil {
 		t.Errorf("the content became %+v", c)
 	}
@@ -267,7 +256,7 @@ func TestDeferredSizeIsBounded(t *testing.T) {
 	content := noise(1001)
 	id := s.create(t, 1000)
 	_, err := s.Admin(t).Exec(t.Context(), `update uploads set size = null where id = $1`, id)
-	must(t, err)
+	stack.Must(t, err)
 	err = r.under(s.ctx, id, func() {}, func(u *upload) error {
 		if n, err := u.Write(s.ctx, 0, &sent{Reader: bytes.NewReader(content[:400])}, nil); n != 400 || err != nil {
 			t.Errorf("%d bytes were written, %v", n, err)
@@ -275,7 +264,7 @@ func TestDeferredSizeIsBounded(t *testing.T) {
 		_, err := u.Write(s.ctx, 400, &sent{Reader: bytes.NewReader(content[400:])}, nil)
 		return err
 	})
-	wantErr(t, err, object.ErrTooLong)
+	stack.WantErr(t, err, object.ErrTooLong)
 	s.checkDurable(t, id, content)
 	if u, _, _ := s.rows(t, id); u.Received != 1000 || !u.Status.Receiving() {
 		t.Errorf("the upload has %d bytes and is %s", u.Received, u.Status)
@@ -295,13 +284,13 @@ func TestOutage(t *testing.T) {
 			id := s.create(t, size)
 			s.proxy.chooses(func(kind string) fault { return hiccup })
 			_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
-			wantErr(t, err, object.ErrUnavailable)
+			stack.WantErr(t, err, object.ErrUnavailable)
 			u, _, _ := s.rows(t, id)
 			if u.Received < int64(min(part, size)) {
 				t.Errorf("%d bytes of %d were kept", u.Received, size)
 			}
 			s.checkDurable(t, id, content)
-			eventually(t, "end of patience with S3", func() bool {
+			stack.Until(t, "end of patience with S3", func() bool {
 				offset, err := r.head(s.ctx, id)
 				if err == nil && offset == int64(size) {
 					t.Fatal("an upload is complete without S3")
@@ -311,15 +300,15 @@ func TestOutage(t *testing.T) {
 					read = true
 					return 1, io.EOF
 				}))
-				wantErr(t, err, object.ErrUnavailable)
+				stack.WantErr(t, err, object.ErrUnavailable)
 				return !read
 			})
 
 			s.proxy.chooses(nil)
-			eventually(t, "complete upload", func() bool {
+			stack.Until(t, "complete upload", func() bool {
 				at, err := r.head(s.ctx, id)
 				if err != nil {
-					wantErr(t, err, object.ErrUnavailable)
+					stack.WantErr(t, err, object.ErrUnavailable)
 					return false
 				}
 				at, err = r.patch(s.ctx, id, at, bytes.NewReader(content[at:]))
@@ -344,7 +333,7 @@ func TestFailureAfterAResume(t *testing.T) {
 			t.Errorf("at %d: a write failed and nobody was told", at)
 		}
 		offset, err := r.head(s.ctx, id)
-		must(t, err)
+		stack.Must(t, err)
 		if offset < int64(at) {
 			t.Errorf("the offset fell from %d to %d", at, offset)
 		}

@@ -19,9 +19,9 @@ func TestInventoryOfQuarantine(t *testing.T) {
 	name := "inventory-" + uuid.NewString()
 	client := stack.Get(t, ground.S3).Client("")
 	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
-	must(t, err)
+	stack.Must(t, err)
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
-	must(t, err)
+	stack.Must(t, err)
 	tenant := uuid.New()
 	var want []string
 	for n := range 6 {
@@ -34,15 +34,15 @@ func TestInventoryOfQuarantine(t *testing.T) {
 		}
 	}
 	for _, key := range append(want, "quarantine/other", "quarantines/tenants/x") {
-		must(t, bucket.Put(t.Context(), key, "text/plain", strings.NewReader("x"), 1))
+		stack.Must(t, bucket.Put(t.Context(), key, "text/plain", strings.NewReader("x"), 1))
 	}
 	multipart := object.Keys{Tenant: tenant, Project: "torre", Upload: uuid.New()}.Quarantine(9)
 	_, err = client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &name, Key: &multipart})
-	must(t, err)
+	stack.Must(t, err)
 
 	var keys, uploads []string
 	for o, err := range bucket.Objects(t.Context()) {
-		must(t, err)
+		stack.Must(t, err)
 		k, ok := object.ParseKey(o.Key)
 		if !ok {
 			t.Errorf("got %s", o.Key)
@@ -55,7 +55,7 @@ func TestInventoryOfQuarantine(t *testing.T) {
 	}
 	found := 0
 	for u, err := range bucket.Multiparts(t.Context()) {
-		must(t, err)
+		stack.Must(t, err)
 		if found++; u.Key != multipart {
 			t.Errorf("got %s", u.Key)
 		}
@@ -73,21 +73,21 @@ func TestInventory(t *testing.T) {
 	name := "inventory-" + uuid.NewString()
 	client := stack.Get(t, ground.S3).Client("")
 	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
-	must(t, err)
+	stack.Must(t, err)
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
-	must(t, err)
+	stack.Must(t, err)
 	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	for n := range int64(many) {
 		_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &name, Key: aws.String(k.Original(n)), Body: strings.NewReader("x")})
-		must(t, err)
+		stack.Must(t, err)
 		_, err = client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &name, Key: aws.String(k.Original(n))})
-		must(t, err)
+		stack.Must(t, err)
 	}
-	must(t, bucket.Put(t.Context(), "another/thing", "text/plain", strings.NewReader("x"), 1))
+	stack.Must(t, bucket.Put(t.Context(), "another/thing", "text/plain", strings.NewReader("x"), 1))
 
 	var keys []string
 	for o, err := range bucket.Objects(t.Context()) {
-		must(t, err)
+		stack.Must(t, err)
 		if o.MultipartID != "" || o.Since.IsZero() {
 			t.Errorf("got %+v", o)
 		}
@@ -98,19 +98,19 @@ func TestInventory(t *testing.T) {
 	}
 	ids := map[string]bool{}
 	for u, err := range bucket.Multiparts(t.Context()) {
-		must(t, err)
+		stack.Must(t, err)
 		if ids[u.MultipartID] || u.Since.IsZero() {
 			t.Errorf("got %+v", u)
 		}
 		if ids[u.MultipartID] = true; len(ids) == 1 {
 			for range 2 {
-				must(t, bucket.Abort(t.Context(), u.Key, u.MultipartID))
+				stack.Must(t, bucket.Abort(t.Context(), u.Key, u.MultipartID))
 			}
 		}
 	}
 	left := 0
 	for _, err := range bucket.Multiparts(t.Context()) {
-		must(t, err)
+		stack.Must(t, err)
 		left++
 	}
 	if len(ids) != many || left != many-1 {

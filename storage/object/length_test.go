@@ -10,6 +10,8 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 const maxDeferred = 3 * part
@@ -27,9 +29,9 @@ func TestDeferredLength(t *testing.T) {
 			before := s.charged(t) - maxDeferred
 			content := noise(size)
 			if early > 0 {
-				must(t, r.append(s.ctx, id, content[:early], -1))
+				stack.Must(t, r.append(s.ctx, id, content[:early], -1))
 			}
-			must(t, r.append(s.ctx, id, content[early:], int64(size)))
+			stack.Must(t, r.append(s.ctx, id, content[early:], int64(size)))
 			s.checkComplete(t, id, content)
 			if n := s.charged(t) - before; n != int64(size) {
 				t.Errorf("%d bytes are charged for %d", n, size)
@@ -45,10 +47,10 @@ func TestDeclaredAndCutOff(t *testing.T) {
 	r := s.replica(t)
 	id := s.deferred(t)
 	content := noise(1000)
-	must(t, r.append(s.ctx, id, content, -1))
-	must(t, r.under(s.ctx, id, func() {}, func(u *upload) error { return u.DeclareLength(s.ctx, 1000) }))
+	stack.Must(t, r.append(s.ctx, id, content, -1))
+	stack.Must(t, r.under(s.ctx, id, func() {}, func(u *upload) error { return u.DeclareLength(s.ctx, 1000) }))
 	at, err := r.head(s.ctx, id)
-	must(t, err)
+	stack.Must(t, err)
 	if at != 1000 {
 		t.Errorf("offset %d", at)
 	}
@@ -62,7 +64,7 @@ func TestDeferredBeyondTheMost(t *testing.T) {
 	r := s.replica(t)
 	id := s.deferred(t)
 	content := noise(maxDeferred + 1)
-	wantErr(t, r.append(s.ctx, id, content, -1), object.ErrTooLong)
+	stack.WantErr(t, r.append(s.ctx, id, content, -1), object.ErrTooLong)
 	s.checkDurable(t, id, content[:maxDeferred])
 	if u, _, _ := s.rows(t, id); u.Received != maxDeferred {
 		t.Errorf("%d bytes were kept", u.Received)
@@ -74,18 +76,18 @@ func TestLengthsRefused(t *testing.T) {
 	s := newSite(t)
 	r := s.replica(t)
 	id := s.deferred(t)
-	must(t, r.append(s.ctx, id, noise(10), -1))
+	stack.Must(t, r.append(s.ctx, id, noise(10), -1))
 	under := func(fn func(*upload) error) error { return r.under(s.ctx, id, func() {}, fn) }
 	for _, length := range []int64{0, 9, maxDeferred + 1} {
 		err := under(func(u *upload) error { return u.DeclareLength(s.ctx, length) })
-		wantErr(t, err, storage.ErrBadLength)
+		stack.WantErr(t, err, storage.ErrBadLength)
 	}
-	wantErr(t, r.declare(s.ctx, id, nil, 20), nil) // nobody has the lease
-	must(t, under(func(u *upload) error {
-		wantErr(t, r.declare(s.ctx, id, nil, 20), storage.ErrFenced) // somebody has
-		return u.DeclareLength(s.ctx, 20)                            // the same again
+	stack.WantErr(t, r.declare(s.ctx, id, nil, 20), nil) // nobody has the lease
+	stack.Must(t, under(func(u *upload) error {
+		stack.WantErr(t, r.declare(s.ctx, id, nil, 20), storage.ErrFenced) // somebody has
+		return u.DeclareLength(s.ctx, 20)                                  // the same again
 	}))
-	wantErr(t, under(func(u *upload) error { return u.DeclareLength(s.ctx, 21) }), storage.ErrWrongStatus)
+	stack.WantErr(t, under(func(u *upload) error { return u.DeclareLength(s.ctx, 21) }), storage.ErrWrongStatus)
 
 	if n := s.charged(t); n != 20 {
 		t.Errorf("%d bytes are charged", n)

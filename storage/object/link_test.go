@@ -20,14 +20,14 @@ import (
 func TestLinksStayWithTheUpload(t *testing.T) {
 	t.Parallel()
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
-	must(t, err)
+	stack.Must(t, err)
 	mine := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	neighbour, sibling, elsewhere := mine, mine, mine
 	neighbour.Tenant = uuid.New()
 	sibling.Upload = uuid.New()
 	elsewhere.Project = "puente"
 	for _, k := range []object.Keys{mine, neighbour, sibling, elsewhere} {
-		must(t, bucket.Put(t.Context(), k.Thumbnail(160), "image/webp", strings.NewReader("picture"), 7))
+		stack.Must(t, bucket.Put(t.Context(), k.Thumbnail(160), "image/webp", strings.NewReader("picture"), 7))
 	}
 	me := tenant.Identity{Tenant: mine.Tenant, User: "ana", Role: tenant.Empleado}
 	narrow, other := me, me
@@ -63,9 +63,9 @@ func TestLinksStayWithTheUpload(t *testing.T) {
 	}
 
 	url, err := bucket.Link(as(me), mine, mine.Thumbnail(160))
-	must(t, err)
+	stack.Must(t, err)
 	res, err := http.Get(url) //nolint:noctx // of the test's own S3
-	must(t, err)
+	stack.Must(t, err)
 	defer res.Body.Close()
 	if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || string(b) != "picture" {
 		t.Errorf("the link leads to %d %q, %v", res.StatusCode, b, err)

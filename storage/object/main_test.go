@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
-	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -43,7 +42,7 @@ func newSite(t *testing.T) *site {
 	s := &site{proxy: newProxy(t), Database: ground.NewDatabase(t)}
 	s.ctx = s.NewTenant(t, quota)
 	who, err := tenant.From(s.ctx)
-	must(t, err)
+	stack.Must(t, err)
 	s.tenant = who.Tenant
 	s.finish = &finisher{db: s.API, told: map[uuid.UUID]string{}, first: map[uuid.UUID]int{}}
 	return s
@@ -61,14 +60,14 @@ func (s *site) createAs(t *testing.T, n storage.NewUpload) uuid.UUID {
 	t.Helper()
 	n.ID, n.UserID, n.Project = uuid.Must(uuid.NewV7()), "ana", "torre"
 	n.Metadata = map[string]string{"filename": "a.jpg"}
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.CreateUpload(s.ctx, n) }))
+	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.CreateUpload(s.ctx, n) }))
 	return n.ID
 }
 
 // rows are what Postgres knows of an upload.
 func (s *site) rows(t *testing.T, id uuid.UUID) (u storage.Upload, c storage.Content, parts []storage.Part) {
 	t.Helper()
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) (err error) {
+	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) (err error) {
 		if u, c, err = tx.UploadAndContent(s.ctx, id); err != nil {
 			return err
 		}
@@ -111,7 +110,7 @@ func (s *site) checkDurable(t *testing.T, id uuid.UUID, sent []byte) {
 // tail are the bytes that no part holds yet.
 func (s *site) tail(t *testing.T, id uuid.UUID) (tail []byte) {
 	t.Helper()
-	must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
+	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
 		return tx.Tail(s.ctx, id, func(p []byte) error {
 			tail = append(tail, p...)
 			return nil
@@ -130,7 +129,7 @@ func (s *site) partsInS3(t *testing.T, c storage.Content) map[int32]string {
 	out, err := stack.Get(t, ground.S3).Client("").ListParts(t.Context(), &s3.ListPartsInput{
 		Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID,
 	})
-	must(t, err)
+	stack.Must(t, err)
 	for _, p := range out.Parts {
 		there[*p.PartNumber] = strings.Trim(*p.ETag, `"`)
 	}
@@ -140,10 +139,10 @@ func (s *site) partsInS3(t *testing.T, c storage.Content) map[int32]string {
 func (s *site) object(t *testing.T, key string) []byte {
 	t.Helper()
 	out, err := stack.Get(t, ground.S3).Client("").GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: &key})
-	must(t, err)
+	stack.Must(t, err)
 	defer out.Body.Close()
 	b, err := io.ReadAll(out.Body)
-	must(t, err)
+	stack.Must(t, err)
 	return b
 }
 
@@ -153,45 +152,20 @@ func (s *site) left(t *testing.T) (left []string) {
 	prefix := aws.String("tenants/" + s.tenant.String() + "/")
 	client, bucket := stack.Get(t, ground.S3).Client(""), aws.String(stack.Get(t, ground.S3).Bucket())
 	objects, err := client.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: bucket, Prefix: prefix})
-	must(t, err)
+	stack.Must(t, err)
 	for _, o := range objects.Contents {
 		left = append(left, *o.Key)
 	}
 	uploads, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: bucket, Prefix: prefix})
-	must(t, err)
+	stack.Must(t, err)
 	for _, u := range uploads.Uploads {
 		left = append(left, "multipart upload of "+*u.Key)
 	}
 	return left
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func wantErr(t *testing.T, got, want error) {
-	t.Helper()
-	if !errors.Is(got, want) {
-		t.Errorf("got error %v, want %v", got, want)
-	}
-}
-
 // patience is how long a test waits for what should be a matter of moments, on a busy machine.
 const patience = 20 * time.Second
-
-func await[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("no %s within %s", what, patience)
-	}
-	panic("unreachable")
-}
 
 // randomly returns a source of randomness. A failing test prints its seed; TRAMO_TEST_SEED replays it.
 func randomly(t *testing.T) *rand.Rand {
@@ -200,7 +174,7 @@ func randomly(t *testing.T) *rand.Rand {
 	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
 		var err error
 		seed, err = strconv.ParseUint(s, 10, 64)
-		must(t, err)
+		stack.Must(t, err)
 	}
 	t.Logf("TRAMO_TEST_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))

@@ -21,22 +21,22 @@ func TestCopy(t *testing.T) {
 	name := "copies-" + uuid.NewString()
 	client := stack.Get(t, ground.S3).Client("")
 	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
-	must(t, err)
+	stack.Must(t, err)
 	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
-	must(t, err)
+	stack.Must(t, err)
 	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	content := bytes.Repeat([]byte("0123456789abcdef"), 12<<20/16)
 	content[len(content)-1] = 'z'
 	size := int64(len(content))
-	must(t, bucket.Put(t.Context(), k.Original(1), "application/octet-stream", bytes.NewReader(content), size))
-	must(t, bucket.Tag(t.Context(), k.Original(1), "scan", "infected"))
+	stack.Must(t, bucket.Put(t.Context(), k.Original(1), "application/octet-stream", bytes.NewReader(content), size))
+	stack.Must(t, bucket.Tag(t.Context(), k.Original(1), "scan", "infected"))
 
 	for i, most := range []int64{object.MaxCopy, size, size - 1} {
 		to := k.Quarantine(int64(i))
-		must(t, bucket.CopyIn(t.Context(), k.Original(1), to, size, most, object.MinPartSize))
+		stack.Must(t, bucket.CopyIn(t.Context(), k.Original(1), to, size, most, object.MinPartSize))
 		for _, key := range []string{k.Original(1), to} {
 			body, _, err := bucket.Get(t.Context(), key)
-			must(t, err)
+			stack.Must(t, err)
 			got, err := io.ReadAll(body)
 			_ = body.Close()
 			if err != nil || !bytes.Equal(got, content) {
@@ -44,7 +44,7 @@ func TestCopy(t *testing.T) {
 			}
 		}
 		tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &name, Key: &to})
-		must(t, err)
+		stack.Must(t, err)
 		if len(tags.TagSet) != 0 {
 			t.Errorf("the copy has the tags %v", tags.TagSet)
 		}
@@ -58,7 +58,7 @@ func TestCopy(t *testing.T) {
 		t.Error("a copy of another size is taken for whole")
 	}
 	for u, err := range bucket.Multiparts(t.Context()) {
-		must(t, err)
+		stack.Must(t, err)
 		t.Errorf("left is %+v", u)
 	}
 }

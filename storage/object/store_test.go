@@ -18,6 +18,8 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func sumOf(b []byte) string {
@@ -125,7 +127,7 @@ func TestViewWritesNothing(t *testing.T) {
 	content := noise(part + 3)
 	id := s.create(t, len(content))
 	u, err := r.Open(s.ctx, id, nil)
-	must(t, err)
+	stack.Must(t, err)
 	if n, err := u.Write(s.ctx, 0, &sent{Reader: bytes.NewReader(content)}, nil); n != 0 || err == nil {
 		t.Errorf("%d bytes were written without a lease, %v", n, err)
 	}
@@ -143,18 +145,18 @@ func TestStaleViewWritesNothing(t *testing.T) {
 		content := noise(2 * size)
 		id := s.create(t, len(content))
 		stale, err := r.leases.Acquire(s.ctx, id, nil)
-		must(t, err)
+		stack.Must(t, err)
 		u, err := r.Open(s.ctx, id, stale)
-		must(t, err)
-		must(t, stale.Release(s.ctx))
+		stack.Must(t, err)
+		stack.Must(t, stale.Release(s.ctx))
 		other.send(t, id, content, 0, size)
 		again, err := r.leases.Acquire(s.ctx, id, nil)
-		must(t, err)
+		stack.Must(t, err)
 		n, err := u.Write(s.ctx, 0, &sent{Reader: bytes.NewReader(noise(len(content)))}, nil)
 		if n != 0 || err == nil {
 			t.Errorf("a stale view wrote %d bytes, %v", n, err)
 		}
-		must(t, again.Release(s.ctx))
+		stack.Must(t, again.Release(s.ctx))
 		other.send(t, id, content, size, len(content))
 		s.checkComplete(t, id, content)
 	}
@@ -191,11 +193,11 @@ func TestUnknownUploads(t *testing.T) {
 	id := s.create(t, 10)
 	stranger := tenant.With(t.Context(), tenant.Identity{Tenant: uuid.New(), User: "eva", Role: tenant.Admin})
 	_, err := r.Open(stranger, id, nil)
-	wantErr(t, err, storage.ErrNotFound)
+	stack.WantErr(t, err, storage.ErrNotFound)
 	_, err = r.head(stranger, id)
-	wantErr(t, err, storage.ErrNotFound)
+	stack.WantErr(t, err, storage.ErrNotFound)
 	_, err = r.head(s.ctx, uuid.New())
-	wantErr(t, err, storage.ErrNotFound)
+	stack.WantErr(t, err, storage.ErrNotFound)
 	if _, err := r.Open(t.Context(), id, nil); !errors.Is(err, tenant.ErrNoIdentity) {
 		t.Errorf("without a tenant: %v", err)
 	}
@@ -226,10 +228,10 @@ func TestContenderInterruptsAWriter(t *testing.T) {
 		ended <- r
 	}()
 	_, err := pw.Write(content[:arrived])
-	must(t, err)
+	stack.Must(t, err)
 	offset, err := two.head(s.ctx, id)
-	must(t, err)
-	if r := await(t, "end of the interrupted request", ended); r.now != arrived || !errors.Is(r.err, object.ErrTakenOver) {
+	stack.Must(t, err)
+	if r := stack.Receive(t, "end of the interrupted request", ended); r.now != arrived || !errors.Is(r.err, object.ErrTakenOver) {
 		t.Errorf("the interrupted request wrote %d bytes, %v", r.now, r.err)
 	}
 	if offset != arrived {
@@ -254,7 +256,7 @@ func TestPartSizeChanges(t *testing.T) {
 			_, err := small.patch(s.ctx, id, int64(tail), bytes.NewReader(content[tail:12*mib]))
 			done <- err
 		}()
-		must(t, await(t, fmt.Sprintf("end of a request on a tail of %d bytes", tail), done))
+		stack.Must(t, stack.Receive(t, fmt.Sprintf("end of a request on a tail of %d bytes", tail), done))
 		large.send(t, id, content, 12*mib, len(content))
 		s.checkComplete(t, id, content)
 	}
@@ -282,6 +284,6 @@ func TestFinishAtOnce(t *testing.T) {
 			return err
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	s.checkComplete(t, id, content)
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // What a killed worker has left goes when the next one starts; what a living one has stays.
@@ -13,15 +15,15 @@ func TestDirectoriesOfDeadWorkersAreSwept(t *testing.T) {
 	t.Parallel()
 	parent, log := t.TempDir(), slog.New(slog.DiscardHandler)
 	dead := filepath.Join(parent, ownDirs+"dead")
-	must(t, os.MkdirAll(filepath.Join(dead, "examine-1"), 0o700))
-	must(t, os.WriteFile(filepath.Join(dead, "examine-1", "vips-1.v"), []byte("pixels"), 0o600))
+	stack.Must(t, os.MkdirAll(filepath.Join(dead, "examine-1"), 0o700))
+	stack.Must(t, os.WriteFile(filepath.Join(dead, "examine-1", "vips-1.v"), []byte("pixels"), 0o600))
 	other := filepath.Join(parent, "somebody-elses")
-	must(t, os.Mkdir(other, 0o700))
+	stack.Must(t, os.Mkdir(other, 0o700))
 	living, _, err := ownDir(parent, log)
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(living, "tramo-1"), []byte("x"), 0o600))
+	stack.Must(t, err)
+	stack.Must(t, os.WriteFile(filepath.Join(living, "tramo-1"), []byte("x"), 0o600))
 	third, remove, err := ownDir(parent, log)
-	must(t, err)
+	stack.Must(t, err)
 	if _, err := os.Stat(dead); !os.IsNotExist(err) {
 		t.Errorf("what the dead one left: %v", err)
 	}
@@ -55,12 +57,5 @@ func TestDirectoriesAreNotSweptByWhoBegins(t *testing.T) {
 	all.Wait()
 	if left, _ := filepath.Glob(filepath.Join(parent, ownDirs+"*")); len(left) != 20 {
 		t.Errorf("%d directories, want 20", len(left))
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
