@@ -179,7 +179,9 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 		if old, err = tx.UploadByClientID(ctx, n.UserID, n.ClientID); err != nil {
 			return err
 		}
-		return tx.Touch(ctx, old.ID) // one that has expired, and that nobody has swept yet, goes on
+		// Its time restarts, also if the time is over and the reconciler has not expired it yet.
+		_, err = tx.Exec(ctx, `update contents set touched_at = now() where tenant_id = $1 and upload_id = $2`, tx.Tenant, old.ID)
+		return err
 	})
 	if err != nil {
 		return Admitted{}, err

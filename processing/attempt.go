@@ -157,7 +157,7 @@ func (p *Pipeline) wait(ctx context.Context, a *attempt, cause error) {
 		if err := a.Fence(ctx, tx); err != nil {
 			return err
 		}
-		return tx.AppendOnce(ctx, a.Upload, storage.Entry{Event: storage.EventWaiting, Detail: detail})
+		return tx.Append(ctx, a.Upload, storage.Entry{Event: storage.EventWaiting, Detail: detail, Once: true})
 	})
 	if err != nil { // which changes nothing for the job
 		p.Log.WarnContext(ctx, "timeline not written", slog.String("upload_id", a.Upload.String()), slog.Any("err", err))

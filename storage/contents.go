@@ -150,14 +150,14 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 		}
 	}
 	if p.HadTail && p.TailSize == 0 {
-		if err := tx.DropTail(ctx, id); err != nil {
+		if err := tx.dropTail(ctx, id); err != nil {
 			return err
 		}
 	}
 	if begun == 0 || p.Object != "" { // a whole object is uploaded next, without having been uploading
 		return nil
 	}
-	return tx.follow(ctx, MoveBegin, []uuid.UUID{id}, []Entry{{Offset: &p.To}}, false)
+	return tx.follow(ctx, MoveBegin, []uuid.UUID{id}, []Entry{{Offset: &p.To}})
 }
 
 // addPart records a part that is in S3.
@@ -196,8 +196,8 @@ func (tx Tx) Tail(ctx context.Context, id uuid.UUID, do func([]byte) error) erro
 	return nil
 }
 
-// DropTail deletes the tail of an upload that has ended.
-func (tx Tx) DropTail(ctx context.Context, id uuid.UUID) error {
+// dropTail deletes the tail of an upload that has ended.
+func (tx Tx) dropTail(ctx context.Context, id uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `delete from tails where tenant_id = $1 and upload_id = $2`, tx.Tenant, id); err != nil {
 		return fmt.Errorf("drop tail: %w", err)
 	}

@@ -72,7 +72,7 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	for i, n := range ns {
 		entries[i] = n.entry()
 	}
-	return nil, tx.follow(ctx, MoveCreate, c.ids, entries, false)
+	return nil, tx.follow(ctx, MoveCreate, c.ids, entries)
 }
 
 // newColumns are new uploads column by column, as a statement takes them.

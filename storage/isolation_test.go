@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -101,6 +102,15 @@ func TestRequiredRoles(t *testing.T) {
 		if err := db.RequireOperator(t.Context()); (err == nil) != c.operator {
 			t.Errorf("%s as operator: %v", c.role, err)
 		}
+	}
+}
+
+// The door stays small: features keep their SQL in functions of their own.
+func TestTxHasFewMethods(t *testing.T) {
+	t.Parallel()
+	own := reflect.TypeFor[storage.Tx]().NumMethod() - reflect.TypeFor[pgx.Tx]().NumMethod()
+	if own > 40 {
+		t.Errorf("storage.Tx has %d methods of its own", own)
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -120,4 +123,25 @@ func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 		t.Log("the migration was faster")
 	}
 	must(t, storage.Migrate(t.Context(), c, storage.Passwords{}))
+}
+
+// released are the migrations that databases may have, with the SHA-256 of each. They are never changed: a new migration is a
+// new file, and its line is added here.
+var released = map[string]string{
+	"00001_baseline.sql": "83ebbbebe549c14827af9e11f9259424d53d4f4cd0245e77752580a498a5f6af",
+}
+
+func TestReleasedMigrationsStay(t *testing.T) {
+	t.Parallel()
+	found := make(map[string]string)
+	files, err := os.ReadDir("migrations")
+	must(t, err)
+	for _, f := range files {
+		content, err := os.ReadFile(filepath.Join("migrations", f.Name()))
+		must(t, err)
+		found[f.Name()] = fmt.Sprintf("%x", sha256.Sum256(content))
+	}
+	if !maps.Equal(found, released) {
+		t.Errorf("migrations are %v, want %v", found, released)
+	}
 }

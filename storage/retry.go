@@ -7,18 +7,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrSendAgain says that a failed or expired upload has no bytes in S3 that could be processed again.
+// ErrSendAgain says that nothing of a failed or expired upload is left that could be processed again.
 var ErrSendAgain = errors.New("upload must be sent again")
 
-// LockFailed locks the tenant and the uploads of a batch that failed or expired and were not replaced, and returns these.
-func (tx Tx) LockFailed(ctx context.Context, batch uuid.UUID) ([]Upload, error) {
-	return tx.lockFailed(ctx, `u.batch_id = $2`, batch)
+// LockFailed returns the uploads of a batch that failed or expired and were not sent again. It locks the tenant and them.
+func LockFailed(ctx context.Context, tx Tx, batch uuid.UUID) ([]Upload, error) {
+	return lockFailed(ctx, tx, `u.batch_id = $2`, batch)
 }
 
-// LockFailedUpload locks the tenant and an upload that failed or expired, and returns it. Any other is [ErrWrongStatus], and
-// one that the tenant does not have is [ErrNotFound].
-func (tx Tx) LockFailedUpload(ctx context.Context, id uuid.UUID) (Upload, error) {
-	us, err := tx.lockFailed(ctx, `u.id = $2`, id)
+// LockFailedUpload returns the upload if it failed or expired and was not sent again, and locks the tenant and it. Any other
+// upload is [ErrWrongStatus], and one that the tenant does not have [ErrNotFound].
+func LockFailedUpload(ctx context.Context, tx Tx, id uuid.UUID) (Upload, error) {
+	us, err := lockFailed(ctx, tx, `u.id = $2`, id)
 	if err != nil {
 		return Upload{}, err
 	}
@@ -31,8 +31,8 @@ func (tx Tx) LockFailedUpload(ctx context.Context, id uuid.UUID) (Upload, error)
 	return Upload{}, ErrWrongStatus
 }
 
-func (tx Tx) lockFailed(ctx context.Context, which string, id uuid.UUID) ([]Upload, error) {
-	if err := tx.LockTenant(ctx); err != nil { // so that no upload of the same client id begins meanwhile
+func lockFailed(ctx context.Context, tx Tx, which string, id uuid.UUID) ([]Upload, error) {
+	if err := tx.LockTenant(ctx); err != nil { // so that no upload is created with one of their client ids meanwhile
 		return nil, err
 	}
 	return tx.FindUploads(ctx, `
@@ -40,8 +40,8 @@ func (tx Tx) lockFailed(ctx context.Context, which string, id uuid.UUID) ([]Uplo
 		order by u.id for no key update of u`, id)
 }
 
-// Retry moves failed uploads, which [Tx.LockFailed] has locked and whose objects are in S3, back to uploaded. The caller
-// enqueues their processing. It returns those that it moved; the others were sent again meanwhile, under the same client ids.
+// Retry makes [MoveRetry] with failed uploads that [LockFailed] has locked and that have objects. The caller enqueues their
+// processing. It returns the uploads that it moved; the others were sent again meanwhile under the same client ids.
 func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 	moved, err := tx.MoveAll(ctx, "u.id = any($2)", ids, Transition{
 		Move: MoveRetry, Set: "failure_reason = null, failure_detail = null", Detail: map[string]any{"retry": true},

@@ -159,7 +159,7 @@ type Transition struct {
 	Set    string         // more assignments, such as "sha256 = $3"; "" for none
 	Args   []any          // of If and Set, from $3 on
 	Detail map[string]any // of the entry in the timeline
-	Once   bool           // no entry if the timeline has the same since the upload was uploaded last, see [Tx.AppendOnce]
+	Once   bool           // see [Entry.Once]
 	// Also makes more changes, after that of the uploads and before their batch is locked, which is the last lock of a
 	// transaction. Nil for none.
 	Also func(moved []Moved) error
@@ -233,10 +233,10 @@ func (tx Tx) MoveAll(ctx context.Context, which string, arg any, t Transition) (
 	}
 	entries := make([]Entry, len(moved))
 	for i := range entries {
-		entries[i] = Entry{Detail: t.Detail}
+		entries[i] = Entry{Detail: t.Detail, Once: t.Once}
 	}
 	ids := idsOf(moved)
-	if err := tx.follow(ctx, t.Move, ids, entries, t.Once); err != nil {
+	if err := tx.follow(ctx, t.Move, ids, entries); err != nil {
 		return nil, err
 	}
 	switch r.batch { // last: it locks batches
@@ -284,12 +284,12 @@ func (tx Tx) release(ctx context.Context, r rule, moved []Moved) error {
 
 // follow writes timeline entries and announcements for a move and notifies listeners. The rows of the uploads and the quota
 // have been changed before.
-func (tx Tx) follow(ctx context.Context, m Move, ids []uuid.UUID, entries []Entry, once bool) error {
+func (tx Tx) follow(ctx context.Context, m Move, ids []uuid.UUID, entries []Entry) error {
 	r := moves[m]
 	for i := range entries {
 		entries[i].Event = r.event
 	}
-	if err := tx.append(ctx, ids, entries, once); err != nil {
+	if err := tx.append(ctx, ids, entries); err != nil {
 		return err
 	}
 	if r.announce != "" {

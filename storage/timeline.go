@@ -50,23 +50,21 @@ type Entry struct {
 	Offset   *int64         // of the upload at that time, bytes; nil where it does not matter
 	Duration time.Duration  // 0 for an event without one
 	Detail   map[string]any // depends on the event
+	// Once adds no entry if the timeline has one with the same event and detail after the last "uploaded". Work that is
+	// repeated for hours while a dependency is down has one entry.
+	Once bool
 }
 
 // Append adds an entry to the upload's timeline, with this replica and the trace of ctx. It belongs in the transaction that
 // makes the entry true.
 func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) error {
-	return tx.append(ctx, []uuid.UUID{id}, []Entry{e}, false)
-}
-
-// AppendOnce appends an entry unless the timeline has one with the same event and detail after the last "uploaded". Work that
-// is repeated for hours while a dependency is down has one entry.
-func (tx Tx) AppendOnce(ctx context.Context, id uuid.UUID, e Entry) error {
-	return tx.append(ctx, []uuid.UUID{id}, []Entry{e}, true)
+	return tx.append(ctx, []uuid.UUID{id}, []Entry{e})
 }
 
 // append adds an entry to the timeline of each upload, in one statement.
-func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry, once bool) error {
+func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry) error {
 	events, details := make([]string, len(entries)), make([]string, len(entries))
+	once := make([]bool, len(entries))
 	times, offsets, durations := make([]*time.Time, len(entries)), make([]*int64, len(entries)), make([]*int32, len(entries))
 	for i, e := range entries {
 		detail := []byte("{}")
@@ -77,22 +75,20 @@ func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry, once 
 			}
 		}
 		events[i], details[i] = string(e.Event), string(detail)
+		once[i] = e.Once
 		times[i], offsets[i], durations[i] = OrNull(e.At), e.Offset, OrNull(milliseconds(e.Duration))
-	}
-	unless := ""
-	if once {
-		unless = `where not exists (
-			select from timeline t where t.tenant_id = $1 and t.upload_id = e.upload_id and t.event = e.event and t.detail = e.detail::jsonb
-			and t.seq > coalesce((select max(seq) from timeline
-				where tenant_id = $1 and upload_id = e.upload_id and event = 'uploaded'), 0))`
 	}
 	_, err := tx.Exec(ctx, `
 		insert into timeline (tenant_id, upload_id, event, at, at_offset, duration_ms, replica, trace_id, detail)
 		select $1, e.upload_id, e.event, coalesce(e.at, clock_timestamp()), e.at_offset, e.duration_ms, nullif($2, ''), nullif($3, ''),
 			e.detail::jsonb
-		from unnest($4::uuid[], $5::text[], $6::timestamptz[], $7::bigint[], $8::int[], $9::text[])
-			e (upload_id, event, at, at_offset, duration_ms, detail) `+unless,
-		tx.Tenant, tx.replica, TraceID(ctx), ids, events, times, offsets, durations, details)
+		from unnest($4::uuid[], $5::text[], $6::timestamptz[], $7::bigint[], $8::int[], $9::text[], $10::bool[])
+			e (upload_id, event, at, at_offset, duration_ms, detail, once)
+		where not e.once or not exists (
+			select from timeline t where t.tenant_id = $1 and t.upload_id = e.upload_id and t.event = e.event and t.detail = e.detail::jsonb
+			and t.seq > coalesce((select max(seq) from timeline
+				where tenant_id = $1 and upload_id = e.upload_id and event = 'uploaded'), 0))`,
+		tx.Tenant, tx.replica, TraceID(ctx), ids, events, times, offsets, durations, details, once)
 	if err != nil {
 		return fmt.Errorf("append to timeline: %w", err)
 	}

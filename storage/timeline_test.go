@@ -68,7 +68,7 @@ func TestAppendOnce(t *testing.T) {
 	for _, to := range []uuid.UUID{id, id, other} {
 		for _, attempt := range []int{1, 2, 1} {
 			d.must(t, ctx, func(tx storage.Tx) error {
-				return tx.AppendOnce(ctx, to, storage.Entry{Event: "waiting", Detail: map[string]any{"attempt": attempt}})
+				return tx.Append(ctx, to, storage.Entry{Event: "waiting", Detail: map[string]any{"attempt": attempt}, Once: true})
 			})
 		}
 	}

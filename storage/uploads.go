@@ -189,7 +189,7 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 			return err
 		}
 	}
-	return tx.follow(ctx, MoveCreate, []uuid.UUID{n.ID}, []Entry{n.entry()}, false)
+	return tx.follow(ctx, MoveCreate, []uuid.UUID{n.ID}, []Entry{n.entry()})
 }
 
 // explainRefusal says why the tenant was not charged for uploads, of which the largest has so many bytes.
@@ -225,15 +225,6 @@ func (tx Tx) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 func (tx Tx) UploadByClientID(ctx context.Context, user, clientID string) (Upload, error) {
 	return tx.oneUpload(ctx, `where u.tenant_id = $1 and u.user_id = $2 and u.client_id = $3
 		and u.status not in ('failed', 'expired', 'cancelled', 'concatenated') and u.deleted_at is null`, user, clientID)
-}
-
-// Touch restarts the time after which an unfinished upload expires.
-func (tx Tx) Touch(ctx context.Context, id uuid.UUID) error {
-	_, err := tx.Exec(ctx, `update contents set touched_at = now() where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("touch upload: %w", err)
-	}
-	return nil
 }
 
 func (tx Tx) oneUpload(ctx context.Context, where string, args ...any) (Upload, error) {
@@ -319,7 +310,7 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 	if err := tx.Refund(ctx, charged-size); err != nil {
 		return false, err
 	}
-	return true, tx.follow(ctx, MoveFinish, []uuid.UUID{id}, []Entry{{Offset: &size}}, false)
+	return true, tx.follow(ctx, MoveFinish, []uuid.UUID{id}, []Entry{{Offset: &size}})
 }
 
 // requireUploaded returns [ErrWrongStatus] unless the upload was recorded as uploaded before.

@@ -101,7 +101,7 @@ func (s *Service) Retry(ctx context.Context, id uuid.UUID) (r Retried, err error
 		if batch.CancelledAt != nil {
 			return hooks.CancelledBatch()
 		}
-		us, err := tx.LockFailed(ctx, id)
+		us, err := storage.LockFailed(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func (s *Service) RetryUpload(ctx context.Context, id uuid.UUID) error {
 	}
 	var r Retried
 	err := s.DB.InTenant(ctx, func(tx storage.Tx) error {
-		u, err := tx.LockFailedUpload(ctx, id)
+		u, err := storage.LockFailedUpload(ctx, tx, id)
 		if err != nil {
 			return err
 		}

@@ -116,7 +116,7 @@ func TestBatchEndsOnce(t *testing.T) {
 
 	var retried []uuid.UUID
 	d.in(t, ctx, func(tx storage.Tx) (err error) {
-		us, err := tx.LockFailed(ctx, batchID)
+		us, err := storage.LockFailed(ctx, tx, batchID)
 		if err != nil || len(us) != 1000 {
 			return fmt.Errorf("%d ended badly: %w", len(us), err)
 		}
@@ -325,7 +325,7 @@ func TestSentAgain(t *testing.T) {
 		if n := totals[batchID].ByStatus; n[storage.Completed] != 2 || n[storage.Failed] != 0 {
 			t.Errorf("counts are %v", n)
 		}
-		us, err2 := tx.LockFailed(ctx, batchID)
+		us, err2 := storage.LockFailed(ctx, tx, batchID)
 		if len(us) != 0 {
 			t.Errorf("there is %v to be retried", us)
 		}

@@ -75,7 +75,7 @@ func (d *database) letters(t *testing.T, ctx context.Context, p Page) (found []L
 
 // retry has the upload processed again.
 func retry(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
-	if _, err := tx.LockFailedUpload(ctx, id); err != nil {
+	if _, err := storage.LockFailedUpload(ctx, tx, id); err != nil {
 		return err
 	}
 	retried, err := tx.Retry(ctx, []uuid.UUID{id})

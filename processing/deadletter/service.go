@@ -96,7 +96,7 @@ func lockUpload(ctx context.Context, tx storage.Tx, id uuid.UUID) (u storage.Upl
 	if err != nil {
 		return u, err
 	}
-	u, err = tx.LockFailedUpload(ctx, l.Upload)
+	u, err = storage.LockFailedUpload(ctx, tx, l.Upload)
 	switch {
 	case errors.Is(err, storage.ErrWrongStatus):
 		return u, tenant.Refuse(ErrNothingToRetry, "The upload of this dead letter is not failed any more, or was sent again.")

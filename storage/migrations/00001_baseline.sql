@@ -1,7 +1,7 @@
 -- +goose Up
--- The whole schema as it was released first. Migrations are forward-only: this file never changes again. Every later change
--- is a file of its own behind it, which has no down, and after which servers and workers of the release before go on
--- working: a column that they do not fill may be null or has a default, and what they read is dropped a release later.
+-- The schema of the first release. Migrations are forward-only: a released file never changes and has no down. A later change
+-- is a new file, and servers and workers of the previous release must still work after it: a column that they do not fill is
+-- nullable or has a default, and what they read is dropped one release later.
 --
 -- Roles first: they belong to the cluster, so two databases of one cluster may race to create them. tramo_owner owns every
 -- table and cannot log in. tramo_api is the server: row-level security binds it. tramo_worker is the worker pool and the
@@ -79,7 +79,7 @@ create table uploads (
   project         text not null,
   batch           text,                    -- as its client called the batch when it began the upload
   batch_id        uuid,
-  replaced_by     uuid,                    -- of one that has ended badly: the upload in the same batch that its client sent instead
+  replaced_by     uuid,                    -- of a failed or expired upload: the one in the same batch that its client sent instead
   filename        text,
   declared_type   text,
   declared_sha256 bytea check (octet_length(declared_sha256) = 32),
@@ -102,15 +102,15 @@ create table uploads (
   deleted_at      timestamptz,             -- when somebody deleted it
   purge_at        timestamptz,             -- from when on its bytes and rows are removed; -infinity: at once, and past restoring
 
-  -- What processing finds out.
+  -- Results of processing.
   detected_type   text,
-  type_mismatch   boolean not null default false, -- it is not of the kind that its sender said
-  partial         boolean not null default false, -- its pictures show a part of it: the rest is missing or damaged
-  placeholder     text check (octet_length(placeholder) <= 64), -- ThumbHash, base64: what a list shows while pictures load
-  no_thumbnail      text check (no_thumbnail in       -- why there is no picture of something that can have one
+  type_mismatch   boolean not null default false, -- the content is of another kind than its client declared
+  partial         boolean not null default false, -- its thumbnails show a part of it: the rest is missing or damaged
+  placeholder     text check (octet_length(placeholder) <= 64), -- ThumbHash, base64: what a list shows while thumbnails load
+  no_thumbnail    text check (no_thumbnail in     -- why there is none of a type that can have one
     ('too_large', 'memory', 'cpu', 'time', 'output', 'unsupported', 'protected', 'tool_missing')),
 
-  -- Facts that the file tells of itself; typed, so that searches can use indexes under RLS.
+  -- Facts from the metadata of the file; typed, so that searches can use indexes under RLS.
   taken_at        timestamptz,             -- null when the camera named no zone
   taken_local     timestamp,               -- the camera's wall clock
   taken_zone      text check (taken_zone in ('offset', 'xmp', 'gps')),
@@ -137,12 +137,12 @@ create table uploads (
   check (batch_id is null or kind <> 'partial'),   -- partial uploads are in no batch: the final one is
   check ((deleted_at is null) = (purge_at is null))
 );
--- A client that lost the answer to its creation finds its upload by its own id. One that has ended badly, or that somebody
--- deleted, makes room for another try.
+-- A client that lost the answer to its creation finds its upload by its own id. A failed, expired, cancelled or deleted
+-- upload does not occupy the id.
 create unique index uploads_client_id on uploads (tenant_id, user_id, client_id)
   where client_id is not null and status not in ('failed', 'expired', 'cancelled', 'concatenated') and deleted_at is null;
 create index uploads_unfinished on uploads (status) where status in ('pending', 'uploading', 'uploaded', 'processing');
--- How much of a tenant's waits for workers decides when its next upload is worked.
+-- The number of a tenant's uploads that wait for workers decides the priority of the next one.
 create index uploads_backlog on uploads (tenant_id) where status in ('uploaded', 'processing');
 -- Every change of status moves updated_at. The offset moves far more often and is in contents, of which nothing is indexed
 -- but the key; uploads_receiving leads to the few whose offset can have moved.
@@ -214,42 +214,41 @@ create table thumbnails (
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade
 );
 
--- What files say of themselves, as they say it, beside the typed columns of uploads.
+-- The tags of files as they are, beside the typed columns of uploads.
 create table tags (
   tenant_id uuid not null,
   upload_id uuid not null,
   -- By group and name. Workers write 16 KiB at most; jsonb as text has blanks, and numbers without exponents.
   tags      jsonb not null check (jsonb_typeof(tags) = 'object' and octet_length(tags::text) <= 65536),
-  truncated boolean not null,  -- there were more
+  truncated boolean not null,  -- some were left out
   primary key (tenant_id, upload_id),
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade
 );
 
--- What an attempt has found out, step by step, so that the next one repeats only what failed. A row goes when its upload ends.
+-- Results of the steps of an attempt, so that the next attempt repeats only what failed. A row is deleted when its upload ends.
 create table step_results (
   tenant_id uuid not null,
   upload_id uuid not null,
   done      text[] not null,  -- the steps that need not run again
-  results   jsonb not null,   -- what they found
+  results   jsonb not null,
   primary key (tenant_id, upload_id),
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade
 );
 
--- What the virus scanner said of each upload, with the signatures that it knew then, and who let out of quarantine what it
--- had found. One row an upload: the latest scan.
+-- The latest virus scan of each upload, with the version of the signatures, and the release from quarantine.
 create table scans (
   tenant_id           uuid not null,
   upload_id           uuid not null,
   verdict             text not null check (verdict in ('clean', 'infected', 'unscannable', 'oversize_passed')),
-  signature           text,                         -- the name of what was found
+  signature           text,                         -- the name of the virus
   engine              text,                         -- such as ClamAV 1.4.3
   signatures          bigint,                       -- the version of its daily database
   signed_at           timestamptz,                  -- when that was made
   scanned_at          timestamptz not null default now(),
-  released_by         text,                         -- who let it out of quarantine last
+  released_by         text,                         -- who last released it from quarantine
   released_at         timestamptz,
   release_reason      text,
-  released_signatures text[] not null default '{}', -- what it was found to be, and let out in spite of
+  released_signatures text[] not null default '{}', -- signatures that were found and released
   primary key (tenant_id, upload_id),
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade,
   check (verdict not in ('infected', 'unscannable') or signature is not null),
@@ -257,8 +256,8 @@ create table scans (
 );
 create index scans_condemned on scans (tenant_id, upload_id) where verdict in ('infected', 'unscannable');
 
--- Why processing gave an upload up, for whoever operates the installation. The jobs themselves are of all tenants, and
--- servers may not read them.
+-- Why processing of an upload was given up, for the operator of the installation. Servers may not read the jobs themselves,
+-- which are of all tenants.
 create table dead_letters (
   tenant_id    uuid not null,
   id           uuid not null,                 -- UUIDv7: the order is that of failures
@@ -284,7 +283,7 @@ create unique index dead_letters_last on dead_letters (tenant_id, upload_id) whe
 create index dead_letters_of_upload on dead_letters (tenant_id, upload_id);
 create index dead_letters_open on dead_letters (id) where retried_at is null and discarded_at is null;
 
--- What happened to an upload, in order. Written only in the transaction that makes it true.
+-- Events of an upload, in order. Each is written in the transaction that makes it true.
 create table timeline (
   tenant_id   uuid not null,
   upload_id   uuid not null,
@@ -315,13 +314,13 @@ create table upload_leases (
   upload_id uuid not null,
   holder_id uuid not null references lease_holders (id) on delete cascade,
   fence     bigint not null,
-  waiter    uuid,                                   -- who asked for it last; while somebody waits, all are told when this row goes
+  waiter    uuid,                                   -- the last process that asked for it; while there is one, the deletion of this row is notified to all
   primary key (tenant_id, upload_id),
   foreign key (tenant_id, upload_id) references uploads (tenant_id, id) on delete cascade
 );
 create index upload_leases_holder on upload_leases (holder_id);
 
--- What happened that others asked to be told of, written in the transaction that makes it true.
+-- Announcements for webhooks and listeners, each written in the transaction that makes it true.
 create table announcements (
   tenant_id     uuid not null references tenants (id),
   id            uuid not null default gen_random_uuid(),
@@ -396,17 +395,17 @@ create index webhook_deliveries_under_way on webhook_deliveries (tenant_id, endp
   where state = 'pending' and job_id is not null;
 create index webhook_deliveries_listed on webhook_deliveries (tenant_id, endpoint_id, id);
 
--- Who did what, from where, and how it ended. No role of an application may change or remove an entry.
+-- Actions of users, with address and outcome. No role of an application may change or delete an entry.
 create table audit (
   tenant_id   uuid not null references tenants (id),
   seq         bigint generated always as identity,
   at          timestamptz not null default clock_timestamp(),
   actor       text not null,                       -- the token's subject; "worker" and the like for our own programs
   role        text not null,
-  home_tenant uuid,                                -- of an admin that acted in a tenant that is not its own
+  home_tenant uuid,                                -- of an admin of another tenant
   action      text not null,
-  subject     text,                                -- what was acted on: an id, or a user
-  outcome     text not null,                       -- done, or why not
+  subject     text,                                -- an id or a user
+  outcome     text not null,                       -- done, or the problem that prevented it
   address     text,                                -- the client's
   request_id  text,
   trace_id    text,
@@ -418,7 +417,7 @@ create index audit_subject on audit (tenant_id, subject, seq) where subject is n
 -- The inventory asks for each object that no row owns whether its upload was purged.
 create index audit_purged on audit (tenant_id, subject) where action = 'upload.purge';
 
--- What somebody asked to be removed for good. A row is evidence that it was, and stays.
+-- Requests for permanent removal. A row stays as evidence.
 create table erasures (
   tenant_id    uuid not null references tenants (id),
   id           uuid not null,
@@ -446,8 +445,8 @@ create table erasures (
 create unique index erasures_of_tenant on erasures (tenant_id) where kind = 'tenant' and state <> 'cancelled';
 create index erasures_running on erasures (tenant_id, id) where state = 'running';
 
--- Answers to requests that must not act twice (draft-ietf-httpapi-idempotency-key-header). A row is written in the
--- transaction that acts, so that there is one exactly if it did.
+-- Answers to requests with an Idempotency-Key (draft-ietf-httpapi-idempotency-key-header). A row is written in the transaction
+-- of the request, so it exists exactly if the request had its effect.
 create table idempotency_keys (
   tenant_id  uuid not null references tenants (id),
   user_id    text not null,
@@ -467,7 +466,7 @@ create table event_tickets (
   user_id          text not null,
   role             text not null,
   projects         text[] check (projects <> '{}'),                  -- null for all
-  home_tenant      uuid,                                             -- of an admin that acts in a tenant that is not its own
+  home_tenant      uuid,                                             -- of an admin of another tenant
   token_expires_at timestamptz not null,                             -- of the token that the ticket was got with
   primary key (tenant_id, hash)
 );
@@ -507,15 +506,15 @@ create policy scope on batches as restrictive
          and (coalesce(current_setting('app.completed_only', true), '') = '' or (completed_at is not null and not failed)))
   with check (coalesce(current_setting('app.projects', true), '') = ''
               or project = any (string_to_array(current_setting('app.projects', true), ',')));
--- A letter is seen by whom its upload is seen by: not outside of a token's projects, and not once it is deleted.
+-- A letter is visible if its upload is: in the projects of the token, and not deleted.
 create policy scope on dead_letters as restrictive
   using (exists (select from uploads u where u.tenant_id = dead_letters.tenant_id and u.id = dead_letters.upload_id));
 -- The one place that hides deleted uploads from servers. Workers see them: they remove them.
 create policy undeleted on uploads as restrictive
   using (deleted_at is null or coalesce(current_setting('app.deleted', true), '') <> '')
   with check (true);
--- The audit log tells of all of a tenant's projects: who is narrowed to some may append to it and read nothing, nor
--- may an investor.
+-- The audit log is of all projects of a tenant. A token that is limited to some projects, and an investor's, may append to it
+-- and not read it.
 create policy tenant_wide on audit as restrictive for select
   using (coalesce(current_setting('app.projects', true), '') = '' and coalesce(current_setting('app.completed_only', true), '') = '');
 
@@ -527,7 +526,7 @@ grant update (name, manifest, updated_at, completed_at, failed, cancelled_at) on
 grant select, insert, update, delete on contents, parts to tramo_api;
 grant select, insert, delete on tails to tramo_api, tramo_worker;
 grant select on thumbnails, tags, scans to tramo_api;
--- Servers let uploads out of quarantine; what the scanner said only workers write.
+-- Servers release uploads from quarantine; only workers write verdicts.
 grant update (released_by, released_at, release_reason, released_signatures) on scans to tramo_api;
 grant select, update (retried_at, retried_by, discarded_at, discarded_by) on dead_letters to tramo_api;
 grant select, insert on timeline, announcements, idempotency_keys to tramo_api;
@@ -540,7 +539,7 @@ grant update (url, types, description, updated_at, failing_since, held_until, di
 grant insert, select (tenant_id, endpoint_id, id, valid_until), update (valid_until) on webhook_secrets to tramo_api;
 grant select, insert on webhook_deliveries to tramo_api;
 grant update (state, attempts, job_id, claimed_at, next_attempt_at, ended_at, last_error) on webhook_deliveries to tramo_api;
--- Who asked for an erasure, and of what, stands as it was written.
+-- The requester and the subject of an erasure cannot be changed.
 grant select, insert on erasures to tramo_api;
 grant update (state, approved_by, approved_at, cancelled_by, ended_at) on erasures to tramo_api;
 grant select, update on erasures to tramo_worker;
