@@ -42,7 +42,7 @@ func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadl
 func (p *plant) retry(t *testing.T, id uuid.UUID) {
 	t.Helper()
 	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
-		if _, err := tx.LockFailedUpload(p.ctx, id); err != nil {
+		if _, err := storage.LockFailedUpload(p.ctx, tx, id); err != nil {
 			return err
 		}
 		if _, err := tx.Retry(p.ctx, []uuid.UUID{id}); err != nil {
