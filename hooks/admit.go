@@ -1,5 +1,5 @@
-// Package hooks decides what happens when an upload starts, finishes or is taken back: who may, what it
-// costs, and what is recorded with it in one transaction. It knows nothing of HTTP.
+// Package hooks is the life of one upload: admission, finish, cancellation, concatenation, content and receipt. It decides who
+// may do what, what is charged, and what is recorded in the same transaction. It knows nothing of HTTP.
 package hooks
 
 import (
@@ -47,7 +47,7 @@ func refuse(cause error, format string, args ...any) error {
 	return tenant.Refuse(cause, format, args...)
 }
 
-// The metadata keys that Tramo understands. Others are kept, and given back by HEAD.
+// The metadata keys that Tramo uses. Others are stored and returned by HEAD.
 const (
 	MetaFilename = "filename"
 	MetaFiletype = "filetype"
@@ -65,13 +65,13 @@ const (
 	maxMetadata = 8 << 10 // all keys and values together
 )
 
-// Policy is what may be uploaded.
+// Policy limits what may be uploaded.
 type Policy struct {
 	MaxSize int64            `name:"max-upload-size" type:"bytes" help:"Largest upload. A tenant can have a lower maximum."`
 	Types   mediatype.Policy `embed:""`
 }
 
-// DefaultPolicy is used where nothing is set.
+// DefaultPolicy returns the defaults.
 func DefaultPolicy() Policy { return Policy{MaxSize: 100 << 20, Types: mediatype.DefaultPolicy()} }
 
 // Validate reports what is wrong with p.
@@ -82,29 +82,29 @@ func (p Policy) Validate() error {
 	return nil
 }
 
-// Admission lets uploads begin.
+// Admission creates uploads.
 type Admission struct {
 	DB     *storage.DB
 	Policy Policy
 	Log    *slog.Logger
 }
 
-// An Admitted upload has its rows, and its room in the tenant's quota.
+// An Admitted upload has its rows, and is charged to the tenant's quota.
 type Admitted struct {
 	ID       uuid.UUID
-	Existing bool  // the client had created it before and never learnt of it
+	Existing bool  // the client created it before and did not get the answer
 	Offset   int64 // of an existing upload, or [Untold]
 }
 
-// Untold is the offset of an upload that has all its bytes but is not finished: nobody may take that for complete,
-// and no lower one may be told.
+// Untold stands for the offset of an upload that has all its bytes but is not finished. A client would take the true offset
+// for completion, and an offset must never go back.
 const Untold = -1
 
-// A Request is what a client says of an upload that it wants to begin.
+// A Request is a client's request to create an upload.
 type Request struct {
-	Size         int64 // bytes; of a final upload, and of one whose size is deferred, it does not count
+	Size         int64 // bytes; ignored for a final upload and for a deferred size
 	SizeDeferred bool  // (tus 1.0.0, Creation With Defer Length)
-	AtMost       int64 // bytes that an upload whose size is deferred can turn out to have; 0 if nobody knows
+	AtMost       int64 // most bytes that an upload of deferred size can have; 0 if unknown
 	Metadata     map[string]string
 
 	// tus 1.0.0, Concatenation
@@ -112,10 +112,9 @@ type Request struct {
 	Partials []string // of a final upload: the ids of its partial uploads, in order
 }
 
-// Admit creates an upload for the user in ctx, or returns a [*tenant.Refusal]. A user that creates the same again under
-// the same client_id, or a final upload of the same partial ones, gets the same upload. A size that is deferred
-// takes the room of the largest upload that it may be until it is declared. Partial uploads that are not this user's are
-// [storage.ErrNotFound].
+// Admit creates an upload for the user in ctx, or returns a [*tenant.Refusal]. A user that repeats a creation with
+// the same client_id, or of a final upload with the same partial ones, gets the same upload. An upload of deferred size is
+// charged for the largest allowed one until the size is declared. Partial uploads of other users are [storage.ErrNotFound].
 func (a *Admission) Admit(ctx context.Context, r Request) (Admitted, error) {
 	return a.admit(ctx, r, 2)
 }
@@ -149,13 +148,13 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 		old, err := a.findExisting(ctx, n)
 		switch {
 		case errors.Is(err, storage.ErrNotFound) && tries > 0:
-			return a.admit(ctx, r, tries-1) // it has ended since, and its client id is free
+			return a.admit(ctx, r, tries-1) // it has ended meanwhile, and its client id is free
 		case errors.Is(err, storage.ErrNotFound): // it is in a project that this token does not cover
 			return Admitted{}, refuse(ErrClientIDTaken, "Another upload of yours has this client_id. Use a new client_id for each file.")
 		}
 		return old, err
 	case errors.Is(err, storage.ErrQuotaExceeded), errors.Is(err, storage.ErrTooLarge):
-		// What uses up the room may be this very upload, and the tenant may have had larger ones.
+		// The upload itself may be what uses up the quota, and the limit may have been higher when it was created.
 		if old, err := a.findExisting(ctx, n); !errors.Is(err, storage.ErrNotFound) {
 			return old, err
 		}
@@ -172,14 +171,14 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 	return Admitted{ID: n.ID}, nil
 }
 
-// findExisting answers a client that lost the answer to its creation.
+// findExisting returns the upload of a client that did not get the answer to its creation.
 func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admitted, error) {
 	var old storage.Upload
 	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if old, err = tx.UploadByClientID(ctx, n.UserID, n.ClientID); err != nil {
 			return err
 		}
-		// Its time restarts, also if the time is over and the reconciler has not expired it yet.
+		// The time until it expires restarts, even if it is over and the reconciler has not expired the upload yet.
 		_, err = tx.Exec(ctx, `update contents set touched_at = now() where tenant_id = $1 and upload_id = $2`, tx.Tenant, old.ID)
 		return err
 	})
@@ -198,7 +197,7 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 	return Admitted{ID: old.ID, Existing: true, Offset: ToldOffset(old)}, nil
 }
 
-// ToldOffset is the offset that a client is told of its upload, or [Untold].
+// ToldOffset is the offset that a client gets for its upload, or [Untold].
 func ToldOffset(u storage.Upload) int64 {
 	if !u.SizeDeferred && u.Received == u.Size && u.UploadedAt == nil {
 		return Untold
@@ -206,8 +205,7 @@ func ToldOffset(u storage.Upload) int64 {
 	return u.Received
 }
 
-// Same reports whether what a client wants to begin is an upload that it has begun before. A size that one of
-// both does not know is no difference.
+// Same reports whether a request repeats the creation of an upload. An unknown size of one of them is no difference.
 func Same(n storage.NewUpload, old storage.Upload) bool {
 	name := ""
 	if old.Filename != nil {
@@ -218,7 +216,7 @@ func Same(n storage.NewUpload, old storage.Upload) bool {
 		!differ(n.DeclaredSHA256, old.DeclaredSHA256) && !differ(n.DeclaredSHA256, old.SHA256)
 }
 
-// declare gives an upload the size that its client knows now: it will never say it again.
+// declare sets the size of an existing upload: the client will not declare it again.
 func (a *Admission) declare(ctx context.Context, id uuid.UUID, size int64) error {
 	return a.DB.InTenant(ctx, func(tx storage.Tx) error { return DeclareLength(ctx, tx, id, size) })
 }
@@ -228,7 +226,7 @@ func DeclareLength(ctx context.Context, tx storage.Tx, id uuid.UUID, size int64)
 	return explainLength(tx.DeclareLength(ctx, id, storage.NoFence, size))
 }
 
-// explainLength tells a client why its upload cannot have the length that it is said to have now.
+// explainLength says why an upload cannot have the declared length.
 func explainLength(err error) error {
 	switch {
 	case errors.Is(err, storage.ErrFenced):
@@ -240,10 +238,10 @@ func explainLength(err error) error {
 	return err
 }
 
-// differ reports whether two checksums are known and not the same.
+// differ reports whether two checksums are known and different.
 func differ(a, b []byte) bool { return a != nil && b != nil && !bytes.Equal(a, b) }
 
-// explainRefusal tells a full tenant from one that may not have such uploads, and from one that is not there.
+// explainRefusal says whether the quota is used up, the upload is above the tenant's limit, or the tenant does not exist.
 func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) error {
 	var t storage.Tenant
 	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
@@ -256,13 +254,13 @@ func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) err
 	if most := t.MaxUpload(n.MaxSize); n.Size > most {
 		return tooLarge(n.Size, most)
 	}
-	if n.Size == 0 && n.MaxSize < a.Policy.MaxSize { // its client has said how large it can be
+	if n.Size == 0 && n.MaxSize < a.Policy.MaxSize { // the client has declared a maximum
 		return noRoom(t, n.MaxSize, n.MaxSize)
 	}
 	return noRoom(t, n.Size, t.MaxUpload(n.MaxSize))
 }
 
-// Account returns the tenant that the transaction acts for, if uploads may begin in it.
+// Account returns the tenant of the transaction, if it may have new uploads.
 func Account(ctx context.Context, tx storage.Tx) (storage.Tenant, error) {
 	t, err := tx.Account(ctx)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && t.ErasingAt != nil {
@@ -271,7 +269,7 @@ func Account(ctx context.Context, tx storage.Tx) (storage.Tenant, error) {
 	return t, err
 }
 
-// noRoom refuses an upload of size bytes, 0 for one whose size nobody knows, which may then have most.
+// noRoom refuses an upload of size bytes, or of unknown size (0) with at most so many bytes.
 func noRoom(t storage.Tenant, size, most int64) error {
 	left := humanize.IBytes(uint64(t.Remaining()))
 	if size == 0 {
@@ -282,7 +280,7 @@ func noRoom(t storage.Tenant, size, most int64) error {
 		humanize.IBytes(uint64(size)), left))
 }
 
-// NoRoom refuses with what there is of the quota, for programs.
+// NoRoom refuses with the numbers of the quota, for programs.
 func NoRoom(t storage.Tenant, detail string) error {
 	return &tenant.Refusal{Cause: ErrNoRoom, Detail: detail, Facts: map[string]any{
 		"quota_bytes": t.QuotaBytes, "charged_bytes": t.ChargedBytes, "remaining_bytes": t.Remaining(),
@@ -297,11 +295,11 @@ func tooLarge(size, most int64) error {
 	}
 }
 
-// Examine turns what a client says of an upload into what is recorded of it.
+// Examine validates a request and turns it into a row.
 func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, error) {
 	meta := r.Metadata
 	if meta == nil {
-		meta = map[string]string{} // null is no JSON object
+		meta = map[string]string{} // null is not a JSON object
 	}
 	n := storage.NewUpload{
 		UserID:   who.User,
@@ -319,7 +317,7 @@ func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 	}
 	switch {
 	case len(r.Partials) > 0:
-		n.Kind, n.Size = storage.Final, 0 // the partial uploads tell
+		n.Kind, n.Size = storage.Final, 0 // known from the partial uploads
 		if err := parsePartials(&n, r.Partials); err != nil {
 			return n, err
 		}
@@ -391,7 +389,7 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 	return nil
 }
 
-// declaredType returns the media type without its parameters; what content really is, the worker finds out.
+// declaredType returns the media type without its parameters. The worker detects the real one.
 func (p Policy) declaredType(s string) (string, error) {
 	if s == "" {
 		return "", nil
@@ -406,9 +404,9 @@ func (p Policy) declaredType(s string) (string, error) {
 	return t, nil
 }
 
-const octetStream = "application/octet-stream" // a client's way to say that it does not know
+const octetStream = "application/octet-stream" // stands for an unknown type
 
-// baseName drops the directories that some clients send along.
+// baseName drops directories, which some clients send.
 func baseName(name string) string {
 	if name = path.Base(strings.ReplaceAll(name, `\`, "/")); name == "." || name == "/" || name == ".." {
 		return ""
@@ -416,18 +414,18 @@ func baseName(name string) string {
 	return name
 }
 
-// enterBatch finds the batch that an upload names by its id, or by a name of the client's own, and makes it if there is none
-// of that name. A partial upload is in no batch: its final upload is.
+// enterBatch finds the batch of an upload by its id or by the client's name for it, and creates one for a new name. Partial
+// uploads are in no batch; their final upload is.
 func enterBatch(ctx context.Context, tx storage.Tx, n *storage.NewUpload) error {
 	if n.Batch == "" || n.Kind == storage.Partial {
 		return nil
 	}
-	named, _ := uuid.Parse(n.Batch) // the zero id, which no batch has, for another name
+	named, _ := uuid.Parse(n.Batch) // the zero id, which no batch has, if it is a name
 	b, err := tx.FindBatch(ctx, named, n.Project, n.Batch)
 	switch {
 	case errors.Is(err, storage.ErrNotFound) && named.Version() == 7:
-		// Ids of batches are UUIDv7. A client that names one wants that one: it must not find its photos in another that
-		// sprang up because of a slip. Nobody learns whether another tenant has it.
+		// A UUIDv7 can only be the id of a batch. A wrong one must not create a batch of that name. The answer is the same
+		// if another tenant has the batch.
 		return refuse(ErrNoBatch, "You have no batch %s. Name one by the id that POST /api/batches told, or by a name of your own, which is no UUIDv7.", named)
 	case errors.Is(err, storage.ErrNotFound):
 		made := storage.NewBatch{Project: n.Project, Name: n.Batch, ClientID: n.Batch, UserID: n.UserID}

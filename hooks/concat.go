@@ -12,7 +12,7 @@ import (
 // MaxPartials is how many partial uploads a final one may have.
 const MaxPartials = 1000
 
-// parsePartials reads the ids of a final upload's partial ones. One that is not of our form is nobody's.
+// parsePartials parses the ids of partial uploads. An id of another form does not exist.
 func parsePartials(n *storage.NewUpload, ids []string) error {
 	if len(ids) > MaxPartials {
 		return refuse(ErrNotPartial, "Upload-Concat names %d partial uploads; the most is %d.", len(ids), MaxPartials)
@@ -33,7 +33,7 @@ func parsePartials(n *storage.NewUpload, ids []string) error {
 }
 
 // gather checks that a final upload may consist of its partial ones, and adds up their sizes. If another final upload
-// has all of them, in the same order, it is this one, created before: its id is returned.
+// has all of them in the same order, this creation repeats it, and gather returns its id.
 func (a *Admission) gather(ctx context.Context, tx storage.Tx, n *storage.NewUpload) (old uuid.UUID, err error) {
 	partials, err := tx.LockPartials(ctx, n.Partials)
 	if err != nil {
@@ -54,7 +54,7 @@ func (a *Admission) gather(ctx context.Context, tx storage.Tx, n *storage.NewUpl
 	return uuid.Nil, a.Policy.checkSize(n.Size)
 }
 
-// taken returns a final upload that is the same as the new one.
+// taken returns the final upload that has taken the partial ones, if it is the same as the new one.
 func (a *Admission) taken(ctx context.Context, tx storage.Tx, n *storage.NewUpload, final uuid.UUID) (uuid.UUID, error) {
 	f, err := tx.Upload(ctx, final)
 	if err != nil {

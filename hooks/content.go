@@ -11,25 +11,25 @@ import (
 	"github.com/tramo/tramo/storage/object"
 )
 
-// Why content is not given out. A [Refusal] wraps one of them.
+// Why content is refused. A [tenant.Refusal] wraps one of them.
 var (
-	ErrContentNotReady = errors.New("upload's content has not been found safe yet")
-	ErrNoContent       = errors.New("upload has no content to give out")
+	ErrContentNotReady = errors.New("upload is not completed yet")
+	ErrNoContent       = errors.New("upload has no content to download")
 )
 
-// Content is an object that its reader may have.
+// Content is an object that its reader may download.
 type Content struct {
 	Upload storage.Upload
 	Keys   object.Keys
 	Key    string
-	Type   string // media type, by its content; "" where nobody knows
+	Type   string // media type as detected; "" if unknown
 }
 
 const outcomeInfected = "infected"
 
-// ReadContent finds the content of an upload of the tenant in ctx, or the picture drawn of it for a box of thumbnail
-// pixels (0: the original). Only what has been scanned and found clean is given out: anything else is a [*tenant.Refusal], a
-// picture that there is none of [storage.ErrNotFound]. Who asked is audited in the transaction that read the rows.
+// ReadContent finds the content of an upload, or its thumbnail of that size in pixels (0: the original). Only completed uploads,
+// which are scanned and clean, have content: any other is a [*tenant.Refusal], and a missing thumbnail [storage.ErrNotFound].
+// The access is audited in the transaction that reads the rows.
 func ReadContent(ctx context.Context, db *storage.DB, upload uuid.UUID, thumbnail int) (c Content, err error) {
 	var refusal error
 	err = db.InTenant(ctx, func(tx storage.Tx) error {
@@ -43,7 +43,7 @@ func ReadContent(ctx context.Context, db *storage.DB, upload uuid.UUID, thumbnai
 			a.Detail = nil
 		}
 		switch refusal = refuseContent(u); {
-		case refusal != nil && isInfected(u): // a try that somebody may want to know of
+		case refusal != nil && isInfected(u): // an attempt to download an infected file
 			a.Outcome = outcomeInfected
 		case refusal != nil:
 			return nil
@@ -85,7 +85,7 @@ func isInfected(u storage.Upload) bool {
 	return u.FailureReason != nil && *u.FailureReason == storage.ReasonInfected
 }
 
-// refuseContent says why nobody may have the content of u; nil if who sees it may.
+// refuseContent says why the content of u cannot be downloaded; nil if it can.
 func refuseContent(u storage.Upload) error {
 	switch {
 	case u.Status == storage.Completed:

@@ -18,15 +18,14 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// Why there is no receipt. A [Refusal] may wrap one of them.
+// Why there is no receipt. A [tenant.Refusal] may wrap one of them.
 var (
 	ErrReceiptsOff     = errors.New("no key to sign receipts with")
 	ErrReceiptNotReady = errors.New("upload is not complete yet")
 	ErrNoReceipt       = errors.New("upload will never have a receipt")
 )
 
-// ReceiptType is the typ header of a receipt, which keeps it from passing for another kind of token (RFC
-// 8725, section 3.11).
+// ReceiptType is the typ header of a receipt. It distinguishes receipts from other kinds of tokens (RFC 8725, section 3.11).
 const ReceiptType = "tramo-receipt+jwt"
 
 // A Receipt promises that the server holds Size bytes whose SHA-256 is SHA256 and has enqueued their
@@ -41,18 +40,18 @@ type Receipt struct {
 	UploadedAt           time.Time `json:"uploaded_at"` // UTC
 }
 
-// ReceiptConfig says who signs receipts.
+// ReceiptConfig has the issuer and the keys of receipts.
 type ReceiptConfig struct {
 	Issuer  string              `kong:"-"` // the claim iss
 	Key     ed25519.PrivateKey  `kong:"-"` // nil: no receipts are signed
-	Retired []ed25519.PublicKey `kong:"-"` // published too, for receipts that were signed before a rotation
+	Retired []ed25519.PublicKey `kong:"-"` // published for receipts from before a rotation
 
-	// ReadKeys reads Key and Retired from these.
+	// ReadKeys reads Key and Retired from these files.
 	KeyFile         string `name:"receipt-key-file" placeholder:"FILE" help:"Ed25519 private key that signs receipts, as PEM, such as openssl genpkey -algorithm ed25519 prints. Without it there are no receipts."`
 	RetiredKeysFile string `name:"receipt-retired-keys-file" placeholder:"FILE" help:"Public keys that signed earlier receipts, as PEM, one after another. They are published beside the current one."`
 }
 
-// ReadKeys reads the keys from the files that are set.
+// ReadKeys reads the keys from the configured files.
 func (c *ReceiptConfig) ReadKeys() error {
 	return errors.Join(
 		readKeys("TRAMO_RECEIPT_KEY_FILE", c.KeyFile, ParseReceiptKey, &c.Key),
@@ -86,14 +85,14 @@ func (c ReceiptConfig) Sign(r Receipt) (string, error) {
 	return signed, nil
 }
 
-// Receipts gives receipts for complete uploads.
+// Receipts issues receipts for complete uploads.
 type Receipts struct {
 	db     *storage.DB
 	config ReceiptConfig
 	jwks   []byte
 }
 
-// NewReceipts makes receipts of the uploads in db.
+// NewReceipts issues receipts for the uploads in db.
 func NewReceipts(db *storage.DB, c ReceiptConfig) (*Receipts, error) {
 	jwks, err := c.publicKeys()
 	if err != nil {
@@ -105,8 +104,8 @@ func NewReceipts(db *storage.DB, c ReceiptConfig) (*Receipts, error) {
 // PublicKeys returns the JWK Set (RFC 7517, section 5) that verifies receipts: the key in use first.
 func (r *Receipts) PublicKeys() []byte { return r.jwks }
 
-// Issue returns the signed receipt of an upload of the tenant's in ctx. It says the same, byte for byte,
-// however often it is asked, as long as key and issuer are the same. Errors are [ErrReceiptsOff],
+// Issue returns the signed receipt of an upload of the tenant in ctx. It returns the same bytes each time, as long as key and
+// issuer stay the same. Errors are [ErrReceiptsOff],
 // [storage.ErrNotFound], [ErrReceiptNotReady] and [ErrNoReceipt].
 func (r *Receipts) Issue(ctx context.Context, upload uuid.UUID) (string, error) {
 	if r.config.Key == nil {
@@ -142,7 +141,7 @@ func (r *Receipts) Issue(ctx context.Context, upload uuid.UUID) (string, error) 
 	return r.config.Sign(receipt)
 }
 
-// checkComplete refuses a receipt for an upload whose sender must keep the original.
+// checkComplete refuses a receipt for an upload that is not safe.
 func checkComplete(u storage.Upload) error {
 	switch u.Status {
 	case storage.Uploaded, storage.Processing, storage.Completed:
@@ -158,7 +157,7 @@ func checkComplete(u storage.Upload) error {
 	return refuse(ErrNoReceipt, "This upload is %s. Keep the original, and send it again if it is wanted here.", u.Status)
 }
 
-// publicKeys encodes the JWK Set. A key that is listed twice is there once.
+// publicKeys encodes the JWK Set without duplicates.
 func (c ReceiptConfig) publicKeys() ([]byte, error) {
 	keys := c.Retired
 	if c.Key != nil {

@@ -15,7 +15,7 @@ const (
 	makePublic = "openssl pkey -pubout"
 )
 
-// ParseReceiptKey reads an Ed25519 private key from PEM (PKCS #8, as RFC 8410, section 7, has it).
+// ParseReceiptKey reads an Ed25519 private key from PEM (PKCS #8; RFC 8410, section 7).
 func ParseReceiptKey(text []byte) (ed25519.PrivateKey, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
@@ -35,7 +35,7 @@ func ParseReceiptKey(text []byte) (ed25519.PrivateKey, error) {
 	return private, nil
 }
 
-// ParseReceiptPublicKeys reads Ed25519 public keys from PEM, one after another.
+// ParseReceiptPublicKeys reads concatenated Ed25519 public keys from PEM.
 func ParseReceiptPublicKeys(text []byte) ([]ed25519.PublicKey, error) {
 	var keys []ed25519.PublicKey
 	for {
@@ -57,7 +57,7 @@ func ParseReceiptPublicKeys(text []byte) ([]ed25519.PublicKey, error) {
 	}
 }
 
-// thumbprint names a key by what it is (RFC 7638, section 3, of the members that RFC 8037, section 2, has).
+// thumbprint returns the thumbprint of a key (RFC 7638, section 3, with the members of RFC 8037, section 2).
 func thumbprint(key ed25519.PublicKey) string {
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) + `"}`))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
