@@ -12,6 +12,8 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // What the audit log can be told is what its page explains, each action, and no more; and it is told of each somewhere.
@@ -19,7 +21,7 @@ func TestAuditActionsAreDocumented(t *testing.T) {
 	t.Parallel()
 	const root = ".."
 	page, err := os.ReadFile(filepath.Join(root, "docs/reference/audit.md"))
-	must(t, err)
+	stack.Must(t, err)
 	_, table, _ := strings.Cut(string(page), "| action | when |")
 	table, _, _ = strings.Cut(table, "\n\n")
 	var documented []string
@@ -39,7 +41,7 @@ func TestAuditActionsAreDocumented(t *testing.T) {
 
 	list := filepath.Join(root, "storage/audit.go")
 	source, err := os.ReadFile(list)
-	must(t, err)
+	stack.Must(t, err)
 	names := regexp.MustCompile(`(?m)^\t(Audit\w+) += "([a-z._]+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(names) != len(known) {
 		t.Errorf("%d actions have a name in %s, and %d are listed", len(names), list, len(known))
@@ -56,7 +58,7 @@ func TestAuditActionsAreDocumented(t *testing.T) {
 func sourcesBut(t *testing.T, root, but string) []byte {
 	t.Helper()
 	var all bytes.Buffer
-	must(t, filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+	stack.Must(t, filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -90,11 +92,11 @@ func TestAuditLogIsTheWholeCompanys(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	count := func(change func(*tenant.Identity)) (n int) {
 		who, err := tenant.From(ctx)
-		must(t, err)
+		stack.Must(t, err)
 		change(&who)
 		ctx := tenant.With(ctx, who)
-		must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-			must(t, tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadContent}))
+		stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+			stack.Must(t, tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadContent}))
 			return tx.QueryRow(ctx, "select count(*) from audit").Scan(&n)
 		}))
 		return n

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // What the catalog says of isolation, as findings: one line for each thing that is not as it must be. Every relation of
@@ -82,7 +84,7 @@ func (c *inspection) table(table string) {
 		Type           string
 	}
 	var f facts
-	must(c.T, c.conn.QueryRow(c.Context(), `
+	stack.Must(c.T, c.conn.QueryRow(c.Context(), `
 		select pg_get_userbyid(c.relowner), c.relrowsecurity, c.relforcerowsecurity,
 			coalesce(a.attnotnull, false), coalesce(a.atttypid::regtype::text, '')
 		from pg_class c left join pg_attribute a on a.attrelid = c.oid and a.attname = $2 and not a.attisdropped
@@ -97,10 +99,10 @@ func (c *inspection) policies(table string) {
 	rows, err := c.conn.Query(c.Context(), `
 		select policyname::text, permissive, format('%s to %s using %s check %s', cmd, roles, qual, with_check)
 		from pg_policies where schemaname = 'public' and tablename = $1`, table)
-	must(c.T, err)
+	stack.Must(c.T, err)
 	type policy struct{ Name, Permissive, Text string }
 	policies, err := pgx.CollectRows(rows, pgx.RowToStructByPos[policy])
-	must(c.T, err)
+	stack.Must(c.T, err)
 	expr := fmt.Sprintf("(%s = (NULLIF(current_setting('app.tenant_id'::text, true), ''::text))::uuid)", tenantColumn(table))
 	want := map[string]string{"PERMISSIVE tenant": "ALL to {public} using " + expr + " check " + expr}
 	for name, text := range restrictions {
@@ -279,7 +281,7 @@ func TestCatalogCheckFindsMistakes(t *testing.T) {
 				ctxB, _ = d.everyRow(t)
 			}
 			_, err := admin.Exec(t.Context(), c.sql+"; reset role")
-			must(t, err)
+			stack.Must(t, err)
 			wantFinding(t, "the catalog", checkCatalog(t, admin), c.static)
 			if ctxA != nil {
 				wantFinding(t, "whoever tries", d.tryToReach(t, ctxA, ctxB), c.dynamic)

@@ -30,7 +30,7 @@ func (d *database) follow(t *testing.T, db *storage.DB) <-chan storage.Changes {
 		_ = db.Follow(ctx, func() { began <- struct{}{} }, func(c storage.Changes) { heard <- c })
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
-	await(t, "following", began)
+	stack.Receive(t, "following", began)
 	return heard
 }
 
@@ -43,7 +43,7 @@ func TestChangesAreTold(t *testing.T) {
 	ctx := d.NewTenant(t, 1<<40)
 	var want []uuid.UUID
 	_ = d.API.InTenant(ctx, func(tx storage.Tx) error {
-		must(t, tx.CreateUpload(ctx, anUpload(1)))
+		stack.Must(t, tx.CreateUpload(ctx, anUpload(1)))
 		return context.Canceled
 	})
 	const many = 700 // more than one payload holds
@@ -60,7 +60,7 @@ func TestChangesAreTold(t *testing.T) {
 	var got []uuid.UUID
 	announcements := 0
 	for len(got) < many || announcements == 0 {
-		c := await(t, "change", heard)
+		c := stack.Receive(t, "change", heard)
 		if c.Tenant != tenantOf(t, ctx) {
 			t.Errorf("told of tenant %s", c.Tenant)
 		}
@@ -88,13 +88,13 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	}
 	advance(0)
 	heard := d.follow(t, d.Worker)
-	await(t, "uploading", heard)
+	stack.Receive(t, "uploading", heard)
 	began, told := time.Now(), 0
 	for i := range int64(100) {
 		advance(i + 1)
 	}
 	for last := time.Since(began); told == 0 || time.Since(began) < last+time.Second; told++ {
-		await(t, "progress", heard)
+		stack.Receive(t, "progress", heard)
 		advance(int64(101 + told))
 	}
 	if most := 1 + int(time.Since(began)/(900*time.Millisecond)); told > most {
@@ -102,7 +102,7 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	}
 	d.must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 	began = time.Now()
-	await(t, "cancelled", heard)
+	stack.Receive(t, "cancelled", heard)
 	if took := time.Since(began); took > 900*time.Millisecond {
 		t.Errorf("a status was told after %s", took)
 	}
@@ -115,9 +115,9 @@ func TestClosingTells(t *testing.T) {
 	heard := d.follow(t, d.Worker)
 	ctx := d.NewTenant(t, 1<<40)
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))})
-	must(t, err)
+	stack.Must(t, err)
 	n := anUpload(1)
-	must(t, db.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }))
+	stack.Must(t, db.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }))
 	db.Close()
 	select {
 	case c := <-heard:
@@ -135,24 +135,24 @@ func TestHotTransactionsDoNotNotify(t *testing.T) {
 	t.Parallel()
 	var log syncBuffer
 	postgres, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Log: &log})
-	must(t, err)
-	t.Cleanup(func() { must(t, postgres.Stop()) })
-	must(t, postgres.CreateDatabase(t.Context(), "tramo_template", ""))
-	must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(postgres.URL("postgres", "tramo_template"))}, storage.Passwords{}))
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, postgres.Stop()) })
+	stack.Must(t, postgres.CreateDatabase(t.Context(), "tramo_template", ""))
+	stack.Must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(postgres.URL("postgres", "tramo_template"))}, storage.Passwords{}))
 	d := &database{(&storagetest.Cluster{Postgres: postgres}).NewDatabase(t)}
 	admin := d.Admin(t)
 	for _, sql := range []string{
 		`alter system set log_statement = 'all'`, `alter system set log_line_prefix = 'xact=%v '`, `select pg_reload_conf()`,
 	} {
 		_, err := admin.Exec(t.Context(), sql)
-		must(t, err)
+		stack.Must(t, err)
 	}
-	eventually(t, patience, "statements in the log", func() bool {
+	stack.Until(t, "statements in the log", func() bool {
 		conn, err := pgx.Connect(t.Context(), postgres.URL("tramo_api", d.Name))
-		must(t, err)
+		stack.Must(t, err)
 		defer conn.Close(t.Context())
 		_, err = conn.Exec(t.Context(), "select 'logged'")
-		must(t, err)
+		stack.Must(t, err)
 		return strings.Contains(log.String(), "select 'logged'")
 	})
 	d.Worker.Pool().Reset()
@@ -168,15 +168,15 @@ func TestHotTransactionsDoNotNotify(t *testing.T) {
 		_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
 		return err
 	})
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 1) }))
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 1) }))
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
 		if err := tx.Complete(ctx, id, storage.Results{}); err != nil {
 			return err
 		}
 		return tx.Announce(ctx, storage.Announcement{Type: "batch.completed"})
 	}))
 	for announced := false; !announced; {
-		announced = len(await(t, "change", heard).Announcements) > 0
+		announced = len(stack.Receive(t, "change", heard).Announcements) > 0
 	}
 
 	notify := regexp.MustCompile(`(?i)\bnotify\b|pg_notify`)

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // content reads where an upload's bytes are.
@@ -26,7 +28,7 @@ func (d *database) content(t *testing.T, ctx context.Context, id uuid.UUID) (c s
 func (d *database) leased(t *testing.T, ctx context.Context, size int64) (id uuid.UUID, fence int64) {
 	t.Helper()
 	id = d.create(t, ctx, size)
-	must(t, d.Admin(t).QueryRow(t.Context(), `
+	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `
 		with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_leases select $1, $2, id, nextval('fences') + 1 from me returning fence`,
 		tenantOf(t, ctx), id).Scan(&fence))
@@ -50,7 +52,7 @@ func TestAdvanceRefuses(t *testing.T) {
 			return tx.Advance(ctx, id, fence, p)
 		})
 	}
-	must(t, advance(fence, storage.Progress{To: 10, HashState: []byte("state"), TailSize: 10}))
+	stack.Must(t, advance(fence, storage.Progress{To: 10, HashState: []byte("state"), TailSize: 10}))
 	if s := d.upload(t, ctx, id).Status; s != storage.Uploading {
 		t.Errorf("the upload is %s", s)
 	}
@@ -88,12 +90,12 @@ func TestAdvanceRefuses(t *testing.T) {
 		return err
 	})
 
-	must(t, advance(fence, storage.Progress{From: 10, To: 100, HadTail: true, Object: "key"}))
+	stack.Must(t, advance(fence, storage.Progress{From: 10, To: 100, HadTail: true, Object: "key"}))
 	if n := d.tail(t, ctx, id); n != 0 {
 		t.Errorf("the tail still has %d bytes", n)
 	}
-	wantErr(t, advance(fence, storage.Progress{From: 100, To: 100, Object: "another"}), storage.ErrFenced)
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.WantErr(t, advance(fence, storage.Progress{From: 100, To: 100, Object: "another"}), storage.ErrFenced)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.ReservePart(ctx, id, fence, "mp", "key")
 		return err
 	}), storage.ErrFenced)
@@ -137,13 +139,13 @@ func TestReservePart(t *testing.T) {
 			return err
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	_, err := reserve(fence, "another")
-	wantErr(t, err, storage.ErrFenced)
+	stack.WantErr(t, err, storage.ErrFenced)
 	_, err = d.Admin(t).Exec(t.Context(), `delete from upload_leases where upload_id = $1`, id)
-	must(t, err)
+	stack.Must(t, err)
 	_, err = reserve(fence, "mp")
-	wantErr(t, err, storage.ErrFenced)
+	stack.WantErr(t, err, storage.ErrFenced)
 	if c := d.content(t, ctx, id); *c.MultipartID != "mp" || *c.ObjectKey != "key" {
 		t.Errorf("the content is %+v", c)
 	}
@@ -170,7 +172,7 @@ func TestContentRoundTrip(t *testing.T) {
 	if got.Received != 7 || string(got.HashState) != "\x00\x01\xff" || *got.MultipartID != "mp" || *got.ObjectKey != "key" {
 		t.Errorf("got %+v", got)
 	}
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, _, err := tx.UploadAndContent(ctx, uuid.New())
 		return err
 	}), storage.ErrNotFound)

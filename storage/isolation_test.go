@@ -25,9 +25,9 @@ var withoutTenant = []string{"goose_db_version", "lease_holders", "river_job", "
 func column[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) []T {
 	t.Helper()
 	rows, err := conn.Query(t.Context(), sql, args...)
-	must(t, err)
+	stack.Must(t, err)
 	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
-	must(t, err)
+	stack.Must(t, err)
 	return values
 }
 
@@ -85,7 +85,7 @@ func TestRequiredRoles(t *testing.T) {
 	// A role that can become the worker's is not bound either: SET ROLE is one statement away.
 	climber := "climber_" + d.Name
 	_, err := d.Admin(t).Exec(t.Context(), fmt.Sprintf("create role %s login; grant tramo_worker to %[1]s", climber))
-	must(t, err)
+	stack.Must(t, err)
 	for _, c := range []struct {
 		role               string
 		isolated, operator bool
@@ -125,7 +125,7 @@ func TestInTenantNeedsATenant(t *testing.T) {
 			t.Errorf("%s: a transaction was begun", name)
 			return nil
 		})
-		wantErr(t, err, tenant.ErrNoIdentity)
+		stack.WantErr(t, err, tenant.ErrNoIdentity)
 	}
 }
 
@@ -155,7 +155,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
 		select tenant_id, '%[2]s', '%[2]s', id from announcements where tenant_id = '%[1]s';
 		insert into event_tickets values ('%[1]s', sha256('x'), now() + interval '1 minute', 'ana', 'empleado', null, null, now())`, owner, id))
-	must(t, err)
+	stack.Must(t, err)
 	return ctx, id
 }
 
@@ -222,15 +222,15 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 	}
 
 	// The same through the methods that the server uses.
-	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
 		_, err := tx.Upload(ctxA, uploadB)
 		return err
 	}), storage.ErrNotFound)
-	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
 		_, _, err := tx.UploadAndContent(ctxA, uploadB)
 		return err
 	}), storage.ErrNotFound)
-	wantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Move(ctxA, uploadB, storage.Transition{Move: storage.MoveCancel}) }), storage.ErrWrongStatus)
+	stack.WantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Move(ctxA, uploadB, storage.Transition{Move: storage.MoveCancel}) }), storage.ErrWrongStatus)
 	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, storage.Entry{Event: "x"}) }); sqlState(err) != "23503" {
 		t.Errorf("an entry in B's timeline: %v", err)
 	}
@@ -245,7 +245,7 @@ func TestForgottenTenant(t *testing.T) {
 	d.everyRow(t)
 	for _, table := range tenantTables(t, d.Admin(t)) {
 		var readable bool // what it may not read at all it cannot forget the tenant of
-		must(t, d.API.Pool().QueryRow(t.Context(), "select has_table_privilege($1, 'select')", table).Scan(&readable))
+		stack.Must(t, d.API.Pool().QueryRow(t.Context(), "select has_table_privilege($1, 'select')", table).Scan(&readable))
 		if !readable {
 			continue
 		}
@@ -256,7 +256,7 @@ func TestForgottenTenant(t *testing.T) {
 		if n != 1 {
 			t.Errorf("with scope, %s shows %d rows", table, n)
 		}
-		must(t, d.API.Pool().QueryRow(t.Context(), "select count(*) from "+table).Scan(&n))
+		stack.Must(t, d.API.Pool().QueryRow(t.Context(), "select count(*) from "+table).Scan(&n))
 		if n != 0 {
 			t.Errorf("without scope, %s shows %d rows", table, n)
 		}

@@ -3,7 +3,6 @@ package storage_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -17,6 +16,8 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 var ground storagetest.Ground
@@ -36,7 +37,7 @@ func newDatabase(t *testing.T) *database {
 func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
 }
@@ -48,7 +49,7 @@ func as(ctx context.Context, id uuid.UUID) context.Context {
 func tenantOf(t *testing.T, ctx context.Context) uuid.UUID {
 	t.Helper()
 	id, err := tenant.From(ctx)
-	must(t, err)
+	stack.Must(t, err)
 	return id.Tenant
 }
 
@@ -70,7 +71,7 @@ func (d *database) create(t *testing.T, ctx context.Context, size int64) uuid.UU
 // must runs fn in the tenant of ctx.
 func (d *database) must(t *testing.T, ctx context.Context, fn func(storage.Tx) error) {
 	t.Helper()
-	must(t, d.API.InTenant(ctx, fn))
+	stack.Must(t, d.API.InTenant(ctx, fn))
 }
 
 // upload reads an upload back.
@@ -94,20 +95,6 @@ func (d *database) room(t *testing.T, ctx context.Context) (room int64) {
 	return room
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func wantErr(t *testing.T, got, want error) {
-	t.Helper()
-	if !errors.Is(got, want) {
-		t.Errorf("got error %v, want %v", got, want)
-	}
-}
-
 // sqlState returns Postgres' code of an error, or "".
 func sqlState(err error) string {
 	var pg *pgconn.PgError
@@ -117,35 +104,8 @@ func sqlState(err error) string {
 	return ""
 }
 
-// eventually waits until ok, which it asks again and again.
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(within)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("after %s still not: %s", within, what)
-		}
-	}
-}
-
 // patience is how long a test waits for what should be a matter of moments, on a busy machine.
 const patience = 20 * time.Second
-
-// await waits for an event.
-func await[T any](t *testing.T, what string, c <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("no %s within %s", what, patience)
-	}
-	panic("unreachable")
-}
 
 // randomly returns a source of randomness. A failing test prints its seed; TRAMO_TEST_SEED replays it.
 func randomly(t *testing.T) *rand.Rand {
@@ -154,13 +114,8 @@ func randomly(t *testing.T) *rand.Rand {
 	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
 		var err error
 		seed, err = strconv.ParseUint(s, 10, 64)
-		must(t, err)
+		stack.Must(t, err)
 	}
 	t.Logf("TRAMO_TEST_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
-}
-
-func logTo(t *testing.T) *slog.Logger {
-	t.Helper()
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }

@@ -27,12 +27,12 @@ import (
 func TestMigrateAtOnce(t *testing.T) {
 	t.Parallel()
 	cluster, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{})
-	must(t, err)
-	t.Cleanup(func() { must(t, cluster.Stop()) })
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, cluster.Stop()) })
 	g, ctx := errgroup.WithContext(t.Context())
 	names := []string{"one", "two"}
 	for _, name := range names {
-		must(t, cluster.CreateDatabase(t.Context(), name, ""))
+		stack.Must(t, cluster.CreateDatabase(t.Context(), name, ""))
 	}
 	secrets := storage.Passwords{API: `it's "quoted" \ $1`, Worker: "wörker"}
 	for _, name := range names {
@@ -42,7 +42,7 @@ func TestMigrateAtOnce(t *testing.T) {
 			})
 		}
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 
 	for _, name := range names {
 		conn := connect(t, cluster.URL("postgres", name))
@@ -50,7 +50,7 @@ func TestMigrateAtOnce(t *testing.T) {
 		if !strings.Contains(before, "river_job.args") || !strings.Contains(before, "uploads.tenant_id") {
 			t.Errorf("tables are missing from %s", before)
 		}
-		must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(cluster.URL("postgres", name))}, storage.Passwords{}))
+		stack.Must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(cluster.URL("postgres", name))}, storage.Passwords{}))
 		if after := catalog(t, conn); after != before {
 			t.Errorf("another migration changed the schema from\n%s\nto\n%s", before, after)
 		}
@@ -63,7 +63,7 @@ func TestMigrateAtOnce(t *testing.T) {
 func catalog(t *testing.T, conn *pgx.Conn) string {
 	t.Helper()
 	var text string
-	must(t, conn.QueryRow(t.Context(), `
+	stack.Must(t, conn.QueryRow(t.Context(), `
 		select string_agg(line, E'\n' order by line) from (
 			select format('%s.%s %s %s', table_name, column_name, data_type, is_nullable) line
 			from information_schema.columns where table_schema = 'public'
@@ -82,7 +82,7 @@ func catalog(t *testing.T, conn *pgx.Conn) string {
 func checkPassword(t *testing.T, conn *pgx.Conn, role, password string) {
 	t.Helper()
 	var verifier string
-	must(t, conn.QueryRow(t.Context(), `select coalesce(rolpassword, '') from pg_authid where rolname = $1`, role).Scan(&verifier))
+	stack.Must(t, conn.QueryRow(t.Context(), `select coalesce(rolpassword, '') from pg_authid where rolname = $1`, role).Scan(&verifier))
 	var rounds int
 	var salt64, stored64 string
 	_, err := fmt.Sscanf(strings.NewReplacer("$", " ", ":", " ").Replace(verifier), "SCRAM-SHA-256 %d %s %s", &rounds, &salt64, &stored64)
@@ -91,9 +91,9 @@ func checkPassword(t *testing.T, conn *pgx.Conn, role, password string) {
 		return
 	}
 	salt, err := base64.StdEncoding.DecodeString(salt64)
-	must(t, err)
+	stack.Must(t, err)
 	salted, err := pbkdf2.Key(sha256.New, password, salt, rounds, sha256.Size)
-	must(t, err)
+	stack.Must(t, err)
 	mac := hmac.New(sha256.New, salted)
 	mac.Write([]byte("Client Key"))
 	stored := sha256.Sum256(mac.Sum(nil))
@@ -106,15 +106,15 @@ func checkPassword(t *testing.T, conn *pgx.Conn, role, password string) {
 func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 	t.Parallel()
 	name := uuid.NewString()
-	must(t, stack.Get(t, ground.Postgres).CreateDatabase(t.Context(), name, ""))
+	stack.Must(t, stack.Get(t, ground.Postgres).CreateDatabase(t.Context(), name, ""))
 	c := storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("postgres", name))}
 	watcher := connect(t, string(c.URL))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- storage.Migrate(ctx, c, storage.Passwords{}) }()
-	eventually(t, patience, "a migration at work", func() bool {
+	stack.Until(t, "a migration at work", func() bool {
 		var n int
-		must(t, watcher.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory'
+		stack.Must(t, watcher.QueryRow(t.Context(), `select count(*) from pg_locks where locktype = 'advisory'
 			and database = (select oid from pg_database where datname = current_database())`).Scan(&n))
 		return n > 0
 	})
@@ -122,7 +122,7 @@ func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Log("the migration was faster")
 	}
-	must(t, storage.Migrate(t.Context(), c, storage.Passwords{}))
+	stack.Must(t, storage.Migrate(t.Context(), c, storage.Passwords{}))
 }
 
 // released are the migrations that databases may have, with the SHA-256 of each. They are never changed: a new migration is a
@@ -135,10 +135,10 @@ func TestReleasedMigrationsStay(t *testing.T) {
 	t.Parallel()
 	found := make(map[string]string)
 	files, err := os.ReadDir("migrations")
-	must(t, err)
+	stack.Must(t, err)
 	for _, f := range files {
 		content, err := os.ReadFile(filepath.Join("migrations", f.Name()))
-		must(t, err)
+		stack.Must(t, err)
 		found[f.Name()] = fmt.Sprintf("%x", sha256.Sum256(content))
 	}
 	if !maps.Equal(found, released) {

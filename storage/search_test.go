@@ -15,6 +15,8 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A place is where and when an upload was taken.
@@ -43,9 +45,9 @@ func (d *database) addPlaces(t *testing.T, tenant uuid.UUID, places []place) {
 			from unnest($2::uuid[], $3::float8[], $4::float8[], $5::timestamp[]) n (id, lat, lon, at)
 			returning tenant_id, id
 		) insert into contents (tenant_id, upload_id, received) select tenant_id, id, 1 from made`, tenant, ids, lats, lons, ats)
-	must(t, err)
+	stack.Must(t, err)
 	_, err = admin.Exec(t.Context(), `analyze uploads, contents`)
-	must(t, err)
+	stack.Must(t, err)
 }
 
 // found reads all pages and returns their ids.
@@ -196,7 +198,7 @@ func TestSpans(t *testing.T) {
 	d.addPlaces(t, tenantOf(t, ctx), places)
 	zoneless := d.create(t, ctx, 1)
 	_, err := d.Admin(t).Exec(t.Context(), `update uploads set taken_local = $2 where id = $1`, zoneless, noon)
-	must(t, err)
+	stack.Must(t, err)
 	d.create(t, ctx, 1) // which was taken at no time
 	names := map[uuid.UUID]string{zoneless: "z"}
 	for i, p := range places {
@@ -295,7 +297,7 @@ func TestSearchUsesItsIndex(t *testing.T) {
 		} {
 			var plan string
 			c.page.Limit = 50
-			must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+			stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 				for range 10 {
 					if _, err := tx.Uploads(ctx, c.page); err != nil {
 						return err

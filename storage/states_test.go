@@ -14,6 +14,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 var states = []storage.Status{
@@ -25,7 +27,7 @@ var states = []storage.Status{
 func TestMovesAreDocumented(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/reference/states.md")
-	must(t, err)
+	stack.Must(t, err)
 	documented := make(map[string]string)
 	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z]+)` \\| [^|]+ (\\|.+\\|)$").FindAllStringSubmatch(string(page), -1) {
 		documented[row[1]] = row[2]
@@ -65,8 +67,8 @@ func TestStatesAreThoseOfPostgres(t *testing.T) {
 	t.Parallel()
 	conn := newDatabase(t).Admin(t)
 	var check, first string
-	must(t, conn.QueryRow(t.Context(), `select pg_get_constraintdef(oid) from pg_constraint where conname = 'uploads_status_check'`).Scan(&check))
-	must(t, conn.QueryRow(t.Context(), `
+	stack.Must(t, conn.QueryRow(t.Context(), `select pg_get_constraintdef(oid) from pg_constraint where conname = 'uploads_status_check'`).Scan(&check))
+	stack.Must(t, conn.QueryRow(t.Context(), `
 		select column_default from information_schema.columns where table_name = 'uploads' and column_name = 'status'`).Scan(&first))
 	var known []storage.Status
 	for _, m := range regexp.MustCompile(`'([a-z]+)'`).FindAllStringSubmatch(check, -1) {
@@ -88,7 +90,7 @@ func TestMovesDoWhatTheTableSays(t *testing.T) {
 	owner, admin := tenantOf(t, ctx), d.Admin(t)
 	_, err := admin.Exec(t.Context(), `
 		insert into webhook_endpoints (tenant_id, id, url, user_id) values ($1, gen_random_uuid(), 'https://a.example/', 'ana')`, owner)
-	must(t, err)
+	stack.Must(t, err)
 	for m, r := range storage.Moves() {
 		for _, from := range states {
 			if m == storage.MoveCreate {
@@ -100,21 +102,21 @@ func TestMovesDoWhatTheTableSays(t *testing.T) {
 				err := d.Worker.InTenant(ctx, func(tx storage.Tx) error { return makeMove(ctx, tx, m, r, id) })
 				var status storage.Status
 				var events, announcements []string
-				must(t, admin.QueryRow(t.Context(), `
+				stack.Must(t, admin.QueryRow(t.Context(), `
 					select status, array(select event from timeline where upload_id = u.id order by seq),
 						array(select type from announcements where upload_id = u.id) from uploads u where id = $1`, id).
 					Scan(&status, &events, &announcements))
 				freed := d.room(t, ctx) - charged
 				if !slices.Contains(r.From, from) {
 					if m != storage.MoveBegin { // more bytes are no move, and no error
-						wantErr(t, err, storage.ErrWrongStatus)
+						stack.WantErr(t, err, storage.ErrWrongStatus)
 					}
 					if status != from || len(events) != 1 || len(announcements) > 0 || freed != 0 {
 						t.Errorf("now it is %s, with %q, %q, and %d bytes are free", status, events, announcements, freed)
 					}
 					return
 				}
-				must(t, err)
+				stack.Must(t, err)
 				wantFreed := map[string]int64{"refunded": 100}[r.Quota]
 				var want []string
 				if r.Announce != "" {
@@ -141,7 +143,7 @@ func (d *database) put(t *testing.T, ctx context.Context, s storage.Status, m st
 	_, err := d.Admin(t).Exec(t.Context(), `
 		update uploads set status = $2, kind = $3, final_id = $4, failure_reason = case $2 when 'failed' then 'unreadable' end
 		where id = $1`, id, s, kind, final)
-	must(t, err)
+	stack.Must(t, err)
 	return id
 }
 
@@ -172,7 +174,7 @@ func (d *database) changedBy(t *testing.T, id uuid.UUID) (wait func()) {
 	heard := d.follow(t, d.API)
 	return func() {
 		t.Helper()
-		for !slices.Contains(await(t, "live change", heard).Uploads, id) {
+		for !slices.Contains(stack.Receive(t, "live change", heard).Uploads, id) {
 		}
 	}
 }
@@ -182,7 +184,7 @@ func TestStatesAreSetInOnePlace(t *testing.T) {
 	t.Parallel()
 	update := regexp.MustCompile("(?is)update uploads\\b(?: [a-z])? set (.*?)(?:\\bwhere\\b|\\bfrom\\b|`)")
 	n := 0
-	must(t, filepath.WalkDir("..", func(path string, e fs.DirEntry, err error) error {
+	stack.Must(t, filepath.WalkDir("..", func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err

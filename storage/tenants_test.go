@@ -37,7 +37,7 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 			return err
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	if admitted.Load() != fits {
 		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
 	}
@@ -53,7 +53,7 @@ func openWide(t *testing.T, d *database, connections int) *storage.DB {
 	t.Helper()
 	url := stack.Get(t, ground.Postgres).URL("tramo_api", d.Name)
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(fmt.Sprintf("%s&pool_max_conns=%d", url, connections))})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(db.Close)
 	return db
 }
@@ -66,13 +66,13 @@ func (d *database) warnings(t *testing.T, ctx context.Context) (percents []int) 
 		where tenant_id = $1 and type = 'quota.warning' and (detail->>'charged_bytes')::bigint * 100
 			>= (detail->>'percent')::bigint * (detail->>'quota_bytes')::bigint
 		order by 1`, tenantOf(t, ctx))
-	must(t, err)
+	stack.Must(t, err)
 	for rows.Next() {
 		var p int
-		must(t, rows.Scan(&p))
+		stack.Must(t, rows.Scan(&p))
 		percents = append(percents, p)
 	}
-	must(t, rows.Err())
+	stack.Must(t, rows.Err())
 	return percents
 }
 
@@ -124,10 +124,10 @@ func TestNoWarningOfWhatIsRolledBack(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 100)
 	giveUp := errors.New("give up")
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return errors.Join(tx.CreateUpload(ctx, anUpload(99)), giveUp)
 	}), giveUp)
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(101)) }), storage.ErrQuotaExceeded)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(101)) }), storage.ErrQuotaExceeded)
 	if got := d.warnings(t, ctx); got != nil {
 		t.Errorf("the tenant was warned at %v percent", got)
 	}
@@ -141,19 +141,19 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	change := func(c storage.TenantChange) storage.Tenant {
 		t.Helper()
 		changed, err := d.Worker.ChangeTenant(t.Context(), d.nameOf(t, ctx), c)
-		must(t, err)
+		stack.Must(t, err)
 		return changed
 	}
 	create := func(n storage.NewUpload) error {
 		return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	}
 	change(storage.TenantChange{MaxUploadBytes: new(int64(100)), MaxUploads: new(7)})
-	wantErr(t, create(anUpload(101)), storage.ErrTooLarge)
-	must(t, create(anUpload(100)))
+	stack.WantErr(t, create(anUpload(101)), storage.ErrTooLarge)
+	stack.Must(t, create(anUpload(100)))
 
 	deferred := anUpload(0)
 	deferred.MaxSize = 500
-	must(t, create(deferred))
+	stack.Must(t, create(deferred))
 	if u := d.upload(t, ctx, deferred.ID); u.ChargedBytes != 100 {
 		t.Errorf("an upload of unknown size is charged with %d bytes, want the tenant's largest", u.ChargedBytes)
 	}
@@ -162,8 +162,8 @@ func TestTenantsOwnMaximum(t *testing.T) {
 			return tx.DeclareLength(ctx, deferred.ID, storage.NoFence, size)
 		})
 	}
-	wantErr(t, declare(101), storage.ErrBadLength)
-	must(t, declare(40))
+	stack.WantErr(t, declare(101), storage.ErrBadLength)
+	stack.Must(t, declare(40))
 	if room := d.room(t, ctx); room != 860 {
 		t.Errorf("%d bytes are left, want 860", room)
 	}
@@ -172,9 +172,9 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	if after.MaxUploadBytes != nil || *after.MaxUploads != 7 || after.ChargedBytes != 140 || after.Remaining() != 0 {
 		t.Errorf("the tenant became %+v", after)
 	}
-	wantErr(t, create(anUpload(1)), storage.ErrQuotaExceeded)
+	stack.WantErr(t, create(anUpload(1)), storage.ErrQuotaExceeded)
 	change(storage.TenantChange{QuotaBytes: new(int64(2000))})
-	must(t, create(anUpload(501)))
+	stack.Must(t, create(anUpload(501)))
 	_, err := d.Worker.ChangeTenant(t.Context(), "nobody", storage.TenantChange{})
-	wantErr(t, err, storage.ErrNotFound)
+	stack.WantErr(t, err, storage.ErrNotFound)
 }

@@ -32,12 +32,12 @@ func TestAppend(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	id := d.create(t, ctx, 100)
 	named, err := storage.Open(ctx, storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("tramo_api", d.Name)), Replica: "pod-7"})
-	must(t, err)
+	stack.Must(t, err)
 	t.Cleanup(named.Close)
 	traceID := trace.TraceID{15: 0xab}
 	traced := trace.ContextWithSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID, SpanID: trace.SpanID{1}}))
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
-	must(t, named.InTenant(traced, func(tx storage.Tx) error {
+	stack.Must(t, named.InTenant(traced, func(tx storage.Tx) error {
 		return tx.Append(traced, id, storage.Entry{
 			Event: "dropped", At: at, Offset: new(int64(42)), Duration: 1001 * time.Microsecond, Detail: map[string]any{"n": 1},
 		})
@@ -110,7 +110,7 @@ func TestTimelinePages(t *testing.T) {
 		}
 	}
 	stranger := d.NewTenant(t, 1000)
-	wantErr(t, d.API.InTenant(stranger, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(stranger, func(tx storage.Tx) error {
 		_, err := tx.Timeline(stranger, id, 0, 10)
 		return err
 	}), storage.ErrNotFound)
@@ -120,9 +120,9 @@ func TestTimelinePages(t *testing.T) {
 func TestEventsAreDocumented(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/reference/timeline.md")
-	must(t, err)
+	stack.Must(t, err)
 	source, err := os.ReadFile("timeline.go")
-	must(t, err)
+	stack.Must(t, err)
 	names := regexp.MustCompile(`Event\s+= "(\w+)"`).FindAllStringSubmatch(string(source), -1)
 	if len(names) < 10 {
 		t.Fatalf("found only %v", names)

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Many creations at once at the edge of a quota fill it exactly and never go beyond.
@@ -36,7 +38,7 @@ func TestQuotaAtTheEdge(t *testing.T) {
 			return nil
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	if admitted.Load() != fits {
 		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
 	}
@@ -79,7 +81,7 @@ func TestRefundOnce(t *testing.T) {
 					return nil
 				})
 			}
-			must(t, g.Wait())
+			stack.Must(t, g.Wait())
 			if ended.Load() != 1 {
 				t.Errorf("it ended %d times", ended.Load())
 			}
@@ -113,13 +115,13 @@ func TestTenantIsLockedBeforeUpload(t *testing.T) {
 	id := d.create(t, ctx, 10)
 	admin := d.Admin(t)
 	_, err := admin.Exec(t.Context(), `update uploads set charged_bytes = 30 where id = $1`, id)
-	must(t, err)
+	stack.Must(t, err)
 	_, err = admin.Exec(t.Context(), `update tenants set charged_bytes = 30`)
-	must(t, err)
+	stack.Must(t, err)
 	holding, err := d.Admin(t).Begin(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	_, err = holding.Exec(t.Context(), `select from tenants for no key update`)
-	must(t, err)
+	stack.Must(t, err)
 	ended := make(chan error, 1)
 	go func() {
 		ended <- d.API.InTenant(ctx, func(tx storage.Tx) error {
@@ -127,21 +129,21 @@ func TestTenantIsLockedBeforeUpload(t *testing.T) {
 			return err
 		})
 	}()
-	eventually(t, patience, "the settling upload waits", func() (waits bool) {
-		must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
+	stack.Until(t, "the settling upload waits", func() (waits bool) {
+		stack.Must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
 			where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits))
 		return waits
 	})
 	if _, err := admin.Exec(t.Context(), `select from uploads for update nowait`); err != nil {
 		t.Errorf("the upload is locked before the tenant: %v", err)
 	}
-	must(t, holding.Commit(t.Context()))
-	must(t, await(t, "end of the upload", ended))
+	stack.Must(t, holding.Commit(t.Context()))
+	stack.Must(t, stack.Receive(t, "end of the upload", ended))
 	if room := d.room(t, ctx); room != 1<<40-10 {
 		t.Errorf("%d bytes are charged, not 10", 1<<40-room)
 	}
 	var charged int64
-	must(t, admin.QueryRow(t.Context(), `select charged_bytes from uploads`).Scan(&charged))
+	stack.Must(t, admin.QueryRow(t.Context(), `select charged_bytes from uploads`).Scan(&charged))
 	if charged != 10 {
 		t.Errorf("the upload says that %d bytes are charged, not 10", charged)
 	}
@@ -164,9 +166,9 @@ func TestCancelAndCreateAgainAtOnce(t *testing.T) {
 			return nil
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	var live int64
-	must(t, d.Admin(t).QueryRow(t.Context(), `select coalesce(sum(size), 0) from uploads where status = 'pending'`).Scan(&live))
+	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `select coalesce(sum(size), 0) from uploads where status = 'pending'`).Scan(&live))
 	if room := d.room(t, ctx); room != 1<<40-live {
 		t.Errorf("%d bytes are charged, %d bytes are there", 1<<40-room, live)
 	}
@@ -217,7 +219,7 @@ func TestClientID(t *testing.T) {
 		return n.ID, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	}
 	first, err := under(ctx, "ana")
-	must(t, err)
+	stack.Must(t, err)
 	for who, c := range map[string]struct {
 		ctx  context.Context
 		user string
@@ -252,7 +254,7 @@ func TestClientID(t *testing.T) {
 		d.must(t, ctx, func(tx storage.Tx) error { return c.end(tx, holder) })
 		id, err := under(ctx, "ana")
 		if !c.free {
-			wantErr(t, err, storage.ErrDuplicateClientID)
+			stack.WantErr(t, err, storage.ErrDuplicateClientID)
 			id = holder
 		} else if err != nil {
 			t.Errorf("%s: the id is not free: %v", c.name, err)
@@ -267,7 +269,7 @@ func TestClientID(t *testing.T) {
 		holder = id
 	}
 	_, err = under(ctx, "")
-	must(t, err)
+	stack.Must(t, err)
 	d.create(t, ctx, 1) // no client id, as often as one likes
 	d.create(t, ctx, 1)
 }
@@ -278,7 +280,7 @@ func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s stor
 	d.must(t, ctx, func(tx storage.Tx) error {
 		step := func(do bool, fn func() error) {
 			if do {
-				must(t, fn())
+				stack.Must(t, fn())
 			}
 		}
 		past := func(ss ...storage.Status) bool { return slices.Contains(ss, s) }
@@ -302,7 +304,7 @@ func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s stor
 		return nil
 	})
 	if past := s; past == storage.Completed {
-		must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
+		stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
 	}
 	if got := d.upload(t, ctx, id).Status; got != s {
 		t.Fatalf("the upload is %s, wanted %s", got, s)
@@ -353,7 +355,7 @@ func TestTransitions(t *testing.T) {
 				id := d.create(t, ctx, 10)
 				d.bring(t, ctx, id, from)
 				entries := func() (n int) {
-					must(t, admin.QueryRow(ctx, `select count(*) from timeline where upload_id = $1`, id).Scan(&n))
+					stack.Must(t, admin.QueryRow(ctx, `select count(*) from timeline where upload_id = $1`, id).Scan(&n))
 					return n
 				}
 				before, noted := d.upload(t, ctx, id), entries()
@@ -369,7 +371,7 @@ func TestTransitions(t *testing.T) {
 					}
 					return
 				case !slices.Contains(tr.noop, from):
-					wantErr(t, err, storage.ErrWrongStatus)
+					stack.WantErr(t, err, storage.ErrWrongStatus)
 				case err != nil:
 					t.Error(err)
 				}
@@ -390,7 +392,7 @@ func TestRejectedIsNeverUploaded(t *testing.T) {
 	d.must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 	})
-	wantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.MarkUploaded(ctx, id, "key", nil)
 		return err
 	}), storage.ErrWrongStatus)
@@ -482,7 +484,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 			{Size: 160, WidthPx: 160, HeightPx: 120, Bytes: 7, ContentType: "image/webp", ObjectKey: "k160"},
 		},
 	}
-	must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, r) }))
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, r) }))
 	u := d.upload(t, ctx, id)
 	if u.Latitude == nil || *u.Latitude != lat || *u.CameraModel != model || *u.DetectedType != "image/jpeg" || u.CompletedAt == nil {
 		t.Errorf("got %+v", u)
@@ -500,7 +502,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 			t.Errorf("the tags are %s", tags.Tags)
 		}
 		_, missing := tx.Tags(ctx, uuid.New())
-		wantErr(t, missing, storage.ErrNotFound)
+		stack.WantErr(t, missing, storage.ErrNotFound)
 		return err
 	})
 	for name, bad := range map[string]string{"an array": `[]`, "too large": `{"IFD0": {"Make": "` + strings.Repeat("x", 64<<10) + `"}}`} {
@@ -509,7 +511,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 		}
 	}
 	counts, err := d.Worker.CountUnended(t.Context())
-	must(t, err)
+	stack.Must(t, err)
 	if counts[storage.Processing] != 0 || len(counts) != 4 {
 		t.Errorf("counted are %v", counts)
 	}
@@ -530,10 +532,10 @@ func TestCreateTenant(t *testing.T) {
 		t.Errorf("the quota became %d", room)
 	}
 	_, err = d.Worker.TenantByName(t.Context(), "nobody")
-	wantErr(t, err, storage.ErrNotFound)
+	stack.WantErr(t, err, storage.ErrNotFound)
 	d.must(t, as(t.Context(), uuid.New()), func(tx storage.Tx) error {
 		_, err := tx.Account(t.Context())
-		wantErr(t, err, storage.ErrNotFound)
+		stack.WantErr(t, err, storage.ErrNotFound)
 		return nil
 	})
 }

@@ -20,21 +20,21 @@ import (
 )
 
 // newBatch makes a batch of the tenant in ctx, with n uploads of size bytes.
-func (d *site) newBatch(t *testing.T, ctx context.Context, n int, size int64) (uuid.UUID, []uuid.UUID) {
+func (s *site) newBatch(t *testing.T, ctx context.Context, n int, size int64) (uuid.UUID, []uuid.UUID) {
 	t.Helper()
 	b := storage.NewBatch{ID: uuid.Must(uuid.NewV7()), Project: "torre", Name: "Torre, lunes", UserID: "ana"}
-	d.in(t, ctx, func(tx storage.Tx) error {
+	s.in(t, ctx, func(tx storage.Tx) error {
 		_, _, err := tx.MakeBatch(ctx, b)
 		return err
 	})
 	if n == 0 {
 		return b.ID, nil
 	}
-	return b.ID, d.addTo(t, ctx, b.ID, n, size)
+	return b.ID, s.addTo(t, ctx, b.ID, n, size)
 }
 
 // addTo adds uploads with client ids of their own to a batch.
-func (d *site) addTo(t *testing.T, ctx context.Context, batchID uuid.UUID, n int, size int64) (ids []uuid.UUID) {
+func (s *site) addTo(t *testing.T, ctx context.Context, batchID uuid.UUID, n int, size int64) (ids []uuid.UUID) {
 	t.Helper()
 	ns := make([]storage.NewUpload, n)
 	for i := range ns {
@@ -42,7 +42,7 @@ func (d *site) addTo(t *testing.T, ctx context.Context, batchID uuid.UUID, n int
 		ns[i].ClientID, ns[i].BatchID = ns[i].ID.String(), batchID
 		ids = append(ids, ns[i].ID)
 	}
-	d.in(t, ctx, func(tx storage.Tx) error {
+	s.in(t, ctx, func(tx storage.Tx) error {
 		taken, err := tx.CreateUploads(ctx, batchID, ns)
 		if err != nil || len(taken) > 0 {
 			return fmt.Errorf("%v are taken: %w", taken, err)
@@ -52,9 +52,9 @@ func (d *site) addTo(t *testing.T, ctx context.Context, batchID uuid.UUID, n int
 	return ids
 }
 
-func (d *site) readBatch(t *testing.T, ctx context.Context, id uuid.UUID) (b storage.Batch) {
+func (s *site) readBatch(t *testing.T, ctx context.Context, id uuid.UUID) (b storage.Batch) {
 	t.Helper()
-	d.in(t, ctx, func(tx storage.Tx) (err error) {
+	s.in(t, ctx, func(tx storage.Tx) (err error) {
 		b, err = batch.Find(ctx, tx, id)
 		return err
 	})
@@ -62,15 +62,15 @@ func (d *site) readBatch(t *testing.T, ctx context.Context, id uuid.UUID) (b sto
 }
 
 // announced returns the types of a batch's announcements, in order.
-func (d *site) announced(t *testing.T, batchID uuid.UUID) []string {
+func (s *site) announced(t *testing.T, batchID uuid.UUID) []string {
 	t.Helper()
-	return column[string](t, d.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batchID)
+	return column[string](t, s.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batchID)
 }
 
 // processed makes uploads that a worker has begun with.
-func (d *site) processed(t *testing.T, ids []uuid.UUID) {
+func (s *site) processed(t *testing.T, ids []uuid.UUID) {
 	t.Helper()
-	_, err := d.Admin(t).Exec(t.Context(), `
+	_, err := s.Admin(t).Exec(t.Context(), `
 		update uploads set status = 'processing', object_key = 'key', uploaded_at = now() where id = any($1)`, ids)
 	stack.Must(t, err)
 }
@@ -220,24 +220,24 @@ func TestBatchEndsWhileOneIsAdded(t *testing.T) {
 }
 
 // addAndEnd makes an upload in the batch under a client id that others use at the same time, and ends it.
-func (d *site) addAndEnd(ctx context.Context, batchID uuid.UUID, clientID string) error {
+func (s *site) addAndEnd(ctx context.Context, batchID uuid.UUID, clientID string) error {
 	n := anUpload(10)
 	n.ClientID, n.BatchID = clientID, batchID
-	err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+	err := s.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	if errors.Is(err, storage.ErrDuplicateClientID) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	err = d.API.InTenant(ctx, func(tx storage.Tx) error {
+	err = s.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.MarkUploaded(ctx, n.ID, "key", nil)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return d.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	return s.Worker.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, n.ID, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonUnreadable}))
 	})
 }

@@ -33,7 +33,7 @@ func NewTenant(t *testing.T) *Tenant {
 // AddTenant makes one more.
 func (s *Site) AddTenant(t *testing.T) *Tenant {
 	t.Helper()
-	ctx := s.Database.NewTenant(t, Quota)
+	ctx := s.NewTenant(t, Quota)
 	who, err := tenant.From(ctx)
 	stack.Must(t, err)
 	return &Tenant{Site: s, Ctx: ctx, ID: who.Tenant}

@@ -96,15 +96,6 @@ func (p *plant) count(t *testing.T, sql string, args ...any) (n int) {
 	return n
 }
 
-// await waits until sql, which yields a boolean, is true.
-func (p *plant) await(t *testing.T, sql string, args ...any) {
-	t.Helper()
-	stack.Until(t, sql, func() (yes bool) {
-		stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
-		return yes
-	})
-}
-
 func tenantOf(t *testing.T, ctx context.Context) uuid.UUID {
 	t.Helper()
 	who, err := tenant.From(ctx)

@@ -190,8 +190,8 @@ func logFor(log *slog.Logger, job *Job) *slog.Logger {
 		slog.String("tenant_id", job.Tenant.String()), slog.String("upload_id", job.Upload.String()))
 }
 
-// A Pass makes a worker of what is done again and again over all tenants. A pass that fails is no failed attempt: the next one
-// comes by itself.
+// Pass makes a worker of work that is repeated over all tenants. A pass that fails costs no attempt: the next one comes by
+// itself.
 func Pass(run func(context.Context) error, log *slog.Logger) Worker { return pass{run, log} }
 
 type pass struct {

@@ -14,11 +14,11 @@ import (
 
 // The places at which a worker can be made to stand still.
 const (
-	atScan     = "scan"     // in the middle of the download: clamd does not take any more
-	atType     = "type"     // the type is known and about to be kept
+	atScan       = "scan"       // in the middle of the download: clamd does not take any more
+	atType       = "type"       // the type is known and about to be kept
 	atThumbnails = "thumbnails" // the child stands still, before it has drawn
-	atFacts    = "facts"    // the child stands still, before it has read
-	atSettle   = "settle"   // all is done and about to be recorded
+	atFacts      = "facts"      // the child stands still, before it has read
+	atSettle     = "settle"     // all is done and about to be recorded
 )
 
 // holdable makes each worker wait, in the transaction that keeps a step or records the end, for an advisory lock of that

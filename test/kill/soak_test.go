@@ -205,9 +205,9 @@ func (y *yard) startAgain(w *worker) {
 
 // expected is what must have become of an upload.
 type expected struct {
-	id       string
-	content  []byte
-	status   string
+	id         string
+	content    []byte
+	status     string
 	thumbnails int
 }
 
