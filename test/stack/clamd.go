@@ -59,9 +59,6 @@ func StartClamd(ctx context.Context, cfg ClamdConfig) (*Clamd, error) {
 // Address returns unix: and the socket's path.
 func (c *Clamd) Address() string { return "unix:" + c.socketPath() }
 
-// Database returns the directory of the signatures in use.
-func (c *Clamd) Database() string { return c.cfg.Database }
-
 // Config returns the path of its clamd.conf, for clamdscan.
 func (c *Clamd) Config() string { return filepath.Join(c.cfg.Dir, "clamd.conf") }
 
