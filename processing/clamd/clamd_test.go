@@ -24,15 +24,13 @@ import (
 func newTestScanner(t *testing.T, address string, timeouts Timeouts) *Scanner {
 	t.Helper()
 	scanner, err := New(address, timeouts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	return scanner
 }
 
 func TestScanWithClamd(t *testing.T) {
 	t.Parallel()
-	scanner := newTestScanner(t, shared(t), Timeouts{})
+	scanner := newTestScanner(t, stack.Get(t, ground.Clamd).Address(), Timeouts{})
 	for _, c := range []struct {
 		name     string
 		content  io.Reader
@@ -67,7 +65,7 @@ func (zeros) Read(p []byte) (int, error) {
 // A reader that breaks after the clean half of a file gives no verdict, whatever its error is called.
 func TestScanOfABrokenReader(t *testing.T) {
 	t.Parallel()
-	scanner := newTestScanner(t, shared(t), Timeouts{})
+	scanner := newTestScanner(t, stack.Get(t, ground.Clamd).Address(), Timeouts{})
 	for _, broken := range []error{errors.New("reset"), io.ErrUnexpectedEOF, fmt.Errorf("wrapped: %w", io.EOF)} {
 		for _, sent := range []int64{0, 100, scanChunk, 3*scanChunk + 1} {
 			r := io.MultiReader(io.LimitReader(zeros{}, sent), iotest.ErrReader(broken))
@@ -90,29 +88,6 @@ func TestScanOverClamdsLimits(t *testing.T) {
 	if err != nil || !verdict.Unscannable || verdict.Clean || verdict.Infected || !strings.HasPrefix(verdict.Signature, "Heuristics.Limits.Exceeded") {
 		t.Errorf("over MaxFileSize: %+v, %v", verdict, err)
 	}
-}
-
-// listen answers each connection with serve and returns the address.
-func listen(t *testing.T, serve func(net.Conn)) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				serve(conn)
-			}()
-		}
-	}()
-	return "tcp://" + listener.Addr().String()
 }
 
 // takeStream reads an INSTREAM command to its terminating zero and reports whether it came.
@@ -160,7 +135,7 @@ func TestOnlyTheExactReplyIsClean(t *testing.T) {
 		"UNKNOWN COMMAND\x00":                                {},
 		strings.Repeat("x", 100_000):                         {},
 	} {
-		address := listen(t, func(conn net.Conn) {
+		address := "tcp://" + stack.Listen(t, func(conn net.Conn) {
 			if takeStream(conn) {
 				_, _ = io.WriteString(conn, said)
 			}
@@ -182,7 +157,7 @@ func TestEarlyAnswers(t *testing.T) {
 	for said, infected := range map[string]bool{
 		"stream: OK\x00": false, "": false, "stream: Early FOUND\x00": true,
 	} {
-		address := listen(t, func(conn net.Conn) {
+		address := "tcp://" + stack.Listen(t, func(conn net.Conn) {
 			_, _ = io.ReadFull(conn, make([]byte, 100))
 			_, _ = io.WriteString(conn, said)
 			_ = conn.(*net.TCPConn).CloseWrite()
@@ -198,8 +173,8 @@ func TestEarlyAnswers(t *testing.T) {
 // A clamd that takes nothing, or says nothing, is given up; so is one whose caller no longer waits.
 func TestSilence(t *testing.T) {
 	t.Parallel()
-	deaf := listen(t, func(conn net.Conn) { <-t.Context().Done() })
-	mute := listen(t, func(conn net.Conn) {
+	deaf := "tcp://" + stack.Listen(t, func(conn net.Conn) { <-t.Context().Done() })
+	mute := "tcp://" + stack.Listen(t, func(conn net.Conn) {
 		takeStream(conn)
 		<-t.Context().Done()
 	})
@@ -252,7 +227,7 @@ func isTrouble(err error) bool {
 func clean(t *testing.T, version string) (address string, scans *atomic.Int64) {
 	t.Helper()
 	scans = new(atomic.Int64)
-	return listen(t, func(conn net.Conn) {
+	return "tcp://" + stack.Listen(t, func(conn net.Conn) {
 		command, err := bufio.NewReader(io.LimitReader(conn, 9)).ReadString(0)
 		switch {
 		case command == "zVERSION\x00":
@@ -290,9 +265,7 @@ func TestOneOfTwoIsAway(t *testing.T) {
 	if _, err := scanner.Scan(t.Context(), strings.NewReader("x")); !isTrouble(err) {
 		t.Errorf("with none: %v, want a Trouble", err)
 	}
-	if err := first.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, first.Restart(t.Context()))
 	if verdict, err := scanner.Scan(t.Context(), strings.NewReader("x")); err != nil || !verdict.Clean {
 		t.Errorf("back again: %+v, %v", verdict, err)
 	}
@@ -327,11 +300,11 @@ func TestScansAreSpread(t *testing.T) {
 func TestWhoIsToBlame(t *testing.T) {
 	t.Parallel()
 	short := Timeouts{Dial: 200 * time.Millisecond, Idle: 200 * time.Millisecond, Reply: 200 * time.Millisecond}
-	mute := listen(t, func(conn net.Conn) {
+	mute := "tcp://" + stack.Listen(t, func(conn net.Conn) {
 		takeStream(conn)
 		<-t.Context().Done()
 	})
-	pings := listen(t, func(conn net.Conn) {
+	pings := "tcp://" + stack.Listen(t, func(conn net.Conn) {
 		command := make([]byte, 6)
 		if _, err := io.ReadFull(conn, command); err == nil && string(command) == "zPING\x00" {
 			_, _ = io.WriteString(conn, "PONG\x00")
@@ -339,7 +312,7 @@ func TestWhoIsToBlame(t *testing.T) {
 		}
 		<-t.Context().Done()
 	})
-	full := listen(t, func(conn net.Conn) {
+	full := "tcp://" + stack.Listen(t, func(conn net.Conn) {
 		if takeStream(conn) {
 			_, _ = io.WriteString(conn, "INSTREAM: Can't write to temporary file. ERROR\x00")
 		}
@@ -370,7 +343,7 @@ func TestVersion(t *testing.T) {
 			t.Errorf("%s: %+v, %v", said, verdict.Version, err)
 		}
 	}
-	real, err := newTestScanner(t, shared(t), Timeouts{}).Version(t.Context())
+	real, err := newTestScanner(t, stack.Get(t, ground.Clamd).Address(), Timeouts{}).Version(t.Context())
 	if err != nil || !strings.HasPrefix(real.Engine, "ClamAV ") {
 		t.Errorf("the real one says %+v, %v", real, err)
 	}

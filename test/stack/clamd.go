@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
@@ -28,9 +29,12 @@ const (
 type ClamdConfig struct {
 	// Dir is created if missing. Without it, a temporary directory that Stop removes.
 	Dir string
-	// Database is a directory of virus signatures. By default freshclam's, where it has been filled, else
-	// one in Dir that knows the EICAR test file and nothing more.
+	// Database is a directory of virus signatures. By default freshclam's, where it has been filled and Known is nil, else
+	// one in Dir/database.
 	Database string
+	// Known are contents that clamd finds, by the names of their signatures. Without it, that in Dir/database knows the
+	// EICAR test file and nothing more.
+	Known map[string][]byte
 	// Extra are lines for clamd.conf. They come first: of a line given twice clamd believes the first.
 	Extra []string
 	// Log receives what clamd prints. Nil discards it.
@@ -158,22 +162,32 @@ func (c *Clamd) configure() error {
 	return nil
 }
 
+// Signature is the line of an .hdb file by which clamd knows a content: its MD5, size and name.
+func Signature(name string, content []byte) string {
+	return fmt.Sprintf("%x:%d:%s\n", md5.Sum(content), len(content), name)
+}
+
 // database returns freshclam's database, if there is one, else makes one of our own.
 func (c *Clamd) database() (string, error) {
 	const freshclam = "/var/lib/clamav"
-	for _, pattern := range []string{"main.c?d", "daily.c?d"} {
-		found, _ := filepath.Glob(filepath.Join(freshclam, pattern)) // the pattern is well formed
-		if len(found) > 0 {
-			return freshclam, nil
+	if c.cfg.Known == nil {
+		for _, pattern := range []string{"main.c?d", "daily.c?d"} {
+			found, _ := filepath.Glob(filepath.Join(freshclam, pattern)) // the pattern is well formed
+			if len(found) > 0 {
+				return freshclam, nil
+			}
 		}
+		c.cfg.Known = map[string][]byte{"Eicar-Test-HDB": []byte(EICAR())}
 	}
 	dir := filepath.Join(c.cfg.Dir, "database")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make a virus database: %w", err)
 	}
-	// MD5, size and name of the EICAR test file.
-	const signature = "44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n"
-	if err := os.WriteFile(filepath.Join(dir, "tramo.hdb"), []byte(signature), 0o600); err != nil {
+	var signatures string
+	for name, content := range c.cfg.Known {
+		signatures += Signature(name, content)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tramo.hdb"), []byte(signatures), 0o600); err != nil {
 		return "", fmt.Errorf("make a virus database: %w", err)
 	}
 	return dir, nil

@@ -19,6 +19,9 @@ import (
 //
 //	func TestUpload(t *testing.T) { postgres := stack.Get(t, ground.Postgres) ... }
 type Ground struct {
+	// Known returns what the shared clamd finds, see [ClamdConfig]; nil for clamd's default.
+	Known func() map[string][]byte
+
 	mu       sync.Mutex
 	postgres *Postgres
 	s3       *S3
@@ -86,9 +89,15 @@ func (g *Ground) S3(ctx context.Context) (*S3, error) {
 	}, (*S3).Stop)
 }
 
-// Clamd returns the shared clamd, which knows the EICAR test file.
+// Clamd returns the shared clamd.
 func (g *Ground) Clamd(ctx context.Context) (*Clamd, error) {
-	return share(g, &g.clamd, func() (*Clamd, error) { return StartClamd(ctx, ClamdConfig{}) }, (*Clamd).Stop)
+	return share(g, &g.clamd, func() (*Clamd, error) {
+		var c ClamdConfig
+		if g.Known != nil {
+			c.Known = g.Known()
+		}
+		return StartClamd(ctx, c)
+	}, (*Clamd).Stop)
 }
 
 // Programs returns all programs below cmd/, see [Build].

@@ -25,6 +25,9 @@ type Fault struct {
 	// Delay holds the request back, or with After the answer. A delayed request is taken whole before the wait and
 	// then reaches S3 even if its client has given up, as one that a network has kept.
 	Delay time.Duration
+	// Hold is called in place of a delay before S3 hears of the request, which goes on when Hold returns; Answered once S3
+	// has answered, before its client is. Either may be nil.
+	Hold, Answered func()
 	// Status, such as 503, answers in place of S3, with Code in the error document; by default InternalError.
 	Status int
 	Code   string
@@ -157,7 +160,7 @@ func (p *S3Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	p.wait(r.Context(), time.Duration(p.latency.Load()))
 	if !c.fault.After {
-		if c.fault.Delay > 0 {
+		if c.fault.Delay > 0 || c.fault.Hold != nil {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				panic(http.ErrAbortHandler) // cut off by the client
@@ -166,6 +169,9 @@ func (p *S3Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r = r.WithContext(p.stopping)
 			r.Body = io.NopCloser(bytes.NewReader(body))
 			p.wait(p.stopping, c.fault.Delay)
+			if c.fault.Hold != nil {
+				c.fault.Hold()
+			}
 		}
 		if c.fault.ends() {
 			// An answer before the body is read would reset the connection, and be lost with it.
@@ -201,6 +207,9 @@ func (p *S3Proxy) end() {
 func (p *S3Proxy) answered(res *http.Response) error {
 	c := res.Request.Context().Value(callKey{}).(*call)
 	res.Body = &counted{ReadCloser: res.Body, proxy: p, kind: c.kind}
+	if c.fault.Answered != nil {
+		c.fault.Answered()
+	}
 	if !c.fault.After {
 		return nil
 	}
