@@ -11,8 +11,6 @@ import (
 
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
-
-	"github.com/tramo/tramo/test/stack"
 )
 
 // deadLettered is how a timeline tells of a dead letter: in our words, without an internal cause.
@@ -20,10 +18,10 @@ var deadLettered = fmt.Sprintf("failed detail=%s reason=%s", deadletter.Failure(
 
 func (p *plant) timeline(t *testing.T, id uuid.UUID) (es []storage.TimelineEntry) {
 	t.Helper()
-	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) (err error) {
+	p.Must(t, p.ctx, func(tx storage.Tx) (err error) {
 		es, err = tx.Timeline(p.ctx, id, 0, 100)
 		return err
-	}))
+	})
 	return es
 }
 
@@ -78,7 +76,7 @@ func TestJobWithoutATrace(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	id := p.receive(t, note, note, 1)
-	p.exec(t, `update river_job set metadata = '{"traceparent": 7}'`)
+	p.Exec(t, `update river_job set metadata = '{"traceparent": 7}'`)
 	p.run(t)
 	p.await(t, allJobs, "completed")
 	told := p.timeline(t, id)

@@ -12,7 +12,6 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -31,7 +30,7 @@ func (p *plant) letter(t *testing.T, id uuid.UUID) (d deadletter.Letter) {
 func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadletter.Letter {
 	t.Helper()
 	d := p.letter(t, id)
-	job := p.count(t, `select id from river_job`)
+	job := p.Count(t, `select id from river_job`)
 	if d.Step != step || !strings.Contains(d.Error, cause) || d.Attempts != queue.MaxAttempts || d.Kind != string(queue.ProcessUpload) || d.Job != int64(job) {
 		t.Errorf("got %+v, want one of %s: %s", d, step, cause)
 	}
@@ -41,7 +40,7 @@ func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadl
 // retry does what an admin does.
 func (p *plant) retry(t *testing.T, id uuid.UUID) {
 	t.Helper()
-	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	p.Must(t, p.ctx, func(tx storage.Tx) error {
 		if _, err := storage.LockFailedUpload(p.ctx, tx, id); err != nil {
 			return err
 		}
@@ -52,7 +51,7 @@ func (p *plant) retry(t *testing.T, id uuid.UUID) {
 			return err
 		}
 		return p.queue.Enqueue(p.ctx, tx, id)
-	}))
+	})
 }
 
 // An error, each time: the letter has the last one, the step and the trace of the request that sent the file.
@@ -98,25 +97,17 @@ func TestLetterOfAPanic(t *testing.T) {
 	p.retry(t, id)
 	p.run(t)
 	p.await(t, `select status = 'completed' from uploads where id = $1`, id)
-	if n := p.metric(t, stepTimes, "scan"); n != scans {
-		t.Errorf("it was scanned %d times more", n-scans)
-	}
-	if n := p.count(t, `select count(*) from river_job where attempt = 1 and state = 'completed' and max_attempts = $1`, queue.MaxAttempts); n != 1 {
-		t.Error("the retry had no fresh attempts")
-	}
-	if n := p.count(t, `select count(*) from dead_letters where retried_at is not null and retried_by = 'ana'`); n != 1 {
-		t.Errorf("%d letters say that they were retried", n)
-	}
-	if n := p.count(t, `select count(*) from timeline where event = 'processing' and detail = '{"attempt": 1}'`); n != 2 {
-		t.Errorf("the timeline tells of %d beginnings, want one more for the retry", n)
-	}
+	p.wantMetric(t, stepTimes, "scan", scans)
+	p.WantCount(t, 1, `select count(*) from river_job where attempt = 1 and state = 'completed' and max_attempts = $1`, queue.MaxAttempts)
+	p.WantCount(t, 1, `select count(*) from dead_letters where retried_at is not null and retried_by = 'ana'`)
+	p.WantCount(t, 2, `select count(*) from timeline where event = 'processing' and detail = '{"attempt": 1}'`)
 }
 
 // An outcome that cannot be recorded dies behind the last step.
 func TestLetterOfARecord(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	p.exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
+	p.Exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
 	id := p.receive(t, note, note, 1)
 	p.run(t)
 	p.await(t, allJobs, "discarded")
@@ -127,7 +118,7 @@ func TestLetterOfARecord(t *testing.T) {
 func TestNoLetterNoFailure(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	p.exec(t, `alter table dead_letters add constraint never check (kind = '')`)
+	p.Exec(t, `alter table dead_letters add constraint never check (kind = '')`)
 	id := p.receive(t, smallPhoto(), damaged(), 1)
 	p.run(t)
 	p.await(t, allJobs, "discarded")
@@ -154,15 +145,15 @@ func TestLetterOfALostWorker(t *testing.T) {
 			p.ctx = trace.ContextWithRemoteSpanContext(own, request)
 			id := p.receive(t, note, note, 1)
 			p.ctx = own // whoever finds it is in no trace, or another
-			p.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now(), errors = `+c.errors)
-			stack.Must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
+			p.Exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now(), errors = `+c.errors)
+			p.MustWork(t, p.ctx, func(tx storage.Tx) error {
 				if c.done != nil {
 					if err := keepStepResults(p.ctx, tx, id, stepResults{Done: c.done}); err != nil {
 						return err
 					}
 				}
 				return GiveUp(p.ctx, tx, id)
-			}))
+			})
 			d := p.wantLetter(t, id, c.step, c.reason)
 			if d.TraceID == nil || *d.TraceID != request.TraceID().String() {
 				t.Errorf("the letter is in the trace %v", d.TraceID)

@@ -5,10 +5,7 @@ import (
 	"maps"
 	"testing"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/tramo/tramo/storage"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -17,12 +14,8 @@ import (
 func TestQuotaMetric(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
-		return tx.CreateUpload(p.ctx, storage.NewUpload{
-			ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1 << 28,
-		})
-	}))
-	p.exec(t, `update tenants set name = 'Obras S.A.'`)
+	p.Create(t, p.ctx, 1<<28)
+	p.Exec(t, `update tenants set name = 'Obras S.A.'`)
 	_, _, err := p.Worker.CreateTenant(t.Context(), "Nada", 0)
 	stack.Must(t, err)
 	registry := prometheus.NewRegistry()

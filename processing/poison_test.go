@@ -1,7 +1,6 @@
 package processing
 
 import (
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -20,7 +19,7 @@ import (
 // silentAbout is a way to S3 that never answers requests for an upload's original.
 func silentAbout(t *testing.T, id uuid.UUID) (endpoint string) {
 	t.Helper()
-	target, err := url.Parse(stand(t).s3.Endpoint())
+	target, err := url.Parse(stack.Get(t, ground.S3).Endpoint())
 	stack.Must(t, err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host }}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -47,7 +46,7 @@ func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 	bad["killer"] = p.receive(t, note, note, 1)
 	p.leaveBehind(t, queue.MaxAttempts)
 	bad["panics"] = p.receive(t, note, note, 1)
-	p.exec(t, fmt.Sprintf(`update uploads set object_key = null where id = '%s'`, bad["panics"]))
+	p.Exec(t, `update uploads set object_key = null where id = $1`, bad["panics"])
 	bad["damaged"] = p.receive(t, smallPhoto(), damaged(), 1)
 	bad["hangs"] = p.receive(t, note, note, 1)
 	var good []uuid.UUID
@@ -62,9 +61,7 @@ func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 	for name, id := range bad {
 		p.await(t, `select status = 'failed' and failure_reason = 'dead_lettered' from uploads where id = $1 -- what `+name, id)
 		p.await(t, `select bool_and(state = 'discarded') from river_job where args->>'upload_id' = $1`, id)
-		if n := p.count(t, `select attempt from river_job where args->>'upload_id' = $1`, id); n != queue.MaxAttempts {
-			t.Errorf("what %s has had %d attempts", name, n)
-		}
+		p.WantCount(t, queue.MaxAttempts, `select attempt from river_job where args->>'upload_id' = $1`, id)
 	}
 }
 
@@ -74,32 +71,25 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	p.conf.RetryDelay = time.Second // in which the test mends things
-	s3, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-	stack.Must(t, err)
-	t.Cleanup(s3.Stop)
+	s3 := p.proxied(t)
 	s3.Fault(func(kind string, n int) stack.Fault {
 		if kind == "GetObject" && n > 1 && n < 6 {
 			return stack.Fault{Status: http.StatusServiceUnavailable}
 		}
 		return stack.Fault{}
 	})
-	p.reach(t, s3.Endpoint())
-	p.exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
+	p.Exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.run(t)
 	p.await(t, `select exists (select from timeline where event = 'retry' and detail->>'reason' = 'record_failed')`)
 	p.await(t, `select done = '{scan,type,thumbnails}' from step_results`)
-	p.exec(t, `alter table uploads drop constraint never`)
+	p.Exec(t, `alter table uploads drop constraint never`)
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
 	p.job(t, 2, 1)
 	for step, want := range map[string]int{"scan": 1, "type": 1, "thumbnails": 1} {
-		if n := p.metric(t, stepTimes, step); n != want {
-			t.Errorf("%s ran %d times, want %d", step, n, want)
-		}
-		if n := p.count(t, `select count(*) from timeline where event = $1`, step); n != want {
-			t.Errorf("the timeline tells of %s %d times, want %d", step, n, want)
-		}
+		p.wantMetric(t, stepTimes, step, want)
+		p.WantCount(t, want, `select count(*) from timeline where event = $1`, step)
 	}
 	if n := s3.Counts()["PutObject"]; n != len(thumbnailSizes) {
 		t.Errorf("%d thumbnails were stored, want %d", n, len(thumbnailSizes))
@@ -107,10 +97,6 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 	if n := s3.Counts()["GetObject"]; n < 6 {
 		t.Errorf("S3 was asked %d times for the object; it should have failed 4 times and then answered", n)
 	}
-	if n := p.count(t, `select count(*) from step_results`); n != 0 {
-		t.Errorf("%d rows are left of what was kept", n)
-	}
-	if n := p.count(t, `select width_px from uploads where id = $1 and detected_type = 'image/jpeg'`, id); n != 320 {
-		t.Errorf("what the first attempt found is %d pixels wide", n)
-	}
+	p.WantCount(t, 0, `select count(*) from step_results`)
+	p.WantCount(t, 320, `select width_px from uploads where id = $1 and detected_type = 'image/jpeg'`, id)
 }

@@ -2,8 +2,6 @@ package processing
 
 import (
 	"bytes"
-	"crypto/md5"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,8 +24,8 @@ import (
 func (p *plant) places(t *testing.T, id uuid.UUID) (keys []string) {
 	t.Helper()
 	for _, prefix := range []string{"quarantine/" + p.keysOf(id).Prefix(), p.keysOf(id).Prefix()} {
-		listed, err := stand(t).s3.Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
-			Bucket: aws.String(stand(t).s3.Bucket()), Prefix: &prefix,
+		listed, err := stack.Get(t, ground.S3).Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
+			Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Prefix: &prefix,
 		})
 		stack.Must(t, err)
 		for _, o := range listed.Contents {
@@ -49,8 +47,8 @@ func (p *plant) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag stri
 	if got, err := p.pipeline.Bucket.Size(t.Context(), key); err != nil || got != size {
 		t.Errorf("the object has %d bytes of %d: %v", got, size, err)
 	}
-	tags, err := stand(t).s3.Client("").GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{
-		Bucket: aws.String(stand(t).s3.Bucket()), Key: &key,
+	tags, err := stack.Get(t, ground.S3).Client("").GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{
+		Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: &key,
 	})
 	stack.Must(t, err)
 	var found []string
@@ -95,6 +93,14 @@ func (p *plant) scanned(t *testing.T, id uuid.UUID) (row string) {
 	return row
 }
 
+// wantScan reports an upload whose scan has another row, see scanned.
+func (p *plant) wantScan(t *testing.T, id uuid.UUID, want string) {
+	t.Helper()
+	if got := p.scanned(t, id); got != want {
+		t.Errorf("the scan is %q, want %q", got, want)
+	}
+}
+
 // release does what an admin does.
 func (p *plant) release(t *testing.T, id uuid.UUID) {
 	t.Helper()
@@ -115,21 +121,15 @@ func TestVerdictsAreKept(t *testing.T) {
 	clean := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	text := []byte(strings.Repeat("#!/bin/sh\necho hola\n", 10))
 	refused := p.receive(t, text, text, 1)
-	p.exec(t, `update uploads set declared_type = 'image/jpeg' where id = '`+refused.String()+`'`)
+	p.Exec(t, `update uploads set declared_type = 'image/jpeg' where id = $1`, refused)
 	p.run(t)
 	p.await(t, idle)
 	p.want(t, clean, storage.Completed, "", len(thumbnailSizes), 1)
-	if got := p.scanned(t, clean); got != "clean" {
-		t.Errorf("the scan is %q", got)
-	}
+	p.wantScan(t, clean, "clean")
 	p.want(t, refused, storage.Failed, storage.ReasonTypeMismatch, 0, 1)
-	if got := p.scanned(t, refused); got != "clean" {
-		t.Errorf("the scan is %q", got)
-	}
+	p.wantScan(t, refused, "clean")
 	p.wantPlace(t, refused, false, "")
-	if n := p.count(t, `select count(*) from scans where engine like 'ClamAV %' and scanned_at > now() - interval '1 hour'`); n != 2 {
-		t.Errorf("of %d verdicts it is known who gave them, and when", n)
-	}
+	p.WantCount(t, 2, `select count(*) from scans where engine like 'ClamAV %' and scanned_at > now() - interval '1 hour'`)
 }
 
 // An admin lets an infected photo out of quarantine: it is back at a place of its own, untagged, and completed with
@@ -142,16 +142,12 @@ func TestRelease(t *testing.T) {
 	p.await(t, idle)
 	first := p.wantPlace(t, id, true, "infected")
 	p.wantOnly(t, id, first, 0)
-	if got := p.scanned(t, id); got != "infected Tramo-Photo-HDB.UNOFFICIAL" {
-		t.Errorf("the scan is %q", got)
-	}
+	p.wantScan(t, id, "infected Tramo-Photo-HDB.UNOFFICIAL")
 	p.release(t, id)
 	p.await(t, idle)
 	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 2)
 	p.wantOnly(t, id, p.wantPlace(t, id, false, ""), len(thumbnailSizes))
-	if got := p.scanned(t, id); got != "infected Tramo-Photo-HDB.UNOFFICIAL released" {
-		t.Errorf("the scan is %q", got)
-	}
+	p.wantScan(t, id, "infected Tramo-Photo-HDB.UNOFFICIAL released")
 }
 
 // What was released was released from one signature: another that is found then has it quarantined again.
@@ -161,7 +157,7 @@ func TestReleaseIsOfOneSignature(t *testing.T) {
 	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 	p.run(t)
 	p.await(t, idle)
-	p.exec(t, `update scans set signature = 'Something.Else'`)
+	p.Exec(t, `update scans set signature = 'Something.Else'`)
 	p.release(t, id)
 	p.await(t, idle)
 	p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 2)
@@ -186,9 +182,7 @@ func TestMoveIsCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPlant(t)
-			proxy, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-			stack.Must(t, err)
-			t.Cleanup(proxy.Stop)
+			proxy := p.proxied(t)
 			fails := func() {
 				armed := true
 				proxy.Fault(func(kind string, _ int) stack.Fault {
@@ -199,7 +193,6 @@ func TestMoveIsCutOff(t *testing.T) {
 					return stack.Fault{Status: 400, Code: "InvalidRequest"} // which the SDK does not repeat
 				})
 			}
-			p.reach(t, proxy.Endpoint())
 			id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 			fails()
 			p.run(t)
@@ -229,9 +222,7 @@ func TestMoveWithoutTheLease(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
-	proxy, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-	stack.Must(t, err)
-	t.Cleanup(proxy.Stop)
+	proxy := p.proxied(t)
 	lost := false
 	proxy.Fault(func(kind string, _ int) stack.Fault {
 		if kind == "PutObjectTagging" && !lost {
@@ -242,7 +233,6 @@ func TestMoveWithoutTheLease(t *testing.T) {
 		}
 		return stack.Fault{}
 	})
-	p.reach(t, proxy.Endpoint())
 	p.run(t)
 	p.await(t, idle)
 	p.job(t, 2, 1)
@@ -250,14 +240,6 @@ func TestMoveWithoutTheLease(t *testing.T) {
 	if got := p.places(t, id); len(got) != 2 { // and the copy of the first attempt
 		t.Errorf("S3 has %q", got)
 	}
-}
-
-// learn gives clamd a new signature.
-func learn(t *testing.T, c *stack.Clamd, dir, name string, content []byte) {
-	t.Helper()
-	line := fmt.Sprintf("%x:%d:%s\n", md5.Sum(content), len(content), name)
-	stack.Must(t, os.WriteFile(filepath.Join(dir, name+".hdb"), []byte(line), 0o600))
-	stack.Must(t, c.Restart(t.Context()))
 }
 
 // rescan asks for it as tramo rescan does.
@@ -272,15 +254,11 @@ func (p *plant) rescan(t *testing.T, ids ...uuid.UUID) {
 func TestRescan(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	dir := t.TempDir()
-	stack.Must(t, os.WriteFile(filepath.Join(dir, "eicar.hdb"), []byte("44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-HDB\n"), 0o600))
-	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Dir: t.TempDir(), Database: dir})
-	stack.Must(t, err)
-	t.Cleanup(func() { _ = clamd.Stop() })
+	clamd, dir := startClamd(t)
 	p.pipeline.Scanner = newScanner(t, clamd.Address())
 	bad := stack.Photo(stack.PhotoConfig{Width: 320, Height: 240, Seed: 77})
 	id, other := p.receive(t, bad, bad, 1), p.receive(t, smallPhoto(), smallPhoto(), 1)
-	p.exec(t, `insert into batches (tenant_id, id, project, name, user_id) select tenant_id, id, project, 'x', 'ana' from uploads where id = '`+id.String()+`';
+	p.Exec(t, `insert into batches (tenant_id, id, project, name, user_id) select tenant_id, id, project, 'x', 'ana' from uploads where id = '`+id.String()+`';
 		update uploads set batch_id = id where id = '`+id.String()+`';
 		insert into webhook_endpoints (tenant_id, id, url, user_id) select tenant_id, id, 'https://a.example/', 'ana' from uploads where id = '`+id.String()+`'`)
 	p.run(t)
@@ -288,13 +266,13 @@ func TestRescan(t *testing.T) {
 	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
 	batch := func(failed bool) {
 		t.Helper()
-		if n := p.count(t, `select count(*) from batches where completed_at is not null and failed = $1`, failed); n != 1 {
-			t.Errorf("the batch has not ended, or its failure is not %t", failed)
-		}
+		p.WantCount(t, 1, `select count(*) from batches where completed_at is not null and failed = $1`, failed)
 	}
 	batch(false)
 
-	learn(t, clamd, dir, "Late-Find", bad)
+	late := stack.Signature("Late-Find", bad)
+	stack.Must(t, os.WriteFile(filepath.Join(dir, "database", "late.hdb"), []byte(late), 0o600))
+	stack.Must(t, clamd.Restart(t.Context()))
 	p.rescan(t, id, other)
 	p.await(t, idle)
 	p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 2)
@@ -311,9 +289,7 @@ func TestRescan(t *testing.T) {
 		`select count(*) from uploads where completed_at is not null and status <> 'completed'`:                                                0,
 		`select count(*) from river_job where kind = 'rescan_upload' and (queue <> 'rescan' or priority <> 4)`:                                 0,
 	} {
-		if n := p.count(t, sql); n != want {
-			t.Errorf("%d, not %d: %s", n, want, sql)
-		}
+		p.WantCount(t, want, sql)
 	}
 
 	p.release(t, id)
@@ -335,15 +311,13 @@ func TestRescanIsCutOff(t *testing.T) {
 			t.Parallel()
 			p := newPlant(t)
 			id := p.receive(t, infectedPhoto(), infectedPhoto(), 0)
-			stack.Must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error {
+			p.MustWork(t, p.ctx, func(tx storage.Tx) error {
 				if err := tx.MarkProcessing(p.ctx, id, 1); err != nil {
 					return err
 				}
 				return tx.Complete(p.ctx, id, storage.Results{DetectedType: "image/jpeg"})
-			}))
-			proxy, err := stack.NewS3Proxy(stand(t).s3.Endpoint())
-			stack.Must(t, err)
-			t.Cleanup(proxy.Stop)
+			})
+			proxy := p.proxied(t)
 			status := make(chan string, 10)
 			proxy.Fault(func(k string, n int) stack.Fault {
 				if k != kind || len(status) > 0 {
@@ -356,7 +330,6 @@ func TestRescanIsCutOff(t *testing.T) {
 				status <- s
 				return stack.Fault{Status: 400, Code: "InvalidRequest"}
 			})
-			p.reach(t, proxy.Endpoint())
 			p.rescan(t, id)
 			p.run(t)
 			p.await(t, idle)
@@ -384,13 +357,11 @@ func TestRescanOfOthers(t *testing.T) {
 	p := newPlant(t)
 	waiting := p.receive(t, infectedPhoto(), infectedPhoto(), 0)
 	gone := p.receive(t, infectedPhoto(), infectedPhoto(), 0)
-	p.exec(t, `update uploads set status = 'completed', completed_at = now(), deleted_at = now(), purge_at = now() + interval '1 day'
-		where id = '`+gone.String()+`'`)
+	p.Exec(t, `update uploads set status = 'completed', completed_at = now(), deleted_at = now(), purge_at = now() + interval '1 day'
+		where id = $1`, gone)
 	p.rescan(t, waiting, gone, uuid.New())
 	p.run(t)
 	p.await(t, idle)
-	if n := p.count(t, `select count(*) from uploads where id = $1 and status = 'uploaded' or id = $2 and status = 'completed'`, waiting, gone); n != 2 {
-		t.Errorf("%d are as they were", n)
-	}
+	p.WantCount(t, 2, `select count(*) from uploads where id = $1 and status = 'uploaded' or id = $2 and status = 'completed'`, waiting, gone)
 	p.wantPlace(t, gone, false, "")
 }

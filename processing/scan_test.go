@@ -49,9 +49,7 @@ func TestOversize(t *testing.T) {
 				p.rescan(t, id)
 				p.await(t, idle)
 				p.want(t, id, c.status, c.reason, 0, 1)
-				if got := p.scanned(t, id); got != want {
-					t.Errorf("the scan is %q after another", got)
-				}
+				p.wantScan(t, id, want)
 			}
 		})
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -38,7 +37,7 @@ func TestSpaceIsTakenInTurn(t *testing.T) {
 		return cancel
 	}
 	defer wait(8)()
-	await(t, "wait for 8", func() bool { // then nothing is let in past it
+	stack.Until(t, "wait for 8", func() bool { // then nothing is let in past it
 		if s.room.TryAcquire(1) {
 			s.room.Release(1)
 			return false

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A worker that is told to stop gives a job that it cannot finish in time to another, which has it at once, with all its
@@ -18,19 +19,15 @@ func TestStopHandsBack(t *testing.T) {
 	s3 := newGate(t, 0)
 	p.reach(t, s3.url)
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
-	p.exec(t, `update river_job set max_attempts = 1`) // the last attempt: spent, it would be a dead letter
+	p.Exec(t, `update river_job set max_attempts = 1`) // the last attempt: spent, it would be a dead letter
 	stop := p.run(t)
 	<-s3.held
 	stop()
 	p.await(t, `select state = 'available' and attempt = 0 and errors is null and scheduled_at <= now() from river_job`)
-	if n := p.metric(t, requeues, "stop"); n != 1 {
-		t.Errorf("%d jobs were handed back, want 1", n)
-	}
-	next := p.hire(t, stand(t).s3.Endpoint())
+	p.wantMetric(t, requeues, "stop", 1)
+	next := p.hire(t, stack.Get(t, ground.S3).Endpoint())
 	p.await(t, allJobs, "completed")
 	p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
 	p.job(t, 1, 0)
-	if n := next.metric(t, stepTimes, "scan"); n != 1 {
-		t.Errorf("it was scanned %d times", n)
-	}
+	next.wantMetric(t, stepTimes, "scan", 1)
 }

@@ -28,7 +28,6 @@ import (
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
-	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -47,28 +46,25 @@ type plant struct {
 
 func newPlant(t *testing.T) *plant {
 	t.Helper()
-	common := stand(t)
 	p := &plant{
-		Database: common.cluster.NewDatabase(t), registry: prometheus.NewRegistry(),
+		Database: ground.NewDatabase(t), registry: prometheus.NewRegistry(),
 		conf: queue.Config{RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond, LostAfter: 15 * time.Second}, workers: 2,
 	}
 	p.ctx = p.NewTenant(t, 1<<30)
-	who, err := tenant.From(p.ctx)
-	stack.Must(t, err)
-	p.keys = object.Keys{Tenant: who.Tenant, Project: object.DefaultProject}
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	p.keys = object.Keys{Tenant: storagetest.TenantOf(t, p.ctx), Project: object.DefaultProject}
+	log := stack.Log(t, slog.LevelWarn)
 	types, err := mediatype.ParsePolicy(mediatype.Accepted)
 	stack.Must(t, err)
 	p.metrics = queue.NewMetrics(p.registry)
 	p.queue, err = queue.New(p.API, log)
 	stack.Must(t, err)
 	p.pipeline = &Pipeline{
-		DB: p.Worker, Scanner: newScanner(t, common.clamd.Address()), Types: types, Scans: ScanPolicy{Max: 512 << 20},
+		DB: p.Worker, Scanner: newScanner(t, stack.Get(t, ground.Clamd).Address()), Types: types, Scans: ScanPolicy{Max: 512 << 20},
 		// The race detector's own memory counts against the child's.
 		Examiner: &examine.Examiner{Limits: examine.Limits{Memory: 4 << 30}},
 		TempDir:  t.TempDir(), Metrics: NewMetrics(p.registry), Log: log,
 	}
-	p.reach(t, common.s3.Endpoint())
+	p.reach(t, stack.Get(t, ground.S3).Endpoint())
 	return p
 }
 
@@ -76,39 +72,36 @@ func newPlant(t *testing.T) *plant {
 func (p *plant) reach(t *testing.T, endpoint string) {
 	t.Helper()
 	var err error
-	p.pipeline.Bucket, err = object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: endpoint, Name: stand(t).s3.Bucket()})
+	p.pipeline.Bucket, err = object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: endpoint, Name: stack.Get(t, ground.S3).Bucket()})
 	stack.Must(t, err)
 }
 
 // receive makes an upload of which received came in and stored is in S3, with so many jobs.
 func (p *plant) receive(t *testing.T, received, stored []byte, jobs int) uuid.UUID {
 	t.Helper()
-	id, err := uuid.NewV7()
-	stack.Must(t, err)
-	key := p.keysOf(id).Original(1)
-	_, err = stand(t).s3.Client("").PutObject(t.Context(), &s3.PutObjectInput{
-		Bucket: aws.String(stand(t).s3.Bucket()), Key: &key, Body: bytes.NewReader(stored),
+	n := storagetest.NewUpload(int64(len(received)))
+	n.Project = object.DefaultProject
+	key := p.keysOf(n.ID).Original(1)
+	_, err := stack.Get(t, ground.S3).Client("").PutObject(t.Context(), &s3.PutObjectInput{
+		Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: &key, Body: bytes.NewReader(stored),
 	})
 	stack.Must(t, err)
 	sum := sha256.Sum256(received)
-	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
-		err := tx.CreateUpload(p.ctx, storage.NewUpload{
-			ID: id, UserID: "ana", Project: object.DefaultProject, Metadata: map[string]string{}, Size: int64(len(received)),
-		})
-		if err != nil {
+	p.Must(t, p.ctx, func(tx storage.Tx) error {
+		if err := tx.CreateUpload(p.ctx, n); err != nil {
 			return err
 		}
-		if _, err := tx.MarkUploaded(p.ctx, id, key, sum[:]); err != nil {
+		if _, err := tx.MarkUploaded(p.ctx, n.ID, key, sum[:]); err != nil {
 			return err
 		}
 		for range jobs {
-			if err := p.queue.Enqueue(p.ctx, tx, id); err != nil {
+			if err := p.queue.Enqueue(p.ctx, tx, n.ID); err != nil {
 				return err
 			}
 		}
 		return nil
-	}))
-	return id
+	})
+	return n.ID
 }
 
 func (p *plant) keysOf(id uuid.UUID) object.Keys {
@@ -141,49 +134,20 @@ func (p *plant) run(t *testing.T) (stop func()) {
 	return stop
 }
 
-func (p *plant) exec(t *testing.T, sql string) {
-	t.Helper()
-	_, err := p.Admin(t).Exec(t.Context(), sql)
-	stack.Must(t, err)
-}
-
-func (p *plant) count(t *testing.T, sql string, args ...any) (n int) {
-	t.Helper()
-	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
-	return n
-}
-
 // await waits until sql, which yields a boolean, is true.
 func (p *plant) await(t *testing.T, sql string, args ...any) {
 	t.Helper()
-	await(t, sql, func() (yes bool) {
+	stack.Until(t, sql, func() (yes bool) {
 		stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
 		return yes
 	})
 }
 
-// awaitLong is for what takes minutes on a busy machine.
-func (p *plant) awaitLong(t *testing.T, sql string, args ...any) {
+// wantMetric reports a metric that has counted more or less, see metric.
+func (p *plant) wantMetric(t *testing.T, name, label string, want int) {
 	t.Helper()
-	awaitFor(t, 5*time.Minute, sql, func() (yes bool) {
-		stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
-		return yes
-	})
-}
-
-func await(t *testing.T, what string, reached func() bool) {
-	t.Helper()
-	awaitFor(t, 30*time.Second, what, reached)
-}
-
-func awaitFor(t *testing.T, long time.Duration, what string, reached func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(long); !reached(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s there is still no: %s", long, what)
-		}
+	if n := p.metric(t, name, label); n != want {
+		t.Errorf("%s{%s} is %d, want %d", name, label, n, want)
 	}
 }
 
@@ -208,7 +172,7 @@ func (p *plant) job(t *testing.T, attempts, failed int) (errs string) {
 // often as given.
 func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason string, thumbnails, ends int) {
 	t.Helper()
-	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	p.Must(t, p.ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(p.ctx, id)
 		if err != nil {
 			return err
@@ -221,11 +185,9 @@ func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason s
 			t.Errorf("it has %d thumbnails, want %d", len(drawn), thumbnails)
 		}
 		return err
-	}))
-	if n := p.count(t, `select count(*) from timeline where upload_id = $1 and event in ('completed', 'failed')`, id); n != ends {
-		t.Errorf("its timeline tells of %d ends, want %d", n, ends)
-	}
-	if n := p.count(t, `select count(*) from timeline where upload_id = $1 and event = 'processing' and detail = '{"attempt": 1}'`, id); n < 1 || n > max(1, ends) {
+	})
+	p.WantCount(t, ends, `select count(*) from timeline where upload_id = $1 and event in ('completed', 'failed')`, id)
+	if n := p.Count(t, `select count(*) from timeline where upload_id = $1 and event = 'processing' and detail = '{"attempt": 1}'`, id); n < 1 || n > max(1, ends) {
 		t.Errorf("its timeline tells of %d beginnings, want one for each time it was processed", n)
 	}
 }
@@ -276,8 +238,8 @@ type gate struct {
 func newGate(t *testing.T, after int64) *gate {
 	t.Helper()
 	g := &gate{held: make(chan struct{}, 100), open: make(chan struct{})}
-	backend := strings.TrimPrefix(stand(t).s3.Endpoint(), "http://")
-	address := listen(t, func(conn net.Conn) {
+	backend := strings.TrimPrefix(stack.Get(t, ground.S3).Endpoint(), "http://")
+	address := stack.Listen(t, func(conn net.Conn) {
 		up, err := net.Dial("tcp", backend)
 		if err != nil {
 			return
@@ -295,7 +257,7 @@ func newGate(t *testing.T, after int64) *gate {
 		case <-t.Context().Done():
 		}
 	})
-	g.url = "http://" + strings.TrimPrefix(address, "tcp://")
+	g.url = "http://" + address
 	return g
 }
 
@@ -353,12 +315,8 @@ func TestWorkTwice(t *testing.T) {
 			close(g.open)
 			p.await(t, allJobs, "completed")
 			p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
-			if n := p.metric(t, stepTimes, "scan"); n != workers {
-				t.Errorf("%d jobs scanned it, want %d", n, workers)
-			}
-			if n := p.metric(t, outcomes, ""); n != 1 {
-				t.Errorf("%d outcomes are counted, want 1", n)
-			}
+			p.wantMetric(t, stepTimes, "scan", workers)
+			p.wantMetric(t, outcomes, "", 1)
 			if n := p.drawn(t, id); n != len(thumbnailSizes) {
 				t.Errorf("S3 has %d thumbnails", n)
 			}
@@ -389,19 +347,17 @@ func TestSupersededAttempt(t *testing.T) {
 			p.conf.RetryDelay = time.Hour
 			p.reach(t, g.url)
 			id := p.receive(t, smallPhoto(), c.stored, 1)
-			p.exec(t, fmt.Sprintf(`update river_job set max_attempts = %d`, c.attempts))
+			p.Exec(t, fmt.Sprintf(`update river_job set max_attempts = %d`, c.attempts))
 			stop := p.run(t)
 			<-g.held
-			p.exec(t, c.overtake)
+			p.Exec(t, c.overtake)
 			close(g.open)
 			stop()
 			p.want(t, id, storage.Processing, "", 0, 0)
 			if n := p.drawn(t, id); n != c.drawn {
 				t.Errorf("S3 has %d thumbnails, want %d", n, c.drawn)
 			}
-			if n := p.metric(t, outcomes, ""); n != 0 {
-				t.Errorf("%d outcomes are counted", n)
-			}
+			p.wantMetric(t, outcomes, "", 0)
 			var errs string
 			stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), jobsErrors).Scan(&errs))
 			if !strings.Contains(errs, c.err) {
@@ -434,15 +390,13 @@ func TestDamagedObject(t *testing.T) {
 func TestOutcomeThatCannotBeRecorded(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
-	p.exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
+	p.Exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
 	id := p.receive(t, note, note, 1)
 	p.run(t)
 	p.await(t, allJobs, "discarded")
 	p.want(t, id, storage.Failed, storage.ReasonDeadLettered, 0, 1)
 	p.job(t, queue.MaxAttempts, queue.MaxAttempts)
-	if n := p.count(t, `select count(*) from timeline where event = 'retry' and detail->>'reason' = 'record_failed'`); n != queue.MaxAttempts-1 {
-		t.Errorf("the timeline tells of %d retries", n)
-	}
+	p.WantCount(t, queue.MaxAttempts-1, `select count(*) from timeline where event = 'retry' and detail->>'reason' = 'record_failed'`)
 }
 
 // While clamd is away the job waits, for longer than it has attempts; then its first attempt succeeds.
@@ -454,7 +408,7 @@ func TestClamdAway(t *testing.T) {
 	clamd.Kill()
 	id := p.receive(t, note, note, 1)
 	p.run(t)
-	await(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
+	stack.Until(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
 	p.want(t, id, storage.Processing, "", 0, 0)
 	stack.Must(t, clamd.Restart(t.Context()))
 	p.await(t, allJobs, "completed")
@@ -480,10 +434,10 @@ func TestClamdDiesInTheMiddle(t *testing.T) {
 	id := p.receive(t, photo, photo, 1)
 	p.run(t)
 	<-g.held
-	await(t, "file that clamd is reading", func() bool { return bytesBelow(t, filepath.Join(dir, "tmp")) > 0 })
+	stack.Until(t, "file that clamd is reading", func() bool { return bytesBelow(t, filepath.Join(dir, "tmp")) > 0 })
 	clamd.Kill()
 	close(g.open)
-	await(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
+	stack.Until(t, "job that waited", func() bool { return p.metric(t, requeues, "dependency_unavailable") > queue.MaxAttempts })
 	p.want(t, id, storage.Processing, "", 0, 0)
 	stack.Must(t, clamd.Restart(t.Context()))
 	p.await(t, allJobs, "completed")
@@ -517,9 +471,7 @@ func TestPanic(t *testing.T) {
 	if errs := p.job(t, queue.MaxAttempts, queue.MaxAttempts); strings.Count(errs, "nil pointer") < queue.MaxAttempts {
 		t.Errorf("the attempts failed of %s", errs)
 	}
-	if n := p.metric(t, outcomes, string(storage.Failed)); n != 1 {
-		t.Errorf("%d outcomes are counted, want 1", n)
-	}
+	p.wantMetric(t, outcomes, string(storage.Failed), 1)
 	p.tells(t, id, "processing attempt=1", "scan attempt=1", "type attempt=1", "retry attempt=1 reason=worker_failed",
 		"processing attempt=2", "retry attempt=2 reason=worker_failed", "processing attempt=3", deadLettered)
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -95,10 +94,10 @@ func TestAuditLogIsTheWholeCompanys(t *testing.T) {
 		stack.Must(t, err)
 		change(&who)
 		ctx := tenant.With(ctx, who)
-		stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+		d.Must(t, ctx, func(tx storage.Tx) error {
 			stack.Must(t, tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadContent}))
 			return tx.QueryRow(ctx, "select count(*) from audit").Scan(&n)
-		}))
+		})
 		return n
 	}
 	for name, n := range map[string]int{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -54,7 +55,7 @@ func (c *inspection) find(format string, args ...any) {
 // list finds each row of a query that returns text, behind what.
 func (c *inspection) list(what, sql string, args ...any) {
 	c.Helper()
-	for _, s := range column[string](c.T, c.conn, sql, args...) {
+	for _, s := range storagetest.Column[string](c.T, c.conn, sql, args...) {
 		c.find("%s: %s", what, s)
 	}
 }

@@ -43,13 +43,13 @@ func TestChangesAreTold(t *testing.T) {
 	ctx := d.NewTenant(t, 1<<40)
 	var want []uuid.UUID
 	_ = d.API.InTenant(ctx, func(tx storage.Tx) error {
-		stack.Must(t, tx.CreateUpload(ctx, anUpload(1)))
+		stack.Must(t, tx.CreateUpload(ctx, storagetest.NewUpload(1)))
 		return context.Canceled
 	})
 	const many = 700 // more than one payload holds
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		for range many {
-			n := anUpload(1)
+			n := storagetest.NewUpload(1)
 			want = append(want, n.ID)
 			if err := tx.CreateUpload(ctx, n); err != nil {
 				return err
@@ -61,7 +61,7 @@ func TestChangesAreTold(t *testing.T) {
 	announcements := 0
 	for len(got) < many || announcements == 0 {
 		c := stack.Receive(t, "change", heard)
-		if c.Tenant != tenantOf(t, ctx) {
+		if c.Tenant != storagetest.TenantOf(t, ctx) {
 			t.Errorf("told of tenant %s", c.Tenant)
 		}
 		got, announcements = append(got, c.Uploads...), announcements+len(c.Announcements)
@@ -82,7 +82,7 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	ctx := d.NewTenant(t, 1<<40)
 	id, fence := d.leased(t, ctx, 1000)
 	advance := func(i int64) {
-		d.must(t, ctx, func(tx storage.Tx) error {
+		d.Must(t, ctx, func(tx storage.Tx) error {
 			return tx.Advance(ctx, id, fence, storage.Progress{From: i, To: i + 1, TailSize: i + 1})
 		})
 	}
@@ -100,7 +100,7 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	if most := 1 + int(time.Since(began)/(900*time.Millisecond)); told > most {
 		t.Errorf("progress was told %d times in %s", told, time.Since(began))
 	}
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 	began = time.Now()
 	stack.Receive(t, "cancelled", heard)
 	if took := time.Since(began); took > 900*time.Millisecond {
@@ -114,18 +114,13 @@ func TestClosingTells(t *testing.T) {
 	d := newDatabase(t)
 	heard := d.follow(t, d.Worker)
 	ctx := d.NewTenant(t, 1<<40)
-	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))})
+	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(d.URL("tramo_api"))})
 	stack.Must(t, err)
-	n := anUpload(1)
+	n := storagetest.NewUpload(1)
 	stack.Must(t, db.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }))
 	db.Close()
-	select {
-	case c := <-heard:
-		if !slices.Contains(c.Uploads, n.ID) {
-			t.Errorf("told of %v", c.Uploads)
-		}
-	case <-time.After(patience):
-		t.Error("nothing was told")
+	if c := stack.Receive(t, "change", heard); !slices.Contains(c.Uploads, n.ID) {
+		t.Errorf("told of %v", c.Uploads)
 	}
 }
 
@@ -134,12 +129,8 @@ func TestClosingTells(t *testing.T) {
 func TestHotTransactionsDoNotNotify(t *testing.T) {
 	t.Parallel()
 	var log syncBuffer
-	postgres, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Log: &log})
-	stack.Must(t, err)
-	t.Cleanup(func() { stack.Must(t, postgres.Stop()) })
-	stack.Must(t, postgres.CreateDatabase(t.Context(), "tramo_template", ""))
-	stack.Must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(postgres.URL("postgres", "tramo_template"))}, storage.Passwords{}))
-	d := &database{(&storagetest.Cluster{Postgres: postgres}).NewDatabase(t)}
+	alone, _ := storagetest.Alone(t, stack.PostgresConfig{Log: &log})
+	d := &database{alone}
 	admin := d.Admin(t)
 	for _, sql := range []string{
 		`alter system set log_statement = 'all'`, `alter system set log_line_prefix = 'xact=%v '`, `select pg_reload_conf()`,
@@ -148,7 +139,7 @@ func TestHotTransactionsDoNotNotify(t *testing.T) {
 		stack.Must(t, err)
 	}
 	stack.Until(t, "statements in the log", func() bool {
-		conn, err := pgx.Connect(t.Context(), postgres.URL("tramo_api", d.Name))
+		conn, err := pgx.Connect(t.Context(), d.URL("tramo_api"))
 		stack.Must(t, err)
 		defer conn.Close(t.Context())
 		_, err = conn.Exec(t.Context(), "select 'logged'")
@@ -161,20 +152,20 @@ func TestHotTransactionsDoNotNotify(t *testing.T) {
 	heard := d.follow(t, d.Worker)
 	ctx := d.NewTenant(t, 1<<40)
 	id, fence := d.leased(t, ctx, 100)
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, id, fence, storage.Progress{To: 100, Object: "key"})
 	})
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
 		return err
 	})
 	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 1) }))
-	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	d.MustWork(t, ctx, func(tx storage.Tx) error {
 		if err := tx.Complete(ctx, id, storage.Results{}); err != nil {
 			return err
 		}
 		return tx.Announce(ctx, storage.Announcement{Type: "batch.completed"})
-	}))
+	})
 	for announced := false; !announced; {
 		announced = len(stack.Receive(t, "change", heard).Announcements) > 0
 	}

@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
-
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
 )
 
 // content reads where an upload's bytes are.
 func (d *database) content(t *testing.T, ctx context.Context, id uuid.UUID) (c storage.Content) {
 	t.Helper()
-	d.must(t, ctx, func(tx storage.Tx) (err error) {
+	d.Must(t, ctx, func(tx storage.Tx) (err error) {
 		_, c, err = tx.UploadAndContent(ctx, id)
 		return err
 	})
@@ -27,11 +27,11 @@ func (d *database) content(t *testing.T, ctx context.Context, id uuid.UUID) (c s
 // leased makes an upload that a living process writes with a fence.
 func (d *database) leased(t *testing.T, ctx context.Context, size int64) (id uuid.UUID, fence int64) {
 	t.Helper()
-	id = d.create(t, ctx, size)
+	id = d.Create(t, ctx, size)
 	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `
 		with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
 		insert into upload_leases select $1, $2, id, nextval('fences') + 1 from me returning fence`,
-		tenantOf(t, ctx), id).Scan(&fence))
+		storagetest.TenantOf(t, ctx), id).Scan(&fence))
 	return id, fence
 }
 
@@ -53,7 +53,7 @@ func TestAdvanceRefuses(t *testing.T) {
 		})
 	}
 	stack.Must(t, advance(fence, storage.Progress{To: 10, HashState: []byte("state"), TailSize: 10}))
-	if s := d.upload(t, ctx, id).Status; s != storage.Uploading {
+	if s := d.Upload(t, ctx, id).Status; s != storage.Uploading {
 		t.Errorf("the upload is %s", s)
 	}
 	for _, c := range []struct {
@@ -82,7 +82,7 @@ func TestAdvanceRefuses(t *testing.T) {
 	if got.Received != 10 || got.TailSize != 10 || got.ObjectKey != nil || got.Stored || d.tail(t, ctx, id) != 10 {
 		t.Errorf("the content became %+v, its tail has %d bytes", got, d.tail(t, ctx, id))
 	}
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		parts, err := tx.Parts(ctx, id)
 		if len(parts) != 0 {
 			t.Errorf("parts are %+v", parts)
@@ -104,7 +104,7 @@ func TestAdvanceRefuses(t *testing.T) {
 // tail is how many bytes the rows of the upload's tail have.
 func (d *database) tail(t *testing.T, ctx context.Context, id uuid.UUID) (n int) {
 	t.Helper()
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		n = 0
 		return tx.Tail(ctx, id, func(p []byte) error {
 			n += len(p)
@@ -142,8 +142,7 @@ func TestReservePart(t *testing.T) {
 	stack.Must(t, g.Wait())
 	_, err := reserve(fence, "another")
 	stack.WantErr(t, err, storage.ErrFenced)
-	_, err = d.Admin(t).Exec(t.Context(), `delete from upload_leases where upload_id = $1`, id)
-	stack.Must(t, err)
+	d.Exec(t, `delete from upload_leases where upload_id = $1`, id)
 	_, err = reserve(fence, "mp")
 	stack.WantErr(t, err, storage.ErrFenced)
 	if c := d.content(t, ctx, id); *c.MultipartID != "mp" || *c.ObjectKey != "key" {
@@ -160,7 +159,7 @@ func TestContentRoundTrip(t *testing.T) {
 	if got := d.content(t, ctx, id); got.Received != 0 || got.HashState != nil || got.TailSize != 0 || got.NextPart != 1 || got.Stored {
 		t.Errorf("a new content is %+v", got)
 	}
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		n, err := tx.ReservePart(ctx, id, fence, "mp", "key")
 		if err != nil {
 			return err

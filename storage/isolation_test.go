@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -22,20 +23,11 @@ import (
 // cannot read) and versions.
 var withoutTenant = []string{"goose_db_version", "lease_holders", "river_job", "river_leader", "river_migration", "river_notification", "river_queue"}
 
-func column[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) []T {
-	t.Helper()
-	rows, err := conn.Query(t.Context(), sql, args...)
-	stack.Must(t, err)
-	values, err := pgx.CollectRows(rows, pgx.RowTo[T])
-	stack.Must(t, err)
-	return values
-}
-
 // tenantTables are all tables but those known to have no tenant, so that a new table is a tenant's unless
 // somebody says otherwise here.
 func tenantTables(t *testing.T, conn *pgx.Conn) []string {
 	t.Helper()
-	all := column[string](t, conn, `select relname::text from pg_class
+	all := storagetest.Column[string](t, conn, `select relname::text from pg_class
 		where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace order by 1`)
 	for _, known := range withoutTenant {
 		if !slices.Contains(all, known) {
@@ -57,7 +49,7 @@ func tenantColumn(table string) string {
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	api := connect(t, stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))
+	api := connect(t, d.URL("tramo_api"))
 	for _, sql := range []string{
 		"select * from river_job", "update river_job set args = '{}'", "delete from river_job",
 		"select * from river_queue", "set role tramo_owner", "set role tramo_worker", "set role postgres",
@@ -73,7 +65,7 @@ func TestRoles(t *testing.T) {
 		"insert into thumbnails default values", "update goose_db_version set version_id = 0",
 		"create function f() returns int language sql security definer as 'select 1'",
 	} {
-		if _, err := api.Exec(t.Context(), sql); sqlState(err) != "42501" {
+		if _, err := api.Exec(t.Context(), sql); storagetest.SQLState(err) != "42501" {
 			t.Errorf("tramo_api may %s: %v", sql, err)
 		}
 	}
@@ -84,8 +76,7 @@ func TestRequiredRoles(t *testing.T) {
 	d := newDatabase(t)
 	// A role that can become the worker's is not bound either: SET ROLE is one statement away.
 	climber := "climber_" + d.Name
-	_, err := d.Admin(t).Exec(t.Context(), fmt.Sprintf("create role %s login; grant tramo_worker to %[1]s", climber))
-	stack.Must(t, err)
+	d.Exec(t, fmt.Sprintf("create role %s login; grant tramo_worker to %[1]s", climber))
 	for _, c := range []struct {
 		role               string
 		isolated, operator bool
@@ -133,9 +124,9 @@ func TestInTenantNeedsATenant(t *testing.T) {
 func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 	t.Helper()
 	ctx := d.NewTenant(t, 1000)
-	id := d.create(t, ctx, 100)
-	owner := tenantOf(t, ctx)
-	_, err := d.Admin(t).Exec(t.Context(), fmt.Sprintf(`
+	id := d.Create(t, ctx, 100)
+	owner := storagetest.TenantOf(t, ctx)
+	d.Exec(t, fmt.Sprintf(`
 		insert into parts values ('%[1]s', '%[2]s', 1, 10, 'etag');
 		insert into tails values ('%[1]s', '%[2]s', 0, 'x');
 		insert into thumbnails values ('%[1]s', '%[2]s', 160, 10, 10, 10, 'image/webp', 'key');
@@ -155,7 +146,6 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
 		select tenant_id, '%[2]s', '%[2]s', id from announcements where tenant_id = '%[1]s';
 		insert into event_tickets values ('%[1]s', sha256('x'), now() + interval '1 minute', 'ana', 'empleado', null, null, now())`, owner, id))
-	stack.Must(t, err)
 	return ctx, id
 }
 
@@ -164,7 +154,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 func (d *database) tryToReach(t *testing.T, ctxA, ctxB context.Context) (findings []string) {
 	t.Helper()
 	admin := d.Admin(t)
-	a, b := tenantOf(t, ctxA), tenantOf(t, ctxB)
+	a, b := storagetest.TenantOf(t, ctxA), storagetest.TenantOf(t, ctxB)
 	before := map[string]string{}
 	for _, table := range tenantTables(t, admin) {
 		before[table] = dump(t, admin, table)
@@ -183,7 +173,7 @@ func (d *database) tryToReach(t *testing.T, ctxA, ctxB context.Context) (finding
 				}
 				return cmp.Or(err, errUndone)
 			})
-			if s := sqlState(err); !errors.Is(err, errUndone) && s != "42501" {
+			if s := storagetest.SQLState(err); !errors.Is(err, errUndone) && s != "42501" {
 				findings = append(findings, fmt.Sprintf("%s of %s: %v", name, table, err))
 			}
 		}
@@ -195,7 +185,7 @@ func (d *database) tryToReach(t *testing.T, ctxA, ctxB context.Context) (finding
 		for _, c := range columnsOf(t, admin, table) {
 			attack("change", fmt.Sprintf("update %s set %s = %[2]s where %[3]s = $1", table, c, col), b)
 		}
-		row := column[string](t, admin, fmt.Sprintf("select to_jsonb(x)::text from %s x where %s = $1 limit 1", table, col), b)[0]
+		row := storagetest.Column[string](t, admin, fmt.Sprintf("select to_jsonb(x)::text from %s x where %s = $1 limit 1", table, col), b)[0]
 		attack("forgery", fmt.Sprintf(`insert into %s overriding system value
 			select * from jsonb_populate_record(null::%[1]s, $1)`, table), row)
 		attack("truncate", "truncate "+table+" cascade")
@@ -231,7 +221,7 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 		return err
 	}), storage.ErrNotFound)
 	stack.WantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Move(ctxA, uploadB, storage.Transition{Move: storage.MoveCancel}) }), storage.ErrWrongStatus)
-	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, storage.Entry{Event: "x"}) }); sqlState(err) != "23503" {
+	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, storage.Entry{Event: "x"}) }); storagetest.SQLState(err) != "23503" {
 		t.Errorf("an entry in B's timeline: %v", err)
 	}
 }
@@ -250,7 +240,7 @@ func TestForgottenTenant(t *testing.T) {
 			continue
 		}
 		var n int
-		d.must(t, ctxA, func(tx storage.Tx) error {
+		d.Must(t, ctxA, func(tx storage.Tx) error {
 			return tx.QueryRow(ctxA, "select count(*) from "+table).Scan(&n)
 		})
 		if n != 1 {
@@ -265,12 +255,12 @@ func TestForgottenTenant(t *testing.T) {
 
 func dump(t *testing.T, conn *pgx.Conn, table string) string {
 	t.Helper()
-	return strings.Join(column[string](t, conn, fmt.Sprintf("select to_jsonb(x)::text from %s x order by 1", table)), "\n")
+	return strings.Join(storagetest.Column[string](t, conn, fmt.Sprintf("select to_jsonb(x)::text from %s x order by 1", table)), "\n")
 }
 
 // columnsOf are a table's columns that an update may name.
 func columnsOf(t *testing.T, conn *pgx.Conn, table string) []string {
 	t.Helper()
-	return column[string](t, conn, `select attname::text from pg_attribute
+	return storagetest.Column[string](t, conn, `select attname::text from pg_attribute
 		where attrelid = $1::text::regclass and attnum > 0 and not attisdropped and attidentity = ''`, table)
 }

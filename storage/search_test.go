@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -55,7 +55,7 @@ func (d *database) found(t *testing.T, ctx context.Context, p storage.Page) (ids
 	t.Helper()
 	for {
 		var us []storage.Upload
-		d.must(t, ctx, func(tx storage.Tx) (err error) {
+		d.Must(t, ctx, func(tx storage.Tx) (err error) {
 			us, err = tx.Uploads(ctx, p)
 			return err
 		})
@@ -75,12 +75,12 @@ func TestCircles(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<20)
-	r := randomly(t)
+	r := stack.Random(t)
 	places := make([]place, 3000)
 	for i := range places {
 		places[i].lat, places[i].lon = somewhere(r)
 	}
-	d.addPlaces(t, tenantOf(t, ctx), places)
+	d.addPlaces(t, storagetest.TenantOf(t, ctx), places)
 	polar, across, inside := 0, 0, 0
 	for range 400 {
 		var c storage.Circle
@@ -126,12 +126,12 @@ func TestOppositeSides(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<20)
-	r := randomly(t)
+	r := stack.Random(t)
 	places := make([]place, 100)
 	for i := range places {
 		places[i].lat, places[i].lon = somewhere(r)
 	}
-	d.addPlaces(t, tenantOf(t, ctx), places)
+	d.addPlaces(t, storagetest.TenantOf(t, ctx), places)
 	for _, p := range places {
 		c := storage.Circle{Latitude: -p.lat, Longitude: p.lon - math.Copysign(180, p.lon), Radius: math.Pi*6371008.8 + 1}
 		if got := c.Distance(p.lat, p.lon); !(got > c.Radius-2 && got < c.Radius) {
@@ -195,11 +195,10 @@ func TestSpans(t *testing.T) {
 	ctx := d.NewTenant(t, 1<<20)
 	noon := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	places := []place{{at: noon}, {at: noon.Add(time.Hour), lat: 1}, {at: noon.Add(2 * time.Hour)}, {at: noon.AddDate(0, 0, 1)}}
-	d.addPlaces(t, tenantOf(t, ctx), places)
-	zoneless := d.create(t, ctx, 1)
-	_, err := d.Admin(t).Exec(t.Context(), `update uploads set taken_local = $2 where id = $1`, zoneless, noon)
-	stack.Must(t, err)
-	d.create(t, ctx, 1) // which was taken at no time
+	d.addPlaces(t, storagetest.TenantOf(t, ctx), places)
+	zoneless := d.Create(t, ctx, 1)
+	d.Exec(t, `update uploads set taken_local = $2 where id = $1`, zoneless, noon)
+	d.Create(t, ctx, 1) // which was taken at no time
 	names := map[uuid.UUID]string{zoneless: "z"}
 	for i, p := range places {
 		names[p.id] = fmt.Sprint(i)
@@ -258,7 +257,7 @@ func TestSearchUsesItsIndex(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<20)
-	r := randomly(t)
+	r := stack.Random(t)
 	day := time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 	sites := make([]place, 20)
 	for i := range sites {
@@ -270,7 +269,7 @@ func TestSearchUsesItsIndex(t *testing.T) {
 			at := sites[r.IntN(len(sites))]
 			places[i] = place{lat: at.lat + r.Float64()/1000, lon: at.lon + r.Float64()/1000, at: day.Add(time.Duration(r.IntN(365*24*3600)) * time.Second)}
 		}
-		d.addPlaces(t, tenantOf(t, in), places)
+		d.addPlaces(t, storagetest.TenantOf(t, in), places)
 	}
 	near := &storage.Circle{Latitude: sites[0].lat, Longitude: sites[0].lon, Radius: 50}
 	fiji := &storage.Circle{Latitude: -17.8, Longitude: 179.99, Radius: 50_000}
@@ -278,7 +277,7 @@ func TestSearchUsesItsIndex(t *testing.T) {
 	localHour := anHour
 	localHour.Local = true
 	narrowed := func(id tenant.Identity) context.Context { return tenant.With(ctx, id) }
-	id := tenantOf(t, ctx)
+	id := storagetest.TenantOf(t, ctx)
 	for name, c := range map[string]struct {
 		page       storage.Page
 		index      string
@@ -297,7 +296,7 @@ func TestSearchUsesItsIndex(t *testing.T) {
 		} {
 			var plan string
 			c.page.Limit = 50
-			stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+			d.Must(t, ctx, func(tx storage.Tx) error {
 				for range 10 {
 					if _, err := tx.Uploads(ctx, c.page); err != nil {
 						return err
@@ -314,7 +313,7 @@ func TestSearchUsesItsIndex(t *testing.T) {
 				tx.Tx = explained{tx.Tx, &plan}
 				_, err = tx.Uploads(ctx, c.page)
 				return err
-			}))
+			})
 			used, condition := scan(plan, c.index)
 			for _, want := range append([]string{"tenant_id ="}, c.conditions...) {
 				if !used || !strings.Contains(condition, want) {

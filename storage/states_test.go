@@ -14,7 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
-
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -87,7 +87,7 @@ func TestMovesDoWhatTheTableSays(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<40)
-	owner, admin := tenantOf(t, ctx), d.Admin(t)
+	owner, admin := storagetest.TenantOf(t, ctx), d.Admin(t)
 	_, err := admin.Exec(t.Context(), `
 		insert into webhook_endpoints (tenant_id, id, url, user_id) values ($1, gen_random_uuid(), 'https://a.example/', 'ana')`, owner)
 	stack.Must(t, err)
@@ -97,7 +97,7 @@ func TestMovesDoWhatTheTableSays(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s from %s", m, from), func(t *testing.T) {
-				id, charged := d.put(t, ctx, from, m), d.room(t, ctx)
+				id, charged := d.put(t, ctx, from, m), d.Room(t, ctx)
 				wait := d.changedBy(t, id)
 				err := d.Worker.InTenant(ctx, func(tx storage.Tx) error { return makeMove(ctx, tx, m, r, id) })
 				var status storage.Status
@@ -106,7 +106,7 @@ func TestMovesDoWhatTheTableSays(t *testing.T) {
 					select status, array(select event from timeline where upload_id = u.id order by seq),
 						array(select type from announcements where upload_id = u.id) from uploads u where id = $1`, id).
 					Scan(&status, &events, &announcements))
-				freed := d.room(t, ctx) - charged
+				freed := d.Room(t, ctx) - charged
 				if !slices.Contains(r.From, from) {
 					if m != storage.MoveBegin { // more bytes are no move, and no error
 						stack.WantErr(t, err, storage.ErrWrongStatus)
@@ -134,16 +134,15 @@ func TestMovesDoWhatTheTableSays(t *testing.T) {
 // put makes an upload of 100 bytes and puts it into a state from which the move is to be tried.
 func (d *database) put(t *testing.T, ctx context.Context, s storage.Status, m storage.Move) uuid.UUID {
 	t.Helper()
-	id := d.create(t, ctx, 100)
+	id := d.Create(t, ctx, 100)
 	kind := storage.Single
 	var final *uuid.UUID
 	if s == storage.Concatenated || m == storage.MoveConcatenate {
 		kind, final = storage.Partial, new(uuid.New())
 	}
-	_, err := d.Admin(t).Exec(t.Context(), `
+	d.Exec(t, `
 		update uploads set status = $2, kind = $3, final_id = $4, failure_reason = case $2 when 'failed' then 'unreadable' end
 		where id = $1`, id, s, kind, final)
-	stack.Must(t, err)
 	return id
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -29,7 +30,7 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 	g.SetLimit(2 * connections)
 	for i := range tries {
 		g.Go(func() error {
-			err := servers[i%2].InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(size)) })
+			err := servers[i%2].InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, storagetest.NewUpload(size)) })
 			if errors.Is(err, storage.ErrQuotaExceeded) {
 				return nil
 			}
@@ -41,9 +42,7 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 	if admitted.Load() != fits {
 		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
 	}
-	if room := d.room(t, ctx); room != size-1 {
-		t.Errorf("%d bytes are left, want %d", room, size-1)
-	}
+	d.WantRoom(t, ctx, size-1)
 	if got := d.warnings(t, ctx); !slices.Equal(got, []int{80, 95}) {
 		t.Errorf("the tenant was warned at %v percent, want once at 80 and once at 95", got)
 	}
@@ -51,7 +50,7 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 
 func openWide(t *testing.T, d *database, connections int) *storage.DB {
 	t.Helper()
-	url := stack.Get(t, ground.Postgres).URL("tramo_api", d.Name)
+	url := d.URL("tramo_api")
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(fmt.Sprintf("%s&pool_max_conns=%d", url, connections))})
 	stack.Must(t, err)
 	t.Cleanup(db.Close)
@@ -65,7 +64,7 @@ func (d *database) warnings(t *testing.T, ctx context.Context) (percents []int) 
 		select (detail->>'percent')::int from announcements
 		where tenant_id = $1 and type = 'quota.warning' and (detail->>'charged_bytes')::bigint * 100
 			>= (detail->>'percent')::bigint * (detail->>'quota_bytes')::bigint
-		order by 1`, tenantOf(t, ctx))
+		order by 1`, storagetest.TenantOf(t, ctx))
 	stack.Must(t, err)
 	for rows.Next() {
 		var p int
@@ -83,7 +82,7 @@ func TestQuotaWarnings(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	step := func(size int64, want ...int) uuid.UUID {
 		t.Helper()
-		id := d.create(t, ctx, size)
+		id := d.Create(t, ctx, size)
 		if got := d.warnings(t, ctx); !slices.Equal(got, want) {
 			t.Errorf("after %d bytes more the tenant was warned at %v percent, want %v", size, got, want)
 		}
@@ -95,7 +94,7 @@ func TestQuotaWarnings(t *testing.T) {
 	last := step(50, 80, 95)
 	cancel := func(id uuid.UUID) {
 		t.Helper()
-		d.must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
+		d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 	}
 	cancel(last)
 	step(50, 80, 95, 95)
@@ -110,7 +109,7 @@ func TestQuotaWarnings(t *testing.T) {
 
 func (d *database) nameOf(t *testing.T, ctx context.Context) (name string) {
 	t.Helper()
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		account, err := tx.Account(ctx)
 		name = account.Name
 		return err
@@ -125,9 +124,9 @@ func TestNoWarningOfWhatIsRolledBack(t *testing.T) {
 	ctx := d.NewTenant(t, 100)
 	giveUp := errors.New("give up")
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		return errors.Join(tx.CreateUpload(ctx, anUpload(99)), giveUp)
+		return errors.Join(tx.CreateUpload(ctx, storagetest.NewUpload(99)), giveUp)
 	}), giveUp)
-	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(101)) }), storage.ErrQuotaExceeded)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, storagetest.NewUpload(101)) }), storage.ErrQuotaExceeded)
 	if got := d.warnings(t, ctx); got != nil {
 		t.Errorf("the tenant was warned at %v percent", got)
 	}
@@ -148,13 +147,13 @@ func TestTenantsOwnMaximum(t *testing.T) {
 		return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	}
 	change(storage.TenantChange{MaxUploadBytes: new(int64(100)), MaxUploads: new(7)})
-	stack.WantErr(t, create(anUpload(101)), storage.ErrTooLarge)
-	stack.Must(t, create(anUpload(100)))
+	stack.WantErr(t, create(storagetest.NewUpload(101)), storage.ErrTooLarge)
+	stack.Must(t, create(storagetest.NewUpload(100)))
 
-	deferred := anUpload(0)
+	deferred := storagetest.NewUpload(0)
 	deferred.MaxSize = 500
 	stack.Must(t, create(deferred))
-	if u := d.upload(t, ctx, deferred.ID); u.ChargedBytes != 100 {
+	if u := d.Upload(t, ctx, deferred.ID); u.ChargedBytes != 100 {
 		t.Errorf("an upload of unknown size is charged with %d bytes, want the tenant's largest", u.ChargedBytes)
 	}
 	declare := func(size int64) error {
@@ -164,17 +163,15 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	}
 	stack.WantErr(t, declare(101), storage.ErrBadLength)
 	stack.Must(t, declare(40))
-	if room := d.room(t, ctx); room != 860 {
-		t.Errorf("%d bytes are left, want 860", room)
-	}
+	d.WantRoom(t, ctx, 860)
 
 	after := change(storage.TenantChange{MaxUploadBytes: new(int64(0)), QuotaBytes: new(int64(120))})
 	if after.MaxUploadBytes != nil || *after.MaxUploads != 7 || after.ChargedBytes != 140 || after.Remaining() != 0 {
 		t.Errorf("the tenant became %+v", after)
 	}
-	stack.WantErr(t, create(anUpload(1)), storage.ErrQuotaExceeded)
+	stack.WantErr(t, create(storagetest.NewUpload(1)), storage.ErrQuotaExceeded)
 	change(storage.TenantChange{QuotaBytes: new(int64(2000))})
-	stack.Must(t, create(anUpload(501)))
+	stack.Must(t, create(storagetest.NewUpload(501)))
 	_, err := d.Worker.ChangeTenant(t.Context(), "nobody", storage.TenantChange{})
 	stack.WantErr(t, err, storage.ErrNotFound)
 }

@@ -18,7 +18,7 @@ import (
 
 func (d *database) timeline(t *testing.T, ctx context.Context, id uuid.UUID, after int64, limit int) (es []storage.TimelineEntry) {
 	t.Helper()
-	d.must(t, ctx, func(tx storage.Tx) (err error) {
+	d.Must(t, ctx, func(tx storage.Tx) (err error) {
 		es, err = tx.Timeline(ctx, id, after, limit)
 		return err
 	})
@@ -30,8 +30,8 @@ func TestAppend(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id := d.create(t, ctx, 100)
-	named, err := storage.Open(ctx, storage.Config{URL: telemetry.Secret(stack.Get(t, ground.Postgres).URL("tramo_api", d.Name)), Replica: "pod-7"})
+	id := d.Create(t, ctx, 100)
+	named, err := storage.Open(ctx, storage.Config{URL: telemetry.Secret(d.URL("tramo_api")), Replica: "pod-7"})
 	stack.Must(t, err)
 	t.Cleanup(named.Close)
 	traceID := trace.TraceID{15: 0xab}
@@ -42,7 +42,7 @@ func TestAppend(t *testing.T) {
 			Event: "dropped", At: at, Offset: new(int64(42)), Duration: 1001 * time.Microsecond, Detail: map[string]any{"n": 1},
 		})
 	}))
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Append(ctx, id, storage.Entry{Event: "bare"}) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Append(ctx, id, storage.Entry{Event: "bare"}) })
 
 	got := d.timeline(t, ctx, id, 0, 10)
 	if len(got) != 3 || got[0].Event != storage.EventCreated || *got[0].Offset != 0 {
@@ -64,10 +64,10 @@ func TestAppendOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id, other := d.create(t, ctx, 100), d.create(t, ctx, 100)
+	id, other := d.Create(t, ctx, 100), d.Create(t, ctx, 100)
 	for _, to := range []uuid.UUID{id, id, other} {
 		for _, attempt := range []int{1, 2, 1} {
-			d.must(t, ctx, func(tx storage.Tx) error {
+			d.Must(t, ctx, func(tx storage.Tx) error {
 				return tx.Append(ctx, to, storage.Entry{Event: "waiting", Detail: map[string]any{"attempt": attempt}, Once: true})
 			})
 		}
@@ -84,10 +84,10 @@ func TestTimelinePages(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id, other := d.create(t, ctx, 100), d.create(t, ctx, 100)
+	id, other := d.Create(t, ctx, 100), d.Create(t, ctx, 100)
 	for n := range 6 {
 		for _, to := range []uuid.UUID{id, other} {
-			d.must(t, ctx, func(tx storage.Tx) error {
+			d.Must(t, ctx, func(tx storage.Tx) error {
 				return tx.Append(ctx, to, storage.Entry{Event: "received", Offset: new(int64(n + 1))})
 			})
 		}

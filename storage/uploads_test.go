@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage"
-
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -28,7 +28,7 @@ func TestQuotaAtTheEdge(t *testing.T) {
 	g.SetLimit(16)
 	for range tries {
 		g.Go(func() error {
-			err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, anUpload(size)) })
+			err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, storagetest.NewUpload(size)) })
 			switch {
 			case err == nil:
 				admitted.Add(1)
@@ -42,13 +42,9 @@ func TestQuotaAtTheEdge(t *testing.T) {
 	if admitted.Load() != fits {
 		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
 	}
-	if room := d.room(t, ctx); room != size-1 {
-		t.Errorf("%d bytes are left, want %d", room, size-1)
-	}
-	d.create(t, ctx, size-1)
-	if room := d.room(t, ctx); room != 0 {
-		t.Errorf("%d bytes are left, want 0", room)
-	}
+	d.WantRoom(t, ctx, size-1)
+	d.Create(t, ctx, size-1)
+	d.WantRoom(t, ctx, 0)
 }
 
 // However an upload that takes bytes ends, and however many say so at once, its quota comes back once.
@@ -66,8 +62,8 @@ func TestRefundOnce(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			ctx := d.NewTenant(t, 1000)
-			id := d.create(t, ctx, 300)
-			d.create(t, ctx, 500)
+			id := d.Create(t, ctx, 300)
+			d.Create(t, ctx, 500)
 			var ended atomic.Int64
 			g := new(errgroup.Group)
 			for range 8 {
@@ -85,9 +81,7 @@ func TestRefundOnce(t *testing.T) {
 			if ended.Load() != 1 {
 				t.Errorf("it ended %d times", ended.Load())
 			}
-			if room := d.room(t, ctx); room != 500 {
-				t.Errorf("%d bytes are left, want 500", room)
-			}
+			d.WantRoom(t, ctx, 500)
 		})
 	}
 }
@@ -96,14 +90,12 @@ func TestStoredBytesStayCharged(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id := d.create(t, ctx, 300)
+	id := d.Create(t, ctx, 300)
 	d.bring(t, ctx, id, storage.Processing)
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
 	})
-	if room := d.room(t, ctx); room != 700 {
-		t.Errorf("%d bytes are left, want 700: the object is still there", room)
-	}
+	d.WantRoom(t, ctx, 700)
 }
 
 // Whoever moves quota locks the tenant first: an upload that settles waits for the tenant with its own row still free,
@@ -112,7 +104,7 @@ func TestTenantIsLockedBeforeUpload(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<40)
-	id := d.create(t, ctx, 10)
+	id := d.Create(t, ctx, 10)
 	admin := d.Admin(t)
 	_, err := admin.Exec(t.Context(), `update uploads set charged_bytes = 30 where id = $1`, id)
 	stack.Must(t, err)
@@ -129,19 +121,13 @@ func TestTenantIsLockedBeforeUpload(t *testing.T) {
 			return err
 		})
 	}()
-	stack.Until(t, "the settling upload waits", func() (waits bool) {
-		stack.Must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-			where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waits))
-		return waits
-	})
+	d.UntilLocked(t, "the settling upload waits", "%")
 	if _, err := admin.Exec(t.Context(), `select from uploads for update nowait`); err != nil {
 		t.Errorf("the upload is locked before the tenant: %v", err)
 	}
 	stack.Must(t, holding.Commit(t.Context()))
 	stack.Must(t, stack.Receive(t, "end of the upload", ended))
-	if room := d.room(t, ctx); room != 1<<40-10 {
-		t.Errorf("%d bytes are charged, not 10", 1<<40-room)
-	}
+	d.WantRoom(t, ctx, 1<<40-10)
 	var charged int64
 	stack.Must(t, admin.QueryRow(t.Context(), `select charged_bytes from uploads`).Scan(&charged))
 	if charged != 10 {
@@ -169,14 +155,12 @@ func TestCancelAndCreateAgainAtOnce(t *testing.T) {
 	stack.Must(t, g.Wait())
 	var live int64
 	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `select coalesce(sum(size), 0) from uploads where status = 'pending'`).Scan(&live))
-	if room := d.room(t, ctx); room != 1<<40-live {
-		t.Errorf("%d bytes are charged, %d bytes are there", 1<<40-room, live)
-	}
+	d.WantRoom(t, ctx, 1<<40-live)
 }
 
 // replace makes an upload, and cancels it while it is made again.
 func (d *database) replace(ctx context.Context, clientID string) error {
-	n := anUpload(10)
+	n := storagetest.NewUpload(10)
 	n.ClientID = clientID
 	make := func(n storage.NewUpload) error {
 		err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
@@ -196,7 +180,7 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 		}
 		return err
 	})
-	again := anUpload(10)
+	again := storagetest.NewUpload(10)
 	again.ClientID = clientID
 	g.Go(func() error { return make(again) })
 	if err := g.Wait(); err != nil {
@@ -214,7 +198,7 @@ func TestClientID(t *testing.T) {
 	d := newDatabase(t)
 	ctx, other := d.NewTenant(t, 1000), d.NewTenant(t, 1000)
 	under := func(ctx context.Context, user string) (uuid.UUID, error) {
-		n := anUpload(1)
+		n := storagetest.NewUpload(1)
 		n.ClientID, n.UserID = "IMG_1", user
 		return n.ID, d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	}
@@ -251,7 +235,7 @@ func TestClientID(t *testing.T) {
 	}
 	holder := first
 	for _, c := range ends {
-		d.must(t, ctx, func(tx storage.Tx) error { return c.end(tx, holder) })
+		d.Must(t, ctx, func(tx storage.Tx) error { return c.end(tx, holder) })
 		id, err := under(ctx, "ana")
 		if !c.free {
 			stack.WantErr(t, err, storage.ErrDuplicateClientID)
@@ -259,7 +243,7 @@ func TestClientID(t *testing.T) {
 		} else if err != nil {
 			t.Errorf("%s: the id is not free: %v", c.name, err)
 		}
-		d.must(t, ctx, func(tx storage.Tx) error {
+		d.Must(t, ctx, func(tx storage.Tx) error {
 			found, err := tx.UploadByClientID(ctx, "ana", "IMG_1")
 			if found.ID != id {
 				t.Errorf("%s: the id names %s, want %s", c.name, found.ID, id)
@@ -270,14 +254,14 @@ func TestClientID(t *testing.T) {
 	}
 	_, err = under(ctx, "")
 	stack.Must(t, err)
-	d.create(t, ctx, 1) // no client id, as often as one likes
-	d.create(t, ctx, 1)
+	d.Create(t, ctx, 1) // no client id, as often as one likes
+	d.Create(t, ctx, 1)
 }
 
 // bring takes an upload to a status by the way that uploads go.
 func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s storage.Status) {
 	t.Helper()
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		step := func(do bool, fn func() error) {
 			if do {
 				stack.Must(t, fn())
@@ -306,7 +290,7 @@ func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s stor
 	if past := s; past == storage.Completed {
 		stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
 	}
-	if got := d.upload(t, ctx, id).Status; got != s {
+	if got := d.Upload(t, ctx, id).Status; got != s {
 		t.Fatalf("the upload is %s, wanted %s", got, s)
 	}
 }
@@ -352,15 +336,15 @@ func TestTransitions(t *testing.T) {
 	for _, tr := range transitions {
 		for _, from := range everyStatus {
 			t.Run(fmt.Sprintf("%s/%s", tr.name, from), func(t *testing.T) {
-				id := d.create(t, ctx, 10)
+				id := d.Create(t, ctx, 10)
 				d.bring(t, ctx, id, from)
 				entries := func() (n int) {
 					stack.Must(t, admin.QueryRow(ctx, `select count(*) from timeline where upload_id = $1`, id).Scan(&n))
 					return n
 				}
-				before, noted := d.upload(t, ctx, id), entries()
+				before, noted := d.Upload(t, ctx, id), entries()
 				err := d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tr.do(tx, id) })
-				after := d.upload(t, ctx, id)
+				after := d.Upload(t, ctx, id)
 				switch {
 				case slices.Contains(tr.from, from):
 					if err != nil || after.Status != tr.to || !after.UpdatedAt.After(before.UpdatedAt) {
@@ -388,8 +372,8 @@ func TestRejectedIsNeverUploaded(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id := d.create(t, ctx, 10)
-	d.must(t, ctx, func(tx storage.Tx) error {
+	id := d.Create(t, ctx, 10)
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 	})
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
@@ -405,15 +389,15 @@ func TestPagesWhileUploadsArrive(t *testing.T) {
 	ctx, other := d.NewTenant(t, 1<<20), d.NewTenant(t, 1<<20)
 	var there []uuid.UUID
 	for range 53 {
-		there = append(there, d.create(t, ctx, 1))
-		d.create(t, other, 1)
+		there = append(there, d.Create(t, ctx, 1))
+		d.Create(t, other, 1)
 	}
 	slices.Reverse(there)
 	var seen []uuid.UUID
 	page := storage.Page{Limit: 10}
 	for range 100 {
 		var got []storage.Upload
-		d.must(t, ctx, func(tx storage.Tx) (err error) {
+		d.Must(t, ctx, func(tx storage.Tx) (err error) {
 			got, err = tx.Uploads(ctx, page)
 			return err
 		})
@@ -424,7 +408,7 @@ func TestPagesWhileUploadsArrive(t *testing.T) {
 			break
 		}
 		page.Before = got[len(got)-1].ID
-		d.create(t, ctx, 1)
+		d.Create(t, ctx, 1)
 	}
 	if !slices.Equal(seen, there) {
 		t.Errorf("pages showed %d uploads, want the %d in order", len(seen), len(there))
@@ -437,9 +421,9 @@ func TestPageFilters(t *testing.T) {
 	ctx := d.NewTenant(t, 1<<20)
 	for _, project := range []string{"a", "b"} {
 		for _, batch := range []string{"", "1", "2"} {
-			n := anUpload(1)
+			n := storagetest.NewUpload(1)
 			n.Project, n.Batch = project, batch
-			d.must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
+			d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 			if batch == "2" {
 				d.bring(t, ctx, n.ID, storage.Cancelled)
 			}
@@ -458,7 +442,7 @@ func TestPageFilters(t *testing.T) {
 		{storage.Page{Project: "' or true --"}, 0},
 	} {
 		c.page.Limit = 100
-		d.must(t, ctx, func(tx storage.Tx) error {
+		d.Must(t, ctx, func(tx storage.Tx) error {
 			got, err := tx.Uploads(ctx, c.page)
 			if len(got) != c.want {
 				t.Errorf("%+v shows %d uploads, want %d", c.page, len(got), c.want)
@@ -472,7 +456,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1<<20)
-	id := d.create(t, ctx, 10)
+	id := d.Create(t, ctx, 10)
 	d.bring(t, ctx, id, storage.Processing)
 	lat, lon, model := -12.05, -77.04, "Pixel 8"
 	r := storage.Results{
@@ -485,18 +469,18 @@ func TestCompleteKeepsResults(t *testing.T) {
 		},
 	}
 	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, r) }))
-	u := d.upload(t, ctx, id)
+	u := d.Upload(t, ctx, id)
 	if u.Latitude == nil || *u.Latitude != lat || *u.CameraModel != model || *u.DetectedType != "image/jpeg" || u.CompletedAt == nil {
 		t.Errorf("got %+v", u)
 	}
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		ds, err := tx.Thumbnails(ctx, id, uuid.New())
 		if len(ds) != 2 || ds[0].Size != 160 || ds[1].ObjectKey != "k480" || ds[0].UploadID != id {
 			t.Errorf("got %+v", ds)
 		}
 		return err
 	})
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		tags, err := tx.Tags(ctx, id)
 		if string(tags.Tags) != `{"IFD0": {"Model": "Pixel 8"}}` || !tags.Truncated {
 			t.Errorf("the tags are %s", tags.Tags)
@@ -506,7 +490,7 @@ func TestCompleteKeepsResults(t *testing.T) {
 		return err
 	})
 	for name, bad := range map[string]string{"an array": `[]`, "too large": `{"IFD0": {"Make": "` + strings.Repeat("x", 64<<10) + `"}}`} {
-		if _, err := d.Admin(t).Exec(t.Context(), `update tags set tags = $1`, bad); sqlState(err) != "23514" {
+		if _, err := d.Admin(t).Exec(t.Context(), `update tags set tags = $1`, bad); storagetest.SQLState(err) != "23514" {
 			t.Errorf("tags may be %s: %v", name, err)
 		}
 	}
@@ -528,12 +512,10 @@ func TestCreateTenant(t *testing.T) {
 	if created || again != id || err != nil {
 		t.Errorf("again: %s, %t, %v", again, created, err)
 	}
-	if room := d.room(t, as(t.Context(), id)); room != 5 {
-		t.Errorf("the quota became %d", room)
-	}
+	d.WantRoom(t, storagetest.As(t.Context(), id), 5)
 	_, err = d.Worker.TenantByName(t.Context(), "nobody")
 	stack.WantErr(t, err, storage.ErrNotFound)
-	d.must(t, as(t.Context(), uuid.New()), func(tx storage.Tx) error {
+	d.Must(t, storagetest.As(t.Context(), uuid.New()), func(tx storage.Tx) error {
 		_, err := tx.Account(t.Context())
 		stack.WantErr(t, err, storage.ErrNotFound)
 		return nil

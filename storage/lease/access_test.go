@@ -8,8 +8,8 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -17,10 +17,10 @@ import (
 // holds it, and the holder hears nothing. Who may gets it as ever.
 func TestLeaseAsksWhoMayWrite(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	here, there := newReplica(t, d, calmly), newReplica(t, d, calmly)
-	id, free := d.create(t, ctx, 1), d.create(t, ctx, 1)
+	id, free := d.Create(t, ctx, 1), d.Create(t, ctx, 1)
 	as := func(change func(*tenant.Identity)) context.Context {
 		who, err := tenant.From(ctx)
 		stack.Must(t, err)
@@ -37,9 +37,9 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 		"no role":                 {as(func(id *tenant.Identity) { id.User, id.Role = "pedro", "" }), storage.ErrNotYours},
 		"outside the project":     {as(func(id *tenant.Identity) { id.Projects = []string{"puente"} }), storage.ErrNotFound},
 		"a manager outside of it": {as(func(id *tenant.Identity) { id.Role, id.Projects = tenant.Constructora, []string{"puente"} }), storage.ErrNotFound},
-		"another tenant":          {as(func(id *tenant.Identity) { id.Tenant = tenantOf(t, d.NewTenant(t, 1)) }), storage.ErrNotFound},
+		"another tenant":          {as(func(id *tenant.Identity) { id.Tenant = storagetest.TenantOf(t, d.NewTenant(t, 1)) }), storage.ErrNotFound},
 		"another tenant's admin": {as(func(id *tenant.Identity) {
-			id.Tenant, id.Role = tenantOf(t, d.NewTenant(t, 1)), tenant.Admin
+			id.Tenant, id.Role = storagetest.TenantOf(t, d.NewTenant(t, 1)), tenant.Admin
 		}), storage.ErrNotFound},
 	}
 	asked := make(flag, 1)
@@ -64,9 +64,8 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 		}
 	}
 	// What is completed an investor sees, and may not hold either.
-	_, err := d.Admin(t).Exec(t.Context(), `update uploads set status = 'completed' where id = $1`, free)
-	stack.Must(t, err)
-	_, err = there.Acquire(refused["an investor of the name"].ctx, free, func() {})
+	d.Exec(t, `update uploads set status = 'completed' where id = $1`, free)
+	_, err := there.Acquire(refused["an investor of the name"].ctx, free, func() {})
 	stack.WantErr(t, err, storage.ErrNotYours)
 	// A manager's request, on the other replica, is what the holder hears first.
 	select {
@@ -79,8 +78,6 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 	stack.Receive(t, "the manager's request", asked)
 	stack.Must(t, mine.Release(t.Context()))
 	taken := stack.Receive(t, "the manager's lease", next)
-	if taken.Fence() <= mine.Fence() {
-		t.Errorf("fence %d after %d", taken.Fence(), mine.Fence())
-	}
+	wantAfter(t, taken, mine)
 	stack.Must(t, taken.Release(t.Context()))
 }

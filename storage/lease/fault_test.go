@@ -21,17 +21,13 @@ import (
 // sends to Postgres is refused.
 func TestDeadHolderIsFenced(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 100)
+	d, ctx, id := newUpload(t)
 	one, two := newReplica(t, d, 2*time.Second), newReplica(t, d, calmly)
 	old := one.acquire(t, ctx, id, func() {})
 	next := two.acquiring(t, ctx, id)
 	one.die()
 	mine := stack.Receive(t, "lease", next)
-	if mine.Fence() <= old.Fence() {
-		t.Errorf("fence %d came after %d", mine.Fence(), old.Fence())
-	}
+	wantAfter(t, mine, old)
 	to := storage.Progress{To: 10, TailSize: 10}
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, id, old.Fence(), to)
@@ -41,43 +37,35 @@ func TestDeadHolderIsFenced(t *testing.T) {
 		return err
 	}), storage.ErrFenced)
 	stack.Must(t, old.Release(ctx)) // and it does not take the other's away
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
 }
 
 // A take-over meets a transaction of the old holder that has checked its fence: the take-over waits for
 // it, and the new holder sees what it wrote.
 func TestTakeOverWaitsForAWrite(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 100)
+	d, ctx, id := newUpload(t)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	old := one.acquire(t, ctx, id, func() {})
 	var next <-chan *lease.Lease
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		to := storage.Progress{To: 10, TailSize: 10}
 		if err := tx.Advance(ctx, id, old.Fence(), to); err != nil {
 			return err
 		}
 		expire(t, d, one)
 		next = two.acquiring(t, ctx, id)
-		admin := d.Admin(t)
-		stack.Until(t, "the take-over waiting", func() bool {
-			var waiting bool
-			stack.Must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-				where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_leases%')`).Scan(&waiting))
-			return waiting
-		})
+		d.UntilLocked(t, "the take-over waiting", "%upload_leases%")
 		return nil
 	})
 	stack.Receive(t, "lease", next)
-	if n := d.received(t, ctx, id); n != 10 {
+	if n := d.Upload(t, ctx, id).Received; n != 10 {
 		t.Errorf("the new holder sees %d bytes", n)
 	}
 }
 
 // expire makes a replica's heartbeat late, as a long pause of the process would.
-func expire(t *testing.T, d *database, r *replica) {
+func expire(t *testing.T, d *storagetest.Database, r *replica) {
 	t.Helper()
 	tag, err := d.Admin(t).Exec(t.Context(), `update lease_holders set expires_at = now() - interval '1 second' where replica = $1`, r.name)
 	stack.Must(t, err)
@@ -90,9 +78,7 @@ func expire(t *testing.T, d *database, r *replica) {
 // new leases, and hears when another wants them.
 func TestLateHeartbeat(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 1)
+	d, ctx, id := newUpload(t)
 	one, two := newReplica(t, d, 8*time.Second), newReplica(t, d, calmly)
 	lost := make(flag, 1)
 	old := one.acquire(t, ctx, id, lost.raise)
@@ -100,9 +86,7 @@ func TestLateHeartbeat(t *testing.T) {
 	stack.Receive(t, "call of letGo", lost)
 	again := make(flag, 1)
 	mine := one.acquire(t, ctx, id, again.raise)
-	if mine.Fence() <= old.Fence() {
-		t.Errorf("fence %d came after %d", mine.Fence(), old.Fence())
-	}
+	wantAfter(t, mine, old)
 	stack.Must(t, old.Release(ctx)) // of the lost one: changes nothing
 	next := two.acquiring(t, ctx, id)
 	stack.Receive(t, "call of letGo", again)
@@ -114,9 +98,7 @@ func TestLateHeartbeat(t *testing.T) {
 // them over.
 func TestHeartbeatFails(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 1)
+	d, ctx, id := newUpload(t)
 	r := newReplica(t, d, 4*time.Second)
 	lost := make(flag, 1)
 	r.acquire(t, ctx, id, lost.raise)
@@ -139,30 +121,26 @@ func TestHeartbeatFails(t *testing.T) {
 // lease whose release Postgres never heard of is not held for ever.
 func TestLeasesOutlivePostgres(t *testing.T) {
 	t.Parallel()
-	cluster, err := storagetest.Start(t.Context()) // of its own, which it may break
-	stack.Must(t, err)
-	t.Cleanup(func() { stack.Must(t, cluster.Stop()) })
-	d := &database{cluster.NewDatabase(t)}
+	d, postgres := storagetest.Alone(t, stack.PostgresConfig{})
 	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, 20*time.Second), newReplica(t, d, 20*time.Second)
-	kept, local, remote := d.create(t, ctx, 100), d.create(t, ctx, 100), d.create(t, ctx, 100)
+	kept, local, remote := d.Create(t, ctx, 100), d.Create(t, ctx, 100), d.Create(t, ctx, 100)
 	asked := make(flag, 1)
 	mine := one.acquire(t, ctx, kept, asked.raise)
 	unheard := []*lease.Lease{one.acquire(t, ctx, local, func() {}), one.acquire(t, ctx, remote, func() {})}
 
 	// Leases are committed lazily: have them on disk.
-	_, err = d.Admin(t).Exec(t.Context(), `checkpoint`)
-	stack.Must(t, err)
-	cluster.Kill()
+	d.Exec(t, `checkpoint`)
+	postgres.Kill()
 	for _, l := range unheard {
 		if err := l.Release(ctx); err == nil {
 			t.Error("a release without Postgres succeeded")
 		}
 	}
-	stack.Must(t, cluster.Restart(t.Context()))
+	stack.Must(t, postgres.Restart(t.Context()))
 	stack.Until(t, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil && d.Worker.Ping(ctx) == nil })
 
-	d.must(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, kept, mine.Fence(), storage.Progress{To: 1, TailSize: 1})
 	})
 	next := make(chan *lease.Lease, 1)
@@ -201,7 +179,7 @@ func persistently(t *testing.T, ctx context.Context, r *replica, id uuid.UUID) *
 // ever, neither for its own process nor for others.
 func TestAcquireGivenUpDuringCommit(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	admin := d.Admin(t)
@@ -216,7 +194,7 @@ func TestAcquireGivenUpDuringCommit(t *testing.T) {
 	stack.Must(t, err)
 	var lost []uuid.UUID
 	for range 2 {
-		id := d.create(t, ctx, 1)
+		id := d.Create(t, ctx, 1)
 		lost = append(lost, id)
 		giveUpDuringCommit(t, ctx, one, id, admin)
 	}
@@ -251,48 +229,37 @@ func giveUpDuringCommit(t *testing.T, ctx context.Context, r *replica, id uuid.U
 // that the fence was made of. The next holder's fence is another one, and the forgotten holder is refused.
 func TestFenceOfAForgottenLease(t *testing.T) {
 	t.Parallel()
-	cluster, err := storagetest.Start(t.Context()) // of its own, which it may break
-	stack.Must(t, err)
-	t.Cleanup(func() { stack.Must(t, cluster.Stop()) })
-	d := &database{cluster.NewDatabase(t)}
+	d, postgres := storagetest.Alone(t, stack.PostgresConfig{})
 	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 100)
+	id := d.Create(t, ctx, 100)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	admin := d.Admin(t)
-	_, err = admin.Exec(t.Context(), `checkpoint`)
+	_, err := admin.Exec(t.Context(), `checkpoint`)
 	stack.Must(t, err)
 	var walWriter int
 	stack.Must(t, admin.QueryRow(t.Context(), `select pid from pg_stat_activity where backend_type = 'walwriter'`).Scan(&walWriter))
 	stack.Must(t, syscall.Kill(walWriter, syscall.SIGSTOP)) // and nobody else writes what is committed lazily
 	forgotten := one.acquire(t, ctx, id, func() {})
-	cluster.Kill()
+	postgres.Kill()
 	stack.Must(t, syscall.Kill(walWriter, syscall.SIGKILL))
-	stack.Must(t, cluster.Restart(t.Context()))
+	stack.Must(t, postgres.Restart(t.Context()))
 	stack.Until(t, "Postgres answering", func() bool { return d.API.Ping(ctx) == nil })
-	var rows int
-	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&rows))
-	if rows != 0 {
-		t.Fatal("Postgres has not forgotten the lease")
-	}
+	d.WantCount(t, 0, `select count(*) from upload_leases`)
 
 	mine := persistently(t, ctx, two, id)
-	if mine.Fence() <= forgotten.Fence() {
-		t.Errorf("fence %d came after %d", mine.Fence(), forgotten.Fence())
-	}
+	wantAfter(t, mine, forgotten)
 	to := storage.Progress{To: 10, TailSize: 10}
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Advance(ctx, id, forgotten.Fence(), to)
 	}), storage.ErrFenced)
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
 }
 
 // A heartbeat is on its way through Postgres while its holder's time runs out: nobody takes over until it is
 // decided, and as it succeeds, nobody at all.
 func TestTakeOverWaitsForAHeartbeat(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 1)
+	d, ctx, id := newUpload(t)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	asked := make(flag, 1)
 	mine := one.acquire(t, ctx, id, asked.raise)
@@ -302,28 +269,18 @@ func TestTakeOverWaitsForAHeartbeat(t *testing.T) {
 	_, err = beat.Exec(t.Context(), `update lease_holders set expires_at = now() + interval '1 minute' where replica = $1`, one.name)
 	stack.Must(t, err)
 	next := two.acquiring(t, ctx, id)
-	admin := d.Admin(t) // in its transaction the first would see the same activity for ever
-	stack.Until(t, "the take-over waiting", func() bool {
-		var waiting bool
-		stack.Must(t, admin.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-			where datname = current_database() and wait_event_type = 'Lock' and query like '%upload_leases%')`).Scan(&waiting))
-		return waiting
-	})
+	d.UntilLocked(t, "the take-over waiting", "%upload_leases%")
 	stack.Must(t, beat.Commit(t.Context()))
 	stack.Receive(t, "call of letGo", asked)
 	stack.Must(t, mine.Release(ctx))
-	if got := stack.Receive(t, "lease", next); got.Fence() <= mine.Fence() {
-		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
-	}
+	wantAfter(t, stack.Receive(t, "lease", next), mine)
 }
 
 // A holder freezes in the middle of a transaction that has checked its fence. Postgres ends the transaction, and
 // with it the wait of whoever takes over; what was not committed never was.
 func TestTakeOverFromAFrozenTransaction(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 100)
+	d, ctx, id := newUpload(t)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	old := one.acquire(t, ctx, id, func() {})
 	err := d.API.InTenant(ctx, func(tx storage.Tx) error {
@@ -338,7 +295,7 @@ func TestTakeOverFromAFrozenTransaction(t *testing.T) {
 	if err == nil {
 		t.Error("the frozen transaction was committed")
 	}
-	if n := d.received(t, ctx, id); n != 0 {
+	if n := d.Upload(t, ctx, id).Received; n != 0 {
 		t.Errorf("%d bytes of a transaction that was ended", n)
 	}
 }
@@ -347,12 +304,12 @@ func TestTakeOverFromAFrozenTransaction(t *testing.T) {
 // queue behind them, and no lease is lost.
 func TestHeartbeatNeedsNoPool(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	const ttl = 4 * time.Second
 	r := newReplica(t, d, ttl)
 	lost := make(flag, 1)
-	r.acquire(t, ctx, d.create(t, ctx, 1), lost.raise)
+	r.acquire(t, ctx, d.Create(t, ctx, 1), lost.raise)
 	for range r.db.Pool().Config().MaxConns {
 		conn, err := r.db.Pool().Acquire(t.Context())
 		stack.Must(t, err)
@@ -376,10 +333,8 @@ func TestHeartbeatNeedsNoPool(t *testing.T) {
 // finds out by its next heartbeat: it keeps its leases, and it hears again that another wants one.
 func TestConnectionsDieSilently(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 1)
-	gateway, through := newGateway(t, stack.Get(t, ground.Postgres).URL("tramo_api", d.Name))
+	d, ctx, id := newUpload(t)
+	gateway, through := newGateway(t, d.URL("tramo_api"))
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(through)})
 	stack.Must(t, err)
 	t.Cleanup(db.Close)
@@ -392,9 +347,7 @@ func TestConnectionsDieSilently(t *testing.T) {
 	next := two.acquiring(t, ctx, id)
 	stack.Receive(t, "call of letGo", asked)
 	stack.Must(t, mine.Release(ctx))
-	if got := stack.Receive(t, "lease", next); got.Fence() <= mine.Fence() {
-		t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
-	}
+	wantAfter(t, stack.Receive(t, "lease", next), mine)
 	if n := one.metrics(t, "tramo_leases_lost_total")[0].GetCounter().GetValue(); n != 0 {
 		t.Errorf("%v leases were lost", n)
 	}

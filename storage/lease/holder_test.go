@@ -3,18 +3,18 @@ package lease_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/tramo/tramo/storage/lease"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
 // A process has a name of its own, and knows when it is heard.
 func TestRegistered(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	silent := lease.NewManager(d.Worker, "silent", calmly, logTo(t))
+	d := ground.NewDatabase(t)
+	silent := lease.NewManager(d.Worker, "silent", calmly, stack.Log(t, slog.LevelInfo))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := silent.Registered(ctx); !errors.Is(err, context.Canceled) {

@@ -2,91 +2,25 @@ package lease_test
 
 import (
 	"context"
-	"log/slog"
-	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
-	"github.com/tramo/tramo/tenant"
-
-	"github.com/tramo/tramo/test/stack"
 )
 
 var ground storagetest.Ground
 
 func TestMain(m *testing.M) { ground.Main(m) }
 
-// A database is a test's own, with what these tests do in it again and again.
-type database struct {
-	*storagetest.Database
-}
-
-func newDatabase(t *testing.T) *database {
+// newUpload makes a database with an upload of 100 bytes in it, and a context that acts for its tenant.
+func newUpload(t *testing.T) (d *storagetest.Database, ctx context.Context, id uuid.UUID) {
 	t.Helper()
-	return &database{ground.NewDatabase(t)}
-}
-
-func as(ctx context.Context, id uuid.UUID) context.Context {
-	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "ana", Role: tenant.Empleado})
-}
-
-func tenantOf(t *testing.T, ctx context.Context) uuid.UUID {
-	t.Helper()
-	id, err := tenant.From(ctx)
-	stack.Must(t, err)
-	return id.Tenant
-}
-
-// create makes an upload for the tenant in ctx.
-func (d *database) create(t *testing.T, ctx context.Context, size int64) uuid.UUID {
-	t.Helper()
-	n := storage.NewUpload{
-		ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: size,
-	}
-	d.must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
-	return n.ID
-}
-
-// received returns the upload's offset.
-func (d *database) received(t *testing.T, ctx context.Context, id uuid.UUID) (offset int64) {
-	t.Helper()
-	d.must(t, ctx, func(tx storage.Tx) error {
-		u, err := tx.Upload(ctx, id)
-		offset = u.Received
-		return err
-	})
-	return offset
-}
-
-// must runs fn in the tenant of ctx.
-func (d *database) must(t *testing.T, ctx context.Context, fn func(storage.Tx) error) {
-	t.Helper()
-	stack.Must(t, d.API.InTenant(ctx, fn))
+	d = ground.NewDatabase(t)
+	ctx = d.NewTenant(t, 1<<30)
+	return d, ctx, d.Create(t, ctx, 100)
 }
 
 // patience is how long a test waits for what should be a matter of moments, on a busy machine.
 const patience = 20 * time.Second
-
-// randomly returns a source of randomness. A failing test prints its seed; TRAMO_TEST_SEED replays it.
-func randomly(t *testing.T) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
-		var err error
-		seed, err = strconv.ParseUint(s, 10, 64)
-		stack.Must(t, err)
-	}
-	t.Logf("TRAMO_TEST_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
-
-func logTo(t *testing.T) *slog.Logger {
-	t.Helper()
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
-}

@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -15,7 +16,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
-
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -30,15 +31,15 @@ type replica struct {
 	die  func() // stops the heartbeat and gives nothing back
 }
 
-func newReplica(t *testing.T, d *database, ttl time.Duration) *replica {
+func newReplica(t *testing.T, d *storagetest.Database, ttl time.Duration) *replica {
 	t.Helper()
 	return newReplicaOn(t, d, d.As(t, "tramo_api"), ttl)
 }
 
-func newReplicaOn(t *testing.T, d *database, db *storage.DB, ttl time.Duration) *replica {
+func newReplicaOn(t *testing.T, d *storagetest.Database, db *storage.DB, ttl time.Duration) *replica {
 	t.Helper()
 	r := &replica{db: db, name: uuid.NewString()}
-	r.Manager = lease.NewManager(db, r.name, ttl, logTo(t))
+	r.Manager = lease.NewManager(db, r.name, ttl, stack.Log(t, slog.LevelInfo))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
@@ -111,6 +112,14 @@ func (r *replica) acquiring(t *testing.T, ctx context.Context, id uuid.UUID) <-c
 	return got
 }
 
+// wantAfter reports a lease whose fence is not above that of the one before.
+func wantAfter(t *testing.T, mine, before *lease.Lease) {
+	t.Helper()
+	if mine.Fence() <= before.Fence() {
+		t.Errorf("fence %d came after %d", mine.Fence(), before.Fence())
+	}
+}
+
 // A flag is a letGo that tells that it was called.
 type flag chan struct{}
 
@@ -125,9 +134,7 @@ func (f flag) raise() {
 // turns, and each fence is above the one before.
 func TestLeaseExcludes(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 1)
+	d, ctx, id := newUpload(t)
 	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	var inside, last atomic.Int64
@@ -164,9 +171,7 @@ func TestLeaseExcludes(t *testing.T) {
 // fence, although it asked earlier.
 func TestFenceIsDrawnUnderTheLock(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 1)
+	d, ctx, id := newUpload(t)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	admin := d.Admin(t)
 	// The row is there, in a transaction that will roll back.
@@ -175,15 +180,9 @@ func TestFenceIsDrawnUnderTheLock(t *testing.T) {
 	_, err = tx.Exec(t.Context(), `insert into upload_leases select tenant_id, id, (select id from lease_holders limit 1), 0 from uploads`)
 	stack.Must(t, err)
 	early := one.acquiring(t, ctx, id)
-	watcher := d.Admin(t)
-	stack.Until(t, "a request waiting for the row", func() bool {
-		var waiting bool
-		stack.Must(t, watcher.QueryRow(t.Context(), `select exists (select from pg_stat_activity
-			where datname = current_database() and wait_event_type = 'Lock')`).Scan(&waiting))
-		return waiting
-	})
+	d.UntilLocked(t, "a request waiting for the row", "%")
 	// Meanwhile other uploads' leases are handed out.
-	other := d.create(t, ctx, 1)
+	other := d.Create(t, ctx, 1)
 	mine := two.acquire(t, ctx, other, func() {})
 	stack.Must(t, tx.Rollback(t.Context()))
 	if got := stack.Receive(t, "lease", early); got.Fence() <= mine.Fence() {
@@ -195,10 +194,10 @@ func TestFenceIsDrawnUnderTheLock(t *testing.T) {
 // holds the upload, and in the end nobody does and every process can have it.
 func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 	t.Parallel()
-	random := randomly(t)
-	d := newDatabase(t)
+	random := stack.Random(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
-	ids := []uuid.UUID{d.create(t, ctx, 1), d.create(t, ctx, 1)}
+	ids := []uuid.UUID{d.Create(t, ctx, 1), d.Create(t, ctx, 1)}
 	inside := make([]atomic.Int64, len(ids))
 	replicas := []*replica{newReplica(t, d, calmly), newReplica(t, d, calmly), newReplica(t, d, calmly)}
 	g := new(errgroup.Group)
@@ -235,34 +234,28 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 			stack.Must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
 		}
 	}
-	var left int
-	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `select count(*) from upload_leases`).Scan(&left))
-	if left != 0 {
-		t.Errorf("%d rows are left", left)
-	}
+	d.WantCount(t, 0, `select count(*) from upload_leases`)
 }
 
 // The holder is told that another wants the upload, in its own process and in another, and the other is told
 // that it is free: by being told, not by asking again. A re-check may come first by chance, now and then.
 func TestLeaseHandsOver(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	for how, other := range map[string]*replica{"locally": one, "notified": two} {
 		t.Run(how, func(t *testing.T) {
 			const times = 20
 			for range times {
-				id := d.create(t, ctx, 1)
+				id := d.Create(t, ctx, 1)
 				asked := make(flag, 1)
 				mine := one.acquire(t, ctx, id, asked.raise)
 				next := other.acquiring(t, ctx, id)
 				stack.Receive(t, "call of letGo", asked)
 				stack.Must(t, mine.Release(ctx))
 				got := stack.Receive(t, "lease", next)
-				if got.Fence() <= mine.Fence() {
-					t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
-				}
+				wantAfter(t, got, mine)
 				stack.Must(t, got.Release(ctx))
 			}
 			if n := other.woken(t, how); n < times*3/4 {
@@ -275,12 +268,12 @@ func TestLeaseHandsOver(t *testing.T) {
 // Two processes wait for what a third holds: both are told that it is free, and who comes second is told again.
 func TestEveryWaiterIsTold(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	one, two, three := newReplica(t, d, calmly), newReplica(t, d, calmly), newReplica(t, d, calmly)
 	const times = 20
 	for range times {
-		id := d.create(t, ctx, 1)
+		id := d.Create(t, ctx, 1)
 		asked := make(chan struct{}, 2)
 		mine := one.acquire(t, ctx, id, func() { asked <- struct{}{} })
 		var both errgroup.Group
@@ -299,10 +292,10 @@ func TestEveryWaiterIsTold(t *testing.T) {
 
 func TestLeaseIsHeld(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
-	id := d.create(t, ctx, 1)
+	id := d.Create(t, ctx, 1)
 	one.acquire(t, ctx, id, func() {})
 	for name, r := range map[string]*replica{"same process": one, "another process": two} {
 		for _, wait := range []time.Duration{0, 100 * time.Millisecond} {
@@ -320,12 +313,12 @@ func TestLeaseIsHeld(t *testing.T) {
 // process and in another, with the lease held or not.
 func TestLeaseOfAnotherTenant(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	stranger, cancel := context.WithTimeout(d.NewTenant(t, 1<<30), patience)
 	defer cancel()
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
-	id := d.create(t, ctx, 1)
+	id := d.Create(t, ctx, 1)
 	disturbed := make(flag, 1)
 	ask := func() {
 		t.Helper()
@@ -340,7 +333,7 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 	mine := one.acquire(t, ctx, id, disturbed.raise)
 	ask()
 	// What was sent before is heard before: an honest wish shows that the channel has been emptied.
-	probe := d.create(t, ctx, 1)
+	probe := d.Create(t, ctx, 1)
 	asked := make(flag, 1)
 	held := one.acquire(t, ctx, probe, asked.raise)
 	next := two.acquiring(t, ctx, probe)
@@ -358,12 +351,12 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 // A process that ends in order gives its leases up, and says so: nobody waits for the time to live.
 func TestCloseGivesLeasesUp(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	held := make(map[*lease.Lease]<-chan *lease.Lease)
 	for range 5 {
-		id := d.create(t, ctx, 1)
+		id := d.Create(t, ctx, 1)
 		asked := make(flag, 1)
 		mine := one.acquire(t, ctx, id, asked.raise)
 		held[mine] = two.acquiring(t, ctx, id)
@@ -373,16 +366,14 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 	stack.Must(t, one.Close(ctx))
 	stack.Must(t, one.Close(ctx))
 	for mine, next := range held {
-		if got := stack.Receive(t, "lease", next); got.Fence() <= mine.Fence() {
-			t.Errorf("fence %d came after %d", got.Fence(), mine.Fence())
-		}
+		wantAfter(t, stack.Receive(t, "lease", next), mine)
 	}
 	if n := two.woken(t, "notified"); n == 0 {
 		t.Error("nobody was notified")
 	}
 	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
-	_, err := one.Acquire(short, d.create(t, ctx, 1), func() {})
+	_, err := one.Acquire(short, d.Create(t, ctx, 1), func() {})
 	stack.WantErr(t, err, lease.ErrHeld)
 }
 
@@ -390,10 +381,10 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 // the attempt, and not of a waiter. What is free, or a dead process's, it gets; what its tenant does not have is not found.
 func TestTryLeavesTheHolderInPeace(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
+	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
 	holder, other := newReplica(t, d, calmly), newReplica(t, d, calmly)
-	held, free, dead := d.create(t, ctx, 1), d.create(t, ctx, 1), d.create(t, ctx, 1)
+	held, free, dead := d.Create(t, ctx, 1), d.Create(t, ctx, 1), d.Create(t, ctx, 1)
 	asked := make(flag, 1)
 	holder.acquire(t, ctx, held, asked.raise)
 	for _, r := range []*replica{other, holder} {
@@ -412,24 +403,19 @@ func TestTryLeavesTheHolderInPeace(t *testing.T) {
 	died := newReplica(t, d, calmly)
 	before := died.acquire(t, ctx, dead, func() {})
 	died.die()
-	_, err = d.Admin(t).Exec(ctx, `update lease_holders set expires_at = now() where replica = $1`, died.name)
-	stack.Must(t, err)
+	d.Exec(t, `update lease_holders set expires_at = now() where replica = $1`, died.name)
 	mine, err = other.Try(ctx, dead, func() {})
 	stack.Must(t, err)
-	if mine.Fence() <= before.Fence() {
-		t.Errorf("fence %d is not above that of the dead, %d", mine.Fence(), before.Fence())
-	}
-	_, err = other.Try(as(ctx, uuid.New()), free, func() {})
+	wantAfter(t, mine, before)
+	_, err = other.Try(storagetest.As(ctx, uuid.New()), free, func() {})
 	stack.WantErr(t, err, storage.ErrNotFound)
 }
 
 // Whoever tries before its process is a holder waits for that, and no longer than its context.
 func TestTryWaitsToBecomeAHolder(t *testing.T) {
 	t.Parallel()
-	d := newDatabase(t)
-	ctx := d.NewTenant(t, 1<<30)
-	id := d.create(t, ctx, 1)
-	ls := lease.NewManager(d.API, "late", calmly, logTo(t))
+	d, ctx, id := newUpload(t)
+	ls := lease.NewManager(d.API, "late", calmly, stack.Log(t, slog.LevelInfo))
 	given, cancel := context.WithCancel(ctx)
 	cancel()
 	_, err := ls.Try(given, id, func() {})
@@ -438,9 +424,5 @@ func TestTryWaitsToBecomeAHolder(t *testing.T) {
 		_, err := ls.Try(ctx, id, func() {})
 		return err
 	}))
-	var holders int
-	stack.Must(t, d.Admin(t).QueryRow(ctx, `select count(*) from lease_holders`).Scan(&holders))
-	if holders != 0 {
-		t.Errorf("%d holders are left", holders)
-	}
+	d.WantCount(t, 0, `select count(*) from lease_holders`)
 }

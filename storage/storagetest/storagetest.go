@@ -4,7 +4,6 @@ package storagetest
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -29,57 +28,45 @@ const template = "tramo_template"
 type Ground struct {
 	stack.Ground
 
-	mu      sync.Mutex
-	cluster *Cluster
+	mu          sync.Mutex
+	hasTemplate bool
 }
 
 // NewDatabase makes a database. What is opened in it is closed when the test ends.
 func (g *Ground) NewDatabase(t testing.TB) *Database {
 	t.Helper()
-	return stack.Get(t, g.migrated).NewDatabase(t)
+	return newDatabase(t, stack.Get(t, g.migrated))
 }
 
-func (g *Ground) migrated(ctx context.Context) (*Cluster, error) {
+func (g *Ground) migrated(ctx context.Context) (*stack.Postgres, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.cluster != nil {
-		return g.cluster, nil
-	}
 	postgres, err := g.Postgres(ctx)
-	if err != nil {
+	if err != nil || g.hasTemplate {
+		return postgres, err
+	}
+	if err := migrate(ctx, postgres); err != nil {
 		return nil, err
 	}
-	c := &Cluster{postgres}
-	if err := c.migrate(ctx); err != nil {
-		return nil, err
-	}
-	g.cluster = c
-	return c, nil
+	g.hasTemplate = true
+	return postgres, nil
 }
 
-// A Cluster is a private Postgres with a migrated template. TestMain starts one and stops it.
-type Cluster struct {
-	*stack.Postgres
+// Alone starts a Postgres that only this test uses, and may break, and makes a database in it.
+func Alone(t testing.TB, c stack.PostgresConfig) (*Database, *stack.Postgres) {
+	t.Helper()
+	postgres, err := stack.StartPostgres(t.Context(), c)
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, postgres.Stop()) })
+	stack.Must(t, migrate(t.Context(), postgres))
+	return newDatabase(t, postgres), postgres
 }
 
-// Start starts a cluster and migrates its template.
-func Start(ctx context.Context) (*Cluster, error) {
-	postgres, err := stack.StartPostgres(ctx, stack.PostgresConfig{})
-	if err != nil {
-		return nil, err
-	}
-	c := &Cluster{postgres}
-	if err := c.migrate(ctx); err != nil {
-		return nil, errors.Join(err, c.Stop())
-	}
-	return c, nil
-}
-
-func (c *Cluster) migrate(ctx context.Context) error {
-	if err := c.CreateDatabase(ctx, template, ""); err != nil {
+func migrate(ctx context.Context, postgres *stack.Postgres) error {
+	if err := postgres.CreateDatabase(ctx, template, ""); err != nil {
 		return err
 	}
-	return storage.Migrate(ctx, storage.Config{URL: telemetry.Secret(c.URL("postgres", template))}, storage.Passwords{})
+	return storage.Migrate(ctx, storage.Config{URL: telemetry.Secret(postgres.URL("postgres", template))}, storage.Passwords{})
 }
 
 // A Database is a test's own copy of the template, seen by the server's role, which row-level security
@@ -88,23 +75,25 @@ type Database struct {
 	Name        string
 	API, Worker *storage.DB
 
-	cluster *Cluster
+	postgres *stack.Postgres
 }
 
-// NewDatabase makes a database. What is opened in it is closed when the test ends.
-func (c *Cluster) NewDatabase(t testing.TB) *Database {
+func newDatabase(t testing.TB, postgres *stack.Postgres) *Database {
 	t.Helper()
-	d := &Database{Name: "t_" + strings.ReplaceAll(uuid.NewString(), "-", ""), cluster: c}
-	must(t, c.CreateDatabase(t.Context(), d.Name, template))
+	d := &Database{Name: "t_" + strings.ReplaceAll(uuid.NewString(), "-", ""), postgres: postgres}
+	stack.Must(t, postgres.CreateDatabase(t.Context(), d.Name, template))
 	d.API, d.Worker = d.As(t, "tramo_api"), d.As(t, "tramo_worker")
 	return d
 }
 
+// URL is the database's address for a role.
+func (d *Database) URL(role string) string { return d.postgres.URL(role, d.Name) }
+
 // As opens the database for a role, with a pool of its own.
 func (d *Database) As(t testing.TB, role string) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(d.cluster.URL(role, d.Name))})
-	must(t, err)
+	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(d.URL(role))})
+	stack.Must(t, err)
 	t.Cleanup(db.Close)
 	return db
 }
@@ -112,8 +101,8 @@ func (d *Database) As(t testing.TB, role string) *storage.DB {
 // Admin opens a connection of the superuser's.
 func (d *Database) Admin(t testing.TB) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), d.cluster.URL("postgres", d.Name))
-	must(t, err)
+	conn, err := pgx.Connect(t.Context(), d.URL("postgres"))
+	stack.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
 }
@@ -122,16 +111,9 @@ func (d *Database) Admin(t testing.TB) *pgx.Conn {
 func (d *Database) NewTenant(t testing.TB, quota int64) context.Context {
 	t.Helper()
 	id, created, err := d.Worker.CreateTenant(t.Context(), uuid.NewString(), quota)
-	must(t, err)
+	stack.Must(t, err)
 	if !created {
 		t.Fatal("the tenant was there before")
 	}
 	return tenant.With(t.Context(), tenant.Identity{Tenant: id, User: "ana", Role: tenant.Empleado})
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
