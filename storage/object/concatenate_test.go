@@ -34,8 +34,7 @@ func TestConcatenate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			r := s.replica(t)
+			s, r := serve(t)
 			partials, content := s.partials(t, r, c.sizes...)
 			final := s.final(t, partials, len(content))
 			s.proxy.spent()
@@ -57,14 +56,13 @@ func TestConcatenate(t *testing.T) {
 func TestConcatenateRepeated(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{getObject, copyPart, uploadPart, createUpload, completeUpload} {
-		for name, what := range map[string]fault{"refused": refuse, "answer lost": lose} {
+		for name, what := range map[string]stack.Fault{"refused": refuse, "answer lost": lose} {
 			if kind == createUpload && name == "answer lost" {
 				continue // nobody knows of that multipart upload, and it is left for the reconciler
 			}
 			t.Run(kind+" "+name, func(t *testing.T) {
 				t.Parallel()
-				s := newSite(t)
-				r := s.replica(t)
+				s, r := serve(t)
 				partials, content := s.partials(t, r, part, 1000, 2*part, 3)
 				final := s.final(t, partials, len(content))
 				s.proxy.spent()
@@ -93,8 +91,7 @@ func TestConcatenateRepeated(t *testing.T) {
 // deleted before the final one is committed.
 func TestConcatenateKeepsPartialsUntilFinished(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	partials, content := s.partials(t, r, part, 1000)
 	final := s.final(t, partials, len(content))
 	s.finish.next(failBefore)
@@ -112,13 +109,11 @@ func TestConcatenateKeepsPartialsUntilFinished(t *testing.T) {
 // S3 has lost a partial upload: it and the final one have failed, and the others can be used again.
 func TestConcatenateOfALostPartial(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	partials, content := s.partials(t, r, part, part+1)
 	final := s.final(t, partials, len(content))
 	_, c, _ := s.rows(t, partials[1])
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
-	stack.Must(t, err)
+	bucket := openBucket(t, stack.Get(t, ground.S3).Endpoint(), stack.Get(t, ground.S3).Bucket())
 	stack.Must(t, bucket.Delete(t.Context(), *c.ObjectKey))
 	stack.WantErr(t, r.concat(s.ctx, final), object.ErrLost)
 	for id, want := range map[uuid.UUID]storage.Status{final: storage.Failed, partials[0]: storage.Uploading, partials[1]: storage.Failed} {
@@ -126,17 +121,14 @@ func TestConcatenateOfALostPartial(t *testing.T) {
 			t.Errorf("status %s, taken %v; want %s", u.Status, u.FinalID, want)
 		}
 	}
-	if n := r.lost.Load(); n != 1 {
-		t.Errorf("%v offsets were lost", n)
-	}
+	r.wantLost(t, 1)
 }
 
 // A partial upload that is whole waits: HEAD tells its size and finishes it once, it may be cancelled, and then
 // S3 has nothing of it.
 func TestPartialWaits(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	for _, size := range []int{10, part + 1} {
 		partials, _ := s.partials(t, r, size)
 		for range 2 {
@@ -150,28 +142,21 @@ func TestPartialWaits(t *testing.T) {
 		if left := s.left(t); len(left) > 0 {
 			t.Errorf("S3 still has %v", left)
 		}
-		if n := s.charged(t); n != 0 {
-			t.Errorf("%d bytes are charged", n)
-		}
+		s.WantRoom(t, s.ctx, quota)
 	}
 }
 
 // Uploads that are being put together cannot be cancelled; a final one that is cancelled lets them go.
 func TestCancelWhatIsTaken(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	partials, content := s.partials(t, r, part)
 	final := s.final(t, partials, len(content))
 	stack.WantErr(t, r.terminate(s.ctx, partials[0]), storage.ErrWrongStatus)
-	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.Move(s.ctx, final, storage.Transition{Move: storage.MoveCancel}) }))
-	if n := s.charged(t); n != part {
-		t.Errorf("%d bytes are charged", n)
-	}
+	s.Must(t, s.ctx, func(tx storage.Tx) error { return tx.Move(s.ctx, final, storage.Transition{Move: storage.MoveCancel}) })
+	s.WantRoom(t, s.ctx, quota-part)
 	stack.Must(t, r.terminate(s.ctx, partials[0]))
-	if n := s.charged(t); n != 0 {
-		t.Errorf("%d bytes are charged", n)
-	}
+	s.WantRoom(t, s.ctx, quota)
 }
 
 // partials uploads some, and returns what they have together.
@@ -196,17 +181,6 @@ func (r *replica) concat(ctx context.Context, id uuid.UUID) error {
 	return r.under(ctx, id, func() {}, func(*upload) error { return nil })
 }
 
-// charged is what the tenant's quota has been charged, in bytes.
-func (s *site) charged(t *testing.T) (n int64) {
-	t.Helper()
-	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
-		a, err := tx.Account(s.ctx)
-		n = a.ChargedBytes
-		return err
-	}))
-	return n
-}
-
 // checkConcatenated makes sure that a final upload has taken the place of its partial ones.
 func (s *site) checkConcatenated(t *testing.T, final uuid.UUID, partials []uuid.UUID, content []byte) {
 	t.Helper()
@@ -223,9 +197,7 @@ func (s *site) checkConcatenated(t *testing.T, final uuid.UUID, partials []uuid.
 			t.Errorf("parts %+v", parts)
 		}
 	}
-	if n := s.finish.finished(final); n != 1 {
-		t.Errorf("it became uploaded %d times", n)
-	}
+	s.wantFinished(t, final, 1)
 	for _, id := range partials {
 		u, c, _ := s.rows(t, id)
 		if u.Status != storage.Concatenated || *u.FinalID != final || u.ChargedBytes != 0 || c.Stored || c.ObjectKey != nil {
@@ -235,7 +207,5 @@ func (s *site) checkConcatenated(t *testing.T, final uuid.UUID, partials []uuid.
 	if left := s.left(t); len(left) != 1 || left[0] != *u.ObjectKey {
 		t.Errorf("S3 has %v", left)
 	}
-	if n := s.charged(t); n != int64(len(content)) {
-		t.Errorf("%d bytes are charged of %d", n, len(content))
-	}
+	s.WantRoom(t, s.ctx, quota-int64(len(content)))
 }

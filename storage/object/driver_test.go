@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -110,14 +111,14 @@ func config(partSize int64) object.Config {
 
 func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *replica {
 	t.Helper()
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: s.proxy.url, Name: stack.Get(t, ground.S3).Bucket()})
-	stack.Must(t, err)
+	bucket := openBucket(t, s.proxy.Endpoint(), stack.Get(t, ground.S3).Bucket())
 	db := s.As(t, "tramo_api")
 	r := &replica{site: s}
-	r.Store, err = object.NewStore(db, bucket, c, object.NewMetrics(prometheus.NewRegistry(), bucket), logTo(t))
+	var err error
+	r.Store, err = object.NewStore(db, bucket, c, object.NewMetrics(prometheus.NewRegistry(), bucket), stack.Log(t, slog.LevelInfo))
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, r.Close()) })
-	r.leases = lease.NewManager(db, "test", ttl, logTo(t))
+	r.leases = lease.NewManager(db, "test", ttl, stack.Log(t, slog.LevelInfo))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- r.leases.Run(ctx) }()
@@ -305,6 +306,32 @@ func (r *replica) terminate(ctx context.Context, id uuid.UUID) error {
 	})
 }
 
+// wantOffset reports an upload that is not at the offset.
+func (r *replica) wantOffset(t *testing.T, id uuid.UUID, want int64) {
+	t.Helper()
+	offset, err := r.head(r.site.ctx, id)
+	stack.Must(t, err)
+	if offset != want {
+		t.Errorf("the offset is %d, want %d", offset, want)
+	}
+}
+
+// wantLost reports that S3 has lost bytes of more or fewer uploads.
+func (r *replica) wantLost(t *testing.T, want int64) {
+	t.Helper()
+	if lost := r.lost.Load(); lost != want {
+		t.Errorf("%d offsets were lost, want %d", lost, want)
+	}
+}
+
+// wantFinished reports an upload that became uploaded more or less often.
+func (s *site) wantFinished(t *testing.T, id uuid.UUID, want int) {
+	t.Helper()
+	if n := s.finish.finished(id); n != want {
+		t.Errorf("it became uploaded %d times, want %d", n, want)
+	}
+}
+
 // send sends content[from:to], which must go well.
 func (r *replica) send(t *testing.T, id uuid.UUID, content []byte, from, to int) {
 	t.Helper()
@@ -326,7 +353,5 @@ func (s *site) checkComplete(t *testing.T, id uuid.UUID, content []byte) {
 		t.Errorf("key %s and %s, SHA-256 %x, want %s", *u.ObjectKey, *c.ObjectKey, u.SHA256, sumOf(content))
 	}
 	s.checkDurable(t, id, content)
-	if n := s.finish.finished(id); n != 1 {
-		t.Errorf("it became uploaded %d times", n)
-	}
+	s.wantFinished(t, id, 1)
 }

@@ -23,7 +23,7 @@ import (
 // sent and became uploaded once.
 func TestRandomFaults(t *testing.T) {
 	t.Parallel()
-	random := randomly(t)
+	random := stack.Random(t)
 	s := newSite(t)
 	replicas := []*replica{s.replica(t), s.replica(t)}
 	for range 6 {
@@ -49,17 +49,15 @@ func TestRandomFaults(t *testing.T) {
 		s.checkComplete(t, id, content)
 	}
 	for _, r := range replicas {
-		if lost := r.lost.Load(); lost != 0 {
-			t.Errorf("%v offsets were lost", lost)
-		}
+		r.wantLost(t, 0)
 	}
 }
 
 // randomFaults lets three requests in ten go wrong.
-func randomFaults(seeds *rand.Rand) func(string) fault {
+func randomFaults(seeds *rand.Rand) func(string, int) stack.Fault {
 	random := rand.New(rand.NewPCG(seeds.Uint64(), 0)) // requests come at once
 	var mu sync.Mutex
-	return func(string) fault {
+	return func(string, int) stack.Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		switch random.IntN(40) {
@@ -68,9 +66,9 @@ func randomFaults(seeds *rand.Rand) func(string) fault {
 		case 5, 6, 7, 8, 9:
 			return lose
 		case 10:
-			return []fault{hiccup, cutBefore, cutAfter}[random.IntN(3)]
+			return []stack.Fault{hiccup, cutBefore, cutAfter}[random.IntN(3)]
 		}
-		return nil
+		return stack.Fault{}
 	}
 }
 
@@ -129,9 +127,8 @@ func (f *flakyClient) hear(t *testing.T, offset int64) {
 // upload is finished all the same, at the latest when its client asks for the offset.
 func TestCompletionAnswerLost(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
-	for name, fault := range map[string]fault{"cut": cutAfter, "lost": lose, "not reached": refuse} {
+	s, r := serve(t)
+	for name, fault := range map[string]stack.Fault{"cut": cutAfter, "lost": lose, "not reached": refuse} {
 		content := noise(2*part + 1)
 		id := s.create(t, len(content))
 		s.proxy.next(completeUpload, fault)
@@ -141,24 +138,19 @@ func TestCompletionAnswerLost(t *testing.T) {
 		} else if err == nil {
 			t.Errorf("%s: it was called complete", name)
 		}
-		offset, err := r.head(s.ctx, id)
-		stack.Must(t, err)
-		if offset != int64(len(content)) {
-			t.Errorf("%s: the offset is %d", name, offset)
+		if offset, err := r.head(s.ctx, id); err != nil || offset != int64(len(content)) {
+			t.Errorf("%s: the offset is %d, %v", name, offset, err)
 		}
 		s.checkComplete(t, id, content)
 	}
-	if lost := r.lost.Load(); lost != 0 {
-		t.Errorf("%v offsets were lost", lost)
-	}
+	r.wantLost(t, 0)
 }
 
 // The finisher fails, before or after it has recorded the end: no client sees an offset equal to the size
 // before it has succeeded, and the next request finishes.
 func TestFinisherFails(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	for _, size := range []int{100, part + 1} {
 		for how, settled := range map[failure]bool{failBefore: false, failAfter: true} {
 			content := noise(size)
@@ -172,11 +164,7 @@ func TestFinisherFails(t *testing.T) {
 				}
 			}
 			s.proxy.spent()
-			offset, err := r.head(s.ctx, id)
-			stack.Must(t, err)
-			if offset != int64(size) {
-				t.Errorf("the offset is %d", offset)
-			}
+			r.wantOffset(t, id, int64(size))
 			s.checkComplete(t, id, content)
 			if spent := s.proxy.spent(); len(spent) > 0 {
 				t.Errorf("finishing what is stored took %v", spent)
@@ -195,8 +183,7 @@ func TestMultipartUploadAborted(t *testing.T) {
 	const size = part + 1000
 	for name, sent := range map[string]int{"before a part": part, "before completion": size} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t)
-			r := s.replica(t)
+			s, r := serve(t)
 			content := noise(size)
 			id := s.create(t, size)
 			s.proxy.next(completeUpload, refuse)
@@ -211,12 +198,8 @@ func TestMultipartUploadAborted(t *testing.T) {
 				_, err = r.patch(s.ctx, id, int64(sent), bytes.NewReader(content[sent:]))
 			}
 			stack.WantErr(t, err, object.ErrLost)
-			if lost := r.lost.Load(); lost != 1 {
-				t.Errorf("%v offsets were lost", lost)
-			}
-			if n := s.finish.finished(id); n != 0 {
-				t.Error("it became uploaded")
-			}
+			r.wantLost(t, 1)
+			s.wantFinished(t, id, 0)
 		})
 	}
 }
@@ -230,20 +213,16 @@ func TestTailLost(t *testing.T) {
 		"longer":  `update tails set data = data || 'x' where upload_id = $1`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t)
-			r := s.replica(t)
+			s, r := serve(t)
 			content := noise(200)
 			id := s.create(t, len(content))
 			r.send(t, id, content, 0, 100)
-			_, err := s.Admin(t).Exec(t.Context(), sql, id)
-			stack.Must(t, err)
-			_, err = r.patch(s.ctx, id, 100, bytes.NewReader(content[100:]))
+			s.Exec(t, sql, id)
+			_, err := r.patch(s.ctx, id, 100, bytes.NewReader(content[100:]))
 			stack.WantErr(t, err, object.ErrLost)
 			_, err = r.head(s.ctx, id) // it has ended: the client begins anew
 			stack.WantErr(t, err, errGone)
-			if lost := r.lost.Load(); lost != 1 {
-				t.Errorf("%v offsets were lost", lost)
-			}
+			r.wantLost(t, 1)
 		})
 	}
 }
@@ -252,8 +231,7 @@ func TestTailLost(t *testing.T) {
 // told so.
 func TestMisroutedIsNotLost(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(2*part + 1)
 	id := s.create(t, len(content))
 	r.send(t, id, content, 0, part+100)
@@ -267,9 +245,7 @@ func TestMisroutedIsNotLost(t *testing.T) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
-	if lost := r.lost.Load(); lost != 0 {
-		t.Errorf("%v offsets were lost", lost)
-	}
+	r.wantLost(t, 0)
 	_, err := r.head(s.ctx, id)
 	stack.Must(t, err)
 	s.checkComplete(t, id, content)
@@ -303,7 +279,7 @@ func TestStaleWriter(t *testing.T) {
 				one.send(t, id, content, 0, c.from)
 			}
 			g := newGate()
-			s.proxy.next(c.kind, g.hold)
+			s.proxy.next(c.kind, g.fault())
 			// What it sends differs, so that one byte of it in the object would show. At the completion all
 			// bytes are recorded already: they are the right ones.
 			sends := wrong
@@ -377,29 +353,21 @@ func TestTerminate(t *testing.T) {
 		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newSite(t)
-			r := s.replica(t)
+			s, r := serve(t)
 			content := noise(size)
 			id := s.create(t, size)
 			c.bring(t, s, r, id, content)
 			stack.Must(t, r.terminate(s.ctx, id))
 			if c.keeps {
 				stack.WantErr(t, r.terminate(s.ctx, id), storage.ErrNotFound)
-				_, err := s.Admin(t).Exec(t.Context(), `update uploads set deleted_at = null, purge_at = null where id = $1`, id)
-				stack.Must(t, err)
+				s.Exec(t, `update uploads set deleted_at = null, purge_at = null where id = $1`, id)
 				s.checkComplete(t, id, content)
 				return
 			}
 			if left := s.left(t); len(left) > 0 {
 				t.Errorf("S3 still has %q", left)
 			}
-			stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
-				a, err := tx.Account(s.ctx)
-				if a.ChargedBytes != 0 {
-					t.Errorf("%d bytes were not refunded", a.ChargedBytes)
-				}
-				return err
-			}))
+			s.WantRoom(t, s.ctx, quota)
 			stack.WantErr(t, r.terminate(s.ctx, id), errGone)
 		})
 	}
@@ -408,8 +376,7 @@ func TestTerminate(t *testing.T) {
 // S3 fails while an upload is cancelled: it is cancelled all the same.
 func TestTerminateWithoutS3(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(2 * part)
 	id := s.create(t, len(content))
 	r.send(t, id, content, 0, part+100)

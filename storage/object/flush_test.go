@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage/object"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -62,11 +59,7 @@ func TestCheckpoint(t *testing.T) {
 		t.Errorf("checkpoints took %v", spent)
 	}
 	one.die()
-	offset, err := two.head(s.ctx, id)
-	stack.Must(t, err)
-	if offset != int64(at) {
-		t.Errorf("the offset is %d, %d bytes had arrived", offset, at)
-	}
+	two.wantOffset(t, id, int64(at))
 	_ = client.CloseWithError(io.ErrUnexpectedEOF)
 	stack.Must(t, stack.Receive(t, "end of the dead server's request", client.ended))
 	two.send(t, id, content, at, len(content))
@@ -79,30 +72,20 @@ func TestCheckpoint(t *testing.T) {
 // One part fails for good while later ones succeed: the offset ends before it, although S3 has more.
 func TestNoHoles(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(6 * part)
 	id := s.create(t, len(content))
-	var mu sync.Mutex
-	var parts int
 	others := make(chan struct{}, 6)
-	s.proxy.chooses(func(kind string) fault {
-		mu.Lock()
-		defer mu.Unlock()
-		if kind != uploadPart {
-			return nil
+	s.proxy.chooses(func(kind string, n int) stack.Fault {
+		switch {
+		case kind != uploadPart:
+			return stack.Fault{}
+		case n == 2:
+			f := refuse
+			f.Hold = func() { <-others; <-others }
+			return f
 		}
-		if parts++; parts == 2 {
-			return func(w http.ResponseWriter, send func() answer) {
-				<-others
-				<-others
-				refuse(w, send)
-			}
-		}
-		return func(w http.ResponseWriter, send func() answer) {
-			send().write(w)
-			others <- struct{}{}
-		}
+		return stack.Fault{Answered: func() { others <- struct{}{} }}
 	})
 	_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
 	if err == nil {
@@ -123,22 +106,17 @@ func TestNoHoles(t *testing.T) {
 // S3 does not answer: no more than a few parts are taken from a client, however fast it is.
 func TestBackPressure(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(10 * part)
 	id := s.create(t, len(content))
 	var released atomic.Bool
 	hold := make(chan struct{})
 	held := make(chan struct{}, 10)
-	s.proxy.chooses(func(kind string) fault {
+	s.proxy.chooses(func(kind string, _ int) stack.Fault {
 		if kind != uploadPart {
-			return nil
+			return stack.Fault{}
 		}
-		return func(w http.ResponseWriter, send func() answer) {
-			held <- struct{}{}
-			<-hold
-			send().write(w)
-		}
+		return stack.Fault{Hold: func() { held <- struct{}{}; <-hold }}
 	})
 	taken := 0
 	body := bytes.NewReader(content)
@@ -251,13 +229,11 @@ func TestNoCheckpointBeforeTheChecksum(t *testing.T) {
 // An upload whose size its client does not know yet takes no more than it was charged for.
 func TestDeferredSizeIsBounded(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(1001)
 	id := s.create(t, 1000)
-	_, err := s.Admin(t).Exec(t.Context(), `update uploads set size = null where id = $1`, id)
-	stack.Must(t, err)
-	err = r.under(s.ctx, id, func() {}, func(u *upload) error {
+	s.Exec(t, `update uploads set size = null where id = $1`, id)
+	err := r.under(s.ctx, id, func() {}, func(u *upload) error {
 		if n, err := u.Write(s.ctx, 0, &sent{Reader: bytes.NewReader(content[:400])}, nil); n != 400 || err != nil {
 			t.Errorf("%d bytes were written, %v", n, err)
 		}
@@ -278,11 +254,10 @@ func TestOutage(t *testing.T) {
 	for _, size := range []int{part / 2, 2*part + 1000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			r := s.replica(t)
+			s, r := serve(t)
 			content := noise(size)
 			id := s.create(t, size)
-			s.proxy.chooses(func(kind string) fault { return hiccup })
+			s.proxy.chooses(func(string, int) stack.Fault { return hiccup })
 			_, err := r.patch(s.ctx, id, 0, bytes.NewReader(content))
 			stack.WantErr(t, err, object.ErrUnavailable)
 			u, _, _ := s.rows(t, id)
@@ -322,8 +297,7 @@ func TestOutage(t *testing.T) {
 // The first write after a resume fails: the offset does not fall, and nothing of what was there is gone.
 func TestFailureAfterAResume(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(2 * part)
 	for at, kind := range map[int]string{4 * mib: createUpload, part - 1: uploadPart, part + 4*mib: uploadPart} {
 		id := s.create(t, len(content))

@@ -16,12 +16,7 @@ import (
 // What is in quarantine comes beside what else there is of the same upload, and multipart uploads there are found, too.
 func TestInventoryOfQuarantine(t *testing.T) {
 	t.Parallel()
-	name := "inventory-" + uuid.NewString()
-	client := stack.Get(t, ground.S3).Client("")
-	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
-	stack.Must(t, err)
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
-	stack.Must(t, err)
+	client, name, bucket := newBucket(t)
 	tenant := uuid.New()
 	var want []string
 	for n := range 6 {
@@ -37,7 +32,7 @@ func TestInventoryOfQuarantine(t *testing.T) {
 		stack.Must(t, bucket.Put(t.Context(), key, "text/plain", strings.NewReader("x"), 1))
 	}
 	multipart := object.Keys{Tenant: tenant, Project: "torre", Upload: uuid.New()}.Quarantine(9)
-	_, err = client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &name, Key: &multipart})
+	_, err := client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &name, Key: &multipart})
 	stack.Must(t, err)
 
 	var keys, uploads []string
@@ -70,12 +65,7 @@ func TestInventoryOfQuarantine(t *testing.T) {
 func TestInventory(t *testing.T) {
 	t.Parallel()
 	const many = 1005 // S3 lists up to 1,000 a page
-	name := "inventory-" + uuid.NewString()
-	client := stack.Get(t, ground.S3).Client("")
-	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
-	stack.Must(t, err)
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
-	stack.Must(t, err)
+	client, name, bucket := newBucket(t)
 	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	for n := range int64(many) {
 		_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &name, Key: aws.String(k.Original(n)), Body: strings.NewReader("x")})

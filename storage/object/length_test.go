@@ -10,7 +10,6 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -21,21 +20,18 @@ const maxDeferred = 3 * part
 // it has.
 func TestDeferredLength(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	for _, size := range []int{1, 300_000, part, part + 1, 2*part + 300_000, maxDeferred} {
 		for _, early := range []int{0, size / 2, size} {
 			id := s.deferred(t)
-			before := s.charged(t) - maxDeferred
+			before := s.Room(t, s.ctx) + maxDeferred
 			content := noise(size)
 			if early > 0 {
 				stack.Must(t, r.append(s.ctx, id, content[:early], -1))
 			}
 			stack.Must(t, r.append(s.ctx, id, content[early:], int64(size)))
 			s.checkComplete(t, id, content)
-			if n := s.charged(t) - before; n != int64(size) {
-				t.Errorf("%d bytes are charged for %d", n, size)
-			}
+			s.WantRoom(t, s.ctx, before-int64(size))
 		}
 	}
 }
@@ -43,25 +39,19 @@ func TestDeferredLength(t *testing.T) {
 // The server dies after a length was declared for bytes that are all there: the next HEAD finishes the upload.
 func TestDeclaredAndCutOff(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	id := s.deferred(t)
 	content := noise(1000)
 	stack.Must(t, r.append(s.ctx, id, content, -1))
 	stack.Must(t, r.under(s.ctx, id, func() {}, func(u *upload) error { return u.DeclareLength(s.ctx, 1000) }))
-	at, err := r.head(s.ctx, id)
-	stack.Must(t, err)
-	if at != 1000 {
-		t.Errorf("offset %d", at)
-	}
+	r.wantOffset(t, id, 1000)
 	s.checkComplete(t, id, content)
 }
 
 // What goes beyond the most that an upload may have is refused, and what was within it stays.
 func TestDeferredBeyondTheMost(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	id := s.deferred(t)
 	content := noise(maxDeferred + 1)
 	stack.WantErr(t, r.append(s.ctx, id, content, -1), object.ErrTooLong)
@@ -73,8 +63,7 @@ func TestDeferredBeyondTheMost(t *testing.T) {
 
 func TestLengthsRefused(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	id := s.deferred(t)
 	stack.Must(t, r.append(s.ctx, id, noise(10), -1))
 	under := func(fn func(*upload) error) error { return r.under(s.ctx, id, func() {}, fn) }
@@ -89,9 +78,7 @@ func TestLengthsRefused(t *testing.T) {
 	}))
 	stack.WantErr(t, under(func(u *upload) error { return u.DeclareLength(s.ctx, 21) }), storage.ErrWrongStatus)
 
-	if n := s.charged(t); n != 20 {
-		t.Errorf("%d bytes are charged", n)
-	}
+	s.WantRoom(t, s.ctx, quota-20)
 }
 
 func (s *site) deferred(t *testing.T) uuid.UUID {

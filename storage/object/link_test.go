@@ -19,8 +19,7 @@ import (
 // there in S3, and a link to it would work.
 func TestLinksStayWithTheUpload(t *testing.T) {
 	t.Parallel()
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: stack.Get(t, ground.S3).Bucket()})
-	stack.Must(t, err)
+	bucket := openBucket(t, stack.Get(t, ground.S3).Endpoint(), stack.Get(t, ground.S3).Bucket())
 	mine := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	neighbour, sibling, elsewhere := mine, mine, mine
 	neighbour.Tenant = uuid.New()

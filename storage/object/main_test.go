@@ -5,10 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"io"
-	"log/slog"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +15,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
-	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -41,14 +38,37 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{proxy: newProxy(t), Database: ground.NewDatabase(t)}
 	s.ctx = s.NewTenant(t, quota)
-	who, err := tenant.From(s.ctx)
-	stack.Must(t, err)
-	s.tenant = who.Tenant
+	s.tenant = storagetest.TenantOf(t, s.ctx)
 	s.finish = &finisher{db: s.API, told: map[uuid.UUID]string{}, first: map[uuid.UUID]int{}}
 	return s
 }
 
 const quota = 1 << 40
+
+// serve makes a site with one replica.
+func serve(t *testing.T) (*site, *replica) {
+	t.Helper()
+	s := newSite(t)
+	return s, s.replica(t)
+}
+
+// openBucket opens a bucket of the shared S3.
+func openBucket(t *testing.T, endpoint, name string) *object.Bucket {
+	t.Helper()
+	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: endpoint, Name: name})
+	stack.Must(t, err)
+	return bucket
+}
+
+// newBucket makes a bucket of the test's own.
+func newBucket(t *testing.T) (client *s3.Client, name string, bucket *object.Bucket) {
+	t.Helper()
+	shared := stack.Get(t, ground.S3)
+	client, name = shared.Client(""), "b-"+uuid.NewString()
+	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
+	stack.Must(t, err)
+	return client, name, openBucket(t, shared.Endpoint(), name)
+}
 
 // create makes an upload's rows, as admission does.
 func (s *site) create(t *testing.T, size int) uuid.UUID {
@@ -60,20 +80,20 @@ func (s *site) createAs(t *testing.T, n storage.NewUpload) uuid.UUID {
 	t.Helper()
 	n.ID, n.UserID, n.Project = uuid.Must(uuid.NewV7()), "ana", "torre"
 	n.Metadata = map[string]string{"filename": "a.jpg"}
-	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error { return tx.CreateUpload(s.ctx, n) }))
+	s.Must(t, s.ctx, func(tx storage.Tx) error { return tx.CreateUpload(s.ctx, n) })
 	return n.ID
 }
 
 // rows are what Postgres knows of an upload.
 func (s *site) rows(t *testing.T, id uuid.UUID) (u storage.Upload, c storage.Content, parts []storage.Part) {
 	t.Helper()
-	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) (err error) {
+	s.Must(t, s.ctx, func(tx storage.Tx) (err error) {
 		if u, c, err = tx.UploadAndContent(s.ctx, id); err != nil {
 			return err
 		}
 		parts, err = tx.Parts(s.ctx, id)
 		return err
-	}))
+	})
 	return u, c, parts
 }
 
@@ -110,12 +130,12 @@ func (s *site) checkDurable(t *testing.T, id uuid.UUID, sent []byte) {
 // tail are the bytes that no part holds yet.
 func (s *site) tail(t *testing.T, id uuid.UUID) (tail []byte) {
 	t.Helper()
-	stack.Must(t, s.API.InTenant(s.ctx, func(tx storage.Tx) error {
+	s.Must(t, s.ctx, func(tx storage.Tx) error {
 		return tx.Tail(s.ctx, id, func(p []byte) error {
 			tail = append(tail, p...)
 			return nil
 		})
-	}))
+	})
 	return tail
 }
 
@@ -167,27 +187,9 @@ func (s *site) left(t *testing.T) (left []string) {
 // patience is how long a test waits for what should be a matter of moments, on a busy machine.
 const patience = 20 * time.Second
 
-// randomly returns a source of randomness. A failing test prints its seed; TRAMO_TEST_SEED replays it.
-func randomly(t *testing.T) *rand.Rand {
-	t.Helper()
-	seed := rand.Uint64()
-	if s := os.Getenv("TRAMO_TEST_SEED"); s != "" {
-		var err error
-		seed, err = strconv.ParseUint(s, 10, 64)
-		stack.Must(t, err)
-	}
-	t.Logf("TRAMO_TEST_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
-
 // noise makes bytes that no two tests share.
 func noise(size int) []byte {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte([]byte(uuid.NewString())[:32])).Read(b) // never fails
 	return b
-}
-
-func logTo(t *testing.T) *slog.Logger {
-	t.Helper()
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }

@@ -18,12 +18,7 @@ import (
 // left.
 func TestCopy(t *testing.T) {
 	t.Parallel()
-	name := "copies-" + uuid.NewString()
-	client := stack.Get(t, ground.S3).Client("")
-	_, err := client.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &name})
-	stack.Must(t, err)
-	bucket, err := object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: stack.Get(t, ground.S3).Endpoint(), Name: name})
-	stack.Must(t, err)
+	client, name, bucket := newBucket(t)
 	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
 	content := bytes.Repeat([]byte("0123456789abcdef"), 12<<20/16)
 	content[len(content)-1] = 'z'

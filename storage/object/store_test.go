@@ -18,7 +18,6 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -42,7 +41,7 @@ func piece(random *rand.Rand, at, size int) int {
 // for byte, and each offset is that of durable bytes.
 func TestAnyPieces(t *testing.T) {
 	t.Parallel()
-	random := randomly(t)
+	random := stack.Random(t)
 	s := newSite(t)
 	replicas := []*replica{s.replica(t), s.replica(t)}
 	sizes := []int{1, 2, part - 1, part, part + 1, 2*part - 1, 2 * part, 2*part + 1, 3*part + random.IntN(2*mib), 1 + random.IntN(part)}
@@ -69,9 +68,7 @@ func TestAnyPieces(t *testing.T) {
 		}
 	}
 	for _, r := range replicas {
-		if lost := r.lost.Load(); lost != 0 {
-			t.Errorf("%v offsets were lost", lost)
-		}
+		r.wantLost(t, 0)
 	}
 	for _, key := range s.left(t) {
 		if !bytes.Contains([]byte(key), []byte("/original-")) {
@@ -83,8 +80,7 @@ func TestAnyPieces(t *testing.T) {
 // What S3 is asked for is what it costs.
 func TestRequestsToS3(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	for _, c := range []struct {
 		name  string
 		sizes []int // of the pieces
@@ -122,8 +118,7 @@ func TestRequestsToS3(t *testing.T) {
 // Without a lease nothing can be written.
 func TestViewWritesNothing(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(part + 3)
 	id := s.create(t, len(content))
 	u, err := r.Open(s.ctx, id, nil)
@@ -165,8 +160,7 @@ func TestStaleViewWritesNothing(t *testing.T) {
 // Nobody writes at another offset than the one that is recorded, and more than was announced is not read.
 func TestOffsetAndSizeHold(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	content := noise(100)
 	id := s.create(t, 100)
 	r.send(t, id, content, 0, 40)
@@ -188,8 +182,7 @@ func TestOffsetAndSizeHold(t *testing.T) {
 // Another tenant's upload and an id of nobody's do not exist.
 func TestUnknownUploads(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	r := s.replica(t)
+	s, r := serve(t)
 	id := s.create(t, 10)
 	stranger := tenant.With(t.Context(), tenant.Identity{Tenant: uuid.New(), User: "eva", Role: tenant.Admin})
 	_, err := r.Open(stranger, id, nil)
