@@ -12,8 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Each refusal has its cause, tells a person what to do, and leaves nothing behind.
@@ -22,9 +24,9 @@ func TestRefusals(t *testing.T) {
 	s := newSite(t)
 	ctx := s.NewTenant(t, 5000)
 	id, err := tenant.From(ctx)
-	must(t, err)
-	investor := as(ctx, id.Tenant, "inés", tenant.Inversionista)
-	nobody := as(ctx, uuid.New(), "ana", tenant.Admin)
+	stack.Must(t, err)
+	investor := hookstest.As(ctx, id.Tenant, "inés", tenant.Inversionista)
+	nobody := hookstest.As(ctx, uuid.New(), "ana", tenant.Admin)
 	long := func(n int) string { return strings.Repeat("x", n) }
 	for _, c := range []struct {
 		name string
@@ -36,7 +38,7 @@ func TestRefusals(t *testing.T) {
 		{"unknown tenant", nobody, 10, nil, hooks.ErrNoTenant},
 		{"empty", ctx, 0, nil, hooks.ErrEmpty},
 		{"negative", ctx, -1, nil, hooks.ErrEmpty},
-		{"too large", ctx, maxSize + 1, nil, hooks.ErrTooLarge},
+		{"too large", ctx, hookstest.MaxSize + 1, nil, hooks.ErrTooLarge},
 		{"type", ctx, 10, map[string]string{"filetype": "application/x-msdownload"}, hooks.ErrTypeNotAllowed},
 		{"type with parameters", ctx, 10, map[string]string{"filetype": "Video/MP4; codecs=avc1"}, hooks.ErrTypeNotAllowed},
 		{"no type", ctx, 10, map[string]string{"filetype": "jpeg"}, hooks.ErrBadMetadata},
@@ -58,22 +60,18 @@ func TestRefusals(t *testing.T) {
 		{"sha256 of a wrong length", ctx, 10, map[string]string{"sha256": "abcd"}, hooks.ErrBadMetadata},
 		{"sha256 in Base64", ctx, 10, map[string]string{"sha256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}, hooks.ErrBadMetadata},
 	} {
-		_, err := s.admission.Admit(c.ctx, hooks.Request{Size: c.size, Metadata: c.meta})
+		_, err := s.Admission.Admit(c.ctx, hooks.Request{Size: c.size, Metadata: c.meta})
 		var r *tenant.Refusal
 		if !errors.Is(err, c.want) || !errors.As(err, &r) || len(r.Detail) < 20 {
 			t.Errorf("%s: got %v, want %v with a detail", c.name, err, c.want)
 		}
 	}
-	_, err = s.admission.Admit(investor, hooks.Request{Size: 10})
-	wantErr(t, err, tenant.ErrForbidden)
-	_, err = s.admission.Admit(t.Context(), hooks.Request{Size: 10})
-	wantErr(t, err, tenant.ErrNoIdentity)
-	if room := s.room(t, ctx); room != 5000 {
-		t.Errorf("refusals cost %d bytes", 5000-room)
-	}
-	if n := s.count(t, `select count(*) from uploads`); n != 0 {
-		t.Errorf("refusals left %d uploads", n)
-	}
+	_, err = s.Admission.Admit(investor, hooks.Request{Size: 10})
+	stack.WantErr(t, err, tenant.ErrForbidden)
+	_, err = s.Admission.Admit(t.Context(), hooks.Request{Size: 10})
+	stack.WantErr(t, err, tenant.ErrNoIdentity)
+	s.WantRoom(t, ctx, 5000)
+	s.WantCount(t, 0, `select count(*) from uploads`)
 }
 
 func TestAdmits(t *testing.T) {
@@ -90,7 +88,7 @@ func TestAdmits(t *testing.T) {
 		{"nothing said", 1, nil, func(u storage.Upload) bool {
 			return u.Project == "default" && u.Filename == nil && u.DeclaredType == nil && u.ClientID == nil && u.Batch == nil
 		}},
-		{"the largest", maxSize, map[string]string{}, func(u storage.Upload) bool { return u.Size == maxSize }},
+		{"the largest", hookstest.MaxSize, map[string]string{}, func(u storage.Upload) bool { return u.Size == hookstest.MaxSize }},
 		{"file name with directories", 10, map[string]string{"filename": `C:\fotos\..\obra ñ.jpg`},
 			func(u storage.Upload) bool { return *u.Filename == "obra ñ.jpg" }},
 		{"file name that is none", 10, map[string]string{"filename": "../.."}, func(u storage.Upload) bool { return u.Filename == nil }},
@@ -105,12 +103,12 @@ func TestAdmits(t *testing.T) {
 		{"keys of the client's own", 10, map[string]string{"relativePath": "null", "": "", "ñ": "😀\\u0000"},
 			func(u storage.Upload) bool { return u.Metadata["ñ"] == "😀\\u0000" }},
 	} {
-		got, err := s.admission.Admit(ctx, hooks.Request{Size: c.size, Metadata: c.meta})
+		got, err := s.Admission.Admit(ctx, hooks.Request{Size: c.size, Metadata: c.meta})
 		if err != nil || got.Existing {
 			t.Errorf("%s: %+v, %v", c.name, got, err)
 			continue
 		}
-		u := s.upload(t, ctx, got.ID)
+		u := s.Upload(t, ctx, got.ID)
 		if !c.check(u) || !maps.Equal(u.Metadata, c.meta) || got.ID.Version() != 7 {
 			t.Errorf("%s: got %+v", c.name, u)
 		}
@@ -129,7 +127,7 @@ func TestSameClientIDSameUpload(t *testing.T) {
 	g := new(errgroup.Group)
 	for range 8 {
 		g.Go(func() error {
-			got, err := s.admission.Admit(ctx, hooks.Request{Size: 100, Metadata: meta})
+			got, err := s.Admission.Admit(ctx, hooks.Request{Size: 100, Metadata: meta})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil && !got.Existing {
@@ -139,7 +137,7 @@ func TestSameClientIDSameUpload(t *testing.T) {
 			return err
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	if len(ids) != 1 {
 		t.Errorf("one client id named %v", ids)
 	}
@@ -152,13 +150,13 @@ func TestSameClientIDSameUpload(t *testing.T) {
 		size     int64
 		filename string
 	}{"size": {99, "a.jpg"}, "name": {100, "b.jpg"}} {
-		_, err := s.admission.Admit(ctx, hooks.Request{Size: c.size, Metadata: map[string]string{"client_id": "IMG_1", "filename": c.filename}})
+		_, err := s.Admission.Admit(ctx, hooks.Request{Size: c.size, Metadata: map[string]string{"client_id": "IMG_1", "filename": c.filename}})
 		if !errors.Is(err, hooks.ErrClientIDTaken) {
 			t.Errorf("another %s: %v", name, err)
 		}
 	}
-	_, err := s.admission.Admit(ctx, hooks.Request{Size: 1, Metadata: map[string]string{"client_id": "IMG_2"}})
-	wantErr(t, err, hooks.ErrNoRoom)
+	_, err := s.Admission.Admit(ctx, hooks.Request{Size: 1, Metadata: map[string]string{"client_id": "IMG_2"}})
+	stack.WantErr(t, err, hooks.ErrNoRoom)
 }
 
 // While its upload is cancelled, a client creates it again under the same id: it gets one or the other, and
@@ -169,16 +167,15 @@ func TestCreatedAgainWhileCancelled(t *testing.T) {
 	ctx := s.NewTenant(t, 1<<20)
 	meta := map[string]string{"client_id": "IMG_1", "filename": "a.jpg"}
 	for range 40 {
-		got, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
-		must(t, err)
+		got := s.admit(t, ctx, hooks.Request{Size: 10, Metadata: meta})
 		g := new(errgroup.Group)
-		g.Go(func() error { return s.uploads.CancelRows(ctx, got.ID) })
+		g.Go(func() error { return s.Uploads.CancelRows(ctx, got) })
 		for range 3 {
 			g.Go(func() error {
-				_, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
+				_, err := s.Admission.Admit(ctx, hooks.Request{Size: 10, Metadata: meta})
 				return err
 			})
 		}
-		must(t, g.Wait())
+		stack.Must(t, g.Wait())
 	}
 }

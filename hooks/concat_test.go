@@ -11,26 +11,21 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // partial makes a partial upload of size bytes, which its store has received and finished.
 func (s *site) partial(t *testing.T, ctx context.Context, size int64) string {
 	t.Helper()
-	a, err := s.admission.Admit(ctx, hooks.Request{Size: size, Partial: true})
-	must(t, err)
-	key, sum := s.store(t, ctx, a.ID, make([]byte, size))
-	s.execWith(t, `update uploads set status = 'uploading' where id = $1`, a.ID)
-	must(t, s.uploads.Record(ctx, a.ID, key, sum))
-	return a.ID.String()
-}
-
-func (s *site) execWith(t *testing.T, sql string, args ...any) {
-	t.Helper()
-	_, err := s.Admin(t).Exec(t.Context(), sql, args...)
-	must(t, err)
+	id := s.admit(t, ctx, hooks.Request{Size: size, Partial: true})
+	key, sum := s.Store(t, ctx, id, make([]byte, size))
+	s.Exec(t, `update uploads set status = 'uploading' where id = $1`, id)
+	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
+	return id.String()
 }
 
 // A partial upload that is whole has no job; the final one takes over its charge and gets exactly one, however
@@ -40,48 +35,41 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 	s := newSite(t)
 	ctx := s.NewTenant(t, 500) // full with the partial uploads
 	a, b := s.partial(t, ctx, 200), s.partial(t, ctx, 300)
-	if n := s.count(t, `select count(*) from river_job`); n != 0 {
-		t.Errorf("partial uploads have %d jobs", n)
-	}
+	s.WantCount(t, 0, `select count(*) from river_job`)
 	ids := make(chan uuid.UUID, 8)
 	g := new(errgroup.Group)
 	for range cap(ids) {
 		g.Go(func() error {
-			got, err := s.admission.Admit(ctx, hooks.Request{Partials: []string{b, a}, Metadata: map[string]string{"client_id": "1"}})
+			got, err := s.Admission.Admit(ctx, hooks.Request{Partials: []string{b, a}, Metadata: map[string]string{"client_id": "1"}})
 			ids <- got.ID
 			return err
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	final := <-ids
 	for range cap(ids) - 1 {
 		if id := <-ids; id != final {
 			t.Errorf("two final uploads, %s and %s", final, id)
 		}
 	}
-	if u := s.upload(t, ctx, final); u.Size != 500 || u.Kind != storage.Final || u.Partials[0].String() != b || u.ChargedBytes != 0 {
+	if u := s.Upload(t, ctx, final); u.Size != 500 || u.Kind != storage.Final || u.Partials[0].String() != b || u.ChargedBytes != 0 {
 		t.Errorf("got %+v", u)
 	}
-	key, sum := s.store(t, ctx, final, make([]byte, 500))
+	key, sum := s.Store(t, ctx, final, make([]byte, 500))
 	for range 8 {
-		g.Go(func() error { return s.uploads.Record(ctx, final, key, sum) })
+		g.Go(func() error { return s.Uploads.Record(ctx, final, key, sum) })
 	}
-	must(t, g.Wait())
-	if u := s.upload(t, ctx, final); u.Status != storage.Uploaded || u.ChargedBytes != 500 {
+	stack.Must(t, g.Wait())
+	if u := s.Upload(t, ctx, final); u.Status != storage.Uploaded || u.ChargedBytes != 500 {
 		t.Errorf("got %+v", u)
 	}
-	if room := s.room(t, ctx); room != 0 {
-		t.Errorf("%d bytes are left", room)
-	}
-	if n := s.count(t, jobsOf, final.String()); n != 1 || s.count(t, `select count(*) from river_job`) != 1 {
+	s.WantRoom(t, ctx, 0)
+	if n := s.Count(t, jobsOf, final.String()); n != 1 || s.Count(t, `select count(*) from river_job`) != 1 {
 		t.Errorf("there are %d jobs", n)
 	}
-	if n := s.count(t, `select count(*) from timeline where event in ('concatenated', 'assembled')`); n != 3 {
-		t.Errorf("there are %d entries", n)
-	}
-	again, err := s.admission.Admit(ctx, hooks.Request{Partials: []string{b, a}})
-	must(t, err)
-	if again.ID != final {
+	s.WantCount(t, 3, `select count(*) from timeline where event in ('concatenated', 'assembled')`)
+	again := s.admit(t, ctx, hooks.Request{Partials: []string{b, a}})
+	if again != final {
 		t.Error("a final upload that is complete was created again")
 	}
 }
@@ -93,17 +81,14 @@ func TestFinalRefused(t *testing.T) {
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1<<20)
 	who, err := tenant.From(ctx)
-	must(t, err)
+	stack.Must(t, err)
 	good, taken := s.partial(t, ctx, 10), s.partial(t, ctx, 10)
-	_, err = s.admission.Admit(ctx, hooks.Request{Partials: []string{taken}})
-	must(t, err)
-	single, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
-	must(t, err)
-	open, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Partial: true})
-	must(t, err)
-	gone, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Partial: true})
-	must(t, err)
-	must(t, s.uploads.CancelRows(ctx, gone.ID))
+	_, err = s.Admission.Admit(ctx, hooks.Request{Partials: []string{taken}})
+	stack.Must(t, err)
+	single := s.admit(t, ctx, hooks.Request{Size: 10})
+	open := s.admit(t, ctx, hooks.Request{Size: 10, Partial: true})
+	gone := s.admit(t, ctx, hooks.Request{Size: 10, Partial: true})
+	stack.Must(t, s.Uploads.CancelRows(ctx, gone))
 	many := make([]string, hooks.MaxPartials+1)
 	for i := range many {
 		many[i] = uuid.NewString()
@@ -112,28 +97,26 @@ func TestFinalRefused(t *testing.T) {
 		partials []string
 		want     error
 	}{
-		"another user's":   {[]string{good, s.partial(t, as(ctx, who.Tenant, "bea", tenant.Empleado), 10)}, storage.ErrNotFound},
+		"another user's":   {[]string{good, s.partial(t, hookstest.As(ctx, who.Tenant, "bea", tenant.Empleado), 10)}, storage.ErrNotFound},
 		"another tenant's": {[]string{good, s.partial(t, s.NewTenant(t, 1000), 10)}, storage.ErrNotFound},
 		"nobody's":         {[]string{good, uuid.NewString()}, storage.ErrNotFound},
 		"no id":            {[]string{good, "x"}, storage.ErrNotFound},
-		"not partial":      {[]string{good, single.ID.String()}, hooks.ErrNotPartial},
-		"cancelled":        {[]string{good, gone.ID.String()}, hooks.ErrNotPartial},
+		"not partial":      {[]string{good, single.String()}, hooks.ErrNotPartial},
+		"cancelled":        {[]string{good, gone.String()}, hooks.ErrNotPartial},
 		"twice":            {[]string{good, good}, hooks.ErrNotPartial},
 		"too many":         {many, hooks.ErrNotPartial},
-		"not complete":     {[]string{good, open.ID.String()}, hooks.ErrPartialOpen},
+		"not complete":     {[]string{good, open.String()}, hooks.ErrPartialOpen},
 		"taken":            {[]string{good, taken}, hooks.ErrPartialTaken},
-		"too large":        {[]string{good, s.partial(t, ctx, maxSize)}, hooks.ErrTooLarge},
+		"too large":        {[]string{good, s.partial(t, ctx, hookstest.MaxSize)}, hooks.ErrTooLarge},
 	} {
-		_, err := s.admission.Admit(ctx, hooks.Request{Partials: c.partials})
+		_, err := s.Admission.Admit(ctx, hooks.Request{Partials: c.partials})
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
 	}
-	if n := s.count(t, `select count(*) from uploads where kind = 'final'`); n != 1 {
-		t.Errorf("there are %d final uploads", n)
-	}
-	_, err = s.admission.Admit(ctx, hooks.Request{Partials: []string{good}})
-	must(t, err)
+	s.WantCount(t, 1, `select count(*) from uploads where kind = 'final'`)
+	_, err = s.Admission.Admit(ctx, hooks.Request{Partials: []string{good}})
+	stack.Must(t, err)
 }
 
 // Two final uploads want the same partial ones, and one of these is cancelled, all at once: at most one gets
@@ -148,16 +131,16 @@ func TestPartialsAreTakenOnce(t *testing.T) {
 		g := new(errgroup.Group)
 		for i, list := range [][]string{{a, b}, {b, a}} {
 			g.Go(func() error {
-				_, won[i] = s.admission.Admit(ctx, hooks.Request{Partials: list})
+				_, won[i] = s.Admission.Admit(ctx, hooks.Request{Partials: list})
 				return nil
 			})
 		}
 		var cancelled error
 		g.Go(func() error {
-			cancelled = s.uploads.CancelRows(ctx, uuid.MustParse(a))
+			cancelled = s.Uploads.CancelRows(ctx, uuid.MustParse(a))
 			return nil
 		})
-		must(t, g.Wait())
+		stack.Must(t, g.Wait())
 		wins := 0
 		for _, err := range append(won[:], cancelled) {
 			switch {
@@ -181,21 +164,17 @@ func TestFinalChecksumMismatch(t *testing.T) {
 	ctx := s.NewTenant(t, 1000)
 	p := s.partial(t, ctx, 10)
 	announced := sha256.Sum256([]byte("0123456789"))
-	a, err := s.admission.Admit(ctx, hooks.Request{Partials: []string{p}, Metadata: map[string]string{"sha256": hex.EncodeToString(announced[:])}})
-	must(t, err)
-	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
-	wantErr(t, s.uploads.Record(ctx, a.ID, key, sum), hooks.ErrChecksumMismatch)
-	partial := s.upload(t, ctx, uuid.MustParse(p))
-	if u := s.upload(t, ctx, a.ID); u.Status != storage.Failed || partial.Status != storage.Failed {
+	id, key, sum := s.receive(t, ctx, hooks.Request{Partials: []string{p}, Metadata: map[string]string{"sha256": hex.EncodeToString(announced[:])}})
+	stack.WantErr(t, s.Uploads.Record(ctx, id, key, sum), hooks.ErrChecksumMismatch)
+	partial := s.Upload(t, ctx, uuid.MustParse(p))
+	if u := s.Upload(t, ctx, id); u.Status != storage.Failed || partial.Status != storage.Failed {
 		t.Errorf("%s, and its partial upload %s", u.Status, partial.Status)
 	}
 	for _, key := range []string{key, *partial.ObjectKey} {
-		_, err := s.bucket.Size(ctx, key)
-		wantErr(t, err, object.ErrNoObject)
+		_, err := s.Bucket.Size(ctx, key)
+		stack.WantErr(t, err, object.ErrNoObject)
 	}
-	if room := s.room(t, ctx); room != 1000 {
-		t.Errorf("%d bytes are left", room)
-	}
+	s.WantRoom(t, ctx, 1000)
 }
 
 // Under one client_id a size that either side does not know is no difference; the upload gets the size that is
@@ -203,25 +182,22 @@ func TestFinalChecksumMismatch(t *testing.T) {
 func TestDeferredUnderAClientID(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ctx := s.NewTenant(t, 2*maxSize)
+	ctx := s.NewTenant(t, 2*hookstest.MaxSize)
 	meta := map[string]string{"client_id": "IMG_1"}
-	first, err := s.admission.Admit(ctx, hooks.Request{SizeDeferred: true, Metadata: meta})
-	must(t, err)
-	if room := s.room(t, ctx); room != maxSize {
-		t.Errorf("%d bytes are left", room)
-	}
+	first := s.admit(t, ctx, hooks.Request{SizeDeferred: true, Metadata: meta})
+	s.WantRoom(t, ctx, hookstest.MaxSize)
 	for _, r := range []hooks.Request{{SizeDeferred: true, Metadata: meta}, {Size: 10, Metadata: meta}, {SizeDeferred: true, Metadata: meta}} {
-		got, err := s.admission.Admit(ctx, r)
-		if err != nil || got.ID != first.ID {
+		got, err := s.Admission.Admit(ctx, r)
+		if err != nil || got.ID != first {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	}
-	if u := s.upload(t, ctx, first.ID); u.SizeDeferred || u.Size != 10 || s.room(t, ctx) != 2*maxSize-10 {
+	if u := s.Upload(t, ctx, first); u.SizeDeferred || u.Size != 10 || s.Room(t, ctx) != 2*hookstest.MaxSize-10 {
 		t.Errorf("got %+v", u)
 	}
-	_, err = s.admission.Admit(ctx, hooks.Request{Size: 11, Metadata: meta})
-	wantErr(t, err, hooks.ErrClientIDTaken)
-	full := s.NewTenant(t, maxSize-1)
-	_, err = s.admission.Admit(full, hooks.Request{SizeDeferred: true})
-	wantErr(t, err, hooks.ErrNoRoom)
+	_, err := s.Admission.Admit(ctx, hooks.Request{Size: 11, Metadata: meta})
+	stack.WantErr(t, err, hooks.ErrClientIDTaken)
+	full := s.NewTenant(t, hookstest.MaxSize-1)
+	_, err = s.Admission.Admit(full, hooks.Request{SizeDeferred: true})
+	stack.WantErr(t, err, hooks.ErrNoRoom)
 }

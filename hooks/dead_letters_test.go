@@ -15,14 +15,15 @@ import (
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 func (s *site) deadLetters() *deadletter.Service {
-	return &deadletter.Service{DB: s.API, Queue: s.uploads.Queue, Uploaded: s.uploads.Metrics.Into(storage.Uploaded), Log: s.uploads.Log}
+	return &deadletter.Service{DB: s.API, Queue: s.Uploads.Queue, Uploaded: s.Uploads.Metrics.Into(storage.Uploaded), Log: s.Uploads.Log}
 }
 
 func (s *site) batches() *batch.Service {
-	return &batch.Service{DB: s.API, Queue: s.Queue, Metrics: s.uploads.Metrics, Log: s.Log}
+	return &batch.Service{DB: s.API, Queue: s.Queue, Metrics: s.Uploads.Metrics, Log: s.Log}
 }
 
 func asRole(ctx context.Context, user string, role tenant.Role) context.Context {
@@ -34,28 +35,26 @@ func asRole(ctx context.Context, user string, role tenant.Role) context.Context 
 // die makes an upload, of a batch or of none, whose processing is given up at the step named, and returns it with its letter.
 func (s *site) die(t *testing.T, ctx context.Context, batch string) (upload uuid.UUID, letter deadletter.Letter) {
 	t.Helper()
-	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"batch": batch}})
-	must(t, err)
-	key, sum := s.store(t, ctx, a.ID, make([]byte, 10))
-	must(t, s.uploads.Record(ctx, a.ID, key, sum))
-	s.exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now() where state = 'available'`)
-	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
-		if err := tx.MarkProcessing(ctx, a.ID, 3); err != nil {
+	id, key, sum := s.receive(t, ctx, hooks.Request{Size: 10, Metadata: map[string]string{"batch": batch}})
+	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
+	s.Exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now() where state = 'available'`)
+	s.MustWork(t, ctx, func(tx storage.Tx) error {
+		if err := tx.MarkProcessing(ctx, id, 3); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `insert into step_results (tenant_id, upload_id, done, results) values ($1, $2, '{scan}', '{}')`, tx.Tenant, a.ID)
+		_, err := tx.Exec(ctx, `insert into step_results (tenant_id, upload_id, done, results) values ($1, $2, '{scan}', '{}')`, tx.Tenant, id)
 		if err != nil {
 			return err
 		}
-		return processing.GiveUp(ctx, tx, a.ID)
-	}))
-	return a.ID, s.letterOf(t, ctx, a.ID)
+		return processing.GiveUp(ctx, tx, id)
+	})
+	return id, s.letterOf(t, ctx, id)
 }
 
 func (s *site) letterOf(t *testing.T, ctx context.Context, upload uuid.UUID) deadletter.Letter {
 	t.Helper()
 	all, err := s.deadLetters().List(asRole(ctx, "root", tenant.Admin), deadletter.Page{Limit: 100})
-	must(t, err)
+	stack.Must(t, err)
 	for _, d := range all {
 		if d.Upload == upload {
 			return d
@@ -67,7 +66,7 @@ func (s *site) letterOf(t *testing.T, ctx context.Context, upload uuid.UUID) dea
 
 func (s *site) jobs(t *testing.T, upload uuid.UUID) int {
 	t.Helper()
-	return s.count(t, `select count(*) from river_job where state = 'available' and attempt = 0 and max_attempts = 3
+	return s.Count(t, `select count(*) from river_job where state = 'available' and attempt = 0 and max_attempts = 3
 		and args->>'upload_id' = $1`, upload.String())
 }
 
@@ -105,7 +104,7 @@ func TestRetryOfADeadLetter(t *testing.T) {
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
 	upload, letter := s.die(t, ctx, "")
-	room := s.room(t, ctx)
+	room := s.Room(t, ctx)
 	admin := asRole(ctx, "root", tenant.Admin)
 	d := s.deadLetters()
 	var retried atomic.Int32
@@ -125,26 +124,18 @@ func TestRetryOfADeadLetter(t *testing.T) {
 			return err
 		})
 	}
-	must(t, g.Wait())
+	stack.Must(t, g.Wait())
 	if n := retried.Load(); n != 1 || s.jobs(t, upload) != 1 {
 		t.Errorf("it was retried %d times, with %d jobs", n, s.jobs(t, upload))
 	}
-	if u := s.upload(t, ctx, upload); u.Status != storage.Uploaded || u.FailureReason != nil {
+	if u := s.Upload(t, ctx, upload); u.Status != storage.Uploaded || u.FailureReason != nil {
 		t.Errorf("got %+v", u)
 	}
-	if n := s.count(t, `select count(*) from step_results where done = '{scan}'`); n != 1 {
-		t.Error("what was done is forgotten")
-	}
-	if got := s.room(t, ctx); got != room {
-		t.Errorf("%d bytes are left, want %d", got, room)
-	}
-	if n := s.count(t, `select count(*) from audit where action = 'dead_letter.retry' and actor = 'root' and subject = $1
-		and detail->>'dead_letter' = $2 and outcome = 'done'`, upload.String(), letter.ID.String()); n != 1 {
-		t.Errorf("the audit log has it %d times", n)
-	}
-	if n := s.count(t, `select count(*) from timeline where upload_id = $1 and event = 'uploaded' and detail->>'retry' = 'true'`, upload); n != 1 {
-		t.Errorf("the timeline has it %d times", n)
-	}
+	s.WantCount(t, 1, `select count(*) from step_results where done = '{scan}'`)
+	s.WantRoom(t, ctx, room)
+	s.WantCount(t, 1, `select count(*) from audit where action = 'dead_letter.retry' and actor = 'root' and subject = $1
+		and detail->>'dead_letter' = $2 and outcome = 'done'`, upload.String(), letter.ID.String())
+	s.WantCount(t, 1, `select count(*) from timeline where upload_id = $1 and event = 'uploaded' and detail->>'retry' = 'true'`, upload)
 }
 
 // The job cannot be enqueued: nothing is retried.
@@ -153,16 +144,14 @@ func TestRetryIsOneTransaction(t *testing.T) {
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
 	upload, letter := s.die(t, ctx, "")
-	s.exec(t, `revoke insert on river_job from tramo_api`)
+	s.Exec(t, `revoke insert on river_job from tramo_api`)
 	if _, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID); err == nil {
 		t.Error("it was retried")
 	}
-	if u := s.upload(t, ctx, upload); u.Status != storage.Failed || s.letterOf(t, ctx, upload).State != deadletter.Open {
+	if u := s.Upload(t, ctx, upload); u.Status != storage.Failed || s.letterOf(t, ctx, upload).State != deadletter.Open {
 		t.Errorf("got %+v", u)
 	}
-	if n := s.count(t, `select count(*) from audit`); n != 0 {
-		t.Errorf("the audit log has %d entries", n)
-	}
+	s.WantCount(t, 0, `select count(*) from audit`)
 }
 
 // A manager that retries the upload answers its letter, too.
@@ -171,12 +160,12 @@ func TestRetryOfAnUploadAnswersItsLetter(t *testing.T) {
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
 	upload, letter := s.die(t, ctx, "")
-	must(t, s.batches().RetryUpload(asRole(ctx, "jefa", tenant.Constructora), upload))
+	stack.Must(t, s.batches().RetryUpload(asRole(ctx, "jefa", tenant.Constructora), upload))
 	if got := s.letterOf(t, ctx, upload); got.State != deadletter.Retried || *got.RetriedBy != "jefa" {
 		t.Errorf("got %+v", got)
 	}
 	_, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID)
-	wantErr(t, err, deadletter.ErrNothingToRetry)
+	stack.WantErr(t, err, deadletter.ErrNothingToRetry)
 	if n := s.jobs(t, upload); n != 1 {
 		t.Errorf("there are %d jobs", n)
 	}
@@ -188,21 +177,19 @@ func TestRetryOpensTheBatch(t *testing.T) {
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
 	upload, letter := s.die(t, ctx, "turno")
-	told := func(kind string) int { return s.count(t, `select count(*) from announcements where type = $1`, kind) }
+	told := func(kind string) int { return s.Count(t, `select count(*) from announcements where type = $1`, kind) }
 	if told("batch.failed") != 1 {
 		t.Fatalf("the batch was told of as failed %d times", told("batch.failed"))
 	}
 	_, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID)
-	must(t, err)
-	if n := s.count(t, `select count(*) from batches where completed_at is null and not failed`); n != 1 {
-		t.Error("the batch is not open")
-	}
-	must(t, s.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	stack.Must(t, err)
+	s.WantCount(t, 1, `select count(*) from batches where completed_at is null and not failed`)
+	s.MustWork(t, ctx, func(tx storage.Tx) error {
 		if err := tx.MarkProcessing(ctx, upload, 1); err != nil {
 			return err
 		}
 		return tx.Complete(ctx, upload, storage.Results{})
-	}))
+	})
 	if told("batch.failed") != 1 || told("batch.completed") != 1 {
 		t.Errorf("told: %d failed, %d completed", told("batch.failed"), told("batch.completed"))
 	}
@@ -215,16 +202,14 @@ func TestRetryInACancelledBatch(t *testing.T) {
 	ctx := s.NewTenant(t, 1000)
 	upload, letter := s.die(t, ctx, "turno")
 	boss := asRole(ctx, "jefa", tenant.Constructora)
-	_, err := s.batches().Cancel(boss, *s.upload(t, ctx, upload).BatchID)
-	must(t, err)
+	_, err := s.batches().Cancel(boss, *s.Upload(t, ctx, upload).BatchID)
+	stack.Must(t, err)
 	_, err = s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID)
-	must(t, err)
+	stack.Must(t, err)
 	if n := s.jobs(t, upload); n != 1 {
 		t.Errorf("there are %d jobs", n)
 	}
-	if n := s.count(t, `select count(*) from batches where cancelled_at is not null`); n != 1 {
-		t.Error("the batch is not cancelled any more")
-	}
+	s.WantCount(t, 1, `select count(*) from batches where cancelled_at is not null`)
 }
 
 // Letters of what is deleted, of another tenant and of nobody do not exist; one whose upload failed of something else since, or
@@ -235,10 +220,10 @@ func TestWhatCannotBeRetried(t *testing.T) {
 	ctx, other := s.NewTenant(t, 1000), s.NewTenant(t, 1000)
 	admin, d := asRole(ctx, "root", tenant.Admin), s.deadLetters()
 	deletedUpload, deleted := s.die(t, ctx, "")
-	must(t, s.Erasures.Delete(ctx, deletedUpload))
+	stack.Must(t, s.Erasures.Delete(ctx, deletedUpload))
 	_, foreign := s.die(t, other, "")
 	lost, otherwise := s.die(t, ctx, "")
-	s.exec(t, `update uploads set failure_reason = 'lost' where id = '`+lost.String()+`'`)
+	s.Exec(t, `update uploads set failure_reason = 'lost' where id = '`+lost.String()+`'`)
 	kept, discarded := s.die(t, ctx, "")
 
 	for name, id := range map[string]uuid.UUID{"deleted": deleted.ID, "foreign": foreign.ID, "unknown": uuid.New()} {
@@ -254,29 +239,25 @@ func TestWhatCannotBeRetried(t *testing.T) {
 	operator := *d
 	operator.DB = s.Worker
 	_, err := operator.Retry(admin, deleted.ID)
-	wantErr(t, err, storage.ErrNotFound)
+	stack.WantErr(t, err, storage.ErrNotFound)
 	for range 2 { // open, and discarded
 		_, err = d.Retry(admin, otherwise.ID)
-		wantErr(t, err, deadletter.ErrNothingToRetry)
-		must(t, d.Discard(admin, otherwise.ID))
+		stack.WantErr(t, err, deadletter.ErrNothingToRetry)
+		stack.Must(t, d.Discard(admin, otherwise.ID))
 	}
 
 	for range 2 {
-		must(t, d.Discard(admin, discarded.ID))
+		stack.Must(t, d.Discard(admin, discarded.ID))
 	}
-	if n := s.count(t, `select count(*) from audit where action = 'dead_letter.discard' and subject = $1`, kept.String()); n != 1 {
-		t.Errorf("the audit log has it %d times", n)
-	}
-	if u := s.upload(t, ctx, kept); u.Status != storage.Failed {
+	s.WantCount(t, 1, `select count(*) from audit where action = 'dead_letter.discard' and subject = $1`, kept.String())
+	if u := s.Upload(t, ctx, kept); u.Status != storage.Failed {
 		t.Errorf("got %+v", u)
 	}
 	retried, left, err := d.RetryAll(admin, []uuid.UUID{discarded.ID, deleted.ID, otherwise.ID})
-	must(t, err)
+	stack.Must(t, err)
 	if len(retried) != 1 || retried[0].ID != discarded.ID || len(left) != 2 || !errors.Is(left[0].Err, storage.ErrNotFound) ||
 		!errors.Is(left[1].Err, deadletter.ErrNothingToRetry) {
 		t.Errorf("retried %+v, left %+v", retried, left)
 	}
-	if n := s.count(t, `select count(*) from river_job where state = 'available'`); n != 1 {
-		t.Errorf("there are %d jobs", n)
-	}
+	s.WantCount(t, 1, `select count(*) from river_job where state = 'available'`)
 }

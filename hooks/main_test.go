@@ -8,56 +8,31 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/hookstest"
-	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/storage/object"
-	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
 func TestMain(m *testing.M) { hookstest.Main(m) }
 
-// A site has what a server decides with.
-type site struct {
-	*hookstest.Site
-	bucket    *object.Bucket
-	admission *hooks.Admission
-	uploads   *hooks.Uploads
-}
-
-const maxSize = hookstest.MaxSize
+// A site is a [hookstest.Site] with what these tests do in it again and again.
+type site struct{ *hookstest.Site }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := hookstest.New(t)
-	return &site{s, s.Bucket, s.Admission, s.Uploads}
+	return &site{hookstest.New(t)}
 }
 
-func as(ctx context.Context, id uuid.UUID, user string, role tenant.Role) context.Context {
-	return tenant.With(ctx, tenant.Identity{Tenant: id, User: user, Role: role})
-}
-
-func (s *site) upload(t *testing.T, ctx context.Context, id uuid.UUID) storage.Upload {
+// admit makes an upload.
+func (s *site) admit(t *testing.T, ctx context.Context, r hooks.Request) uuid.UUID {
 	t.Helper()
-	return s.Upload(t, ctx, id)
+	a, err := s.Admission.Admit(ctx, r)
+	stack.Must(t, err)
+	return a.ID
 }
 
-func (s *site) room(t *testing.T, ctx context.Context) int64 {
+// receive makes an upload whose ten bytes, all zero, are in S3.
+func (s *site) receive(t *testing.T, ctx context.Context, r hooks.Request) (id uuid.UUID, key string, sum []byte) {
 	t.Helper()
-	return s.Room(t, ctx)
+	id = s.admit(t, ctx, r)
+	key, sum = s.Store(t, ctx, id, make([]byte, 10))
+	return id, key, sum
 }
-
-func (s *site) count(t *testing.T, sql string, args ...any) int {
-	t.Helper()
-	return s.Count(t, sql, args...)
-}
-
-func (s *site) exec(t *testing.T, sql string) {
-	t.Helper()
-	_, err := s.Admin(t).Exec(t.Context(), sql)
-	must(t, err)
-}
-
-var (
-	must    = stack.Must
-	wantErr = stack.WantErr
-)

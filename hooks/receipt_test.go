@@ -21,15 +21,17 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // seeded is the key of RFC 8037, appendix A.1.
 func seeded(t *testing.T) ed25519.PrivateKey {
 	t.Helper()
 	seed, err := base64.RawURLEncoding.DecodeString("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
-	must(t, err)
+	stack.Must(t, err)
 	return ed25519.NewKeyFromSeed(seed)
 }
 
@@ -39,7 +41,7 @@ const thumbprint = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 func (s *site) receipts(t *testing.T, c hooks.ReceiptConfig) *hooks.Receipts {
 	t.Helper()
 	r, err := hooks.NewReceipts(s.API, c)
-	must(t, err)
+	stack.Must(t, err)
 	return r
 }
 
@@ -51,14 +53,14 @@ func open(t *testing.T, receipt string, key ed25519.PublicKey) (header, claims m
 		t.Fatalf("%q is no JWS in compact serialization", receipt)
 	}
 	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
-	must(t, err)
+	stack.Must(t, err)
 	if !ed25519.Verify(key, []byte(parts[0]+"."+parts[1]), signature) {
 		t.Error("the signature is not good")
 	}
 	for i, into := range []*map[string]any{&header, &claims} {
 		text, err := base64.RawURLEncoding.DecodeString(parts[i])
-		must(t, err)
-		must(t, json.Unmarshal(text, into))
+		stack.Must(t, err)
+		stack.Must(t, json.Unmarshal(text, into))
 	}
 	return header, claims
 }
@@ -71,24 +73,23 @@ func TestReceipt(t *testing.T) {
 	key := seeded(t)
 	receipts := s.receipts(t, hooks.ReceiptConfig{Issuer: "https://uploads.example.com", Key: key})
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"filename": "obra.jpg", "client_id": "IMG_1"}})
-	must(t, err)
-	_, err = receipts.Issue(ctx, a.ID)
-	wantErr(t, err, hooks.ErrReceiptNotReady)
-	object, sum := s.store(t, ctx, a.ID, make([]byte, 10))
-	must(t, s.uploads.Record(ctx, a.ID, object, sum))
+	id := s.admit(t, ctx, hooks.Request{Size: 10, Metadata: map[string]string{"filename": "obra.jpg", "client_id": "IMG_1"}})
+	_, err := receipts.Issue(ctx, id)
+	stack.WantErr(t, err, hooks.ErrReceiptNotReady)
+	object, sum := s.Store(t, ctx, id, make([]byte, 10))
+	stack.Must(t, s.Uploads.Record(ctx, id, object, sum))
 
-	first, err := receipts.Issue(ctx, a.ID)
-	must(t, err)
-	u := s.upload(t, ctx, a.ID)
+	first, err := receipts.Issue(ctx, id)
+	stack.Must(t, err)
+	u := s.Upload(t, ctx, id)
 	who, err := tenant.From(ctx)
-	must(t, err)
+	stack.Must(t, err)
 	header, claims := open(t, first, key.Public().(ed25519.PublicKey))
 	if want := map[string]any{"alg": "EdDSA", "typ": "tramo-receipt+jwt", "kid": thumbprint}; !maps.Equal(header, want) {
 		t.Errorf("the header is %v", header)
 	}
 	want := map[string]any{
-		"iss": "https://uploads.example.com", "sub": a.ID.String(), "iat": float64(u.UploadedAt.Unix()), "tenant": who.Tenant.String(),
+		"iss": "https://uploads.example.com", "sub": id.String(), "iat": float64(u.UploadedAt.Unix()), "tenant": who.Tenant.String(),
 		"client_id": "IMG_1", "filename": "obra.jpg", "size": 10.0, "sha256": hex.EncodeToString(sum),
 		"uploaded_at": u.UploadedAt.UTC().Format(time.RFC3339Nano),
 	}
@@ -97,22 +98,22 @@ func TestReceipt(t *testing.T) {
 	}
 
 	for _, to := range []func(tx storage.Tx) error{
-		func(tx storage.Tx) error { return tx.MarkProcessing(ctx, a.ID, 1) },
-		func(tx storage.Tx) error { return tx.Complete(ctx, a.ID, storage.Results{}) },
+		func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 1) },
+		func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) },
 	} {
-		must(t, s.Worker.InTenant(ctx, to))
-		again, err := receipts.Issue(as(ctx, who.Tenant, "iris", tenant.Constructora), a.ID)
-		must(t, err)
+		stack.Must(t, s.Worker.InTenant(ctx, to))
+		again, err := receipts.Issue(hookstest.As(ctx, who.Tenant, "iris", tenant.Constructora), id)
+		stack.Must(t, err)
 		if again != first {
 			t.Errorf("another receipt: %s, before %s", again, first)
 		}
 	}
-	_, err = receipts.Issue(s.NewTenant(t, 1000), a.ID)
-	wantErr(t, err, storage.ErrNotFound)
-	_, err = receipts.Issue(t.Context(), a.ID)
-	wantErr(t, err, tenant.ErrNoIdentity)
-	_, err = s.receipts(t, hooks.ReceiptConfig{}).Issue(ctx, a.ID)
-	wantErr(t, err, hooks.ErrReceiptsOff)
+	_, err = receipts.Issue(s.NewTenant(t, 1000), id)
+	stack.WantErr(t, err, storage.ErrNotFound)
+	_, err = receipts.Issue(t.Context(), id)
+	stack.WantErr(t, err, tenant.ErrNoIdentity)
+	_, err = s.receipts(t, hooks.ReceiptConfig{}).Issue(ctx, id)
+	stack.WantErr(t, err, hooks.ErrReceiptsOff)
 }
 
 // Each end but completed leaves the sender without a receipt, and tells why.
@@ -122,11 +123,11 @@ func TestNoReceipt(t *testing.T) {
 	receipts := s.receipts(t, hooks.ReceiptConfig{Key: seeded(t)})
 	ctx := s.NewTenant(t, 1000)
 	for word, end := range map[string]func(context.Context, uuid.UUID) error{
-		"cancelled": s.uploads.CancelRows,
-		"lost":      s.uploads.LoseRows,
+		"cancelled": s.Uploads.CancelRows,
+		"lost":      s.Uploads.LoseRows,
 		"infected": func(ctx context.Context, id uuid.UUID) error {
-			object, sum := s.store(t, ctx, id, make([]byte, 10))
-			must(t, s.uploads.Record(ctx, id, object, sum))
+			object, sum := s.Store(t, ctx, id, make([]byte, 10))
+			stack.Must(t, s.Uploads.Record(ctx, id, object, sum))
 			return s.API.InTenant(ctx, func(tx storage.Tx) error {
 				return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
 			})
@@ -136,10 +137,9 @@ func TestNoReceipt(t *testing.T) {
 			return err
 		},
 	} {
-		a, err := s.admission.Admit(ctx, hooks.Request{Size: 10})
-		must(t, err)
-		must(t, end(ctx, a.ID))
-		receipt, err := receipts.Issue(ctx, a.ID)
+		a := s.admit(t, ctx, hooks.Request{Size: 10})
+		stack.Must(t, end(ctx, a))
+		receipt, err := receipts.Issue(ctx, a)
 		var r *tenant.Refusal
 		if receipt != "" || !errors.Is(err, hooks.ErrNoReceipt) || !errors.As(err, &r) || !strings.Contains(r.Detail, word) || !strings.Contains(r.Detail, "Keep the original") {
 			t.Errorf("%s: %q, %v", word, receipt, err)
@@ -151,7 +151,7 @@ func TestNoReceipt(t *testing.T) {
 func TestPublishedKeys(t *testing.T) {
 	t.Parallel()
 	retired, _, err := ed25519.GenerateKey(nil)
-	must(t, err)
+	stack.Must(t, err)
 	key := seeded(t)
 	public := key.Public().(ed25519.PublicKey)
 	for name, c := range map[string]struct {
@@ -164,16 +164,16 @@ func TestPublishedKeys(t *testing.T) {
 		"only retired": {hooks.ReceiptConfig{Retired: []ed25519.PublicKey{retired}}, []ed25519.PublicKey{retired}},
 	} {
 		r, err := hooks.NewReceipts(nil, c.config)
-		must(t, err)
+		stack.Must(t, err)
 		var set struct{ Keys []map[string]string }
-		must(t, json.Unmarshal(r.PublicKeys(), &set))
+		stack.Must(t, json.Unmarshal(r.PublicKeys(), &set))
 		if set.Keys == nil {
 			t.Errorf("%s: %s is no JWK Set", name, r.PublicKeys())
 		}
 		var got []ed25519.PublicKey
 		for _, jwk := range set.Keys {
 			x, err := base64.RawURLEncoding.DecodeString(jwk["x"])
-			must(t, err)
+			stack.Must(t, err)
 			got = append(got, x)
 			if jwk["d"] != "" || jwk["kty"] != "OKP" || jwk["crv"] != "Ed25519" || jwk["alg"] != "EdDSA" || jwk["use"] != "sig" || jwk["kid"] == "" {
 				t.Errorf("%s: %v", name, jwk)
@@ -194,12 +194,12 @@ func TestReceiptKeyFiles(t *testing.T) {
 			marshal = x509.MarshalPKIXPublicKey
 		}
 		der, err := marshal(key)
-		must(t, err)
+		stack.Must(t, err)
 		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 	}
 	ed := seeded(t)
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	stack.Must(t, err)
 	private, public := encode("PRIVATE KEY", ed), encode("PUBLIC KEY", ed.Public())
 	if got, err := hooks.ParseReceiptKey(private); err != nil || !got.Equal(ed) {
 		t.Errorf("a good key: %v", err)

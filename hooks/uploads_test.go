@@ -11,35 +11,45 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // leased gives the site's uploads a store and leases, so that they can be opened.
 func (s *site) leased(t *testing.T) {
 	t.Helper()
-	u := s.uploads
+	u := s.Uploads
 	var err error
-	u.Store, err = object.NewStore(s.API, s.bucket, object.DefaultConfig(), object.NewMetrics(prometheus.NewRegistry(), s.bucket), u.Log)
-	must(t, err)
-	t.Cleanup(func() { must(t, u.Store.Close()) })
-	u.Admission, u.Expiry = s.admission, hooks.DefaultExpiry()
+	u.Store, err = object.NewStore(s.API, s.Bucket, object.DefaultConfig(), object.NewMetrics(prometheus.NewRegistry(), s.Bucket), u.Log)
+	stack.Must(t, err)
+	t.Cleanup(func() { stack.Must(t, u.Store.Close()) })
+	u.Admission, u.Expiry = s.Admission, hooks.DefaultExpiry()
 	u.Leases = lease.NewManager(s.API, "test", time.Minute, u.Log)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- u.Leases.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		must(t, <-ended)
+		stack.Must(t, <-ended)
 	})
 	waiting, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
-	must(t, u.Leases.Registered(waiting))
+	stack.Must(t, u.Leases.Registered(waiting))
 }
 
 const patience = 20 * time.Second
+
+// create makes an upload as a POST does.
+func (s *site) create(t *testing.T, ctx context.Context, r hooks.Request) uuid.UUID {
+	t.Helper()
+	a, err := s.Uploads.Create(ctx, r)
+	stack.Must(t, err)
+	return a.ID
+}
 
 type sent struct{ io.Reader }
 
@@ -49,8 +59,8 @@ func (sent) Cut() error  { return nil }
 // open opens an upload, which the test closes.
 func (s *site) open(t *testing.T, ctx context.Context, id uuid.UUID) *hooks.Upload {
 	t.Helper()
-	u, err := s.uploads.Open(ctx, id, patience, nil)
-	must(t, err)
+	u, err := s.Uploads.Open(ctx, id, patience, nil)
+	stack.Must(t, err)
 	return u
 }
 
@@ -60,12 +70,12 @@ func (s *site) send(t *testing.T, ctx context.Context, id uuid.UUID, content []b
 	u := s.open(t, ctx, id)
 	defer u.Close(ctx)
 	n, err := u.Write(ctx, 0, sent{bytes.NewReader(content)}, nil)
-	must(t, err)
+	stack.Must(t, err)
 	if n != int64(len(content)) {
 		t.Fatalf("%d bytes were kept", n)
 	}
 	if finish {
-		must(t, u.Finish(ctx))
+		stack.Must(t, u.Finish(ctx))
 	}
 }
 
@@ -73,12 +83,12 @@ func (s *site) send(t *testing.T, ctx context.Context, id uuid.UUID, content []b
 func (s *site) terminate(ctx context.Context, id uuid.UUID) error {
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	l, err := s.uploads.Leases.Acquire(waiting, id, nil)
+	l, err := s.Uploads.Leases.Acquire(waiting, id, nil)
 	if err != nil {
 		return err
 	}
-	defer s.uploads.Release(ctx, l)
-	u, err := s.uploads.OpenToEnd(ctx, id, l)
+	defer s.Uploads.Release(ctx, l)
+	u, err := s.Uploads.OpenToEnd(ctx, id, l)
 	if err != nil {
 		return err
 	}
@@ -110,23 +120,21 @@ func TestOpenOfEndedUploads(t *testing.T) {
 			return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 		}, hooks.ErrGone},
 	} {
-		a, err := s.uploads.Create(ctx, hooks.Request{Size: 10})
-		must(t, err)
-		must(t, s.API.InTenant(ctx, func(tx storage.Tx) error { return c.end(tx, a.ID) }))
-		_, err = s.uploads.Open(ctx, a.ID, patience, nil)
-		if wantErr(t, err, c.want); t.Failed() {
+		a := s.create(t, ctx, hooks.Request{Size: 10})
+		s.Must(t, ctx, func(tx storage.Tx) error { return c.end(tx, a) })
+		_, err := s.Uploads.Open(ctx, a, patience, nil)
+		if stack.WantErr(t, err, c.want); t.Failed() {
 			t.Fatal(name)
 		}
-		_, err = s.uploads.View(ctx, a.ID)
-		wantErr(t, err, c.want)
+		_, err = s.Uploads.View(ctx, a)
+		stack.WantErr(t, err, c.want)
 	}
-	a, err := s.uploads.Create(ctx, hooks.Request{Size: 10})
-	must(t, err)
-	s.send(t, ctx, a.ID, make([]byte, 10), true)
-	must(t, s.API.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Move(ctx, a.ID, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
-	}))
-	u := s.open(t, ctx, a.ID)
+	a := s.create(t, ctx, hooks.Request{Size: 10})
+	s.send(t, ctx, a, make([]byte, 10), true)
+	s.Must(t, ctx, func(tx storage.Tx) error {
+		return tx.Move(ctx, a, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
+	})
+	u := s.open(t, ctx, a)
 	defer u.Close(ctx)
 	if n := u.Row().Received; n != 10 {
 		t.Errorf("an infected upload is at %d: its client must not send it again", n)
@@ -140,24 +148,21 @@ func TestOpenFinishesFirst(t *testing.T) {
 	s := newSite(t)
 	s.leased(t)
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.uploads.Create(ctx, hooks.Request{Size: 10})
-	must(t, err)
-	s.send(t, ctx, a.ID, make([]byte, 10), false)
-	s.exec(t, `revoke insert on river_job from tramo_api`)
-	_, err = s.uploads.Open(ctx, a.ID, patience, nil)
-	wantErr(t, err, hooks.ErrNotFinished)
-	s.exec(t, `grant insert on river_job to tramo_api`)
-	u := s.open(t, ctx, a.ID)
+	id := s.create(t, ctx, hooks.Request{Size: 10})
+	s.send(t, ctx, id, make([]byte, 10), false)
+	s.Exec(t, `revoke insert on river_job from tramo_api`)
+	_, err := s.Uploads.Open(ctx, id, patience, nil)
+	stack.WantErr(t, err, hooks.ErrNotFinished)
+	s.Exec(t, `grant insert on river_job to tramo_api`)
+	u := s.open(t, ctx, id)
 	defer u.Close(ctx)
 	if n := u.Row().Received; n != 10 {
 		t.Errorf("the offset is %d", n)
 	}
-	if row := s.upload(t, ctx, a.ID); row.Status != storage.Uploaded {
+	if row := s.Upload(t, ctx, id); row.Status != storage.Uploaded {
 		t.Errorf("the upload is %s", row.Status)
 	}
-	if n := s.count(t, jobsOf, a.ID.String()); n != 1 {
-		t.Errorf("there are %d jobs", n)
-	}
+	s.WantCount(t, 1, jobsOf, id.String())
 }
 
 // What is cancelled is gone; what has all its bytes is deleted, and can be restored; what is part of another is neither.
@@ -166,29 +171,23 @@ func TestCancelUpload(t *testing.T) {
 	s := newSite(t)
 	s.leased(t)
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.uploads.Create(ctx, hooks.Request{Size: 10})
-	must(t, err)
-	must(t, s.terminate(ctx, a.ID))
-	wantErr(t, s.terminate(ctx, a.ID), hooks.ErrGone)
-	if room := s.room(t, ctx); room != 1000 {
-		t.Errorf("%d bytes are left", room)
-	}
+	id := s.create(t, ctx, hooks.Request{Size: 10})
+	stack.Must(t, s.terminate(ctx, id))
+	stack.WantErr(t, s.terminate(ctx, id), hooks.ErrGone)
+	s.WantRoom(t, ctx, 1000)
 
-	a, err = s.uploads.Create(ctx, hooks.Request{Size: 10})
-	must(t, err)
-	s.send(t, ctx, a.ID, make([]byte, 10), true)
-	must(t, s.terminate(ctx, a.ID))
-	wantErr(t, s.terminate(ctx, a.ID), storage.ErrNotFound)
+	id = s.create(t, ctx, hooks.Request{Size: 10})
+	s.send(t, ctx, id, make([]byte, 10), true)
+	stack.Must(t, s.terminate(ctx, id))
+	stack.WantErr(t, s.terminate(ctx, id), storage.ErrNotFound)
 
-	partial, err := s.uploads.Create(ctx, hooks.Request{Size: 10, Partial: true})
-	must(t, err)
-	s.send(t, ctx, partial.ID, make([]byte, 10), true)
-	final, err := s.uploads.Create(ctx, hooks.Request{Partials: []string{partial.ID.String()}})
-	must(t, err)
-	wantErr(t, s.terminate(ctx, partial.ID), hooks.ErrPartOfAnother)
-	must(t, s.uploads.Concatenate(ctx, final.ID, patience))
-	must(t, s.uploads.Concatenate(ctx, final.ID, patience))
-	if row := s.upload(t, ctx, final.ID); row.Status != storage.Uploaded || row.Received != 10 {
+	partial := s.create(t, ctx, hooks.Request{Size: 10, Partial: true})
+	s.send(t, ctx, partial, make([]byte, 10), true)
+	final := s.create(t, ctx, hooks.Request{Partials: []string{partial.String()}})
+	stack.WantErr(t, s.terminate(ctx, partial), hooks.ErrPartOfAnother)
+	stack.Must(t, s.Uploads.Concatenate(ctx, final, patience))
+	stack.Must(t, s.Uploads.Concatenate(ctx, final, patience))
+	if row := s.Upload(t, ctx, final); row.Status != storage.Uploaded || row.Received != 10 {
 		t.Errorf("the final upload is %s with %d bytes", row.Status, row.Received)
 	}
 }
@@ -199,17 +198,14 @@ func TestDeclareNoContent(t *testing.T) {
 	s := newSite(t)
 	s.leased(t)
 	ctx := s.NewTenant(t, 1000)
-	a, err := s.uploads.Create(ctx, hooks.Request{SizeDeferred: true})
-	must(t, err)
-	u := s.open(t, ctx, a.ID)
+	id := s.create(t, ctx, hooks.Request{SizeDeferred: true})
+	u := s.open(t, ctx, id)
 	defer u.Close(ctx)
-	wantErr(t, u.DeclareLength(ctx, 0), hooks.ErrEmpty)
-	if row := s.upload(t, ctx, a.ID); row.Status != storage.Cancelled {
+	stack.WantErr(t, u.DeclareLength(ctx, 0), hooks.ErrEmpty)
+	if row := s.Upload(t, ctx, id); row.Status != storage.Cancelled {
 		t.Errorf("the upload is %s", row.Status)
 	}
-	if room := s.room(t, ctx); room != 1000 {
-		t.Errorf("%d bytes are left", room)
-	}
+	s.WantRoom(t, ctx, 1000)
 }
 
 // Whoever may not write an upload gets neither its lease nor a view of it.
@@ -219,25 +215,24 @@ func TestWhoMayWrite(t *testing.T) {
 	s.leased(t)
 	ctx := s.NewTenant(t, 1000)
 	who, err := tenant.From(ctx)
-	must(t, err)
-	a, err := s.uploads.Create(ctx, hooks.Request{Size: 10})
-	must(t, err)
-	wantErr(t, hooks.MayUpload(as(ctx, who.Tenant, "ida", tenant.Inversionista)), tenant.ErrForbidden)
+	stack.Must(t, err)
+	id := s.create(t, ctx, hooks.Request{Size: 10})
+	stack.WantErr(t, hooks.MayUpload(hookstest.As(ctx, who.Tenant, "ida", tenant.Inversionista)), tenant.ErrForbidden)
 	for name, c := range map[string]struct {
 		ctx  context.Context
 		want error
 	}{
 		"owner":          {ctx, nil},
-		"manager":        {as(ctx, who.Tenant, "marta", tenant.Constructora), nil},
-		"another user":   {as(ctx, who.Tenant, "pedro", tenant.Empleado), storage.ErrNotYours},
+		"manager":        {hookstest.As(ctx, who.Tenant, "marta", tenant.Constructora), nil},
+		"another user":   {hookstest.As(ctx, who.Tenant, "pedro", tenant.Empleado), storage.ErrNotYours},
 		"another tenant": {s.NewTenant(t, 1000), storage.ErrNotFound},
 	} {
-		_, err := s.uploads.View(c.ctx, a.ID)
-		if wantErr(t, err, c.want); t.Failed() {
+		_, err := s.Uploads.View(c.ctx, id)
+		if stack.WantErr(t, err, c.want); t.Failed() {
 			t.Fatal(name)
 		}
-		u, err := s.uploads.Open(c.ctx, a.ID, patience, nil)
-		if wantErr(t, err, c.want); t.Failed() {
+		u, err := s.Uploads.Open(c.ctx, id, patience, nil)
+		if stack.WantErr(t, err, c.want); t.Failed() {
 			t.Fatal(name)
 		}
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 )
 
 // BenchmarkEndOfUpload is what it takes to end an upload as a worker does, with nothing else in the transaction: in no batch,
@@ -53,7 +54,7 @@ func prepare(b *testing.B, api, worker *storage.DB, ctx context.Context, n int, 
 	batch := storage.NewBatch{ID: uuid.Must(uuid.NewV7()), Project: "torre", Name: "x", UserID: "ana"}
 	ns := make([]storage.NewUpload, n)
 	for i := range ns {
-		ns[i] = anUpload(1)
+		ns[i] = storagetest.NewUpload(1)
 		ids = append(ids, ns[i].ID)
 	}
 	err := api.InTenant(ctx, func(tx storage.Tx) error {

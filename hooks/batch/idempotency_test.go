@@ -8,6 +8,7 @@ import (
 
 	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -57,14 +58,14 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 
 	// While it runs, nobody else begins it.
-	stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		_, _, err := batch.Once(ctx, tx, keyOf("running", "a"), func() ([]byte, error) {
 			_, _, err := act(ctx, keyOf("running", "a"), nil)
 			stack.WantErr(t, err, batch.ErrKeyBusy)
 			return []byte{}, nil
 		})
 		return err
-	}))
+	})
 }
 
 // Answers are kept for a day and then forgotten.
@@ -73,16 +74,15 @@ func TestAnswersAreForgotten(t *testing.T) {
 	d := newSite(t)
 	ctx := d.NewTenant(t, 1)
 	for _, key := range []string{"old", "new"} {
-		d.in(t, ctx, func(tx storage.Tx) error {
+		d.Must(t, ctx, func(tx storage.Tx) error {
 			_, _, err := batch.Once(ctx, tx, keyOf(key, "a"), func() ([]byte, error) { return []byte{}, nil })
 			return err
 		})
 	}
-	_, err := d.Admin(t).Exec(t.Context(), `update idempotency_keys set created_at = now() - $1::interval where key = 'old'`, batch.AnswerRetention+1e9)
-	stack.Must(t, err)
+	d.Exec(t, `update idempotency_keys set created_at = now() - $1::interval where key = 'old'`, batch.AnswerRetention+1e9)
 	n, err := batch.ForgetAnswers(t.Context(), d.Worker)
 	stack.Must(t, err)
-	if left := column[string](t, d.Admin(t), `select key from idempotency_keys`); n != 1 || len(left) != 1 || left[0] != "new" {
+	if left := storagetest.Column[string](t, d.Admin(t), `select key from idempotency_keys`); n != 1 || len(left) != 1 || left[0] != "new" {
 		t.Errorf("%d were forgotten, %v are left", n, left)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -23,7 +24,7 @@ import (
 func (s *site) newBatch(t *testing.T, ctx context.Context, n int, size int64) (uuid.UUID, []uuid.UUID) {
 	t.Helper()
 	b := storage.NewBatch{ID: uuid.Must(uuid.NewV7()), Project: "torre", Name: "Torre, lunes", UserID: "ana"}
-	s.in(t, ctx, func(tx storage.Tx) error {
+	s.Must(t, ctx, func(tx storage.Tx) error {
 		_, _, err := tx.MakeBatch(ctx, b)
 		return err
 	})
@@ -38,11 +39,11 @@ func (s *site) addTo(t *testing.T, ctx context.Context, batchID uuid.UUID, n int
 	t.Helper()
 	ns := make([]storage.NewUpload, n)
 	for i := range ns {
-		ns[i] = anUpload(size)
+		ns[i] = storagetest.NewUpload(size)
 		ns[i].ClientID, ns[i].BatchID = ns[i].ID.String(), batchID
 		ids = append(ids, ns[i].ID)
 	}
-	s.in(t, ctx, func(tx storage.Tx) error {
+	s.Must(t, ctx, func(tx storage.Tx) error {
 		taken, err := tx.CreateUploads(ctx, batchID, ns)
 		if err != nil || len(taken) > 0 {
 			return fmt.Errorf("%v are taken: %w", taken, err)
@@ -54,7 +55,7 @@ func (s *site) addTo(t *testing.T, ctx context.Context, batchID uuid.UUID, n int
 
 func (s *site) readBatch(t *testing.T, ctx context.Context, id uuid.UUID) (b storage.Batch) {
 	t.Helper()
-	s.in(t, ctx, func(tx storage.Tx) (err error) {
+	s.Must(t, ctx, func(tx storage.Tx) (err error) {
 		b, err = batch.Find(ctx, tx, id)
 		return err
 	})
@@ -64,15 +65,14 @@ func (s *site) readBatch(t *testing.T, ctx context.Context, id uuid.UUID) (b sto
 // announced returns the types of a batch's announcements, in order.
 func (s *site) announced(t *testing.T, batchID uuid.UUID) []string {
 	t.Helper()
-	return column[string](t, s.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batchID)
+	return storagetest.Column[string](t, s.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batchID)
 }
 
 // processed makes uploads that a worker has begun with.
 func (s *site) processed(t *testing.T, ids []uuid.UUID) {
 	t.Helper()
-	_, err := s.Admin(t).Exec(t.Context(), `
+	s.Exec(t, `
 		update uploads set status = 'processing', object_key = 'key', uploaded_at = now() where id = any($1)`, ids)
-	stack.Must(t, err)
 }
 
 // atOnce runs do for each id, on as many connections as a pool has.
@@ -115,7 +115,7 @@ func TestBatchEndsOnce(t *testing.T) {
 	}
 
 	var retried []uuid.UUID
-	d.in(t, ctx, func(tx storage.Tx) (err error) {
+	d.Must(t, ctx, func(tx storage.Tx) (err error) {
 		us, err := storage.LockFailed(ctx, tx, batchID)
 		if err != nil || len(us) != 1000 {
 			return fmt.Errorf("%d ended badly: %w", len(us), err)
@@ -177,7 +177,7 @@ func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 			ended = true
 		default:
 		}
-		if wrong := column[uuid.UUID](t, watcher, `select b.id from batches b where completed_at is not null and exists (
+		if wrong := storagetest.Column[uuid.UUID](t, watcher, `select b.id from batches b where completed_at is not null and exists (
 			select from uploads u where u.batch_id = b.id and u.status in ('pending', 'uploading', 'uploaded', 'processing'))`); len(wrong) > 0 {
 			t.Fatal("the batch has ended, and something in it has not")
 		}
@@ -199,16 +199,12 @@ func TestBatchEndsWhileOneIsAdded(t *testing.T) {
 	stack.Must(t, err)
 	_, err = holding.Exec(t.Context(), `select from tenants for no key update`)
 	stack.Must(t, err)
-	n := anUpload(10)
+	n := storagetest.NewUpload(10)
 	n.BatchID = batchID
 	created := make(chan error, 1)
 	go func() { created <- d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) }) }()
-	admin := d.Admin(t)
-	stack.Until(t, "the creation waits", func() bool {
-		return column[bool](t, admin, `select exists (select from pg_stat_activity
-			where datname = current_database() and wait_event_type = 'Lock')`)[0]
-	})
-	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
+	d.UntilLocked(t, "the creation waits", "%")
+	d.MustWork(t, ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) })
 	if got := d.announced(t, batchID); len(got) != 1 {
 		t.Fatalf("announced: %v", got)
 	}
@@ -221,7 +217,7 @@ func TestBatchEndsWhileOneIsAdded(t *testing.T) {
 
 // addAndEnd makes an upload in the batch under a client id that others use at the same time, and ends it.
 func (s *site) addAndEnd(ctx context.Context, batchID uuid.UUID, clientID string) error {
-	n := anUpload(10)
+	n := storagetest.NewUpload(10)
 	n.ClientID, n.BatchID = clientID, batchID
 	err := s.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 	if errors.Is(err, storage.ErrDuplicateClientID) {
@@ -255,7 +251,7 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 				return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, ids[i], storage.Transition{Move: storage.MoveCancel}) })
 			})
 			g.Go(func() error {
-				n := anUpload(10)
+				n := storagetest.NewUpload(10)
 				n.BatchID = batchID
 				return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
 			})
@@ -276,9 +272,7 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 			t.Errorf("announced: %v", got)
 		}
 	}
-	if room := d.Room(t, ctx); room != 1<<40 {
-		t.Errorf("%d bytes are charged for what was cancelled", 1<<40-room)
-	}
+	d.WantRoom(t, ctx, 1<<40)
 }
 
 // A manifest is charged as a whole: what does not fit is not there, not even in part.
@@ -287,18 +281,14 @@ func TestManifestAndQuota(t *testing.T) {
 	d := newSite(t)
 	ctx := d.NewTenant(t, 1000)
 	batchID, _ := d.newBatch(t, ctx, 9, 100)
-	ns := []storage.NewUpload{anUpload(50), anUpload(51)}
+	ns := []storage.NewUpload{storagetest.NewUpload(50), storagetest.NewUpload(51)}
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.CreateUploads(ctx, batchID, ns)
 		return err
 	}), storage.ErrQuotaExceeded)
 	d.addTo(t, ctx, batchID, 2, 50)
-	if room := d.Room(t, ctx); room != 0 {
-		t.Errorf("%d bytes are left, want 0", room)
-	}
-	if n := column[int](t, d.Admin(t), `select count(*) from uploads`)[0]; n != 11 {
-		t.Errorf("there are %d uploads, want 11", n)
-	}
+	d.WantRoom(t, ctx, 0)
+	d.WantCount(t, 11, `select count(*) from uploads`)
 }
 
 // What was sent again counts as what it was sent again as.
@@ -307,20 +297,20 @@ func TestSentAgain(t *testing.T) {
 	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
 	batchID, ids := d.newBatch(t, ctx, 2, 10)
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, ids[0], storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"}))
 	})
-	again := anUpload(10)
+	again := storagetest.NewUpload(10)
 	again.ClientID, again.BatchID = ids[0].String(), batchID
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
 	d.processed(t, []uuid.UUID{ids[1], again.ID})
 	for _, id := range []uuid.UUID{ids[1], again.ID} {
-		stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
+		d.MustWork(t, ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) })
 	}
 	if got := d.announced(t, batchID); !slices.Equal(got, []string{"batch.completed"}) {
 		t.Errorf("announced: %v", got)
 	}
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		totals, err := batch.Totals(ctx, tx, batchID)
 		if n := totals[batchID].ByStatus; n[storage.Completed] != 2 || n[storage.Failed] != 0 {
 			t.Errorf("counts are %v", n)
@@ -332,9 +322,9 @@ func TestSentAgain(t *testing.T) {
 		return errors.Join(err, err2)
 	})
 	// An object that is lost afterwards spoils the batch, which is not announced again.
-	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error {
+	d.MustWork(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, again.ID, storage.MoveLose.Because(storage.Failure{Reason: storage.ReasonLost}))
-	}))
+	})
 	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchFailed {
 		t.Errorf("with a lost object the batch is %s", s)
 	}
@@ -359,8 +349,7 @@ func TestBatchEndsWithItsLastUpload(t *testing.T) {
 		})
 	}
 	err := end(func(tx storage.Tx) {
-		_, err := d.Admin(t).Exec(t.Context(), `select pg_terminate_backend($1)`, tx.Conn().PgConn().PID())
-		stack.Must(t, err)
+		d.Exec(t, `select pg_terminate_backend($1)`, tx.Conn().PgConn().PID())
 	})
 	if err == nil {
 		t.Fatal("it was committed by nobody")
@@ -380,7 +369,7 @@ func TestBatchOfCancelledUploads(t *testing.T) {
 	d := newSite(t)
 	ctx := d.NewTenant(t, 1<<20)
 	batchID, ids := d.newBatch(t, ctx, 1, 10)
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ids[0], storage.Transition{Move: storage.MoveCancel}) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ids[0], storage.Transition{Move: storage.MoveCancel}) })
 	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchOpen || len(d.announced(t, batchID)) != 0 {
 		t.Errorf("the batch is %s", s)
 	}
@@ -412,23 +401,23 @@ func TestBatchesAreNarrowed(t *testing.T) {
 		t.Error("who sees an open batch of torre is wrong")
 	}
 	d.processed(t, ids)
-	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) }))
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.MustWork(t, ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[0], storage.Results{}) })
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, ids[1], storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonUnreadable}))
 	})
 	if sees(investor) {
 		t.Error("an investor sees a batch that failed")
 	}
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		_, err := tx.Retry(ctx, ids[1:])
 		return errors.Join(err, tx.OpenBatch(ctx, batchID), tx.Move(ctx, d.addToIn(t, tx, ctx, batchID), storage.Transition{Move: storage.MoveCancel}))
 	})
 	d.processed(t, ids[1:])
-	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[1], storage.Results{}) }))
+	d.MustWork(t, ctx, func(tx storage.Tx) error { return tx.Complete(ctx, ids[1], storage.Results{}) })
 	if !sees(investor) {
 		t.Fatal("an investor does not see a completed batch")
 	}
-	d.in(t, investor, func(tx storage.Tx) error {
+	d.Must(t, investor, func(tx storage.Tx) error {
 		totals, err := batch.Totals(ctx, tx, batchID)
 		if n := totals[batchID].ByStatus; n[storage.Completed] != 2 || len(n) != 1 {
 			t.Errorf("an investor is told of %v", n)
@@ -438,7 +427,7 @@ func TestBatchesAreNarrowed(t *testing.T) {
 	if err := d.API.InTenant(with(tenant.Empleado, "puente"), func(tx storage.Tx) error {
 		_, _, err := tx.MakeBatch(ctx, storage.NewBatch{ID: uuid.Must(uuid.NewV7()), Project: "torre", Name: "x", UserID: "eva"})
 		return err
-	}); sqlState(err) != "42501" {
+	}); storagetest.SQLState(err) != "42501" {
 		t.Errorf("a batch of a project that the token does not cover: %v", err)
 	}
 }
@@ -446,7 +435,7 @@ func TestBatchesAreNarrowed(t *testing.T) {
 // addToIn adds an upload to a batch within a transaction.
 func (*site) addToIn(t *testing.T, tx storage.Tx, ctx context.Context, batchID uuid.UUID) uuid.UUID {
 	t.Helper()
-	n := anUpload(10)
+	n := storagetest.NewUpload(10)
 	n.BatchID = batchID
 	stack.Must(t, tx.CreateUpload(ctx, n))
 	return n.ID
@@ -464,14 +453,14 @@ func TestBatchesUseTheirIndexes(t *testing.T) {
 	admin := d.Admin(t)
 	_, err := admin.Exec(t.Context(), `analyze uploads; analyze batches`)
 	stack.Must(t, err)
-	batchID := column[uuid.UUID](t, admin, `select id from batches limit 1`)[0]
+	batchID := storagetest.Column[uuid.UUID](t, admin, `select id from batches limit 1`)[0]
 	for sql, index := range map[string]string{
 		`select exists (select from uploads where tenant_id = $1 and batch_id = $2 and status in ('pending', 'uploading', 'uploaded', 'processing'))`: "uploads_batch_unfinished",
 		`select status, count(*) from uploads where tenant_id = $1 and batch_id = $2 and replaced_by is null group by status`:                         "uploads_batch",
 		`select id from uploads where tenant_id = $1 and batch_id = $2 and client_id = 'x'`:                                                           "uploads_batch_client",
 	} {
 		var plan []string
-		d.in(t, ctx, func(tx storage.Tx) error {
+		d.Must(t, ctx, func(tx storage.Tx) error {
 			rows, err := tx.Query(ctx, "explain "+sql, tx.Tenant, batchID)
 			if err != nil {
 				return err
@@ -493,20 +482,18 @@ func TestBatchPagesAndTrouble(t *testing.T) {
 	open, ids := d.newBatch(t, ctx, 3, 10)
 	ended, more := d.newBatch(t, ctx, 1, 10)
 	d.processed(t, more)
-	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, more[0], storage.Results{}) }))
-	_, err := d.Admin(t).Exec(t.Context(), `
+	d.MustWork(t, ctx, func(tx storage.Tx) error { return tx.Complete(ctx, more[0], storage.Results{}) })
+	d.Exec(t, `
 		with c as (update contents set received = 4, touched_at = now() - interval '10 minutes' where upload_id = $1)
 		update uploads set status = 'uploading' where id = $1`, ids[1])
-	stack.Must(t, err)
-	_, err = d.Admin(t).Exec(t.Context(), `update contents set touched_at = now() - interval '20 minutes' where upload_id = $1`, ids[0])
-	stack.Must(t, err)
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Exec(t, `update contents set touched_at = now() - interval '20 minutes' where upload_id = $1`, ids[0])
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, ids[2], storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch, Detail: "x"}))
 	})
 	day := d.readBatch(t, ctx, open).CreatedAt.Truncate(24 * time.Hour)
 	list := func(p batch.Page) (found []uuid.UUID) {
 		p.Limit = 10
-		d.in(t, ctx, func(tx storage.Tx) error {
+		d.Must(t, ctx, func(tx storage.Tx) error {
 			bs, err := batch.List(ctx, tx, p)
 			for _, b := range bs {
 				found = append(found, b.ID)
@@ -534,7 +521,7 @@ func TestBatchPagesAndTrouble(t *testing.T) {
 			t.Errorf("%+v: got %v, want %v", c.page, got, c.want)
 		}
 	}
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		stuck, n, err := batch.Stuck(ctx, tx, open, 5*time.Minute, 1)
 		if err != nil || n != 2 || stuck[0].ID != ids[1] { // the one that had begun comes first
 			t.Errorf("%d are stuck: %v, %v", n, stuck, err)

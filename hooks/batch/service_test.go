@@ -44,18 +44,14 @@ func TestBatchesOfOtherProjects(t *testing.T) {
 	}
 	_, err = s.Admission.Admit(narrow, hooks.Request{Size: 10, Metadata: map[string]string{"project": "puente", "batch": f.Batch.ID.String()}})
 	stack.WantErr(t, err, hooks.ErrNoBatch)
-	if n := s.Count(t, `select count(*) from uploads`); n != 1 {
-		t.Errorf("there are %d uploads", n)
-	}
+	s.WantCount(t, 1, `select count(*) from uploads`)
 	who.Role = tenant.Constructora
 	_, err = b.Cancel(tenant.With(ctx, who), f.Batch.ID)
 	stack.WantErr(t, err, storage.ErrNotFound)
 	_, err = b.Retry(tenant.With(ctx, who), f.Batch.ID)
 	stack.WantErr(t, err, storage.ErrNotFound)
 	stack.WantErr(t, b.Rename(tenant.With(ctx, who), f.Batch.ID, "y"), storage.ErrNotFound)
-	if room := s.Room(t, ctx); room != 990 {
-		t.Errorf("%d bytes are left, want 990", room)
-	}
+	s.WantRoom(t, ctx, 990)
 }
 
 // A tenant that a token names but that is not there is told of as such.
@@ -79,9 +75,7 @@ func TestBatchOfAConcatenation(t *testing.T) {
 	meta := map[string]string{"batch": "lunes"}
 	part, err := s.Admission.Admit(ctx, hooks.Request{Size: 10, Partial: true, Metadata: meta})
 	stack.Must(t, err)
-	if n := s.Count(t, `select count(*) from batches`); n != 0 {
-		t.Errorf("there are %d batches", n)
-	}
+	s.WantCount(t, 0, `select count(*) from batches`)
 	stack.Must(t, s.Uploads.Record(ctx, part.ID, "key", make([]byte, 32)))
 	s.Exec(t, `update uploads set status = 'uploading' where kind = 'partial'`)
 	final, err := s.Admission.Admit(ctx, hooks.Request{Partials: []string{part.ID.String()}, Metadata: meta})
@@ -89,7 +83,5 @@ func TestBatchOfAConcatenation(t *testing.T) {
 	if u := s.Upload(t, ctx, final.ID); u.BatchID == nil {
 		t.Error("the final upload is in no batch")
 	}
-	if n := s.Count(t, `select count(*) from uploads where batch_id is not null`); n != 1 {
-		t.Errorf("%d uploads are in the batch", n)
-	}
+	s.WantCount(t, 1, `select count(*) from uploads where batch_id is not null`)
 }

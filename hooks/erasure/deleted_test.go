@@ -1,7 +1,6 @@
 package erasure_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -10,12 +9,12 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -30,29 +29,19 @@ func complete(t *testing.T, y *hookstest.Tenant, clientID string) uuid.UUID {
 
 func deleteFor(t *testing.T, y *hookstest.Tenant, id uuid.UUID, retention time.Duration) {
 	t.Helper()
-	inTenant(t, y, y.Ctx, func(tx storage.Tx) error {
+	y.Must(t, y.Ctx, func(tx storage.Tx) error {
 		_, err := erasure.DeleteUpload(y.Ctx, tx, id, retention)
 		return err
 	})
 }
 
-// inTenant runs fn as the server does.
-func inTenant(t *testing.T, y *hookstest.Tenant, ctx context.Context, fn func(storage.Tx) error) {
-	t.Helper()
-	stack.Must(t, y.API.InTenant(ctx, fn))
-}
-
 // tablesWithTenant are all tables that have rows of tenants.
 func tablesWithTenant(t *testing.T, y *hookstest.Tenant) []string {
 	t.Helper()
-	rows, err := y.Admin(t).Query(t.Context(), `
+	return storagetest.Column[string](t, y.Admin(t), `
 		select c.relname::text from pg_class c
 		where c.relkind in ('r', 'p') and not c.relispartition and c.relnamespace = 'public'::regnamespace and (c.relname = 'tenants'
 			or exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped))`)
-	stack.Must(t, err)
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	stack.Must(t, err)
-	return tables
 }
 
 // What is deleted does not exist: not for any method, not for a statement of the server's role that asks for nothing but
@@ -77,7 +66,7 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 			stack.WantErr(t, err, storage.ErrNotFound)
 		}
 	}
-	inTenant(t, y, y.Ctx, func(tx storage.Tx) error {
+	y.Must(t, y.Ctx, func(tx storage.Tx) error {
 		var n int
 		if err := tx.QueryRow(ctx, `select count(*) from uploads`).Scan(&n); err != nil || n != 0 {
 			t.Errorf("a bare statement sees %d (%v)", n, err)
@@ -90,8 +79,7 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 	})
 	// Workers leave one alone that was deleted before they came to it, or while they were at it.
 	for _, status := range []string{"uploaded", "processing"} {
-		_, err := y.Admin(t).Exec(t.Context(), `update uploads set status = $2 where id = $1`, id, status)
-		stack.Must(t, err)
+		y.Exec(t, `update uploads set status = $2 where id = $1`, id, status)
 		for what, fn := range map[string]func(storage.Tx) error{
 			"begins":    func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 2) },
 			"completes": func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) },
@@ -107,13 +95,10 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 			}
 		}
 	}
-	_, err := y.Admin(t).Exec(t.Context(), `update uploads set status = 'completed' where id = $1`, id)
-	stack.Must(t, err)
+	y.Exec(t, `update uploads set status = 'completed' where id = $1`, id)
 	stack.WantErr(t, y.API.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.DeleteUpload(ctx, tx, id, time.Hour); return err }), storage.ErrWrongStatus)
-	if got := y.Room(t, ctx); got != hookstest.Quota-10 {
-		t.Errorf("%d bytes are left, not %d", got, hookstest.Quota-10)
-	}
-	inTenant(t, y, y.Ctx, func(tx storage.Tx) error {
+	y.WantRoom(t, ctx, hookstest.Quota-10)
+	y.Must(t, y.Ctx, func(tx storage.Tx) error {
 		us, err := tx.Uploads(ctx, storage.Page{Limit: 10, Deleted: true})
 		if len(us) != 1 || us[0].DeletedAt == nil || us[0].PurgeAt == nil || us[0].PurgeAt.Sub(*us[0].DeletedAt) != time.Hour {
 			t.Errorf("the list of deleted ones is %+v", us)
@@ -122,7 +107,7 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 	})
 
 	elsewhere := tenant.With(ctx, tenant.Identity{Tenant: y.ID, User: "x", Role: tenant.Constructora, Projects: []string{"other"}})
-	inTenant(t, y, elsewhere, func(tx storage.Tx) error {
+	y.Must(t, elsewhere, func(tx storage.Tx) error {
 		us, err := tx.Uploads(elsewhere, storage.Page{Limit: 10, Deleted: true})
 		if len(us) != 0 {
 			t.Errorf("a manager of another project sees %+v", us)
@@ -131,14 +116,14 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 	})
 	stack.WantErr(t, y.API.InTenant(elsewhere, func(tx storage.Tx) error { _, err := erasure.RestoreUpload(elsewhere, tx, id); return err }), storage.ErrNotFound)
 
-	inTenant(t, y, y.Ctx, func(tx storage.Tx) error { _, err := erasure.RestoreUpload(ctx, tx, id); return err })
+	y.Must(t, y.Ctx, func(tx storage.Tx) error { _, err := erasure.RestoreUpload(ctx, tx, id); return err })
 	after := y.Upload(t, ctx, id)
 	before.UpdatedAt, after.UpdatedAt = time.Time{}, time.Time{}
 	if !reflect.DeepEqual(before, after) {
 		t.Errorf("it was %+v and is %+v", before, after)
 	}
 	var events []storage.Event
-	inTenant(t, y, y.Ctx, func(tx storage.Tx) error {
+	y.Must(t, y.Ctx, func(tx storage.Tx) error {
 		entries, err := tx.Timeline(ctx, id, 0, 100)
 		for _, e := range entries[len(entries)-2:] {
 			events = append(events, e.Event)
@@ -171,9 +156,8 @@ func TestRestoreTooLate(t *testing.T) {
 	// A restore that comes with the purge: one of the two.
 	third := complete(t, y, "IMG_3")
 	deleteFor(t, y, third, time.Hour)
-	_, err := y.Admin(t).Exec(t.Context(), `update uploads set purge_at = now() where id = $1`, third)
-	stack.Must(t, err)
-	stack.Must(t, y.Worker.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.Seal(ctx, tx, third); return err }))
+	y.Exec(t, `update uploads set purge_at = now() where id = $1`, third)
+	y.MustWork(t, ctx, func(tx storage.Tx) error { _, err := erasure.Seal(ctx, tx, third); return err })
 	stack.WantErr(t, restore(third), storage.ErrNotFound)
 	stack.WantErr(t, y.Worker.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.Seal(ctx, tx, id); return err }), storage.ErrWrongStatus)
 }
@@ -186,7 +170,7 @@ func TestTenantErasureNeedsTwo(t *testing.T) {
 	who, err := tenant.From(ctx)
 	stack.Must(t, err)
 	var e erasure.Erasure
-	inTenant(t, y, y.Ctx, func(tx storage.Tx) (err error) {
+	y.Must(t, y.Ctx, func(tx storage.Tx) (err error) {
 		e, err = erasure.RequestIn(ctx, tx, erasure.OfTenant, "")
 		return err
 	})
@@ -204,7 +188,7 @@ func TestTenantErasureNeedsTwo(t *testing.T) {
 	stack.WantErr(t, y.API.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.RequestIn(ctx, tx, erasure.OfTenant, ""); return err }), erasure.ErrErasing)
 	who.User = "ben"
 	ben := tenant.With(ctx, who)
-	inTenant(t, y, ben, func(tx storage.Tx) error { _, err := erasure.ApproveIn(ben, tx, e.ID); return err })
+	y.Must(t, ben, func(tx storage.Tx) error { _, err := erasure.ApproveIn(ben, tx, e.ID); return err })
 	stack.WantErr(t, y.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.CreateUpload(ctx, storage.NewUpload{ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1})
 	}), storage.ErrQuotaExceeded)
@@ -223,15 +207,14 @@ func TestExportHasEveryTable(t *testing.T) {
 		}
 	}
 	y.Complete(t)
-	_, err := y.Admin(t).Exec(t.Context(), fmt.Sprintf(`
+	y.Exec(t, fmt.Sprintf(`
 		insert into batches (tenant_id, id, project, name, user_id) values ('%[1]s', gen_random_uuid(), 'torre', 'x', 'ana');
 		insert into webhook_endpoints (tenant_id, id, url, user_id) values ('%[1]s', gen_random_uuid(), 'https://a.example/', 'ana');
 		insert into erasures (tenant_id, id, kind, subject, state, requested_by) values ('%[1]s', gen_random_uuid(), 'user', 'x', 'running', 'ana');
 		insert into audit (tenant_id, actor, role, action, outcome) values ('%[1]s', 'ana', 'empleado', 'x', 'done')`, y.ID))
-	stack.Must(t, err)
 	ctx := y.Ctx
 	for _, s := range erasure.Sections() {
-		inTenant(t, y, y.Ctx, func(tx storage.Tx) error {
+		y.Must(t, y.Ctx, func(tx storage.Tx) error {
 			rows, err := erasure.Export(ctx, tx, s, "", 10)
 			if err != nil {
 				return err
@@ -316,14 +299,11 @@ func TestDeletedUploadsLeaveTheirBatch(t *testing.T) {
 	if b := read(); !b.Ended || b.Failed {
 		t.Errorf("without what had failed: %+v", b)
 	}
-	rows, err := y.Admin(t).Query(t.Context(), `select type from announcements where batch_id = $1 order by created_at`, batch)
-	stack.Must(t, err)
-	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	stack.Must(t, err)
+	got := storagetest.Column[string](t, y.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batch)
 	if want := []string{"batch.failed", "batch.completed"}; !slices.Equal(got, want) {
 		t.Errorf("announced %q, want %q", got, want)
 	}
-	inTenant(t, y, y.Ctx, func(tx storage.Tx) error { _, err := erasure.RestoreUpload(ctx, tx, ids[2]); return err })
+	y.Must(t, y.Ctx, func(tx storage.Tx) error { _, err := erasure.RestoreUpload(ctx, tx, ids[2]); return err })
 	if b := read(); b.Ended {
 		t.Errorf("with one that is to be processed: %+v", b)
 	}

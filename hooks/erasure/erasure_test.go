@@ -20,6 +20,7 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -30,20 +31,14 @@ func TestMain(m *testing.M) { hookstest.Main(m) }
 func left(t *testing.T, y *hookstest.Tenant, but ...string) (rows []string) {
 	t.Helper()
 	admin := y.Admin(t)
-	found, err := admin.Query(t.Context(), `select relname::text from pg_class
+	tables := storagetest.Column[string](t, admin, `select relname::text from pg_class
 		where relkind in ('r', 'p') and relnamespace = 'public'::regnamespace order by 1`)
-	stack.Must(t, err)
-	tables, err := pgx.CollectRows(found, pgx.RowTo[string])
-	stack.Must(t, err)
 	for _, table := range tables {
 		if slices.Contains(but, table) {
 			continue
 		}
-		found, err := admin.Query(t.Context(), fmt.Sprintf(`select to_jsonb(x)::text from %s x
+		some := storagetest.Column[string](t, admin, fmt.Sprintf(`select to_jsonb(x)::text from %s x
 			where to_jsonb(x)::text like '%%' || $1 || '%%' order by 1`, pgx.Identifier{table}.Sanitize()), y.ID.String())
-		stack.Must(t, err)
-		some, err := pgx.CollectRows(found, pgx.RowTo[string])
-		stack.Must(t, err)
 		for _, row := range some {
 			rows = append(rows, table+": "+row)
 		}
@@ -79,23 +74,15 @@ func TestPurge(t *testing.T) {
 	stack.Must(t, y.Erase(t))
 	y.WantObject(t, original, true)
 	y.WantObject(t, picture, true)
-	if got := y.Room(t, y.Ctx); got != room-10 {
-		t.Errorf("%d bytes are left, not %d", got, room-10)
-	}
+	y.WantRoom(t, y.Ctx, room-10)
 	y.Exec(t, `update uploads set purge_at = now() where id = $1`, id)
 	stack.Must(t, y.Erase(t))
 	stack.Must(t, y.Erase(t))
 	wantSame(t, "the objects", objects, objectsOf(t, y))
 	wantSame(t, "the rows", rows, left(t, y, "audit", "river_job"))
-	if got := y.Room(t, y.Ctx); got != room {
-		t.Errorf("%d bytes are left, not %d", got, room)
-	}
-	if n := y.Count(t, `select count(*) from river_job where args->>'upload_id' = $1`, id.String()); n != 0 {
-		t.Errorf("%d jobs are left", n)
-	}
-	if n := y.Count(t, `select count(*) from audit where action = 'upload.purge' and subject = $1 and actor = 'eraser'`, id.String()); n != 1 {
-		t.Errorf("the audit log tells of it %d times", n)
-	}
+	y.WantRoom(t, y.Ctx, room)
+	y.WantCount(t, 0, `select count(*) from river_job where args->>'upload_id' = $1`, id.String())
+	y.WantCount(t, 1, `select count(*) from audit where action = 'upload.purge' and subject = $1 and actor = 'eraser'`, id.String())
 
 	unknown := y.Keys(uuid.Must(uuid.NewV7())).Original(3)
 	y.Put(t, original)
@@ -122,9 +109,7 @@ func TestReconcilerLeavesDeleted(t *testing.T) {
 	}
 	// What was to be processed is processed once it is back.
 	stack.Must(t, y.Erasures.Restore(y.As(t.Context(), "jefa", tenant.Constructora), waiting))
-	if n := y.Jobs(t, waiting); n != 1 {
-		t.Errorf("there are %d jobs", n)
-	}
+	y.WantJobs(t, waiting, 1)
 }
 
 // A concatenated upload goes with the partial ones that it was made of, and comes back with them.
@@ -141,15 +126,11 @@ func TestDeleteConcatenation(t *testing.T) {
 	stack.WantErr(t, y.Erasures.Delete(y.Ctx, a), storage.ErrWrongStatus)
 	stack.Must(t, y.Erasures.Delete(y.Ctx, final.ID))
 	const hidden = `select count(*) from uploads where deleted_at is not null`
-	if n := y.Count(t, hidden); n != 3 {
-		t.Errorf("%d are deleted, not 3", n)
-	}
+	y.WantCount(t, 3, hidden)
 	jefa, e := y.As(t.Context(), "jefa", tenant.Constructora), y.Erasures
 	stack.WantErr(t, e.Restore(jefa, a), storage.ErrNotFound)
 	stack.Must(t, e.Restore(jefa, final.ID))
-	if n := y.Count(t, hidden); n != 0 {
-		t.Errorf("%d are deleted still", n)
-	}
+	y.WantCount(t, 0, hidden)
 	_, err = e.Request(jefa, erasure.Request{Upload: final.ID})
 	stack.Must(t, err)
 	stack.Must(t, y.Erase(t))
@@ -176,18 +157,14 @@ func TestEraseUser(t *testing.T) {
 	stack.Must(t, y.Erase(t))
 	wantSame(t, "the objects", objects, objectsOf(t, y))
 	wantSame(t, "the rows", rows, left(t, y, "audit", "erasures", "river_job", "batches"))
-	if n := y.Count(t, `select count(*) from batches where user_id = 'erased'`); n != 1 {
-		t.Errorf("%d batches are nobody's", n)
-	}
+	y.WantCount(t, 1, `select count(*) from batches where user_id = 'erased'`)
 	got, err := e.Find(jefa, asked.ID)
 	stack.Must(t, err)
 	if got.State != erasure.Done || got.Uploads != 9 || got.EndedAt == nil || got.Objects == 0 {
 		t.Errorf("the erasure is %+v", got)
 	}
-	if n := y.Count(t, `select count(*) from river_job j where not exists (select from uploads u where u.id::text = args->>'upload_id')
-		and kind = 'process_upload'`); n != 0 {
-		t.Errorf("%d jobs are left", n)
-	}
+	y.WantCount(t, 0, `select count(*) from river_job j where not exists (select from uploads u where u.id::text = args->>'upload_id')
+		and kind = 'process_upload'`)
 	if found := y.Reconcile(t); len(found) != 0 {
 		t.Errorf("the reconciler finds %+v", found)
 	}
@@ -244,12 +221,8 @@ func TestEraseTenant(t *testing.T) {
 	if rows := left(t, y, "audit", "erasures", "tenants"); len(rows) != 0 {
 		t.Errorf("left are\n%s", strings.Join(rows, "\n"))
 	}
-	if n := y.Count(t, `select count(*) from tenants where id = $1 and erased_at is not null and name = 'erased ' || id and charged_bytes = 0`, y.ID); n != 1 {
-		t.Error("there is no tombstone")
-	}
-	if n := y.Count(t, `select count(*) from audit where tenant_id = $1 and action like 'erasure.%' and outcome in ('done', 'same-admin')`, y.ID); n != 6 {
-		t.Errorf("the audit log tells of %d steps", n)
-	}
+	y.WantCount(t, 1, `select count(*) from tenants where id = $1 and erased_at is not null and name = 'erased ' || id and charged_bytes = 0`, y.ID)
+	y.WantCount(t, 6, `select count(*) from audit where tenant_id = $1 and action like 'erasure.%' and outcome in ('done', 'same-admin')`, y.ID)
 	wantSame(t, "the other tenant's objects", objects, objectsOf(t, other))
 	wantSame(t, "the other tenant's rows", rows, left(t, other))
 
@@ -266,14 +239,10 @@ func TestPurgeTakesDeadLetters(t *testing.T) {
 	id, _ := y.GivenUp(t)
 	y.Reconcile(t)
 	const letters = `select count(*) from dead_letters`
-	if n := y.Count(t, letters); n != 1 {
-		t.Errorf("there are %d dead letters", n)
-	}
+	y.WantCount(t, 1, letters)
 	deleteFor(t, y, id, 0)
 	stack.Must(t, y.Erase(t))
-	if n := y.Count(t, letters); n != 0 {
-		t.Errorf("%d dead letters are left", n)
-	}
+	y.WantCount(t, 0, letters)
 }
 
 // An upload that a worker processes just now goes once that is over: it might still write a picture. Others need not wait.
@@ -303,7 +272,7 @@ func TestEraseTakesTheLease(t *testing.T) {
 	t.Parallel()
 	y := hookstest.NewTenant(t)
 	id, _ := y.Begin(t)
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	log := stack.Log(t, slog.LevelInfo)
 	leases := lease.NewManager(y.API, "server", 5*time.Second, log)
 	stack.Must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		asked := make(chan struct{}, 8)
@@ -319,9 +288,7 @@ func TestEraseTakesTheLease(t *testing.T) {
 		case err := <-done:
 			t.Fatalf("it was erased under its writer: %v", err)
 		}
-		if n := y.Count(t, `select count(*) from uploads where id = $1`, id); n != 1 {
-			t.Error("its rows went while it was written")
-		}
+		y.WantCount(t, 1, `select count(*) from uploads where id = $1`, id)
 		stack.Must(t, lease.Release(ctx))
 		stack.Must(t, <-done)
 		stack.WantErr(t, y.API.InTenant(y.Ctx, func(tx storage.Tx) error {
@@ -409,9 +376,7 @@ func TestErasureEmptiesQuarantine(t *testing.T) {
 					t.Errorf("S3 still has %s", o)
 				}
 			}
-			if n := y.Count(t, `select (select count(*) from scans where tenant_id = $1) + (select count(*) from uploads where tenant_id = $1)`, y.ID); n != 0 {
-				t.Errorf("%d rows are left", n)
-			}
+			y.WantCount(t, 0, `select (select count(*) from scans where tenant_id = $1) + (select count(*) from uploads where tenant_id = $1)`, y.ID)
 			other.WantObject(t, theirs, true)
 		})
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/queue"
-	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
@@ -51,7 +50,7 @@ const MaxSize = 1000
 // New makes an installation. It has no tenants.
 func New(t *testing.T) *Site {
 	t.Helper()
-	s := &Site{Database: ground.NewDatabase(t), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), bucket: "site-" + uuid.NewString()}
+	s := &Site{Database: ground.NewDatabase(t), Log: stack.Log(t, slog.LevelInfo), bucket: "site-" + uuid.NewString()}
 	server := stack.Get(t, ground.S3)
 	_, err := server.Client("").CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &s.bucket})
 	stack.Must(t, err)
@@ -74,47 +73,10 @@ func As(ctx context.Context, id uuid.UUID, user string, role tenant.Role) contex
 	return tenant.With(ctx, tenant.Identity{Tenant: id, User: user, Role: role})
 }
 
-// Upload reads an upload as the server does.
-func (s *Site) Upload(t *testing.T, ctx context.Context, id uuid.UUID) (u storage.Upload) {
-	t.Helper()
-	stack.Must(t, s.API.InTenant(ctx, func(tx storage.Tx) (err error) {
-		u, err = tx.Upload(ctx, id)
-		return err
-	}))
-	return u
-}
-
-// Room is how many bytes the tenant's quota has left.
-func (s *Site) Room(t *testing.T, ctx context.Context) (room int64) {
-	t.Helper()
-	stack.Must(t, s.API.InTenant(ctx, func(tx storage.Tx) (err error) {
-		a, err := tx.Account(ctx)
-		room = a.QuotaBytes - a.ChargedBytes
-		return err
-	}))
-	return room
-}
-
-// Count runs a query that returns one number, as the superuser.
-func (s *Site) Count(t *testing.T, sql string, args ...any) (n int) {
-	t.Helper()
-	stack.Must(t, s.Admin(t).QueryRow(t.Context(), sql, args...).Scan(&n))
-	return n
-}
-
-// Exec runs a statement as a worker.
-func (s *Site) Exec(t *testing.T, sql string, args ...any) {
-	t.Helper()
-	_, err := s.Worker.Pool().Exec(t.Context(), sql, args...)
-	stack.Must(t, err)
-}
-
 // Store puts an object where an upload's would be.
 func (s *Site) Store(t *testing.T, ctx context.Context, id uuid.UUID, content []byte) (key string, sum []byte) {
 	t.Helper()
-	who, err := tenant.From(ctx)
-	stack.Must(t, err)
-	key = object.Keys{Tenant: who.Tenant, Project: object.DefaultProject, Upload: id}.Original(1)
+	key = object.Keys{Tenant: storagetest.TenantOf(t, ctx), Project: object.DefaultProject, Upload: id}.Original(1)
 	s.put(t, key, content)
 	h := sha256.Sum256(content)
 	return key, h[:]

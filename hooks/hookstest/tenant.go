@@ -10,6 +10,7 @@ import (
 	"github.com/tramo/tramo/processing/quarantine"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -34,9 +35,7 @@ func NewTenant(t *testing.T) *Tenant {
 func (s *Site) AddTenant(t *testing.T) *Tenant {
 	t.Helper()
 	ctx := s.NewTenant(t, Quota)
-	who, err := tenant.From(ctx)
-	stack.Must(t, err)
-	return &Tenant{Site: s, Ctx: ctx, ID: who.Tenant}
+	return &Tenant{Site: s, Ctx: ctx, ID: storagetest.TenantOf(t, ctx)}
 }
 
 // As acts in the tenant as somebody else than ana.
@@ -94,14 +93,14 @@ func (n *Tenant) Complete(t *testing.T) (id uuid.UUID, original, thumbnail strin
 	thumbnail = n.Keys(id).Thumbnail(160)
 	n.Put(t, thumbnail)
 	n.Exec(t, `update river_job set state = 'completed', finalized_at = now() where args->>'upload_id' = $1`, id.String())
-	stack.Must(t, n.Worker.InTenant(n.Ctx, func(tx storage.Tx) error {
+	n.MustWork(t, n.Ctx, func(tx storage.Tx) error {
 		if err := tx.MarkProcessing(n.Ctx, id, 1); err != nil {
 			return err
 		}
 		return tx.Complete(n.Ctx, id, storage.Results{Thumbnails: []storage.Thumbnail{
 			{Size: 160, WidthPx: 1, HeightPx: 1, Bytes: 1, ContentType: "image/webp", ObjectKey: thumbnail},
 		}})
-	}))
+	})
 	return id, original, thumbnail
 }
 
@@ -121,7 +120,7 @@ func (n *Tenant) Partial(t *testing.T) (id uuid.UUID, key string) {
 func (n *Tenant) Quarantine(t *testing.T) (id uuid.UUID, key string) {
 	t.Helper()
 	id, original, thumbnail := n.Complete(t)
-	stack.Must(t, n.Worker.InTenant(n.Ctx, func(tx storage.Tx) error {
+	n.MustWork(t, n.Ctx, func(tx storage.Tx) error {
 		var fence int64
 		err := tx.QueryRow(n.Ctx, `
 			with me as (insert into lease_holders values (gen_random_uuid(), 'r', now() + interval '1 hour') returning id)
@@ -135,7 +134,7 @@ func (n *Tenant) Quarantine(t *testing.T) (id uuid.UUID, key string) {
 			From: storage.Completed, Failure: scan.Failure(), Scan: scan, Fence: fence, Key: original, New: key,
 		})
 		return err
-	}))
+	})
 	n.Exec(t, `delete from upload_leases where upload_id = $1`, id)
 	stack.Must(t, n.Bucket.Copy(n.Ctx, original, key, int64(len(Content))))
 	stack.Must(t, n.Bucket.Delete(n.Ctx, original))
@@ -151,9 +150,9 @@ func (n *Tenant) Sound(t *testing.T) {
 	n.Finish(t)
 	n.Complete(t)
 	cancelled := n.Admit(t)
-	stack.Must(t, n.API.InTenant(n.Ctx, func(tx storage.Tx) error {
+	n.Must(t, n.Ctx, func(tx storage.Tx) error {
 		return tx.Move(n.Ctx, cancelled, storage.Transition{Move: storage.MoveCancel})
-	}))
+	})
 	id, _ := n.Finish(t) // whose thumbnails are being made
 	stack.Must(t, n.Worker.InTenant(n.Ctx, func(tx storage.Tx) error { return tx.MarkProcessing(n.Ctx, id, 1) }))
 	n.Put(t, n.Keys(id).Thumbnail(480))
@@ -161,9 +160,9 @@ func (n *Tenant) Sound(t *testing.T) {
 	n.Exec(t, `insert into river_job (kind, queue, state, max_attempts, args) select kind, queue, 'available', 3, args from river_job
 		where state = 'discarded'`)
 	id, key := n.Finish(t) // whose object is kept all the same
-	stack.Must(t, n.Worker.InTenant(n.Ctx, func(tx storage.Tx) error {
+	n.MustWork(t, n.Ctx, func(tx storage.Tx) error {
 		return tx.Move(n.Ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected, Detail: "EICAR"}))
-	}))
+	})
 	stack.Must(t, n.Bucket.Tag(n.Ctx, key, "scan", storage.ReasonInfected))
 }
 
@@ -180,4 +179,12 @@ func (n *Tenant) GivenUp(t *testing.T) (id uuid.UUID, key string) {
 func (n *Tenant) Jobs(t *testing.T, id uuid.UUID) int {
 	t.Helper()
 	return n.Count(t, `select count(*) from river_job where kind = 'process_upload' and args->>'upload_id' = $1::text`, id.String())
+}
+
+// WantJobs reports an upload with more or fewer processing jobs.
+func (n *Tenant) WantJobs(t *testing.T, id uuid.UUID, want int) {
+	t.Helper()
+	if got := n.Jobs(t, id); got != want {
+		t.Errorf("there are %d jobs, want %d", got, want)
+	}
 }

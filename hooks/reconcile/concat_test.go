@@ -48,9 +48,7 @@ func TestReconcileConcatenations(t *testing.T) {
 	if u := y.Upload(t, y.Ctx, b); u.Status != storage.Concatenated {
 		t.Errorf("a partial upload is %s", u.Status)
 	}
-	if room := y.Room(t, y.Ctx); room != hookstest.Quota-20 {
-		t.Errorf("%d bytes are left", room)
-	}
+	y.WantRoom(t, y.Ctx, hookstest.Quota-20)
 	y.WantObject(t, keyB, false)
 	y.WantObject(t, keyAlone, false)
 

@@ -101,9 +101,7 @@ func (y *yard) cutOff(t *testing.T) planted {
 			t.Errorf("got %+v", u)
 		}
 		y.WantObject(t, key, true)
-		if n := y.Jobs(t, id); n != 1 {
-			t.Errorf("there are %d jobs", n)
-		}
+		y.WantJobs(t, id, 1)
 	}}
 }
 
@@ -130,15 +128,9 @@ func (y *yard) idle(t *testing.T) planted {
 		if u := y.Upload(t, y.Ctx, id); u.Status != storage.Expired {
 			t.Errorf("got %+v", u)
 		}
-		if n := y.Count(t, `select count(*) from timeline where upload_id = $1 and event = 'expired'`, id); n != 1 {
-			t.Errorf("the timeline says %d times that it expired", n)
-		}
-		if got := y.Room(t, y.Ctx); got != room+10 {
-			t.Errorf("%d bytes are left, not %d", got, room+10)
-		}
-		if n := y.Count(t, `select count(*) from tails where upload_id = $1`, id); n != 0 {
-			t.Errorf("%d tails are left", n)
-		}
+		y.WantCount(t, 1, `select count(*) from timeline where upload_id = $1 and event = 'expired'`, id)
+		y.WantRoom(t, y.Ctx, room+10)
+		y.WantCount(t, 0, `select count(*) from tails where upload_id = $1`, id)
 		for _, left := range y.S3(t) {
 			if strings.Contains(left, id.String()) {
 				t.Errorf("S3 still has %s", left)
@@ -151,9 +143,7 @@ func (y *yard) withoutJob(t *testing.T) planted {
 	id, _ := y.Finish(t)
 	y.Exec(t, `delete from river_job where args->>'upload_id' = $1`, id.String())
 	return planted{upload: id, repaired: func(t *testing.T) {
-		if n := y.Jobs(t, id); n != 1 {
-			t.Errorf("there are %d jobs", n)
-		}
+		y.WantJobs(t, id, 1)
 	}}
 }
 
@@ -164,10 +154,8 @@ func (y *yard) deadJob(t *testing.T) planted {
 		if u := y.Upload(t, y.Ctx, id); u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered {
 			t.Errorf("got %+v", u)
 		}
-		if n := y.Count(t, `select count(*) from dead_letters where upload_id = $1 and retried_at is null and discarded_at is null
-			and step = 'scan' and attempts = 3`, id); n != 1 {
-			t.Errorf("there are %d dead letters", n)
-		}
+		y.WantCount(t, 1, `select count(*) from dead_letters where upload_id = $1 and retried_at is null and discarded_at is null
+			and step = 'scan' and attempts = 3`, id)
 		y.WantObject(t, key, true)
 	}}
 }
@@ -178,16 +166,14 @@ func (y *yard) orphanTail(t *testing.T) planted {
 	y.Exec(t, `insert into tails values ($1, $2, 3, '34'), ($1, $2, 5, '56')`, y.ID, id)
 	y.Exec(t, `update contents set received = 7, tail_size = 2 where upload_id = $1`, id)
 	return planted{upload: id, repaired: func(t *testing.T) {
-		if n := y.Count(t, `select sum(start)::int from tails where upload_id = $1`, id); n != 5 {
-			t.Errorf("the wrong tails are left: %d", n)
-		}
+		y.WantCount(t, 5, `select sum(start)::int from tails where upload_id = $1`, id)
 	}}
 }
 
 // The server died while it cancelled.
 func (y *yard) orphanMultipart(t *testing.T) planted {
 	id, multipart := y.Begin(t)
-	stack.Must(t, y.API.InTenant(y.Ctx, func(tx storage.Tx) error { return tx.Move(y.Ctx, id, storage.Transition{Move: storage.MoveCancel}) }))
+	y.Must(t, y.Ctx, func(tx storage.Tx) error { return tx.Move(y.Ctx, id, storage.Transition{Move: storage.MoveCancel}) })
 	return planted{upload: id, key: y.Keys(id).Original(1), repaired: func(t *testing.T) {
 		if slices.ContainsFunc(y.S3(t), func(s string) bool { return strings.Contains(s, multipart) }) {
 			t.Error("the multipart upload is still there")
@@ -227,9 +213,7 @@ func (y *yard) lostObject(t *testing.T) planted {
 		if u := y.Upload(t, y.Ctx, id); u.Status != storage.Failed || *u.FailureReason != storage.ReasonLost {
 			t.Errorf("got %+v", u)
 		}
-		if got := y.Room(t, y.Ctx); got != room+10 {
-			t.Errorf("%d bytes are left, not %d", got, room+10)
-		}
+		y.WantRoom(t, y.Ctx, room+10)
 	}}
 }
 
@@ -243,9 +227,7 @@ func (y *yard) drift(t *testing.T) planted {
 	room := y.Room(t, y.Ctx)
 	y.Exec(t, `update tenants set charged_bytes = charged_bytes + 70`)
 	return planted{repaired: func(t *testing.T) {
-		if got := y.Room(t, y.Ctx); got != room {
-			t.Errorf("%d bytes are left, not %d", got, room)
-		}
+		y.WantRoom(t, y.Ctx, room)
 	}}
 }
 

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { hookstest.Main(m) }
 
 func serviceOf(t *testing.T, y *hookstest.Tenant) *quarantine.Service {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	log := stack.Log(t, slog.LevelInfo)
 	q, err := queue.New(y.API, log)
 	stack.Must(t, err)
 	return &quarantine.Service{DB: y.API, Queue: q, Log: log}
@@ -64,10 +64,8 @@ func TestQuarantineIsForAdmins(t *testing.T) {
 		t.Errorf("there are %d jobs", n)
 	}
 	stack.WantErr(t, q.Release(admin, id, "again"), quarantine.ErrNotQuarantined)
-	if n := y.Count(t, `select count(*) from audit where action = 'upload.quarantine.release' and actor = 'olga' and subject = $1
-		and detail->>'reason' = 'a false alarm' and detail->>'signature' = 'EICAR'`, id.String()); n != 1 {
-		t.Errorf("it is audited %d times", n)
-	}
+	y.WantCount(t, 1, `select count(*) from audit where action = 'upload.quarantine.release' and actor = 'olga' and subject = $1
+		and detail->>'reason' = 'a false alarm' and detail->>'signature' = 'EICAR'`, id.String())
 }
 
 // A file that was sent again under its client id stays in quarantine, or there would be two of them.
@@ -99,7 +97,7 @@ func TestRequestRescans(t *testing.T) {
 		from generate_series(0, 1099) n`, y.ID)
 	y.Exec(t, `insert into scans (tenant_id, upload_id, verdict, signatures) select tenant_id, id, 'clean', 100
 		from uploads where tenant_id = $1 and completed_at = '2026-11-03Z'`, y.ID)
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	log := stack.Log(t, slog.LevelInfo)
 	q, err := queue.New(y.Worker, log)
 	stack.Must(t, err)
 	request := func(dry bool, r quarantine.Rescan) int {
@@ -124,21 +122,13 @@ func TestRequestRescans(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
-	if n := y.Count(t, jobs); n != 0 {
-		t.Errorf("a dry run enqueues %d", n)
-	}
+	y.WantCount(t, 0, jobs)
 	if first, second := request(false, quarantine.Rescan{Since: day(10)}), request(false, quarantine.Rescan{Since: day(1)}); first != 105 || second != 1051-105 {
 		t.Errorf("%d, then %d", first, second)
 	}
-	if n := y.Count(t, jobs); n != 1051 {
-		t.Errorf("%d are enqueued", n)
-	}
-	if n := y.Count(t, jobs+` and args->>'tenant_id' = $1`, other.ID.String()); n != 0 {
-		t.Errorf("%d of another tenant's are enqueued", n)
-	}
-	if n := y.Count(t, `select sum((detail->>'uploads')::int) from audit where action = 'upload.rescan' and actor = 'rescan' and tenant_id = $1`, y.ID); n != 1051 {
-		t.Errorf("%d are audited", n)
-	}
+	y.WantCount(t, 1051, jobs)
+	y.WantCount(t, 0, jobs+` and args->>'tenant_id' = $1`, other.ID.String())
+	y.WantCount(t, 1051, `select sum((detail->>'uploads')::int) from audit where action = 'upload.rescan' and actor = 'rescan' and tenant_id = $1`, y.ID)
 }
 
 // An upload in another status, or whose object is elsewhere, is not quarantined, nor is one twice.
@@ -170,11 +160,9 @@ func TestPlaceIsGuarded(t *testing.T) {
 	p.Key = key
 	stack.Must(t, try(p))
 	stack.WantErr(t, try(p), storage.ErrWrongStatus)
-	if n := y.Count(t, `select count(*) from audit where action = 'upload.quarantine'`); n != 1 {
-		t.Errorf("%d are audited", n)
-	}
-	stack.Must(t, y.Worker.InTenant(y.Ctx, func(tx storage.Tx) error {
+	y.WantCount(t, 1, `select count(*) from audit where action = 'upload.quarantine'`)
+	y.MustWork(t, y.Ctx, func(tx storage.Tx) error {
 		stack.WantErr(t, quarantine.RecordRescan(y.Ctx, tx, id, quarantine.Scan{Verdict: storage.ScanClean}), storage.ErrWrongStatus)
 		return nil
-	}))
+	})
 }
