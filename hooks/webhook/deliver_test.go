@@ -16,8 +16,8 @@ import (
 
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -61,9 +61,7 @@ func TestDelivered(t *testing.T) {
 	for _, r := range []*receiver{wants, other, later, stranger} {
 		r.none(t)
 	}
-	if n := o.count(t, `select count(*) from webhook_deliveries`); n != 1 {
-		t.Errorf("%d deliveries", n)
-	}
+	o.WantCount(t, 1, `select count(*) from webhook_deliveries`)
 }
 
 // While the overlap lasts, receivers that know either secret accept; afterwards, or without one, only the new one is good.
@@ -139,9 +137,7 @@ func TestTwoWorkers(t *testing.T) {
 			t.Errorf("%s saw %d announcements", name, len(seen))
 		}
 	}
-	if n := o.count(t, `select count(*) from river_job`); n != 2*burst {
-		t.Errorf("%d jobs", n)
-	}
+	o.WantCount(t, 2*burst, `select count(*) from river_job`)
 }
 
 // Nine endpoints of one tenant that answer nothing, with a backlog, do not hold up another tenant's, not even by the time
@@ -170,9 +166,7 @@ func TestSlowEndpointsHoldUpNobody(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 	slow.none(t)
-	if n := o.count(t, `select count(*) from webhook_deliveries where tenant_id = $1 and job_id is not null`, o.tenantID(t)); n != 9*window {
-		t.Errorf("%d are under way", n)
-	}
+	o.WantCount(t, 9*window, `select count(*) from webhook_deliveries where tenant_id = $1 and job_id is not null`, storagetest.TenantOf(t, o.ctx))
 }
 
 // An endpoint that is deleted, or disabled, while an attempt is under way gets no other, and nothing breaks.
@@ -196,12 +190,8 @@ func TestDeletedMeanwhile(t *testing.T) {
 	stack.Must(t, err)
 	close(release)
 	o.await(t, `select count(*) = 2 from river_job where state = 'completed'`)
-	if n := o.count(t, `select count(*) from webhook_deliveries where state = 'dead' and last_error = 'endpoint_disabled'`); n != 1 {
-		t.Errorf("%d dead letters; %v", n, o.rows(t))
-	}
-	if n := o.count(t, `select count(*) from webhook_secrets`); n != 1 {
-		t.Errorf("%d secrets", n)
-	}
+	o.WantCount(t, 1, `select count(*) from webhook_deliveries where state = 'dead' and last_error = 'endpoint_disabled'`)
+	o.WantCount(t, 1, `select count(*) from webhook_secrets`)
 	r.none(t)
 }
 
@@ -222,9 +212,7 @@ func TestGone(t *testing.T) {
 		t.Errorf("the other is told %s", c.body)
 	}
 	o.await(t, `select disabled_reason = 'gone' from webhook_endpoints where id = $1`, id)
-	if n := o.count(t, `select count(*) from audit where action = 'webhook.disable' and subject = $1`, id.String()); n != 1 {
-		t.Errorf("%d audit entries", n)
-	}
+	o.WantCount(t, 1, `select count(*) from audit where action = 'webhook.disable' and subject = $1`, id.String())
 	o.announce(t, o.ctx, 1)
 	o.await(t, `select not exists (select from announcements where dispatched_at is null)`)
 	gone.none(t)
@@ -246,9 +234,7 @@ func TestFailingForDays(t *testing.T) {
 	o.await(t, `select disabled_reason = 'failing' from webhook_endpoints where id = $1`, old)
 	o.await(t, `select attempts = 1 and state = 'pending' from webhook_deliveries where endpoint_id = $1
 		order by created_at limit 1`, young)
-	if n := o.count(t, `select count(*) from webhook_endpoints where id = $1 and disabled_at is null`, young); n != 1 {
-		t.Error("the other is disabled too")
-	}
+	o.WantCount(t, 1, `select count(*) from webhook_endpoints where id = $1 and disabled_at is null`, young)
 }
 
 // The last attempt of the schedule that fails makes a dead letter, which is kept and can be replayed under the same id;
@@ -349,7 +335,7 @@ func TestResponseThatNeverEnds(t *testing.T) {
 	o.start(t)
 	o.await(t, allDelivered, 2)
 	o.await(t, `select last_error = 'timeout' and last_ms >= 3000 from webhook_deliveries where state = 'pending'`)
-	if n := o.count(t, `select max(last_ms) from webhook_deliveries where state = 'delivered'`); n > 2500 {
+	if n := o.Count(t, `select max(last_ms) from webhook_deliveries where state = 'delivered'`); n > 2500 {
 		t.Errorf("an endless answer took %d ms", n)
 	}
 	if n := sent.Load(); n > 16<<20 { // what sockets hold, and no more
@@ -365,19 +351,19 @@ func TestPayloadOfAnotherTenant(t *testing.T) {
 	other := o.newTenant(t)
 	create := func(name string) uuid.UUID {
 		id := uuid.Must(uuid.NewV7())
-		stack.Must(t, o.API.InTenant(other, func(tx storage.Tx) error {
+		o.Must(t, other, func(tx storage.Tx) error {
 			return tx.CreateUpload(other, storage.NewUpload{
 				ID: id, UserID: "eva", Project: "secreto", Filename: name, Metadata: map[string]string{}, Size: 10,
 			})
-		}))
+		})
 		return id
 	}
 	r := newReceiver(t)
 	o.endpoint(t, o.ctx, r.URL)
 	id := create("plano.pdf")
-	stack.Must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
+	o.Must(t, o.ctx, func(tx storage.Tx) error {
 		return tx.Announce(o.ctx, storage.Announcement{Type: storage.AnnounceUploadCompleted, Upload: id})
-	}))
+	})
 	o.start(t)
 	c := r.next(t)
 	if strings.Contains(string(c.body), "secreto") || strings.Contains(string(c.body), "plano") {
@@ -395,13 +381,13 @@ func TestUploadsAreAnnounced(t *testing.T) {
 	o := newOffice(t)
 	cancel := func(kind storage.Kind) uuid.UUID {
 		id := uuid.Must(uuid.NewV7())
-		stack.Must(t, o.API.InTenant(o.ctx, func(tx storage.Tx) error {
+		o.Must(t, o.ctx, func(tx storage.Tx) error {
 			n := storage.NewUpload{ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 10, Kind: kind}
 			if err := tx.CreateUpload(o.ctx, n); err != nil {
 				return err
 			}
 			return tx.Move(o.ctx, id, storage.Transition{Move: storage.MoveCancel})
-		}))
+		})
 		return id
 	}
 	r := newReceiver(t)
@@ -412,9 +398,7 @@ func TestUploadsAreAnnounced(t *testing.T) {
 	_, err := o.endpoints.Update(o.ctx, endpoint, Change{Types: &types})
 	stack.Must(t, err)
 	cancel(storage.Partial)
-	if n := o.count(t, `select count(*) from announcements`); n != 0 {
-		t.Errorf("%d announcements that nobody wants", n)
-	}
+	o.WantCount(t, 0, `select count(*) from announcements`)
 	id := cancel(storage.Single)
 	o.start(t)
 	c := r.next(t)
@@ -479,9 +463,7 @@ func TestSweep(t *testing.T) {
 	if n != 2 || !slices.Equal(left, ids[:2]) {
 		t.Errorf("%d swept; left are %v of %v", n, left, ids)
 	}
-	if n := o.count(t, `select count(*) from webhook_secrets`); n != 1 {
-		t.Errorf("%d secrets", n)
-	}
+	o.WantCount(t, 1, `select count(*) from webhook_secrets`)
 }
 
 // A tenant may have so many endpoints and no more.
@@ -535,7 +517,7 @@ func TestStaleJob(t *testing.T) {
 	o.exec(t, `update river_job set attempted_at = now() - interval '31 seconds'`)
 	reclaim(1)
 	second := dispatch()
-	ctx := tenant.With(t.Context(), tenant.Identity{Tenant: o.tenantID(t), User: "worker", Role: tenant.Admin})
+	ctx := tenant.With(t.Context(), tenant.Identity{Tenant: storagetest.TenantOf(t, o.ctx), User: "worker", Role: tenant.Admin})
 	delivery := uuid.MustParse(o.text(t, `select id::text from webhook_deliveries`))
 	endpoint := uuid.MustParse(o.text(t, `select id::text from webhook_endpoints`))
 	for job, want := range map[int64]error{first: storage.ErrNotFound, second: nil} {
@@ -559,14 +541,5 @@ func TestStaleJob(t *testing.T) {
 			t.Errorf("record of job %d of %d and %d: %v", c.job, first, second, err)
 		}
 	}
-	if n := o.count(t, `select attempts from webhook_deliveries where state = 'delivered'`); n != 1 {
-		t.Errorf("%d attempts are recorded", n)
-	}
-}
-
-func (o *office) tenantID(t *testing.T) uuid.UUID {
-	t.Helper()
-	who, err := tenant.From(o.ctx)
-	stack.Must(t, err)
-	return who.Tenant
+	o.WantCount(t, 1, `select attempts from webhook_deliveries where state = 'delivered'`)
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -23,7 +22,6 @@ import (
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -78,7 +76,7 @@ func (o *office) endpoint(t *testing.T, ctx context.Context, url string, types .
 // announce announces n things to the tenant.
 func (o *office) announce(t *testing.T, ctx context.Context, n int) {
 	t.Helper()
-	stack.Must(t, o.API.InTenant(ctx, func(tx storage.Tx) error {
+	o.Must(t, ctx, func(tx storage.Tx) error {
 		for i := range n {
 			a := storage.Announcement{Type: storage.AnnounceQuotaWarning, Detail: map[string]any{"percent": i}}
 			if err := tx.Announce(ctx, a); err != nil {
@@ -86,13 +84,13 @@ func (o *office) announce(t *testing.T, ctx context.Context, n int) {
 			}
 		}
 		return nil
-	}))
+	})
 }
 
 // start runs a worker: a dispatcher, and a pool that sends. It returns what stops it once running attempts have ended.
 func (o *office) start(t *testing.T) (stop func()) {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := stack.Log(t, slog.LevelWarn)
 	q, err := queue.New(o.Worker, log)
 	stack.Must(t, err)
 	d := NewDispatcher(o.conf, o.Worker, q, log)
@@ -165,13 +163,7 @@ func status(code int) http.HandlerFunc {
 // next waits for the next call.
 func (r *receiver) next(t *testing.T) call {
 	t.Helper()
-	select {
-	case c := <-r.calls:
-		return c
-	case <-time.After(30 * time.Second):
-		t.Fatal("nothing arrived")
-		return call{}
-	}
+	return stack.Receive(t, "webhook", r.calls)
 }
 
 // none fails if something has arrived.
@@ -219,17 +211,7 @@ func (o *office) await(t *testing.T, sql string, args ...any) {
 }
 
 func (o *office) rows(t *testing.T) []string {
-	rows, err := o.Worker.Pool().Query(t.Context(), `select to_jsonb(d)::text from webhook_deliveries d limit 20`)
-	stack.Must(t, err)
-	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	stack.Must(t, err)
-	return all
-}
-
-func (o *office) count(t *testing.T, sql string, args ...any) (n int) {
-	t.Helper()
-	stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
-	return n
+	return storagetest.Column[string](t, o.Admin(t), `select to_jsonb(d)::text from webhook_deliveries d limit 20`)
 }
 
 // exec does what only time would.

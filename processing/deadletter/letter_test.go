@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -18,18 +19,18 @@ func TestWrite(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id, letter := d.fail(t, ctx, anUpload(), aCause("scan"))
+	id, letter := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
 	if letter.State != Open || letter.Step != "scan" || letter.Error != "inside" || letter.Attempts != 3 || letter.Job != 7 {
 		t.Errorf("got %+v", letter)
 	}
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(ctx, id)
 		if err == nil && (u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered || *u.FailureDetail != Failure().Detail) {
 			t.Errorf("got %+v", u)
 		}
 		return err
 	})
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		entries, err := tx.Timeline(ctx, id, 0, 100)
 		for _, e := range entries {
 			for _, v := range e.Detail {
@@ -40,9 +41,9 @@ func TestWrite(t *testing.T) {
 		}
 		return err
 	})
-	ended := anUpload()
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, ended) })
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ended.ID, storage.Transition{Move: storage.MoveCancel}) })
+	ended := storagetest.NewUpload(10)
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, ended) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ended.ID, storage.Transition{Move: storage.MoveCancel}) })
 	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return Write(ctx, tx, ended.ID, aCause("scan")) }), storage.ErrWrongStatus)
 	if n := len(d.letters(t, ctx, Page{})); n != 1 {
 		t.Errorf("there are %d letters", n)
@@ -64,7 +65,7 @@ func TestLettersErrorIsCut(t *testing.T) {
 	} {
 		cause := aCause("scan")
 		cause.Error = text
-		_, letter := d.fail(t, ctx, anUpload(), cause)
+		_, letter := d.fail(t, ctx, storagetest.NewUpload(10), cause)
 		if len(letter.Error) > 8000 || !utf8.ValidString(letter.Error) || letter.Error == "" || name == "just fits" && letter.Error != text {
 			t.Errorf("%s: kept are %d bytes, %.20q", name, len(letter.Error), letter.Error)
 		}
@@ -77,11 +78,11 @@ func TestDeadLettersList(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id1, first := d.fail(t, ctx, anUpload(), aCause("scan"))
-	_, second := d.fail(t, ctx, anUpload(), aCause("thumbnails"))
-	_, third := d.fail(t, ctx, anUpload(), aCause("scan"))
+	id1, first := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
+	_, second := d.fail(t, ctx, storagetest.NewUpload(10), aCause("thumbnails"))
+	_, third := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
 	other := d.NewTenant(t, 1000)
-	_, foreign := d.fail(t, other, anUpload(), aCause("scan"))
+	_, foreign := d.fail(t, other, storagetest.NewUpload(10), aCause("scan"))
 
 	want := func(what string, p Page, letters ...Letter) {
 		t.Helper()
@@ -104,16 +105,16 @@ func TestDeadLettersList(t *testing.T) {
 
 	all, err := ListAll(t.Context(), d.Worker, uuid.Nil, Page{Limit: 100})
 	stack.Must(t, err)
-	if len(all) != 4 || all[0].ID != foreign.ID || all[0].Tenant != tenantOf(other) {
+	if len(all) != 4 || all[0].ID != foreign.ID || all[0].Tenant != storagetest.TenantOf(t, other) {
 		t.Errorf("an operator sees %+v", all)
 	}
-	one, err := ListAll(t.Context(), d.Worker, tenantOf(other), Page{Limit: 100})
+	one, err := ListAll(t.Context(), d.Worker, storagetest.TenantOf(t, other), Page{Limit: 100})
 	stack.Must(t, err)
 	if len(one) != 1 || one[0].ID != foreign.ID {
 		t.Errorf("of one tenant an operator sees %+v", one)
 	}
 
-	d.in(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, third.ID); return err })
+	d.Must(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, third.ID); return err })
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, third.ID); return err }), storage.ErrWrongStatus)
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, foreign.ID); return err }), storage.ErrNotFound)
 	want("open", Page{State: Open}, second, first)
@@ -122,8 +123,7 @@ func TestDeadLettersList(t *testing.T) {
 		t.Errorf("counted are %v, %v", n, err)
 	}
 
-	_, err = d.Admin(t).Exec(t.Context(), `update uploads set deleted_at = now(), purge_at = now() where id = $1`, id1)
-	stack.Must(t, err)
+	d.Exec(t, `update uploads set deleted_at = now(), purge_at = now() where id = $1`, id1)
 	want("without the deleted", Page{State: Open}, second)
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
 	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { _, err := find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
@@ -137,13 +137,13 @@ func TestLettersAreNarrowed(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	_, letter := d.fail(t, ctx, anUpload(), aCause("scan"))
+	_, letter := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
 	narrow := func(project string) context.Context { return as(ctx, tenant.Empleado, project) }
 	if n := len(d.letters(t, narrow("puente"), Page{})); n != 0 {
 		t.Errorf("%d letters of another project are seen", n)
 	}
 	puente, all := narrow("puente"), 0 // also by a statement that forgets the upload
-	d.in(t, puente, func(tx storage.Tx) error { return tx.QueryRow(puente, `select count(*) from dead_letters`).Scan(&all) })
+	d.Must(t, puente, func(tx storage.Tx) error { return tx.QueryRow(puente, `select count(*) from dead_letters`).Scan(&all) })
 	if all != 0 {
 		t.Errorf("the table shows %d letters of another project", all)
 	}
@@ -151,7 +151,7 @@ func TestLettersAreNarrowed(t *testing.T) {
 		t.Errorf("%d letters of the project are seen", n)
 	}
 	in := narrow("torre")
-	d.in(t, in, func(tx storage.Tx) error { return retry(in, tx, letter.Upload) })
+	d.Must(t, in, func(tx storage.Tx) error { return retry(in, tx, letter.Upload) })
 	if got := d.letters(t, ctx, Page{})[0]; got.State != Retried || *got.RetriedBy != "ana" {
 		t.Errorf("got %+v", got)
 	}
@@ -162,15 +162,15 @@ func TestLettersOfOneUpload(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	id, first := d.fail(t, ctx, anUpload(), aCause("scan"))
-	d.in(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
+	id, first := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
+	d.Must(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
 	d.write(t, ctx, id, aCause("thumbnails"))
 	all := d.letters(t, ctx, Page{})
 	if len(all) != 2 || all[0].State != Open || all[0].Step != "thumbnails" || all[1].ID != first.ID || all[1].State != Retried {
 		t.Fatalf("got %+v", all)
 	}
-	d.in(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, all[0].ID); return err })
-	d.in(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
+	d.Must(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, all[0].ID); return err })
+	d.Must(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
 	if got := d.letters(t, ctx, Page{State: Open}); len(got) != 0 {
 		t.Errorf("open is %+v", got)
 	}
@@ -186,19 +186,19 @@ func TestLetterIsSettled(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
-	n := anUpload()
+	n := storagetest.NewUpload(10)
 	n.ClientID = "photo"
 	id, _ := d.fail(t, ctx, n, aCause("scan"))
 	again := n
 	again.ID = uuid.Must(uuid.NewV7())
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
 	if got := d.letters(t, ctx, Page{})[0]; got.State != Settled {
 		t.Errorf("got %+v", got)
 	}
 	if err := d.API.InTenant(ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) }); err == nil {
 		t.Error("it is retried all the same")
 	}
-	d.in(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, again.ID, storage.Transition{Move: storage.MoveCancel}) })
+	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, again.ID, storage.Transition{Move: storage.MoveCancel}) })
 	if got := d.letters(t, ctx, Page{})[0]; got.State != Open {
 		t.Errorf("got %+v", got)
 	}
@@ -208,13 +208,7 @@ func TestLetterIsSettled(t *testing.T) {
 func TestLettersGoWithTheUpload(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	d.fail(t, d.NewTenant(t, 1000), anUpload(), aCause("scan"))
-	admin := d.Admin(t)
-	_, err := admin.Exec(t.Context(), `delete from uploads`)
-	stack.Must(t, err)
-	var n int
-	stack.Must(t, admin.QueryRow(t.Context(), `select count(*) from dead_letters`).Scan(&n))
-	if n != 0 {
-		t.Errorf("%d letters are left", n)
-	}
+	d.fail(t, d.NewTenant(t, 1000), storagetest.NewUpload(10), aCause("scan"))
+	d.Exec(t, `delete from uploads`)
+	d.WantCount(t, 0, `select count(*) from dead_letters`)
 }

@@ -24,16 +24,6 @@ func newDatabase(t *testing.T) *database {
 	return &database{ground.NewDatabase(t)}
 }
 
-// in runs fn in the tenant of ctx.
-func (d *database) in(t *testing.T, ctx context.Context, fn func(storage.Tx) error) {
-	t.Helper()
-	stack.Must(t, d.API.InTenant(ctx, fn))
-}
-
-func anUpload() storage.NewUpload {
-	return storage.NewUpload{ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 10}
-}
-
 func aCause(step string) Cause {
 	return Cause{Job: 7, Kind: "process_upload", Step: step, Error: "inside", Attempts: 3}
 }
@@ -41,7 +31,7 @@ func aCause(step string) Cause {
 // fail makes an upload that is safe and fails for good, in a tenant, and returns it with its letter.
 func (d *database) fail(t *testing.T, ctx context.Context, n storage.NewUpload, c Cause) (uuid.UUID, Letter) {
 	t.Helper()
-	d.in(t, ctx, func(tx storage.Tx) error {
+	d.Must(t, ctx, func(tx storage.Tx) error {
 		if err := tx.CreateUpload(ctx, n); err != nil {
 			return err
 		}
@@ -66,7 +56,7 @@ func (d *database) letters(t *testing.T, ctx context.Context, p Page) (found []L
 	if p.Limit == 0 {
 		p.Limit = 100
 	}
-	d.in(t, ctx, func(tx storage.Tx) (err error) {
+	d.Must(t, ctx, func(tx storage.Tx) (err error) {
 		found, err = list(ctx, tx, p)
 		return err
 	})
@@ -92,9 +82,4 @@ func as(ctx context.Context, role tenant.Role, projects ...string) context.Conte
 	who, _ := tenant.From(ctx)
 	who.Role, who.Projects = role, projects
 	return tenant.With(ctx, who)
-}
-
-func tenantOf(ctx context.Context) uuid.UUID {
-	who, _ := tenant.From(ctx)
-	return who.Tenant
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -19,7 +20,7 @@ func (p *plant) priorities(t *testing.T, ctx context.Context) string {
 		select coalesce(string_agg(n || 'x' || priority, ' ' order by first), '') from (
 			select priority, count(*) n, min(id) first from river_job
 			where state = 'available' and args->>'tenant_id' = $1 group by priority) j`,
-		tenantOf(t, ctx).String()).Scan(&runs))
+		storagetest.TenantOf(t, ctx).String()).Scan(&runs))
 	return runs
 }
 
@@ -58,26 +59,24 @@ func TestBurstGivesWay(t *testing.T) {
 	if moved := rank(); moved != 0 {
 		t.Errorf("%d jobs moved without a reason", moved)
 	}
-	p.exec(t, `delete from river_job where id in (select id from river_job order by priority, id limit 4)`) // worked
+	p.Exec(t, `delete from river_job where id in (select id from river_job order by priority, id limit 4)`) // worked
 	if moved := rank(); moved != 4+4+4 {
 		t.Errorf("%d jobs moved, want 12", moved)
 	}
 	// What moved up has been there for longer, and yet comes behind.
-	if next := p.next(t); next != tenantOf(t, other) {
+	if next := p.next(t); next != storagetest.TenantOf(t, other) {
 		t.Error("the burst's next few come before the single photo")
 	}
 	p.wantPriorities(t, "later", p.ctx, "4x1 46x2 450x3 6x4")
 
 	// Many that arrive at the same moment do not see each other.
 	p.arrive(t, late, 60)
-	p.exec(t, fmt.Sprintf(`update river_job set priority = 1 where args->>'tenant_id' = '%s'`, tenantOf(t, late)))
-	p.exec(t, fmt.Sprintf(`update river_job set state = 'running' where id = (
-		select min(id) from river_job where args->>'tenant_id' = '%s')`, tenantOf(t, late)))
+	p.Exec(t, fmt.Sprintf(`update river_job set priority = 1 where args->>'tenant_id' = '%s'`, storagetest.TenantOf(t, late)))
+	p.Exec(t, fmt.Sprintf(`update river_job set state = 'running' where id = (
+		select min(id) from river_job where args->>'tenant_id' = '%s')`, storagetest.TenantOf(t, late)))
 	rank()
 	p.wantPriorities(t, "put right", late, "4x1 46x2 9x3")
-	if n := p.count(t, `select count(*) from river_job where state = 'running' and priority = 1`); n != 1 {
-		t.Errorf("a running job was ranked")
-	}
+	p.WantCount(t, 1, `select count(*) from river_job where state = 'running' and priority = 1`)
 }
 
 // A running pool ranks what waits.
@@ -85,7 +84,7 @@ func TestPoolRanks(t *testing.T) {
 	t.Parallel()
 	p := newPlant(t)
 	p.arrive(t, p.ctx, 60)
-	p.exec(t, `update river_job set priority = 4`)
+	p.Exec(t, `update river_job set priority = 4`)
 	p.run(t, func(pool *Pool) { // nobody works them
 		pool.Register(Erase, Pass(func(context.Context) error { return nil }, p.log), Options{Workers: 1})
 	})
@@ -100,23 +99,23 @@ func TestNextPriority(t *testing.T) {
 	p.arrive(t, p.NewTenant(t, 1<<30), 5)
 	for i, want := range []int{1, 1, 1, 1, 2} {
 		p.arrive(t, p.ctx, 1)
-		stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+		p.Must(t, p.ctx, func(tx storage.Tx) error {
 			got, err := nextPriority(p.ctx, tx)
 			if got != want {
 				t.Errorf("with %d uploads it is %d, want %d", i+1, got, want)
 			}
 			return err
-		}))
+		})
 	}
 	for _, status := range []string{"pending", "completed"} {
-		p.exec(t, `update uploads set status = $1 where id = (select max(id::text)::uuid from uploads where status = 'uploaded' and tenant_id = $2)`, status, tenantOf(t, p.ctx))
+		p.Exec(t, `update uploads set status = $1 where id = (select max(id::text)::uuid from uploads where status = 'uploaded' and tenant_id = $2)`, status, storagetest.TenantOf(t, p.ctx))
 	}
-	p.exec(t, `update uploads set status = 'processing' where tenant_id = $1 and status = 'uploaded'`, tenantOf(t, p.ctx))
-	stack.Must(t, p.API.InTenant(p.ctx, func(tx storage.Tx) error {
+	p.Exec(t, `update uploads set status = 'processing' where tenant_id = $1 and status = 'uploaded'`, storagetest.TenantOf(t, p.ctx))
+	p.Must(t, p.ctx, func(tx storage.Tx) error {
 		got, err := nextPriority(p.ctx, tx)
 		if got != 1 {
 			t.Errorf("with 3 uploads that wait it is %d", got)
 		}
 		return err
-	}))
+	})
 }

@@ -6,14 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/storagetest"
-	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -35,7 +33,7 @@ func newPlant(t *testing.T) *plant {
 	p := &plant{
 		Database: ground.NewDatabase(t),
 		conf:     Config{RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond, LostAfter: 15 * time.Second},
-		log:      slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		log:      stack.Log(t, slog.LevelWarn),
 	}
 	p.ctx = p.NewTenant(t, 1<<30)
 	var err error
@@ -70,37 +68,14 @@ func (p *plant) run(t *testing.T, register func(*Pool)) (stop func()) {
 func (p *plant) arrive(t *testing.T, ctx context.Context, n int) {
 	t.Helper()
 	for range n {
-		id := uuid.Must(uuid.NewV7())
-		stack.Must(t, p.API.InTenant(ctx, func(tx storage.Tx) error {
-			err := tx.CreateUpload(ctx, storage.NewUpload{ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1})
-			if err != nil {
-				return err
-			}
+		id := p.Create(t, ctx, 1)
+		p.Must(t, ctx, func(tx storage.Tx) error {
 			if _, err := tx.MarkUploaded(ctx, id, id.String(), make([]byte, 32)); err != nil {
 				return err
 			}
 			return p.queue.Enqueue(ctx, tx, id)
-		}))
+		})
 	}
-}
-
-func (p *plant) exec(t *testing.T, sql string, args ...any) {
-	t.Helper()
-	_, err := p.Admin(t).Exec(t.Context(), sql, args...)
-	stack.Must(t, err)
-}
-
-func (p *plant) count(t *testing.T, sql string, args ...any) (n int) {
-	t.Helper()
-	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&n))
-	return n
-}
-
-func tenantOf(t *testing.T, ctx context.Context) uuid.UUID {
-	t.Helper()
-	who, err := tenant.From(ctx)
-	stack.Must(t, err)
-	return who.Tenant
 }
 
 // doing is a worker of jobs that do the same.

@@ -50,10 +50,10 @@ func TestPassesOverPools(t *testing.T) {
 	stopOther()
 	// River enqueues what is due at a leader's start in one go, so that the inventory would be there too.
 	const newest = `select count(*) from river_job where kind = 'reconcile'`
-	before := p.count(t, newest)
+	before := p.Count(t, newest)
 	p.run(t, register)
-	stack.Until(t, "next leader's second quick pass", func() bool { return p.count(t, newest) >= before+2 })
-	if n := p.count(t, `select count(*) from river_job where kind = 'inventory'`); n != 1 || r.inventory.Load() != 1 {
+	stack.Until(t, "next leader's second quick pass", func() bool { return p.Count(t, newest) >= before+2 })
+	if n := p.Count(t, `select count(*) from river_job where kind = 'inventory'`); n != 1 || r.inventory.Load() != 1 {
 		t.Errorf("%d inventories were enqueued and %d taken", n, r.inventory.Load())
 	}
 }

@@ -38,7 +38,7 @@ func newFleet(t *testing.T) *fleet {
 	})
 	t.Cleanup(g.die)
 	stack.Must(t, g.leases.Registered(t.Context()))
-	g.exec(t, `update lease_holders set since = now() - interval '1 hour'`) // so that its heartbeat is unbroken for long
+	g.Exec(t, `update lease_holders set since = now() - interval '1 hour'`) // so that its heartbeat is unbroken for long
 	return g
 }
 
@@ -53,7 +53,7 @@ func (g *fleet) requeue(t *testing.T) []orphan {
 func (g *fleet) process(t *testing.T, ago time.Duration) (worker string) {
 	t.Helper()
 	id := uuid.New()
-	g.exec(t, `insert into lease_holders (id, replica, process, expires_at) values (gen_random_uuid(), 'other', $1, now() - $2::interval)`, id, ago)
+	g.Exec(t, `insert into lease_holders (id, replica, process, expires_at) values (gen_random_uuid(), 'other', $1, now() - $2::interval)`, id, ago)
 	return "tramo-" + id.String()
 }
 
@@ -82,7 +82,7 @@ func TestRequeueOrphans(t *testing.T) {
 	const running, back = "running 1 f", "available 1 f worker lost"
 	long := 10 * silence
 	again := g.process(t, long)
-	g.exec(t, `insert into lease_holders (id, replica, process, expires_at)
+	g.Exec(t, `insert into lease_holders (id, replica, process, expires_at)
 		select gen_random_uuid(), 'other', process, now() + interval '1 minute' from lease_holders where 'tramo-' || process::text = $1`, again)
 	for _, c := range []struct {
 		name, worker string
@@ -122,7 +122,7 @@ func TestBrokenHeartbeatDeclaresNobodyDead(t *testing.T) {
 		g := newFleet(t)
 		g.die() // no heartbeat changes what the test writes
 		id := g.job(t, g.process(t, 10*silence), 10*silence, 1)
-		g.exec(t, away, g.name)
+		g.Exec(t, away, g.name)
 		if orphans := g.requeue(t); len(orphans) > 0 || g.state(t, id) != "running 1 f" {
 			t.Errorf("%s: %+v; the job is %s", name, orphans, g.state(t, id))
 		}
@@ -157,7 +157,7 @@ func TestSuperseded(t *testing.T) {
 	} {
 		id := g.job(t, "anyone", 0, 1)
 		if change != "" {
-			g.exec(t, `update river_job set `+change+` where id = $1`, id)
+			g.Exec(t, `update river_job set `+change+` where id = $1`, id)
 		}
 		if yes, err := superseded(t.Context(), g.Worker, id, 1); err != nil || yes != want {
 			t.Errorf("after %q: %t, %v", change, yes, err)
