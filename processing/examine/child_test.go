@@ -20,6 +20,7 @@ import (
 
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/vips"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // The test binary is its own child, as the worker is. An init and not TestMain, so that the package's
@@ -85,9 +86,7 @@ func photo(t testing.TB, width, height int) []byte {
 		}
 	}
 	var out bytes.Buffer
-	if err := jpeg.Encode(&out, picture, nil); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, jpeg.Encode(&out, picture, nil))
 	return out.Bytes()
 }
 
@@ -96,13 +95,9 @@ func photo(t testing.TB, width, height int) []byte {
 func unlinked(t testing.TB, content []byte) *os.File {
 	t.Helper()
 	file, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	t.Cleanup(func() { _ = file.Close() })
-	if err := os.Remove(file.Name()); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.Remove(file.Name()))
 	if _, err := file.Write(content); err != nil {
 		t.Fatal(err)
 	}
@@ -127,26 +122,20 @@ var request = examine.DrawRequest{ContentType: "image/jpeg", Sizes: []int{480, 1
 func TestExamineAPhoto(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "photo.jpg")
-	if err := os.WriteFile(path, photo(t, 900, 600), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, photo(t, 900, 600), 0o600))
 	out, err := exec.Command("exiftool", "-q", "-overwrite_original", "-n", "-Orientation=6", "-Make=Probe", path).CombinedOutput()
 	if err != nil {
 		t.Fatalf("exiftool: %v\n%s", err, out)
 	}
 	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	examiner := open(t, &examine.Examiner{Limits: roomy})
 	said, err := examiner.ReadFacts(t.Context(), someone, unlinked(t, content), "image/jpeg")
 	if err != nil || said.CameraMake != "Probe" || said.Orientation != 6 {
 		t.Errorf("facts %+v, %v", said, err)
 	}
 	found, err := examiner.Draw(t.Context(), someone, unlinked(t, content), request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	if found.Width != 600 || found.Height != 900 || found.Partial {
 		t.Errorf("found %+v", found)
 	}

@@ -23,19 +23,13 @@ func damaging(t *testing.T) map[string][]byte {
 	t.Helper()
 	photo := stack.Photo(stack.PhotoConfig{Width: 400, Height: 300, Seed: 7})
 	picture, _, err := image.Decode(bytes.NewReader(photo))
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	var asPNG, asGIF bytes.Buffer
-	if err := errors.Join(png.Encode(&asPNG, picture), gif.Encode(&asGIF, picture, nil)); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, errors.Join(png.Encode(&asPNG, picture), gif.Encode(&asGIF, picture, nil)))
 	files := map[string][]byte{"image/jpeg": photo, "image/png": asPNG.Bytes(), "image/gif": asGIF.Bytes()}
 	dir := t.TempDir()
 	source := filepath.Join(dir, "photo.jpg")
-	if err := os.WriteFile(source, photo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(source, photo, 0o600))
 	for mediaType, name := range map[string]string{"image/webp": "photo.webp", "image/tiff": "photo.tif[compression=lzw]", "image/heic": "photo.heic", "image/avif": "photo.avif[speed=8]"} {
 		if out, err := exec.Command("vips", "copy", source, filepath.Join(dir, name)).CombinedOutput(); err != nil {
 			t.Fatalf("vips copy to %s: %v: %s", name, err, out)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/processing/vips"
+	"github.com/tramo/tramo/test/stack"
 )
 
 func drawn(photo []byte) (childAnswer, []Thumbnail) {
@@ -23,9 +24,7 @@ func TestCutPhotoIsNeverWhole(t *testing.T) {
 		picture.Set(i%300, i/300, color.RGBA{uint8(i * i), uint8(i), uint8(i >> 8), 255})
 	}
 	var out bytes.Buffer
-	if err := jpeg.Encode(&out, picture, nil); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, jpeg.Encode(&out, picture, nil))
 	whole := out.Bytes()
 	shown := false
 	for cut := 512; cut < len(whole); cut = min(cut+512, max(cut+1, len(whole)-8)) {

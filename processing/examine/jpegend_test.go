@@ -8,6 +8,8 @@ import (
 	"image/jpeg"
 	"testing"
 	"testing/iotest"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func smallJPEG(t testing.TB) []byte {
@@ -17,9 +19,7 @@ func smallJPEG(t testing.TB) []byte {
 		picture.Set(i%80, i/80, color.RGBA{uint8(i * i), uint8(i), uint8(i >> 3), 255})
 	}
 	var out bytes.Buffer
-	if err := jpeg.Encode(&out, picture, nil); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, jpeg.Encode(&out, picture, nil))
 	return out.Bytes()
 }
 

@@ -67,9 +67,7 @@ func halves(width, height int) image.Image {
 func asPNG(t *testing.T, picture image.Image) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := png.Encode(&out, picture); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, png.Encode(&out, picture))
 	return out.Bytes()
 }
 
@@ -82,9 +80,7 @@ func film(t *testing.T, extension string, arguments ...string) []byte {
 		t.Fatalf("ffmpeg: %v\n%s", err, out)
 	}
 	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	return content
 }
 
@@ -123,9 +119,7 @@ func TestPicturesOfWhatIsNone(t *testing.T) {
 	t.Parallel()
 	flag := asPNG(t, halves(200, 100))
 	var file bytes.Buffer
-	if err := bmp.Encode(&file, halves(200, 100)); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, bmp.Encode(&file, halves(200, 100)))
 	white := color.RGBA{255, 255, 255, 255}
 	upright := []spot{{.5, .2, red}, {.5, .8, blue}}
 	corner := []spot{{.1, .95, red}, {.9, .95, white}, {.1, .1, white}}
@@ -183,9 +177,7 @@ func abs(n int) int { return max(n, -n) }
 func turned(t *testing.T, content []byte) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "flat.mp4")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, content, 0o600))
 	return film(t, "mp4", "-i", path, "-c", "copy", "-metadata:s:v:0", "rotate=90")
 }
 
@@ -274,12 +266,8 @@ func TestToolsHitLimits(t *testing.T) {
 func TestToolTakenOver(t *testing.T) {
 	dir := t.TempDir()
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(self, filepath.Join(dir, examine.PDFToPPM)); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
+	stack.Must(t, os.Symlink(self, filepath.Join(dir, examine.PDFToPPM)))
 	t.Setenv("PATH", dir) // and so not parallel
 	examiner := &examine.Examiner{Limits: roomy, Tools: examine.FindTools()}
 	t.Cleanup(func() { _ = examiner.Close() })
@@ -335,9 +323,7 @@ func TestVideosLeadNowhere(t *testing.T) {
 	t.Parallel()
 	var visits atomic.Int32
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	defer listener.Close()
 	go func() {
 		for {
@@ -350,9 +336,7 @@ func TestVideosLeadNowhere(t *testing.T) {
 		}
 	}()
 	secret := filepath.Join(t.TempDir(), "secret.mp4")
-	if err := os.WriteFile(secret, colour(t, "mp4", "red", "1", "-c:v", "libx264"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(secret, colour(t, "mp4", "red", "1", "-c:v", "libx264"), 0o600))
 	url := "http://" + listener.Addr().String() + "/x.mp4"
 	for name, content := range map[string]string{
 		"hls":        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n" + url + "\n#EXT-X-ENDLIST\n",

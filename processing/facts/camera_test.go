@@ -21,6 +21,7 @@ import (
 	"unicode"
 
 	"github.com/tramo/tramo/processing/mediatype"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // cameraModules carry real photos, old and new, sound and broken; test/camera pins them.
@@ -54,9 +55,7 @@ func TestFactsAreThoseOfExiftool(t *testing.T) {
 	seen := map[[sha256.Size]byte]bool{} // some are in two modules
 	for _, name := range slices.Sorted(maps.Keys(photos)) {
 		content, err := os.ReadFile(photos[name])
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 		if sum := sha256.Sum256(content); seen[sum] {
 			delete(photos, name)
 		} else {
@@ -146,9 +145,7 @@ func cameraPhotos(t testing.TB) map[string]string {
 			}
 			return err
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 	}
 }
 
@@ -169,9 +166,7 @@ func mended(t *testing.T, path string, content []byte) string {
 	whole := append(make([]byte, 0, at+2), content[:min(at, len(content))]...)
 	whole = append(whole[:at], 0xff, 0xd9)
 	copied := filepath.Join(t.TempDir(), filepath.Base(path))
-	if err := os.WriteFile(copied, whole, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(copied, whole, 0o600))
 	return copied
 }
 
@@ -179,9 +174,7 @@ func mended(t *testing.T, path string, content []byte) string {
 func tramoSays(t *testing.T, path string) (told, string) {
 	t.Helper()
 	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	mediaType := mediatype.Detect(content[:min(len(content), 4<<10)])
 	if !Readable(mediaType) {
 		return nil, ""
@@ -219,9 +212,7 @@ func exiftoolSays(t *testing.T, paths []string) map[string]exiftoolTags {
 	var all []exiftoolTags
 	decoder := json.NewDecoder(bytes.NewReader(out))
 	decoder.UseNumber()
-	if err := decoder.Decode(&all); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, decoder.Decode(&all))
 	said := map[string]exiftoolTags{}
 	for _, tags := range all {
 		said[fmt.Sprint(tags["SourceFile"])] = tags

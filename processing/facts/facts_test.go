@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // tagged returns a picture into which exiftool has written the given tags.
@@ -27,13 +29,9 @@ func tagged(t testing.TB, name string, tags ...string) []byte {
 	} else {
 		err = jpeg.Encode(&out, picture, nil)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, out.Bytes(), 0o600))
 	if len(tags) > 0 {
 		said, err := exec.Command("exiftool", append(append([]string{"-q", "-overwrite_original"}, tags...), path)...).CombinedOutput()
 		if err != nil {
@@ -41,9 +39,7 @@ func tagged(t testing.TB, name string, tags ...string) []byte {
 		}
 	}
 	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	return content
 }
 
@@ -60,9 +56,7 @@ func TestReadFacts(t *testing.T) {
 	}, place...)
 	for _, c := range []struct{ name, contentType string }{{"a.jpg", "image/jpeg"}, {"a.jpg", "IMAGE/JPG; q=1"}, {"a.png", "image/png"}} {
 		facts, err := Read(bytes.NewReader(tagged(t, c.name, tags...)), c.contentType)
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 		if facts.Latitude == nil || math.Abs(*facts.Latitude+34.603722) > 1e-5 || math.Abs(*facts.Longitude+58.381592) > 1e-5 {
 			t.Errorf("%s: place %v, %v", c.contentType, facts.Latitude, facts.Longitude)
 		}
@@ -99,9 +93,7 @@ func TestTakenZone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			facts, err := Read(bytes.NewReader(tagged(t, "a.jpg", c.tags...)), "image/jpeg")
-			if err != nil {
-				t.Fatal(err)
-			}
+			stack.Must(t, err)
 			at := ""
 			if facts.TakenAt != nil {
 				at = facts.TakenAt.Format("2006-01-02T15:04:05Z07:00")

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // What each source is made to say; all say the same, so that they can be told apart only by what is there.
@@ -62,9 +64,7 @@ func bare(t testing.TB, name string) []byte {
 	}
 	from := map[string]string{"a.webp": "bep/sunrise.webp", "a.tif": "bep/sunrise.tif", "a.avif": "bep/sunset.avif", "a.heic": "iphone.heic", "a.dng": "bep/sunrise.tif"}
 	content, err := os.ReadFile(cameraPhotos(t)["bep/imagemeta/testdata/images/"+from[name]])
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	empty := exiftool(t, name, content, "-all=", "-m")
 	switch name {
 	case "a.tif", "a.dng": // whose first directory is that of the picture itself
@@ -80,17 +80,13 @@ func bare(t testing.TB, name string) []byte {
 func exiftool(t testing.TB, name string, content []byte, tags ...string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, content, 0o600))
 	said, err := exec.Command("exiftool", append(append([]string{"-q", "-overwrite_original"}, tags...), path)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("exiftool %v: %v\n%s", tags, err, said)
 	}
 	changed, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	return changed
 }
 
@@ -138,9 +134,7 @@ func TestTags(t *testing.T) {
 	t.Parallel()
 	content := exiftool(t, "a.jpg", bare(t, "a.jpg"), slices.Concat(exifSays, xmpSays, iptcSays)...)
 	f, err := Read(bytes.NewReader(content), "image/jpeg")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	const want = `{
 		"ExifIFD": {"DateTimeOriginal": "2026:05:04 17:45:10", "FNumber": 1.8, "LensModel": "26mm f/1.8", "OffsetTimeOriginal": "-03:00"},
 		"GPS": {"GPSAltitude": 25.5, "GPSAltitudeRef": 1, "GPSImgDirection": 271.5, "GPSImgDirectionRef": "M", "GPSLatitudeRef": "S", "GPSLongitudeRef": "W"},
@@ -151,12 +145,8 @@ func TestTags(t *testing.T) {
 		"XMP-exifEX": {"LensModel": "26mm f/1.8"}
 	}`
 	var got, wanted map[string]map[string]any
-	if err := json.Unmarshal(f.Tags, &got); err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal([]byte(want), &wanted); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, json.Unmarshal(f.Tags, &got))
+	stack.Must(t, json.Unmarshal([]byte(want), &wanted))
 	for group, values := range wanted {
 		for name, value := range values {
 			if fmt.Sprint(got[group][name]) != fmt.Sprint(value) {
@@ -175,9 +165,7 @@ func TestTagsOfRealPhotos(t *testing.T) {
 	photos := cameraPhotos(t)
 	for name, mediaType := range map[string]string{"iphone.heic": "image/heic", "sony.heif": "image/heif", "sample.dng": "image/x-adobe-dng", "bep/sunrise.jpg": "image/jpeg"} {
 		content, err := os.ReadFile(photos["bep/imagemeta/testdata/images/"+name])
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 		f, err := Read(bytes.NewReader(content), mediaType)
 		if err != nil {
 			t.Error(name, err)

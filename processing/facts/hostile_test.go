@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // An entry of a directory (TIFF 6.0, section 2): value is at most four bytes, or is put behind the directory.
@@ -376,9 +378,7 @@ func checkKept(t *testing.T, f Facts) {
 		t.Fatalf("%d bytes, %d of tags", len(kept), len(f.Tags))
 	}
 	var again Facts
-	if err := json.Unmarshal(kept, &again); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, json.Unmarshal(kept, &again))
 	if twice, err := json.Marshal(again.Plausible()); err != nil || !bytes.Equal(kept, twice) {
 		t.Fatalf("the parent makes\n%s of\n%s, %v", twice, kept, err)
 	}

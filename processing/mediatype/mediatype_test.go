@@ -88,15 +88,11 @@ func TestDetectOffice(t *testing.T) {
 	archive := bytes.NewBuffer(nil)
 	w := zip.NewWriter(archive)
 	file, err := w.CreateRaw(&zip.FileHeader{Name: inner.Name, CompressedSize64: uint64(len(inner.Content)), UncompressedSize64: uint64(len(inner.Content))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	if _, err := file.Write([]byte(inner.Content)); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, w.Close())
 	if got := Detect(archive.Bytes()); got != "application/zip" {
 		t.Errorf("an archive with a document in it: %s", got)
 	}
@@ -105,9 +101,7 @@ func TestDetectOffice(t *testing.T) {
 func TestTypePolicy(t *testing.T) {
 	t.Parallel()
 	policy, err := ParsePolicy(" image/*, application/PDF ,,text/plain")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	for mediaType, want := range map[string]bool{
 		"image/jpeg": true, "IMAGE/HEIC": true, "application/acad": true, "application/pdf": true, "text/plain; charset=utf-8": true,
 		"video/mp4": false, "text/html": false, "": false, "image": false, "imagery/jpeg": false,

@@ -38,9 +38,7 @@ func flag() *image.Paletted {
 func encoded(t testing.TB, encode func(*bytes.Buffer) error) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := encode(&out); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, encode(&out))
 	return out.Bytes()
 }
 
@@ -177,9 +175,7 @@ func TestBombsAreBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, w.Close())
 		return out.Bytes()
 	}
 	bomb := strings.Repeat("\x00", 64<<20)

@@ -19,9 +19,7 @@ func gone(t *testing.T, pid int) {
 	if err == unix.ESRCH {
 		return
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = unix.Close(fd) }()
 	ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(soon/time.Millisecond))
 	if err != nil || ready != 1 {
@@ -38,8 +36,6 @@ func alive(pid int) bool {
 // kill kills a process and waits until it has ended.
 func kill(t *testing.T, pid int) {
 	t.Helper()
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Kill(pid, unix.SIGKILL))
 	gone(t, pid)
 }

@@ -261,13 +261,9 @@ func open(t testing.TB, c sandbox.Config) *sandbox.Box {
 func file(t testing.TB, content string) *os.File {
 	t.Helper()
 	f, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = f.Close() })
-	if err := os.Remove(f.Name()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(f.Name()))
 	if _, err := f.WriteString(content); err != nil {
 		t.Fatal(err)
 	}
@@ -298,3 +294,12 @@ func ask(t testing.TB, box *sandbox.Box, owner string, o order, content string) 
 
 // soon is how long tests wait for what must happen.
 const soon = 30 * time.Second
+
+// must fails the test if err is not nil. It is not test/stack's, which would bring S3 and Postgres into a test process
+// whose own size is measured and limited here.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -27,9 +27,7 @@ func TestToolReadsItsFile(t *testing.T) {
 	box := open(t, sandbox.Config{})
 	for _, arguments := range [][]string{nil, {sandbox.StdinPath}} {
 		var out bytes.Buffer
-		if err := box.Run(t.Context(), sandbox.Tool{Program: "cat", Args: arguments}, file(t, "content"), sandbox.Limits{}, &out); err != nil {
-			t.Fatal(err)
-		}
+		must(t, box.Run(t.Context(), sandbox.Tool{Program: "cat", Args: arguments}, file(t, "content"), sandbox.Limits{}, &out))
 		if out.String() != "content" {
 			t.Errorf("%q with %q", out.String(), arguments)
 		}
@@ -42,9 +40,7 @@ func TestToolDraws(t *testing.T) {
 	box := open(t, sandbox.Config{})
 	var out bytes.Buffer
 	tool := sandbox.Tool{Program: "pdftoppm", Args: []string{"-f", "1", "-l", "1", "-singlefile", "-scale-to", "200", "-png", sandbox.StdinPath}}
-	if err := box.Run(t.Context(), tool, file(t, onePage), sandbox.Limits{}, &out); err != nil {
-		t.Fatal(err)
-	}
+	must(t, box.Run(t.Context(), tool, file(t, onePage), sandbox.Limits{}, &out))
 	if !bytes.HasPrefix(out.Bytes(), []byte("\x89PNG")) {
 		t.Errorf("%d bytes: %.40q", out.Len(), out.Bytes())
 	}
@@ -110,9 +106,7 @@ func TestToolWrites(t *testing.T) {
 	box := open(t, sandbox.Config{})
 	mine, other := t.TempDir(), t.TempDir()
 	tool := sandbox.Tool{Program: "cp", Args: []string{sandbox.StdinPath, filepath.Join(mine, "copy")}, Writes: mine}
-	if err := box.Run(t.Context(), tool, file(t, "content"), sandbox.Limits{}, io.Discard); err != nil {
-		t.Fatal(err)
-	}
+	must(t, box.Run(t.Context(), tool, file(t, "content"), sandbox.Limits{}, io.Discard))
 	if copied, err := os.ReadFile(filepath.Join(mine, "copy")); err != nil || string(copied) != "content" {
 		t.Errorf("%q, %v", copied, err)
 	}

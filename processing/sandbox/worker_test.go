@@ -59,16 +59,12 @@ func (s signal) Write(p []byte) (int, error) {
 func descendants(t *testing.T, pid int) (all []int) {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, file := range files {
 		content, _ := os.ReadFile(file) // the thread may have ended
 		for _, field := range strings.Fields(string(content)) {
 			child, err := strconv.Atoi(field)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			all = append(append(all, child), descendants(t, child)...)
 		}
 	}
@@ -88,12 +84,8 @@ func TestNothingSurvivesTheWorker(t *testing.T) {
 			var said bytes.Buffer
 			cmd.Stderr = &said
 			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
+			must(t, cmd.Start())
 			if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "at work\n" {
 				t.Fatalf("%q, %v: %s", line, err, said.String())
 			}

@@ -121,9 +121,7 @@ func peak() (kib int64) {
 func TestHostileFilesStayWithinMemory(t *testing.T) {
 	t.Parallel()
 	heic, err := bimg.Resize(asPNG(t, corners(64, 64)), bimg.Options{Type: bimg.HEIF})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	claiming := func(photo []byte, side uint16) []byte {
 		claims := bytes.Clone(photo)
 		for _, marker := range []string{"\xFF\xC0", "\xFF\xC2"} {
@@ -199,18 +197,14 @@ func interlacedPNG(t *testing.T, side int) []byte {
 	t.Helper()
 	var pixels bytes.Buffer
 	packed, err := zlib.NewWriterLevel(&pixels, zlib.BestSpeed)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	row := make([]byte, side/8+2)
 	for range side * 15 / 8 { // rows of all seven passes, none longer than this
 		if _, err := packed.Write(row); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := packed.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, packed.Close())
 	file := pngClaiming(uint32(side), uint32(side))
 	head := file[:33]
 	head[24], head[25], head[28] = 1, 0, 1 // 1 bit, grey, interlaced

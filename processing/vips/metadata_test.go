@@ -71,13 +71,9 @@ func TestMetadataStaysBehind(t *testing.T) {
 				t.Fatalf("the original says no place: this test would pass vacuously\n%s", said)
 			}
 			photo, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			rendered, err := Render(photo, 6, []int{1600, 480, 160}, DefaultMaxPixels)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			for _, picture := range rendered.Thumbnails {
 				checkSilent(t, picture)
 			}
@@ -101,9 +97,7 @@ func checkSilent(t *testing.T, picture Thumbnail) {
 
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, content, 0o600))
 }
 
 // vipsTool makes originals that bimg cannot make.

@@ -47,9 +47,7 @@ func progressive(t *testing.T, photo []byte) []byte {
 func read(t *testing.T, path string) []byte {
 	t.Helper()
 	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return content
 }
 
@@ -164,9 +162,7 @@ func TestCutOthers(t *testing.T) {
 	source := filepath.Join(dir, "source.png")
 	write(t, source, asPNG(t, noisy(900, 600)))
 	var frame bytes.Buffer
-	if err := gif.Encode(&frame, noisy(900, 600), nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, gif.Encode(&frame, noisy(900, 600), nil))
 	made := func(name string, arguments ...string) []byte {
 		path := filepath.Join(dir, name)
 		vipsTool(t, append([]string{arguments[0], source, path}, arguments[1:]...)...)
@@ -237,17 +233,11 @@ func TestSoundPhotosAreWhole(t *testing.T) {
 func TestCameraFilesAreWhole(t *testing.T) {
 	t.Parallel()
 	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/bep/imagemeta").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	paths, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "testdata", "images", "*", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	top, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "testdata", "images", "*.*"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	sound := 0
 	for _, path := range append(paths, top...) {
 		if info, err := os.Stat(path); err != nil || info.IsDir() {

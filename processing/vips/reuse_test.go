@@ -23,9 +23,7 @@ func TestOrientationsAreStableUnderAnEagerCollector(t *testing.T) {
 		t.Run(fmt.Sprint(orientation), func(t *testing.T) {
 			photo := withOrientation(asJPEG(t, stored(busy(2400, 1600), orientation)), orientation)
 			first, err := Render(photo, orientation, []int{480, 160}, DefaultMaxPixels)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if first.Width != 2400 || first.Height != 1600 {
 				t.Errorf("upright dimensions are %d by %d, want 2400 by 1600", first.Width, first.Height)
 			}
@@ -119,14 +117,10 @@ func resident(t *testing.T) int {
 func statusKiB(t *testing.T, process, field string) int {
 	t.Helper()
 	status, err := os.ReadFile("/proc/" + process + "/status")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, rest, _ := strings.Cut(string(status), field+":")
 	line, _, _ := strings.Cut(rest, " kB")
 	size, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return size
 }
