@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 const (
@@ -28,9 +30,7 @@ const (
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seeds, err := chosenSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	fmt.Printf("chaos: seeds %v\n", seeds)
 	var tally tally
 	t.Cleanup(func() { fmt.Print(tally.summary()) })
@@ -121,9 +121,7 @@ func survive(t *testing.T, seed uint64) []orphan {
 			t.Error(err)
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	j.begun = time.Now()
 	r := &race{t: t, site: s, journal: j, plan: p}
 	uploads := r.run(ctx)
@@ -205,9 +203,7 @@ func (r *race) goClient(i, n int, u *upload) func(context.Context) error {
 
 func (r *race) nodeClient(i int, u *upload) func(context.Context) error {
 	front, err := newLine(r.site.urls()...)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	stack.Must(r.t, err)
 	r.t.Cleanup(front.close)
 	r.fronts[i] = front
 	return func(ctx context.Context) error {

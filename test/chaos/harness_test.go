@@ -63,15 +63,11 @@ func TestLine(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	l, err := newLine("127.0.0.1:1", server.URL) // nobody listens at the first
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	t.Cleanup(l.close)
 	send := func(body string) net.Conn {
 		conn, err := net.Dial("tcp", l.listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 		t.Cleanup(func() { conn.Close() })
 		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\n"+body); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 const (
@@ -36,13 +38,9 @@ func TestRollingRestart(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	front, err := newLine(s.urls()...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	defer front.close()
 	j.begun = time.Now()
 
@@ -80,9 +78,7 @@ func TestRollingRestart(t *testing.T) {
 			t.Error(err)
 		}
 		j.fault("%s has stopped after %s", r.name, j.now()-asked)
-		if err := r.start(ctx); err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, r.start(ctx))
 		j.fault("%s is ready again", r.name)
 	}
 	sending.Wait()

@@ -55,9 +55,7 @@ func blows(random *rand.Rand) (all []blow) {
 func TestKillSoak(t *testing.T) {
 	t.Parallel()
 	seeds, err := chosenSeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	for _, seed := range seeds {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()

@@ -80,9 +80,7 @@ func newYard(t *testing.T, own bool) *yard {
 
 func (y *yard) must(err error) {
 	y.t.Helper()
-	if err != nil {
-		y.t.Fatal(err)
-	}
+	stack.Must(y.t, err)
 }
 
 // tramo runs a command with an operator's rights and returns what it printed.

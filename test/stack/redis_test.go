@@ -12,9 +12,7 @@ import (
 func TestRedis(t *testing.T) {
 	t.Parallel()
 	r, err := stack.StartRedis(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	t.Cleanup(func() {
 		if err := r.Stop(); err != nil {
 			t.Error(err)
@@ -26,9 +24,7 @@ func TestRedis(t *testing.T) {
 	})
 	url := r.URL()
 	r.Kill()
-	if err := r.Start(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, r.Start(context.WithoutCancel(t.Context())))
 	if r.URL() != url {
 		t.Errorf("it moved from %s to %s", url, r.URL())
 	}
