@@ -3,11 +3,9 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -25,14 +23,7 @@ func token(t *testing.T, env []string, args ...string) user {
 // arrived waits until the server has something of the upload, without asking for its offset.
 func arrived(t *testing.T, u user, url string) {
 	t.Helper()
-	late := time.After(patience)
-	for tick := time.NewTicker(50 * time.Millisecond); u.get(url).Offset == 0; {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatal("nothing has arrived")
-		}
-	}
+	stack.Until(t, "byte that arrived", func() bool { return u.get(url).Offset > 0 })
 }
 
 // A crew member that asks for another's offset, sends to their upload or ends it, on the replica that has it or on the
@@ -40,7 +31,7 @@ func arrived(t *testing.T, u user, url string) {
 func TestCrewDoesNotDisturbCrew(t *testing.T) {
 	t.Parallel()
 	tenant, ana := newTenant(t, "1GiB")
-	pedro, marta := userOf(t, tenant, "pedro", "empleado"), userOf(t, tenant, "marta", "constructora")
+	pedro, marta := tramo.userOf(t, tenant, "pedro", "empleado"), tramo.userOf(t, tenant, "marta", "constructora")
 	a, b := tramo.replicas[0], tramo.replicas[1]
 	data := bytes.Repeat([]byte("obra "), 20_000)
 	url := ana.create(a, len(data))
@@ -48,23 +39,16 @@ func TestCrewDoesNotDisturbCrew(t *testing.T) {
 	arrived(t, ana, url)
 	for _, r := range []replica{a, b} {
 		for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
-			got := pedro.do(method, r.at(url), nil, "Upload-Offset", "0", "Content-Type", octets)
-			if got.status != http.StatusForbidden {
-				t.Errorf("%s: %d %s", method, got.status, got.body)
-			}
+			pedro.do(method, r.at(url), nil, "Upload-Offset", "0", "Content-Type", octets).want(t, http.StatusForbidden, "")
 		}
 	}
-	if got := sending.finish(data[1000:]); got.status != http.StatusNoContent {
-		t.Errorf("whoever was sending heard %d %s", got.status, got.body)
-	}
+	sending.finish(data[1000:]).want(t, http.StatusNoContent, "")
 	checkOriginal(t, idOf(url), data)
 
 	url = ana.create(a, len(data))
 	sending = ana.stall(url, 0, data[:1000])
 	arrived(t, ana, url)
-	if got := marta.do("HEAD", b.at(url), nil); got.status != http.StatusOK {
-		t.Errorf("the manager heard %d", got.status)
-	}
+	marta.do("HEAD", b.at(url), nil).want(t, http.StatusOK, "")
 	if got := sending.answer(); got.status == http.StatusNoContent {
 		t.Errorf("whoever was sending heard %d", got.status)
 	}
@@ -87,16 +71,11 @@ func TestTokensOfTheCommand(t *testing.T) {
 		"other issuer":   {token(t, strict, append(who, "--jwt-issuer", "https://evil.example.com")...), http.StatusUnauthorized},
 		"other audience": {token(t, strict, append(who, "--jwt-audience", "other")...), http.StatusUnauthorized},
 	} {
-		if got := c.user.do("GET", list, nil); got.status != c.want {
-			t.Errorf("%s: %d %s", name, got.status, got.body)
-		}
+		t.Run(name, func(t *testing.T) { c.user.do("GET", list, nil).want(t, c.want, "") })
 	}
 	narrow := token(t, strict, append(who, "--projects", "torre,casa")...)
 	for project, want := range map[string]int{"torre": http.StatusCreated, "casa": http.StatusCreated, "puente": http.StatusForbidden} {
-		got := narrow.do("POST", list, nil, "Upload-Length", "5", "Upload-Metadata", metadata("project", project))
-		if got.status != want {
-			t.Errorf("%s: %d %s", project, got.status, got.body)
-		}
+		narrow.do("POST", list, nil, "Upload-Length", "5", "Upload-Metadata", metadata("project", project)).want(t, want, "")
 	}
 	for _, bad := range []string{"", "a/b", "torre,a b"} {
 		if out, err := tramo.Tramo(t.Context(), append([]string{"token", "--projects=" + bad}, who...)...); err == nil {
@@ -110,21 +89,16 @@ func TestAdminLeavesATrace(t *testing.T) {
 	t.Parallel()
 	tenant, ana := newTenant(t, "1GiB")
 	home, _ := newTenant(t, "1GiB")
-	admin, marta := userOf(t, home, "olga", "admin"), userOf(t, tenant, "marta", "constructora")
+	admin, marta := tramo.userOf(t, home, "olga", "admin"), tramo.userOf(t, tenant, "marta", "constructora")
 	a := tramo.replicas[0]
 	url := ana.create(a, 5)
-	if got := admin.do("GET", url, nil); got.status != http.StatusNotFound {
-		t.Errorf("at home: %d", got.status)
-	}
+	admin.do("GET", url, nil).want(t, http.StatusNotFound, "")
 	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
 	stack.Must(t, err)
-	if got := admin.do("GET", url, nil, "Tramo-Tenant", strings.TrimSpace(id)); got.status != http.StatusOK {
-		t.Errorf("there: %d %s", got.status, got.body)
-	}
-	var log struct {
+	admin.do("GET", url, nil, "Tramo-Tenant", strings.TrimSpace(id)).want(t, http.StatusOK, "")
+	log := decode[struct {
 		Items []struct{ Actor, Action, Subject, Outcome string }
-	}
-	stack.Must(t, json.Unmarshal(marta.do("GET", a.URL+"/api/audit", nil).body, &log))
+	}](t, marta.do("GET", a.URL+"/api/audit", nil), http.StatusOK)
 	if len(log.Items) != 1 || log.Items[0] != (struct{ Actor, Action, Subject, Outcome string }{"olga", "tenant.enter", idOf(url), "done"}) {
 		t.Errorf("the log has %+v", log.Items)
 	}

@@ -29,7 +29,7 @@ func TestBadRequests(t *testing.T) {
 	uploads := r.URL + "/api/uploads"
 	mine := u.create(r, 10, "filename", "a.txt")
 	unknown := uploads + "/01890a5d-ac96-774b-bcce-b302099a8057"
-	investor := userOf(t, tenant, "ana", "inversionista")
+	investor := tramo.userOf(t, tenant, "ana", "inversionista")
 
 	for name, c := range map[string]struct {
 		as      user
@@ -82,23 +82,15 @@ func TestBadRequests(t *testing.T) {
 		"method that no route has": {u, "PUT", mine, nil, "", 405, "method-not-allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := c.as.do(c.method, c.url, strings.NewReader(c.body), c.headers...)
-			p := a.problem(t)
-			if a.status != c.status || p.Type != "/problems/"+c.problem {
-				t.Errorf("%d %+v, want %d %s", a.status, p, c.status, c.problem)
-			}
+			a := c.as.do(c.method, c.url, strings.NewReader(c.body), c.headers...).want(t, c.status, c.problem)
 			if c.status == 412 && a.header.Get("Tus-Version") != "1.0.0" {
 				t.Error("412 does not tell Tus-Version")
 			}
 		})
 	}
-	if got := u.offset(mine); got != 0 {
-		t.Errorf("offset %d after requests that were refused", got)
-	}
+	u.wantOffset(mine, 0)
 	u.patch(mine, 0, []byte("ten bytes!"))
-	if got := u.offset(mine); got != 10 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(mine, 10)
 }
 
 // HEAD answers have no body; their status is right all the same.
@@ -157,15 +149,9 @@ func TestProtocolAnswers(t *testing.T) {
 		t.Errorf("overridden method: %d %s", over.status, over.body)
 	}
 	// A complete upload tells its size as offset, and can be deleted.
-	if got := u.offset(url); got != 5 {
-		t.Errorf("offset %d", got)
-	}
-	if a := u.do("DELETE", url, nil); a.status != http.StatusNoContent {
-		t.Errorf("delete a complete upload: %d %s", a.status, a.body)
-	}
-	if a := u.do("GET", url, nil); a.status != http.StatusNotFound {
-		t.Errorf("a deleted upload: %d %s", a.status, a.body)
-	}
+	u.wantOffset(url, 5)
+	u.do("DELETE", url, nil).want(t, http.StatusNoContent, "")
+	u.do("GET", url, nil).want(t, http.StatusNotFound, "")
 }
 
 // No token, or one that is not good, is 401 with a problem document on every route, tus included, and says
@@ -176,9 +162,7 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 	r := tramo.replicas[0]
 	mine := u.create(r, 10)
 	expired, err := tramo.Tramo(t.Context(), "token", "--tenant", tenant, "--user", "a", "--role", "empleado", "--ttl=-1h")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	parts := strings.Split(u.token, ".")
 	for name, token := range map[string]string{
 		"none": "", "garbage": "Bearer x", "other scheme": "Basic YTpi", "expired": "Bearer " + strings.TrimSpace(expired),
@@ -222,9 +206,7 @@ func TestAnotherTenantsUploadDoesNotExist(t *testing.T) {
 	if err := json.Unmarshal(a.body, &page); err != nil || len(page.Items) != 0 {
 		t.Errorf("a stranger's list: %s %v", a.body, err)
 	}
-	if got := owner.offset(url); got != 5 {
-		t.Errorf("the owner's offset is %d", got)
-	}
+	owner.wantOffset(url, 5)
 }
 
 // Files that are not what they should be end failed, with a reason for machines and a sentence for a
@@ -264,22 +246,15 @@ func TestBadFiles(t *testing.T) {
 	}
 	t.Run("checksum", func(t *testing.T) {
 		url := u.create(r, 5, "sha256", wrongSum)
-		a := u.patch(url, 0, []byte("hello"))
-		if p := a.problem(t); a.status != http.StatusUnprocessableEntity || p.Type != "/problems/checksum-mismatch" {
-			t.Errorf("%d %+v", a.status, p)
-		}
-		if a := u.do("HEAD", url, nil); a.status != http.StatusGone {
-			t.Errorf("HEAD afterwards: %d", a.status)
-		}
+		u.patch(url, 0, []byte("hello")).want(t, http.StatusUnprocessableEntity, "checksum-mismatch")
+		u.do("HEAD", url, nil).want(t, http.StatusGone, "")
 		up := u.get(url)
 		if up.Status != "failed" || up.Failure.Reason != "checksum_mismatch" || len(objectsOf(t, up.ID)) != 0 {
 			t.Errorf("%+v, %v", up, objectsOf(t, up.ID))
 		}
 	})
 	t.Run("a good one afterwards", func(t *testing.T) {
-		if up, _ := u.await(u.send(r, photo, "filetype", "image/jpeg", "sha256", sumOf(photo))); up.Status != "completed" {
-			t.Errorf("%s, %+v", up.Status, up.Failure)
-		}
+		u.completes(u.send(r, photo, "filetype", "image/jpeg", "sha256", sumOf(photo)))
 	})
 	t.Run("what has no picture", func(t *testing.T) {
 		up, _ := u.await(u.send(r, []byte("fecha;hora\n1;2\n"), "filename", "a.csv", "filetype", "text/csv"))
@@ -309,9 +284,7 @@ func TestLargeBodiesAreRefusedWithAnAnswer(t *testing.T) {
 			}
 		}
 	}
-	if got := u.offset(url); got != 0 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(url, 0)
 }
 
 // tagOf returns a tag of the upload's object.
@@ -343,24 +316,15 @@ func tagOf(t *testing.T, id, name string) string {
 func TestSilenceIsNotTheEnd(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	r, err := tramo.serve(t.Context(), "TRAMO_NETWORK_TIMEOUT=1s")
-	stack.Must(t, err)
-	defer r.Stop() //nolint:errcheck // the test has spoken
+	r := tramo.serves(t, "TRAMO_NETWORK_TIMEOUT=1s")
 	data := bytes.Repeat([]byte("a line of text\n"), 10_000)
 	url := u.create(r, len(data), "filename", "a.txt")
 	body, client := io.Pipe()
 	defer client.Close() // nobody reads it any more
 	const arrived = 60_000
 	go client.Write(data[:arrived]) //nolint:errcheck // what arrives is measured below
-	a := u.do("PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets)
-	if p := a.problem(t); a.status != http.StatusLocked || p.Type != "/problems/cut-off" {
-		t.Errorf("%d %+v", a.status, p)
-	}
-	if got := u.offset(url); got != arrived {
-		t.Fatalf("offset %d, %d had arrived", got, arrived)
-	}
+	u.do("PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets).want(t, http.StatusLocked, "cut-off")
+	u.wantOffset(url, arrived)
 	u.patch(url, arrived, data[arrived:])
-	if up, _ := u.await(url); up.Status != "completed" {
-		t.Errorf("%+v", up)
-	}
+	u.completes(url)
 }

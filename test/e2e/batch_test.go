@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -42,9 +40,7 @@ type filedAnswer struct {
 func (u user) postJSON(url string, v any, headers ...string) answer {
 	u.t.Helper()
 	body, err := json.Marshal(v)
-	if err != nil {
-		u.t.Fatal(err)
-	}
+	stack.Must(u.t, err)
 	return u.do("POST", url, bytes.NewReader(body), append([]string{"Content-Type", "application/json"}, headers...)...)
 }
 
@@ -53,9 +49,7 @@ func decode[T any](t *testing.T, a answer, status int) (v T) {
 	if a.status != status {
 		t.Fatalf("%d %s, want %d", a.status, a.body, status)
 	}
-	if err := json.Unmarshal(a.body, &v); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, json.Unmarshal(a.body, &v))
 	return v
 }
 
@@ -75,7 +69,7 @@ func (u user) awaitBatch(at, state string, since *string) (b batchAnswer) {
 func TestCrewSendsAManifest(t *testing.T) {
 	t.Parallel()
 	name, crew := newTenant(t, "1GiB")
-	manager := userOf(t, name, "boss", "constructora")
+	manager := tramo.userOf(t, name, "boss", "constructora")
 	here, there := tramo.replicas[0], tramo.replicas[1]
 	photos := make([][]byte, 3)
 	var entries []map[string]any
@@ -88,8 +82,7 @@ func TestCrewSendsAManifest(t *testing.T) {
 	whole := photos[2]
 	photos[2] = whole[:300] // of which nothing can be seen
 	entries[2]["size"] = len(photos[2])
-	sum := sha256.Sum256(photos[1])
-	entries[1]["sha256"] = hex.EncodeToString(sum[:])
+	entries[1]["sha256"] = sumOf(photos[1])
 	early := crew.send(here, photos[0], "client_id", "photo-0", "filename", "IMG_0.jpg", "filetype", "image/jpeg", "project", "torre")
 
 	manifest := map[string]any{"project": "torre", "name": "Torre, lunes", "client_id": "lunes", "uploads": entries}
@@ -126,7 +119,7 @@ func TestCrewSendsAManifest(t *testing.T) {
 	if b.Counts["total"] != 3 || b.Counts["completed"] != 3 || b.Bytes.Safe != len(photos[0])+len(photos[1])+len(whole) {
 		t.Errorf("got %+v", b)
 	}
-	investor := userOf(t, name, "fund", "inversionista")
+	investor := tramo.userOf(t, name, "fund", "inversionista")
 	if b := decode[batchAnswer](t, investor.do("GET", at, nil), 200); b.Counts["completed"] != 3 {
 		t.Errorf("an investor is told %+v", b)
 	}
@@ -136,14 +129,10 @@ func TestCrewSendsAManifest(t *testing.T) {
 func (u user) sendTo(t *testing.T, at replica, url string, data []byte) sentReport {
 	t.Helper()
 	proxy, err := stack.NewProxy(at.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	t.Cleanup(proxy.Close)
 	path := filepath.Join(t.TempDir(), "photo.jpg")
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, data, 0o600))
 	return u.runTusJS(t, proxy, path, []string{"TRAMO_TEST_UPLOAD_URL=" + url})
 }
 
@@ -152,43 +141,19 @@ func (u user) sendTo(t *testing.T, at replica, url string, data []byte) sentRepo
 func TestBatchCancelledAtAnotherReplica(t *testing.T) {
 	t.Parallel()
 	name, crew := newTenant(t, "1GiB")
-	manager := userOf(t, name, "boss", "constructora")
+	manager := tramo.userOf(t, name, "boss", "constructora")
 	here, there := tramo.replicas[0], tramo.replicas[1]
 	f := decode[filedAnswer](t, crew.postJSON(here.URL+"/api/batches", map[string]any{"name": "x", "uploads": []map[string]any{
 		{"client_id": "a", "filename": "a.jpg", "size": 10 << 20}, {"client_id": "b", "filename": "b.jpg", "size": 10},
 	}}), 201)
-	sending := &endlessBody{begun: make(chan struct{}), stop: make(chan struct{})}
-	defer close(sending.stop)
-	answered := make(chan answer, 1)
-	go func() {
-		a, _ := crew.try(t.Context(), "PATCH", f.Uploads[0].URL, sending, "Upload-Offset", "0", "Content-Type", "application/offset+octet-stream")
-		answered <- a
-	}()
-	stack.Receive(t, "beginning of the PATCH", sending.begun)
-	stack.Until(t, "byte that arrived", func() bool { return crew.get(f.Uploads[0].URL).Offset > 0 })
+	sending := crew.stall(f.Uploads[0].URL, 0, make([]byte, 2048))
+	arrived(t, crew, f.Uploads[0].URL)
 	b := decode[batchAnswer](t, manager.do("POST", there.URL+"/api/batches/"+f.Batch.ID+"/cancel", nil), 200)
 	if b.State != "cancelled" || b.Counts["cancelled"] != 2 {
 		t.Errorf("got %+v", b)
 	}
-	if a := stack.Receive(t, "answer to the PATCH", answered); a.status != 423 && a.status != 410 {
+	if a := sending.answer(); a.status != 423 && a.status != 410 {
 		t.Errorf("the running request was answered %d %s", a.status, a.body)
 	}
-	if a := crew.do("HEAD", f.Uploads[0].URL, nil); a.status != 410 {
-		t.Errorf("HEAD: %d", a.status)
-	}
-}
-
-// An endlessBody gives some bytes and then none until it is stopped.
-type endlessBody struct {
-	begun, stop chan struct{}
-	n           int
-}
-
-func (b *endlessBody) Read(p []byte) (int, error) {
-	if b.n++; b.n == 1 {
-		close(b.begun)
-		return copy(p, make([]byte, 2048)), nil
-	}
-	<-b.stop
-	return 0, os.ErrClosed
+	crew.do("HEAD", f.Uploads[0].URL, nil).want(t, 410, "")
 }

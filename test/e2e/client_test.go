@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,10 +33,9 @@ func newTenant(t *testing.T, quota string) (string, user) {
 	name := fmt.Sprintf("%s %d", t.Name(), time.Now().UnixNano())
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := tramo.Tramo(ctx, "tenant", "add", name, "--quota", quota); err != nil {
-		t.Fatal(err)
-	}
-	return name, userOf(t, name, "crew", "empleado")
+	_, err := tramo.Tramo(ctx, "tenant", "add", name, "--quota", quota)
+	stack.Must(t, err)
+	return name, tramo.userOf(t, name, "crew", "empleado")
 }
 
 func newUser(t *testing.T) user {
@@ -44,19 +44,18 @@ func newUser(t *testing.T) user {
 	return u
 }
 
-func userOf(t *testing.T, tenant, id, role string) user {
+func (in installation) userOf(t *testing.T, tenant, id, role string) user {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	token, err := tramo.Tramo(ctx, "token", "--tenant", tenant, "--user", id, "--role", role)
-	if err != nil {
-		t.Fatal(err)
-	}
+	token, err := in.Tramo(ctx, "token", "--tenant", tenant, "--user", id, "--role", role)
+	stack.Must(t, err)
 	return user{t: t, token: strings.TrimSpace(token)}
 }
 
 // An answer is a response read to its end.
 type answer struct {
+	asked  string // method and address
 	status int
 	header http.Header
 	body   []byte
@@ -81,6 +80,18 @@ func (a answer) problem(t *testing.T) problem {
 		t.Errorf("problem %+v is not complete or says another status than %d", p, a.status)
 	}
 	return p
+}
+
+// want checks the status and, of an error, the name of its problem.
+func (a answer) want(t *testing.T, status int, problem string) answer {
+	t.Helper()
+	if a.status != status {
+		t.Fatalf("%s: %d %s, want %d", a.asked, a.status, a.body, status)
+	}
+	if problem != "" && a.problem(t).Type != "/problems/"+problem {
+		t.Fatalf("%s: %d %s, want %s", a.asked, a.status, a.body, problem)
+	}
+	return a
 }
 
 // do sends one request. Headers come in pairs; the tus version and the token are added unless given.
@@ -115,7 +126,7 @@ func (u user) try(ctx context.Context, method, url string, body io.Reader, heade
 	}
 	defer res.Body.Close() // read to its end
 	data, err := io.ReadAll(res.Body)
-	return answer{status: res.StatusCode, header: res.Header, body: data}, err
+	return answer{asked: method + " " + url, status: res.StatusCode, header: res.Header, body: data}, err
 }
 
 func (u user) addHeaders(r *http.Request, headers []string) {
@@ -147,10 +158,7 @@ func metadata(pairs ...string) string {
 // create begins an upload at a replica and returns its address.
 func (u user) create(at replica, size int, meta ...string) string {
 	u.t.Helper()
-	a := u.do("POST", at.URL+"/api/uploads", nil, "Upload-Length", strconv.Itoa(size), "Upload-Metadata", metadata(meta...))
-	if a.status != http.StatusCreated {
-		u.t.Fatalf("create: %d %s", a.status, a.body)
-	}
+	a := u.do("POST", at.URL+"/api/uploads", nil, "Upload-Length", strconv.Itoa(size), "Upload-Metadata", metadata(meta...)).want(u.t, http.StatusCreated, "")
 	return a.header.Get("Location")
 }
 
@@ -163,25 +171,24 @@ func (u user) patch(url string, offset int, data []byte) answer {
 // offset asks by HEAD.
 func (u user) offset(url string) int {
 	u.t.Helper()
-	a := u.do("HEAD", url, nil)
-	if a.status != http.StatusOK {
-		u.t.Fatalf("HEAD: %d", a.status)
-	}
+	a := u.do("HEAD", url, nil).want(u.t, http.StatusOK, "")
 	n, err := strconv.Atoi(a.header.Get("Upload-Offset"))
-	if err != nil {
-		u.t.Fatalf("Upload-Offset: %v", err)
-	}
+	stack.Must(u.t, err)
 	return n
+}
+
+func (u user) wantOffset(url string, want int) {
+	u.t.Helper()
+	if got := u.offset(url); got != want {
+		u.t.Fatalf("%s is at offset %d, want %d", url, got, want)
+	}
 }
 
 // send uploads data in one request and returns its address.
 func (u user) send(at replica, data []byte, meta ...string) string {
 	u.t.Helper()
 	a := u.do("POST", at.URL+"/api/uploads", bytes.NewReader(data), "Upload-Length", strconv.Itoa(len(data)),
-		"Upload-Metadata", metadata(meta...), "Content-Type", "application/offset+octet-stream")
-	if a.status != http.StatusCreated {
-		u.t.Fatalf("create with upload: %d %s", a.status, a.body)
-	}
+		"Upload-Metadata", metadata(meta...), "Content-Type", "application/offset+octet-stream").want(u.t, http.StatusCreated, "")
 	return a.header.Get("Location")
 }
 
@@ -213,40 +220,40 @@ type upload struct {
 
 func (u user) get(url string) upload {
 	u.t.Helper()
-	a := u.do("GET", url, nil)
-	if a.status != http.StatusOK {
-		u.t.Fatalf("GET: %d %s", a.status, a.body)
-	}
-	var up upload
-	if err := json.Unmarshal(a.body, &up); err != nil {
-		u.t.Fatalf("GET: %v", err)
+	return decode[upload](u.t, u.do("GET", url, nil), http.StatusOK)
+}
+
+// await polls until the upload has ended and returns it with every status seen on the way, in order.
+func (u user) await(url string) (up upload, seen []string) {
+	u.t.Helper()
+	stack.Until(u.t, "end of "+url, func() bool {
+		up = u.get(url)
+		if len(seen) == 0 || seen[len(seen)-1] != up.Status {
+			seen = append(seen, up.Status)
+		}
+		return slices.Contains([]string{"completed", "failed", "cancelled", "expired"}, up.Status)
+	})
+	return up, seen
+}
+
+// completes waits until the upload is completed, and returns it.
+func (u user) completes(url string) upload {
+	u.t.Helper()
+	up, seen := u.await(url)
+	if up.Status != "completed" {
+		u.t.Fatalf("%s was %v, and is %+v", url, seen, up)
 	}
 	return up
 }
 
-// await polls until the upload has ended and returns it with every status seen on the way, in order.
-func (u user) await(url string) (upload, []string) {
+// arrives waits until the upload is completed, as it was sent, and returns it.
+func (u user) arrives(url string, sent []byte) upload {
 	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	var seen []string
-	for {
-		up := u.get(url)
-		if len(seen) == 0 || seen[len(seen)-1] != up.Status {
-			seen = append(seen, up.Status)
-		}
-		switch up.Status {
-		case "completed", "failed", "cancelled", "expired":
-			return up, seen
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			u.t.Fatalf("upload did not end; seen %v; worker said:\n%s", seen, tramo.worker.Output())
-		}
+	up := u.completes(url)
+	if up.SHA256 != sumOf(sent) {
+		u.t.Fatalf("%s is not what was sent: %+v", url, up)
 	}
+	return up
 }
 
 // idOf is the last element of an upload's address.
@@ -266,9 +273,7 @@ func (r replica) metric(t *testing.T, name string) float64 {
 			continue
 		}
 		n, err := strconv.ParseFloat(value, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 		sum += n
 	}
 	return sum

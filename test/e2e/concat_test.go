@@ -28,27 +28,18 @@ func TestParallelUploads(t *testing.T) {
 	_, u := newTenant(t, "20MiB")
 	content := noise(12_000_000)
 	path := filepath.Join(t.TempDir(), "obra.pdf")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, content, 0o600))
 	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	defer proxy.Close()
-	if err := proxy.CutAfter(3_000_000); err != nil { // each connection, and each of the three is longer
-		t.Fatal(err)
-	}
+	stack.Must(t, proxy.CutAfter(3_000_000)) // each connection, and each of the three is longer
 	sent := u.runTusJS(t, proxy, path, []string{"TRAMO_TEST_PARALLEL=3"}, "filename", "obra.pdf", "client_id", "p")
 	if sent.Attempts < 4 {
 		t.Errorf("the connections were to be cut, but %d attempts sufficed", sent.Attempts)
 	}
 	u.checkOnlyUpload(t, sent.URL, content)
 	u.create(tramo.replicas[1], 20<<20-len(content))
-	a := u.do("POST", tramo.replicas[1].URL+"/api/uploads", nil, "Upload-Length", "1")
-	if a.status != http.StatusRequestEntityTooLarge {
-		t.Errorf("there is still room: %d", a.status)
-	}
+	u.do("POST", tramo.replicas[1].URL+"/api/uploads", nil, "Upload-Length", "1").want(t, http.StatusRequestEntityTooLarge, "")
 }
 
 // Fifty uploads of 100 KB become one, whose HEAD tells which, in the order that was asked for, by addresses of any
@@ -79,9 +70,7 @@ func TestManySmallPartials(t *testing.T) {
 	if got := strings.Fields(list); !ok || len(got) != 50 || idOf(got[49]) != idOf(addresses[49]) {
 		t.Errorf("Upload-Concat: %s", head.header.Get("Upload-Concat"))
 	}
-	if p := u.patch(final, len(content), []byte("x")).problem(t); p.Type != "/problems/final" || p.Status != http.StatusForbidden {
-		t.Errorf("PATCH: %+v", p)
-	}
+	u.patch(final, len(content), []byte("x")).want(t, http.StatusForbidden, "final")
 	if again := u.concat(tramo.replicas[1], addresses); idOf(again.header.Get("Location")) != idOf(final) {
 		t.Error("the same again made another upload")
 	}
@@ -113,10 +102,9 @@ func TestConcatRefused(t *testing.T) {
 		"another word":     {"last", 400, "upload-concat"},
 		"no address":       {"final;http://%zz", 400, "upload-concat"},
 	} {
-		p := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Concat", c.header).problem(t)
-		if p.Status != c.status || p.Type != "/problems/"+c.kind {
-			t.Errorf("%s: %+v", name, p)
-		}
+		t.Run(name, func(t *testing.T) {
+			u.do("POST", r.URL+"/api/uploads", nil, "Upload-Concat", c.header).want(t, c.status, c.kind)
+		})
 	}
 	u.concat(r, []string{mine})
 }
@@ -128,11 +116,7 @@ func TestKilledWhileConcatenating(t *testing.T) {
 	u := newUser(t)
 	reached := make(chan struct{})
 	s3 := holdSecondCopy(t, reached)
-	victim, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+s3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer victim.Kill()
+	victim := tramo.serves(t, "TRAMO_S3_ENDPOINT="+s3)
 	var addresses []string
 	var content []byte
 	for _, size := range []int{6 << 20, 1000, 12 << 20} {
@@ -159,9 +143,7 @@ func TestKilledWhileConcatenating(t *testing.T) {
 func holdSecondCopy(t *testing.T, reached chan struct{}) string {
 	t.Helper()
 	target, err := url.Parse(tramo.S3.Endpoint())
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(target)
 		r.Out.Host = r.In.Host // which is signed
@@ -185,13 +167,9 @@ func TestDeferredLength(t *testing.T) {
 	u := newUser(t)
 	path := fieldPhoto(t)
 	proxy, err := stack.NewProxy(watched(t, tramo.replicas[0]).URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	defer proxy.Close()
-	if err := proxy.CutAfter(1 << 20); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, proxy.CutAfter(1<<20))
 	sent := u.runTusJS(t, proxy, path, []string{"TRAMO_TEST_DEFERRED=1", "TRAMO_TEST_CHUNK=700000"}, "filename", "obra.jpg", "filetype", "image/jpeg")
 	up, _ := u.await(tramo.replicas[1].URL + "/api/uploads/" + idOf(sent.URL))
 	if original := read(t, path); up.Status != "completed" || up.Size != len(original) || up.SHA256 != sumOf(original) {
@@ -224,9 +202,7 @@ func TestDeclaredLengths(t *testing.T) {
 		data, length string
 		status       int
 	}{{0, "abcd", "", 204}, {4, "", "3", 400}, {4, "ef", "8", 204}, {6, "", "9", 400}, {6, "gh", "8", 204}, {8, "", "8", 204}} {
-		if a := patch(at, c.offset, c.data, c.length); a.status != c.status {
-			t.Errorf("%+v: %d %s", c, a.status, a.body)
-		}
+		patch(at, c.offset, c.data, c.length).want(t, c.status, "")
 	}
 	if up := u.get(at); up.Size != 8 || up.Offset != 8 || up.SHA256 != sumOf([]byte("abcdefgh")) {
 		t.Errorf("%+v", up)
@@ -237,9 +213,7 @@ func TestDeclaredLengths(t *testing.T) {
 		t.Errorf("declared with nothing more to send: %d %s", a.status, a.body)
 	}
 	empty := begin()
-	if p := patch(empty, 0, "", "0").problem(t); p.Type != "/problems/empty" || p.Status != http.StatusUnprocessableEntity {
-		t.Errorf("empty: %+v", p)
-	}
+	patch(empty, 0, "", "0").want(t, http.StatusUnprocessableEntity, "empty")
 	if up := u.get(empty); up.Status != "cancelled" {
 		t.Errorf("empty: %+v", up)
 	}
@@ -249,10 +223,7 @@ func TestDeclaredLengths(t *testing.T) {
 func (u user) partial(at replica, data []byte) string {
 	u.t.Helper()
 	a := u.do("POST", at.URL+"/api/uploads", bytes.NewReader(data), "Upload-Length", strconv.Itoa(len(data)),
-		"Upload-Concat", "partial", "Content-Type", "application/offset+octet-stream")
-	if a.status != http.StatusCreated {
-		u.t.Fatalf("create partial: %d %s", a.status, a.body)
-	}
+		"Upload-Concat", "partial", "Content-Type", "application/offset+octet-stream").want(u.t, http.StatusCreated, "")
 	return a.header.Get("Location")
 }
 
@@ -263,11 +234,7 @@ func (u user) tryConcat(at replica, partials []string) answer {
 
 func (u user) concat(at replica, partials []string) answer {
 	u.t.Helper()
-	a := u.tryConcat(at, partials)
-	if a.status != http.StatusCreated {
-		u.t.Fatalf("concatenate: %d %s", a.status, a.body)
-	}
-	return a
+	return u.tryConcat(at, partials).want(u.t, http.StatusCreated, "")
 }
 
 // checkOnlyUpload makes sure that an upload is what was sent, has one job, and is all that its tenant has.
@@ -285,9 +252,7 @@ func (u user) checkOnlyUpload(t *testing.T, address string, content []byte) {
 		t.Errorf("listed %s, %v", a.body, err)
 	}
 	conn, err := pgx.Connect(t.Context(), tramo.Postgres.URL("postgres", tramo.Database))
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
 	var jobs int
 	err = conn.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, id).Scan(&jobs)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -25,13 +24,7 @@ type deadLetter struct {
 
 func (u user) deadLetters(at replica, query string) []deadLetter {
 	u.t.Helper()
-	a := u.do("GET", at.URL+"/api/admin/dead-letters"+query, nil)
-	if a.status != http.StatusOK {
-		u.t.Fatalf("%d %s", a.status, a.body)
-	}
-	var page struct{ Items []deadLetter }
-	stack.Must(u.t, json.Unmarshal(a.body, &page))
-	return page.Items
+	return decode[struct{ Items []deadLetter }](u.t, u.do("GET", at.URL+"/api/admin/dead-letters"+query, nil), http.StatusOK).Items
 }
 
 // letters runs tramo dead-letters with the operator's login.
@@ -49,9 +42,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	u := y.user(t)
-	token, err := y.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "root", "--role", "admin")
-	stack.Must(t, err)
-	root := user{t: t, token: strings.TrimSpace(token)}
+	root := y.userOf(t, "acme", "root", "admin")
 	photos := make(map[string][]byte) // by where they are kept
 	var urls []string
 	for i := range 3 {
@@ -62,9 +53,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 		photos[key], urls = photo, append(urls, url)
 		y.overwrite(t, key, append([]byte{^photo[0]}, photo[1:]...))
 	}
-	w, err := y.work(t.Context(), "TRAMO_RETRY_DELAY=10ms")
-	stack.Must(t, err)
-	defer w.Stop() //nolint:errcheck // the test has spoken
+	w := y.works(t, "TRAMO_RETRY_DELAY=10ms")
 	byUpload := func(query string) map[string]deadLetter {
 		found := make(map[string]deadLetter)
 		for _, d := range root.deadLetters(y.server, query) {
@@ -88,16 +77,12 @@ func TestDeadLetterAndBack(t *testing.T) {
 		}
 	}
 	w.awaitMetric(t, `tramo_dead_letters{step="scan"}`, 3)
-	if a := u.do("GET", y.server.URL+"/api/admin/dead-letters", nil); a.status != http.StatusForbidden {
-		t.Errorf("the crew is answered %d %s", a.status, a.body)
-	}
+	u.do("GET", y.server.URL+"/api/admin/dead-letters", nil).want(t, http.StatusForbidden, "")
 	letters := byUpload("")
 	at := func(url string) string { return y.server.URL + "/api/admin/dead-letters/" + letters[idOf(url)].ID }
 
 	// Too early.
-	if a := root.do("POST", at(urls[0])+"/retry", nil); a.status != http.StatusOK {
-		t.Fatalf("%d %s", a.status, a.body)
-	}
+	root.do("POST", at(urls[0])+"/retry", nil).want(t, http.StatusOK, "")
 	stack.Until(t, "a second letter", func() bool { return len(root.deadLetters(y.server, "?state=all")) == 4 })
 	letters = byUpload("")
 	stack.Until(t, "a fourth dead job", func() bool { // its letter comes first
@@ -110,10 +95,8 @@ func TestDeadLetterAndBack(t *testing.T) {
 	for key, photo := range photos {
 		y.overwrite(t, key, photo)
 	}
-	if a := root.do("POST", at(urls[0])+"/retry", nil); a.status != http.StatusOK {
-		t.Fatalf("%d %s", a.status, a.body)
-	}
-	y.wantRepaired(t, u, urls[0], stack.PNG(10, 10))
+	root.do("POST", at(urls[0])+"/retry", nil).want(t, http.StatusOK, "")
+	u.arrives(urls[0], stack.PNG(10, 10))
 
 	// The same by command.
 	id := letters[idOf(urls[1])].ID
@@ -134,7 +117,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 	out, err = y.letters(t, "retry", id)
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": retried upload "+idOf(urls[1]), "1 found, 1 retried, 0 failed")
-	y.wantRepaired(t, u, urls[1], stack.PNG(11, 10))
+	u.arrives(urls[1], stack.PNG(11, 10))
 	for _, args := range [][]string{{"retry", id}, {"retry", "0199d6f8-0000-7000-8000-000000000000"}, {"retry"}, {"retry", "--all", id},
 		{"retry", "--step", "scan"}, {"list", "--tenant", "nobody"}, {"discard", "x"}} {
 		if out, err := y.letters(t, args...); err == nil {
@@ -168,9 +151,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 		{"POST", y.server.URL + "/api/admin/dead-letters/retry", fmt.Sprintf(`{"ids": [%q]}`, id), 200},
 		{"POST", y.server.URL + "/api/admin/dead-letters/retry", `{"step": "scan", "since": "2026-01-01T00:00:00Z"}`, 200},
 	} {
-		if a := root.do(c.method, c.path, strings.NewReader(c.body), "Content-Type", "application/json"); a.status != c.status {
-			t.Errorf("%s %s: %d %s", c.method, c.path, a.status, a.body)
-		}
+		root.do(c.method, c.path, strings.NewReader(c.body), "Content-Type", "application/json").want(t, c.status, "")
 	}
 }
 
@@ -179,12 +160,4 @@ func (y *yard) overwrite(t *testing.T, key string, content []byte) {
 	t.Helper()
 	_, err := y.S3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: bytes.NewReader(content)})
 	stack.Must(t, err)
-}
-
-// wantRepaired waits until an upload that had failed is completed, as it was sent.
-func (y *yard) wantRepaired(t *testing.T, u user, url string, photo []byte) {
-	t.Helper()
-	if up, _ := u.await(url); up.Status != "completed" || up.SHA256 != sumOf(photo) {
-		t.Errorf("got %+v", up)
-	}
 }

@@ -10,8 +10,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -67,15 +67,12 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 	if up, _ := first.user.await(url); up.Status != "completed" || len(up.Thumbnails) != 3 || up.Facts.GPS == nil {
 		t.Fatalf("%+v", up)
 	}
-	receipt := first.user.do("GET", url+"/receipt", nil)
-	if receipt.status != http.StatusOK {
-		t.Errorf("no receipt: %d %s", receipt.status, receipt.body)
-	}
+	receipt := first.user.do("GET", url+"/receipt", nil).want(t, http.StatusOK, "")
 	family := descendants(t, first.process.Pid())
 	if len(family) < 6 {
 		t.Fatalf("only %d processes below tramo-dev", len(family))
 	}
-	killOne(t, first.process.Pid())
+	stack.Must(t, syscall.Kill(first.process.Pid(), syscall.SIGKILL)) // and not its group
 	awaitGone(t, family)
 
 	second := startDev(t, dir)
@@ -108,9 +105,7 @@ func TestDevUsesWhatItIsGiven(t *testing.T) {
 		"TRAMO_S3_BUCKET="+tramo.S3.Bucket(), "TRAMO_CLAMD="+tramo.Clamd.Address())
 	dev := startDev(t, t.TempDir(), env...)
 	url := dev.user.send(dev.at, stack.PNG(20, 20), "filetype", "image/png")
-	if up, _ := dev.user.await(url); up.Status != "completed" {
-		t.Errorf("%+v", up)
-	}
+	dev.user.completes(url)
 	if n := len(objectsOf(t, idOf(url))); n == 0 {
 		t.Error("nothing in the bucket that was given")
 	}
@@ -137,9 +132,7 @@ func TestDevRefusesToStartTwice(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := dev.user.do("GET", dev.at.URL+"/api/uploads", nil); got.status != 200 {
-		t.Errorf("the first one answers %d", got.status)
-	}
+	dev.user.do("GET", dev.at.URL+"/api/uploads", nil).want(t, 200, "")
 	stack.Must(t, dev.process.Stop())
 }
 
@@ -171,29 +164,11 @@ func commandOf(pid int) string {
 	return strings.TrimSpace(string(name))
 }
 
-// killOne ends one process, and not its group, with -9.
-func killOne(t *testing.T, pid int) {
-	t.Helper()
-	p, err := os.FindProcess(pid)
-	stack.Must(t, err)
-	stack.Must(t, p.Kill())
-}
-
 // awaitGone waits until none of the processes lives any more.
 func awaitGone(t *testing.T, pids []int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for _, pid := range pids {
-		for lives(pid) {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				t.Fatalf("process %d (%s) lives on", pid, commandOf(pid))
-			}
-		}
+		stack.Until(t, fmt.Sprintf("end of process %d (%s)", pid, commandOf(pid)), func() bool { return !lives(pid) })
 	}
 }
 

@@ -58,7 +58,7 @@ func setStatus(status int) tampering {
 func TestDriftIsNoticed(t *testing.T) {
 	t.Parallel()
 	tenant, _ := newTenant(t, "1GiB")
-	u := userOf(t, tenant, "marta", "constructora")
+	u := tramo.userOf(t, tenant, "marta", "constructora")
 	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
 	stack.Must(t, err)
 	r := tramo.replicas[0]
@@ -131,13 +131,11 @@ func TestDriftIsNoticed(t *testing.T) {
 func TestDriftOfAWebhookIsNoticed(t *testing.T) {
 	t.Parallel()
 	tenant, _ := newTenant(t, "1GiB")
-	u := userOf(t, tenant, "office", "constructora")
+	u := tramo.userOf(t, tenant, "office", "constructora")
 	url, hooks := newReceiver(t, nil)
 	endpoint, _ := u.addWebhook(tramo.replicas[0], url, "null")
-	if a := u.do("POST", endpoint+"/test", nil); a.status != http.StatusAccepted {
-		t.Fatalf("POST test: %d %s", a.status, a.body)
-	}
-	sent := nextHook(t, hooks)
+	u.do("POST", endpoint+"/test", nil).want(t, http.StatusAccepted, "")
+	sent := stack.Receive(t, "webhook", hooks)
 	for name, c := range map[string]struct{ was, is, without string }{
 		"new field":       {was: `{"type"`, is: `{"new":1,"type"`},
 		"missing field":   {was: `"endpoint_id"`, is: `"id"`},

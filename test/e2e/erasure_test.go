@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -32,13 +31,8 @@ func newScene(t *testing.T) *scene {
 	s.crew = s.user(t)
 	_, err := s.Tramo(t.Context(), "tenant", "add", "other")
 	stack.Must(t, err)
-	as := func(tenant, name, role string) user {
-		token, err := s.Tramo(t.Context(), "token", "--tenant", tenant, "--user", name, "--role", role)
-		stack.Must(t, err)
-		return user{t: t, token: strings.TrimSpace(token)}
-	}
-	s.manager, s.one, s.two = as("acme", "jefa", "constructora"), as("acme", "one", "admin"), as("acme", "two", "admin")
-	s.other = as("other", "jefe", "constructora")
+	s.manager, s.other = s.userOf(t, "acme", "jefa", "constructora"), s.userOf(t, "other", "jefe", "constructora")
+	s.one, s.two = s.userOf(t, "acme", "one", "admin"), s.userOf(t, "acme", "two", "admin")
 	stack.Must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
 	stack.Must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
 
@@ -53,9 +47,7 @@ func newScene(t *testing.T) *scene {
 		u.await(u.send(s.server, eicar(), "filetype", "image/png"))
 		deleted := u.send(s.server, stack.PNG(30, 10), "filetype", "image/png")
 		u.await(deleted)
-		if a := u.do("DELETE", deleted, nil); a.status != http.StatusNoContent {
-			t.Fatalf("delete: %d %s", a.status, a.body)
-		}
+		u.do("DELETE", deleted, nil).want(t, http.StatusNoContent, "")
 		large := make([]byte, 9<<20) // a part is in S3, and a tail in Postgres
 		u.patch(u.create(s.server, 20<<20), 0, large)
 		u.create(s.server, 100)
@@ -72,10 +64,7 @@ func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 	stack.Must(t, err)
 	defer proxy.Stop()
 	done := func() bool {
-		var e struct{ State string }
-		a := u.do("GET", erasure, nil)
-		stack.Must(t, json.Unmarshal(a.body, &e))
-		return e.State == "done"
+		return decode[struct{ State string }](t, u.do("GET", erasure, nil), http.StatusOK).State == "done"
 	}
 	const kills = 6
 	killed := 0
@@ -102,9 +91,7 @@ func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 		stack.Must(t, err)
 		worker.Store(p)
 		// River's leader died with the last worker; what somebody asks for does not wait for the next.
-		if a := s.other.do("POST", s.server.URL+"/api/erasures", strings.NewReader(`{"user_id": "nobody"}`)); a.status != http.StatusAccepted {
-			t.Fatalf("%d %s", a.status, a.body)
-		}
+		s.other.do("POST", s.server.URL+"/api/erasures", strings.NewReader(`{"user_id": "nobody"}`)).want(t, http.StatusAccepted, "")
 		ended := false
 		stack.Until(t, "end of the erasure or of its worker", func() bool {
 			select {
@@ -175,10 +162,7 @@ func seeded(t *testing.T) *rand.Rand {
 
 func (u user) erasure(at replica, body string) string {
 	u.t.Helper()
-	a := u.do("POST", at.URL+"/api/erasures", strings.NewReader(body))
-	if a.status != http.StatusAccepted {
-		u.t.Fatalf("POST erasures %s: %d %s", body, a.status, a.body)
-	}
+	a := u.do("POST", at.URL+"/api/erasures", strings.NewReader(body)).want(u.t, http.StatusAccepted, "")
 	return at.URL + a.header.Get("Location")
 }
 
@@ -193,22 +177,14 @@ func TestErasureSurvivesKills(t *testing.T) {
 		s := newScene(t)
 		before := s.dump(t, s.otherID, keep...)
 		erasure := s.one.erasure(s.server, `{"tenant": true}`)
-		if a := s.one.do("POST", erasure+"/approve", nil); a.status != http.StatusForbidden {
-			t.Fatalf("approved by who asked for it: %d", a.status)
-		}
-		if a := s.two.do("POST", erasure+"/approve", nil); a.status != http.StatusAccepted {
-			t.Fatalf("approve: %d %s", a.status, a.body)
-		}
-		if a := s.crew.do("POST", s.server.URL+"/api/uploads", nil, "Upload-Length", "5"); a.status != http.StatusForbidden {
-			t.Errorf("a new upload: %d %s", a.status, a.body)
-		}
+		s.one.do("POST", erasure+"/approve", nil).want(t, http.StatusForbidden, "")
+		s.two.do("POST", erasure+"/approve", nil).want(t, http.StatusAccepted, "")
+		s.crew.do("POST", s.server.URL+"/api/uploads", nil, "Upload-Length", "5").want(t, http.StatusForbidden, "")
 		s.hunt(t, s.one, erasure, seeded(t))
 		if left := s.dump(t, s.acme, "audit", "erasures", "tenants"); len(left) > 0 {
 			t.Errorf("left are\n%s", strings.Join(left, "\n"))
 		}
-		if n := s.count(t, `select count(*) from tenants where erased_at is not null and charged_bytes = 0 and name like 'erased %'`); n != 1 {
-			t.Errorf("%d tombstones", n)
-		}
+		s.wantCount(t, 1, `select count(*) from tenants where erased_at is not null and charged_bytes = 0 and name like 'erased %'`)
 		wantUntouched(t, before, s.dump(t, s.otherID, keep...))
 	})
 	t.Run("user", func(t *testing.T) {
@@ -222,9 +198,7 @@ func TestErasureSurvivesKills(t *testing.T) {
 				t.Errorf("left is %s", row)
 			}
 		}
-		if n := s.count(t, `select (charged_bytes = (select size from uploads where tenant_id = t.id))::int from tenants t where name = 'acme'`); n != 1 {
-			t.Error("the quota was not refunded")
-		}
+		s.wantCount(t, 1, `select count(*) from tenants t where name = 'acme' and charged_bytes = (select size from uploads where tenant_id = t.id)`)
 		wantUntouched(t, before, s.dump(t, s.otherID, keep...))
 	})
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -101,9 +100,7 @@ func TestEventsCrossReplicas(t *testing.T) {
 	for _, events := range []<-chan event{here, there} {
 		u.hearsOf(events, url, "pending")
 	}
-	if a := u.patch(url, 0, photo); a.status != http.StatusNoContent {
-		t.Fatalf("PATCH: %d %s", a.status, a.body)
-	}
+	u.patch(url, 0, photo).want(t, http.StatusNoContent, "")
 	for _, events := range []<-chan event{here, there} {
 		u.hears(events, "completed", func(e event) bool {
 			return e.data.ID == idOf(url) && e.data.Status == "completed" && len(e.data.Thumbnails) > 0
@@ -124,9 +121,7 @@ func TestKilledServersChangesAreTold(t *testing.T) {
 	u.hearsOf(events, url, "uploading")
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", 500)
 	// An offset is told of within a second, and this server has less than that.
-	if a := u.patch(url, 500, make([]byte, 700)); a.status != http.StatusNoContent {
-		t.Fatalf("PATCH: %d %s", a.status, a.body)
-	}
+	u.patch(url, 500, make([]byte, 700)).want(t, http.StatusNoContent, "")
 	first.Kill()
 	u.hears(events, "the offset", func(e event) bool { return e.data.ID == idOf(url) && e.data.Offset == 1200 })
 	if n := second.metric(t, "tramo_live_missed_notifications_total"); n == 0 {
@@ -183,20 +178,13 @@ func TestListenersMoveOnAtShutdown(t *testing.T) {
 		t.Errorf("it took %s to stop", took)
 	}
 	u.do("DELETE", tramo.replicas[0].at(url), nil)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	select {
-	case id := <-last:
-		events := u.listenFrom(tramo.replicas[1], id)
-		first := true
-		u.hears(events, "cancelled", func(e event) bool {
-			if first && e.name == "reset" {
-				t.Errorf("it had to begin again: %+v", e)
-			}
-			first = false
-			return e.data.ID == idOf(url) && e.data.Status == "cancelled"
-		})
-	case <-ctx.Done():
-		t.Fatal("the stream did not end")
-	}
+	events = u.listenFrom(tramo.replicas[1], stack.Receive(t, "end of the stream", last))
+	first := true
+	u.hears(events, "cancelled", func(e event) bool {
+		if first && e.name == "reset" {
+			t.Errorf("it had to begin again: %+v", e)
+		}
+		first = false
+		return e.data.ID == idOf(url) && e.data.Status == "cancelled"
+	})
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -32,8 +31,7 @@ func TestFormWithCurl(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	photo := fieldPhoto(t)
-	data, err := os.ReadFile(photo)
-	stack.Must(t, err)
+	data := read(t, photo)
 	body, status := u.curl("-F", "project=torre", "-F", "sha256="+sumOf(data), "-F", "file=@"+photo+`;filename=día "1".jpg;type=image/jpeg`,
 		tramo.replicas[0].URL+"/api/uploads")
 	if status != "201" {
@@ -54,10 +52,7 @@ func TestFormWithCurl(t *testing.T) {
 	if _, status := u.curl("-L", "-D", headers, "-o", back, address+"/content"); status != "200" {
 		t.Errorf("content: %s", status)
 	}
-	got, err := os.ReadFile(back)
-	stack.Must(t, err)
-	said, err := os.ReadFile(headers)
-	stack.Must(t, err)
+	got, said := read(t, back), read(t, headers)
 	if sumOf(got) != sumOf(data) || !strings.Contains(string(said), `filename*=UTF-8''d%C3%ADa%20%221%22.jpg`) {
 		t.Errorf("%d bytes came back as\n%s", len(got), said)
 	}
@@ -67,8 +62,8 @@ func TestFormWithCurl(t *testing.T) {
 	if _, status := u.curl("-L", "-o", back, address+"/thumbnails/160"); status != "200" {
 		t.Errorf("thumbnail: %s", status)
 	}
-	if got, err = os.ReadFile(back); err != nil || !strings.HasPrefix(string(got), "RIFF") {
-		t.Errorf("the thumbnail begins with %q, %v", got[:min(len(got), 12)], err)
+	if got = read(t, back); !strings.HasPrefix(string(got), "RIFF") {
+		t.Errorf("the thumbnail begins with %q", got[:min(len(got), 12)])
 	}
 }
 
@@ -87,9 +82,7 @@ func TestInfectedFormIsNeverGivenOut(t *testing.T) {
 	if up, _ := u.await(address); up.Failure == nil || up.Failure.Reason != "infected" {
 		t.Errorf("%+v", up)
 	}
-	if p := u.do("GET", address+"/content", nil); p.status != 409 || p.problem(t).Type != "/problems/no-content" {
-		t.Errorf("%d %s", p.status, p.body)
-	}
+	u.do("GET", address+"/content", nil).want(t, 409, "no-content")
 }
 
 // curl is killed in the middle of a form, on one replica; sent again to the other under the same client_id, the form
@@ -106,8 +99,7 @@ func TestFormCutOffGoesOnAtTheOtherReplica(t *testing.T) {
 	stack.Must(t, cut.Start())
 	var listed struct{ Items []upload }
 	stack.Until(t, "upload of the form that holds bytes", func() bool {
-		a := u.do("GET", first, nil)
-		stack.Must(t, json.Unmarshal(a.body, &listed))
+		stack.Must(t, json.Unmarshal(u.do("GET", first, nil).body, &listed))
 		return len(listed.Items) == 1 && listed.Items[0].Offset > 0
 	})
 	stack.Must(t, cut.Process.Kill())
@@ -117,7 +109,5 @@ func TestFormCutOffGoesOnAtTheOtherReplica(t *testing.T) {
 	if status != "201" || json.Unmarshal([]byte(body), &again) != nil || again.ID != listed.Items[0].ID || again.SHA256 != sumOf(data) {
 		t.Errorf("%s %s, want upload %s", status, body, listed.Items[0].ID)
 	}
-	if up, _ := u.await(second + "/" + again.ID); up.Status != "completed" {
-		t.Errorf("%+v", up)
-	}
+	u.completes(second + "/" + again.ID)
 }

@@ -87,7 +87,7 @@ func TestGuide(t *testing.T) {
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	tenant, _ := newTenant(t, "50GiB")
-	u := userOf(t, tenant, "ana", "constructora") // as make run has it
+	u := tramo.userOf(t, tenant, "ana", "constructora") // as make run has it
 	hook, _ := newReceiver(t, nil)
 
 	out, err := stack.Run(t.Context(), stack.ProcessConfig{

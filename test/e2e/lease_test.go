@@ -103,23 +103,10 @@ func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 	all.Wait()
 	r.awaitMetric(t, "tramo_leases_held", held)
 	conn := in.admin(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for most := 0; ; {
+	stack.Until(t, "nine connections", func() bool {
 		n := count(t, conn, `select count(*) from pg_stat_activity where datname = current_database() and usename = 'tramo_api'`)
-		most = max(most, n)
-		if n <= 9 {
-			t.Logf("%d connections, %d at most", n, most)
-			break
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%d connections", n)
-		}
-	}
+		return n <= 9
+	})
 	photo := noise(3_000_000)
 	if up := u.get(u.send(r, photo)); up.Status != "uploaded" || up.SHA256 != sumOf(photo) {
 		t.Errorf("beside the silent, a photo is %+v", up)
@@ -146,9 +133,7 @@ func TestHandOverIsTold(t *testing.T) {
 		hanging := u.stall(url, 0, make([]byte, sent))
 		first.awaitMetric(t, "tramo_upload_received_bytes_total", float64((i+1)*sent))
 		began := time.Now()
-		if got := u.offset(second.at(url)); got != sent {
-			t.Errorf("offset %d, but %d bytes were received", got, sent)
-		}
+		u.wantOffset(second.at(url), sent)
 		took = append(took, time.Since(began))
 		hanging.hangUp()
 		if a := hanging.answer(); a.status != 0 && a.status != http.StatusLocked {
@@ -216,21 +201,14 @@ func TestFrozenServerIsFenced(t *testing.T) {
 
 	other := second.at(url)
 	begin := u.offset(other) // once the time to live is over
-	if a := u.patch(other, begin, photo[begin:begin+more]); a.status != http.StatusNoContent {
-		t.Fatalf("PATCH: %d %s", a.status, a.body)
-	}
+	u.patch(other, begin, photo[begin:begin+more]).want(t, http.StatusNoContent, "")
 	stack.Must(t, first.Signal(syscall.SIGCONT))
 	if a := frozen.answer(); a.status != 0 && a.status != http.StatusLocked {
 		t.Errorf("the frozen request was answered %d %s", a.status, a.body)
 	}
 	first.awaitMetric(t, "tramo_leases_lost_total", 1)
-	got := u.offset(other)
-	if got != begin+more {
-		t.Fatalf("offset %d, not %d: the frozen server has moved it", got, begin+more)
-	}
-	if a := u.patch(other, got, photo[got:]); a.status != http.StatusNoContent {
-		t.Fatalf("PATCH: %d %s", a.status, a.body)
-	}
+	u.wantOffset(other, begin+more) // the frozen server has not moved it
+	u.patch(other, begin+more, photo[begin+more:]).want(t, http.StatusNoContent, "")
 	checkOriginal(t, idOf(url), photo)
 }
 
@@ -254,17 +232,10 @@ func TestHeldUploadsOutlivePostgres(t *testing.T) {
 
 	for i, url := range urls {
 		if i%2 == 0 {
-			if a := stalls[i].finish(data[sent:]); a.status != http.StatusNoContent {
-				t.Errorf("a held PATCH was answered %d %s", a.status, a.body)
-			}
+			stalls[i].finish(data[sent:]).want(t, http.StatusNoContent, "")
 		} else {
-			got := u.offset(second.at(url))
-			if got != sent {
-				t.Errorf("offset %d, but %d bytes were received", got, sent)
-			}
-			if a := u.patch(second.at(url), got, data[got:]); a.status != http.StatusNoContent {
-				t.Errorf("PATCH: %d %s", a.status, a.body)
-			}
+			u.wantOffset(second.at(url), sent)
+			u.patch(second.at(url), sent, data[sent:]).want(t, http.StatusNoContent, "")
 		}
 		checkOriginal(t, idOf(url), data)
 	}
@@ -288,10 +259,7 @@ func TestStrangersDisturbNoHolder(t *testing.T) {
 	for range 5 {
 		for _, at := range []string{url, tramo.replicas[0].at(url)} {
 			for _, method := range []string{"HEAD", "PATCH", "DELETE"} {
-				a := stranger.do(method, at, strings.NewReader("x"), "Upload-Offset", "1000", "Content-Type", octets)
-				if a.status != http.StatusNotFound {
-					t.Errorf("%s: %d %s", method, a.status, a.body)
-				}
+				stranger.do(method, at, strings.NewReader("x"), "Upload-Offset", "1000", "Content-Type", octets).want(t, http.StatusNotFound, "")
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -44,11 +43,10 @@ func TestQuotaEdgeOverReplicas(t *testing.T) {
 	if admitted.Load() != fits || refused.Load() != tries-fits {
 		t.Errorf("%d were admitted and %d refused, where %d fit", admitted.Load(), refused.Load(), fits)
 	}
-	var tenant struct {
+	tenant := decode[struct {
 		Charged   int64 `json:"charged_bytes"`
 		Remaining int64 `json:"remaining_bytes"`
-	}
-	stack.Must(t, json.Unmarshal(u.do("GET", replicas[0].URL+"/api/tenant", nil).body, &tenant))
+	}](t, u.do("GET", replicas[0].URL+"/api/tenant", nil), 200)
 	if tenant.Charged != size*fits || tenant.Remaining != size-1 {
 		t.Errorf("%d bytes are charged and %d remain", tenant.Charged, tenant.Remaining)
 	}

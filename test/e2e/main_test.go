@@ -92,10 +92,23 @@ func (in installation) work(ctx context.Context, extra ...string) (replica, erro
 func (in installation) serves(t *testing.T, extra ...string) replica {
 	t.Helper()
 	r, err := in.serve(t.Context(), extra...)
+	return r.endsWith(t, err)
+}
+
+// works starts a worker that ends with the test.
+func (in installation) works(t *testing.T, extra ...string) replica {
+	t.Helper()
+	r, err := in.work(t.Context(), extra...)
+	return r.endsWith(t, err)
+}
+
+// endsWith checks that the replica has started, and kills it at the end of the test.
+func (r replica) endsWith(t *testing.T, err error) replica {
+	t.Helper()
 	stack.Must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%s printed:\n%s", r.URL, r.LastOutput())
+			t.Logf("%s printed:\n%s", r.Ops, r.LastOutput())
 		}
 		r.Kill()
 	})

@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -117,9 +115,7 @@ func TestReadiness(t *testing.T) {
 	proxy, err := stack.NewProxy(tramo.S3.Endpoint())
 	stack.Must(t, err)
 	defer proxy.Close()
-	r, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+proxy.URL())
-	stack.Must(t, err)
-	defer r.Stop() //nolint:errcheck // the test has spoken
+	r := tramo.serves(t, "TRAMO_S3_ENDPOINT="+proxy.URL())
 	nobody := user{t: t}
 	if a := nobody.do("GET", r.Ops+"/readyz", nil); a.status != http.StatusOK || !strings.Contains(string(a.body), `"postgres":"ok"`) {
 		t.Errorf("ready: %d %s", a.status, a.body)
@@ -129,9 +125,7 @@ func TestReadiness(t *testing.T) {
 	if a.status != http.StatusServiceUnavailable || strings.Contains(string(a.body), `"s3":"ok"`) || !strings.Contains(string(a.body), `"postgres":"ok"`) {
 		t.Errorf("without S3: %d %s", a.status, a.body)
 	}
-	if a := nobody.do("GET", r.Ops+"/livez", nil); a.status != http.StatusOK {
-		t.Errorf("live: %d", a.status)
-	}
+	nobody.do("GET", r.Ops+"/livez", nil).want(t, http.StatusOK, "")
 	stack.Must(t, proxy.Up())
 	stack.Must(t, r.WaitForURL(t.Context(), r.Ops+"/readyz"))
 }
@@ -174,34 +168,18 @@ func TestVersion(t *testing.T) {
 func TestGracefulStopKeepsWhatHasArrived(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	r, err := tramo.serve(t.Context())
-	stack.Must(t, err)
+	r := tramo.serves(t)
 	photo := stack.Photo(stack.PhotoConfig{Seed: 11})
 	url := u.create(r, len(photo), "filetype", "image/jpeg")
 	const arrived = 1_500_000
-	body, client := io.Pipe()
-	defer client.Close() // nobody reads it any more
-	ended := make(chan answer, 1)
-	go func() {
-		a, _ := u.try(context.WithoutCancel(t.Context()), "PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets)
-		ended <- a
-	}()
-	if _, err := client.Write(photo[:arrived]); err != nil {
-		t.Fatal(err)
-	}
+	sending := u.stall(url, 0, photo[:arrived])
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", arrived)
 	stack.Must(t, r.Stop())
-	if a := stack.Receive(t, "answer to the PATCH", ended); a.status != http.StatusServiceUnavailable {
-		t.Errorf("the PATCH was answered %d %s", a.status, a.body)
-	}
+	sending.answer().want(t, http.StatusServiceUnavailable, "")
 	other := tramo.replicas[0].URL + "/api/uploads/" + idOf(url)
-	if got := u.offset(other); got != arrived {
-		t.Fatalf("offset %d, %d bytes had arrived", got, arrived)
-	}
+	u.wantOffset(other, arrived)
 	u.patch(other, arrived, photo[arrived:])
-	if up, _ := u.await(other); up.Status != "completed" || up.SHA256 != sumOf(photo) {
-		t.Errorf("%+v", up)
-	}
+	u.arrives(other, photo)
 }
 
 // Kill -9 the server in the middle of a PATCH: nothing acknowledged is lost, and within the lease's time to
@@ -209,39 +187,25 @@ func TestGracefulStopKeepsWhatHasArrived(t *testing.T) {
 func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	r, err := tramo.serve(t.Context())
-	stack.Must(t, err)
+	r := tramo.serves(t)
 	photo := stack.Photo(stack.PhotoConfig{Seed: 12})
 	url := u.create(r, len(photo), "filetype", "image/jpeg")
 	const acknowledged = 1_000_000
 	u.patch(url, 0, photo[:acknowledged])
-	body, client := io.Pipe()
-	defer client.Close() // nobody reads it any more
-	ended := make(chan error, 1)
-	go func() {
-		_, err := u.try(context.WithoutCancel(t.Context()), "PATCH", url, body, "Upload-Offset", "1000000", "Content-Type", octets)
-		ended <- err
-	}()
-	if _, err := client.Write(photo[acknowledged : acknowledged+500_000]); err != nil {
-		t.Fatal(err)
-	}
+	sending := u.stall(url, acknowledged, photo[acknowledged:acknowledged+500_000])
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", acknowledged+500_000)
 	r.Kill()
-	client.CloseWithError(io.ErrUnexpectedEOF) // Go's client would wait for its body
-	if err := stack.Receive(t, "end of the PATCH", ended); err == nil {
-		t.Error("a killed server answered")
+	sending.hangUp() // Go's client would wait for its body
+	if a := sending.answer(); a.status != 0 {
+		t.Errorf("a killed server answered %d", a.status)
 	}
 	other := tramo.replicas[0].URL + "/api/uploads/" + idOf(url)
 	got := u.offset(other)
 	if got < acknowledged {
 		t.Fatalf("offset %d; %d was acknowledged", got, acknowledged)
 	}
-	if a := u.patch(other, got, photo[got:]); a.status != http.StatusNoContent {
-		t.Fatalf("PATCH: %d %s", a.status, a.body)
-	}
-	if up, _ := u.await(other); up.Status != "completed" || up.SHA256 != sumOf(photo) {
-		t.Errorf("%+v", up)
-	}
+	u.patch(other, got, photo[got:]).want(t, http.StatusNoContent, "")
+	u.arrives(other, photo)
 }
 
 // An upload whose object is gone before a worker comes to it is tried three times, becomes a dead letter, and
@@ -249,17 +213,13 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 func TestDeadLetter(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
-	r, err := in.serve(t.Context())
-	stack.Must(t, err)
-	defer r.Stop() //nolint:errcheck // the test has spoken
+	r := in.serves(t)
 	u := in.user(t)
 	url := u.send(r, stack.PNG(10, 10), "filetype", "image/png")
 	for _, path := range objectsOf(t, idOf(url)) {
 		stack.Must(t, os.Remove(path))
 	}
-	w, err := in.work(t.Context(), "TRAMO_RETRY_DELAY=10ms")
-	stack.Must(t, err)
-	defer w.Stop() //nolint:errcheck // the test has spoken
+	w := in.works(t, "TRAMO_RETRY_DELAY=10ms")
 	up, _ := u.await(url)
 	if up.Status != "failed" || up.Failure.Reason != "dead_lettered" || up.Failure.Detail == "" {
 		t.Errorf("%s %+v", up.Status, up.Failure)
@@ -268,9 +228,7 @@ func TestDeadLetter(t *testing.T) {
 	if n := strings.Count(w.Output(), "exhausted=false"); n != 2 {
 		t.Errorf("it was tried again %d times, not 2", n)
 	}
-	if up, _ := u.await(u.send(r, stack.PNG(12, 12), "filetype", "image/png")); up.Status != "completed" {
-		t.Errorf("the next upload: %s %+v", up.Status, up.Failure)
-	}
+	u.completes(u.send(r, stack.PNG(12, 12), "filetype", "image/png"))
 }
 
 // While clamd is down nothing is called clean and nothing fails: uploads wait, and are processed once it is
@@ -281,12 +239,8 @@ func TestScannerDownMeansWaiting(t *testing.T) {
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{})
 	stack.Must(t, err)
 	defer clamd.Stop() //nolint:errcheck // the test has spoken
-	w, err := in.work(t.Context(), "TRAMO_CLAMD="+clamd.Address(), "TRAMO_BUSY_DELAY=100ms")
-	stack.Must(t, err)
-	defer w.Stop() //nolint:errcheck // the test has spoken
-	r, err := in.serve(t.Context())
-	stack.Must(t, err)
-	defer r.Stop() //nolint:errcheck // the test has spoken
+	w := in.works(t, "TRAMO_CLAMD="+clamd.Address(), "TRAMO_BUSY_DELAY=100ms")
+	r := in.serves(t)
 	u := in.user(t)
 	clamd.Kill()
 	url := u.send(r, stack.PNG(10, 10), "filetype", "image/png")
@@ -295,9 +249,7 @@ func TestScannerDownMeansWaiting(t *testing.T) {
 		t.Errorf("status %s", got)
 	}
 	stack.Must(t, clamd.Restart(t.Context()))
-	if up, _ := u.await(url); up.Status != "completed" {
-		t.Errorf("%s %+v", up.Status, up.Failure)
-	}
+	u.completes(url)
 }
 
 // What an operator watches is there, by name.
@@ -340,9 +292,7 @@ func TestLogsKeepSecrets(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	path := fieldPhoto(t)
-	r, err := tramo.serve(t.Context(), "TRAMO_LOG_LEVEL=debug")
-	stack.Must(t, err)
-	defer r.Stop() //nolint:errcheck // the test has spoken
+	r := tramo.serves(t, "TRAMO_LOG_LEVEL=debug")
 	name := "plano-secreto-" + filepath.Base(t.TempDir()) + ".jpg"
 	url := u.send(r, read(t, path), "filename", name, "filetype", "image/jpeg")
 	u.await(url)
@@ -368,9 +318,7 @@ func (in installation) user(t *testing.T) user {
 	t.Helper()
 	_, err := in.Tramo(t.Context(), "tenant", "add", "acme")
 	stack.Must(t, err)
-	token, err := in.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "crew", "--role", "empleado")
-	stack.Must(t, err)
-	return user{t: t, token: strings.TrimSpace(token)}
+	return in.userOf(t, "acme", "crew", "empleado")
 }
 
 // What decodes strangers' files runs as the worker's user and must not read its credentials: to another

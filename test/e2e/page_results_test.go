@@ -26,9 +26,7 @@ func TestPageShowsResults(t *testing.T) {
 		"acta.pdf":    `detected_type = 'application/pdf', pages = 12, title = 'Acta de <b>obra</b>'`,
 	} {
 		url := u.send(r, photo, "filename", name, "filetype", "image/jpeg")
-		if up, _ := u.await(url); up.Status != "completed" {
-			t.Fatalf("%s: %+v", name, up)
-		}
+		u.completes(url)
 		told(t, idOf(url), results)
 	}
 	ctx := browser(t)

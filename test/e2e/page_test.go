@@ -64,9 +64,7 @@ func TestPagePausesAndResumes(t *testing.T) {
 	stack.Must(t, err)
 	defer proxy.Close()
 	stack.Must(t, proxy.Latency(500*time.Millisecond)) // a part takes a while, so that a person is fast enough
-	r, err := tramo.serve(t.Context(), "TRAMO_S3_ENDPOINT="+proxy.URL())
-	stack.Must(t, err)
-	defer r.Stop() //nolint:errcheck // the test has spoken
+	r := tramo.serves(t, "TRAMO_S3_ENDPOINT="+proxy.URL())
 	ctx := browser(t)
 	path := filepath.Join(t.TempDir(), "medidas.csv")
 	line := []byte("fecha;hora;medida;nota\n")
@@ -136,9 +134,7 @@ func TestPageAsksForAToken(t *testing.T) {
 func browser(t *testing.T) context.Context {
 	t.Helper()
 	path, err := stack.Chromium()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("accept-lang", "es"),

@@ -83,26 +83,20 @@ func TestReceipt(t *testing.T) {
 	id := idOf(u.create(first, len(photo), "filename", "obra norte.jpg", "filetype", "image/jpeg", "client_id", "IMG_7"))
 	url := first.URL + "/api/uploads/" + id
 	u.patch(url, 0, photo[:1000])
-	if a := u.do("GET", url+"/receipt", nil); a.status != http.StatusConflict || a.problem(t).Type != "/problems/receipt-not-ready" {
-		t.Errorf("too early: %d %s", a.status, a.body)
-	}
-	if a := u.patch(url, 1000, photo[1000:]); a.status != http.StatusNoContent {
-		t.Fatalf("%d %s", a.status, a.body)
-	}
+	u.do("GET", url+"/receipt", nil).want(t, http.StatusConflict, "receipt-not-ready")
+	u.patch(url, 1000, photo[1000:]).want(t, http.StatusNoContent, "")
 
 	a := u.do("GET", url+"/receipt", nil) // at once: its promise does not wait for the worker
 	if a.status != http.StatusOK || a.header.Get("Content-Type") != "application/jwt" || a.header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %v %s", a.status, a.header, a.body)
 	}
 	up, _ := u.await(url)
-	reader := userOf(t, tenant, "iris", "inversionista")
+	reader := tramo.userOf(t, tenant, "iris", "inversionista")
 	if again := reader.do("GET", second.URL+"/api/uploads/"+id+"/receipt", nil); !bytes.Equal(again.body, a.body) {
 		t.Errorf("another receipt, later and elsewhere: %s, before %s", again.body, a.body)
 	}
 	r, err := second.verify(t, string(a.body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	if r.Iss != issuer || r.Sub != id || r.ClientID != "IMG_7" || r.Filename != "obra norte.jpg" || r.Size != len(photo) ||
 		r.SHA256 != sumOf(photo) || r.SHA256 != up.SHA256 || r.Tenant == "" || r.Iat == 0 || r.UploadedAt == "" {
 		t.Errorf("it claims %+v", r)
@@ -160,9 +154,7 @@ func TestNoReceipt(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	without := tramo.replicas[0]
-	if a := u.do("GET", without.URL+"/api/uploads/"+id+"/receipt", nil); a.status != http.StatusNotImplemented || a.problem(t).Type != "/problems/receipts-off" {
-		t.Errorf("without a key: %d %s", a.status, a.body)
-	}
+	u.do("GET", without.URL+"/api/uploads/"+id+"/receipt", nil).want(t, http.StatusNotImplemented, "receipts-off")
 	if !strings.Contains(without.Output(), "no receipts: TRAMO_RECEIPT_KEY_FILE is not set") {
 		t.Error("the server did not say that it has no key")
 	}

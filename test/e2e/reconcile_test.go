@@ -8,11 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/test/stack"
-
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
 // A yard is an installation with a database and a bucket of its own, without a worker.
@@ -43,6 +42,13 @@ func (y *yard) count(t *testing.T, sql string) (n int) {
 	t.Helper()
 	stack.Must(t, y.sql.QueryRow(t.Context(), sql).Scan(&n))
 	return n
+}
+
+func (y *yard) wantCount(t *testing.T, want int, sql string) {
+	t.Helper()
+	if n := y.count(t, sql); n != want {
+		t.Errorf("%s yields %d, want %d", sql, n, want)
+	}
 }
 
 // reconcile runs the command and returns its lines.
@@ -83,21 +89,15 @@ func TestReconcileCommand(t *testing.T) {
 
 	wantLines(t, y.reconcile(t, "--dry-run"), "missing_job upload "+id+" would enqueue", "quota_drift would charge", "orphaned_object key "+late+" would delete",
 		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 0 repaired, 1 to repair", "unknown_object 1 found, 1 left")
-	if n := y.count(t, `select count(*) from river_job where kind = 'process_upload'`); n != 1 {
-		t.Errorf("a dry run leaves %d jobs, not 1", n)
-	}
+	y.wantCount(t, 1, `select count(*) from river_job where kind = 'process_upload'`)
 	if _, err := os.Stat(y.path(late)); err != nil {
 		t.Error(err)
 	}
 
 	wantLines(t, y.reconcile(t), "missing_job upload "+id+" repaired", "quota_drift repaired", "orphaned_object key "+late+" repaired",
 		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 1 repaired", "unknown_object 1 found, 0 repaired")
-	if n := y.count(t, `select count(*) from river_job where kind = 'process_upload'`); n != 2 {
-		t.Errorf("there are %d jobs, not 2", n)
-	}
-	if n := y.count(t, `select count(*) from tenants where charged_bytes <> (select sum(size) from uploads)`); n != 0 {
-		t.Error("the quota is not right")
-	}
+	y.wantCount(t, 2, `select count(*) from river_job where kind = 'process_upload'`)
+	y.wantCount(t, 0, `select count(*) from tenants where charged_bytes <> (select sum(size) from uploads)`)
 	if _, err := os.Stat(y.path(late)); !os.IsNotExist(err) {
 		t.Errorf("the object that was nobody's: %v", err)
 	}
@@ -144,18 +144,12 @@ func TestWorkerFinishesWhatWasCutOff(t *testing.T) {
 	if up := u.get(url); up.Status != "uploading" {
 		t.Fatalf("it is %s", up.Status)
 	}
-	w, err := y.work(t.Context(), "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
-	stack.Must(t, err)
-	defer w.Stop() //nolint:errcheck // the test has spoken
-	if up, _ := u.await(url); up.Status != "completed" || up.SHA256 != sumOf(photo) {
-		t.Errorf("%+v", up)
-	}
+	w := y.works(t, "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
+	u.arrives(url, photo)
 	w.awaitMetric(t, `tramo_reconcile_repaired_total{kind="interrupted_finish"}`, 1)
 	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="quick"}`, 1)
 	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="inventory"}`, 1)
-	if n := y.count(t, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'interrupted_finish'`); n != 1 {
-		t.Errorf("the timeline tells of it %d times", n)
-	}
+	y.wantCount(t, 1, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'interrupted_finish'`)
 	if served := string(fetch(t, w.Ops+"/metrics")); !strings.Contains(served, `tramo_reconcile_found_total{kind="lost_object"} 0`) {
 		t.Error("a kind that was never found is not told as 0")
 	}

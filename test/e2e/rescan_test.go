@@ -31,9 +31,7 @@ func TestRescanCommand(t *testing.T) {
 	bad := stack.PNG(31, 17)
 	url, other := u.send(y.server, bad, "filetype", "image/png"), u.send(y.server, stack.PNG(32, 17), "filetype", "image/png")
 	for _, sent := range []string{url, other} {
-		if got, _ := u.await(sent); got.Status != "completed" {
-			t.Fatalf("%+v", got)
-		}
+		u.completes(sent)
 	}
 
 	line := fmt.Sprintf("%x:%d:Late-Find\n", md5.Sum(bad), len(bad))
@@ -74,9 +72,7 @@ func TestRescanCommand(t *testing.T) {
 	if got := state(url); got.Failure.Reason != "infected" || got.Scan.Signature != "Late-Find.UNOFFICIAL" || len(got.Thumbnails) != 0 {
 		t.Errorf("the upload is %+v", got)
 	}
-	if a := u.do("GET", url+"/content", nil); a.status != http.StatusConflict {
-		t.Errorf("its content: %d %s", a.status, a.body)
-	}
+	u.do("GET", url+"/content", nil).want(t, http.StatusConflict, "")
 	stack.Until(t, "the end of all rescans", func() bool {
 		return y.count(t, `select count(*) from river_job where kind = 'rescan_upload' and state <> 'completed'`) == 0
 	})
@@ -84,16 +80,12 @@ func TestRescanCommand(t *testing.T) {
 		t.Errorf("the other upload is %+v", got)
 	}
 
-	token, err := y.Tramo(t.Context(), "token", "--tenant", "acme", "--user", "olga", "--role", "admin")
-	stack.Must(t, err)
-	olga := user{t: t, token: strings.TrimSpace(token)}
+	olga := y.userOf(t, "acme", "olga", "admin")
 	at := y.server.URL + "/api/admin/quarantine"
 	if a := olga.do("GET", at, nil); !strings.Contains(string(a.body), idOf(url)) || strings.Contains(string(a.body), idOf(other)) {
 		t.Errorf("in quarantine: %d %s", a.status, a.body)
 	}
-	if a := olga.do("POST", at+"/"+idOf(url)+"/release", strings.NewReader(`{"reason": "a false alarm"}`)); a.status != http.StatusAccepted {
-		t.Fatalf("release: %d %s", a.status, a.body)
-	}
+	olga.do("POST", at+"/"+idOf(url)+"/release", strings.NewReader(`{"reason": "a false alarm"}`)).want(t, http.StatusAccepted, "")
 	stack.Until(t, "the released upload", func() bool { return state(url).Status == "completed" })
 	if got := state(url); len(got.Thumbnails) == 0 || got.Scan.Verdict != "infected" {
 		t.Errorf("the upload is %+v", got)

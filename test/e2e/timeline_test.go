@@ -1,14 +1,10 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,14 +26,10 @@ type entry struct {
 func (u user) timeline(at, limit string) (all []entry) {
 	u.t.Helper()
 	for cursor := ""; ; {
-		a := u.do("GET", at+"/timeline?limit="+limit+"&cursor="+url.QueryEscape(cursor), nil)
-		var page struct {
+		page := decode[struct {
 			Items []entry
 			Next  *string
-		}
-		if err := json.Unmarshal(a.body, &page); a.status != http.StatusOK || err != nil {
-			u.t.Fatalf("timeline: %d %s", a.status, a.body)
-		}
+		}](u.t, u.do("GET", at+"/timeline?limit="+limit+"&cursor="+url.QueryEscape(cursor), nil), http.StatusOK)
 		all = append(all, page.Items...)
 		if page.Next == nil {
 			return all
@@ -60,12 +52,8 @@ func TestTimelineAndTrace(t *testing.T) {
 	const traceID, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	in := install(t, stack.Installation{})
 	u := in.user(t)
-	server, err := in.serve(t.Context(), "TRAMO_REPLICA=server-1")
-	stack.Must(t, err)
-	defer server.Stop() //nolint:errcheck // the test has spoken
-	worker, err := in.work(t.Context(), "TRAMO_REPLICA=worker-1")
-	stack.Must(t, err)
-	defer worker.Stop() //nolint:errcheck // the test has spoken
+	server := in.serves(t, "TRAMO_REPLICA=server-1")
+	worker := in.works(t, "TRAMO_REPLICA=worker-1")
 
 	photo := stack.Photo(stack.PhotoConfig{Seed: 12})
 	at := u.create(server, len(photo), "filetype", "image/jpeg")
@@ -123,26 +111,18 @@ func TestTimelineTellsOfDrops(t *testing.T) {
 	r := tramo.serves(t) // whose count of received bytes is this test's alone
 	photo := stack.Photo(stack.PhotoConfig{Seed: 14})
 	at := u.create(r, len(photo), "filetype", "image/jpeg")
-	breaking := func(from, to int, end func(*io.PipeWriter)) {
+	breaking := func(from, to int, end func(*stall)) {
 		t.Helper()
-		body, client := io.Pipe()
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			_, _ = u.try(context.WithoutCancel(t.Context()), "PATCH", at, body, "Upload-Offset", strconv.Itoa(from), "Content-Type", octets)
-		}()
 		before := r.metric(t, "tramo_upload_received_bytes_total")
-		if _, err := client.Write(photo[from:to]); err != nil {
-			t.Fatal(err)
-		}
+		sending := u.stall(at, from, photo[from:to])
 		r.awaitMetric(t, "tramo_upload_received_bytes_total", before+float64(to-from))
-		end(client)
-		stack.Receive(t, "end of the PATCH", ended)
+		end(sending)
+		sending.answer()
 	}
-	breaking(0, 100_000, func(client *io.PipeWriter) { client.CloseWithError(io.ErrUnexpectedEOF) })
+	breaking(0, 100_000, (*stall).hangUp)
 	stack.Until(t, "kept bytes", func() bool { return u.get(at).Offset == 100_000 })
-	breaking(100_000, 250_000, func(client *io.PipeWriter) {
-		defer client.Close()
+	breaking(100_000, 250_000, func(s *stall) {
+		defer s.client.Close()
 		stack.Until(t, "hand-over", func() bool { return u.offset(tramo.replicas[1].URL+"/api/uploads/"+idOf(at)) == 250_000 })
 	})
 	u.patch(at, 250_000, photo[250_000:])
@@ -197,19 +177,13 @@ func TestBadTimelineRequests(t *testing.T) {
 	for query, want := range map[string]int{
 		"": 200, "?limit=1&cursor=9223372036854775807": 200, "?limit=0": 400, "?limit=501": 400, "?cursor=x": 400, "?cursor=-1": 400,
 	} {
-		a := u.do("GET", at+"/timeline"+query, nil)
-		if a.status != want {
-			t.Errorf("%q: %d %s", query, a.status, a.body)
-		}
+		a := u.do("GET", at+"/timeline"+query, nil).want(t, want, "")
 		if want != 200 {
 			a.problem(t)
 		}
 	}
 	unknown := tramo.replicas[0].URL + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/timeline"
 	for _, a := range []answer{newUser(t).do("GET", at+"/timeline", nil), u.do("GET", unknown, nil), u.do("GET", at+"x/timeline", nil)} {
-		if a.status != http.StatusNotFound {
-			t.Errorf("%d %s", a.status, a.body)
-		}
-		a.problem(t)
+		a.want(t, http.StatusNotFound, "").problem(t)
 	}
 }

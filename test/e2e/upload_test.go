@@ -26,15 +26,11 @@ func TestPhotoOverABrokenConnection(t *testing.T) {
 	u := newUser(t)
 	path := fieldPhoto(t)
 	proxy, err := stack.NewProxy(tramo.replicas[0].URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	defer proxy.Close()
-	if err := proxy.CutAfter(1 << 20); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, proxy.CutAfter(1<<20))
 
-	sent := u.sendWithTusJS(t, proxy, path, "filename", "obra.jpg", "filetype", "image/jpeg", "project", "torre-norte", "client_id", "a")
+	sent := u.runTusJS(t, proxy, path, nil, "filename", "obra.jpg", "filetype", "image/jpeg", "project", "torre-norte", "client_id", "a")
 	if sent.Attempts < 3 {
 		t.Errorf("the connection was to be cut, but %d attempts sufficed: %v", sent.Attempts, sent.Offsets)
 	}
@@ -42,10 +38,7 @@ func TestPhotoOverABrokenConnection(t *testing.T) {
 		t.Errorf("offsets went back: %v", sent.Offsets)
 	}
 	url := tramo.replicas[0].URL + "/api/uploads/" + idOf(sent.URL)
-	up, _ := u.await(url)
-	if up.Status != "completed" {
-		t.Fatalf("status %s, failure %+v", up.Status, up.Failure)
-	}
+	up := u.completes(url)
 	original := read(t, path)
 	if up.Offset != len(original) || up.SHA256 != sumOf(original) {
 		t.Errorf("got %d bytes with SHA-256 %s, sent %d with %s", up.Offset, up.SHA256, len(original), sumOf(original))
@@ -125,25 +118,16 @@ func TestBegunOnOneReplicaFinishedOnTheOther(t *testing.T) {
 	url := u.create(tramo.replicas[0], len(photo), "filename", "grande.jpg", "filetype", "image/jpeg")
 	other := tramo.replicas[1].URL + "/api/uploads/" + idOf(url)
 
-	if a := u.patch(url, 0, photo[:1<<20]); a.status != http.StatusNoContent || a.header.Get("Upload-Offset") != "1048576" {
-		t.Fatalf("first piece: %d %s", a.status, a.body)
+	if a := u.patch(url, 0, photo[:1<<20]).want(t, http.StatusNoContent, ""); a.header.Get("Upload-Offset") != "1048576" {
+		t.Fatalf("first piece: %v", a.header)
 	}
-	if got := u.offset(other); got != 1<<20 {
-		t.Fatalf("the other replica tells offset %d", got)
-	}
-	if a := u.patch(other, 1<<20, photo[1<<20:9<<20-3]); a.status != http.StatusNoContent {
-		t.Fatalf("second piece: %d %s", a.status, a.body)
-	}
+	u.wantOffset(other, 1<<20)
+	u.patch(other, 1<<20, photo[1<<20:9<<20-3]).want(t, http.StatusNoContent, "")
 	if got := u.get(url); got.Status != "uploading" || got.Offset != 9<<20-3 {
 		t.Fatalf("in the middle: %+v", got)
 	}
-	if a := u.patch(url, 9<<20-3, photo[9<<20-3:]); a.status != http.StatusNoContent {
-		t.Fatalf("last piece: %d %s", a.status, a.body)
-	}
-	up, _ := u.await(other)
-	if up.Status != "completed" || up.SHA256 != sumOf(photo) {
-		t.Fatalf("%+v", up)
-	}
+	u.patch(url, 9<<20-3, photo[9<<20-3:]).want(t, http.StatusNoContent, "")
+	up := u.arrives(other, photo)
 	checkObject(t, up.ID, photo)
 }
 
@@ -152,41 +136,21 @@ func TestBegunOnOneReplicaFinishedOnTheOther(t *testing.T) {
 func TestHalfOpenConnectionIsTakenOver(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	first, err := tramo.serve(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Stop() //nolint:errcheck // the test has spoken
+	first := tramo.serves(t)
 	photo := stack.Photo(stack.PhotoConfig{Seed: 3})
 	url := u.create(first, len(photo), "filetype", "image/jpeg")
 	other := tramo.replicas[1].URL + "/api/uploads/" + idOf(url)
 
-	body, hanging := io.Pipe()
-	ended := make(chan answer, 1)
-	go func() {
-		a, _ := u.try(context.WithoutCancel(t.Context()), "PATCH", url, body, "Upload-Offset", "0", "Content-Type", "application/offset+octet-stream")
-		ended <- a
-	}()
 	const received = 700_000
-	if _, err := hanging.Write(photo[:received]); err != nil {
-		t.Fatal(err)
-	}
+	hanging := u.stall(url, 0, photo[:received])
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", received)
-	got := u.offset(other)
-	if got != received {
-		t.Fatalf("offset %d, but %d bytes were received", got, received)
-	}
-	if a := u.patch(other, got, photo[got:]); a.status != http.StatusNoContent {
-		t.Fatalf("PATCH on the other replica: %d %s", a.status, a.body)
-	}
-	hanging.CloseWithError(io.ErrUnexpectedEOF)
-	if a := stack.Receive(t, "end of the PATCH that hung", ended); a.status != 0 && a.status != http.StatusLocked {
+	u.wantOffset(other, received)
+	u.patch(other, received, photo[received:]).want(t, http.StatusNoContent, "")
+	hanging.hangUp()
+	if a := hanging.answer(); a.status != 0 && a.status != http.StatusLocked {
 		t.Errorf("the request that hung was answered %d %s", a.status, a.body)
 	}
-	up, _ := u.await(other)
-	if up.Status != "completed" || up.SHA256 != sumOf(photo) {
-		t.Fatalf("%+v", up)
-	}
+	u.arrives(other, photo)
 }
 
 // The sender of an upload sees each of its states, in order.
@@ -228,13 +192,8 @@ func TestLostCreationIsFoundAgain(t *testing.T) {
 	if idOf(first) != idOf(again) {
 		t.Fatalf("two uploads, %s and %s", first, again)
 	}
-	if got := u.offset(again); got != 100 {
-		t.Fatalf("offset %d", got)
-	}
-	a := u.do("POST", tramo.replicas[0].URL+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", metadata(meta...))
-	if p := a.problem(t); a.status != http.StatusConflict || p.Type != "/problems/client-id-taken" {
-		t.Errorf("another size under the same client_id: %d %+v", a.status, p)
-	}
+	u.wantOffset(again, 100)
+	u.do("POST", tramo.replicas[0].URL+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", metadata(meta...)).want(t, http.StatusConflict, "client-id-taken")
 }
 
 // A cancelled upload gives its quota back, leaves nothing in S3 and is gone for clients.
@@ -244,12 +203,8 @@ func TestCancel(t *testing.T) {
 	r := tramo.replicas[0]
 	url := u.create(r, 1<<20, "filename", "a.pdf")
 	u.patch(url, 0, make([]byte, 1000))
-	if a := u.do("DELETE", url, nil); a.status != http.StatusNoContent {
-		t.Fatalf("DELETE: %d %s", a.status, a.body)
-	}
-	if a := u.do("HEAD", url, nil); a.status != http.StatusGone {
-		t.Errorf("HEAD afterwards: %d", a.status)
-	}
+	u.do("DELETE", url, nil).want(t, http.StatusNoContent, "")
+	u.do("HEAD", url, nil).want(t, http.StatusGone, "")
 	if got := u.get(url).Status; got != "cancelled" {
 		t.Errorf("status %s", got)
 	}
@@ -264,10 +219,9 @@ func TestQuota(t *testing.T) {
 	_, u := newTenant(t, "10KiB")
 	r := tramo.replicas[0]
 	u.create(r, 6<<10)
-	a := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "6144")
-	p := a.problem(t)
-	if a.status != http.StatusRequestEntityTooLarge || p.Type != "/problems/quota-exceeded" || !strings.Contains(p.Detail, "4.0 KiB left") {
-		t.Errorf("%d %+v", a.status, p)
+	a := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "6144").want(t, http.StatusRequestEntityTooLarge, "quota-exceeded")
+	if p := a.problem(t); !strings.Contains(p.Detail, "4.0 KiB left") {
+		t.Errorf("%+v", p)
 	}
 }
 
@@ -281,14 +235,10 @@ func TestList(t *testing.T) {
 	u.create(tramo.replicas[0], 10, "project", "b")
 	var listed []string
 	for cursor := ""; ; {
-		var page struct {
+		page := decode[struct {
 			Items []upload
 			Next  string
-		}
-		a := u.do("GET", tramo.replicas[1].URL+"/api/uploads?project=a&limit=2&cursor="+cursor, nil)
-		if err := json.Unmarshal(a.body, &page); err != nil || a.status != http.StatusOK {
-			t.Fatalf("%d %s %v", a.status, a.body, err)
-		}
+		}](t, u.do("GET", tramo.replicas[1].URL+"/api/uploads?project=a&limit=2&cursor="+cursor, nil), http.StatusOK)
 		for _, up := range page.Items {
 			listed = append(listed, up.ID)
 		}
@@ -309,27 +259,17 @@ type sentReport struct {
 	Offsets  []int
 }
 
-// sendWithTusJS uploads a file through proxy with an unmodified tus-js-client.
-func (u user) sendWithTusJS(t *testing.T, proxy *stack.Proxy, path string, meta ...string) sentReport {
-	t.Helper()
-	return u.runTusJS(t, proxy, path, nil, meta...)
-}
-
-// runTusJS is sendWithTusJS with variables that tus.mjs knows.
+// runTusJS uploads a file through proxy with an unmodified tus-js-client. env are variables that tus.mjs knows.
 func (u user) runTusJS(t *testing.T, proxy *stack.Proxy, path string, env []string, meta ...string) sentReport {
 	t.Helper()
 	root, err := stack.RepoRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	pairs := make(map[string]string)
 	for i := 0; i < len(meta); i += 2 {
 		pairs[meta[i]] = meta[i+1]
 	}
 	encoded, err := json.Marshal(pairs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := stack.Run(ctx, stack.ProcessConfig{
@@ -337,9 +277,7 @@ func (u user) runTusJS(t *testing.T, proxy *stack.Proxy, path string, env []stri
 		Args: []string{"node", filepath.Join(root, "test/e2e/tus.mjs"), filepath.Join(root, "web"), proxy.URL() + "/api/uploads", path},
 		Env:  stack.CleanEnv(append(env, "TRAMO_TEST_TOKEN="+u.token, "TRAMO_TEST_METADATA="+string(encoded))...),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	var r sentReport
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatalf("%q: %v", out, err)
@@ -351,12 +289,8 @@ func (u user) runTusJS(t *testing.T, proxy *stack.Proxy, path string, env []stri
 func fieldPhoto(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "photo.jpg")
-	if err := os.WriteFile(path, stack.Photo(stack.PhotoConfig{Seed: 1}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := stack.Tag(t.Context(), path, stack.FieldPhotoTags()...); err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, os.WriteFile(path, stack.Photo(stack.PhotoConfig{Seed: 1}), 0o600))
+	stack.Must(t, stack.Tag(t.Context(), path, stack.FieldPhotoTags()...))
 	return path
 }
 
@@ -370,9 +304,7 @@ func objectsOf(t *testing.T, id string) []string {
 		}
 		return nil // tests beside this one come and go
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	return files
 }
 
@@ -399,18 +331,14 @@ func checkObject(t *testing.T, id string, original []byte) {
 func read(t *testing.T, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	return data
 }
 
 func fetch(t *testing.T, url string) []byte {
 	t.Helper()
 	res, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stack.Must(t, err)
 	defer res.Body.Close() // read to its end
 	data, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusOK {

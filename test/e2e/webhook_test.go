@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"maps"
@@ -43,25 +42,11 @@ func newReceiver(t *testing.T, answer http.HandlerFunc) (url string, hooks <-cha
 	return s.URL, arrived
 }
 
-func nextHook(t *testing.T, hooks <-chan hook) hook {
-	t.Helper()
-	select {
-	case h := <-hooks:
-		return h
-	case <-time.After(patience):
-		t.Fatal("no webhook arrived")
-		return hook{}
-	}
-}
-
 // addWebhook registers the URL and returns the endpoint's address and secret.
 func (u user) addWebhook(at replica, url, types string) (endpoint, secret string) {
 	u.t.Helper()
 	a := u.do("POST", at.URL+"/api/webhooks", strings.NewReader(`{"url":"`+url+`","types":`+types+`}`), "Content-Type", "application/json")
-	var made struct{ ID, Secret string }
-	if err := json.Unmarshal(a.body, &made); a.status != http.StatusCreated || err != nil {
-		u.t.Fatalf("add webhook: %d %s", a.status, a.body)
-	}
+	made := decode[struct{ ID, Secret string }](u.t, a, http.StatusCreated)
 	return at.URL + "/api/webhooks/" + made.ID, made.Secret
 }
 
@@ -71,17 +56,14 @@ func TestWebhookOfACompletedUpload(t *testing.T) {
 	t.Parallel()
 	const traceID = "5bf92f3577b34da6a3ce929d0e0e4737"
 	name, crew := newTenant(t, "1GiB")
-	manager := userOf(t, name, "office", "constructora")
+	manager := tramo.userOf(t, name, "office", "constructora")
 	url, hooks := newReceiver(t, nil)
 	endpoint, secret := manager.addWebhook(tramo.replicas[0], url, `["upload.completed"]`)
 	photo := stack.Photo(stack.PhotoConfig{Width: 320, Height: 240, Seed: 77})
 	at := crew.create(tramo.replicas[1], len(photo), "filename", "obra.jpg", "filetype", "image/jpeg", "client_id", "c-77")
-	a := crew.do("PATCH", at, strings.NewReader(string(photo)), "Upload-Offset", "0", "Content-Type", octets,
-		"traceparent", "00-"+traceID+"-00f067aa0ba902b7-01")
-	if a.status != http.StatusNoContent {
-		t.Fatalf("PATCH: %d %s", a.status, a.body)
-	}
-	h := nextHook(t, hooks)
+	crew.do("PATCH", at, strings.NewReader(string(photo)), "Upload-Offset", "0", "Content-Type", octets,
+		"traceparent", "00-"+traceID+"-00f067aa0ba902b7-01").want(t, http.StatusNoContent, "")
+	h := stack.Receive(t, "webhook", hooks)
 	w, err := standardwebhooks.NewWebhook(secret)
 	stack.Must(t, err)
 	if err := w.Verify(h.body, h.header); err != nil {
@@ -116,7 +98,7 @@ func TestWebhookOfABatch(t *testing.T) {
 	name, crew := newTenant(t, "1GiB")
 	here := tramo.replicas[0]
 	url, hooks := newReceiver(t, nil)
-	userOf(t, name, "office", "constructora").addWebhook(here, url, `["batch.completed", "batch.failed"]`)
+	tramo.userOf(t, name, "office", "constructora").addWebhook(here, url, `["batch.completed", "batch.failed"]`)
 	plan := stack.PNG(30, 20)
 	f := decode[filedAnswer](t, crew.postJSON(here.URL+"/api/batches", map[string]any{
 		"project": "torre", "name": "Torre, martes", "client_id": "martes", "uploads": []map[string]any{
@@ -135,7 +117,7 @@ func TestWebhookOfABatch(t *testing.T) {
 			Bytes             int
 		}
 	}
-	stack.Must(t, json.Unmarshal(nextHook(t, hooks).body, &told))
+	stack.Must(t, json.Unmarshal(stack.Receive(t, "webhook", hooks).body, &told))
 	d := told.Data
 	if told.Type != "batch.failed" || d.ID != f.Batch.ID || d.Project != "torre" || d.Name != "Torre, martes" || d.ClientID != "martes" ||
 		!maps.Equal(d.Uploads, map[string]int{"completed": 1, "failed": 1}) || d.Bytes != len(plan) {
@@ -147,50 +129,33 @@ func TestWebhookOfABatch(t *testing.T) {
 // and it is then delivered, once.
 func TestWebhookOutlivesItsWorker(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-	defer cancel()
 	own := install(t, stack.Installation{})
-	_, err := own.Tramo(ctx, "tenant", "add", "Sur")
-	stack.Must(t, err)
-	token, err := own.Tramo(ctx, "token", "--tenant", "Sur", "--user", "office", "--role", "constructora")
-	stack.Must(t, err)
-	server, err := own.serve(ctx)
-	stack.Must(t, err)
-	t.Cleanup(func() { stack.Must(t, server.Stop()) })
-	first, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
-	stack.Must(t, err)
-	t.Cleanup(first.Kill)
-	u := user{t: t, token: strings.TrimSpace(token)}
+	own.user(t)
+	u := own.userOf(t, "acme", "office", "constructora")
+	server := own.serves(t)
+	first := own.works(t, "TRAMO_WEBHOOK_TIMEOUT=2s")
 	hold := make(chan struct{})
 	url, hooks := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-hold })
 	endpoint, secret := u.addWebhook(server, url, "null")
-	if a := u.do("POST", endpoint+"/test", nil); a.status != http.StatusAccepted {
-		t.Fatalf("test: %d %s", a.status, a.body)
-	}
-	before := nextHook(t, hooks)
+	u.do("POST", endpoint+"/test", nil).want(t, http.StatusAccepted, "")
+	before := stack.Receive(t, "webhook", hooks)
 	first.Kill()
 	close(hold)
-	second, err := own.work(ctx, "TRAMO_WEBHOOK_TIMEOUT=2s")
-	stack.Must(t, err)
-	t.Cleanup(func() { stack.Must(t, second.Stop()) })
-	after := nextHook(t, hooks)
+	second := own.works(t, "TRAMO_WEBHOOK_TIMEOUT=2s")
+	after := stack.Receive(t, "webhook", hooks)
 	w, err := standardwebhooks.NewWebhook(secret)
 	stack.Must(t, err)
 	stack.Must(t, w.Verify(after.body, after.header))
 	if b, a := before.header.Get("Webhook-Id"), after.header.Get("Webhook-Id"); b == "" || a != b {
 		t.Errorf("sent as %q, then as %q", b, a)
 	}
-	for {
+	stack.Until(t, "delivery at the first attempt", func() bool {
+		if len(hooks) > 0 {
+			t.Fatalf("sent a third time: %s", (<-hooks).body)
+		}
 		a := u.do("GET", endpoint+"/deliveries", nil)
-		if strings.Contains(string(a.body), `"state":"delivered"`) && strings.Contains(string(a.body), `"attempts":1`) {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not delivered: %s", a.body)
-		case h := <-hooks:
-			t.Fatalf("sent a third time: %s", h.body)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
+		return strings.Contains(string(a.body), `"state":"delivered"`) && strings.Contains(string(a.body), `"attempts":1`)
+	})
+	stack.Must(t, second.Stop())
+	stack.Must(t, server.Stop())
 }
