@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -9,17 +8,12 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
-
-	"github.com/tramo/tramo/test/stack"
 )
 
 // listed are the ids that the user's list has, in order.
 func (u user) listed(query string) (ids []string) {
 	u.t.Helper()
-	a := u.do("GET", u.uploads+query, nil)
-	a.want(u.t, 200, "")
-	var page struct{ Items []struct{ ID string } }
-	stack.Must(u.t, json.Unmarshal(a.body, &page))
+	page := readAs[struct{ Items []struct{ ID string } }](u.t, u.do("GET", u.uploads+query, nil), 200)
 	for _, i := range page.Items {
 		ids = append(ids, i.ID)
 	}
@@ -79,9 +73,7 @@ func TestAccessByProject(t *testing.T) {
 		narrow.do("POST", u.uploads, nil, "Upload-Concat", "final;"+mine, "Upload-Metadata", metadata("project", "puente")).want(t, 403, "not-your-project")
 
 		narrow.patch(torre, 0, strings.NewReader("he")).want(t, 204, "")
-		if got := narrow.offset(torre); got != 2 {
-			t.Errorf("%s: offset %d", role, got)
-		}
+		narrow.wantOffset(torre, 2)
 		narrow.do("GET", torre+"/timeline", nil).want(t, 200, "")
 		if got := narrow.listed(""); !slices.Equal(got, idsOf(torre, mine)) && !slices.Equal(got, idsOf(torre)) {
 			t.Errorf("%s: the list has %q", role, got)
@@ -93,9 +85,7 @@ func TestAccessByProject(t *testing.T) {
 		narrow.do("DELETE", mine, nil).want(t, 204, "")
 		s.exec(t, `update uploads set project = 'gone' where project = 'torre'`)
 	}
-	if got := u.offset(puente); got != 0 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(puente, 0)
 }
 
 // A client id that the user has used in a project outside the token is taken. The answer does not tell in which project.
@@ -105,8 +95,7 @@ func TestAccessToClientIDOfAnotherProject(t *testing.T) {
 	u := s.user
 	there := u.create(5, "Upload-Metadata", metadata("project", "puente", "client_id", "1"))
 	narrow := s.like(t, u, func(id *tenant.Identity) { id.Projects = []string{"torre"} })
-	a := narrow.do("POST", u.uploads, nil, "Upload-Length", "5", "Upload-Metadata", metadata("project", "torre", "client_id", "1"))
-	a.want(t, 409, "client-id-taken")
+	a := narrow.do("POST", u.uploads, nil, "Upload-Length", "5", "Upload-Metadata", metadata("project", "torre", "client_id", "1")).want(t, 409, "client-id-taken")
 	if strings.Contains(string(a.body)+a.header.Get("Location"), idOf(there).String()) {
 		t.Errorf("it tells of %s: %s", there, a.body)
 	}
@@ -117,7 +106,7 @@ func TestAccessOfInvestors(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
-	eva := s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "eva", tenant.Inversionista })
+	eva := u.as(s, "eva", tenant.Inversionista)
 	var hidden []string
 	for _, status := range []string{"pending", "uploading", "uploaded", "processing", "expired", "cancelled"} {
 		url := u.create(5)
@@ -178,7 +167,7 @@ func TestAccessOfOwnersAndManagers(t *testing.T) {
 
 	url = u.create(len(data))
 	slow = u.sendSlowly(t, url, data)
-	marta := s.marta(t, u)
+	marta := u.as(s, "marta", tenant.Constructora)
 	if marta.offset(url) < 8 { // which takes the upload over
 		t.Error("the manager is told of less than what had arrived")
 	}

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 

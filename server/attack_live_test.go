@@ -11,7 +11,6 @@ import (
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -129,8 +128,7 @@ func TestAttacksOnTickets(t *testing.T) {
 	victims, strangers := s.ticket(t, s.user), s.ticket(t, stranger)
 	never := renamed(base64.RawURLEncoding.EncodeToString(noise(48)), stranger.who.Tenant)
 	ask := func(ticket string) string {
-		a := stranger.do("GET", s.url+live.Path+"?"+query("ticket", ticket), nil, "X-Request-Id", "same")
-		a.want(t, 401, "bad-ticket")
+		a := stranger.do("GET", s.url+live.Path+"?"+query("ticket", ticket), nil, "X-Request-Id", "same").want(t, 401, "bad-ticket")
 		return victim{}.normal(stranger, a)
 	}
 	want := ask(never)

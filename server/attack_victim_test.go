@@ -3,7 +3,6 @@ package server_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -63,8 +61,7 @@ func (s *slowUpload) finish(t *testing.T, u user) {
 	t.Helper()
 	s.send(t, len(s.rest))
 	stack.Must(t, s.body.Close())
-	a := <-s.over
-	a.want(t, 204, "")
+	(<-s.over).want(t, 204, "")
 	wantWhole(t, u, s.url, s.sent)
 }
 
@@ -94,9 +91,7 @@ func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	s.addBatch(t, u, v)
 	s.addErasures(t, u, v)
 	s.addWebhook(t, u, v)
-	var seq int64
-	stack.Must(t, s.admin.QueryRow(t.Context(), `select max(seq) from audit where tenant_id = $1`, u.who.Tenant).Scan(&seq))
-	v["seq"] = fmt.Sprint(seq + 1)
+	v["seq"] = fmt.Sprint(s.count(t, `select max(seq) + 1 from audit where tenant_id = $1`, u.who.Tenant))
 	return u, v, u.sendSlowly(t, upload, data)
 }
 
@@ -145,10 +140,9 @@ func (s *site) addBatch(t *testing.T, u user, v victim) {
 // addErasures adds one erasure that waits for approval, and one that runs.
 func (s *site) addErasures(t *testing.T, u user, v victim) {
 	t.Helper()
-	admin := s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "olga", tenant.Admin })
+	admin := u.as(s, "olga", tenant.Admin)
 	ask := func(body string) string {
-		a := admin.do("POST", u.base()+"/api/erasures", strings.NewReader(body), "Content-Type", "application/json")
-		a.want(t, 202, "")
+		a := admin.do("POST", u.base()+"/api/erasures", strings.NewReader(body), "Content-Type", "application/json").want(t, 202, "")
 		return a.erasure(t).ID.String()
 	}
 	v["erasure"], v["erasure_of_user"] = ask(`{"tenant":true}`), ask(`{"user_id":"nadie"}`)
@@ -157,19 +151,14 @@ func (s *site) addErasures(t *testing.T, u user, v victim) {
 // addWebhook adds an endpoint and a delivery.
 func (s *site) addWebhook(t *testing.T, u user, v victim) {
 	t.Helper()
-	marta := s.marta(t, u)
+	marta := u.as(s, "marta", tenant.Constructora)
 	at := s.url + "/api/webhooks"
-	var endpoint struct{ ID string }
-	a := marta.do("POST", at, strings.NewReader(`{"url":"https://93.184.215.14/secreto.txt"}`), "Content-Type", "application/json")
-	a.want(t, 201, "")
-	stack.Must(t, json.Unmarshal(a.body, &endpoint))
+	endpoint := readAs[struct{ ID string }](t, marta.post(at, obj{"url": "https://93.184.215.14/secreto.txt"}), 201)
 	if a := marta.do("POST", at+"/"+endpoint.ID+"/test", nil); a.status >= 300 {
 		t.Fatalf("no delivery: %d %s", a.status, a.body)
 	}
 	v["endpoint"] = endpoint.ID
-	var delivery string
-	stack.Must(t, s.admin.QueryRow(t.Context(), `select id::text from webhook_deliveries where endpoint_id = $1`, endpoint.ID).Scan(&delivery))
-	v["delivery"] = delivery
+	v["delivery"] = value[string](t, s, `select id::text from webhook_deliveries where endpoint_id = $1`, endpoint.ID)
 }
 
 // completeAt completes an upload as the workers do.

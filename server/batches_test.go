@@ -3,7 +3,6 @@ package server_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"regexp"
@@ -17,7 +16,6 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -96,18 +94,6 @@ var requestID = regexp.MustCompile(`"request_id":"[^"]*"`)
 // said is a problem without the id of its request, which is each request's own.
 func (a answer) said() string { return requestID.ReplaceAllString(string(a.body), "") }
 
-// role returns somebody else of the same tenant.
-func (s *site) role(t *testing.T, role tenant.Role) user {
-	t.Helper()
-	return s.as(t, tenant.Identity{Tenant: s.user.who.Tenant, User: string(role), Role: role})
-}
-
-// manager returns somebody of the user's tenant who manages.
-func (u user) manager(s *site) user {
-	u.t.Helper()
-	return s.as(u.t, tenant.Identity{Tenant: u.who.Tenant, User: "eva", Role: tenant.Constructora})
-}
-
 // asWorker ends an upload as a worker would.
 func (s *site) asWorker(t *testing.T, id uuid.UUID, end func(storage.Tx) error) {
 	t.Helper()
@@ -128,12 +114,6 @@ func (s *site) fails(t *testing.T, id uuid.UUID, reason string) {
 	s.asWorker(t, id, func(tx storage.Tx) error {
 		return tx.Move(t.Context(), id, storage.MoveFail.Because(storage.Failure{Reason: reason, Detail: "x"}))
 	})
-}
-
-func (s *site) count(t *testing.T, sql string, args ...any) (n int) {
-	t.Helper()
-	stack.Must(t, s.admin.QueryRow(t.Context(), sql, args...).Scan(&n))
-	return n
 }
 
 // A manifest creates a batch and its uploads, whose addresses take HEAD and PATCH at once. The batch ends when its last upload
@@ -207,23 +187,20 @@ func TestBatchManifestRefused(t *testing.T) {
 		e[key] = v
 		return e
 	}
-	there := u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": []obj{with("client_id", "here")}})
-	there.want(t, 201, "")
+	u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": []obj{with("client_id", "here")}}).want(t, 201, "")
 	bad := []obj{
 		good, with("size", 0), with("size", maxSize+1), with("type", "video/mp4"), with("type", "x"), with("sha256", "abc"),
 		with("client_id", ""), maps.Clone(good), with("filename", strings.Repeat("x", 256)), with("filename", "a\x00b"),
 	}
-	a := u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": bad})
-	a.want(t, 422, "bad-manifest")
-	var p struct {
+	a := u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": bad}).want(t, 422, "bad-manifest")
+	p := readAs[struct {
 		Errors []struct {
 			Index    int
 			ClientID string `json:"client_id"`
 			Type     string
 			Detail   string
 		}
-	}
-	stack.Must(t, json.Unmarshal(a.body, &p))
+	}](t, a, 422)
 	var got []string
 	for _, e := range p.Errors {
 		got = append(got, fmt.Sprint(e.Index, " ", strings.TrimPrefix(e.Type, "/problems/")))
@@ -240,18 +217,13 @@ func TestBatchManifestRefused(t *testing.T) {
 	}
 
 	conflicts := []obj{with("client_id", "here"), good} // of another batch
-	a = u.post(u.batches(), obj{"project": "torre", "name": "y", "uploads": conflicts})
-	a.want(t, 422, "bad-manifest")
-	if !strings.Contains(string(a.body), `"index":0`) || strings.Contains(string(a.body), `"index":1`) {
-		t.Errorf("got %s", a.body)
-	}
+	a = u.post(u.batches(), obj{"project": "torre", "name": "y", "uploads": conflicts}).want(t, 422, "bad-manifest")
+	a.wantText(t, `"index":0`)
+	a.wantNoText(t, `"index":1`)
 
 	s.exec(t, `update tenants set quota_bytes = charged_bytes + 15`)
-	a = u.post(u.batches(), obj{"name": "z", "uploads": entries(2, 10)})
-	a.want(t, 413, "quota-exceeded")
-	if !strings.Contains(string(a.body), "20 B") || !strings.Contains(string(a.body), "15 B") {
-		t.Errorf("it is not told what is needed and what remains: %s", a.body)
-	}
+	a = u.post(u.batches(), obj{"name": "z", "uploads": entries(2, 10)}).want(t, 413, "quota-exceeded")
+	a.wantText(t, "20 B", "15 B") // what is needed and what remains
 	u.post(u.batches(), obj{"name": "z", "uploads": entries(1001, 10)}).want(t, 413, "too-many-uploads")
 	u.post(u.batches(), obj{"name": " "}).want(t, 422, "bad-batch")
 	u.post(u.batches(), obj{"name": "z", "project": "a b"}).want(t, 422, "bad-batch")
@@ -262,9 +234,8 @@ func TestBatchManifestRefused(t *testing.T) {
 	u.do("POST", u.batches(), strings.NewReader(`{"name": "z"} {}`)).want(t, 400, "bad-request")
 	u.do("POST", u.batches(), strings.NewReader("{\"name\": \"\xff\"}")).want(t, 400, "bad-request")
 	u.do("POST", u.batches(), strings.NewReader(strings.Repeat(" ", 8<<20+1))).want(t, 413, "request-too-large")
-	if n, m := s.count(t, `select count(*) from uploads`), s.count(t, `select count(*) from batches`); n != 1 || m != 1 {
-		t.Errorf("there are %d uploads and %d batches", n, m)
-	}
+	s.wantCount(t, 1, `select count(*) from uploads`)
+	s.wantCount(t, 1, `select count(*) from batches`)
 }
 
 // A crew made its manifest offline and sent some photos before it. Those photos join the batch.
@@ -311,9 +282,7 @@ func TestBatchManifestAdoptsUploads(t *testing.T) {
 	if b := u.batch(f.Batch.ID); b.State != "completed" {
 		t.Errorf("the batch is %s", b.State)
 	}
-	if n := s.count(t, `select count(*) from announcements where batch_id = $1`, f.Batch.ID); n != 1 {
-		t.Errorf("it was announced %d times", n)
-	}
+	s.wantCount(t, 1, `select count(*) from announcements where batch_id = $1`, f.Batch.ID)
 }
 
 // A request that is repeated with its Idempotency-Key acts once and gets the same answer.
@@ -325,8 +294,7 @@ func TestBatchIdempotencyKey(t *testing.T) {
 	first := u.post(u.batches(), manifest, "Idempotency-Key", `"one"`)
 	f := readAs[filed](t, first, 201)
 	u.patch(f.Uploads[0].URL, 0, reader(noise(10))).want(t, 204, "")
-	again := u.post(u.batches(), manifest, "Idempotency-Key", `one`)
-	again.want(t, 201, "")
+	again := u.post(u.batches(), manifest, "Idempotency-Key", `one`).want(t, 201, "")
 	again.wantHeader(t, "Location", first.header.Get("Location"))
 	if string(again.body) != string(first.body) {
 		t.Errorf("answered\n%s\nand then\n%s", first.body, again.body)
@@ -343,21 +311,16 @@ func TestBatchIdempotencyKey(t *testing.T) {
 		t.Errorf("answered\n%s\nand then\n%s", one.body, two.body)
 	}
 	// While another replica works on it, it is not begun.
-	running, err := s.admin.Begin(t.Context())
-	stack.Must(t, err)
-	_, err = running.Exec(t.Context(), `select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'idempotency', $1::uuid, $2::text, 'three'), 0))`,
+	running := s.transaction(t, `select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'idempotency', $1::uuid, $2::text, 'three'), 0))`,
 		u.who.Tenant, u.who.User)
-	stack.Must(t, err)
-	busy := u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three")
-	busy.want(t, 409, "idempotency-key-busy")
+	busy := u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three").want(t, 409, "idempotency-key-busy")
 	busy.wantHeader(t, "Retry-After", "1")
 	stack.Must(t, running.Rollback(t.Context()))
 	// A request that was refused may be tried again.
 	u.post(u.batches(), obj{"name": ""}, "Idempotency-Key", "three").want(t, 422, "bad-batch")
 	u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three").want(t, 201, "")
-	if n, m := s.count(t, `select count(*) from uploads`), s.count(t, `select count(*) from batches`); n != 3 || m != 2 {
-		t.Errorf("there are %d uploads and %d batches", n, m)
-	}
+	s.wantCount(t, 3, `select count(*) from uploads`)
+	s.wantCount(t, 2, `select count(*) from batches`)
 }
 
 // Uploads name their batch by its id or by their client's own name. A batch of another tenant does not exist.
@@ -375,9 +338,7 @@ func TestBatchInUploadMetadata(t *testing.T) {
 	create(u, "project", "puente", "batch", "martes").want(t, 201, "")
 	create(u, "project", "torre", "batch", uuid.NewString()).want(t, 201, "") // a client's own name, made at random
 	create(u, "project", "torre").want(t, 201, "")
-	if n := s.count(t, `select count(*) from batches`); n != 4 {
-		t.Errorf("there are %d batches", n)
-	}
+	s.wantCount(t, 4, `select count(*) from batches`)
 	if b := u.batch(f.Batch.ID); b.Counts["total"] != 1 {
 		t.Errorf("got %+v", b)
 	}
@@ -385,7 +346,7 @@ func TestBatchInUploadMetadata(t *testing.T) {
 
 	nobodys := uuid.Must(uuid.NewV7()).String()
 	stranger := s.newTenant(t)
-	for _, who := range []user{stranger, stranger.manager(s)} {
+	for _, who := range []user{stranger, stranger.as(s, "eva", tenant.Constructora)} {
 		a, b := create(who, "project", "puente", "batch", f.Batch.ID.String()), create(who, "project", "puente", "batch", nobodys)
 		a.want(t, 404, "no-batch")
 		if a.status != b.status || strings.ReplaceAll(a.said(), f.Batch.ID.String(), nobodys) != b.said() {
@@ -407,9 +368,7 @@ func TestBatchInUploadMetadata(t *testing.T) {
 	}
 	// The same name in another tenant is another batch.
 	create(stranger, "project", "torre", "batch", "martes").want(t, 201, "")
-	if n := s.count(t, `select count(*) from batches where client_id = 'martes'`); n != 3 {
-		t.Errorf("%d batches are called so", n)
-	}
+	s.wantCount(t, 3, `select count(*) from batches where client_id = 'martes'`)
 	s.exec(t, `update batches set cancelled_at = now() where client_id = 'martes'`)
 	create(u, "project", "torre", "batch", "martes").want(t, 409, "batch-cancelled")
 }
@@ -418,7 +377,7 @@ func TestBatchInUploadMetadata(t *testing.T) {
 func TestBatchRoles(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	u, manager, investor := s.user, s.role(t, tenant.Constructora), s.role(t, tenant.Inversionista)
+	u, manager, investor := s.user, s.user.as(s, "constructora", tenant.Constructora), s.user.as(s, "inversionista", tenant.Inversionista)
 	f := readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": entries(1, 10)}), 201)
 	at := u.batches() + "/" + f.Batch.ID.String()
 	rename := func(u user, body string) answer { return u.do("PATCH", at, strings.NewReader(body)) }
@@ -434,9 +393,7 @@ func TestBatchRoles(t *testing.T) {
 	if b := readAs[batchJSON](t, rename(manager, `{"name": "Torre, martes"}`), 200); b.Name != "Torre, martes" {
 		t.Errorf("got %+v", b)
 	}
-	if n := s.count(t, `select count(*) from audit where action = 'batch.rename' and subject = $1 and actor = 'constructora'`, f.Batch.ID.String()); n != 1 {
-		t.Errorf("%d entries in the audit log", n)
-	}
+	s.wantCount(t, 1, `select count(*) from audit where action = 'batch.rename' and subject = $1 and actor = 'constructora'`, f.Batch.ID.String())
 	// Anybody of the project may add uploads, which are then that user's.
 	readAs[filed](t, manager.post(at+"/uploads", obj{"uploads": entries(1, 10)}), 200)
 	u.post(u.batches()+"/"+uuid.NewString()+"/uploads", obj{"uploads": entries(1, 10)}).want(t, 404, "not-found")
@@ -446,7 +403,7 @@ func TestBatchRoles(t *testing.T) {
 func TestBatchRetry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	u, manager := s.user, s.role(t, tenant.Constructora)
+	u, manager := s.user, s.user.as(s, "constructora", tenant.Constructora)
 	es := entries(5, 10)
 	es[4]["sha256"] = strings.Repeat("0", 64)
 	f := readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": es}), 201)
@@ -484,25 +441,19 @@ func TestBatchRetry(t *testing.T) {
 		if j := u.upload(f.Uploads[i].URL); j.Status != "uploaded" {
 			t.Errorf("got %+v", j)
 		}
-		if n := s.count(t, `select count(*) from river_job where args->>'upload_id' = $1`, f.Uploads[i].ID.String()); n != 2 {
-			t.Errorf("there are %d jobs", n)
-		}
+		s.wantJobs(t, f.Uploads[i].URL, 2)
 		s.completes(t, f.Uploads[i].ID)
 	}
 	if b := u.batch(f.Batch.ID); b.State != "failed" { // the infected one
 		t.Errorf("the batch is %s", b.State)
 	}
-	if n := s.count(t, `select charged_bytes from tenants where id = $1`, u.who.Tenant); n != charged {
-		t.Errorf("%d bytes are charged, not %d", n, charged)
-	}
+	s.wantCharged(t, u, charged)
 	// The client id is free again.
 	again := readAs[filed](t, u.post(at+"/uploads", obj{"uploads": []obj{es[4]}}), 200)
 	if again.Uploads[0].Existing || again.Uploads[0].ID == f.Uploads[4].ID {
 		t.Errorf("got %+v", again)
 	}
-	if n := s.count(t, `select count(*) from audit where action in ('batch.retry', 'upload.retry')`); n != 2 {
-		t.Errorf("%d entries in the audit log", n)
-	}
+	s.wantCount(t, 2, `select count(*) from audit where action in ('batch.retry', 'upload.retry')`)
 }
 
 // A batch is cancelled while one of its photos is being sent: that request ends, its quota is released once, and complete
@@ -510,45 +461,27 @@ func TestBatchRetry(t *testing.T) {
 func TestBatchCancel(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	u, manager := s.user, s.role(t, tenant.Constructora)
+	u, manager := s.user, s.user.as(s, "constructora", tenant.Constructora)
 	f := readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": entries(4, 1000)}), 201)
 	u.patch(f.Uploads[0].URL, 0, reader(noise(1000))).want(t, 204, "")
 	u.patch(f.Uploads[1].URL, 0, reader(noise(10))).want(t, 204, "")
-	before := s.received(t)
-	body, client := io.Pipe() // whose client falls silent
-	t.Cleanup(func() { _ = client.Close() })
-	running := make(chan answer, 1)
-	go func() { running <- u.patch(f.Uploads[2].URL, 0, body) }()
-	_, err := client.Write(noise(10))
-	stack.Must(t, err)
+	running := u.sendSlowly(t, f.Uploads[2].URL, noise(1000)) // whose client falls silent
 	at := u.batches() + "/" + f.Batch.ID.String()
-	stack.Until(t, "the server has read it", func() bool { return s.received(t) >= before+10 })
 	b := readAs[batchJSON](t, manager.do("POST", at+"/cancel", nil), 200)
 	if b.State != "cancelled" || b.Counts["cancelled"] != 3 || b.Counts["uploaded"] != 1 {
 		t.Errorf("got %+v", b)
 	}
-	select {
-	case a := <-running:
-		if a.status != 423 && a.status != 410 {
-			t.Errorf("the running request was answered %d %s", a.status, a.body)
-		}
-	case <-time.After(patience):
-		t.Fatal("the running request was not told")
+	if a := stack.Receive(t, "answer to the running request", running.over); a.status != 423 && a.status != 410 {
+		t.Errorf("the running request was answered %d %s", a.status, a.body)
 	}
 	u.do("HEAD", f.Uploads[2].URL, nil).want(t, 410, "")
 	manager.do("POST", at+"/cancel", nil).want(t, 200, "")
-	if n := s.count(t, `select charged_bytes from tenants where id = $1`, u.who.Tenant); n != 1000 {
-		t.Errorf("%d bytes are charged, not the 1000 that are there", n)
-	}
+	s.wantCharged(t, u, 1000)
 	s.completes(t, f.Uploads[0].ID)
-	if n := s.count(t, `select count(*) from announcements where batch_id = $1`, f.Batch.ID); n != 0 {
-		t.Errorf("it was announced %d times", n)
-	}
+	s.wantCount(t, 0, `select count(*) from announcements where batch_id = $1`, f.Batch.ID)
 	u.post(at+"/uploads", obj{"uploads": entries(1, 10)}).want(t, 409, "batch-cancelled")
 	manager.do("POST", at+"/retry", nil).want(t, 409, "batch-cancelled")
-	if n := s.count(t, `select count(*) from audit where action = 'batch.cancel'`); n != 1 {
-		t.Errorf("%d entries in the audit log", n)
-	}
+	s.wantCount(t, 1, `select count(*) from audit where action = 'batch.cancel'`)
 }
 
 // Batches are listed by project, state and day, with an optional zone.

@@ -67,9 +67,7 @@ func TestChecksums(t *testing.T) {
 			u.patch(url, 0, reader(wrong), "Upload-Checksum", sum(algorithm, data[:1000])).want(t, 460, "body-mismatch")
 			u.patch(url, 0, reader(data[:1000]), "Upload-Checksum", sum(algorithm, data[:1000])).want(t, 204, "")
 			u.patch(url, 1000, reader(wrong), "Upload-Checksum", sum(algorithm, data[1000:2000])).want(t, 460, "body-mismatch")
-			if got := u.offset(url); got != 1000 {
-				t.Errorf("offset %d after a mismatch at 1000", got)
-			}
+			u.wantOffset(url, 1000)
 			u.patch(url, 1000, reader(data[1000:2000])).want(t, 204, "")
 			last := u.patch(url, 2000, reader(noise(1000)), "Upload-Checksum", sum(algorithm, data[2000:]))
 			last.want(t, 460, "body-mismatch") // although it would complete the upload
@@ -95,8 +93,7 @@ func TestChecksumOfCreation(t *testing.T) {
 	u.patch(again.header.Get("Location"), 0, reader(data)).want(t, 204, "")
 	wantWhole(t, u, again.header.Get("Location"), data)
 
-	whole := u.do("POST", u.uploads, reader(data), "Content-Type", octets, "Upload-Length", "1000", "Upload-Checksum", sum("crc32", data))
-	whole.want(t, 201, "")
+	whole := u.do("POST", u.uploads, reader(data), "Content-Type", octets, "Upload-Length", "1000", "Upload-Checksum", sum("crc32", data)).want(t, 201, "")
 	wantWhole(t, u, whole.header.Get("Location"), data)
 }
 
@@ -112,17 +109,15 @@ func TestChecksumsThatAreNone(t *testing.T) {
 		"too short":         "sha1 qvTGHQ==",
 		"hexadecimal":       "crc32 3610a686",
 	} {
-		u.patch(url, 0, strings.NewReader("hello"), "Upload-Checksum", header).want(t, 400, "upload-checksum")
-		if got := u.offset(url); got != 0 {
-			t.Fatalf("%s: offset %d", name, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			u.patch(url, 0, strings.NewReader("hello"), "Upload-Checksum", header).want(t, 400, "upload-checksum")
+			u.wantOffset(url, 0)
+		})
 	}
 	r := u.request("PATCH", url, strings.NewReader("hello"), "Upload-Offset", "0", "Content-Type", octets)
 	r.Header["Upload-Checksum"] = []string{sum("sha1", []byte("hello")), sum("sha1", []byte("hallo"))}
 	u.send(r).want(t, 400, "upload-checksum")
-	if got := u.offset(url); got != 0 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(url, 0)
 }
 
 // A client that is slow and then gone has sent nothing that was verified: no checkpoint, no part and no tail of
@@ -158,9 +153,7 @@ func TestCutBodyWithChecksumDoesNotCount(t *testing.T) {
 			}
 			_ = client.CloseWithError(io.ErrUnexpectedEOF) // never fails
 			<-failed
-			if got := u.offset(url); got != 0 {
-				t.Errorf("offset %d", got)
-			}
+			u.wantOffset(url, 0)
 			u.patch(url, 0, reader(data), "Upload-Checksum", sum("sha1", data)).want(t, 204, "")
 			wantWhole(t, u, url, data)
 		})
@@ -182,9 +175,7 @@ func TestInterruptedBodyWithChecksum(t *testing.T) {
 	_, err := client.Write(data[:mib])
 	stack.Must(t, err)
 	stack.Until(t, "the server has read it", func() bool { return s.received(t) >= before+mib })
-	if got := u.offset(url); got != 0 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(url, 0)
 	stack.Must(t, client.Close())
 	a := <-answered
 	a.want(t, 423, "busy")
@@ -201,9 +192,7 @@ func TestChecksumOfManyParts(t *testing.T) {
 	wrong := bytes.Clone(data[1000:])
 	wrong[len(wrong)-1]++
 	u.patch(url, 1000, reader(wrong), "Upload-Checksum", sum("sha256", data[1000:])).want(t, 460, "body-mismatch")
-	if got := u.offset(url); got != 1000 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(url, 1000)
 	u.patch(url, 1000, reader(data[1000:]), "Upload-Checksum", sum("sha256", data[1000:])).want(t, 204, "")
 	wantWhole(t, u, url, data)
 }
@@ -237,14 +226,12 @@ func TestChecksumTrailer(t *testing.T) {
 		s.trailing(t, url, noise(len(data)), sum("sha1", data)).want(t, 460, "body-mismatch")
 		s.trailing(t, url, data, "md5 XUFAKrxLKna5cZ2REBfFkg==").want(t, 400, "upload-checksum")
 		s.trailing(t, url, data, "").want(t, 400, "upload-checksum")
-		if got := u.offset(url); got != 0 {
-			t.Errorf("offset %d", got)
-		}
+		u.wantOffset(url, 0)
 		s.trailing(t, url, data, sum("sha256", data)).want(t, 204, "")
 		if size == len(data) {
 			wantWhole(t, u, url, data)
-		} else if got := u.offset(url); got != len(data) {
-			t.Errorf("offset %d", got)
+		} else {
+			u.wantOffset(url, len(data))
 		}
 	}
 }
@@ -268,12 +255,5 @@ func (s *site) partsInS3(t *testing.T, url string) int {
 // received is how many bytes the server has read of bodies.
 func (s *site) received(t *testing.T) float64 {
 	t.Helper()
-	families, err := s.registry.Gather()
-	stack.Must(t, err)
-	for _, f := range families {
-		if f.GetName() == "tramo_upload_received_bytes_total" { // of the one tenant
-			return f.GetMetric()[0].GetCounter().GetValue()
-		}
-	}
-	return 0 // nothing yet
+	return s.counter(t, "tramo_upload_received_bytes_total")
 }

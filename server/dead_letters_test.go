@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -32,6 +31,12 @@ type letterPage struct {
 	Next  *string
 }
 
+type retryAnswer struct {
+	Retried int
+	Left    []struct{ ID, Type, Detail string }
+	More    bool
+}
+
 // die makes an upload of the user's whose processing was given up at the step, and returns its address and its letter's.
 func (s *site) die(t *testing.T, u user, step string) (upload, letter string) {
 	t.Helper()
@@ -45,17 +50,6 @@ func (s *site) die(t *testing.T, u user, step string) (upload, letter string) {
 	return upload, u.base() + "/api/admin/dead-letters/" + id.String()
 }
 
-func (s *site) rootOf(t *testing.T, u user) user {
-	t.Helper()
-	return s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "root", tenant.Admin })
-}
-
-func (s *site) jobsOf(t *testing.T, upload string) (n int) {
-	t.Helper()
-	stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, idOf(upload).String()).Scan(&n))
-	return n
-}
-
 // An admin reads the error of a dead letter, which the tenant cannot; retries it once; and discards another.
 func TestDeadLetters(t *testing.T) {
 	t.Parallel()
@@ -63,7 +57,7 @@ func TestDeadLetters(t *testing.T) {
 	u := s.user
 	upload, letter := s.die(t, u, "scan")
 	other, rest := s.die(t, u, "thumbnails")
-	root := s.rootOf(t, u)
+	root := u.as(s, "root", tenant.Admin)
 	list := u.base() + "/api/admin/dead-letters"
 
 	page := readAs[letterPage](t, root.do("GET", list+"?limit=1&since=2026-01-01T00:00:00Z", nil), 200)
@@ -80,9 +74,7 @@ func TestDeadLetters(t *testing.T) {
 	}
 	for _, path := range []string{upload, upload + "/timeline", u.uploads} {
 		for _, who := range []user{u, root} {
-			if a := who.do("GET", path, nil); a.status != 200 || strings.Contains(string(a.body), "fire") {
-				t.Errorf("GET %s: %d %s", path, a.status, a.body)
-			}
+			who.do("GET", path, nil).want(t, 200, "").wantNoText(t, "fire")
 		}
 	}
 	for _, query := range []string{"?step=scan", "?kind=process_upload&step=scan&state=all"} {
@@ -92,13 +84,12 @@ func TestDeadLetters(t *testing.T) {
 	}
 
 	got := readAs[letterAnswer](t, root.do("POST", letter+"/retry", nil), 200)
-	if got.State != "retried" || *got.RetriedBy != "root" || u.upload(upload).Status != "uploaded" || s.jobsOf(t, upload) != 1 {
-		t.Errorf("got %+v, %+v, %d jobs", got, u.upload(upload), s.jobsOf(t, upload))
+	if got.State != "retried" || *got.RetriedBy != "root" || u.upload(upload).Status != "uploaded" {
+		t.Errorf("got %+v, %+v", got, u.upload(upload))
 	}
+	s.wantJobs(t, upload, 1)
 	root.do("POST", letter+"/retry", nil).want(t, 409, "nothing-to-retry")
-	if n := s.jobsOf(t, upload); n != 1 {
-		t.Errorf("there are %d jobs", n)
-	}
+	s.wantJobs(t, upload, 1)
 	for range 2 {
 		root.do("DELETE", rest, nil).want(t, 204, "")
 	}
@@ -122,14 +113,11 @@ func TestDeadLettersOfAnotherTenant(t *testing.T) {
 	s := newSite(t)
 	u := s.user
 	upload, letter := s.die(t, u, "scan")
-	root := s.rootOf(t, s.newTenant(t))
+	root := s.newTenant(t).as(s, "root", tenant.Admin)
 	root.do("POST", letter+"/retry", nil).want(t, 404, "not-found")
 	root.do("POST", letter+"/retry", nil, "Tramo-Tenant", u.who.Tenant.String()).want(t, 200, "")
-	if n := s.jobsOf(t, upload); n != 1 {
-		t.Errorf("there are %d jobs", n)
-	}
-	var home uuid.UUID
-	stack.Must(t, s.admin.QueryRow(t.Context(), `select home_tenant from audit where tenant_id = $1 and action = 'dead_letter.retry'`, u.who.Tenant).Scan(&home))
+	s.wantJobs(t, upload, 1)
+	home := value[uuid.UUID](t, s, `select home_tenant from audit where tenant_id = $1 and action = 'dead_letter.retry'`, u.who.Tenant)
 	if home != root.who.Tenant {
 		t.Errorf("the audit log says %s", home)
 	}
@@ -140,15 +128,10 @@ func TestDeadLettersRetryMany(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
-	root := s.rootOf(t, u)
-	type answer struct {
-		Retried int
-		Left    []struct{ ID, Type, Detail string }
-		More    bool
-	}
-	ask := func(body string) answer {
+	root := u.as(s, "root", tenant.Admin)
+	ask := func(body string) retryAnswer {
 		t.Helper()
-		return readAs[answer](t, root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(body), "Content-Type", "application/json"), 200)
+		return readAs[retryAnswer](t, root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(body), "Content-Type", "application/json"), 200)
 	}
 	_, one := s.die(t, u, "scan")
 	_, two := s.die(t, u, "scan")
@@ -187,7 +170,7 @@ func TestDeadLettersRetryAboveTheLimit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	u := s.user
-	root := s.rootOf(t, u)
+	root := u.as(s, "root", tenant.Admin)
 	_, letter := s.die(t, u, "scan")
 	// Copies, which cost less than uploads of their own: 202 in all.
 	s.exec(t, `with new as (
@@ -198,19 +181,10 @@ func TestDeadLettersRetryAboveTheLimit(t *testing.T) {
 		, held as (insert into contents (tenant_id, upload_id) select * from new)
 		insert into dead_letters (tenant_id, id, upload_id, job_id, kind, step, error, attempts)
 		select tenant_id, id, id, 0, 'process_upload', 'scan', 'x', 3 from new`, idOf(letter))
-	ask := func() (a struct {
-		Retried int
-		More    bool
-	}) {
-		answer := root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(`{"all":true}`), "Content-Type", "application/json")
-		answer.want(t, 200, "")
-		stack.Must(t, json.Unmarshal(answer.body, &a))
-		return a
-	}
-	if a := ask(); a.Retried != 200 || !a.More {
-		t.Errorf("got %+v", a)
-	}
-	if a := ask(); a.Retried != 2 || a.More {
-		t.Errorf("got %+v", a)
+	for _, want := range []retryAnswer{{Retried: 200, More: true}, {Retried: 2}} {
+		a := root.do("POST", u.base()+"/api/admin/dead-letters/retry", strings.NewReader(`{"all":true}`), "Content-Type", "application/json")
+		if got := readAs[retryAnswer](t, a, 200); got.Retried != want.Retried || got.More != want.More {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -113,22 +112,18 @@ func TestDraftResumed(t *testing.T) {
 		a.wantHeader(t, "Upload-Offset", "1000")
 		a.wantHeader(t, no[0], no[1])
 
-		a = patch(500, data[500:], yes...)
-		a.want(t, 409, "offset-mismatch")
+		a = patch(500, data[500:], yes...).want(t, 409, "offset-mismatch")
 		a.wantHeader(t, "Upload-Offset", "1000")
-		a = patch(1000, data[1000:2000], no...)
-		a.want(t, 201, "")
+		a = patch(1000, data[1000:2000], no...).want(t, 201, "")
 		a.wantHeader(t, "Upload-Offset", "2000")
 		a.wantHeader(t, no[0], no[1])
 
 		// Who says that this is all, when it is not, must not hear of a success.
-		a = patch(2000, data[2000:2500], yes...)
-		a.want(t, 400, "upload-length")
+		a = patch(2000, data[2000:2500], yes...).want(t, 400, "upload-length")
 		a.wantHeader(t, "Upload-Offset", "2500")
 		head().wantHeader(t, no[0], no[1])
 
-		a = patch(2500, data[2500:], yes...)
-		a.want(t, 201, "")
+		a = patch(2500, data[2500:], yes...).want(t, 201, "")
 		a.wantHeader(t, yes[0], yes[1])
 		a = head()
 		a.wantHeader(t, "Upload-Offset", "3000")
@@ -187,8 +182,7 @@ func TestDraftRefusals(t *testing.T) {
 
 	// Another version is not spoken: no interim answer, and no upload.
 	r := u.draft("9", "POST", u.uploads, []byte("hello"), whole...)
-	a = u.send(r)
-	a.want(t, 412, "tus-version")
+	a = u.send(r).want(t, 412, "tus-version")
 	if !bytes.Contains(a.body, []byte("Upload-Draft-Interop-Version")) {
 		t.Errorf("%s", a.body)
 	}

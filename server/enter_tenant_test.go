@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -24,14 +22,9 @@ func (s *site) like(t testing.TB, u user, change func(*tenant.Identity)) user {
 	return s.as(t, who)
 }
 
-func (s *site) marta(t testing.TB, u user) user {
-	t.Helper()
-	return s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "marta", tenant.Constructora })
-}
-
 func (s *site) operator(t testing.TB) user {
 	t.Helper()
-	return s.like(t, s.newTenant(t), func(id *tenant.Identity) { id.User, id.Role = "olga", tenant.Admin })
+	return s.newTenant(t).as(s, "olga", tenant.Admin)
 }
 
 // An entry of the audit log, as a manager reads it.
@@ -59,20 +52,18 @@ func (e entry) String() string {
 // audit is the tenant's whole log, the oldest entry first.
 func (s *site) audit(t testing.TB, u user) (all []entry) {
 	t.Helper()
-	return s.auditBy(t, s.marta(t, u), "?limit=2")
+	return s.auditBy(t, u.as(s, "marta", tenant.Constructora), "?limit=2")
 }
 
 func (s *site) auditBy(t testing.TB, manager user, query string) (all []entry) {
 	t.Helper()
 	for cursor := ""; ; {
 		a := manager.do("GET", s.url+"/api/audit"+query+cursor, nil)
-		a.want(t, 200, "")
 		a.wantHeader(t, "Cache-Control", "no-store")
-		var page struct {
+		page := readAs[struct {
 			Items []entry
 			Next  *string
-		}
-		stack.Must(t, json.Unmarshal(a.body, &page))
+		}](t, a, 200)
 		all = append(all, page.Items...)
 		if page.Next == nil {
 			slices.Reverse(all)
@@ -104,15 +95,10 @@ func TestEnterTenant(t *testing.T) {
 	id := idOf(url).String()
 
 	admin.do("GET", url, nil).want(t, 404, "not-found") // without the header it is at home
-	a := admin.do("GET", url, nil, append(in, "X-Request-Id", "the-request")...)
-	a.want(t, 200, "")
-	if !strings.Contains(string(a.body), id) {
-		t.Errorf("GET tells %s", a.body)
-	}
+	admin.do("GET", url, nil, append(in, "X-Request-Id", "the-request")...).want(t, 200, "").wantText(t, id)
 	admin.do("HEAD", url, nil, in...).want(t, 200, "")
 	admin.patch(url, 0, strings.NewReader("0123456789"), in...).want(t, 204, "")
-	created := admin.do("POST", u.uploads, nil, append(in, "Upload-Length", "5")...)
-	created.want(t, 201, "")
+	created := admin.do("POST", u.uploads, nil, append(in, "Upload-Length", "5")...).want(t, 201, "")
 	mine := created.header.Get("Location")
 	admin.do("DELETE", mine, nil, in...).want(t, 204, "")
 	admin.do("GET", u.uploads, nil, in...).want(t, 200, "")
@@ -150,8 +136,7 @@ func TestEnterTenantIsForAdmins(t *testing.T) {
 			for _, request := range [][2]string{{"GET", url}, {"GET", other.uploads}, {"PATCH", url}, {"HEAD", url}, {"POST", u.uploads}} {
 				r := as.request(request[0], request[1], nil)
 				r.Header["Tramo-Tenant"] = []string{there}
-				a := as.send(r)
-				a.want(t, 403, "")
+				a := as.send(r).want(t, 403, "")
 				if request[0] == "HEAD" {
 					continue
 				}
@@ -197,16 +182,10 @@ func TestEnterTenantNeedsAudit(t *testing.T) {
 	in := []string{"Tramo-Tenant", s.user.who.Tenant.String()}
 	url := s.user.create(10)
 	s.run(t, "revoke insert on audit from tramo_api")
-	a := admin.do("GET", url, nil, in...)
-	a.want(t, 500, "internal")
-	if strings.Contains(string(a.body), idOf(url).String()) {
-		t.Errorf("and yet it tells %s", a.body)
-	}
+	admin.do("GET", url, nil, in...).want(t, 500, "internal").wantNoText(t, idOf(url).String())
 	admin.patch(url, 0, strings.NewReader("0123456789"), in...).want(t, 500, "internal")
 	admin.do("DELETE", url, nil, in...).want(t, 500, "internal")
-	if got := s.user.offset(url); got != 0 {
-		t.Errorf("offset %d", got)
-	}
+	s.user.wantOffset(url, 0)
 	s.user.do("GET", s.url+"/api/audit", nil).want(t, 403, "forbidden") // which does not need its entry
 	s.run(t, "grant insert on audit to tramo_api")
 	admin.do("GET", url, nil, in...).want(t, 200, "")
@@ -228,7 +207,7 @@ func TestDenialsAreAudited(t *testing.T) {
 	url := u.create(10)
 	id := idOf(url).String()
 	pedro := s.like(t, u, func(id *tenant.Identity) { id.User = "pedro" })
-	eva := s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "eva", tenant.Inversionista })
+	eva := u.as(s, "eva", tenant.Inversionista)
 	narrow := s.like(t, u, func(id *tenant.Identity) { id.User, id.Projects = "nora", []string{"torre"} })
 
 	pedro.do("HEAD", url, nil).want(t, 403, "")
@@ -246,8 +225,7 @@ func TestDenialsAreAudited(t *testing.T) {
 	nobody.do("GET", url, nil).want(t, 401, "")
 	partial := u.create(5, "Upload-Concat", "partial")
 	u.patch(partial, 0, strings.NewReader("hello")).want(t, 204, "")
-	final := u.do("POST", u.uploads, nil, "Upload-Concat", "final;"+partial)
-	final.want(t, 201, "")
+	final := u.do("POST", u.uploads, nil, "Upload-Concat", "final;"+partial).want(t, 201, "")
 	u.patch(final.header.Get("Location"), 0, strings.NewReader("x")).want(t, 403, "final")
 
 	wantAudit(t, s.audit(t, u),
@@ -260,7 +238,7 @@ func TestDenialsAreAudited(t *testing.T) {
 	for range tries {
 		rita.do("GET", s.url+"/api/audit", nil).want(t, 403, "forbidden")
 	}
-	if n := len(s.auditBy(t, s.marta(t, u), "?limit=500&actor=rita")); n < 30 || n > 60 { // two minutes' worth, at most
+	if n := len(s.auditBy(t, u.as(s, "marta", tenant.Constructora), "?limit=500&actor=rita")); n < 30 || n > 60 { // two minutes' worth, at most
 		t.Errorf("%d of %d denials are in the log", n, tries)
 	}
 }
@@ -276,7 +254,7 @@ func TestAuditLog(t *testing.T) {
 		s.exec(t, `insert into audit (tenant_id, actor, role, action, subject, outcome) values ($1, 'ana', 'empleado', 'x.do', '0', 'done')`,
 			other.who.Tenant)
 	}
-	marta := s.marta(t, u)
+	marta := u.as(s, "marta", tenant.Constructora)
 	for query, want := range map[string]string{
 		"?limit=3": "0123456", "?limit=7": "0123456", "?limit=500": "0123456", "?limit=2&actor=ana": "0246", "?limit=2&action=y.do": "14",
 		"?limit=1&subject=3": "3", "?limit=2&actor=pedro&action=x.do": "3", "?limit=2&actor=nobody": "",
@@ -300,7 +278,7 @@ func TestAuditLog(t *testing.T) {
 			t.Errorf("%s reads %d %s", name, a.status, a.body)
 		}
 	}
-	admin := s.like(t, u, func(id *tenant.Identity) { id.User, id.Role = "root", tenant.Admin })
+	admin := u.as(s, "root", tenant.Admin)
 	if got := s.auditBy(t, admin, "?limit=500&action=x.do&actor=ana"); len(got) != 2 {
 		t.Errorf("an admin of the tenant reads %v", got)
 	}

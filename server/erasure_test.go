@@ -18,15 +18,8 @@ import (
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
-
-// as another user of the same tenant.
-func (u user) colleague(s *site, name string, role tenant.Role) user {
-	u.t.Helper()
-	return s.as(u.t, tenant.Identity{Tenant: u.who.Tenant, User: name, Role: role})
-}
 
 // someTags are those of each file that complete has processed.
 var someTags = storage.Tags{Tags: []byte(`{"GPS": {"GPSLatitude": 34.6}, "IFD0": {"Make": "Probe", "Model": "P1"}}`), Truncated: true}
@@ -65,10 +58,10 @@ func (a answer) erasure(t *testing.T) (e erasureAnswer) {
 func TestDeletedUploadsAreNotFound(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
+	jefa := s.user.as(s, "jefa", tenant.Constructora)
 	url := s.complete(t, s.user, "client_id", "IMG_1", "filename", "a.png")
-	s.user.colleague(s, "ben", tenant.Empleado).do("DELETE", url, nil).want(t, 403, "not-yours")
-	s.user.colleague(s, "inv", tenant.Inversionista).do("DELETE", url, nil).want(t, 403, "forbidden")
+	s.user.as(s, "ben", tenant.Empleado).do("DELETE", url, nil).want(t, 403, "not-yours")
+	s.user.as(s, "inv", tenant.Inversionista).do("DELETE", url, nil).want(t, 403, "forbidden")
 	before := s.user.do("GET", url, nil)
 	s.user.do("DELETE", url, nil).want(t, 204, "")
 	never := s.user.uploads + "/" + uuid.NewString()
@@ -90,10 +83,8 @@ func TestDeletedUploadsAreNotFound(t *testing.T) {
 		Links     []any   `json:"thumbnails"`
 	}) {
 		t.Helper()
-		a := u.do("GET", u.uploads+query, nil)
-		a.want(t, 200, "")
 		page := struct{ Items any }{&items}
-		stack.Must(t, json.Unmarshal(a.body, &page))
+		stack.Must(t, json.Unmarshal(u.do("GET", u.uploads+query, nil).want(t, 200, "").body, &page))
 		return items
 	}
 	if items := list(jefa, ""); len(items) != 0 {
@@ -106,7 +97,7 @@ func TestDeletedUploadsAreNotFound(t *testing.T) {
 	}
 	s.user.do("POST", url+"/restore", nil).want(t, 403, "forbidden")
 	jefa.do("POST", never+"/restore", nil).want(t, 404, "not-found")
-	s.newTenant(t).colleague(s, "z", tenant.Constructora).do("POST", url+"/restore", nil).want(t, 404, "not-found")
+	s.newTenant(t).as(s, "z", tenant.Constructora).do("POST", url+"/restore", nil).want(t, 404, "not-found")
 
 	second := s.complete(t, s.user, "client_id", "IMG_1", "filename", "a.png")
 	if second == url {
@@ -156,7 +147,7 @@ func TestErasures(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	all := strings.TrimSuffix(s.user.uploads, "/uploads") + "/erasures"
-	jefa, one, two := s.user.colleague(s, "jefa", tenant.Constructora), s.user.colleague(s, "one", tenant.Admin), s.user.colleague(s, "two", tenant.Admin)
+	jefa, one, two := s.user.as(s, "jefa", tenant.Constructora), s.user.as(s, "one", tenant.Admin), s.user.as(s, "two", tenant.Admin)
 	for body, status := range map[string]int{
 		``: 400, `{}`: 400, `[]`: 400, `{"user_id": "a", "tenant": true}`: 400, `{"user_id": "ana", "now": 1}`: 400, `{"user_id": "ana"} x`: 400, `{"upload": "x"}`: 400,
 		`{"user_id": "` + strings.Repeat("a", 300) + `"}`: 400, `{"user_id": "` + strings.Repeat("a", 5000) + `"}`: 400, `{"upload": "` + uuid.NewString() + `"}`: 404,
@@ -167,33 +158,29 @@ func TestErasures(t *testing.T) {
 		}
 	}
 	s.user.do("POST", all, strings.NewReader(`{"user_id": "ana"}`)).want(t, 403, "forbidden")
-	a := one.do("POST", all, strings.NewReader(`{"tenant": true}`))
-	a.want(t, 202, "")
+	a := one.do("POST", all, strings.NewReader(`{"tenant": true}`)).want(t, 202, "")
 	address := all + "/" + a.erasure(t).ID.String()
 	a.wantHeader(t, "Location", "/api/erasures/"+a.erasure(t).ID.String())
 	one.do("POST", address+"/approve", nil).want(t, 403, "same-admin")
 	jefa.do("POST", address+"/approve", nil).want(t, 403, "forbidden")
-	stranger := s.newTenant(t).colleague(s, "three", tenant.Admin)
+	stranger := s.newTenant(t).as(s, "three", tenant.Admin)
 	for _, path := range []string{"", "/approve", "/cancel"} {
 		verb := map[bool]string{true: "GET", false: "POST"}[path == ""]
 		stranger.do(verb, address+path, nil).want(t, 404, "not-found")
 	}
 	s.user.create(5)
-	a = two.do("POST", address+"/approve", nil)
-	a.want(t, 202, "")
+	a = two.do("POST", address+"/approve", nil).want(t, 202, "")
 	if e := a.erasure(t); e.State != "running" || e.Subject != nil {
 		t.Errorf("got %+v", e)
 	}
 	two.do("POST", address+"/cancel", nil).want(t, 409, "erasure-state")
 	s.user.do("POST", s.user.uploads, nil, "Upload-Length", "5").want(t, 403, "no-tenant")
-	a = jefa.do("GET", all, nil)
-	a.want(t, 200, "")
-	var list struct {
+	list := readAs[struct {
 		Items []erasureAnswer
 		Next  *string
-	}
-	if stack.Must(t, json.Unmarshal(a.body, &list)); len(list.Items) != 1 || list.Next != nil {
-		t.Errorf("got %s", a.body)
+	}](t, jefa.do("GET", all, nil), 200)
+	if len(list.Items) != 1 || list.Next != nil {
+		t.Errorf("got %+v", list)
 	}
 }
 
@@ -226,7 +213,7 @@ func lines(t *testing.T, body []byte) (all []exportedLine) {
 func TestExport(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
+	jefa := s.user.as(s, "jefa", tenant.Constructora)
 	address := func(u user) string {
 		return strings.TrimSuffix(s.user.uploads, "/uploads") + "/tenants/" + u.who.Tenant.String() + "/export"
 	}
@@ -240,8 +227,7 @@ func TestExport(t *testing.T) {
 	stranger := s.newTenant(t)
 	s.complete(t, stranger, "filename", "secret.png")
 
-	a := jefa.do("GET", address(jefa), nil)
-	a.want(t, 200, "")
+	a := jefa.do("GET", address(jefa), nil).want(t, 200, "")
 	a.wantHeader(t, "Content-Type", "application/x-ndjson")
 	seen, links := map[string]bool{}, map[string]bool{}
 	all := lines(t, a.body)
@@ -280,7 +266,7 @@ func TestExport(t *testing.T) {
 	if got.status != 404 || got.status != want.status || !bytes.Equal(got.body, want.body) {
 		t.Errorf("another's export: %d %s; nobody's: %d %s", got.status, got.body, want.status, want.body)
 	}
-	admin := s.newTenant(t).colleague(s, "op", tenant.Admin)
+	admin := s.newTenant(t).as(s, "op", tenant.Admin)
 	admin.do("GET", address(stranger), nil).want(t, 200, "")
 	s.exec(t, `update audit set seq = default where tenant_id = $1 and action = 'tenant.export' and actor = 'op' and home_tenant = $2`,
 		stranger.who.Tenant, admin.who.Tenant)
@@ -308,7 +294,7 @@ func checkLinks(t *testing.T, l exportedLine) {
 func TestExportInterrupted(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	jefa := s.user.colleague(s, "jefa", tenant.Constructora)
+	jefa := s.user.as(s, "jefa", tenant.Constructora)
 	s.exec(t, `with new as (insert into uploads (tenant_id, id, user_id, project, filename, metadata, size, charged_bytes)
 		select $1, gen_random_uuid(), 'ana', 'default', repeat('x', 250), jsonb_build_object('note', repeat('y', 8000)), 1, 1
 		from generate_series(1, 3000) returning tenant_id, id)
@@ -322,21 +308,14 @@ func TestExportInterrupted(t *testing.T) {
 	res, err := http.ReadResponse(in, nil)
 	stack.Must(t, err)
 	defer res.Body.Close()
-	stack.Must(t, readSome(res.Body))                                   // the export has begun, and 24 MB do not fit into the buffers between
+	_, err = io.ReadFull(res.Body, make([]byte, 1000)) // the export has begun, and 24 MB do not fit into the buffers between
+	stack.Must(t, err)
 	stack.Until(t, "no transaction waits for the reader", func() bool { // a transaction that reads a page is idle between its statements
-		var open int
-		stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database()
-			and state like 'idle in transaction%'`).Scan(&open))
-		return open == 0
+		return s.count(t, `select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'`) == 0
 	})
 	s.exec(t, `alter table erasures rename to erasures_gone; update tenants set name = name`)
 	rest, err := io.ReadAll(res.Body)
 	if err == nil || bytes.Contains(rest, []byte(`{"type":"end"`)) {
 		t.Errorf("it ended with %v and %q", err, rest[max(0, len(rest)-200):])
 	}
-}
-
-func readSome(r io.Reader) error {
-	_, err := io.ReadFull(r, make([]byte, 1000))
-	return err
 }

@@ -50,8 +50,7 @@ func TestUploadExpires(t *testing.T) {
 	again.wantExpires(t, later)
 	u.do("HEAD", url, nil).wantExpires(t, later)
 
-	last := u.patch(url, 5, reader(noise(95)))
-	last.want(t, 204, "")
+	last := u.patch(url, 5, reader(noise(95))).want(t, 204, "")
 	last.wantHeader(t, "Upload-Expires", "")
 	u.do("HEAD", url, nil).wantHeader(t, "Upload-Expires", "")
 	u.do("POST", u.uploads, nil, "Upload-Length", "100", "Upload-Metadata", meta).wantHeader(t, "Upload-Expires", "")
@@ -59,9 +58,7 @@ func TestUploadExpires(t *testing.T) {
 		t.Errorf("complete, expires_at is %v", at)
 	}
 	s.touched(t, url, 2*expiry) // what is complete does not expire
-	if got := u.offset(url); got != 100 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(url, 100)
 }
 
 // An upload past its time is gone, although nobody has swept it. Its client may begin again under the same
@@ -77,19 +74,15 @@ func TestExpiredUpload(t *testing.T) {
 	u.patch(url, 0, reader(noise(5))).want(t, 204, "")
 
 	s.touched(t, url, expiry-time.Minute)
-	if got := u.offset(url); got != 5 {
-		t.Errorf("offset %d just before it expires", got)
-	}
+	u.wantOffset(url, 5)
 	s.touched(t, url, expiry+time.Minute)
-	head := u.do("HEAD", url, nil)
-	head.want(t, 410, "")
+	head := u.do("HEAD", url, nil).want(t, 410, "")
 	head.wantHeader(t, "Upload-Offset", "")
 	head.wantHeader(t, "Cache-Control", "no-store")
 	u.patch(url, 5, reader(noise(5))).want(t, 410, "expired")
 	u.do("DELETE", url, nil).want(t, 410, "expired")
 
-	again := post()
-	again.want(t, 201, "")
+	again := post().want(t, 201, "")
 	again.wantHeader(t, "Location", url)
 	again.wantHeader(t, "Upload-Offset", "5")
 	u.patch(url, 5, reader(noise(5))).want(t, 204, "")
@@ -110,7 +103,5 @@ func TestUnfinishedUploadDoesNotExpire(t *testing.T) {
 	u.patch(url, 0, reader(noise(10))).want(t, 204, "")
 	s.exec(t, `update uploads set status = 'uploading', uploaded_at = null where id = $1`, idOf(url))
 	s.touched(t, url, 2*expiry)
-	if got := u.offset(url); got != 10 {
-		t.Errorf("offset %d", got)
-	}
+	u.wantOffset(url, 10)
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -44,12 +43,6 @@ func (u user) form(body io.Reader, headers ...string) answer {
 	return u.do("POST", u.uploads, body, append([]string{"Tus-Resumable", "", "Content-Type", "multipart/form-data; boundary=" + boundary}, headers...)...)
 }
 
-func (s *site) charged(t *testing.T, who tenant.Identity) (bytes int64) {
-	t.Helper()
-	stack.Must(t, s.admin.QueryRow(t.Context(), "select charged_bytes from tenants where id = $1", who.Tenant).Scan(&bytes))
-	return bytes
-}
-
 // The same file sent as a form and by tus leaves the same rows and the same JSON, except for ids and times, whether it fits one
 // part or not.
 func TestFormEqualsTus(t *testing.T) {
@@ -59,8 +52,7 @@ func TestFormEqualsTus(t *testing.T) {
 		data := noise(size)
 		sha := sumHex(data)
 		tus := s.user.do("POST", s.user.uploads, bytes.NewReader(data), "Upload-Length", strconv.Itoa(size), "Content-Type", octets,
-			"Upload-Metadata", metadata("filename", `día "1".jpg`, "filetype", "image/jpeg", "project", "torre", "batch", "lunes", "sha256", sha, "nota", "ñ"))
-		tus.want(t, 201, "")
+			"Upload-Metadata", metadata("filename", `día "1".jpg`, "filetype", "image/jpeg", "project", "torre", "batch", "lunes", "sha256", sha, "nota", "ñ")).want(t, 201, "")
 		form := s.user.form(strings.NewReader(field("project", "torre") + field("batch", "lunes") + field("sha256", sha) + field("nota", "ñ") +
 			field(`file; filename="día %221%22.jpg"`, string(data), "Content-Type: image/jpeg") + formEnd))
 		form.want(t, 201, "")
@@ -84,27 +76,18 @@ func TestFormEqualsTus(t *testing.T) {
 		if wantJSON["status"] != `"uploaded"` || wantJSON["sha256"] != strconv.Quote(sha) {
 			t.Errorf("%v", wantJSON)
 		}
-		if jobs := s.jobs(t, address); jobs != 1 {
-			t.Errorf("%d jobs", jobs)
-		}
+		s.wantJobs(t, address, 1)
 	}
 }
 
 // rows returns what is kept of an upload, without its id, times, and what says how its bytes came.
-func (s *site) rows(t *testing.T, address string) (text string) {
+func (s *site) rows(t *testing.T, address string) string {
 	t.Helper()
-	stack.Must(t, s.admin.QueryRow(t.Context(), `
+	return value[string](t, s, `
 		select jsonb_pretty(to_jsonb(u) - '{id,created_at,updated_at,uploaded_at,object_key}'::text[]
 			|| jsonb_build_object('object', regexp_replace(u.object_key, '.*/original-.*', 'original'))
 			|| (to_jsonb(c) - '{upload_id,touched_at,object_key,multipart_id,next_part,tail_fence}'::text[]))
-		from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id where u.id = $1`, idOf(address)).Scan(&text))
-	return text
-}
-
-func (s *site) jobs(t *testing.T, address string) (n int) {
-	t.Helper()
-	stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, idOf(address).String()).Scan(&n))
-	return n
+		from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id where u.id = $1`, idOf(address))
 }
 
 // told reads an upload's JSON without its id and times.
@@ -158,22 +141,12 @@ func TestFormRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			u := s.newTenant(t)
-			a := u.form(c.body, c.headers...)
-			a.want(t, c.status, c.problem)
-			if !strings.Contains(string(a.body), c.detail) {
-				t.Errorf("%s does not say %q", a.body, c.detail)
-			}
-			var open int
-			stack.Must(t, s.admin.QueryRow(t.Context(), `select count(*) from uploads
-				where tenant_id = $1 and status not in ('cancelled', 'failed')`, u.who.Tenant).Scan(&open))
-			if charged := s.charged(t, u.who); open != 0 || charged != 0 {
-				t.Errorf("%d uploads and %d bytes of quota are left", open, charged)
-			}
+			u.form(c.body, c.headers...).want(t, c.status, c.problem).wantText(t, c.detail)
+			s.wantCount(t, 0, `select count(*) from uploads where tenant_id = $1 and status not in ('cancelled', 'failed')`, u.who.Tenant)
+			s.wantCharged(t, u, 0)
 		})
 	}
-	investor := s.user.who
-	investor.Role = tenant.Inversionista
-	s.as(t, investor).form(strings.NewReader(file+formEnd)).want(t, 403, "forbidden")
+	s.user.as(s, "inv", tenant.Inversionista).form(strings.NewReader(file+formEnd)).want(t, 403, "forbidden")
 	nobody := s.user
 	nobody.token = "x"
 	nobody.form(strings.NewReader(file+formEnd)).want(t, 401, "unauthorized")
@@ -198,9 +171,7 @@ func TestFormQuota(t *testing.T) {
 	}
 	s.user.form(body(2*mib)).want(t, 413, "quota-exceeded")
 	s.user.form(body(mib/2)).want(t, 201, "")
-	if charged := s.charged(t, s.user.who); charged != mib/2 {
-		t.Errorf("%d bytes are charged", charged)
-	}
+	s.wantCharged(t, s.user, mib/2)
 }
 
 // begin sends the beginning of a form over a connection of its own.
@@ -250,13 +221,9 @@ func TestFormCutOff(t *testing.T) {
 			u, conn := half(t, "")
 			end(t, conn)
 			stack.Until(t, "the upload is cancelled", func() bool {
-				var now string
-				stack.Must(t, s.admin.QueryRow(t.Context(), "select status from uploads where tenant_id = $1", u.who.Tenant).Scan(&now))
-				return now == "cancelled"
+				return value[string](t, s, "select status from uploads where tenant_id = $1", u.who.Tenant) == "cancelled"
 			})
-			if charged := s.charged(t, u.who); charged != 0 {
-				t.Errorf("%d bytes of quota are left", charged)
-			}
+			s.wantCharged(t, u, 0)
 		})
 	}
 	for name, again := range map[string]func(user) answer{
@@ -289,9 +256,7 @@ func TestFormCutOff(t *testing.T) {
 			if j := u.upload(s.url + pathOnly(a.header.Get("Location"))); j.Status != "uploaded" || j.SHA256 != sumHex(data) {
 				t.Errorf("%+v", j)
 			}
-			if charged := s.charged(t, u.who); charged != int64(len(data)) {
-				t.Errorf("%d bytes are charged", charged)
-			}
+			s.wantCharged(t, u, len(data))
 		})
 	}
 }
@@ -308,22 +273,16 @@ func TestFormRepeated(t *testing.T) {
 	send := func(content string) answer {
 		return s.user.form(strings.NewReader(field("client_id", "one") + field(`file; filename="a.txt"`, content) + formEnd))
 	}
-	first := send("hello")
-	first.want(t, 201, "")
-	again := send("hello")
-	again.want(t, 201, "")
+	first := send("hello").want(t, 201, "")
+	again := send("hello").want(t, 201, "")
 	again.wantHeader(t, "Location", first.header.Get("Location"))
 	for _, other := range []string{"hallo", "hell", "hello!", "x"} {
 		send(other).want(t, 409, "client-id-taken")
 	}
-	if j := s.jobs(t, first.header.Get("Location")); j != 1 {
-		t.Errorf("%d jobs", j)
-	}
+	s.wantJobs(t, first.header.Get("Location"), 1)
 	begun := s.user.create(100, "Upload-Metadata", metadata("client_id", "two", "filename", "a.txt"))
 	s.user.form(strings.NewReader(field("client_id", "two")+field(`file; filename="a.txt"`, "hello")+formEnd)).want(t, 409, "client-id-taken")
-	if at := s.user.offset(begun); at != 0 {
-		t.Errorf("a refused form moved the offset to %d", at)
-	}
+	s.user.wantOffset(begun, 0)
 }
 
 // Forms and tus are distinguished by headers that their clients always send.
@@ -341,16 +300,10 @@ func TestFormDetection(t *testing.T) {
 		{[]string{"Content-Type", "application/json"}, 412}, // neither
 		{[]string{"Content-Type", ""}, 412},
 	} {
-		a := s.user.form(strings.NewReader(body), c.headers...)
-		if a.status != c.status {
-			t.Errorf("%v: %d %s", c.headers, a.status, a.body)
-		}
+		s.user.form(strings.NewReader(body), c.headers...).want(t, c.status, "")
 	}
 	// The draft takes a body of any type for the file.
-	a := s.user.form(strings.NewReader(body), "Upload-Draft-Interop-Version", "6", "Upload-Complete", "?1")
-	if a.status != http.StatusUnsupportedMediaType {
-		t.Errorf("%d %s", a.status, a.body)
-	}
+	s.user.form(strings.NewReader(body), "Upload-Draft-Interop-Version", "6", "Upload-Complete", "?1").want(t, http.StatusUnsupportedMediaType, "")
 }
 
 // No form causes a 5xx, or leaves charged quota without an upload.

@@ -14,7 +14,6 @@ import (
 	"github.com/tus/tusd/v2/pkg/handler"
 
 	"github.com/tramo/tramo/server"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -34,8 +33,7 @@ func newTarget(f *testing.F) *target {
 	f.Helper()
 	s := newSite(f)
 	a := &target{site: s, other: s.newTenant(f)}
-	whole := a.other.do("POST", a.other.uploads, strings.NewReader("hello"), "Upload-Length", "5", "Content-Type", octets, "Upload-Concat", "partial")
-	whole.want(f, 201, "")
+	whole := a.other.do("POST", a.other.uploads, strings.NewReader("hello"), "Upload-Length", "5", "Content-Type", octets, "Upload-Concat", "partial").want(f, 201, "")
 	a.theirs = strings.TrimPrefix(whole.header.Get("Location"), s.url)
 	a.mine = strings.TrimPrefix(s.user.create(1000), s.url)
 	a.before = string(a.other.do("GET", s.url+a.theirs, nil).body)

@@ -6,10 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -27,15 +24,7 @@ func TestLiveBatches(t *testing.T) {
 	for _, l := range []*listening{all, investor, elsewhere} {
 		l.ready()
 	}
-	a := s.user.do("POST", s.url+"/api/batches", strings.NewReader(
-		`{"project":"torre","name":"lunes","uploads":[{"client_id":"a","filename":"a","size":10},{"client_id":"b","filename":"b","size":10}]}`),
-		"Content-Type", "application/json")
-	a.want(t, 201, "")
-	var made struct {
-		Batch   struct{ ID uuid.UUID }
-		Uploads []struct{ URL string }
-	}
-	stack.Must(t, json.Unmarshal(a.body, &made))
+	made := readAs[filed](t, s.user.post(s.user.batches(), obj{"project": "torre", "name": "lunes", "uploads": entries(2, 10)}), 201)
 	id := made.Batch.ID
 	type batch struct{ Name, State string }
 	last := func(l *listening, state, name string) (times int) {
@@ -59,8 +48,7 @@ func TestLiveBatches(t *testing.T) {
 	}
 	listed := s.user.do("GET", s.url+"/api/batches", nil)
 	es := s.user.listen(s.url, query("batch", id.String())).ready()
-	var page struct{ Items []json.RawMessage }
-	stack.Must(t, json.Unmarshal(listed.body, &page))
+	page := readAs[struct{ Items []json.RawMessage }](t, listed, 200)
 	found := false
 	for _, e := range es {
 		found = found || e.Event == "batch" && len(page.Items) == 1 && string(e.Data) == string(page.Items[0])

@@ -18,7 +18,6 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -76,10 +75,7 @@ func TestLiveLongTransaction(t *testing.T) {
 	url, marker := s.user.create(1000), s.user.create(1000)
 	waiting := map[uuid.UUID]bool{idOf(url): true, idOf(marker): true}
 	l.until("both", func(_ event, j saying) bool { delete(waiting, j.ID); return len(waiting) == 0 })
-	tx, err := s.admin.Begin(t.Context())
-	stack.Must(t, err)
-	_, err = tx.Exec(t.Context(), `update uploads set status = 'cancelled', updated_at = now() where id = $1`, idOf(url))
-	stack.Must(t, err)
+	tx := s.transaction(t, `update uploads set status = 'cancelled', updated_at = now() where id = $1`, idOf(url))
 	for i := range 5 { // each is found by a look that the transaction is not committed at
 		s.exec(t, `update contents set received = $2, touched_at = clock_timestamp() where upload_id = $1`, idOf(marker), i+1)
 		l.until("the marker", func(_ event, j saying) bool { return j.ID == idOf(marker) && j.Offset == int64(i+1) })
@@ -149,12 +145,9 @@ func TestLiveReconnect(t *testing.T) {
 	t.Logf("TRAMO_TEST_SEED=%d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	s := newSite(t)
-	s.live(t, func(c *server.Config) {
-		c.Live.Recheck, c.Live.Overlap = 200*time.Millisecond, 5*time.Second
-	})
-	second, _ := s.another(t, func(c *server.Config) {
-		c.Live.Recheck, c.Live.Overlap = 200*time.Millisecond, 5*time.Second
-	})
+	looking := func(c *server.Config) { c.Live.Recheck, c.Live.Overlap = 200*time.Millisecond, 5*time.Second }
+	s.live(t, looking)
+	second, _ := s.another(t, looking)
 	bases := []string{s.url, second}
 	c := &changer{s: s, rnd: rnd, final: make(map[uuid.UUID]string)}
 	seen := make(map[uuid.UUID]string)
@@ -180,9 +173,8 @@ func TestLiveReconnect(t *testing.T) {
 			for range 1 + rnd.IntN(8) {
 				c.change(t)
 				if rnd.IntN(8) == 0 { // deaf for a moment
-					_, err := s.admin.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
+					s.run(t, `select pg_terminate_backend(pid) from pg_stat_activity
 						where datname = current_database() and query = 'listen tramo_changes'`)
-					stack.Must(t, err)
 				}
 			}
 			for range rnd.IntN(6) { // somewhere in the middle of what there is to tell
@@ -233,21 +225,17 @@ func TestLiveSlowListener(t *testing.T) {
 			t.Fatal("it is not dropped")
 		}
 		// Enough at a time to fill what the kernel keeps for the slow one, in the end.
-		var ids []uuid.UUID
+		waiting := make(map[uuid.UUID]bool)
 		s.in(t, s.user, func(ctx context.Context, tx storage.Tx) error {
 			for range 40 {
 				n := storage.NewUpload{ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Filename: name, Metadata: map[string]string{}, Size: 10}
-				ids = append(ids, n.ID)
+				waiting[n.ID] = true
 				if err := tx.CreateUpload(ctx, n); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		waiting := make(map[uuid.UUID]bool)
-		for _, id := range ids {
-			waiting[id] = true
-		}
 		good.until("all of them", func(_ event, j saying) bool { delete(waiting, j.ID); return len(waiting) == 0 })
 	}
 	if n := s.counter(t, "tramo_listeners_dropped_total"); n != 1 {
@@ -274,7 +262,6 @@ func TestLiveShutdown(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	conf := server.DefaultConfig()
-	conf.Listen = "127.0.0.1:0"
 	addr := freeAddress(t)
 	conf.Listen = addr
 	sv, err := server.New(conf, s.server.Parts)

@@ -20,7 +20,6 @@ import (
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -193,16 +192,11 @@ func (u user) webSocket(base, query string, headers ...string) (*listening, refu
 // next returns the next event; ok is false when the stream has ended.
 func (l *listening) next() (e event, ok bool) {
 	l.t.Helper()
-	select {
-	case e, ok = <-l.events:
-		if e.ID != "" {
-			l.lastID = e.ID
-		}
-		return e, ok
-	case <-time.After(patience):
-		l.t.Fatalf("no event within %s", patience)
-		return e, false
+	e = stack.Receive(l.t, "event", l.events)
+	if e.ID != "" {
+		l.lastID = e.ID
 	}
+	return e, e.Event != "" // as each has
 }
 
 // until returns all events up to the first that is wanted, which it includes.
@@ -247,13 +241,6 @@ func mentions(es []event, text string) bool {
 		}
 	}
 	return false
-}
-
-// as returns another user of the same tenant.
-func (u user) as(s *site, name string, role tenant.Role, projects ...string) user {
-	who := u.who
-	who.User, who.Role, who.Projects = name, role, projects
-	return s.as(u.t, who)
 }
 
 // in acts in storage as the user.

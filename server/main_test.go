@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace/noop"
@@ -138,6 +139,14 @@ func (s *site) lease(t testing.TB, log *slog.Logger) *lease.Manager {
 	return leases
 }
 
+// as returns another user of the same tenant.
+func (u user) as(s *site, name string, role tenant.Role, projects ...string) user {
+	u.t.Helper()
+	who := u.who
+	who.User, who.Role, who.Projects = name, role, projects
+	return s.as(u.t, who)
+}
+
 // newTenant makes a tenant and returns its employee.
 func (s *site) newTenant(t testing.TB) user {
 	t.Helper()
@@ -151,6 +160,46 @@ func (s *site) as(t testing.TB, who tenant.Identity) user {
 	token, err := auth.Config{Secret: secret}.Sign(who, time.Hour, time.Now())
 	stack.Must(t, err)
 	return user{t: t, who: who, token: token, uploads: s.url + server.UploadsPath}
+}
+
+// value returns the one value that sql yields.
+func value[T any](t testing.TB, s *site, sql string, args ...any) (v T) {
+	t.Helper()
+	stack.Must(t, s.admin.QueryRow(t.Context(), sql, args...).Scan(&v))
+	return v
+}
+
+func (s *site) count(t testing.TB, sql string, args ...any) int {
+	t.Helper()
+	return value[int](t, s, sql, args...)
+}
+
+func (s *site) wantCount(t testing.TB, want int, sql string, args ...any) {
+	t.Helper()
+	if n := s.count(t, sql, args...); n != want {
+		t.Errorf("%s %v yields %d, want %d", sql, args, n, want)
+	}
+}
+
+func (s *site) wantJobs(t testing.TB, upload string, want int) {
+	t.Helper()
+	s.wantCount(t, want, `select count(*) from river_job where args->>'upload_id' = $1`, idOf(upload).String())
+}
+
+func (s *site) wantCharged(t testing.TB, u user, bytes int) {
+	t.Helper()
+	s.wantCount(t, bytes, `select charged_bytes from tenants where id = $1`, u.who.Tenant)
+}
+
+// transaction runs sql in a transaction of the superuser's, which the test ends.
+func (s *site) transaction(t testing.TB, sql string, args ...any) pgx.Tx {
+	t.Helper()
+	tx, err := s.admin.Begin(t.Context())
+	stack.Must(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }) // it may have ended
+	_, err = tx.Exec(t.Context(), sql, args...)
+	stack.Must(t, err)
+	return tx
 }
 
 // exec does what only time or an operator would.
@@ -211,8 +260,7 @@ func (u user) do(method, url string, body io.Reader, headers ...string) answer {
 // create begins an upload and returns its address.
 func (u user) create(size int, headers ...string) string {
 	u.t.Helper()
-	a := u.do("POST", u.uploads, nil, append([]string{"Upload-Length", strconv.Itoa(size)}, headers...)...)
-	a.want(u.t, 201, "")
+	a := u.do("POST", u.uploads, nil, append([]string{"Upload-Length", strconv.Itoa(size)}, headers...)...).want(u.t, 201, "")
 	return a.header.Get("Location")
 }
 
@@ -225,11 +273,17 @@ func (u user) patch(url string, offset int, body io.Reader, headers ...string) a
 
 func (u user) offset(url string) int {
 	u.t.Helper()
-	a := u.do("HEAD", url, nil)
-	a.want(u.t, 200, "")
+	a := u.do("HEAD", url, nil).want(u.t, 200, "")
 	n, err := strconv.Atoi(a.header.Get("Upload-Offset"))
 	stack.Must(u.t, err)
 	return n
+}
+
+func (u user) wantOffset(url string, want int) {
+	u.t.Helper()
+	if got := u.offset(url); got != want {
+		u.t.Errorf("%s is at offset %d, want %d", url, got, want)
+	}
 }
 
 // upload is what GET tells.
@@ -242,19 +296,38 @@ func (u user) upload(url string) (j struct {
 	ExpiresAt *time.Time `json:"expires_at"`
 }) {
 	u.t.Helper()
-	a := u.do("GET", url, nil)
-	a.want(u.t, 200, "")
-	stack.Must(u.t, json.Unmarshal(a.body, &j))
+	stack.Must(u.t, json.Unmarshal(u.do("GET", url, nil).want(u.t, 200, "").body, &j))
 	return j
 }
 
 // want checks the status and, of an error, the name of its problem.
-func (a answer) want(t testing.TB, status int, problem string) {
+func (a answer) want(t testing.TB, status int, problem string) answer {
 	t.Helper()
 	var p struct{ Type string }
 	_ = json.Unmarshal(a.body, &p) // then it has none
 	if a.status != status || problem != "" && p.Type != "/problems/"+problem {
 		t.Errorf("%d %s, want %d %s", a.status, a.body, status, problem)
+	}
+	return a
+}
+
+// wantText checks that the body has each text.
+func (a answer) wantText(t testing.TB, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(string(a.body), text) {
+			t.Errorf("%d %s does not say %q", a.status, a.body, text)
+		}
+	}
+}
+
+// wantNoText checks that the body has none of the texts.
+func (a answer) wantNoText(t testing.TB, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if strings.Contains(string(a.body), text) {
+			t.Errorf("%d %s says %q", a.status, a.body, text)
+		}
 	}
 }
 

@@ -10,15 +10,13 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"github.com/tramo/tramo/server/problem"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
 // description reads and validates the server's description of its API, with its examples.
 func (s *site) description(t *testing.T) *openapi3.T {
 	t.Helper()
-	a := user{t: t}.do("GET", s.url+"/openapi.yaml", nil)
-	a.want(t, 200, "")
+	a := user{t: t}.do("GET", s.url+"/openapi.yaml", nil).want(t, 200, "")
 	a.wantHeader(t, "Content-Type", "application/yaml")
 	doc, err := openapi3.NewLoader().LoadFromData(a.body)
 	stack.Must(t, err)
@@ -103,8 +101,7 @@ func TestOpenAPIAsJSON(t *testing.T) {
 	s := newSite(t)
 	want, err := json.Marshal(s.description(t))
 	stack.Must(t, err)
-	a := user{t: t}.do("GET", s.url+"/openapi.json", nil)
-	a.want(t, 200, "")
+	a := user{t: t}.do("GET", s.url+"/openapi.json", nil).want(t, 200, "")
 	a.wantHeader(t, "Content-Type", "application/json")
 	a.wantHeader(t, "Cache-Control", "no-cache")
 	doc, err := openapi3.NewLoader().LoadFromData(a.body)
@@ -114,6 +111,5 @@ func TestOpenAPIAsJSON(t *testing.T) {
 	if string(got) != string(want) {
 		t.Errorf("JSON has\n%s\nYAML has\n%s", got, want)
 	}
-	again := user{t: t}.do("GET", s.url+"/openapi.json", nil, "If-None-Match", a.header.Get("ETag"))
-	again.want(t, http.StatusNotModified, "")
+	user{t: t}.do("GET", s.url+"/openapi.json", nil, "If-None-Match", a.header.Get("ETag")).want(t, http.StatusNotModified, "")
 }

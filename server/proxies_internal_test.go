@@ -3,6 +3,8 @@ package server
 import (
 	"net/http"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Addresses to the left of the last one that is not a trusted proxy are not used: the client may have written them.
@@ -38,9 +40,7 @@ func TestAddressBehindProxies(t *testing.T) {
 		{"everybody", "0.0.0.0/0,::/0", "203.0.113.9:4711", "1.1.1.1", []string{"1.1.1.1, 198.51.100.1"}},
 	} {
 		ps, err := ParseProxies(c.proxies)
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
 		if c.forwarded != nil {
 			r.Header["X-Forwarded-For"] = c.forwarded
@@ -73,9 +73,7 @@ func TestForwardedAddress(t *testing.T) {
 		{"no peer", "@", "X-Forwarded-Host", "evil.example", ""},
 	} {
 		ps, err := ParseProxies("10.0.0.0/8")
-		if err != nil {
-			t.Fatal(err)
-		}
+		stack.Must(t, err)
 		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
 		r.Header.Set(c.header, c.said)
 		ps.sanitize(r)

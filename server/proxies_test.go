@@ -6,7 +6,6 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
-
 	"github.com/tramo/tramo/test/stack"
 )
 

@@ -1,11 +1,9 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,13 +28,13 @@ func startRedis(t *testing.T) *stack.Redis {
 type sharing struct {
 	*site
 	registry *prometheus.Registry
-	log      *notes
+	log      *record
 }
 
 // newSharing makes a site that waits for the Redis at url no longer than patience.
 func newSharing(t *testing.T, url string, patience time.Duration, r ratelimit.Rates) *sharing {
 	t.Helper()
-	s := &sharing{registry: prometheus.NewRegistry(), log: &notes{}}
+	s := &sharing{registry: prometheus.NewRegistry(), log: &record{}}
 	s.site = newSite(t, func(_ *server.Config, p *server.Parts) {
 		redis, err := ratelimit.OpenRedis(url, patience)
 		stack.Must(t, err)
@@ -64,23 +62,8 @@ func (s *sharing) value(t *testing.T, name string) float64 {
 	return 0
 }
 
-// notes keep log lines.
-type notes struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (n *notes) Write(b []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.text.Write(b)
-}
-
-func (n *notes) lines() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return strings.Count(n.text.String(), "\n")
-}
+// logged counts the lines of the log.
+func (s *sharing) logged() int { return strings.Count(s.log.String(), "\n") }
 
 // Servers that share a Redis allow together what one server would, also under concurrent requests.
 func TestRateLimitShared(t *testing.T) {
@@ -130,13 +113,13 @@ func TestRateLimitRedisGone(t *testing.T) {
 	if allowed < 20 || allowed > 21 {
 		t.Errorf("%d requests were allowed by a server alone, want 20", allowed)
 	}
-	if s.up(t) != 0 || s.log.lines() != 1 {
-		t.Errorf("the metric says %v, and the log has %d lines, want 0 and 1", s.up(t), s.log.lines())
+	if s.up(t) != 0 || s.logged() != 1 {
+		t.Errorf("the metric says %v, and the log has %d lines, want 0 and 1", s.up(t), s.logged())
 	}
 	stack.Must(t, redis.Start(context.WithoutCancel(t.Context())))
 	stack.Until(t, "Redis is used again", func() bool { get(); return s.up(t) == 1 })
-	if s.log.lines() != 2 {
-		t.Errorf("the log has %d lines, want 2", s.log.lines())
+	if s.logged() != 2 {
+		t.Errorf("the log has %d lines, want 2", s.logged())
 	}
 	before := s.value(t, "tramo_rate_limit_fallbacks_total")
 	get()

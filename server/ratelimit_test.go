@@ -12,7 +12,6 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -61,8 +60,7 @@ func TestRateLimitOfAddress(t *testing.T) {
 	guesser := s.user
 	guesser.token = "guessed"
 	for i := range 5 {
-		a := guesser.do("GET", s.user.uploads, nil, "X-Forwarded-For", "203.0.113."+strconv.Itoa(i))
-		a.want(t, 401, "unauthorized")
+		a := guesser.do("GET", s.user.uploads, nil, "X-Forwarded-For", "203.0.113."+strconv.Itoa(i)).want(t, 401, "unauthorized")
 		if left := a.rate(t, "RateLimit", "ip", "r"); left != int64(4-i) {
 			t.Errorf("after %d requests %d are left", i+1, left)
 		}
@@ -83,8 +81,7 @@ func TestRateLimitOfUser(t *testing.T) {
 	namesake := s.newTenant(t)
 	colleague := s.as(t, tenant.Identity{Tenant: s.user.who.Tenant, User: "luz", Role: tenant.Empleado})
 	for range 3 {
-		a := s.user.do("GET", s.user.uploads, nil)
-		a.want(t, 200, "")
+		a := s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
 		a.wantHeader(t, "RateLimit-Policy", `"user";q=3;w=3`)
 	}
 	s.user.do("GET", s.user.uploads, nil).wantRefused(t, 429, "rate-limited", "user")
@@ -146,8 +143,7 @@ func TestRateLimitOff(t *testing.T) {
 	} {
 		s := newSite(t, options...)
 		for range 10 {
-			a := s.user.do("GET", s.user.uploads, nil)
-			a.want(t, 200, "")
+			a := s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
 			if h := a.header.Get("RateLimit-Policy") + a.header.Get("RateLimit"); h != "" {
 				t.Errorf("%s: the answer tells of %s", name, h)
 			}

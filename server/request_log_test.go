@@ -34,8 +34,7 @@ func TestRequestLog(t *testing.T) {
 		}
 	}
 	a := s.user.do("POST", s.uploads(), strings.NewReader("hello"), "Upload-Length", "10", "Content-Type", octets,
-		"Upload-Metadata", metadata("filename", "secreto.jpg"), "X-Request-Id", "create-1")
-	a.want(t, 201, "")
+		"Upload-Metadata", metadata("filename", "secreto.jpg"), "X-Request-Id", "create-1").want(t, 201, "")
 	says("create-1", "level=INFO", "msg=request", "method=POST", "route=/api/uploads", "status=201", "bytes_in=5", "bytes_out=0",
 		"tenant_id="+s.user.who.Tenant.String(), "client_address=127.0.0.1")
 	if !strings.Contains(line("create-1"), "user_id="+s.user.who.User+"\n") {

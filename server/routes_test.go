@@ -41,8 +41,7 @@ func TestUnknownRoutes(t *testing.T) {
 		{"DELETE", "/problems/not-found", "method-not-allowed", 405, "GET"},
 		{"POST", "/.well-known/jwks.json", "method-not-allowed", 405, "GET"},
 	} {
-		a := s.user.do(c.method, s.url+c.path, nil)
-		a.want(t, c.status, c.problem)
+		a := s.user.do(c.method, s.url+c.path, nil).want(t, c.status, c.problem)
 		if !strings.Contains(a.header.Get("Allow"), c.allow) {
 			t.Errorf("%s %s: Allow is %q, without %s", c.method, c.path, a.header.Get("Allow"), c.allow)
 		}

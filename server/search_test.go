@@ -97,7 +97,7 @@ func TestSearch(t *testing.T) {
 		{investor, []string{"near", near}, []uuid.UUID{block, here}},
 		{ofBridge, []string{"near", far}, []uuid.UUID{town}},
 		{ofBridge, []string{"near", near}, nil},
-		{s.marta(t, u), []string{"near", near, "deleted", "true"}, []uuid.UUID{gone}},
+		{u.as(s, "marta", tenant.Constructora), []string{"near", near, "deleted", "true"}, []uuid.UUID{gone}},
 		{u, []string{"taken", "2026-11-20..2026-11-20"}, []uuid.UUID{failed, block, here}}, // the day as the camera had it
 		{u, []string{"taken", "2026-11-21..2026-11-21"}, []uuid.UUID{local, town}},
 		{u, []string{"taken", "2026-11-21.."}, []uuid.UUID{local, town}},
@@ -211,7 +211,7 @@ func TestUploadResults(t *testing.T) {
 	}
 	s.exec(t, `update uploads set status = 'completed', failure_reason = null where id = $1`, id)
 	u.do("DELETE", u.uploads+"/"+id.String(), nil).want(t, 204, "")
-	if gone := s.marta(t, u).search("deleted", "true").Items; len(gone) != 1 || gone[0].Placeholder != nil {
+	if gone := u.as(s, "marta", tenant.Constructora).search("deleted", "true").Items; len(gone) != 1 || gone[0].Placeholder != nil {
 		t.Errorf("deleted: %+v", gone)
 	}
 }

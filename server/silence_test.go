@@ -12,7 +12,6 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -98,9 +97,7 @@ func TestSilentBodyIsAnswered(t *testing.T) {
 		l := u.patchLine(t, url, c.framing)
 		l.say(c.body)
 		l.hear("silent "+name).want(t, http.StatusLocked, "cut-off")
-		if n := u.offset(url); n != c.kept {
-			t.Errorf("silent %s: %d bytes were kept, %d had arrived", name, n, c.kept)
-		}
+		u.wantOffset(url, c.kept)
 	}
 }
 
@@ -135,20 +132,13 @@ func TestSilentBodyIsAnsweredAfterASlowFlush(t *testing.T) {
 	s := silent(t, 200*time.Millisecond)
 	u := s.user
 	url := u.create(1000)
-	held, err := s.admin.Begin(t.Context())
-	stack.Must(t, err)
-	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
-	_, err = held.Exec(t.Context(), `select from contents where upload_id = $1 for update`, idOf(url))
-	stack.Must(t, err)
+	held := s.transaction(t, `select from contents where upload_id = $1 for update`, idOf(url))
 	l := u.patchLine(t, url, "Transfer-Encoding: chunked")
 	l.say("a\r\n0123456789\r\n")
-	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
-	stack.Must(t, err)
+	s.run(t, `select pg_sleep(1)`)
 	stack.Must(t, held.Commit(t.Context()))
 	l.hear("silent while its bytes become durable").want(t, http.StatusLocked, "cut-off")
-	if n := u.offset(url); n != 10 {
-		t.Errorf("%d bytes were kept, 10 had arrived", n)
-	}
+	u.wantOffset(url, 10)
 }
 
 // A request waits longer for its lease than the server waits for silent bodies. One that has sent its bytes meanwhile is not
@@ -164,16 +154,10 @@ func TestWaitForALeaseIsNotSilence(t *testing.T) {
 		stack.Must(t, err)
 		l := u.patchLine(t, url, "Content-Length: 10")
 		l.say(body)
-		_, err = s.admin.Exec(t.Context(), `select pg_sleep(1)`)
-		stack.Must(t, err)
+		s.run(t, `select pg_sleep(1)`)
 		stack.Must(t, held.Release(ctx))
-		a := l.hear("a request that waited for its lease")
-		if a.status != want {
-			t.Errorf("%d %s, want %d", a.status, a.body, want)
-		}
-		if n := u.offset(url); n != len(body) {
-			t.Errorf("%d bytes were kept, %d had arrived", n, len(body))
-		}
+		l.hear("a request that waited for its lease").want(t, want, "")
+		u.wantOffset(url, len(body))
 	}
 }
 
@@ -184,22 +168,12 @@ func TestSlowAnswerIsTold(t *testing.T) {
 	u := s.user
 	partial := u.create(10, "Upload-Concat", "partial")
 	u.patch(partial, 0, strings.NewReader("0123456789")).want(t, http.StatusNoContent, "")
-	held, err := s.admin.Begin(t.Context())
-	stack.Must(t, err)
-	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
-	_, err = held.Exec(t.Context(), `lock table river_job in exclusive mode`)
-	stack.Must(t, err)
+	held := s.transaction(t, `lock table river_job in exclusive mode`)
 	done := make(chan answer, 1)
 	go func() { done <- u.do("POST", u.uploads, nil, "Upload-Concat", "final;"+partial) }()
-	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
-	stack.Must(t, err)
+	s.run(t, `select pg_sleep(1)`)
 	stack.Must(t, held.Commit(t.Context()))
-	select {
-	case a := <-done:
-		a.want(t, http.StatusCreated, "")
-	case <-time.After(patience):
-		t.Fatal("no answer to the creation of a final upload")
-	}
+	stack.Receive(t, "answer to the creation of a final upload", done).want(t, http.StatusCreated, "")
 }
 
 // A request without a body takes longer than the server waits for silent bodies: neither it nor what follows on its connection
@@ -207,15 +181,10 @@ func TestSlowAnswerIsTold(t *testing.T) {
 func TestSlowRequestKeepsItsConnection(t *testing.T) {
 	t.Parallel()
 	s := silent(t, 100*time.Millisecond)
-	held, err := s.admin.Begin(t.Context())
-	stack.Must(t, err)
-	defer held.Rollback(t.Context()) //nolint:errcheck // it is committed
-	_, err = held.Exec(t.Context(), `select from tenants where id = $1 for update`, s.user.who.Tenant)
-	stack.Must(t, err)
+	held := s.transaction(t, `select from tenants where id = $1 for update`, s.user.who.Tenant)
 	headers := []string{"Tus-Resumable: 1.0.0", "Upload-Length: 10", "Content-Length: 0"}
 	l := s.user.line(t, "POST", s.uploads(), headers...)
-	_, err = held.Exec(t.Context(), `select pg_sleep(1)`)
-	stack.Must(t, err)
+	s.run(t, `select pg_sleep(1)`)
 	stack.Must(t, held.Commit(t.Context()))
 	l.hear("a slow creation").want(t, http.StatusCreated, "")
 	l.ask(s.user, "POST", s.uploads(), headers...)

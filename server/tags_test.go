@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -17,8 +16,7 @@ type tagsAnswer struct {
 
 func (u user) tags(url string) (t tagsAnswer) {
 	u.t.Helper()
-	a := u.do("GET", url+"/tags", nil)
-	a.want(u.t, 200, "")
+	a := u.do("GET", url+"/tags", nil).want(u.t, 200, "")
 	a.wantHeader(u.t, "Content-Type", "application/json")
 	a.wantHeader(u.t, "Cache-Control", "no-store")
 	stack.Must(u.t, json.Unmarshal(a.body, &t))
@@ -34,7 +32,7 @@ func TestTags(t *testing.T) {
 	s := newSite(t)
 	u := s.user
 	done, open := s.complete(t, u, "filename", "a.png"), u.create(5)
-	investor := u.colleague(s, "ines", tenant.Inversionista)
+	investor := u.as(s, "ines", tenant.Inversionista)
 	for _, who := range []user{u, investor} {
 		got := who.tags(done)
 		if want := map[string]any{"Make": "Probe", "Model": "P1"}; !reflect.DeepEqual(got.Tags["IFD0"], want) || got.Tags["GPS"]["GPSLatitude"] != 34.6 || !*got.Truncated {

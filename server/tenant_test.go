@@ -14,7 +14,6 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -27,10 +26,7 @@ func TestTenant(t *testing.T) {
 	s.user.create(250)
 	for _, role := range []tenant.Role{tenant.Empleado, tenant.Constructora, tenant.Inversionista, tenant.Admin} {
 		u := s.as(t, tenant.Identity{Tenant: s.user.who.Tenant, User: "luz", Role: role})
-		a := u.do("GET", s.url+"/api/tenant", nil)
-		a.want(t, 200, "")
-		var fields map[string]any
-		stack.Must(t, json.Unmarshal(a.body, &fields))
+		fields := readAs[map[string]any](t, u.do("GET", s.url+"/api/tenant", nil), 200)
 		limits, _ := json.Marshal(fields["rate_limits"])
 		for name, want := range map[string]any{
 			"id": s.user.who.Tenant.String(), "quota_bytes": 1000.0, "charged_bytes": 250.0, "remaining_bytes": 750.0,
@@ -62,18 +58,14 @@ func TestTenantQuotaInRefusals(t *testing.T) {
 		{"901", "too-large", map[string]float64{"max_bytes": 900}},
 		{"67108865", "too-large", map[string]float64{"max_bytes": maxSize}},
 	} {
-		a := s.user.do("POST", s.user.uploads, nil, "Upload-Length", c.length)
-		a.want(t, 413, c.problem)
-		var got map[string]any
-		stack.Must(t, json.Unmarshal(a.body, &got))
+		got := readAs[map[string]any](t, s.user.do("POST", s.user.uploads, nil, "Upload-Length", c.length).want(t, 413, c.problem), 413)
 		for name, want := range c.want {
 			if got[name] != want {
 				t.Errorf("%s bytes: %s is %v, want %v", c.length, name, got[name], want)
 			}
 		}
 	}
-	a := s.user.do("POST", s.user.uploads, nil, "Upload-Length", "", "Upload-Defer-Length", "1")
-	a.want(t, 413, "quota-exceeded")
+	s.user.do("POST", s.user.uploads, nil, "Upload-Length", "", "Upload-Defer-Length", "1").want(t, 413, "quota-exceeded")
 }
 
 // A tenant with the maximum of concurrent uploads waits, and is refused with a status after which tus clients go on. HEAD, DELETE
@@ -131,13 +123,9 @@ func TestBatchManifestLimits(t *testing.T) {
 	if a.want(t, 422, "bad-manifest"); !bytes.Contains(a.body, []byte("300 B")) {
 		t.Errorf("too large for the tenant: %s", a.body)
 	}
-	first := send("first", 300, 300, 250)
-	first.want(t, 201, "")
-	if n := s.count(t, `select count(*) from announcements where type = 'quota.warning' and detail->>'percent' = '80'`); n != 1 {
-		t.Errorf("%d warnings at 80 %%", n)
-	}
-	a = send("second", 1, 1)
-	a.want(t, 429, "rate-limited")
+	first := send("first", 300, 300, 250).want(t, 201, "")
+	s.wantCount(t, 1, `select count(*) from announcements where type = 'quota.warning' and detail->>'percent' = '80'`)
+	a = send("second", 1, 1).want(t, 429, "rate-limited")
 	a.wantHeader(t, "Access-Control-Allow-Origin", ours)
 	if exposed := a.header.Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Retry-After") || !strings.Contains(strings.ToLower(exposed), "ratelimit-policy") {
 		t.Errorf("a page can read %s", exposed)

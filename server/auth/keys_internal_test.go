@@ -21,7 +21,6 @@ import (
 
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/telemetry"
-
 	"github.com/tramo/tramo/test/stack"
 )
 

@@ -20,7 +20,6 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/tramo/tramo/server/auth"
-
 	"github.com/tramo/tramo/test/stack"
 )
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 

@@ -19,7 +19,6 @@ import (
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/tenant"
-
 	"github.com/tramo/tramo/test/stack"
 )
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
-
 	"github.com/tramo/tramo/test/stack"
 )
 
