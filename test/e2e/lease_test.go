@@ -228,7 +228,7 @@ func TestHeldUploadsOutlivePostgres(t *testing.T) {
 		stalls[i] = u.stall(urls[i], 0, data[:sent])
 	}
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", held*sent)
-	stack.Must(t, tramo.Postgres.Restart(t.Context()))
+	stack.Must(t, in.Postgres.Restart(t.Context()))
 
 	for i, url := range urls {
 		if i%2 == 0 {
