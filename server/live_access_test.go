@@ -124,18 +124,26 @@ func TestLiveAccess(t *testing.T) {
 	unfinished := begin(s.user, "east") // which an investor must not be told of, though others are
 	streams[0].upload(idOf(unfinished), "pending")
 	s.ends(t, s.user, north, theirs, south)
-	markers := map[string]string{}
-	for _, project := range []string{"north", "south", "west"} {
-		markers[project] = begin(s.user, project)
-		s.ends(t, s.user, markers[project])
+	// What changes together may be told in any order. Whatever comes with the first markers is told before the second ones,
+	// which are created once everybody was told of the first.
+	var markers []string
+	told := make([][]event, len(cases))
+	for range 2 {
+		last := map[string]string{"": south}
+		for _, project := range []string{"north", "south", "west"} {
+			last[project] = begin(s.user, project)
+			s.ends(t, s.user, last[project])
+			markers = append(markers, last[project])
+		}
+		for i, c := range cases {
+			if c.marker != "" || told[i] == nil {
+				told[i] = append(told[i], streams[i].upload(idOf(last[c.marker]), "completed")...)
+			}
+		}
 	}
 	for i, c := range cases {
-		last := south
-		if c.marker != "" {
-			last = markers[c.marker]
-		}
 		later := map[uuid.UUID]bool{}
-		for _, e := range streams[i].upload(idOf(last), "completed") {
+		for _, e := range told[i] {
 			if e.Event != "upload" {
 				continue
 			}

@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -218,11 +220,12 @@ func scopeOf(id tenant.Identity) (string, error) {
 	return scope, nil
 }
 
-// IsUnavailable reports whether err says that Postgres could not be reached or is going down: a later try
-// may do better.
+// IsUnavailable reports whether err says that Postgres could not be reached, is going down, or went away in the middle of a
+// query: a later try may do better.
 func IsUnavailable(err error) bool {
 	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
+	var network net.Error
+	if errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed) {
 		return true
 	}
 	var pgErr *pgconn.PgError

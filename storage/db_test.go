@@ -1,0 +1,37 @@
+package storage_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/storagetest"
+	"github.com/tramo/tramo/test/stack"
+)
+
+// Kill Postgres in the middle of a query, and ask again while it is down: both are trouble that passes, which clients are told
+// to wait for.
+func TestKilledPostgresIsUnavailable(t *testing.T) {
+	t.Parallel()
+	d, postgres := storagetest.Alone(t, stack.PostgresConfig{})
+	ctx := d.NewTenant(t, 1<<20)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- d.API.InTenant(ctx, func(tx storage.Tx) error {
+			_, err := tx.Exec(context.WithoutCancel(ctx), "select pg_sleep(600)")
+			return err
+		})
+	}()
+	admin := d.Admin(t)
+	stack.Until(t, "query that runs", func() (runs bool) {
+		stack.Must(t, admin.QueryRow(ctx, `select exists (select from pg_stat_activity where query = 'select pg_sleep(600)' and state = 'active')`).Scan(&runs))
+		return runs
+	})
+	postgres.Kill()
+	if err := stack.Receive(t, "end of the query", ended); !storage.IsUnavailable(err) {
+		t.Errorf("in the middle of a query: %v", err)
+	}
+	if err := d.API.Ping(ctx); !storage.IsUnavailable(err) {
+		t.Errorf("while it is down: %v", err)
+	}
+}
