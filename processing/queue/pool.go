@@ -127,6 +127,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("start the worker pool: %w", err)
 	}
+	p.log.InfoContext(ctx, "working")
 	var chores sync.WaitGroup
 	chores.Go(func() { p.rescue(ctx) })
 	p.rank(ctx)

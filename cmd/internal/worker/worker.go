@@ -182,7 +182,7 @@ func (c *command) assemble(db *storage.DB, bucket *object.Bucket, dir string, re
 	eraser := &erasure.Eraser{DB: db, Bucket: bucket, Leases: w.leases, Log: log}
 	w.pool = queue.NewPool(c.Queue, db, w.leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
 	n, why := c.workers()
-	log.Info("working", slog.Int("workers", n), slog.String("because_of", why))
+	log.Info("pool sized", slog.Int("workers", n), slog.String("because_of", why))
 	w.pool.Register(queue.ProcessUpload, pipeline, queue.Options{Workers: n})
 	w.pool.Register(queue.RescanUpload, processing.Rescanner{Pipeline: pipeline}, queue.Options{Workers: c.Workers.Rescan})
 	w.pool.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, log),
