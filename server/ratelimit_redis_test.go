@@ -116,7 +116,7 @@ func TestRateLimitRedisGone(t *testing.T) {
 	if s.up(t) != 0 || s.logged() != 1 {
 		t.Errorf("the metric says %v, and the log has %d lines, want 0 and 1", s.up(t), s.logged())
 	}
-	stack.Must(t, redis.Start(context.WithoutCancel(t.Context())))
+	stack.Must(t, redis.Restart(context.WithoutCancel(t.Context())))
 	stack.Until(t, "Redis is used again", func() bool { get(); return s.up(t) == 1 })
 	if s.logged() != 2 {
 		t.Errorf("the log has %d lines, want 2", s.logged())

@@ -95,7 +95,7 @@ func TestRatesOverReplicas(t *testing.T) {
 			t.Error("the metrics do not say that Redis is gone")
 		}
 	}
-	stack.Must(t, redis.Start(context.WithoutCancel(t.Context())))
+	stack.Must(t, redis.Restart(context.WithoutCancel(t.Context())))
 	for i, r := range replicas {
 		stack.Until(t, "Redis in use again", func() bool {
 			ask(i)

@@ -6,24 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/tramo/tramo/deploy"
 )
 
-const (
-	clamdSocketName = "clamd.sock"
-	// The real database takes 10 to 40 seconds to load.
-	clamdStartTimeout = 3 * time.Minute
-	clamdStopTimeout  = 15 * time.Second
-)
+const clamdSocketName = "clamd.sock"
 
 // ClamdConfig says where clamd keeps its configuration and temporary files.
 type ClamdConfig struct {
@@ -43,123 +35,75 @@ type ClamdConfig struct {
 
 // Clamd is a private clamd on a unix socket.
 type Clamd struct {
+	daemon
 	cfg    ClamdConfig
-	socket string   // its directory
-	temp   []string // directories that Stop removes
-	child  *child
+	socket string // its path
 }
 
 // StartClamd starts clamd and returns once it answers PING.
 func StartClamd(ctx context.Context, cfg ClamdConfig) (*Clamd, error) {
-	ctx, cancel := context.WithTimeout(ctx, clamdStartTimeout)
-	defer cancel()
 	c := &Clamd{cfg: cfg}
-	if err := c.start(ctx); err != nil {
-		return nil, errors.Join(err, c.Stop())
+	// The real database takes 10 to 40 seconds to load.
+	if err := c.begin(ctx, 3*time.Minute, c.prepare, c.run); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
 // Address returns unix: and the socket's path.
-func (c *Clamd) Address() string { return "unix:" + c.socketPath() }
+func (c *Clamd) Address() string { return "unix:" + c.socket }
 
 // Config returns the path of its clamd.conf, for clamdscan.
 func (c *Clamd) Config() string { return filepath.Join(c.cfg.Dir, "clamd.conf") }
 
-// Pid returns the id of the server's process.
-func (c *Clamd) Pid() int { return c.child.pid() }
-
-// Exited is closed when clamd has ended, for whatever reason.
-func (c *Clamd) Exited() <-chan struct{} { return c.child.done }
-
-// Stop ends clamd. It may be called twice.
-func (c *Clamd) Stop() (err error) {
-	if c.child != nil {
-		err = c.child.stop(syscall.SIGTERM, clamdStopTimeout)
-	}
-	for _, dir := range c.temp {
-		err = errors.Join(err, os.RemoveAll(dir))
-	}
-	return err
-}
-
-// Kill ends clamd as kill -9 does. Restart brings it back.
-func (c *Clamd) Kill() { c.child.kill() }
-
-// Restart stops clamd, if it still runs, and starts it at the same address.
-func (c *Clamd) Restart(ctx context.Context) error {
-	if err := c.child.stop(syscall.SIGTERM, clamdStopTimeout); err != nil {
+func (c *Clamd) prepare(context.Context) (err error) {
+	if c.cfg.Dir, err = c.private(c.cfg.Dir, "clamd"); err != nil {
 		return err
 	}
-	return c.launch(ctx)
-}
-
-func (c *Clamd) socketPath() string { return filepath.Join(c.socket, clamdSocketName) }
-
-func (c *Clamd) start(ctx context.Context) (err error) {
-	if c.cfg.Dir == "" {
-		if c.cfg.Dir, err = os.MkdirTemp("", "tramo-clamd-"); err != nil {
-			return fmt.Errorf("make a directory for clamd: %w", err)
-		}
-		c.temp = append(c.temp, c.cfg.Dir)
-	}
-	if c.cfg.Dir, err = privateDir(c.cfg.Dir); err != nil {
-		return fmt.Errorf("make a directory for clamd: %w", err)
-	}
-	var temp bool
-	if c.socket, temp, err = socketDir(c.cfg.Dir, "tramo-clamd-", clamdSocketName); err != nil {
+	socketDir, err := c.forSocket(c.cfg.Dir, clamdSocketName)
+	if err != nil {
 		return err
 	}
-	if temp {
-		c.temp = append(c.temp, c.socket)
-	}
+	c.socket = filepath.Join(socketDir, clamdSocketName)
 	if c.cfg.Database == "" {
 		if c.cfg.Database, err = c.database(); err != nil {
-			return err
+			return fmt.Errorf("make a virus database: %w", err)
 		}
 	}
 	if err := c.configure(); err != nil {
-		return err
+		return fmt.Errorf("configure clamd: %w", err)
 	}
-	return c.launch(ctx)
+	return nil
 }
 
-func (c *Clamd) launch(ctx context.Context) error {
+func (c *Clamd) run(ctx context.Context) error {
 	bin, err := c.binary()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(bin, "--config-file="+filepath.Join(c.cfg.Dir, "clamd.conf"))
-	if c.child, err = spawn("clamd", cmd, syscall.SIGKILL, c.cfg.Log); err != nil {
-		return err
-	}
-	return c.child.await(ctx, c.ping)
+	return c.launch(ctx, ProcessConfig{Path: bin, Name: "clamd", Args: []string{"--config-file=" + c.Config()}, Log: c.cfg.Log, Grace: 15 * time.Second},
+		// PING queues behind scans, but nobody scans yet.
+		func(ctx context.Context) error { return ask(ctx, "unix", c.socket, "zPING\x00", "PONG\x00") })
 }
 
 // configure writes clamd.conf. There is no User line: clamd runs as whoever starts it, root included.
 func (c *Clamd) configure() error {
 	tmp := filepath.Join(c.cfg.Dir, "tmp")
 	// What a killed clamd left here is nobody's.
-	if err := os.RemoveAll(tmp); err != nil {
-		return fmt.Errorf("empty clamd's temporary directory: %w", err)
-	}
-	if err := os.Mkdir(tmp, 0o700); err != nil {
-		return fmt.Errorf("make clamd's temporary directory: %w", err)
+	if err := errors.Join(os.RemoveAll(tmp), os.Mkdir(tmp, 0o700)); err != nil {
+		return err
 	}
 	conf := strings.Join(slices.Concat(c.cfg.Extra, []string{
 		"Foreground yes",
 		"DatabaseDirectory " + c.cfg.Database,
-		"LocalSocket " + c.socketPath(),
+		"LocalSocket " + c.socket,
 		"LocalSocketMode 600",
 		"TemporaryDirectory " + tmp,
 		"MaxThreads 4",
 		"SelfCheck 0",
 		deploy.Clamd,
 	}), "\n") + "\n"
-	if err := os.WriteFile(filepath.Join(c.cfg.Dir, "clamd.conf"), []byte(conf), 0o600); err != nil {
-		return fmt.Errorf("write clamd's configuration: %w", err)
-	}
-	return nil
+	return os.WriteFile(c.Config(), []byte(conf), 0o600)
 }
 
 // Signature is the line of an .hdb file by which clamd knows a content: its MD5, size and name.
@@ -172,25 +116,18 @@ func (c *Clamd) database() (string, error) {
 	const freshclam = "/var/lib/clamav"
 	if c.cfg.Known == nil {
 		for _, pattern := range []string{"main.c?d", "daily.c?d"} {
-			found, _ := filepath.Glob(filepath.Join(freshclam, pattern)) // the pattern is well formed
-			if len(found) > 0 {
+			if found, _ := filepath.Glob(filepath.Join(freshclam, pattern)); len(found) > 0 { // the pattern is well formed
 				return freshclam, nil
 			}
 		}
 		c.cfg.Known = map[string][]byte{"Eicar-Test-HDB": []byte(EICAR())}
 	}
-	dir := filepath.Join(c.cfg.Dir, "database")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make a virus database: %w", err)
-	}
 	var signatures string
 	for name, content := range c.cfg.Known {
 		signatures += Signature(name, content)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "tramo.hdb"), []byte(signatures), 0o600); err != nil {
-		return "", fmt.Errorf("make a virus database: %w", err)
-	}
-	return dir, nil
+	dir := filepath.Join(c.cfg.Dir, "database")
+	return dir, errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "tramo.hdb"), []byte(signatures), 0o600))
 }
 
 // binary returns the clamd to run. Debian's AppArmor profile is tied to /usr/sbin/clamd and lets it read
@@ -205,57 +142,10 @@ func (c *Clamd) binary() (string, error) {
 		return path, nil
 	}
 	program, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("copy clamd: %w", err)
-	}
 	own := filepath.Join(c.cfg.Dir, "clamd")
 	// Removed first: a copy that still runs cannot be written to.
-	if err := os.RemoveAll(own); err != nil {
-		return "", fmt.Errorf("copy clamd: %w", err)
-	}
-	if err := os.WriteFile(own, program, 0o700); err != nil {
+	if err := errors.Join(err, os.RemoveAll(own), os.WriteFile(own, program, 0o700)); err != nil {
 		return "", fmt.Errorf("copy clamd: %w", err)
 	}
 	return own, nil
-}
-
-func (c *Clamd) ping(ctx context.Context) error {
-	// PING queues behind scans, but nobody scans yet.
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.socketPath())
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
-	if _, err := io.WriteString(conn, "zPING\x00"); err != nil {
-		return err
-	}
-	answer, err := io.ReadAll(io.LimitReader(conn, 64))
-	if err != nil {
-		return err
-	}
-	if string(answer) != "PONG\x00" {
-		return fmt.Errorf("clamd answers PING with %q", answer)
-	}
-	return nil
-}
-
-// findProgram looks in PATH and then in dirs: an ordinary user's PATH has no sbin.
-func findProgram(name string, dirs ...string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	for _, dir := range dirs {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("find %s: not in PATH nor in %s", name, strings.Join(dirs, ", "))
 }

@@ -85,11 +85,14 @@ func (in *Installation) Env(role string, extra ...string) []string {
 		"TRAMO_JWT_SECRET="+Secret,
 		"TRAMO_LOG_FORMAT=text",
 		"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0",
+		// The clients of tests and benchmarks are few users at one address.
+		"TRAMO_RATE_IP=0", "TRAMO_RATE_IP_TRANSFERS=0", "TRAMO_RATE_USER=0", "TRAMO_RATE_UPLOADS=0", "TRAMO_RATE_USER_TRANSFERS=0",
+		"TRAMO_TENANT_UPLOADS=0",
 	)
 	if in.Clamd != nil {
 		env = append(env, "TRAMO_CLAMD="+in.Clamd.Address())
 	}
-	return slices.Concat(env, NoRateLimits(), in.Vars, extra)
+	return slices.Concat(env, in.Vars, extra)
 }
 
 // Tramo runs a command of tramo to its end, as an operator, and returns what it printed.
@@ -125,7 +128,8 @@ type Replica struct {
 func (in *Installation) Serve(ctx context.Context, extra ...string) (*Replica, error) {
 	r, err := startReplica(in.Server(extra...))
 	if err == nil {
-		r.URL, err = r.printed(ctx, "msg=serving address=")
+		r.URL, err = r.WaitForLine(ctx, "msg=serving address=")
+		r.URL = "http://" + r.URL
 	}
 	return r.ready(ctx, err)
 }
@@ -144,7 +148,8 @@ func startReplica(c ProcessConfig) (*Replica, error) {
 // ready waits until the replica is ready. Whatever goes wrong ends it.
 func (r *Replica) ready(ctx context.Context, err error) (*Replica, error) {
 	if err == nil {
-		r.Ops, err = r.printed(ctx, `msg="serving operations" address=`)
+		r.Ops, err = r.WaitForLine(ctx, `msg="serving operations" address=`)
+		r.Ops = "http://" + r.Ops
 	}
 	if err == nil {
 		err = r.WaitForURL(ctx, r.Ops+"/readyz")
@@ -153,20 +158,4 @@ func (r *Replica) ready(ctx context.Context, err error) (*Replica, error) {
 		r.Kill()
 	}
 	return r, err
-}
-
-// printed returns the address in the line of the log that begins with text, as a URL.
-func (r *Replica) printed(ctx context.Context, text string) (string, error) {
-	if err := r.WaitForLog(ctx, text); err != nil {
-		return "", err
-	}
-	_, rest, _ := strings.Cut(r.Output(), text)
-	address, _, _ := strings.Cut(rest, "\n")
-	return "http://" + address, nil
-}
-
-// LastOutput returns what of the program's output fits a failed test's log.
-func (p *Process) LastOutput() string {
-	out := p.Output()
-	return out[max(0, len(out)-8000):]
 }

@@ -2,15 +2,12 @@ package stack
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"image"
 	"image/color"
 	"image/jpeg"
 	"image/png"
 	"math"
 	"math/rand/v2"
-	"os/exec"
 	"strings"
 )
 
@@ -97,29 +94,4 @@ func PNG(width, height int) []byte {
 	var out bytes.Buffer
 	_ = png.Encode(&out, img) // neither the picture nor a buffer can make the encoder err
 	return out.Bytes()
-}
-
-// FieldPhotoTags are what a phone writes on a site in Santiago de Chile, turned 90° clockwise. They are written
-// as exiftool takes them.
-func FieldPhotoTags() []string {
-	return []string{
-		"GPSLatitude=33.4489", "GPSLatitudeRef=S", "GPSLongitude=70.6693", "GPSLongitudeRef=W",
-		"GPSAltitude=570", "GPSAltitudeRef=Above Sea Level",
-		"Orientation#=6",
-		"DateTimeOriginal=2026:03:14 16:20:05", "OffsetTimeOriginal=-03:00",
-		"Make=Samsung", "Model=SM-A546E",
-	}
-}
-
-// Tag writes EXIF tags, each as Name=value or Name#=raw value, into the picture at path. It needs exiftool.
-func Tag(ctx context.Context, path string, tags ...string) error {
-	args := []string{"-quiet", "-overwrite_original"}
-	for _, tag := range tags {
-		args = append(args, "-"+tag)
-	}
-	out, err := exec.CommandContext(ctx, "exiftool", append(args, path)...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("tag %s with exiftool: %w: %s", path, err, bytes.TrimSpace(out))
-	}
-	return nil
 }

@@ -2,11 +2,7 @@ package stack_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"image"
-	"os"
-	osexec "os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/tramo/tramo/test/stack"
@@ -35,27 +31,6 @@ func TestPhotoDependsOnItsSeed(t *testing.T) {
 	}
 	if bytes.Equal(photo(7), photo(8)) {
 		t.Error("two seeds give one photo")
-	}
-}
-
-func TestTag(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "field.jpg")
-	stack.Must(t, os.WriteFile(path, stack.Photo(stack.PhotoConfig{Width: 400, Height: 300}), 0o600))
-	stack.Must(t, stack.Tag(t.Context(), path, stack.FieldPhotoTags()...))
-
-	out, err := osexec.CommandContext(t.Context(), "exiftool", "-n", "-json", path).Output()
-	stack.Must(t, err)
-	var tags []struct {
-		GPSLatitude, GPSLongitude, GPSAltitude            float64
-		Orientation                                       int
-		Make, Model, DateTimeOriginal, OffsetTimeOriginal string
-	}
-	stack.Must(t, json.Unmarshal(out, &tags))
-	got := tags[0]
-	if got.GPSLatitude > -33.44 || got.GPSLongitude > -70.66 || got.GPSAltitude != 570 || got.Orientation != 6 ||
-		got.Model != "SM-A546E" || got.DateTimeOriginal != "2026:03:14 16:20:05" || got.OffsetTimeOriginal != "-03:00" {
-		t.Errorf("tags read back: %+v", got)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,12 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-const (
-	pgSocketPrefix = "tramo-pg-"
-	pgSocketName   = ".s.PGSQL.5432"
-	pgStartTimeout = 60 * time.Second
-	pgStopTimeout  = 30 * time.Second
-)
+const pgSocketName = ".s.PGSQL.5432"
 
 // PostgresConfig says where and how a private Postgres keeps its data.
 type PostgresConfig struct {
@@ -36,14 +30,13 @@ type PostgresConfig struct {
 }
 
 // Postgres is a private server that listens on a unix socket only. Its superuser is postgres, and whoever
-// can reach the socket is trusted; the socket's directory is closed to other users.
+// can reach the socket is trusted; the socket's directory is closed to other users. Its Stop does not wait for clients.
 type Postgres struct {
+	daemon
 	cfg    PostgresConfig
 	bin    string
 	as     *account // nil: run as ourselves
 	socket string   // its directory
-	temp   []string // directories that Stop removes
-	child  *child
 
 	migrating sync.Mutex // see Installation
 	migrated  bool
@@ -51,28 +44,9 @@ type Postgres struct {
 
 // StartPostgres starts the newest Postgres found on this machine and returns once it accepts connections. As root it
 // runs as the user postgres, because Postgres refuses root.
-func StartPostgres(ctx context.Context, cfg PostgresConfig) (_ *Postgres, err error) {
-	ctx, cancel := context.WithTimeout(ctx, pgStartTimeout)
-	defer cancel()
+func StartPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	p := &Postgres{cfg: cfg}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.Stop())
-		}
-	}()
-	if p.bin, err = findPostgres(); err != nil {
-		return nil, err
-	}
-	if p.as, err = postgresAccount(); err != nil {
-		return nil, err
-	}
-	if err := p.makeDirs(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.initDB(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.start(ctx); err != nil {
+	if err := p.begin(ctx, time.Minute, p.prepare, p.run); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -110,74 +84,30 @@ func (p *Postgres) CreateDatabase(ctx context.Context, name, template string) er
 	return nil
 }
 
-// Stop shuts down without waiting for clients. It may be called twice.
-func (p *Postgres) Stop() error {
-	err := p.halt()
-	for _, dir := range p.temp {
-		err = errors.Join(err, os.RemoveAll(dir))
-	}
-	return err
-}
-
-// Kill ends the server as kill -9 does. Restart brings it back.
-func (p *Postgres) Kill() { p.child.kill() }
-
-// Restart stops the server, if it still runs, and starts it at the same address. Every connection is lost.
-func (p *Postgres) Restart(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pgStartTimeout)
-	defer cancel()
-	if err := p.halt(); err != nil {
+func (p *Postgres) prepare(ctx context.Context) (err error) {
+	if p.bin, err = findPostgres(); err != nil {
 		return err
 	}
-	return p.start(ctx)
-}
-
-// Pid returns the id of the server's process.
-func (p *Postgres) Pid() int { return p.child.pid() }
-
-// Exited is closed when the server has ended, for whatever reason.
-func (p *Postgres) Exited() <-chan struct{} { return p.child.done }
-
-// halt is Postgres' "fast shutdown": clients are disconnected, data is checkpointed.
-func (p *Postgres) halt() error {
-	if p.child == nil {
-		return nil
+	if p.as, err = postgresAccount(); err != nil {
+		return err
 	}
-	return p.child.stop(syscall.SIGINT, pgStopTimeout)
-}
-
-func (p *Postgres) makeDirs(ctx context.Context) (err error) {
-	if p.cfg.Dir == "" {
-		if p.cfg.Dir, err = os.MkdirTemp("", "tramo-postgres-"); err != nil {
-			return fmt.Errorf("make a directory for Postgres: %w", err)
-		}
-		p.temp = append(p.temp, p.cfg.Dir)
-	}
-	if p.cfg.Dir, err = privateDir(p.cfg.Dir); err != nil {
-		return fmt.Errorf("make a directory for Postgres: %w", err)
+	if p.cfg.Dir, err = p.private(p.cfg.Dir, "postgres"); err != nil {
+		return err
 	}
 	if err := awaitOldPostmaster(ctx, p.cfg.Dir); err != nil {
 		return err
 	}
-	var temp bool
-	if p.socket, temp, err = socketDir(p.cfg.Dir, pgSocketPrefix, pgSocketName); err != nil {
+	if p.socket, err = p.forSocket(p.cfg.Dir, pgSocketName); err != nil {
 		return err
 	}
-	if temp {
-		p.temp = append(p.temp, p.socket)
-	}
-	if p.as == nil {
-		return nil
-	}
-	for _, dir := range []string{p.cfg.Dir, p.socket} {
-		if err := p.as.own(dir); err != nil {
-			return err
-		}
-		if err := p.as.reach(dir); err != nil {
-			return err
+	if p.as != nil {
+		for _, dir := range []string{p.cfg.Dir, p.socket} {
+			if err := errors.Join(p.as.own(dir), p.as.reach(dir)); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return p.initDB(ctx)
 }
 
 func (p *Postgres) initDB(ctx context.Context) error {
@@ -195,14 +125,18 @@ func (p *Postgres) initDB(ctx context.Context) error {
 	if !p.cfg.Durable {
 		args = append(args, "--no-sync")
 	}
-	if err := run(ctx, "initdb", p.command("initdb", args...), p.cfg.Log); err != nil {
+	out, err := Run(ctx, p.program("initdb", args...))
+	if p.cfg.Log != nil {
+		_, _ = io.WriteString(p.cfg.Log, out)
+	}
+	if err != nil {
 		// An interrupted initdb would be refused by the next start as a directory that is not empty.
-		return errors.Join(err, removeContents(p.cfg.Dir))
+		return errors.Join(err, os.RemoveAll(p.cfg.Dir))
 	}
 	return nil
 }
 
-func (p *Postgres) start(ctx context.Context) error {
+func (p *Postgres) run(ctx context.Context) error {
 	args := []string{
 		"-D", p.cfg.Dir,
 		"-c", "listen_addresses=",
@@ -215,23 +149,17 @@ func (p *Postgres) start(ctx context.Context) error {
 	if !p.cfg.Durable {
 		args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off")
 	}
+	cfg := p.program("postgres", args...)
+	cfg.stop = syscall.SIGINT // fast shutdown: clients are disconnected, data is checkpointed
+	// Immediate shutdown. SIGKILL would leave the backends to find out for themselves.
+	cfg.onDeath = syscall.SIGQUIT
 	for {
-		// SIGQUIT: immediate shutdown. SIGKILL would leave the backends to find out for themselves.
-		c, err := spawn("postgres", p.command("postgres", args...), syscall.SIGQUIT, p.cfg.Log)
-		if err != nil {
+		err := p.launch(ctx, cfg, p.ping)
+		// After kill -9 of the postmaster its backends hold the shared memory for a moment longer.
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "pre-existing shared memory block") {
 			return err
 		}
-		p.child = c
-		err = c.await(ctx, p.ping)
-		if err == nil {
-			return nil
-		}
-		// After kill -9 of the postmaster its backends hold the shared memory for a moment longer.
-		if c.ended() && ctx.Err() == nil && strings.Contains(c.out.String(), "pre-existing shared memory block") {
-			pause(ctx, 50*time.Millisecond)
-			continue
-		}
-		return err
+		pause(ctx, 50*time.Millisecond)
 	}
 }
 
@@ -245,14 +173,13 @@ func (p *Postgres) ping(ctx context.Context) error {
 	return conn.Close(ctx)
 }
 
-func (p *Postgres) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(p.bin, name), args...)
-	cmd.Dir = "/" // ours may be closed to the user postgres
-	cmd.Env = []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C.UTF-8", "TZ=UTC"}
-	if p.as != nil {
-		cmd.SysProcAttr = p.as.attr()
+// program describes one of Postgres' programs.
+func (p *Postgres) program(name string, args ...string) ProcessConfig {
+	return ProcessConfig{
+		Path: filepath.Join(p.bin, name), Args: args, Log: p.cfg.Log, Grace: 30 * time.Second, as: p.as,
+		Dir: "/", // ours may be closed to the user postgres
+		Env: []string{"PATH=" + p.bin + ":/usr/bin:/bin", "LC_ALL=C.UTF-8", "TZ=UTC"},
 	}
-	return cmd
 }
 
 // pause waits for d or until ctx ends.
@@ -263,15 +190,4 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-timer.C:
 	}
-}
-
-func removeContents(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
 }

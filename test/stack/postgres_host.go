@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -66,21 +66,11 @@ func postgresAccount() (*account, error) {
 		return nil, fmt.Errorf("find a user for Postgres, which refuses to run as root: %w", err)
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		return nil, fmt.Errorf("read the id of user %s: %w", u.Username, err)
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		return nil, fmt.Errorf("read the group of user %s: %w", u.Username, err)
+	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, fmt.Errorf("read the ids of user %s: %w", u.Username, err)
 	}
 	return &account{name: u.Username, uid: uint32(uid), gid: uint32(gid)}, nil
-}
-
-func (a *account) attr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{
-		Credential:  &syscall.Credential{Uid: a.uid, Gid: a.gid},
-		AmbientCaps: a.caps,
-	}
 }
 
 // own gives dir and what lies in it to the account. A cluster that an ordinary user made is found again by root.
@@ -188,14 +178,6 @@ func isPostmaster(pid int, dir string) bool {
 	if err != nil {
 		return false
 	}
-	args := bytes.Split(cmdline, []byte{0})
-	if filepath.Base(string(args[0])) != "postgres" {
-		return false
-	}
-	for _, arg := range args[1:] {
-		if string(arg) == dir {
-			return true
-		}
-	}
-	return false
+	args := strings.Split(string(cmdline), "\x00")
+	return filepath.Base(args[0]) == "postgres" && slices.Contains(args[1:], dir)
 }

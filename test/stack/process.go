@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -29,54 +32,90 @@ type ProcessConfig struct {
 	Log io.Writer
 	// Grace is how long Stop waits before it kills; 30 s by default.
 	Grace time.Duration
+
+	stdout        io.Writer      // by default with standard error
+	stop, onDeath syscall.Signal // what Stop sends, and what the program gets when this process dies; by default SIGTERM and SIGKILL
+	as            *account       // nil: run as ourselves
 }
 
 // Process is a running program. It is killed when the process that started it dies.
 type Process struct {
-	child *child
+	name  string
+	cmd   *exec.Cmd
+	out   *tail
+	stop  syscall.Signal
 	grace time.Duration
+	done  chan struct{} // closed once the program has ended and its output is read
+	err   error         // how it ended; read it after done
 }
 
-// Start runs a program in a process group of its own.
+// Linux sends Pdeathsig when the thread that forked ends, not the process (prctl(2),
+// PR_SET_PDEATHSIG), and the Go runtime ends threads as it likes. So one goroutine, locked to
+// its thread for as long as the process lives, starts every child.
+var spawner = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range work {
+			f()
+		}
+	}()
+	return work
+})
+
+// Start runs a program in a process group of its own: Ctrl-C on a terminal reaches only us, who then stop it in order.
 func Start(cfg ProcessConfig) (*Process, error) {
-	cfg.setDefaults()
-	child, err := spawn(cfg.Name, cfg.command(), syscall.SIGKILL, cfg.Log)
-	if err != nil {
-		return nil, err
+	p := &Process{
+		name: cmp.Or(cfg.Name, filepath.Base(cfg.Path)), cmd: exec.Command(cfg.Path, cfg.Args...), out: &tail{next: cfg.Log},
+		stop: cmp.Or(cfg.stop, syscall.SIGTERM), grace: cmp.Or(cfg.Grace, 30*time.Second), done: make(chan struct{}),
 	}
-	return &Process{child: child, grace: cfg.Grace}, nil
+	p.cmd.Dir, p.cmd.Env = cmp.Or(cfg.Dir, startDir), cfg.Env
+	if cfg.Env == nil {
+		p.cmd.Env = CleanEnv()
+	}
+	p.cmd.Stdout, p.cmd.Stderr = cfg.stdout, p.out
+	if cfg.stdout == nil {
+		p.cmd.Stdout = p.out
+	}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: cmp.Or(cfg.onDeath, syscall.SIGKILL), Setpgid: true}
+	if cfg.as != nil {
+		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: cfg.as.uid, Gid: cfg.as.gid}
+		p.cmd.SysProcAttr.AmbientCaps = cfg.as.caps
+	}
+	// A grandchild can keep the output open after a kill; do not wait for it for ever.
+	p.cmd.WaitDelay = 2 * time.Second
+
+	started := make(chan error)
+	spawner() <- func() { started <- p.cmd.Start() }
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
 }
 
 // Run runs a program to its end and returns what it printed on its standard output. If it ends badly, the error
 // quotes its standard error.
 func Run(ctx context.Context, cfg ProcessConfig) (stdout string, err error) {
-	cfg.setDefaults()
 	var out bytes.Buffer
-	cmd := cfg.command()
-	cmd.Stdout = &out
-	err = run(ctx, cfg.Name, cmd, cfg.Log)
+	cfg.stdout = &out
+	p, err := Start(cfg)
+	if err != nil {
+		return "", err
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		p.Kill()
+		return out.String(), fmt.Errorf("%s: %w", p.name, ctx.Err())
+	}
+	if p.err != nil {
+		err = fmt.Errorf("%s: %w\n%s", p.name, p.err, p.LastOutput())
+	}
 	return out.String(), err
-}
-
-func (cfg *ProcessConfig) setDefaults() {
-	if cfg.Name == "" {
-		cfg.Name = filepath.Base(cfg.Path)
-	}
-	if cfg.Dir == "" {
-		cfg.Dir = startDir
-	}
-	if cfg.Env == nil {
-		cfg.Env = CleanEnv()
-	}
-	if cfg.Grace == 0 {
-		cfg.Grace = 30 * time.Second
-	}
-}
-
-func (cfg *ProcessConfig) command() *exec.Cmd {
-	cmd := exec.Command(cfg.Path, cfg.Args...)
-	cmd.Dir, cmd.Env = cfg.Dir, cfg.Env
-	return cmd
 }
 
 // CleanEnv returns our environment with extra added and without the TRAMO_ and AWS_ variables of whoever runs the
@@ -88,55 +127,71 @@ func CleanEnv(extra ...string) []string {
 	return append(env, extra...)
 }
 
-// NoRateLimits returns the variables with which a server lets clients ask as often, and send as much at a time, as they
-// like, as tests and benchmarks do, whose clients are few users at one address.
-func NoRateLimits() []string {
-	return []string{
-		"TRAMO_RATE_IP=0", "TRAMO_RATE_IP_TRANSFERS=0", "TRAMO_RATE_USER=0", "TRAMO_RATE_UPLOADS=0", "TRAMO_RATE_USER_TRANSFERS=0",
-		"TRAMO_TENANT_UPLOADS=0",
-	}
-}
-
 // Pid returns the process id.
-func (p *Process) Pid() int { return p.child.pid() }
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Output returns the last megabyte of what the program has printed on both its outputs.
-func (p *Process) Output() string { return p.child.out.String() }
+func (p *Process) Output() string { return p.out.String() }
+
+// LastOutput returns what of the program's output fits an error or a failed test's log.
+func (p *Process) LastOutput() string {
+	out := strings.TrimSpace(p.Output())
+	return out[max(0, len(out)-8000):]
+}
 
 // Exited is closed when the program has ended and its output is complete.
-func (p *Process) Exited() <-chan struct{} { return p.child.done }
+func (p *Process) Exited() <-chan struct{} { return p.done }
 
 // Wait waits for the end. An exit status other than 0 is an *exec.ExitError.
 func (p *Process) Wait(ctx context.Context) error {
 	select {
-	case <-p.child.done:
-		return p.child.err
+	case <-p.done:
+		return p.err
 	case <-ctx.Done():
-		return fmt.Errorf("wait for %s to end: %w", p.child.name, ctx.Err())
+		return fmt.Errorf("wait for %s to end: %w", p.name, ctx.Err())
 	}
 }
 
 // Signal sends sig, such as SIGSTOP and SIGCONT.
-func (p *Process) Signal(sig os.Signal) error { return p.child.cmd.Process.Signal(sig) }
+func (p *Process) Signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
 // Stop sends SIGTERM and waits. It is an error if the program has to be killed in the end, or exits with a
 // status other than 0. It may be called twice.
 func (p *Process) Stop() error {
-	if err := p.child.stop(syscall.SIGTERM, p.grace); err != nil {
+	if err := p.halt(); err != nil {
 		return err
 	}
-	if p.child.err != nil {
-		return fmt.Errorf("%s: %w", p.child.name, p.child.err)
+	if p.err != nil {
+		return fmt.Errorf("%s: %w", p.name, p.err)
 	}
 	return nil
 }
 
-// Kill ends the program and its process group with -9.
-func (p *Process) Kill() { p.child.kill() }
+// halt is Stop without a look at the exit status.
+func (p *Process) halt() error {
+	if err := p.Signal(p.stop); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.name, err)
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(p.grace):
+		p.Kill()
+		return fmt.Errorf("stop %s: still running %s after %s, killed", p.name, p.grace, p.stop)
+	}
+}
+
+// Kill ends the program and its process group with -9, and waits until it has gone.
+func (p *Process) Kill() {
+	// Errors mean that it has gone already.
+	_ = syscall.Kill(-p.Pid(), syscall.SIGKILL)
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
 
 // WaitForLog returns once the program has printed text.
 func (p *Process) WaitForLog(ctx context.Context, text string) error {
-	return p.child.await(ctx, func(context.Context) error {
+	return p.await(ctx, func(context.Context) error {
 		if !strings.Contains(p.Output(), text) {
 			return fmt.Errorf("it has not printed %q", text)
 		}
@@ -144,9 +199,53 @@ func (p *Process) WaitForLog(ctx context.Context, text string) error {
 	})
 }
 
+// WaitForLine returns the rest of the line in which the program prints text.
+func (p *Process) WaitForLine(ctx context.Context, text string) (rest string, err error) {
+	err = p.await(ctx, func(context.Context) error {
+		_, after, _ := strings.Cut(p.Output(), text)
+		var found bool
+		if rest, _, found = strings.Cut(after, "\n"); !found {
+			return fmt.Errorf("it has not printed a line with %q", text)
+		}
+		return nil
+	})
+	return rest, err
+}
+
 // WaitForURL returns once a GET of url answers 200.
 func (p *Process) WaitForURL(ctx context.Context, url string) error {
-	return p.child.await(ctx, func(ctx context.Context) error { return Probe(ctx, url) })
+	return p.await(ctx, func(ctx context.Context) error { return Probe(ctx, url) })
+}
+
+// await waits until ready returns nil, and else quotes what the program printed last.
+func (p *Process) await(ctx context.Context, ready func(context.Context) error) error {
+	err := await(ctx, p.name, p.done, &p.err, ready)
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, p.LastOutput())
+	}
+	return err
+}
+
+var errExit0 = errors.New("exit status 0")
+
+// await calls ready every few milliseconds until it returns nil. It gives up with ready's last error when ctx ends, and
+// with ended, which is read after done, when done is closed first.
+func await(ctx context.Context, name string, done <-chan struct{}, ended *error, ready func(context.Context) error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-done:
+			return fmt.Errorf("%s ended while starting: %w", name, cmp.Or(*ended, errExit0))
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s: %w: %w", name, ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
 }
 
 // Probe returns nil if a GET of url answers 200 within five seconds, else an error that quotes the answer.
@@ -163,95 +262,8 @@ func Probe(ctx context.Context, url string) error {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	if err != nil {
-		return err
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s answers %s: %s", url, res.Status, bytes.TrimSpace(body))
 	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: %s", url, res.Status, strings.TrimSpace(string(body)))
-	}
-	return nil
-}
-
-// Binaries are built programs of this repository.
-type Binaries struct {
-	dir  string
-	temp bool
-}
-
-// startDir is remembered because StartS3 moves the working directory.
-var startDir, startDirErr = os.Getwd()
-
-// Build makes sure of the programs below cmd/ with these names. If TRAMO_BIN names a directory, as make test does,
-// they must be there; else they are built into a temporary directory, which Remove removes.
-func Build(ctx context.Context, names ...string) (*Binaries, error) {
-	if dir := os.Getenv("TRAMO_BIN"); dir != "" {
-		b := &Binaries{dir: dir}
-		for _, name := range names {
-			if _, err := os.Stat(b.Path(name)); err != nil {
-				return nil, fmt.Errorf("find %s in TRAMO_BIN: %w", name, err)
-			}
-		}
-		return b, nil
-	}
-	root, err := RepoRoot()
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.MkdirTemp("", "tramo-bin-")
-	if err != nil {
-		return nil, fmt.Errorf("make a directory for the programs: %w", err)
-	}
-	b := &Binaries{dir: dir, temp: true}
-	args := []string{"build", "-o", dir + string(filepath.Separator)}
-	for _, name := range names {
-		args = append(args, "./cmd/"+name)
-	}
-	cmd := exec.Command("go", args...)
-	cmd.Dir = root
-	if err := run(ctx, "go build", cmd, nil); err != nil {
-		return nil, errors.Join(err, b.Remove())
-	}
-	return b, nil
-}
-
-// Path returns the program's absolute path.
-func (b *Binaries) Path(name string) string { return filepath.Join(b.dir, name) }
-
-// Remove removes what Build has built.
-func (b *Binaries) Remove() error {
-	if !b.temp {
-		return nil
-	}
-	return os.RemoveAll(b.dir)
-}
-
-// RepoRoot returns the directory of go.mod, above the directory in which this process started.
-func RepoRoot() (string, error) {
-	if startDirErr != nil {
-		return "", fmt.Errorf("find go.mod: %w", startDirErr)
-	}
-	for dir := startDir; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("find go.mod: none in %s or above", startDir)
-		}
-	}
-}
-
-// Chromium returns the path of a Chromium or Chrome that tests can drive. Those from snap are passed over: they cannot read
-// a test's temporary files.
-func Chromium() (string, error) {
-	for _, name := range []string{"google-chrome-stable", "google-chrome", "chromium", "chromium-browser"} {
-		path, err := exec.LookPath(name)
-		if err != nil || strings.HasPrefix(path, "/snap/") {
-			continue
-		}
-		if start, err := os.ReadFile(path); err == nil && bytes.HasPrefix(start, []byte("#!")) && bytes.Contains(start, []byte("/snap/")) {
-			continue
-		}
-		return path, nil
-	}
-	return "", errors.New("find Chromium: no chromium or google-chrome in PATH but a snap; make setup says what to install")
+	return err
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	osexec "os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,14 +19,7 @@ import (
 // Kill a process that runs Postgres, clamd and a program with -9: none of its children survives it.
 func TestNoChildSurvivesKill(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	stack.Must(t, err)
-	parent, err := stack.Start(stack.ProcessConfig{Path: self, Env: stack.CleanEnv(parentEnv+"=1", "TMPDIR="+t.TempDir())})
-	stack.Must(t, err)
-	t.Cleanup(parent.Kill)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	stack.Must(t, parent.WaitForLog(ctx, "children started\n"))
+	parent := startParent(t, "daemons", t.TempDir())
 	var children []int
 	for line := range strings.Lines(parent.Output()) {
 		var pid int
@@ -37,24 +32,63 @@ func TestNoChildSurvivesKill(t *testing.T) {
 	}
 
 	stack.Must(t, parent.Signal(syscall.SIGKILL)) // and not its process group
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	for _, pid := range children {
-		for syscall.Kill(pid, 0) == nil && !zombie(pid) {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				t.Fatalf("child %d survives", pid)
-			}
-		}
+		stack.Until(t, fmt.Sprintf("the end of child %d", pid), func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
 	}
 }
 
-// parentEnv makes the test binary the parent of TestNoChildSurvivesKill.
+// Kill a process with -9: the next one that starts something removes the directories that it has left, and nothing of a
+// process that lives.
+func TestAbandonedDirectoriesAreRemoved(t *testing.T) {
+	t.Parallel()
+	temp := t.TempDir()
+	directories := func() []string {
+		found, err := filepath.Glob(filepath.Join(temp, "*"))
+		stack.Must(t, err)
+		for _, dir := range found {
+			hourAgo := time.Now().Add(-time.Hour)
+			stack.Must(t, os.Chtimes(dir, hourAgo, hourAgo)) // younger ones are left alone
+		}
+		return found
+	}
+	killed := startParent(t, "redis", temp)
+	abandoned := directories()
+	startParent(t, "redis", temp)
+	if found := directories(); len(abandoned) != 1 || len(found) != 2 || !slices.Contains(found, abandoned[0]) {
+		t.Fatalf("directories of two processes: %q, of the first one: %q", found, abandoned)
+	}
+	killed.Kill()
+	startParent(t, "redis", temp)
+	if found := directories(); len(found) != 2 || slices.Contains(found, abandoned[0]) {
+		t.Errorf("directories %q, with that of a killed process: %q", found, abandoned)
+	}
+}
+
+// parentEnv makes the test binary a process that starts others.
 const parentEnv = "STACK_TEST_PARENT"
+
+func startParent(t *testing.T, of, temp string) *stack.Process {
+	t.Helper()
+	self, err := os.Executable()
+	stack.Must(t, err)
+	parent, err := stack.Start(stack.ProcessConfig{Path: self, Env: stack.CleanEnv(parentEnv+"="+of, "TMPDIR="+temp)})
+	stack.Must(t, err)
+	t.Cleanup(parent.Kill)
+	ctx, cancel := context.WithTimeout(t.Context(), stack.Patience)
+	defer cancel()
+	stack.Must(t, parent.WaitForLog(ctx, "children started\n"))
+	return parent
+}
 
 func parent() error {
 	ctx := context.Background()
+	if os.Getenv(parentEnv) == "redis" {
+		if _, err := stack.StartRedis(ctx); err != nil {
+			return err
+		}
+		fmt.Println("children started")
+		select {}
+	}
 	pg, err := stack.StartPostgres(ctx, stack.PostgresConfig{})
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func TestRedis(t *testing.T) {
 	})
 	url := r.URL()
 	r.Kill()
-	stack.Must(t, r.Start(context.WithoutCancel(t.Context())))
+	stack.Must(t, r.Restart(context.WithoutCancel(t.Context())))
 	if r.URL() != url {
 		t.Errorf("it moved from %s to %s", url, r.URL())
 	}

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -23,7 +24,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const s3StartTimeout = 20 * time.Second
+const (
+	s3StartTimeout = 20 * time.Second
+	s3StopTimeout  = time.Minute
+)
 
 // S3Config says where an S3 server listens and keeps its objects. Empty fields have defaults.
 type S3Config struct {
@@ -42,8 +46,8 @@ type S3Config struct {
 
 // S3 is versitygw on its POSIX backend, in this process.
 type S3 struct {
-	cfg    S3Config
-	temp   bool
+	cfg S3Config
+	ownDirs
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error // how it ended; read it after done
@@ -112,13 +116,7 @@ func (s *S3) Client(endpoint string) *s3.Client {
 func (s *S3) Exited() <-chan struct{} { return s.done }
 
 // Stop ends the server. It may be called twice.
-func (s *S3) Stop() error {
-	err := s.halt()
-	if s.temp {
-		err = errors.Join(err, os.RemoveAll(s.cfg.Dir))
-	}
-	return err
-}
+func (s *S3) Stop() error { return errors.Join(s.halt(), s.remove()) }
 
 // Restart stops the server, if it still runs, and starts it at the same address.
 func (s *S3) Restart(ctx context.Context) error {
@@ -156,24 +154,20 @@ func (s *S3) Restart(ctx context.Context) error {
 
 func (s *S3) setDefaults() (err error) {
 	c := &s.cfg
-	def := func(field *string, value string) {
-		if *field == "" {
-			*field = value
-		}
+	for field, value := range map[*string]string{
+		&c.Addr: "127.0.0.1:0", &c.Access: "tramo", &c.Secret: rand.Text(), &c.Region: "us-east-1", &c.Bucket: "tramo",
+	} {
+		*field = cmp.Or(*field, value)
 	}
-	def(&c.Addr, "127.0.0.1:0")
-	def(&c.Access, "tramo")
-	def(&c.Secret, rand.Text())
-	def(&c.Region, "us-east-1")
-	def(&c.Bucket, "tramo")
 	if c.Dir == "" {
-		s.temp = true
-		if c.Dir, err = os.MkdirTemp("", "tramo-s3-"); err != nil {
-			return fmt.Errorf("make a directory for S3: %w", err)
+		parent, err := s.tempDir("", "s3")
+		if err != nil {
+			return err
 		}
+		c.Dir = filepath.Join(parent, "buckets") // beside which there may be their attributes
 	}
-	if c.Dir, err = privateDir(c.Dir); err != nil {
-		return fmt.Errorf("make a directory for S3: %w", err)
+	if c.Dir, err = s.private(c.Dir, "S3"); err != nil {
+		return err
 	}
 	host, port, err := net.SplitHostPort(c.Addr)
 	if err != nil {
@@ -189,26 +183,18 @@ func (s *S3) setDefaults() (err error) {
 // awaitBucket creates the bucket as soon as the server answers.
 func (s *S3) awaitBucket(ctx context.Context) error {
 	client := s.Client("")
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return await(ctx, "S3 on "+s.cfg.Addr, s.done, &s.err, func(ctx context.Context) error {
 		_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &s.cfg.Bucket}, func(o *s3.Options) {
 			o.RetryMaxAttempts = 1
 			o.HTTPClient = &http.Client{Timeout: 5 * time.Second}
 		})
 		var owned *types.BucketAlreadyOwnedByYou
 		var exists *types.BucketAlreadyExists
-		if err == nil || errors.As(err, &owned) || errors.As(err, &exists) {
+		if errors.As(err, &owned) || errors.As(err, &exists) {
 			return nil
 		}
-		select {
-		case <-s.done:
-			return fmt.Errorf("S3 on %s ended while starting: %w", s.cfg.Addr, orExit0(s.err))
-		case <-ctx.Done():
-			return fmt.Errorf("wait for S3 on %s: %w: %w", s.cfg.Addr, ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
+		return err
+	})
 }
 
 func (s *S3) halt() error {
@@ -216,7 +202,11 @@ func (s *S3) halt() error {
 		return nil
 	}
 	s.cancel()
-	<-s.done
+	select {
+	case <-s.done:
+	case <-time.After(s3StopTimeout):
+		return fmt.Errorf("stop S3 on %s: still running after %s", s.cfg.Addr, s3StopTimeout)
+	}
 	if s.err != nil && !errors.Is(s.err, context.Canceled) {
 		return fmt.Errorf("S3 on %s: %w", s.cfg.Addr, s.err)
 	}
