@@ -28,7 +28,7 @@ run: setup-run build ## Run Tramo on this machine with a private Postgres, S3 se
 .PHONY: test
 test: setup build ## Run all tests: those of the page, then those in Go with the race detector
 	npm --prefix web test
-	go test -race -timeout 20m ./...
+	go test -race -timeout 60m ./...
 
 SEEDS ?= 100
 

@@ -8,7 +8,7 @@ import (
 
 // Patience is how long a test waits for what should take moments. It is long because the machine may be busy; only a
 // failing test waits for all of it.
-const Patience = time.Minute
+const Patience = 3 * time.Minute
 
 // Must fails the test if err is not nil.
 func Must(t testing.TB, err error) {
