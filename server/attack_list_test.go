@@ -274,9 +274,9 @@ var attacksOnErasures = []attack{
 	with("", "POST /api/erasures/:id/approve", "/api/erasures/{erasure}/approve"),
 	with("", "POST /api/erasures/:id/cancel", "/api/erasures/{erasure}/cancel"),
 	with("", "POST /api/erasures/:id/cancel", "/api/erasures/{erasure_of_user}/cancel"),
-	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{upload}"}`),
-	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{whole}"}`),
-	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{deleted}"}`),
+	withJSON("POST /api/erasures", "/api/erasures", `{"upload_id":"{upload}"}`),
+	withJSON("POST /api/erasures", "/api/erasures", `{"upload_id":"{whole}"}`),
+	withJSON("POST /api/erasures", "/api/erasures", `{"upload_id":"{deleted}"}`),
 	withJSON("POST /api/erasures", "/api/erasures", `{"user_id":"{user}"}`),
 	withJSON("POST /api/erasures", "/api/erasures", `{"tenant":true}`),
 }
@@ -293,7 +293,7 @@ var attacksOnQuarantine = []attack{
 	simply("GET /api/uploads/:id", "/api/uploads/{infected}"),
 	simply("GET /api/uploads/:id/content", "/api/uploads/{infected}/content"),
 	with("", "POST /api/uploads/:id/retry", "/api/uploads/{infected}/retry"),
-	withJSON("POST /api/erasures", "/api/erasures", `{"upload":"{infected}"}`),
+	withJSON("POST /api/erasures", "/api/erasures", `{"upload_id":"{infected}"}`),
 }
 
 // toStrangers is an attack by users who may not know the victim's tenant: its own users know it, and an admin may enter it,

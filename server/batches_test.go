@@ -382,10 +382,10 @@ func TestBatchRoles(t *testing.T) {
 	at := u.batches() + "/" + f.Batch.ID.String()
 	rename := func(u user, body string) answer { return u.do("PATCH", at, strings.NewReader(body)) }
 	for _, path := range []string{at + "/retry", at + "/cancel", f.Uploads[0].URL + "/retry"} {
-		u.do("POST", path, nil).want(t, 403, "not-manager")
-		investor.do("POST", path, nil).want(t, 403, "not-manager")
+		u.do("POST", path, nil).want(t, 403, "forbidden")
+		investor.do("POST", path, nil).want(t, 403, "forbidden")
 	}
-	rename(u, `{"name": "y"}`).want(t, 403, "not-manager")
+	rename(u, `{"name": "y"}`).want(t, 403, "forbidden")
 	investor.post(u.batches(), obj{"name": "x"}).want(t, 403, "forbidden")
 	investor.do("GET", at, nil).want(t, 404, "not-found")
 	rename(manager, `{"name": ""}`).want(t, 422, "bad-batch")

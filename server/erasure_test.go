@@ -149,8 +149,8 @@ func TestErasures(t *testing.T) {
 	all := strings.TrimSuffix(s.user.uploads, "/uploads") + "/erasures"
 	jefa, one, two := s.user.as(s, "jefa", tenant.Constructora), s.user.as(s, "one", tenant.Admin), s.user.as(s, "two", tenant.Admin)
 	for body, status := range map[string]int{
-		``: 400, `{}`: 400, `[]`: 400, `{"user_id": "a", "tenant": true}`: 400, `{"user_id": "ana", "now": 1}`: 400, `{"user_id": "ana"} x`: 400, `{"upload": "x"}`: 400,
-		`{"user_id": "` + strings.Repeat("a", 300) + `"}`: 400, `{"user_id": "` + strings.Repeat("a", 5000) + `"}`: 400, `{"upload": "` + uuid.NewString() + `"}`: 404,
+		``: 400, `{}`: 400, `[]`: 400, `{"user_id": "a", "tenant": true}`: 400, `{"user_id": "ana", "now": 1}`: 400, `{"user_id": "ana"} x`: 400, `{"upload_id": "x"}`: 400,
+		`{"user_id": "` + strings.Repeat("a", 300) + `"}`: 400, `{"user_id": "` + strings.Repeat("a", 5000) + `"}`: 400, `{"upload_id": "` + uuid.NewString() + `"}`: 404,
 		`{"tenant": true}`: 403,
 	} {
 		if a := jefa.do("POST", all, strings.NewReader(body)); a.status != status {

@@ -15,18 +15,9 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// requireManager returns [ErrNotManager] for a role that does not manage.
-func requireManager(ctx context.Context) error {
-	who, err := tenant.From(ctx)
-	if err == nil && !who.Role.CanManage() {
-		err = ErrNotManager
-	}
-	return err
-}
-
 // Rename gives a batch another name. Its client id stays.
 func (s *Service) Rename(ctx context.Context, id uuid.UUID, name string) error {
-	if err := requireManager(ctx); err != nil {
+	if _, err := tenant.RequireManager(ctx); err != nil {
 		return err
 	}
 	if err := checkName(name); err != nil {
@@ -56,7 +47,7 @@ func checkName(name string) error {
 // end. Uploads that have all their bytes are processed and kept. The reconciler removes what S3 has of the cancelled ones. It
 // returns how many uploads it cancelled. A batch that was cancelled before does not change.
 func (s *Service) Cancel(ctx context.Context, id uuid.UUID) (ended int, err error) {
-	if err := requireManager(ctx); err != nil {
+	if _, err := tenant.RequireManager(ctx); err != nil {
 		return 0, err
 	}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
@@ -90,7 +81,7 @@ type Retried struct {
 // Retry processes the failed uploads of a batch again whose objects are in S3, and returns the others as well. The batch is
 // open until they have ended.
 func (s *Service) Retry(ctx context.Context, id uuid.UUID) (r Retried, err error) {
-	if err := requireManager(ctx); err != nil {
+	if _, err := tenant.RequireManager(ctx); err != nil {
 		return r, err
 	}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
@@ -118,7 +109,7 @@ func (s *Service) Retry(ctx context.Context, id uuid.UUID) (r Retried, err error
 // RetryUpload processes one failed upload again. One that has no bytes in S3 is [storage.ErrSendAgain], one that is infected
 // is [ErrNoRetry], and any other [ErrNothingToRetry].
 func (s *Service) RetryUpload(ctx context.Context, id uuid.UUID) error {
-	if err := requireManager(ctx); err != nil {
+	if _, err := tenant.RequireManager(ctx); err != nil {
 		return err
 	}
 	var r Retried

@@ -26,7 +26,6 @@ var (
 	ErrBadBatch       = errors.New("batch is not valid")
 	ErrBadManifest    = errors.New("entries of the manifest are not valid")
 	ErrTooMany        = errors.New("manifest has too many entries")
-	ErrNotManager     = errors.New("role may not manage")
 	ErrNothingToRetry = errors.New("upload has not failed")
 	ErrNoRetry        = errors.New("upload is infected and not processed again")
 )

@@ -130,7 +130,7 @@ func (r Request) parse() (kind Kind, subject string, err error) {
 	}
 	switch {
 	case named != 1:
-		return "", "", tenant.Refuse(ErrBadRequest, `Say what to erase: one of {"upload": ID}, {"user_id": ID} and {"tenant": true}.`)
+		return "", "", tenant.Refuse(ErrBadRequest, `Say what to erase: one of {"upload_id": ID}, {"user_id": ID} and {"tenant": true}.`)
 	case len(r.User) > maxUser || !utf8.ValidString(r.User) || strings.ContainsRune(r.User, 0):
 		return "", "", tenant.Refuse(ErrBadRequest, "user_id must be a user's id as in tokens: UTF-8 text of at most %d bytes without NUL characters.", maxUser)
 	}

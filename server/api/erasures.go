@@ -12,7 +12,7 @@ import (
 // RequestErasure asks for an upload, a user's uploads or the tenant to be removed for good.
 func (a *API) RequestErasure(c echo.Context) error {
 	var body struct {
-		Upload uuid.UUID `json:"upload"`
+		Upload uuid.UUID `json:"upload_id"`
 		User   string    `json:"user_id"`
 		Tenant bool      `json:"tenant"`
 	}

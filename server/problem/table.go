@@ -72,7 +72,6 @@ var table = []row{
 	on("webhooks-off", 501, "Webhooks are not configured", "The operator of the installation can set TRAMO_WEBHOOK_KEY.", webhook.ErrOff),
 	on("webhook-disabled", 409, "Webhook endpoint is disabled", "Enable it first: PATCH it with {\"enabled\": true}.", webhook.ErrDisabled),
 	on("too-many-webhooks", 409, "Too many webhook endpoints", "Delete one that is no longer needed. One endpoint can receive all types.", webhook.ErrTooMany),
-	on("not-manager", 403, "Only for managers", "Ask a manager of the company (constructora) to do this.", batch.ErrNotManager),
 	on("no-batch", 404, "No such batch", "Use the id of a batch, or a name of your own.", hooks.ErrNoBatch),
 	on("other-project", 409, "Batch belongs to another project", "Use the project of the batch, or another batch.", hooks.ErrOtherProject),
 	on("batch-cancelled", 409, "Batch was cancelled", "Create a new batch.", hooks.ErrBatchCancelled),
