@@ -23,7 +23,7 @@ import (
 )
 
 type reconcileCommand struct {
-	Database      storage.Config      `embed:""`
+	operator
 	Lease         lease.Config        `embed:""`
 	Bucket        object.BucketConfig `embed:""`
 	Log           telemetry.LogConfig `embed:""`
@@ -54,42 +54,31 @@ func (c *reconcileCommand) Check() error {
 }
 
 // Run implements the command.
-func (c *reconcileCommand) Run(ctx context.Context) error {
+func (c *reconcileCommand) Run(ctx context.Context, db *storage.DB) error {
 	conf, log := c.Reconciler, telemetry.NewLogger(os.Stderr, c.Log)
 	conf.Expiry, conf.DryRun, conf.DeleteUnknown, conf.AcceptLoss = c.Expiry.Retention, c.DryRun, c.DeleteUnknown, c.AcceptLoss
 	if c.Grace != nil {
 		conf.StuckGrace, conf.OrphanGrace = *c.Grace, *c.Grace
 	}
-	db, err := openAsOperator(ctx, c.Database)
+	b, err := wiring.New(ctx, db, wiring.Config{Lease: c.Lease, Bucket: c.Bucket}, telemetry.NewRegistry(), log)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	bucket, err := object.OpenBucket(ctx, c.Bucket)
-	if err != nil {
-		return err
-	}
-	registry := telemetry.NewRegistry()
-	leases := wiring.Leases(c.Lease, db, registry, log)
-	r, err := wiring.Reconciler(conf, db, bucket, leases, registry, log)
+	r, err := b.Reconciler(conf)
 	if err != nil {
 		return err
 	}
 	out := &report{to: os.Stdout, json: c.JSON, kinds: make(map[reconcile.Kind]map[reconcile.Outcome]int)}
 	r.Report = out.line
-	if err := bothPasses(ctx, r, leases); err != nil {
+	during := b.Leases.During
+	if c.DryRun { // which takes no leases
+		during = func(ctx context.Context, do func(context.Context) error) error { return do(ctx) }
+	}
+	err = during(ctx, func(ctx context.Context) error { return errors.Join(r.Reconcile(ctx), r.TakeInventory(ctx)) })
+	if err != nil {
 		return err
 	}
 	return out.summary()
-}
-
-// bothPasses makes both passes. A dry run takes no leases.
-func bothPasses(ctx context.Context, r *reconcile.Reconciler, leases *lease.Manager) error {
-	both := func(ctx context.Context) error { return errors.Join(r.Reconcile(ctx), r.TakeInventory(ctx)) }
-	if r.DryRun {
-		return both(ctx)
-	}
-	return leases.During(ctx, both)
 }
 
 // A report prints what the reconciler found, as text or JSON.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/tramo/tramo/processing/quarantine"
@@ -15,7 +14,7 @@ import (
 )
 
 type rescanCommand struct {
-	Database         storage.Config      `embed:""`
+	operator
 	Log              telemetry.LogConfig `embed:""`
 	Since            moment              `required:"" env:"-" placeholder:"DATE" help:"Uploads completed at this time or later: 2026-11-01, or 2026-11-01T15:04:05Z."`
 	Until            moment              `env:"-" placeholder:"DATE" help:"Uploads completed before this time."`
@@ -37,18 +36,13 @@ func (c *rescanCommand) Check() error {
 }
 
 // Run implements the command.
-func (c *rescanCommand) Run(ctx context.Context) error {
+func (c *rescanCommand) Run(ctx context.Context, db *storage.DB) error {
 	log := telemetry.NewLogger(os.Stderr, c.Log)
-	db, err := openAsOperator(ctx, c.Database)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
 	q, err := queue.New(db, log)
 	if err != nil {
 		return err
 	}
-	tenants, err := c.tenants(ctx, db)
+	tenants, err := tenantsNamed(ctx, db, c.Tenant)
 	if err != nil {
 		return err
 	}
@@ -71,18 +65,6 @@ func (c *rescanCommand) Run(ctx context.Context) error {
 	}
 	fmt.Fprintf(os.Stdout, "%d uploads %s.\n", total, will)
 	return nil
-}
-
-func (c *rescanCommand) tenants(ctx context.Context, db *storage.DB) ([]storage.Tenant, error) {
-	all, err := db.Tenants(ctx)
-	if err != nil || c.Tenant == "" {
-		return all, err
-	}
-	i := slices.IndexFunc(all, func(t storage.Tenant) bool { return t.Name == c.Tenant })
-	if i < 0 {
-		return nil, fmt.Errorf("tenant %q: %w", c.Tenant, storage.ErrNotFound)
-	}
-	return all[i : i+1], nil
 }
 
 // A moment is a time, or the beginning of a day in UTC.

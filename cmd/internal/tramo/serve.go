@@ -18,7 +18,6 @@ import (
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/processing/quarantine"
-	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
@@ -33,9 +32,7 @@ type serveCommand struct {
 	Server   server.Config         `embed:""`
 	Ops      telemetry.OpsConfig   `embed:""`
 	Log      telemetry.LogConfig   `embed:""`
-	Database storage.Config        `embed:""`
-	Lease    lease.Config          `embed:""`
-	Bucket   object.BucketConfig   `embed:""`
+	Base     wiring.Config         `embed:""`
 	Store    object.Config         `embed:""`
 	Expiry   hooks.Expiry          `embed:""`
 	Auth     auth.Config           `embed:""`
@@ -53,7 +50,7 @@ func defaultServe() serveCommand {
 		Server:  server.DefaultConfig(),
 		Ops:     telemetry.OpsConfig{Listen: "127.0.0.1:9090"},
 		Log:     telemetry.DefaultLogConfig(),
-		Lease:   lease.DefaultConfig(),
+		Base:    wiring.Config{Lease: lease.DefaultConfig()},
 		Store:   object.DefaultConfig(),
 		Expiry:  hooks.DefaultExpiry(),
 		Rates:   ratelimit.DefaultConfig(),
@@ -72,21 +69,16 @@ func (c *serveCommand) Check() error {
 // Run implements the command.
 func (c *serveCommand) Run(ctx context.Context) error {
 	log := telemetry.NewLogger(os.Stderr, c.Log)
-	db, err := wiring.OpenDatabase(ctx, c.Database, &c.Lease)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	if err := db.RequireTenantIsolation(ctx); err != nil {
-		return err
-	}
-	bucket, err := object.OpenBucket(ctx, c.Bucket)
-	if err != nil {
-		return err
-	}
 	registry := telemetry.NewRegistry()
-	leases := wiring.Leases(c.Lease, db, registry, log)
-	parts, err := c.assemble(ctx, db, bucket, leases, registry, log)
+	b, err := wiring.Open(ctx, c.Base, registry, log)
+	if err != nil {
+		return err
+	}
+	defer b.DB.Close()
+	if err := b.DB.RequireTenantIsolation(ctx); err != nil {
+		return err
+	}
+	parts, err := c.assemble(ctx, b)
 	if err != nil {
 		return err
 	}
@@ -96,12 +88,12 @@ func (c *serveCommand) Run(ctx context.Context) error {
 		return err
 	}
 	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, Checks: []telemetry.Check{
-		{Name: "postgres", Ask: db.Ping},
-		{Name: "s3", Ask: bucket.Ping},
+		{Name: "postgres", Ask: b.DB.Ping},
+		{Name: "s3", Ask: b.Bucket.Ping},
 		{Name: "jwks", Ask: parts.Verifier.Ready},
 	}}
 	// Leases outlive the requests that hold them.
-	return leases.During(ctx, func(ctx context.Context) error {
+	return b.Leases.During(ctx, func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return s.Run(ctx) })
 		g.Go(func() error { return ops.Run(ctx) })
@@ -110,28 +102,22 @@ func (c *serveCommand) Run(ctx context.Context) error {
 }
 
 // assemble makes the parts of the server, each from those below it.
-func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *object.Bucket,
-	leases *lease.Manager, registry prometheus.Registerer, log *slog.Logger,
-) (server.Parts, error) {
-	verifier, err := auth.NewVerifier(ctx, c.Auth, log)
-	if err != nil {
-		return server.Parts{}, err
-	}
-	q, err := queue.New(db, log)
+func (c *serveCommand) assemble(ctx context.Context, b *wiring.Base) (server.Parts, error) {
+	verifier, err := auth.NewVerifier(ctx, c.Auth, b.Log)
 	if err != nil {
 		return server.Parts{}, err
 	}
 	c.Receipts.Issuer = cmp.Or(c.Server.PublicURL, "tramo")
-	receipts, err := hooks.NewReceipts(db, c.Receipts)
+	receipts, err := hooks.NewReceipts(b.DB, c.Receipts)
 	if err != nil {
 		return server.Parts{}, err
 	}
 	if c.Receipts.Key == nil {
-		log.WarnContext(ctx, "no receipts: TRAMO_RECEIPT_KEY_FILE is not set")
+		b.Log.WarnContext(ctx, "no receipts: TRAMO_RECEIPT_KEY_FILE is not set")
 	}
-	webhooks := &webhook.Endpoints{DB: db, Guard: webhook.NewGuard(c.Webhooks)}
+	webhooks := &webhook.Endpoints{DB: b.DB, Guard: webhook.NewGuard(c.Webhooks)}
 	if c.Webhooks.Keys == "" {
-		log.WarnContext(ctx, "no webhooks: TRAMO_WEBHOOK_KEY is not set")
+		b.Log.WarnContext(ctx, "no webhooks: TRAMO_WEBHOOK_KEY is not set")
 	} else if webhooks.Vault, err = webhook.NewVault(string(c.Webhooks.Keys)); err != nil {
 		return server.Parts{}, err
 	}
@@ -139,36 +125,36 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 	if err != nil {
 		return server.Parts{}, err
 	}
-	limits, err := ratelimit.New(c.Rates.Rates(), redis, registry, log)
+	limits, err := ratelimit.New(c.Rates.Rates(), redis, b.Registry, b.Log)
 	if err != nil {
 		return server.Parts{}, err
 	}
-	erasures := &erasure.Service{Config: c.Deleted, DB: db, Queue: q, Log: log}
-	store, err := object.NewStore(db, bucket, c.Store, object.NewMetrics(registry, bucket), log)
+	erasures := &erasure.Service{Config: c.Deleted, DB: b.DB, Queue: b.Queue, Log: b.Log}
+	store, err := object.NewStore(b.DB, b.Bucket, c.Store, object.NewMetrics(b.Registry, b.Bucket), b.Log)
 	if err != nil {
 		return server.Parts{}, err
 	}
 	uploads := &hooks.Uploads{
-		Admission: &hooks.Admission{DB: db, Policy: c.Policy, Log: log},
-		DB:        db, Queue: q, Bucket: bucket, Store: store, Leases: leases, Expiry: c.Expiry,
-		Metrics: hooks.NewMetrics(registry), Log: log, Erasures: erasures,
+		Admission: &hooks.Admission{DB: b.DB, Policy: c.Policy, Log: b.Log},
+		DB:        b.DB, Queue: b.Queue, Bucket: b.Bucket, Store: store, Leases: b.Leases, Expiry: c.Expiry,
+		Metrics: hooks.NewMetrics(b.Registry), Log: b.Log, Erasures: erasures,
 	}
 	return server.Parts{
 		Services: api.Services{
-			DB:          db,
-			Bucket:      bucket,
+			DB:          b.DB,
+			Bucket:      b.Bucket,
 			Uploads:     uploads,
-			Batches:     &batch.Service{Config: c.Batches, DB: db, Policy: c.Policy, Queue: q, Metrics: uploads.Metrics, Log: log},
+			Batches:     &batch.Service{Config: c.Batches, DB: b.DB, Policy: c.Policy, Queue: b.Queue, Metrics: uploads.Metrics, Log: b.Log},
 			Receipts:    receipts,
 			Webhooks:    webhooks,
 			Erasures:    erasures,
-			DeadLetters: &deadletter.Service{DB: db, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
-			Quarantine:  &quarantine.Service{DB: db, Queue: q, Log: log},
+			DeadLetters: &deadletter.Service{DB: b.DB, Queue: b.Queue, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: b.Log},
+			Quarantine:  &quarantine.Service{DB: b.DB, Queue: b.Queue, Log: b.Log},
 			Limits:      limits,
-			Log:         log,
+			Log:         b.Log,
 		},
 		Verifier: verifier,
-		Metrics:  server.NewMetrics(registry),
+		Metrics:  server.NewMetrics(b.Registry),
 		Tracers:  telemetry.NewTracerProvider(),
 	}, nil
 }
@@ -176,18 +162,13 @@ func (c *serveCommand) assemble(ctx context.Context, db *storage.DB, bucket *obj
 // metrics registers what a server measures. Nothing that it needs has to be reachable.
 func metrics(ctx context.Context, registry prometheus.Registerer) error {
 	c := defaultServe()
-	c.Database.URL, c.Bucket.Name, c.Redis.URL = "postgres://localhost", "none", "redis://localhost"
+	c.Base.Database.URL, c.Base.Bucket.Name, c.Redis.URL = "postgres://localhost", "none", "redis://localhost"
 	c.Auth.Secret = telemetry.Secret(strings.Repeat("s", auth.MinSecret))
-	log := slog.New(slog.DiscardHandler)
-	db, err := wiring.OpenDatabase(ctx, c.Database, &c.Lease)
+	b, err := wiring.Open(ctx, c.Base, registry, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	bucket, err := object.OpenBucket(ctx, c.Bucket)
-	if err != nil {
-		return err
-	}
-	_, err = c.assemble(ctx, db, bucket, wiring.Leases(c.Lease, db, registry, log), registry, log)
+	defer b.DB.Close()
+	_, err = c.assemble(ctx, b)
 	return err
 }

@@ -22,19 +22,14 @@ type tenantCommand struct {
 func defaultTenant() tenantCommand { return tenantCommand{Add: tenantAddCommand{Quota: 50 << 30}} }
 
 type tenantAddCommand struct {
-	Database  storage.Config `embed:""`
-	Name      string         `arg:"" help:"The tenant's name, unique in the installation."`
-	Quota     int64          `env:"-" type:"bytes" help:"Most bytes that the tenant may store."`
-	IfMissing bool           `env:"-" help:"If the tenant exists, print its id and succeed."`
+	operator
+	Name      string `arg:"" help:"The tenant's name, unique in the installation."`
+	Quota     int64  `env:"-" type:"bytes" help:"Most bytes that the tenant may store."`
+	IfMissing bool   `env:"-" help:"If the tenant exists, print its id and succeed."`
 }
 
 // Run implements the command.
-func (c *tenantAddCommand) Run(ctx context.Context) error {
-	db, err := openAsOperator(ctx, c.Database)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+func (c *tenantAddCommand) Run(ctx context.Context, db *storage.DB) error {
 	id, created, err := db.CreateTenant(ctx, c.Name, c.Quota)
 	if err != nil {
 		return err
@@ -47,11 +42,11 @@ func (c *tenantAddCommand) Run(ctx context.Context) error {
 }
 
 type tenantSetCommand struct {
-	Database      storage.Config `embed:""`
-	Name          string         `arg:"" help:"The tenant's name."`
-	Quota         *int64         `env:"-" type:"bytes" placeholder:"SIZE" help:"Most bytes that the tenant may store. If it stores more already, nothing is deleted, and new uploads are refused until there is room."`
-	MaxUploadSize *int64         `env:"-" type:"bytes" placeholder:"SIZE" help:"Largest upload of this tenant; 0 for TRAMO_MAX_UPLOAD_SIZE, which always applies too."`
-	MaxUploads    *int           `env:"-" placeholder:"N" help:"How many of its uploads may send to one server at the same time; 0 for TRAMO_TENANT_UPLOADS."`
+	operator
+	Name          string `arg:"" help:"The tenant's name."`
+	Quota         *int64 `env:"-" type:"bytes" placeholder:"SIZE" help:"Most bytes that the tenant may store. If it stores more already, nothing is deleted, and new uploads are refused until there is room."`
+	MaxUploadSize *int64 `env:"-" type:"bytes" placeholder:"SIZE" help:"Largest upload of this tenant; 0 for TRAMO_MAX_UPLOAD_SIZE, which always applies too."`
+	MaxUploads    *int   `env:"-" placeholder:"N" help:"How many of its uploads may send to one server at the same time; 0 for TRAMO_TENANT_UPLOADS."`
 }
 
 // Check implements [cli.Checker].
@@ -63,12 +58,7 @@ func (c *tenantSetCommand) Check() error {
 }
 
 // Run implements the command.
-func (c *tenantSetCommand) Run(ctx context.Context) error {
-	db, err := openAsOperator(ctx, c.Database)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+func (c *tenantSetCommand) Run(ctx context.Context, db *storage.DB) error {
 	t, err := db.ChangeTenant(ctx, c.Name, storage.TenantChange{QuotaBytes: c.Quota, MaxUploadBytes: c.MaxUploadSize, MaxUploads: c.MaxUploads})
 	if err != nil {
 		return fmt.Errorf("tenant %q: %w", c.Name, err)
@@ -76,17 +66,10 @@ func (c *tenantSetCommand) Run(ctx context.Context) error {
 	return printTenants(os.Stdout, []storage.Tenant{t})
 }
 
-type tenantListCommand struct {
-	Database storage.Config `embed:""`
-}
+type tenantListCommand struct{ operator }
 
 // Run implements the command.
-func (c *tenantListCommand) Run(ctx context.Context) error {
-	db, err := openAsOperator(ctx, c.Database)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+func (c *tenantListCommand) Run(ctx context.Context, db *storage.DB) error {
 	all, err := db.Tenants(ctx)
 	if err != nil {
 		return err

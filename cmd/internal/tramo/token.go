@@ -14,14 +14,14 @@ import (
 )
 
 type tokenCommand struct {
-	Database storage.Config `embed:""`
-	Auth     auth.Config    `embed:""`
-	JWKSURL  struct{}       `kong:"-"` // takes this field of Auth away: its keys are public and sign nothing
-	Tenant   string         `required:"" env:"-" placeholder:"NAME" help:"The tenant's name."`
-	User     string         `required:"" env:"-" placeholder:"ID" help:"The user's id."`
-	Role     string         `required:"" env:"-" placeholder:"ROLE" help:"constructora, inversionista, empleado or admin."`
-	Projects []string       `env:"-" placeholder:"NAME" help:"The only projects that the user sees. Default: all."`
-	TTL      time.Duration  `name:"ttl" env:"-" help:"How long the token is valid."`
+	operator
+	Auth     auth.Config   `embed:""`
+	JWKSURL  struct{}      `kong:"-"` // takes this field of Auth away: its keys are public and sign nothing
+	Tenant   string        `required:"" env:"-" placeholder:"NAME" help:"The tenant's name."`
+	User     string        `required:"" env:"-" placeholder:"ID" help:"The user's id."`
+	Role     string        `required:"" env:"-" placeholder:"ROLE" help:"constructora, inversionista, empleado or admin."`
+	Projects []string      `env:"-" placeholder:"NAME" help:"The only projects that the user sees. Default: all."`
+	TTL      time.Duration `name:"ttl" env:"-" help:"How long the token is valid."`
 }
 
 func defaultToken() tokenCommand { return tokenCommand{TTL: time.Hour} }
@@ -44,12 +44,7 @@ func (c *tokenCommand) Check() error {
 }
 
 // Run implements the command.
-func (c *tokenCommand) Run(ctx context.Context) error {
-	db, err := openAsOperator(ctx, c.Database)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
+func (c *tokenCommand) Run(ctx context.Context, db *storage.DB) error {
 	id, err := db.TenantByName(ctx, c.Tenant)
 	if err != nil {
 		return fmt.Errorf("tenant %q: %w; tramo tenant add makes one", c.Tenant, err)

@@ -3,6 +3,8 @@ package tramo
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/storage"
@@ -49,15 +51,29 @@ func (c *migrateCommand) Run(ctx context.Context) error {
 	return storage.Migrate(ctx, c.Database, storage.Passwords{API: string(c.APIPassword), Worker: string(c.WorkerPassword)})
 }
 
-// openAsOperator connects with a role that sees every tenant.
-func openAsOperator(ctx context.Context, c storage.Config) (*storage.DB, error) {
-	db, err := storage.Open(ctx, c)
+// operator is embedded by commands that see every tenant.
+type operator struct {
+	Database storage.Config `embed:""`
+}
+
+// ProvideDatabase connects for a command's Run, which kong calls with the database. The end of the program disconnects.
+func (o *operator) ProvideDatabase(ctx context.Context) (*storage.DB, error) {
+	db, err := storage.Open(ctx, o.Database)
 	if err != nil {
 		return nil, err
 	}
-	if err := db.RequireOperator(ctx); err != nil {
-		db.Close()
-		return nil, err
+	return db, db.RequireOperator(ctx)
+}
+
+// tenantsNamed returns the tenant that has this name or id; all, for "".
+func tenantsNamed(ctx context.Context, db *storage.DB, name string) ([]storage.Tenant, error) {
+	all, err := db.Tenants(ctx)
+	if err != nil || name == "" {
+		return all, err
 	}
-	return db, nil
+	i := slices.IndexFunc(all, func(t storage.Tenant) bool { return t.Name == name || t.ID.String() == name })
+	if i < 0 {
+		return nil, fmt.Errorf("there is no tenant %q", name)
+	}
+	return all[i : i+1], nil
 }

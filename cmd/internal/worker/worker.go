@@ -26,9 +26,7 @@ import (
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/processing/sandbox"
-	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
-	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 )
 
@@ -37,9 +35,7 @@ type command struct {
 
 	Ops        telemetry.OpsConfig        `embed:""`
 	Log        telemetry.LogConfig        `embed:""`
-	Database   storage.Config             `embed:""`
-	Lease      lease.Config               `embed:""`
-	Bucket     object.BucketConfig        `embed:""`
+	Base       wiring.Config              `embed:""`
 	Workers    processing.WorkersConfig   `embed:""`
 	Queue      queue.Config               `embed:""`
 	Space      processing.SpaceConfig     `embed:""`
@@ -71,7 +67,7 @@ func defaults() *command {
 	return &command{
 		Ops:        telemetry.OpsConfig{Listen: "127.0.0.1:9091"},
 		Log:        telemetry.DefaultLogConfig(),
-		Lease:      lease.DefaultConfig(),
+		Base:       wiring.Config{Lease: lease.DefaultConfig()},
 		Workers:    processing.DefaultWorkersConfig(),
 		Queue:      queue.DefaultConfig(),
 		Space:      processing.DefaultSpaceConfig(),
@@ -104,16 +100,13 @@ func (c *command) workers() (n int, why string) {
 // Run implements the command.
 func (c *command) Run(ctx context.Context) error {
 	log := telemetry.NewLogger(os.Stderr, c.Log)
-	db, err := wiring.OpenDatabase(ctx, c.Database, &c.Lease)
+	registry := telemetry.NewRegistry()
+	b, err := wiring.Open(ctx, c.Base, registry, log)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	if err := db.RequireOperator(ctx); err != nil {
-		return err
-	}
-	bucket, err := object.OpenBucket(ctx, c.Bucket)
-	if err != nil {
+	defer b.DB.Close()
+	if err := b.DB.RequireOperator(ctx); err != nil {
 		return err
 	}
 	spareMemory()
@@ -122,8 +115,7 @@ func (c *command) Run(ctx context.Context) error {
 		return err
 	}
 	defer clean()
-	registry := telemetry.NewRegistry()
-	w, err := c.assemble(db, bucket, dir, registry, log)
+	w, err := c.assemble(b, dir)
 	if err != nil {
 		return err
 	}
@@ -131,11 +123,11 @@ func (c *command) Run(ctx context.Context) error {
 	w.box.Warm()
 	// clamd answers a ping after its running scans, so a busy worker must not seem unready because of it.
 	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, CheckTimeout: 15 * time.Second, Checks: append([]telemetry.Check{
-		{Name: "postgres", Ask: db.Ping},
-		{Name: "s3", Ask: bucket.Ping},
+		{Name: "postgres", Ask: b.DB.Ping},
+		{Name: "s3", Ask: b.Bucket.Ping},
 		{Name: "clamd", Ask: w.scanner.Ping},
 	}, w.tools...)}
-	return w.leases.During(ctx, func(ctx context.Context) error {
+	return b.Leases.During(ctx, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })
 		group.Go(func() error { w.scanner.Run(ctx); return nil })
@@ -147,7 +139,6 @@ func (c *command) Run(ctx context.Context) error {
 
 // parts are what a worker runs.
 type parts struct {
-	leases   *lease.Manager
 	scanner  *clamd.Scanner
 	box      *sandbox.Box
 	tools    []telemetry.Check
@@ -156,42 +147,42 @@ type parts struct {
 }
 
 // assemble makes the parts, each from those below it. Files go to dir.
-func (c *command) assemble(db *storage.DB, bucket *object.Bucket, dir string, registry prometheus.Registerer, log *slog.Logger) (*parts, error) {
+func (c *command) assemble(b *wiring.Base, dir string) (*parts, error) {
 	scanner, err := clamd.New(c.Clamd.Addresses, clamd.Timeouts{Reply: processing.ScanReply})
 	if err != nil {
 		return nil, err
 	}
-	registry.MustRegister(&processing.Backlog{DB: db, Log: log}, scanner)
-	space, err := processing.NewSpace(c.Space.Size, registry)
+	b.Registry.MustRegister(&processing.Backlog{DB: b.DB, Log: b.Log}, scanner)
+	space, err := processing.NewSpace(c.Space.Size, b.Registry)
 	if err != nil {
 		return nil, err
 	}
-	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(registry), log
+	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(b.Registry), b.Log
 	tools := examine.FindTools()
-	w := &parts{leases: wiring.Leases(c.Lease, db, registry, log), scanner: scanner, box: sandbox.New(c.Sandbox), tools: watchTools(tools, registry)}
+	w := &parts{scanner: scanner, box: sandbox.New(c.Sandbox), tools: watchTools(tools, b.Registry)}
 	c.Types.AllowMismatch = c.Mismatch.Mismatch == "record"
 	pipeline := &processing.Pipeline{
-		DB: db, Bucket: bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
-		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Leases: w.leases, TempDir: dir, Space: space, Metrics: processing.NewMetrics(registry), Log: log,
+		DB: b.DB, Bucket: b.Bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
+		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Leases: b.Leases, TempDir: dir, Space: space, Metrics: processing.NewMetrics(b.Registry), Log: b.Log,
 	}
 	c.Reconciler.Expiry = c.Expiry.Retention
-	reconciler, err := wiring.Reconciler(c.Reconciler, db, bucket, w.leases, registry, log)
+	reconciler, err := b.Reconciler(c.Reconciler)
 	if err != nil {
 		return nil, err
 	}
-	eraser := &erasure.Eraser{DB: db, Bucket: bucket, Leases: w.leases, Log: log}
-	w.pool = queue.NewPool(c.Queue, db, w.leases, queue.NewMetrics(registry), telemetry.NewTracerProvider(), log)
+	eraser := &erasure.Eraser{DB: b.DB, Bucket: b.Bucket, Leases: b.Leases, Log: b.Log}
+	w.pool = queue.NewPool(c.Queue, b.DB, b.Leases, queue.NewMetrics(b.Registry), telemetry.NewTracerProvider(), b.Log)
 	n, why := c.workers()
-	log.Info("pool sized", slog.Int("workers", n), slog.String("because_of", why))
+	b.Log.Info("pool sized", slog.Int("workers", n), slog.String("because_of", why))
 	w.pool.Register(queue.ProcessUpload, pipeline, queue.Options{Workers: n})
 	w.pool.Register(queue.RescanUpload, processing.Rescanner{Pipeline: pipeline}, queue.Options{Workers: c.Workers.Rescan})
-	w.pool.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, log),
+	w.pool.Register(queue.Reconcile, queue.Pass(reconciler.Reconcile, b.Log),
 		queue.Options{Workers: 1, Timeout: 10 * time.Minute, Every: c.Schedule.Reconcile})
-	w.pool.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, log),
+	w.pool.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, b.Log),
 		queue.Options{Workers: 1, Timeout: 6 * time.Hour, Every: c.Schedule.Inventory})
-	w.pool.Register(queue.Erase, queue.Pass(eraser.Erase, log), queue.Options{Workers: 1, Timeout: time.Hour, Every: c.Eraser.Every})
+	w.pool.Register(queue.Erase, queue.Pass(eraser.Erase, b.Log), queue.Options{Workers: 1, Timeout: time.Hour, Every: c.Eraser.Every})
 	if c.Webhooks.Keys == "" {
-		log.Warn("no webhooks: TRAMO_WEBHOOK_KEY is not set")
+		b.Log.Warn("no webhooks: TRAMO_WEBHOOK_KEY is not set")
 		w.dispatch = func(context.Context) error { return nil }
 		return w, nil
 	}
@@ -199,9 +190,9 @@ func (c *command) assemble(db *storage.DB, bucket *object.Bucket, dir string, re
 	if err != nil {
 		return nil, err
 	}
-	dispatcher := webhook.NewDispatcher(c.Sender, db, reconciler.Queue, log)
-	registry.MustRegister(&webhook.Backlog{DB: db, Log: log})
-	webhook.NewSender(c.Sender, dispatcher, vault, webhook.NewGuard(c.Webhooks), webhook.NewMetrics(registry), telemetry.NewTracerProvider(), log).Register(w.pool)
+	dispatcher := webhook.NewDispatcher(c.Sender, b.DB, b.Queue, b.Log)
+	b.Registry.MustRegister(&webhook.Backlog{DB: b.DB, Log: b.Log})
+	webhook.NewSender(c.Sender, dispatcher, vault, webhook.NewGuard(c.Webhooks), webhook.NewMetrics(b.Registry), telemetry.NewTracerProvider(), b.Log).Register(w.pool)
 	w.dispatch = dispatcher.Run
 	return w, nil
 }
@@ -209,19 +200,14 @@ func (c *command) assemble(db *storage.DB, bucket *object.Bucket, dir string, re
 // metrics registers what a worker measures. Nothing that it needs has to be reachable.
 func metrics(ctx context.Context, registry prometheus.Registerer) error {
 	c := defaults()
-	c.Database.URL, c.Bucket.Name = "postgres://localhost", "none"
+	c.Base.Database.URL, c.Base.Bucket.Name = "postgres://localhost", "none"
 	c.Clamd.Addresses, c.Webhooks.Keys = "tcp://localhost:3310", telemetry.Secret(strings.Repeat("k", webhook.MinKey))
-	log := slog.New(slog.DiscardHandler)
-	db, err := wiring.OpenDatabase(ctx, c.Database, &c.Lease)
+	b, err := wiring.Open(ctx, c.Base, registry, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	bucket, err := object.OpenBucket(ctx, c.Bucket)
-	if err != nil {
-		return err
-	}
-	_, err = c.assemble(db, bucket, "", registry, log)
+	defer b.DB.Close()
+	_, err = c.assemble(b, "")
 	return err
 }
 
