@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/tenant"
 )
 
 // maxHeader bounds a request's headers, in bytes. A final upload names up to [hooks.MaxPartials] addresses in one.
@@ -58,7 +59,7 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 func bodyTooLarge(most int64) error {
-	return problem.Refuse(problem.ErrBodyTooLarge, "The body of this request may have at most %s. Send less in each request.", humanize.IBytes(uint64(most)))
+	return tenant.Refuse(problem.ErrBodyTooLarge, "The body of this request may have at most %s. Send less in each request.", humanize.IBytes(uint64(most)))
 }
 
 // A boundedBody remembers why it ended early.

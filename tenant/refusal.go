@@ -19,9 +19,6 @@ func (r *Refusal) Error() string { return r.Cause.Error() + ": " + r.Detail }
 // Unwrap returns the cause.
 func (r *Refusal) Unwrap() error { return r.Cause }
 
-// Explain returns what a client is told.
-func (r *Refusal) Explain() (detail string, facts map[string]any) { return r.Detail, r.Facts }
-
 // Refuse returns a [*Refusal] without facts.
 func Refuse(cause error, format string, args ...any) error {
 	return &Refusal{Cause: cause, Detail: fmt.Sprintf(format, args...)}

@@ -61,20 +61,20 @@ func openForm(r *http.Request, body *idleBody) (*form, error) {
 			return nil, err
 		}
 	}
-	return nil, problem.Refuse(hooks.ErrBadMetadata, "The form has more than %d fields.", maxFields)
+	return nil, tenant.Refuse(hooks.ErrBadMetadata, "The form has more than %d fields.", maxFields)
 }
 
 func (f *form) addField(p *multipart.Part) error {
 	name := p.FormName()
 	if _, twice := f.meta[name]; twice || name == "" {
-		return problem.Refuse(hooks.ErrBadMetadata, "Each part of a form must have a unique name, unlike %q.", strings.ToValidUTF8(name, "?"))
+		return tenant.Refuse(hooks.ErrBadMetadata, "Each part of a form must have a unique name, unlike %q.", strings.ToValidUTF8(name, "?"))
 	}
 	value, err := io.ReadAll(io.LimitReader(p, maxFieldValue+1))
 	switch {
 	case err != nil:
 		return f.explain(err)
 	case len(value) > maxFieldValue:
-		return problem.Refuse(hooks.ErrBadMetadata, "A field of the form has more than %d bytes. Only the part of the file, which has a filename, may have more.", maxFieldValue)
+		return tenant.Refuse(hooks.ErrBadMetadata, "A field of the form has more than %d bytes. Only the part of the file, which has a filename, may have more.", maxFieldValue)
 	}
 	f.meta[name] = string(value)
 	return nil
@@ -153,9 +153,9 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF):
 		_ = b.connection.SetReadDeadline(time.Time{}) // net/http would take it for the end of the connection
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.end(&tenant.Refusal{Cause: problem.ErrSilent, Detail: "The form was idle for too long. Send it again."})
+		b.end(tenant.Refuse(problem.ErrSilent, "The form was idle for too long. Send it again."))
 	default:
-		b.end(&tenant.Refusal{Cause: problem.ErrCutOff, Detail: "The form was cut off. Send it again."})
+		b.end(tenant.Refuse(problem.ErrCutOff, "The form was cut off. Send it again."))
 	}
 	return n, err
 }

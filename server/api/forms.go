@@ -101,7 +101,7 @@ func receive(ctx context.Context, u *hooks.Upload, f *form) error {
 	}
 	if !row.SizeDeferred {
 		if row.Received < row.Size {
-			return refuseFormAgain("You have an unfinished tus upload with this client_id. Resume it with tus, or use a new client_id for each file.")
+			return tenant.Refuse(hooks.ErrClientIDTaken, "You have an unfinished tus upload with this client_id. Resume it with tus, or use a new client_id for each file.")
 		}
 		return f.passEnd() // the upload is complete
 	}
@@ -121,6 +121,8 @@ func receive(ctx context.Context, u *hooks.Upload, f *form) error {
 	return u.Finish(ctx)
 }
 
+var errOtherContent = tenant.Refuse(hooks.ErrClientIDTaken, "Another upload of yours has this client_id and different content. Use a new client_id for each file.")
+
 // pass reads the first n bytes of the file and compares them with the n bytes that the upload has.
 func (f *form) pass(u *hooks.Upload, n int64) error {
 	if n == 0 {
@@ -135,7 +137,7 @@ func (f *form) pass(u *hooks.Upload, n int64) error {
 		return err
 	}
 	if f.read < n || !bytes.Equal(h.Sum(nil), sum) {
-		return refuseFormAgain("Another upload of yours has this client_id and different content. Use a new client_id for each file.")
+		return errOtherContent
 	}
 	return nil
 }
@@ -143,13 +145,9 @@ func (f *form) pass(u *hooks.Upload, n int64) error {
 // passEnd checks that the file ends where the complete upload ends.
 func (f *form) passEnd() error {
 	if n, _ := io.Copy(io.Discard, f); n > 0 {
-		return refuseFormAgain("Another upload of yours has this client_id and different content. Use a new client_id for each file.")
+		return errOtherContent
 	}
 	return f.end()
-}
-
-func refuseFormAgain(detail string) error {
-	return &tenant.Refusal{Cause: hooks.ErrClientIDTaken, Detail: detail}
 }
 
 // abandon cancels an upload that cannot be resumed, to release its quota at once.

@@ -14,6 +14,7 @@ import (
 	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
 // webhookSecretJSON is an endpoint with its secret, which only the answers to creation and rotation have.
@@ -45,7 +46,7 @@ func checkDescription(d *string) error {
 func webhookProblem(err error) error {
 	var refused *webhook.URLError
 	if errors.As(err, &refused) {
-		return problem.Refuse(problem.ErrWebhookURL, "%s", refused.Detail)
+		return tenant.Refuse(problem.ErrWebhookURL, "%s", refused.Detail)
 	}
 	return err
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -84,28 +83,9 @@ func Name(err error) string {
 	return p.Name()
 }
 
-// Types returns the types of all problems.
-func Types() []string {
-	types := []string{internal.Type, Tus(0).Type}
-	for _, row := range table {
-		types = append(types, row.Type)
-	}
-	slices.Sort(types)
-	return slices.Compact(types)
-}
-
-// Refuse returns an error that has cause's row in the table, with a detail of its own.
-func Refuse(cause error, format string, args ...any) error {
-	return &tenant.Refusal{Cause: cause, Detail: fmt.Sprintf(format, args...)}
-}
-
 // BadRequest returns an error for a request that a person must correct.
-func BadRequest(format string, args ...any) error { return Refuse(ErrBadRequest, format, args...) }
-
-// refusal is what errors implement that bring a detail and facts of their own, such as [tenant.Refusal].
-type refusal interface {
-	error
-	Explain() (detail string, facts map[string]any)
+func BadRequest(format string, args ...any) error {
+	return tenant.Refuse(ErrBadRequest, format, args...)
 }
 
 // Of returns what a client is told of err. known is false for an error that the table does not have, which is then
@@ -116,9 +96,9 @@ func Of(err error) (p Problem, known bool) {
 			continue
 		}
 		p = row.Problem
-		var r refusal
+		var r *tenant.Refusal
 		if errors.As(err, &r) {
-			p.Detail, p.Facts = r.Explain()
+			p.Detail, p.Facts = r.Detail, r.Facts
 		}
 		var m *batch.ManifestError
 		if errors.As(err, &m) {

@@ -11,11 +11,9 @@ import (
 // Every problem that a client can meet is explained in docs/reference/problems.md, and nothing else is.
 func TestProblemsAreDocumented(t *testing.T) {
 	t.Parallel()
-	known := make(map[string]bool)
-	for _, typ := range Types() {
-		known[strings.TrimPrefix(typ, Path+"/")] = true
-	}
+	known := map[string]bool{internal.Name(): true, Tus(0).Name(): true}
 	for _, row := range table {
+		known[row.Name()] = true
 		if row.Title == "" || row.Detail == "" || row.Status < 400 || len(row.causes) == 0 {
 			t.Errorf("%v has an incomplete problem: %+v", row.causes, row.Problem)
 		}

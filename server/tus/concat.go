@@ -38,8 +38,7 @@ func (x *exchange) resolvePartials() error {
 		resolved = append(resolved, x.handler.base()+id)
 	}
 	if len(resolved) > hooks.MaxPartials { // before tusd looks at each
-		return &tenant.Refusal{Cause: hooks.ErrNotPartial, Detail: "Upload-Concat names " + strconv.Itoa(len(resolved)) +
-			" partial uploads; the most is " + strconv.Itoa(hooks.MaxPartials) + "."}
+		return tenant.Refuse(hooks.ErrNotPartial, "Upload-Concat names %d partial uploads; the most is %d.", len(resolved), hooks.MaxPartials)
 	}
 	r.Header.Set("Upload-Concat", "final;"+strings.Join(resolved, " "))
 	return nil

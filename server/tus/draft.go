@@ -1,11 +1,12 @@
 package tus
 
 import (
-	"fmt"
 	"mime"
 	"net/http"
 
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/tenant"
 )
 
 // What stands in this file is of draft-ietf-httpbis-resumable-upload, in the versions that tusd speaks: interop
@@ -49,7 +50,7 @@ func checkDraft(r *http.Request) error {
 				continue
 			}
 			if _, _, err := mime.ParseMediaType(v); err != nil {
-				return refuseMetadata(fmt.Sprintf("%s is not valid: %v.", name, err))
+				return tenant.Refuse(hooks.ErrBadMetadata, "%s is not valid: %v.", name, err)
 			}
 		}
 	}

@@ -64,20 +64,16 @@ func checkMetadataHeader(header string) error {
 		key, value, _ := strings.Cut(strings.TrimSpace(pair), " ")
 		switch {
 		case key == "":
-			return refuseMetadata("Upload-Metadata has a pair without a key.")
+			return tenant.Refuse(hooks.ErrBadMetadata, "Upload-Metadata has a pair without a key.")
 		case seen[key]:
-			return refuseMetadata(fmt.Sprintf("Upload-Metadata has the key %q twice.", key))
+			return tenant.Refuse(hooks.ErrBadMetadata, "Upload-Metadata has the key %q twice.", key)
 		}
 		seen[key] = true
 		if _, err := base64.StdEncoding.DecodeString(value); err != nil {
-			return refuseMetadata(fmt.Sprintf("The value of %q in Upload-Metadata is not Base64.", key))
+			return tenant.Refuse(hooks.ErrBadMetadata, "The value of %q in Upload-Metadata is not Base64.", key)
 		}
 	}
 	return nil
-}
-
-func refuseMetadata(detail string) error {
-	return &tenant.Refusal{Cause: hooks.ErrBadMetadata, Detail: detail}
 }
 
 const checksumHeader = "Upload-Checksum"
@@ -93,7 +89,7 @@ func (x *exchange) expectChecksum() error {
 	values := r.Header.Values(checksumHeader)
 	switch {
 	case len(values) > 1 || len(values) == 1 && trails:
-		return problem.Refuse(problem.ErrUploadChecksum, "Send one Upload-Checksum, before the body or behind it.")
+		return tenant.Refuse(problem.ErrUploadChecksum, "Send one Upload-Checksum, before the body or behind it.")
 	case len(values) == 1:
 		sum, err := parseChecksum(values[0])
 		if err != nil {
