@@ -1,13 +1,8 @@
 package server
 
 import (
-	"bytes"
-	"crypto/sha256"
 	_ "embed" // the description of the API
-	"encoding/hex"
 	"fmt"
-	"net/http"
-	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/labstack/echo/v4"
@@ -39,29 +34,16 @@ func (s *Server) pages() (p pages, err error) {
 		return p, err
 	}
 	page := web.New(images)
-	p.openAPI = serveStatic("application/yaml", openAPI) // RFC 9512
-	p.openAPIJSON = serveStatic("application/json", asJSON)
+	p.openAPI = echo.WrapHandler(web.NewFile("application/yaml", openAPI)) // RFC 9512
+	p.openAPIJSON = echo.WrapHandler(web.NewFile("application/json", asJSON))
 	p.problems = problems.Serve
 	p.page = func(c echo.Context) error {
-		if !page.Has(c.Request().URL.Path) {
+		found := page.Find(c.Request().URL.Path)
+		if found == nil {
 			return problem.ErrNotFound
 		}
-		page.ServeHTTP(c.Response(), c.Request())
+		found.ServeHTTP(c.Response(), c.Request())
 		return nil
 	}
 	return p, nil
-}
-
-// serveStatic answers with content that stays the same as long as the program runs.
-func serveStatic(contentType string, content []byte) echo.HandlerFunc {
-	sum := sha256.Sum256(content)
-	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
-	return func(c echo.Context) error {
-		h := c.Response().Header()
-		h.Set("Content-Type", contentType)
-		h.Set("Cache-Control", "no-cache")
-		h.Set("ETag", etag)
-		http.ServeContent(c.Response(), c.Request(), "", time.Time{}, bytes.NewReader(content))
-		return nil
-	}
 }

@@ -4,6 +4,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -32,15 +33,13 @@ const (
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; " +
 	"form-action 'none'; frame-ancestors 'none'; img-src 'self' "
 
-// A Page is what Vite built: index.html at "/", docs.html at "/docs", their assets below. Until it is built, every path
-// answers 503 with a text that says how to build it.
-type Page struct {
-	files map[string]file // by path without its leading slash; nil before the page has been built
-}
+// A Page is what Vite built, by path without its leading slash: index.html at "", docs.html at "docs", their assets below. It
+// is nil until it is built.
+type Page map[string]*File
 
 // New reads the built page. Besides its own origin, it loads thumbnails from another one, such as
 // https://bucket.s3.sa-east-1.amazonaws.com.
-func New(thumbnails string) *Page {
+func New(thumbnails string) Page {
 	built, err := fs.Sub(dist, "dist")
 	if err != nil {
 		panic(err) // "dist" is a valid path: fs.Sub cannot refuse it
@@ -48,17 +47,9 @@ func New(thumbnails string) *Page {
 	return newPage(built, thumbnails)
 }
 
-type file struct {
-	body         []byte
-	contentType  string
-	cacheControl string
-	etag         string
-	policy       string
-}
-
 // newPage reads all of built once: it is small, and already in memory.
-func newPage(built fs.FS, thumbnails string) *Page {
-	files := make(map[string]file)
+func newPage(built fs.FS, thumbnails string) Page {
+	p := Page{}
 	err := fs.WalkDir(built, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || strings.HasPrefix(d.Name(), ".") {
 			return err
@@ -67,72 +58,67 @@ func newPage(built fs.FS, thumbnails string) *Page {
 		if err != nil {
 			return err
 		}
-		f := newFile(name, body)
+		f := NewFile(cmp.Or(mime.TypeByExtension(path.Ext(name)), "application/octet-stream"), body)
+		if strings.HasPrefix(name, "assets/") {
+			f.cacheControl = cacheImmutable
+		}
 		f.policy = policy + thumbnails
 		if name == docsName {
 			f.policy = policy + "data:" // Swagger UI's icons
 		}
-		files[name] = f
+		p[name] = f
 		if page, ok := strings.CutSuffix(name, ".html"); ok {
-			files[page] = f
+			p[page] = f
 		}
 		return nil
 	})
-	index, ok := files[indexName]
-	if err != nil || !ok {
-		return &Page{}
+	if p[""] = p[indexName]; err != nil || p[""] == nil {
+		return nil
 	}
-	files[""] = index
-	return &Page{files: files}
+	return p
 }
 
-// Has reports whether the page has a file at path. Until it is built, every path has 503.
-func (p *Page) Has(path string) bool {
-	_, ok := p.files[strings.TrimPrefix(path, "/")]
-	return ok || p.files == nil
-}
-
-// ServeHTTP implements [http.Handler] for GET and HEAD. Unknown paths are 404.
-func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f, ok := p.files[strings.TrimPrefix(r.URL.Path, "/")]
-	switch {
-	case p.files == nil:
-		notBuilt(w)
-	case !ok:
-		http.NotFound(w, r)
-	default:
-		w.Header().Set("Content-Security-Policy", f.policy)
-		f.serve(w, r)
+// Find returns what answers GET and HEAD at path, or nil. Until the page is built, every path answers 503 with a text that
+// says how to build it.
+func (p Page) Find(path string) http.Handler {
+	if p == nil {
+		return http.HandlerFunc(notBuilt)
 	}
+	if f, ok := p[strings.TrimPrefix(path, "/")]; ok {
+		return f
+	}
+	return nil
 }
 
-func newFile(name string, body []byte) file {
+func notBuilt(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Cache-Control", cacheNever)
+	http.Error(w, "the uploader page was not built: run make web", http.StatusServiceUnavailable)
+}
+
+// A File stays the same as long as the program runs.
+type File struct {
+	body         []byte
+	contentType  string
+	cacheControl string
+	etag         string
+	policy       string
+}
+
+// NewFile makes a file that clients revalidate before each use.
+func NewFile(contentType string, body []byte) *File {
 	sum := sha256.Sum256(body)
-	f := file{
-		body:         body,
-		contentType:  mime.TypeByExtension(path.Ext(name)),
-		cacheControl: cacheNever,
-		etag:         `"` + hex.EncodeToString(sum[:8]) + `"`,
-	}
-	if f.contentType == "" {
-		f.contentType = "application/octet-stream"
-	}
-	if strings.HasPrefix(name, "assets/") {
-		f.cacheControl = cacheImmutable
-	}
-	return f
+	return &File{body: body, contentType: contentType, cacheControl: cacheNever, etag: `"` + hex.EncodeToString(sum[:8]) + `"`}
 }
 
-func (f file) serve(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements [http.Handler].
+func (f *File) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", f.contentType)
 	h.Set("Cache-Control", f.cacheControl)
 	h.Set("ETag", f.etag)
 	h.Set("X-Content-Type-Options", "nosniff")
+	if f.policy != "" {
+		h.Set("Content-Security-Policy", f.policy)
+	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
-}
-
-func notBuilt(w http.ResponseWriter) {
-	w.Header().Set("Cache-Control", cacheNever)
-	http.Error(w, "the uploader page was not built: run make web", http.StatusServiceUnavailable)
 }
