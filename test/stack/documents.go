@@ -148,6 +148,11 @@ func PDF(c PDFConfig) []byte {
 	}
 	objects[1] = fmt.Sprintf("<< /Type /Pages /Count %d /Kids [%s] >>", pages, kids.String())
 
+	return PDFObjects("/Info 3 0 R "+c.Trailer, objects)
+}
+
+// PDFObjects makes a document of objects, the first of which is its catalogue, with more in its trailer.
+func PDFObjects(trailer string, objects []string) []byte {
 	var out bytes.Buffer
 	out.WriteString("%PDF-1.7\n")
 	offsets := make([]int, len(objects))
@@ -160,6 +165,6 @@ func PDF(c PDFConfig) []byte {
 	for _, offset := range offsets {
 		fmt.Fprintf(&out, "%010d 00000 n \n", offset)
 	}
-	fmt.Fprintf(&out, "trailer\n<< /Size %d /Root 1 0 R /Info 3 0 R %s >>\nstartxref\n%d\n%%%%EOF\n", len(objects)+1, c.Trailer, table)
+	fmt.Fprintf(&out, "trailer\n<< /Size %d /Root 1 0 R %s >>\nstartxref\n%d\n%%%%EOF\n", len(objects)+1, trailer, table)
 	return out.Bytes()
 }

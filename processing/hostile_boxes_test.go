@@ -1,15 +1,17 @@
-package corpus
+package processing
 
-import "slices"
+import (
+	"slices"
+)
 
 // boxes are files of ISO/IEC 14496-12: HEIF, AVIF, MP4.
-func boxes() []File {
-	return []File{
-		{"a head and nothing.heic", "image/heic", ftyp("heic", "mif1", "heic"), []string{Unreadable}},
-		{"boxes in boxes.heic", "image/heic", append(ftyp("heic", "mif1"), nested(4000)...), []string{Unreadable}},
-		{"a box of exabytes.heic", "image/heic", slices.Concat(ftyp("heic", "mif1"), be32(nil, 1), []byte("meta"), be32(nil, 0x7FFF_FFFF, 0xFFFF_FFFF)), []string{Unreadable}},
-		{"a million items.heic", "image/heic", append(ftyp("heic", "mif1"), box("meta", append(zeros(4), box("iinf", be32(nil, 0x0100_0000, 1_000_000))...))...), []string{Unreadable}},
-		{"garbage.avif", "image/avif", append(ftyp("avif", "mif1", "avif"), bytesOf(4000)...), []string{Unreadable}},
+func boxes() []hostileFile {
+	return []hostileFile{
+		{"a head and nothing.heic", "image/heic", ftyp("heic", "mif1", "heic"), []string{unreadable}},
+		{"boxes in boxes.heic", "image/heic", append(ftyp("heic", "mif1"), nested(4000)...), []string{unreadable}},
+		{"a box of exabytes.heic", "image/heic", slices.Concat(ftyp("heic", "mif1"), be32(nil, 1), []byte("meta"), be32(nil, 0x7FFF_FFFF, 0xFFFF_FFFF)), []string{unreadable}},
+		{"a million items.heic", "image/heic", append(ftyp("heic", "mif1"), box("meta", append(zeros(4), box("iinf", be32(nil, 0x0100_0000, 1_000_000))...))...), []string{unreadable}},
+		{"garbage.avif", "image/avif", append(ftyp("avif", "mif1", "avif"), bytesOf(4000)...), []string{unreadable}},
 	}
 }
 
@@ -50,9 +52,9 @@ func mp4(data []byte) []byte {
 	return slices.Concat(ftyp("isom", "isom", "iso2", "avc1", "mp41"), box("mdat", data))
 }
 
-func videos() []File {
-	none := []string{Unreadable, Unsupported, Limited, NoPicture}
-	return []File{
+func videos() []hostileFile {
+	none := []string{unreadable, unsupported, limited, noPicture}
+	return []hostileFile{
 		{"no track.mp4", "video/mp4", mp4(bytesOf(64 << 10)), none},
 		{"a playlist of our files.mp4", "video/mp4", append(ftyp("isom", "mp42"), "\n#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"...), none},
 		{"a list of files to join.mov", "video/quicktime", append(ftyp("qt  "), "\nffconcat version 1.0\nfile /etc/passwd\n"...), none},
