@@ -37,9 +37,13 @@ func (s *stand) bare(endpoint string) *bareClient {
 	return &bareClient{s3: client, sign: s3.NewPresignClient(client), bucket: s.S3.Bucket(), urls: make(chan string, 1024)}
 }
 
-// prepare signs what n small uploads need.
-func (b *bareClient) prepare(ctx context.Context, n int) error {
+// prepare makes ready what is not to be measured of n small uploads: the bare client's signatures.
+func (sv *server) prepare(ctx context.Context, n int) error {
+	b := sv.bare
 	for range n {
+		if b == nil {
+			break
+		}
 		r, err := b.sign.PresignPutObject(ctx, &s3.PutObjectInput{Bucket: &b.bucket, Key: newKey()})
 		if err != nil {
 			return err
@@ -90,21 +94,13 @@ func (b *bareClient) multipart(ctx context.Context, size int64) error {
 
 // put sends size bytes to a presigned URL and returns the entity tag.
 func put(ctx context.Context, url string, size int64) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPut, url, io.NopCloser(body(size)))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, url, io.NopCloser(io.LimitReader(&endless{}, size)))
 	if err != nil {
 		return "", err
 	}
 	r.ContentLength = size
-	res, err := clients.Do(r)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("PUT: %s %s", res.Status, answer)
-	}
-	return res.Header.Get("ETag"), err
+	h, _, err := answered(r, http.StatusOK)
+	return h.Get("ETag"), err
 }
 
 // partsOf is how many parts an upload of size bytes has.

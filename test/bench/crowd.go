@@ -23,32 +23,32 @@ func stalled(ctx context.Context, b *bench) error {
 	}{{300 * kib, "300 KiB"}, {mb, "1 MB"}} {
 		each, total, files := figures{}, figures{}, figures{}
 		safe := false
-		err := b.turns(ctx, 1, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
-			before, err := memory(t.server.process.Pid(), "VmRSS")
+		err := b.turns(ctx, 1, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(sv *server) error {
+			before, err := resident(sv.process.Pid())
 			if err != nil {
 				return err
 			}
-			lines, saved, err := silence(ctx, t.server, sent.bytes)
+			lines, saved, err := silence(ctx, sv, sent.bytes)
 			defer closeAll(lines)
 			if err != nil {
 				return err
 			}
-			after, err := settledMemory(ctx, t.server)
+			after, err := settledMemory(ctx, sv)
 			if err != nil {
 				return err
 			}
-			kept, err := filesIn(t.server.temp)
+			kept, bytes, err := filesIn(sv.temp)
 			if err != nil {
 				return err
 			}
 			b.note("%s: %d of %d uploads saved, %.0f MiB before, %.0f MiB after, %d files of %d bytes",
-				t.peer, saved, silent, before/mib, after/mib, kept.files, kept.bytes)
+				sv.peer, saved, silent, before/mib, after/mib, kept, bytes)
 			safe = safe || saved == silent
-			each.add(t.peer, (after-before)/silent/kib)
-			total.add(t.peer, after/mib)
-			files.add(t.peer, float64(kept.files))
+			each.add(sv.peer, (after-before)/silent/kib)
+			total.add(sv.peer, after/mib)
+			files.add(sv.peer, float64(kept))
 			// Its clients would keep it waiting.
-			t.server.kill()
+			sv.kill()
 			return nil
 		})
 		if err != nil {
@@ -124,7 +124,7 @@ func settledMemory(ctx context.Context, sv *server) (float64, error) {
 	start := time.Now()
 	least, since := 0.0, start
 	for {
-		now, err := memory(sv.process.Pid(), "VmRSS")
+		now, err := resident(sv.process.Pid())
 		if err != nil {
 			return 0, err
 		}
@@ -145,19 +145,19 @@ func settledMemory(ctx context.Context, sv *server) (float64, error) {
 // beside measures a fast photo's worst case while slow phones send, and without them.
 func beside(ctx context.Context, b *bench) error {
 	alone, crowded := figures{}, figures{}
-	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
-		worst, err := b.worstPhoto(ctx, t)
+	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(sv *server) error {
+		worst, err := b.worstPhoto(ctx, sv)
 		if err != nil {
 			return err
 		}
-		alone.add(t.peer, worst)
-		stop, err := slowPhones(ctx, t.server)
+		alone.add(sv.peer, worst)
+		stop, err := slowPhones(ctx, sv)
 		if err == nil {
-			worst, err = b.worstPhoto(ctx, t)
-			crowded.add(t.peer, worst)
+			worst, err = b.worstPhoto(ctx, sv)
+			crowded.add(sv.peer, worst)
 		}
 		stop()
-		t.server.kill() // stock tusd would wait for those who wait for a slot
+		sv.kill() // stock tusd would wait for those who wait for a slot
 		return err
 	})
 	if err != nil {
@@ -167,25 +167,20 @@ func beside(ctx context.Context, b *bench) error {
 	b.spread("ms beside", crowded)
 	b.row("ms for a fast photo at worst, alone", alone, "%.0f", "", true)
 	b.row("ms for a fast photo at worst, beside 60 slow phones", crowded, "%.0f", "", true)
-	ratio := figures{}
-	for p := range alone {
-		for i, v := range alone[p] {
-			ratio.add(p, crowded[p][i]/v)
-		}
-	}
+	ratio := crowded.by(alone)
 	b.row("the same, against alone", ratio, "%.1fx", "≤ 2", ratio.of(tramo) <= 2)
 	return nil
 }
 
 // worstPhoto sends photos one after the other, for a while, and returns the longest time in ms. A photo that fails
 // took as long as it took to fail.
-func (b *bench) worstPhoto(ctx context.Context, t target) (worst float64, err error) {
+func (b *bench) worstPhoto(ctx context.Context, sv *server) (worst float64, err error) {
 	const photos, enough = 100, 30 * time.Second
 	start := time.Now()
 	for i := 0; i < photos && time.Since(start) < enough; i++ {
 		begun := time.Now()
-		if err := t.upload(ctx, photo); err != nil {
-			b.note("%s: photo %d failed after %s: %v", t.peer, i, time.Since(begun), err)
+		if err := sv.upload(ctx, photo); err != nil {
+			b.note("%s: photo %d failed after %s: %v", sv.peer, i, time.Since(begun), err)
 		}
 		if i > 0 || time.Since(begun) > enough { // the first one warms up
 			worst = max(worst, time.Since(begun).Seconds()*1000)
@@ -271,14 +266,14 @@ func heads(ctx context.Context, b *bench) error {
 		idle      = 8
 	)
 	half, most := figures{}, figures{}
-	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
+	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(sv *server) error {
 		var addresses []string
 		for range idle {
-			address, err := t.server.create(ctx, photo, 0)
+			address, err := sv.create(ctx, photo, 0)
 			if err != nil {
 				return err
 			}
-			if err := t.server.patch(ctx, address, 0, 300*kib); err != nil {
+			if err := sv.patch(ctx, address, 0, 300*kib); err != nil {
 				return err
 			}
 			addresses = append(addresses, address)
@@ -288,7 +283,7 @@ func heads(ctx context.Context, b *bench) error {
 		for range uploading {
 			g.Go(func() error {
 				for loading.Err() == nil {
-					if err := t.upload(loading, photo); err != nil && loading.Err() == nil {
+					if err := sv.upload(loading, photo); err != nil && loading.Err() == nil {
 						return err
 					}
 				}
@@ -300,12 +295,12 @@ func heads(ctx context.Context, b *bench) error {
 		begun := time.Now()
 		for i := 0; err == nil && loading.Err() == nil && (i < least || time.Since(begun) < enough); i++ {
 			start := time.Now()
-			_, err = t.server.head(ctx, addresses[i%idle])
+			_, err = sv.head(ctx, addresses[i%idle])
 			took = append(took, time.Since(start).Seconds()*1000)
 		}
 		stop()
-		half.add(t.peer, quantile(took, 0.5))
-		most.add(t.peer, quantile(took, 0.99))
+		half.add(sv.peer, quantile(took, 0.5))
+		most.add(sv.peer, quantile(took, 0.99))
 		return errors.Join(err, g.Wait())
 	})
 	b.spread("ms p99", most)

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -33,10 +32,7 @@ func fairness(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer workers.stop() //nolint:errcheck // Nothing is measured any more.
-	sent, done := map[string]figures{}, map[string]figures{}
-	for _, when := range []string{"alone", "fair", "fifo"} {
-		sent[when], done[when] = figures{}, figures{}
-	}
+	sent, done := named{}, named{}
 	for i := range b.repeat {
 		for _, order := range []string{"fair", "fifo"} {
 			if err := b.setOrder(ctx, order == "fifo"); err != nil {
@@ -46,8 +42,8 @@ func fairness(ctx context.Context, b *bench) error {
 				if when == "burst" {
 					when = order
 				}
-				sent[when].add(tramo, up.Seconds()*1000)
-				done[when].add(tramo, all.Seconds()*1000)
+				sent.add(when, tramo, up.Seconds()*1000)
+				done.add(when, tramo, all.Seconds()*1000)
 			})
 			if err != nil {
 				return err
@@ -73,12 +69,12 @@ func fairness(ctx context.Context, b *bench) error {
 // burstBeside lets one company send a burst of so many photos and, once half of it is there, another one single photos. It returns
 // when the burst is worked.
 func (b *bench) burstBeside(ctx context.Context, name string, burst int64, tell func(when string, sent, done time.Duration)) error {
-	t, err := b.target(ctx, tramo, b.S3.Endpoint())
+	sv, err := b.serve(ctx, tramo, b.S3.Endpoint())
 	if err != nil {
 		return err
 	}
-	defer func() { _ = t.close() }() // It has answered all that was asked.
-	ours, theirs := *t.server, *t.server
+	defer func() { _ = sv.stop() }() // It has answered all that was asked.
+	ours, theirs := *sv, *sv
 	if ours.token, err = b.tenant(ctx, "one photo "+name, "1TiB"); err != nil {
 		return err
 	}
@@ -183,54 +179,24 @@ func (sv *server) sendPicture(ctx context.Context, picture []byte) (address stri
 	if err != nil {
 		return "", err
 	}
-	address = h.Get("Location")
-	r, err := http.NewRequestWithContext(ctx, http.MethodPatch, address, bytes.NewReader(picture))
-	if err != nil {
-		return "", err
-	}
-	for k, v := range sv.headers() {
-		r.Header.Set(k, v)
-	}
-	r.Header.Set("Content-Type", octets)
-	r.Header.Set("Upload-Offset", "0")
-	_, err = answered(r, http.StatusNoContent)
-	return address, err
+	_, _, err = sv.send(ctx, http.MethodPatch, h.Get("Location"), bytes.NewReader(picture), int64(len(picture)),
+		map[string]string{"Upload-Offset": "0"}, http.StatusNoContent)
+	return h.Get("Location"), err
 }
 
 // completed waits until the upload at address is.
 func (sv *server) completed(ctx context.Context, address string) error {
 	return poll(ctx, func() (bool, error) {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
-		if err != nil {
-			return false, err
-		}
-		r.Header.Set("Authorization", "Bearer "+sv.token)
-		body, err := answered(r, http.StatusOK)
-		if err != nil {
-			return false, err
-		}
 		var upload struct{ Status string }
-		if err := json.Unmarshal(body, &upload); err != nil {
-			return false, err
+		_, body, err := sv.send(ctx, http.MethodGet, address, nil, 0, nil, http.StatusOK)
+		if err == nil {
+			err = json.Unmarshal(body, &upload)
 		}
-		if upload.Status == "failed" {
-			return false, fmt.Errorf("an upload failed: %s", body)
+		if err == nil && upload.Status == "failed" {
+			err = fmt.Errorf("an upload failed: %s", body)
 		}
-		return upload.Status == "completed", nil
+		return upload.Status == "completed", err
 	})
-}
-
-func answered(r *http.Request, want int) ([]byte, error) {
-	res, err := clients.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != want {
-		err = &refusal{method: r.Method, status: res.StatusCode, body: body}
-	}
-	return body, err
 }
 
 // workers are what completes uploads.

@@ -13,20 +13,20 @@ import (
 // turns photo by photo.
 func latency(ctx context.Context, b *bench) (err error) {
 	const photos = 15 // a repetition
-	var targets []target
+	var servers []*server
 	defer func() {
-		for _, t := range targets {
-			err = errors.Join(err, t.close())
+		for _, sv := range servers {
+			err = errors.Join(err, sv.stop())
 		}
 		b.proxy.SetLatency(0)
 		err = errors.Join(err, b.wipe())
 	}()
 	for _, p := range []peer{tramo, stock, tuned, bare} {
-		t, err := b.target(ctx, p, b.proxy.Endpoint())
+		sv, err := b.serve(ctx, p, b.proxy.Endpoint())
 		if err != nil {
 			return err
 		}
-		targets = append(targets, t)
+		servers = append(servers, sv)
 	}
 	for _, at := range []struct {
 		delay time.Duration
@@ -35,13 +35,13 @@ func latency(ctx context.Context, b *bench) (err error) {
 		b.proxy.SetLatency(at.delay)
 		took := figures{}
 		for i := range 1 + b.repeat*photos {
-			for _, t := range targets {
-				d, err := timed(ctx, t)
+			for _, sv := range servers {
+				d, err := timed(ctx, sv)
 				if err != nil {
-					return fmt.Errorf("%s: %w", t.peer, err)
+					return fmt.Errorf("%s: %w", sv.peer, err)
 				}
 				if i > 0 { // the first one warms up
-					took.add(t.peer, d.Seconds()*1000)
+					took.add(sv.peer, d.Seconds()*1000)
 				}
 			}
 		}
@@ -69,11 +69,11 @@ func others(ctx context.Context, b *bench) error {
 		}
 		for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
 			took := figures{}
-			err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.proxy.Endpoint(), func(t target) error {
+			err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.proxy.Endpoint(), func(sv *server) error {
 				b.proxy.SetLatency(delay)
 				start := time.Now()
-				_, err := sc.send(ctx, t.server, sc.size)
-				took.add(t.peer, time.Since(start).Seconds()*1000)
+				_, err := sc.send(ctx, sv, sc.size)
+				took.add(sv.peer, time.Since(start).Seconds()*1000)
 				b.proxy.SetLatency(0)
 				return err
 			})
@@ -87,12 +87,12 @@ func others(ctx context.Context, b *bench) error {
 }
 
 // timed uploads one photo.
-func timed(ctx context.Context, t target) (time.Duration, error) {
-	if err := t.prepare(ctx, 1); err != nil {
+func timed(ctx context.Context, sv *server) (time.Duration, error) {
+	if err := sv.prepare(ctx, 1); err != nil {
 		return 0, err
 	}
 	start := time.Now()
-	err := t.upload(ctx, photo)
+	err := sv.upload(ctx, photo)
 	return time.Since(start), err
 }
 
@@ -100,7 +100,7 @@ func timed(ctx context.Context, t target) (time.Duration, error) {
 func bursts(ctx context.Context, b *bench) error {
 	const photos = 200
 	defer b.proxy.SetLatency(0)
-	peak := figures{}
+	most := figures{}
 	for _, delay := range []time.Duration{0, 20 * time.Millisecond} {
 		endpoint := b.S3.Endpoint()
 		if delay > 0 {
@@ -108,22 +108,22 @@ func bursts(ctx context.Context, b *bench) error {
 		}
 		for _, atOnce := range []int{16, 64} {
 			rate := figures{}
-			err := b.rounds(ctx, []peer{tramo, stock, tuned, bare}, endpoint, func(t target) error {
+			err := b.rounds(ctx, []peer{tramo, stock, tuned, bare}, endpoint, func(sv *server) error {
 				b.proxy.SetLatency(delay)
-				if err := t.prepare(ctx, photos); err != nil {
+				if err := sv.prepare(ctx, photos); err != nil {
 					return err
 				}
 				start := time.Now()
-				if err := together(ctx, atOnce, photos, func(ctx context.Context) error { return t.upload(ctx, photo) }); err != nil {
+				if err := together(ctx, atOnce, photos, func(ctx context.Context) error { return sv.upload(ctx, photo) }); err != nil {
 					return err
 				}
-				rate.add(t.peer, photos*photo/mb/time.Since(start).Seconds())
+				rate.add(sv.peer, photos*photo/mb/time.Since(start).Seconds())
 				b.proxy.SetLatency(0)
-				if t.server == nil || atOnce != 64 {
+				if sv.process == nil || atOnce != 64 {
 					return nil
 				}
-				bytes, err := memory(t.server.process.Pid(), "VmHWM")
-				peak.add(t.peer, bytes/mib)
+				bytes, err := peak(sv.process.Pid())
+				most.add(sv.peer, bytes/mib)
 				return err
 			})
 			if err != nil {
@@ -139,8 +139,8 @@ func bursts(ctx context.Context, b *bench) error {
 			b.row("the same, against the bare client", ratio, "%.2fx", goal, ratio.of(tramo) >= 0.7)
 		}
 	}
-	b.spread("MiB of memory", peak)
-	b.row("MiB of memory at most, 64 photos at once", peak, "%.0f", "≤ 150", peak.of(tramo) <= 150)
+	b.spread("MiB of memory", most)
+	b.row("MiB of memory at most, 64 photos at once", most, "%.0f", "≤ 150", most.of(tramo) <= 150)
 	return nil
 }
 

@@ -98,61 +98,21 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 	return err
 }
 
-// A target is where a repetition's uploads go.
-type target struct {
-	peer   peer
-	server *server     // nil for the bare client
-	bare   *bareClient // nil for a server
-}
-
-// upload sends one upload the usual way.
-func (t target) upload(ctx context.Context, size int64) error {
-	if t.bare != nil {
-		return t.bare.upload(ctx, size)
-	}
-	return t.server.upload(ctx, size)
-}
-
-// prepare makes ready what is not to be measured of n small uploads.
-func (t target) prepare(ctx context.Context, n int) error {
-	if t.bare != nil {
-		return t.bare.prepare(ctx, n)
-	}
-	return nil
-}
-
-func (t target) close() error {
-	if t.server == nil {
-		return nil
-	}
-	return t.server.stop()
-}
-
-func (s *stand) target(ctx context.Context, p peer, endpoint string) (t target, err error) {
-	t.peer = p
-	if p == bare {
-		t.bare = s.bare(endpoint)
-		return t, nil
-	}
-	t.server, err = s.serve(ctx, p, endpoint)
-	return t, err
-}
-
 // rounds lets the peers take turns, as often as b repeats, each time with a fresh server and an empty bucket.
-func (b *bench) rounds(ctx context.Context, peers []peer, endpoint string, f func(target) error) error {
+func (b *bench) rounds(ctx context.Context, peers []peer, endpoint string, f func(*server) error) error {
 	return b.turns(ctx, b.repeat, peers, endpoint, f)
 }
 
-func (b *bench) turns(ctx context.Context, n int, peers []peer, endpoint string, f func(target) error) error {
+func (b *bench) turns(ctx context.Context, n int, peers []peer, endpoint string, f func(*server) error) error {
 	for range n {
 		for _, p := range peers {
-			t, err := b.target(ctx, p, endpoint)
+			sv, err := b.serve(ctx, p, endpoint)
 			if err != nil {
 				return err
 			}
-			err = f(t)
+			err = f(sv)
 			clients.CloseIdleConnections()
-			if err := errors.Join(err, t.close(), b.wipe()); err != nil {
+			if err := errors.Join(err, sv.stop(), b.wipe()); err != nil {
 				return fmt.Errorf("%s: %w", p, err)
 			}
 		}

@@ -1,33 +1,21 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-)
 
-// ticksASecond is the unit of time in /proc/pid/stat (proc(5)): sysconf(_SC_CLK_TCK), which is 100 on every Linux that
-// Go runs on.
-const ticksASecond = 100
+	"github.com/prometheus/procfs"
+)
 
 // cpuSeconds is what a process has computed so far, in user and kernel mode together.
 func cpuSeconds(pid int) (float64, error) {
-	fields, err := procStat(pid)
-	if err != nil {
-		return 0, err
-	}
-	return ticks(fields[11], fields[12]) // utime and stime, fields 14 and 15
+	stat, err := statOf(pid)
+	return stat.CPUTime(), err
 }
 
 // cpuOfChildren is what the children of a process have computed so far, those that have ended among them.
 func cpuOfChildren(pid int) (float64, error) {
-	fields, err := procStat(pid)
-	if err != nil {
-		return 0, err
-	}
-	total, err := ticks(fields[13], fields[14]) // cutime and cstime
+	stat, err := statOf(pid)
 	if err != nil {
 		return 0, err
 	}
@@ -35,6 +23,8 @@ func cpuOfChildren(pid int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	// A process's own times and those of its children that have ended are in the same unit.
+	total := procfs.ProcStat{UTime: uint(stat.CUTime), STime: uint(stat.CSTime)}.CPUTime()
 	for _, child := range children {
 		own, err := cpuSeconds(child)
 		if err != nil {
@@ -48,67 +38,44 @@ func cpuOfChildren(pid int) (float64, error) {
 
 // childrenOf are the processes whose parent is pid.
 func childrenOf(pid int) (children []int, err error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		child, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if fields, err := procStat(child); err == nil && fields[1] == strconv.Itoa(pid) {
-			children = append(children, child)
+	all, err := procfs.AllProcs()
+	for _, p := range all {
+		if stat, err := p.Stat(); err == nil && stat.PPID == pid {
+			children = append(children, p.PID)
 		}
 	}
-	return children, nil
+	return children, err
 }
 
-// procStat returns the fields of /proc/pid/stat from the third on: the second is the program's name in parentheses, and
-// may contain spaces.
-func procStat(pid int) ([]string, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func statOf(pid int) (procfs.ProcStat, error) {
+	p, err := procfs.NewProc(pid)
 	if err != nil {
-		return nil, err
+		return procfs.ProcStat{}, err
 	}
-	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-	if len(fields) < 15 {
-		return nil, fmt.Errorf("read the CPU time of process %d: %q", pid, data)
-	}
-	return fields, nil
+	return p.Stat()
 }
 
-func ticks(user, system string) (seconds float64, err error) {
-	u, err := strconv.ParseFloat(user, 64)
+// resident and peak are the memory that a process has now, and the most that it has had, in bytes.
+func resident(pid int) (float64, error) {
+	s, err := statusOf(pid)
+	return float64(s.VmRSS), err
+}
+
+func peak(pid int) (float64, error) {
+	s, err := statusOf(pid)
+	return float64(s.VmHWM), err
+}
+
+func statusOf(pid int) (procfs.ProcStatus, error) {
+	p, err := procfs.NewProc(pid)
 	if err != nil {
-		return 0, err
+		return procfs.ProcStatus{}, err
 	}
-	s, err := strconv.ParseFloat(system, 64)
-	return (u + s) / ticksASecond, err
+	return p.NewStatus()
 }
 
-// memory reads a field of /proc/pid/status, such as VmRSS or VmHWM, in bytes.
-func memory(pid int, field string) (float64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(line, field+":"); ok {
-			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
-			return kib * 1024, err
-		}
-	}
-	return 0, fmt.Errorf("read the memory of process %d: no %s", pid, field)
-}
-
-// left is what lies in a directory.
-type left struct {
-	files int
-	bytes int64
-}
-
-func filesIn(dir string) (l left, err error) {
+// filesIn is what lies in a directory.
+func filesIn(dir string) (files int, bytes int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -117,9 +84,9 @@ func filesIn(dir string) (l left, err error) {
 		if err != nil {
 			return err
 		}
-		l.files++
-		l.bytes += info.Size()
+		files++
+		bytes += info.Size()
 		return nil
 	})
-	return l, err
+	return files, bytes, err
 }

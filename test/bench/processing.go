@@ -22,7 +22,7 @@ const (
 // processing measures what it costs to process a photo of 12 megapixels, beside the same work done by hand: vipsthumbnail
 // draws the same three sizes of the same files, clamdscan has the same clamd scan them, one after the other.
 func processing(ctx context.Context, b *bench) error {
-	p := &plant{bench: b, cpu: map[string]figures{}}
+	p := &photoBench{bench: b, cpu: named{}, second: figures{}}
 	defer p.stop() //nolint:errcheck // Nothing is measured any more.
 	if err := p.start(ctx); err != nil {
 		return err
@@ -36,16 +36,16 @@ func processing(ctx context.Context, b *bench) error {
 	return p.burst(ctx)
 }
 
-// A plant is one worker with its clamd, and a server that photos are sent to.
-type plant struct {
+// A photoBench is one worker with its clamd, and a server that photos are sent to.
+type photoBench struct {
 	*bench
 	workers *workers
-	server  target
+	server  *server
 	dir     string   // the photos
 	photos  []string // their paths
 	content [][]byte
-	cpu     map[string]figures // milliseconds a photo, by what took them
-	second  figures            // photos a second
+	cpu     named   // milliseconds a photo, by what took them
+	second  figures // photos a second
 }
 
 // What took the CPU time.
@@ -59,11 +59,7 @@ const (
 	byHand      = "both"
 )
 
-func (p *plant) start(ctx context.Context) (err error) {
-	p.second = figures{}
-	for _, name := range []string{byClamd, byWorker, byChildren, byAll, byThumbnail, byClamdscan, byHand} {
-		p.cpu[name] = figures{}
-	}
+func (p *photoBench) start(ctx context.Context) (err error) {
 	if p.dir, err = os.MkdirTemp("", "tramo-bench-photos-"); err != nil {
 		return err
 	}
@@ -78,30 +74,29 @@ func (p *plant) start(ctx context.Context) (err error) {
 	if p.workers, err = p.startWorkers(ctx); err != nil {
 		return err
 	}
-	p.server, err = p.target(ctx, tramo, p.S3.Endpoint())
-	if err != nil {
+	if p.server, err = p.serve(ctx, tramo, p.S3.Endpoint()); err != nil {
 		return err
 	}
-	p.server.server.token, err = p.tenant(ctx, fmt.Sprintf("processing-%d", time.Now().UnixNano()), "1TiB")
+	p.server.token, err = p.tenant(ctx, fmt.Sprintf("processing-%d", time.Now().UnixNano()), "1TiB")
 	if err != nil {
 		return err
 	}
 	return p.send(ctx, p.content[:2]) // warms up
 }
 
-func (p *plant) stop() error {
+func (p *photoBench) stop() error {
 	err := os.RemoveAll(p.dir)
 	if p.workers != nil {
 		err = errors.Join(err, p.workers.stop())
 	}
-	if p.server.server != nil {
-		err = errors.Join(err, p.server.close())
+	if p.server != nil {
+		err = errors.Join(err, p.server.stop())
 	}
 	return err
 }
 
 // measure takes turns: first Tramo, then by hand.
-func (p *plant) measure(ctx context.Context, round int) error {
+func (p *photoBench) measure(ctx context.Context, round int) error {
 	before, err := p.spent()
 	if err != nil {
 		return err
@@ -147,14 +142,14 @@ func (p *plant) measure(ctx context.Context, round int) error {
 	return nil
 }
 
-func (p *plant) add(what string, seconds float64) {
-	p.cpu[what].add(tramo, seconds*1000/photosMeasured)
+func (p *photoBench) add(what string, seconds float64) {
+	p.cpu.add(what, tramo, seconds*1000/photosMeasured)
 }
 
 // spent is the CPU time, in seconds, that was taken so far.
 type spent struct{ clamd, worker, children float64 }
 
-func (p *plant) spent() (s spent, err error) {
+func (p *photoBench) spent() (s spent, err error) {
 	pid := p.workers.process.Pid()
 	var errs [3]error
 	s.clamd, errs[0] = cpuSeconds(p.workers.clamd.Pid())
@@ -164,38 +159,35 @@ func (p *plant) spent() (s spent, err error) {
 }
 
 // send sends photos and waits until all are completed.
-func (p *plant) send(ctx context.Context, photos [][]byte) error {
+func (p *photoBench) send(ctx context.Context, photos [][]byte) error {
 	addresses := make([]string, len(photos))
 	for i, photo := range photos {
 		var err error
-		if addresses[i], err = p.server.server.sendPicture(ctx, photo); err != nil {
+		if addresses[i], err = p.server.sendPicture(ctx, photo); err != nil {
 			return err
 		}
 	}
 	for _, address := range addresses {
-		if err := p.server.server.completed(ctx, address); err != nil {
+		if err := p.server.completed(ctx, address); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *plant) report() {
+func (p *photoBench) report() {
 	for _, what := range []string{byClamd, byWorker, byChildren, byAll, byThumbnail, byClamdscan, byHand} {
 		p.spread(what, p.cpu[what])
 		p.row("CPU ms a photo of 12 MP: "+what, p.cpu[what], "%.0f", "", true)
 	}
-	ratio := figures{}
-	for i, all := range p.cpu[byAll][tramo] {
-		ratio.add(tramo, all/p.cpu[byHand][tramo][i])
-	}
+	ratio := p.cpu[byAll].by(p.cpu[byHand])
 	p.row("all steps, over the same by hand", ratio, "%.2fx", "≤ 1.2x", ratio.of(tramo) <= 1.2)
 	p.row(fmt.Sprintf("photos a second, %d cores", runtime.NumCPU()), p.second, "%.1f", "", true)
 	p.spread("photos a second", p.second)
 }
 
 // burst sends 2,000 small photos of one company, and in their middle single ones of another.
-func (p *plant) burst(ctx context.Context) error {
+func (p *photoBench) burst(ctx context.Context) error {
 	alone, within := figures{}, figures{}
 	err := p.burstBeside(ctx, fmt.Sprintf("long-%d", time.Now().UnixNano()), longBurst, func(when string, _, done time.Duration) {
 		if when == "burst" {
@@ -214,8 +206,8 @@ func (p *plant) burst(ctx context.Context) error {
 }
 
 // memory reports the most that the worker and each of its children had.
-func (p *plant) memory() error {
-	own, err := memory(p.workers.process.Pid(), "VmHWM")
+func (p *photoBench) memory() error {
+	own, err := peak(p.workers.process.Pid())
 	if err != nil {
 		return err
 	}
@@ -225,11 +217,10 @@ func (p *plant) memory() error {
 	}
 	var most float64
 	for _, pid := range children {
-		if hwm, err := memory(pid, "VmHWM"); err == nil { // it may have ended
+		if hwm, err := peak(pid); err == nil { // it may have ended
 			most = max(most, hwm)
 		}
 	}
-	const mib = 1 << 20
 	p.row("MiB of memory at most: the worker", figures{tramo: {own / mib}}, "%.0f", "", true)
 	p.row("MiB of memory at most: one of its children", figures{tramo: {most / mib}}, "%.0f", "", true)
 	return nil

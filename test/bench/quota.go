@@ -20,12 +20,12 @@ func quota(ctx context.Context, b *bench) error {
 	)
 	var servers [2]*server
 	for i := range servers {
-		t, err := b.target(ctx, tramo, b.S3.Endpoint())
+		sv, err := b.serve(ctx, tramo, b.S3.Endpoint())
 		if err != nil {
 			return err
 		}
-		servers[i] = t.server
-		defer func() { _ = t.close() }() // It stores nothing.
+		servers[i] = sv
+		defer func() { _ = sv.stop() }() // It stores nothing.
 	}
 	rate := figures{}
 	for i := range b.repeat {

@@ -14,8 +14,29 @@ type figures map[peer][]float64
 
 func (f figures) add(p peer, v float64) { f[p] = append(f[p], v) }
 
+// named are figures that have names.
+type named map[string]figures
+
+func (n named) add(name string, p peer, v float64) {
+	if n[name] == nil {
+		n[name] = figures{}
+	}
+	n[name].add(p, v)
+}
+
 // of is the median, or 0 if nothing was measured.
 func (f figures) of(p peer) float64 { return quantile(f[p], 0.5) }
+
+// by divides each peer's figures by its others of the same repetition.
+func (f figures) by(others figures) figures {
+	ratios := figures{}
+	for p, values := range f {
+		for i, v := range values {
+			ratios.add(p, v/others[p][i])
+		}
+	}
+	return ratios
+}
 
 // over divides each peer's figure by another one's of the same repetition and returns the medians' ratios as figures.
 func (f figures) over(base peer) figures {

@@ -175,7 +175,7 @@ func requests(ctx context.Context, b *bench) error {
 }
 
 func (s *stand) countBare(ctx context.Context, size int64) (float64, error) {
-	client := s.bare(s.proxy.Endpoint())
+	client := &server{bare: s.bare(s.proxy.Endpoint())}
 	if err := client.prepare(ctx, 1); err != nil {
 		return 0, err
 	}
@@ -189,9 +189,9 @@ func (s *stand) countBare(ctx context.Context, size int64) (float64, error) {
 // hasty cuts a link every 2 MB too, but the client asks for the offset at once, while the server may still be reading.
 func hasty(ctx context.Context, b *bench) error {
 	resent := figures{}
-	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(t target) error {
-		_, n, err := t.server.sendOver(ctx, 20*mb, 2*mb, false)
-		resent.add(t.peer, float64(n)/kib)
+	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(sv *server) error {
+		_, n, err := sv.sendOver(ctx, 20*mb, 2*mb, false)
+		resent.add(sv.peer, float64(n)/kib)
 		return err
 	})
 	b.row("received KiB sent again, 20 MB cut every 2 MB, HEAD at once", resent, "%.0f", "0", resent.of(tramo) == 0)

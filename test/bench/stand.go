@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tramo/tramo/test/stack"
@@ -66,7 +65,7 @@ func (s *stand) buildStock(ctx context.Context) error {
 		return err
 	}
 	_, err = stack.Run(ctx, stack.ProcessConfig{
-		Path: "go", Args: []string{"build", "-o", s.stockPath(), "./test/bench/stocktusd"}, Dir: root, Env: os.Environ(),
+		Path: "go", Args: []string{"build", "-o", s.stockPath(), "./test/bench/stocktusd"}, Dir: root,
 	})
 	return err
 }
@@ -84,17 +83,21 @@ const (
 	bare     peer = "bare S3"       // no server: a client of S3
 )
 
-// A server is a running peer.
+// A server is a running peer, or the bare client in place of one.
 type server struct {
 	peer    peer
-	process *stack.Process
-	url     string // where uploads are created
+	process *stack.Process // nil for the bare client
+	bare    *bareClient    // nil for a process
+	url     string         // where uploads are created
 	token   string
 	temp    string // where it may keep temporary files
 }
 
 // serve starts a fresh process of peer, so that its peaks are its own, over the S3 server at endpoint.
 func (s *stand) serve(ctx context.Context, p peer, endpoint string) (*server, error) {
+	if p == bare {
+		return &server{peer: p, bare: s.bare(endpoint)}, nil
+	}
 	temp, err := os.MkdirTemp(s.temp, "server-")
 	if err != nil {
 		return nil, err
@@ -115,7 +118,7 @@ func (s *stand) serve(ctx context.Context, p peer, endpoint string) (*server, er
 func (s *stand) serveTramo(ctx context.Context, sv *server, endpoint string) error {
 	r, err := s.Serve(ctx, "TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_MAX_UPLOAD_SIZE=2GiB", "TMPDIR="+sv.temp,
 		fmt.Sprintf("TRAMO_MAX_BATCH=%d", kickoff),
-		fmt.Sprintf("TRAMO_LISTENERS_PER_USER=%d", ears), fmt.Sprintf("TRAMO_LISTENERS_PER_TENANT=%d", ears),
+		fmt.Sprintf("TRAMO_LISTENERS_PER_USER=%d", listenerCount), fmt.Sprintf("TRAMO_LISTENERS_PER_TENANT=%d", listenerCount),
 	)
 	sv.process, sv.url, sv.token = r.Process, r.URL+"/api/uploads", s.token
 	return err
@@ -131,28 +134,17 @@ func (s *stand) serveStock(ctx context.Context, sv *server, endpoint string) (er
 	if sv.process, err = stack.Start(stack.ProcessConfig{Path: s.stockPath(), Args: args, Env: env}); err != nil {
 		return err
 	}
-	address, err := sv.logged(ctx, "stock tusd on ")
+	address, err := sv.process.WaitForLine(ctx, "stock tusd on ")
 	sv.url = "http://" + address + "/files/"
 	return err
 }
 
-// logged waits for the server to print text and returns the rest of that line.
-func (sv *server) logged(ctx context.Context, text string) (string, error) {
-	if err := sv.process.WaitForLog(ctx, text); err != nil {
-		return "", err
-	}
-	_, rest, _ := strings.Cut(sv.process.Output(), text)
-	line, _, _ := strings.Cut(rest, "\n")
-	return line, nil
-}
-
 // stop ends the server in order, and with it every request that it still has.
 func (sv *server) stop() error {
-	err := error(nil)
+	var err error
 	if sv.process != nil {
 		if err = sv.process.Stop(); err != nil {
-			out := sv.process.Output()
-			err = fmt.Errorf("%w\n%s", err, out[max(0, len(out)-4000):])
+			err = fmt.Errorf("%w\n%s", err, sv.process.LastOutput())
 		}
 	}
 	return errors.Join(err, os.RemoveAll(sv.temp))

@@ -39,8 +39,6 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func body(size int64) io.Reader { return io.LimitReader(&endless{}, size) }
-
 // clients is the connections of all who upload.
 var clients = &http.Client{Transport: &http.Transport{
 	DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
@@ -50,35 +48,42 @@ var clients = &http.Client{Transport: &http.Transport{
 
 const octets = "application/offset+octet-stream"
 
-// do sends a request of size bytes, expects one of the statuses, and returns the answer's header.
+// do sends a request of size bytes, expects a status, and returns the answer's header.
 func (sv *server) do(ctx context.Context, method, url string, size int64, header map[string]string, want int) (http.Header, error) {
+	h, _, err := sv.send(ctx, method, url, io.LimitReader(&endless{}, size), size, header, want)
+	return h, err
+}
+
+// send sends a request with the headers that each needs and header, expects a status, and returns the answer.
+func (sv *server) send(ctx context.Context, method, url string, body io.Reader, size int64, header map[string]string, want int) (http.Header, []byte, error) {
 	r, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if size > 0 {
-		r.Body, r.ContentLength = io.NopCloser(body(size)), size
+		r.Body, r.ContentLength = io.NopCloser(body), size
 		r.Header.Set("Content-Type", octets)
 	}
-	for k, v := range sv.headers() {
-		r.Header.Set(k, v)
+	for _, h := range []map[string]string{sv.headers(), header} {
+		for k, v := range h {
+			r.Header.Set(k, v)
+		}
 	}
-	for k, v := range header {
-		r.Header.Set(k, v)
-	}
+	return answered(r, want)
+}
+
+// answered sends a request, expects a status, and returns the answer.
+func answered(r *http.Request, want int) (http.Header, []byte, error) {
 	res, err := clients.Do(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer res.Body.Close()
-	answer, err := io.ReadAll(res.Body)
-	if err != nil {
-		return nil, err
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != want {
+		err = &refusal{method: r.Method, status: res.StatusCode, body: body[:min(len(body), 1000)]}
 	}
-	if res.StatusCode != want {
-		return nil, &refusal{method: method, status: res.StatusCode, body: answer}
-	}
-	return res.Header, nil
+	return res.Header, body, err
 }
 
 // A refusal is another status than the one expected.
@@ -106,10 +111,7 @@ func (sv *server) create(ctx context.Context, size, along int64) (string, error)
 		"Upload-Metadata": "filename " + base64.StdEncoding.EncodeToString([]byte("obra.jpg")) +
 			",filetype " + base64.StdEncoding.EncodeToString([]byte("image/jpeg")),
 	}, http.StatusCreated)
-	if err != nil {
-		return "", err
-	}
-	return h.Get("Location"), nil
+	return h.Get("Location"), err
 }
 
 // patch sends size bytes at offset.
@@ -137,6 +139,9 @@ func (sv *server) head(ctx context.Context, url string) (offset int64, err error
 
 // upload sends size bytes as most clients do: a creation, then all in one PATCH.
 func (sv *server) upload(ctx context.Context, size int64) error {
+	if sv.bare != nil {
+		return sv.bare.upload(ctx, size)
+	}
 	url, err := sv.create(ctx, size, 0)
 	if err != nil {
 		return err

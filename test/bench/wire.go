@@ -131,7 +131,7 @@ func (sv *server) saved(ctx context.Context, address string, offset int64, n int
 	defer cancel()
 	err := poll(ctx, func() (bool, error) {
 		if sv.peer != tramo {
-			return countLines(sv.process.Output(), "msg=ResponseOutgoing method=PATCH") >= n, nil
+			return strings.Count(sv.process.Output(), "msg=ResponseOutgoing method=PATCH") >= n, nil
 		}
 		got, err := sv.recorded(ctx, address)
 		return got >= offset, err
@@ -144,23 +144,10 @@ func (sv *server) saved(ctx context.Context, address string, offset int64, n int
 
 // recorded asks Tramo how much of an upload is durable without touching its lease.
 func (sv *server) recorded(ctx context.Context, address string) (int64, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
-	if err != nil {
-		return 0, err
-	}
-	for k, v := range sv.headers() {
-		r.Header.Set(k, v)
-	}
-	res, err := clients.Do(r)
-	if err != nil {
-		return 0, err
-	}
-	defer res.Body.Close()
 	var state struct{ Offset int64 }
-	if res.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("GET: %s", res.Status)
+	_, body, err := sv.send(ctx, http.MethodGet, address, nil, 0, nil, http.StatusOK)
+	if err == nil {
+		err = json.Unmarshal(body, &state)
 	}
-	return state.Offset, json.NewDecoder(res.Body).Decode(&state)
+	return state.Offset, err
 }
-
-func countLines(output, text string) int { return strings.Count(output, text) }
