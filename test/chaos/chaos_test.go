@@ -176,8 +176,8 @@ func (r *race) run(ctx context.Context) []*upload {
 	w := &weather{plan: r.plan, site: r.site, lines: r.lines, journal: r.journal}
 	w.rage(ctx)
 	time.AfterFunc(patience, stop)
-	all.Wait()
-	r.requests.Wait()
+	stack.Wait(r.t, "end of the clients", &all)
+	stack.Wait(r.t, "end of the requests", &r.requests)
 	return uploads
 }
 

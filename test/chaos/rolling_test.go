@@ -69,7 +69,7 @@ func TestRollingRestart(t *testing.T) {
 		})
 	}
 	for range atOnce * 3 / 2 {
-		<-begun
+		stack.Receive(t, "upload that has begun", begun)
 	}
 	for _, r := range s.replicas {
 		j.fault("SIGTERM of %s", r.name)
@@ -81,8 +81,8 @@ func TestRollingRestart(t *testing.T) {
 		stack.Must(t, r.start(ctx))
 		j.fault("%s is ready again", r.name)
 	}
-	sending.Wait()
-	requests.Wait()
+	stack.Wait(t, "end of the clients", &sending)
+	stack.Wait(t, "end of the requests", &requests)
 	checkRolling(ctx, t, s, clients, uploads)
 }
 

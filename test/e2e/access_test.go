@@ -78,7 +78,7 @@ func TestTokensOfTheCommand(t *testing.T) {
 		narrow.do("POST", list, nil, "Upload-Length", "5", "Upload-Metadata", metadata("project", project)).want(t, want, "")
 	}
 	for _, bad := range []string{"", "a/b", "torre,a b"} {
-		if out, err := tramo.Tramo(t.Context(), append([]string{"token", "--projects=" + bad}, who...)...); err == nil {
+		if out, err := tramo.Tramo(stack.Context(t), append([]string{"token", "--projects=" + bad}, who...)...); err == nil {
 			t.Errorf("projects %q make the token %s", bad, out)
 		}
 	}
@@ -93,7 +93,7 @@ func TestAdminLeavesATrace(t *testing.T) {
 	a := tramo.replicas[0]
 	url := ana.create(a, 5)
 	admin.do("GET", url, nil).want(t, http.StatusNotFound, "")
-	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
+	id, err := tramo.Tramo(stack.Context(t), "tenant", "add", tenant, "--if-missing")
 	stack.Must(t, err)
 	admin.do("GET", url, nil, "Tramo-Tenant", strings.TrimSpace(id)).want(t, http.StatusOK, "")
 	log := decode[struct {

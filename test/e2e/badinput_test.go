@@ -161,7 +161,7 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 	tenant, u := newTenant(t, "50GiB")
 	r := tramo.replicas[0]
 	mine := u.create(r, 10)
-	expired, err := tramo.Tramo(t.Context(), "token", "--tenant", tenant, "--user", "a", "--role", "empleado", "--ttl=-1h")
+	expired, err := tramo.Tramo(stack.Context(t), "token", "--tenant", tenant, "--user", "a", "--role", "empleado", "--ttl=-1h")
 	stack.Must(t, err)
 	parts := strings.Split(u.token, ".")
 	for name, token := range map[string]string{
@@ -298,7 +298,7 @@ func tagOf(t *testing.T, id, name string) string {
 		}
 		key, err := filepath.Rel(filepath.Join(tramo.S3.Dir(), bucket), path)
 		stack.Must(t, err)
-		tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
+		tags, err := client.GetObjectTagging(stack.Context(t), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
 		if err != nil {
 			return "" // no tags at all
 		}

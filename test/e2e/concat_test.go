@@ -251,11 +251,11 @@ func (u user) checkOnlyUpload(t *testing.T, address string, content []byte) {
 	if err := json.Unmarshal(a.body, &page); err != nil || len(page.Items) != 1 || page.Items[0].ID != id {
 		t.Errorf("listed %s, %v", a.body, err)
 	}
-	conn, err := pgx.Connect(t.Context(), tramo.Postgres.URL("postgres", tramo.Database))
+	conn, err := pgx.Connect(stack.Context(t), tramo.Postgres.URL("postgres", tramo.Database))
 	stack.Must(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
 	var jobs int
-	err = conn.QueryRow(t.Context(), `select count(*) from river_job where args->>'upload_id' = $1`, id).Scan(&jobs)
+	err = conn.QueryRow(stack.Context(t), `select count(*) from river_job where args->>'upload_id' = $1`, id).Scan(&jobs)
 	if err != nil || jobs != 1 {
 		t.Errorf("%d jobs, %v", jobs, err)
 	}

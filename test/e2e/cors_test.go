@@ -59,7 +59,7 @@ func TestPageOfAnotherOrigin(t *testing.T) {
 		return other.URL
 	}
 	friend, stranger := serve(), serve()
-	r, err := tramo.serve(t.Context(), "TRAMO_CORS_ORIGINS="+friend)
+	r, err := tramo.serve(stack.Context(t), "TRAMO_CORS_ORIGINS="+friend)
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	ctx := browser(t)

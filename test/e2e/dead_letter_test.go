@@ -30,7 +30,7 @@ func (u user) deadLetters(at replica, query string) []deadLetter {
 // letters runs tramo dead-letters with the operator's login.
 func (y *yard) letters(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	return stack.Run(t.Context(), stack.ProcessConfig{
+	return stack.Run(stack.Context(t), stack.ProcessConfig{
 		Path: y.Programs.Path("tramo"), Args: append([]string{"dead-letters"}, args...), Env: y.Env("tramo_worker"),
 	})
 }
@@ -49,7 +49,7 @@ func TestDeadLetterAndBack(t *testing.T) {
 		photo := stack.PNG(10+i, 10)
 		url := u.send(y.server, photo, "filetype", "image/png")
 		var key string
-		stack.Must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, idOf(url)).Scan(&key))
+		stack.Must(t, y.sql.QueryRow(stack.Context(t), `select object_key from uploads where id = $1`, idOf(url)).Scan(&key))
 		photos[key], urls = photo, append(urls, url)
 		y.overwrite(t, key, append([]byte{^photo[0]}, photo[1:]...))
 	}
@@ -158,6 +158,6 @@ func TestDeadLetterAndBack(t *testing.T) {
 // overwrite puts something else where an upload's bytes are kept.
 func (y *yard) overwrite(t *testing.T, key string, content []byte) {
 	t.Helper()
-	_, err := y.S3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: bytes.NewReader(content)})
+	_, err := y.S3.Client("").PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: bytes.NewReader(content)})
 	stack.Must(t, err)
 }

@@ -127,7 +127,7 @@ func TestDevRefusesToStartTwice(t *testing.T) {
 		"another tramo-dev": {"TRAMO_DEV_DIR=" + dir},
 		"TRAMO_LISTEN":      {"TRAMO_DEV_DIR=" + t.TempDir(), "TRAMO_LISTEN=" + strings.TrimPrefix(dev.at.URL, "http://")},
 	} {
-		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
+		_, err := stack.Run(stack.Context(t), stack.ProcessConfig{Path: tramo.Programs.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}

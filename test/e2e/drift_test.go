@@ -59,7 +59,7 @@ func TestDriftIsNoticed(t *testing.T) {
 	t.Parallel()
 	tenant, _ := newTenant(t, "1GiB")
 	u := tramo.userOf(t, tenant, "marta", "constructora")
-	id, err := tramo.Tramo(t.Context(), "tenant", "add", tenant, "--if-missing")
+	id, err := tramo.Tramo(stack.Context(t), "tenant", "add", tenant, "--if-missing")
 	stack.Must(t, err)
 	r := tramo.replicas[0]
 	mine := u.send(r, stack.PNG(10, 10), "filetype", "image/png", "filename", "a.png")
@@ -159,7 +159,7 @@ func TestDriftOfAWebhookIsNoticed(t *testing.T) {
 
 func (u user) request(t *testing.T, method, url string, headers ...string) *http.Request {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	r, err := http.NewRequestWithContext(stack.Context(t), method, url, nil)
 	stack.Must(t, err)
 	u.addHeaders(r, headers)
 	return r

@@ -29,14 +29,14 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	s := &scene{yard: newYard(t)}
 	s.crew = s.user(t)
-	_, err := s.Tramo(t.Context(), "tenant", "add", "other")
+	_, err := s.Tramo(stack.Context(t), "tenant", "add", "other")
 	stack.Must(t, err)
 	s.manager, s.other = s.userOf(t, "acme", "jefa", "constructora"), s.userOf(t, "other", "jefe", "constructora")
 	s.one, s.two = s.userOf(t, "acme", "one", "admin"), s.userOf(t, "acme", "two", "admin")
-	stack.Must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
-	stack.Must(t, s.sql.QueryRow(t.Context(), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
+	stack.Must(t, s.sql.QueryRow(stack.Context(t), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
+	stack.Must(t, s.sql.QueryRow(stack.Context(t), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
 
-	worker, err := s.work(t.Context())
+	worker, err := s.work(stack.Context(t))
 	stack.Must(t, err)
 	for i := range 6 {
 		for _, u := range []user{s.crew, s.other} {
@@ -120,7 +120,7 @@ func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 func (s *scene) dump(t *testing.T, id string, but ...string) (all []string) {
 	t.Helper()
 	strs := func(sql string, args ...any) []string {
-		rows, err := s.sql.Query(t.Context(), sql, args...)
+		rows, err := s.sql.Query(stack.Context(t), sql, args...)
 		stack.Must(t, err)
 		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		stack.Must(t, err)
@@ -135,12 +135,12 @@ func (s *scene) dump(t *testing.T, id string, but ...string) (all []string) {
 		}
 	}
 	prefix := "tenants/" + id + "/"
-	objects, err := s.S3.Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &s.Bucket, Prefix: &prefix})
+	objects, err := s.S3.Client("").ListObjectsV2(stack.Context(t), &s3.ListObjectsV2Input{Bucket: &s.Bucket, Prefix: &prefix})
 	stack.Must(t, err)
 	for _, o := range objects.Contents {
 		all = append(all, *o.Key+" "+*o.ETag)
 	}
-	begun, err := s.S3.Client("").ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &s.Bucket, Prefix: &prefix})
+	begun, err := s.S3.Client("").ListMultipartUploads(stack.Context(t), &s3.ListMultipartUploadsInput{Bucket: &s.Bucket, Prefix: &prefix})
 	stack.Must(t, err)
 	for _, m := range begun.Uploads {
 		all = append(all, *m.Key+" "+*m.UploadId)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -28,7 +29,11 @@ func (u user) listen(r replica) <-chan event {
 // listenFrom opens a stream that goes on from an id. Its events come over the channel until the test or the stream ends.
 func (u user) listenFrom(r replica, lastID string) <-chan event {
 	u.t.Helper()
-	req, err := http.NewRequestWithContext(u.t.Context(), "GET", r.URL+"/api/events", nil)
+	ctx, cancel := context.WithCancel(u.t.Context())
+	u.t.Cleanup(cancel)
+	late := time.AfterFunc(patience, cancel) // only until the stream has begun
+	defer late.Stop()
+	req, err := http.NewRequestWithContext(ctx, "GET", r.URL+"/api/events", nil)
 	stack.Must(u.t, err)
 	req.Header.Set("Authorization", "Bearer "+u.token)
 	req.Header.Set("Last-Event-ID", lastID)
@@ -158,7 +163,7 @@ func TestEventsOutlivePostgres(t *testing.T) {
 func TestListenersMoveOnAtShutdown(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	r, err := tramo.serve(t.Context())
+	r, err := tramo.serve(stack.Context(t))
 	stack.Must(t, err)
 	events := u.listen(r)
 	url := u.create(r, 1000)

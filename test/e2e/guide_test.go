@@ -81,7 +81,7 @@ func TestGuide(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "photo.jpg"), read(t, fieldPhoto(t)))
 	private, _ := newReceiptKey(t)
-	r, err := tramo.serve(t.Context(), "TRAMO_RECEIPT_KEY_FILE="+private, // and with the limits that there are by default
+	r, err := tramo.serve(stack.Context(t), "TRAMO_RECEIPT_KEY_FILE="+private, // and with the limits that there are by default
 		"TRAMO_RATE_IP=1000", "TRAMO_RATE_IP_TRANSFERS=12000", "TRAMO_RATE_USER=100", "TRAMO_RATE_UPLOADS=50",
 		"TRAMO_RATE_USER_TRANSFERS=3000", "TRAMO_TENANT_UPLOADS=500")
 	stack.Must(t, err)
@@ -90,7 +90,7 @@ func TestGuide(t *testing.T) {
 	u := tramo.userOf(t, tenant, "ana", "constructora") // as make run has it
 	hook, _ := newReceiver(t, nil)
 
-	out, err := stack.Run(t.Context(), stack.ProcessConfig{
+	out, err := stack.Run(stack.Context(t), stack.ProcessConfig{
 		Path: "/bin/bash", Args: []string{"-c", script(steps)}, Dir: dir,
 		Env: stack.CleanEnv("TRAMO="+watched(t, r).URL, "TOKEN="+u.token, "HOOK="+hook),
 	})

@@ -59,7 +59,7 @@ func (s *stall) finish(data []byte) answer {
 
 func count(t *testing.T, conn *pgx.Conn, sql string) (n int) {
 	t.Helper()
-	stack.Must(t, conn.QueryRow(t.Context(), sql).Scan(&n))
+	stack.Must(t, conn.QueryRow(stack.Context(t), sql).Scan(&n))
 	return n
 }
 
@@ -100,7 +100,7 @@ func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 			}
 		})
 	}
-	all.Wait()
+	stack.Wait(t, "end of the creations", &all)
 	r.awaitMetric(t, "tramo_leases_held", held)
 	conn := in.admin(t)
 	stack.Until(t, "nine connections", func() bool {
@@ -153,7 +153,7 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
 	conn := in.admin(t)
-	_, err := conn.Exec(t.Context(), `
+	_, err := conn.Exec(stack.Context(t), `
 		create table taken (at timestamptz, expired timestamptz);
 		create function note() returns trigger language plpgsql security definer as $$ begin
 			insert into taken select clock_timestamp(), expires_at from lease_holders where id = old.holder_id;
@@ -170,9 +170,9 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 	first.awaitMetric(t, "tramo_leases_held", 1)
 	first.Kill()
 	var killed, at, expired time.Time
-	stack.Must(t, conn.QueryRow(t.Context(), `select clock_timestamp()`).Scan(&killed))
+	stack.Must(t, conn.QueryRow(stack.Context(t), `select clock_timestamp()`).Scan(&killed))
 	u.offset(second.at(url))
-	stack.Must(t, conn.QueryRow(t.Context(), `select at, expired from taken`).Scan(&at, &expired))
+	stack.Must(t, conn.QueryRow(stack.Context(t), `select at, expired from taken`).Scan(&at, &expired))
 	t.Logf("killed; expired %s later; taken over %s after that", expired.Sub(killed), at.Sub(expired))
 	if at.Before(expired) {
 		t.Errorf("taken over %s too early", expired.Sub(at))

@@ -110,7 +110,7 @@ func TestTenantCommands(t *testing.T) {
 	name, u := newTenant(t, "50GiB")
 	run := func(args ...string) string {
 		t.Helper()
-		out, err := tramo.Tramo(t.Context(), append([]string{"tenant"}, args...)...)
+		out, err := tramo.Tramo(stack.Context(t), append([]string{"tenant"}, args...)...)
 		stack.Must(t, err)
 		return out
 	}
@@ -135,7 +135,7 @@ func TestTenantCommands(t *testing.T) {
 	run("set", name, "--max-upload-size", "0", "--max-uploads", "0")
 	u.create(r, 1025)
 	for _, wrong := range [][]string{{"set", "nobody " + name}, {"set", name, "--quota", "lots"}, {"set", name, "--max-uploads", "-1"}} {
-		if out, err := tramo.Tramo(t.Context(), append([]string{"tenant"}, wrong...)...); err == nil {
+		if out, err := tramo.Tramo(stack.Context(t), append([]string{"tenant"}, wrong...)...); err == nil {
 			t.Errorf("%v printed %s", wrong, out)
 		}
 	}

@@ -91,14 +91,14 @@ func (in installation) work(ctx context.Context, extra ...string) (replica, erro
 // serves starts a server that ends with the test.
 func (in installation) serves(t *testing.T, extra ...string) replica {
 	t.Helper()
-	r, err := in.serve(t.Context(), extra...)
+	r, err := in.serve(stack.Context(t), extra...)
 	return r.endsWith(t, err)
 }
 
 // works starts a worker that ends with the test.
 func (in installation) works(t *testing.T, extra ...string) replica {
 	t.Helper()
-	r, err := in.work(t.Context(), extra...)
+	r, err := in.work(stack.Context(t), extra...)
 	return r.endsWith(t, err)
 }
 
@@ -119,7 +119,7 @@ func (r replica) endsWith(t *testing.T, err error) replica {
 func install(t *testing.T, in stack.Installation) installation {
 	t.Helper()
 	in.Database, in.Clamd, in.Vars = newName(), tramo.Clamd, tramo.Vars
-	made, err := tramo.ground.Install(t.Context(), in)
+	made, err := tramo.ground.Install(stack.Context(t), in)
 	stack.Must(t, err)
 	return installation{made}
 }
@@ -136,7 +136,7 @@ func ownPostgres(t *testing.T) *stack.Postgres {
 // admin connects to the database as the superuser.
 func (in installation) admin(t *testing.T) *pgx.Conn {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), in.Postgres.URL("postgres", in.Database))
+	conn, err := pgx.Connect(stack.Context(t), in.Postgres.URL("postgres", in.Database))
 	stack.Must(t, err)
 	t.Cleanup(func() { conn.Close(context.Background()) })
 	return conn

@@ -49,7 +49,7 @@ func TestMisconfiguration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path(c.binary), Args: c.args, Env: stack.CleanEnv(c.env...)})
+			_, err := stack.Run(stack.Context(t), stack.ProcessConfig{Path: tramo.Programs.Path(c.binary), Args: c.args, Env: stack.CleanEnv(c.env...)})
 			if err == nil {
 				t.Fatal("it started")
 			}
@@ -82,7 +82,7 @@ func TestDatabaseRolesAreChecked(t *testing.T) {
 		if c.binary == "tramo" {
 			args = append(args, "serve")
 		}
-		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path(c.binary), Args: args, Env: tramo.Env(c.role)})
+		_, err := stack.Run(stack.Context(t), stack.ProcessConfig{Path: tramo.Programs.Path(c.binary), Args: args, Env: tramo.Env(c.role)})
 		if err == nil || !strings.Contains(err.Error(), c.advice) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -94,7 +94,7 @@ func TestEightMigrationsAtOnce(t *testing.T) {
 	t.Parallel()
 	env := tramo.Env("postgres", "TRAMO_DATABASE_URL="+tramo.Postgres.URL("postgres", emptyDatabase(t)))
 	migrate := func() error {
-		_, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path("tramo"), Args: []string{"migrate"}, Env: env})
+		_, err := stack.Run(stack.Context(t), stack.ProcessConfig{Path: tramo.Programs.Path("tramo"), Args: []string{"migrate"}, Env: env})
 		return err
 	}
 	var all sync.WaitGroup
@@ -105,7 +105,7 @@ func TestEightMigrationsAtOnce(t *testing.T) {
 			}
 		})
 	}
-	all.Wait()
+	stack.Wait(t, "end of the migrations", &all)
 	stack.Must(t, migrate())
 }
 
@@ -127,7 +127,7 @@ func TestReadiness(t *testing.T) {
 	}
 	nobody.do("GET", r.Ops+"/livez", nil).want(t, http.StatusOK, "")
 	stack.Must(t, proxy.Up())
-	stack.Must(t, r.WaitForURL(t.Context(), r.Ops+"/readyz"))
+	stack.Must(t, r.WaitForURL(stack.Context(t), r.Ops+"/readyz"))
 }
 
 // Every program tells the same version and revision: by --version, /livez and a metric.
@@ -135,7 +135,7 @@ func TestVersion(t *testing.T) {
 	t.Parallel()
 	var builds []string
 	for _, name := range []string{"tramo", "tramo-worker", "tramo-dev"} {
-		out, err := stack.Run(t.Context(), stack.ProcessConfig{Path: tramo.Programs.Path(name), Args: []string{"--version"}, Env: stack.CleanEnv()})
+		out, err := stack.Run(stack.Context(t), stack.ProcessConfig{Path: tramo.Programs.Path(name), Args: []string{"--version"}, Env: stack.CleanEnv()})
 		stack.Must(t, err)
 		program, build, _ := strings.Cut(strings.TrimSpace(out), " ")
 		if program != name || !regexp.MustCompile(`^\d+\.\d+\.\d+ \(revision \S+, go\S+\)$`).MatchString(build) {
@@ -244,7 +244,7 @@ func TestScannerDownMeansWaiting(t *testing.T) {
 	u := in.user(t)
 	clamd.Kill()
 	url := u.send(r, stack.PNG(10, 10), "filetype", "image/png")
-	stack.Must(t, w.WaitForLog(t.Context(), "a dependency is unavailable"))
+	stack.Must(t, w.WaitForLog(stack.Context(t), "a dependency is unavailable"))
 	if got := u.get(url).Status; got != "processing" && got != "uploaded" {
 		t.Errorf("status %s", got)
 	}
@@ -309,14 +309,14 @@ func TestLogsKeepSecrets(t *testing.T) {
 func emptyDatabase(t *testing.T) string {
 	t.Helper()
 	name := newName()
-	stack.Must(t, tramo.Postgres.CreateDatabase(t.Context(), name, "template0"))
+	stack.Must(t, tramo.Postgres.CreateDatabase(stack.Context(t), name, "template0"))
 	return name
 }
 
 // user makes a tenant and one of its crew.
 func (in installation) user(t *testing.T) user {
 	t.Helper()
-	_, err := in.Tramo(t.Context(), "tenant", "add", "acme")
+	_, err := in.Tramo(stack.Context(t), "tenant", "add", "acme")
 	stack.Must(t, err)
 	return in.userOf(t, "acme", "crew", "empleado")
 }
@@ -344,7 +344,7 @@ func TestWorkersEnvironmentIsClosed(t *testing.T) {
 	stack.Must(t, err)
 	defer waiting.Close() // nothing is lost with it
 	spy := append(slices.Clone(asUser), "cat", fmt.Sprintf("/proc/%d/environ", p.Pid()))
-	out, err := stack.Run(t.Context(), stack.ProcessConfig{Path: "/usr/bin/env", Args: spy})
+	out, err := stack.Run(stack.Context(t), stack.ProcessConfig{Path: "/usr/bin/env", Args: spy})
 	if err == nil || !strings.Contains(err.Error(), "ermission denied") {
 		t.Errorf("its environment can be read: %d bytes, %v", len(out), err)
 	}

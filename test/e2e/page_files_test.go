@@ -63,7 +63,7 @@ func iPhonePhoto(t *testing.T) string {
 	t.Helper()
 	root, err := stack.RepoRoot()
 	stack.Must(t, err)
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/h2non/bimg")
+	cmd := exec.CommandContext(stack.Context(t), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/h2non/bimg")
 	cmd.Dir = root
 	dir, err := cmd.Output()
 	stack.Must(t, err)

@@ -119,14 +119,14 @@ func near(a, b float64) bool { return a-b < 0.5 && b-a < 0.5 }
 // told changes what processing has found out about an upload.
 func told(t *testing.T, id, results string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), tramo.Postgres.URL("postgres", tramo.Database))
+	conn, err := pgx.Connect(stack.Context(t), tramo.Postgres.URL("postgres", tramo.Database))
 	stack.Must(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	tag, err := conn.Exec(t.Context(), `update uploads set `+results+` where id = $1`, id)
+	tag, err := conn.Exec(stack.Context(t), `update uploads set `+results+` where id = $1`, id)
 	stack.Must(t, err)
 	if tag.RowsAffected() != 1 {
 		t.Fatalf("%s: %s", results, tag)
 	}
-	_, err = conn.Exec(t.Context(), `delete from thumbnails d using uploads u where u.id = d.upload_id and u.id = $1 and u.no_thumbnail is not null`, id)
+	_, err = conn.Exec(stack.Context(t), `delete from thumbnails d using uploads u where u.id = d.upload_id and u.id = $1 and u.no_thumbnail is not null`, id)
 	stack.Must(t, err)
 }

@@ -38,7 +38,7 @@ func newReceiptKey(t *testing.T) (private, public string) {
 // signing starts a replica that signs receipts.
 func signing(t *testing.T, env ...string) replica {
 	t.Helper()
-	r, err := tramo.serve(t.Context(), append(env, "TRAMO_PUBLIC_URL="+issuer)...)
+	r, err := tramo.serve(stack.Context(t), append(env, "TRAMO_PUBLIC_URL="+issuer)...)
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	return r

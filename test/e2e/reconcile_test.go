@@ -25,7 +25,7 @@ func newYard(t *testing.T) *yard {
 	t.Helper()
 	y := &yard{installation: install(t, stack.Installation{Bucket: newName()})}
 	var err error
-	y.server, err = y.serve(t.Context())
+	y.server, err = y.serve(stack.Context(t))
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, y.server.Stop()) })
 	y.sql = y.admin(t)
@@ -34,13 +34,13 @@ func newYard(t *testing.T) *yard {
 
 func (y *yard) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
-	_, err := y.sql.Exec(t.Context(), sql, args...)
+	_, err := y.sql.Exec(stack.Context(t), sql, args...)
 	stack.Must(t, err)
 }
 
 func (y *yard) count(t *testing.T, sql string) (n int) {
 	t.Helper()
-	stack.Must(t, y.sql.QueryRow(t.Context(), sql).Scan(&n))
+	stack.Must(t, y.sql.QueryRow(stack.Context(t), sql).Scan(&n))
 	return n
 }
 
@@ -54,7 +54,7 @@ func (y *yard) wantCount(t *testing.T, want int, sql string) {
 // reconcile runs the command and returns its lines.
 func (y *yard) reconcile(t *testing.T, args ...string) []string {
 	t.Helper()
-	out, err := stack.Run(t.Context(), stack.ProcessConfig{
+	out, err := stack.Run(stack.Context(t), stack.ProcessConfig{
 		Path: y.Programs.Path("tramo"), Args: append([]string{"reconcile", "--grace", "0s"}, args...),
 		Env: y.Env("tramo_worker"),
 	})
@@ -67,7 +67,7 @@ func (y *yard) path(key string) string { return filepath.Join(y.S3.Dir(), y.Buck
 
 func (y *yard) put(t *testing.T, key string) {
 	t.Helper()
-	_, err := y.S3.Client("").PutObject(t.Context(), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: strings.NewReader("late")})
+	_, err := y.S3.Client("").PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: strings.NewReader("late")})
 	stack.Must(t, err)
 }
 
@@ -81,7 +81,7 @@ func TestReconcileCommand(t *testing.T) {
 	y.exec(t, `delete from river_job where args->>'upload_id' = $1`, id)
 	y.exec(t, `update tenants set charged_bytes = charged_bytes + 1000`)
 	var key string
-	stack.Must(t, y.sql.QueryRow(t.Context(), `select object_key from uploads where id = $1`, id).Scan(&key))
+	stack.Must(t, y.sql.QueryRow(stack.Context(t), `select object_key from uploads where id = $1`, id).Scan(&key))
 	late := filepath.Dir(key) + "/original-999999"
 	unknown := strings.ReplaceAll(late, id, "0199d6f8-0000-7000-8000-000000000000")
 	y.put(t, late)

@@ -25,7 +25,7 @@ func TestRescanCommand(t *testing.T) {
 	t.Cleanup(func() { stack.Must(t, clamd.Stop()) })
 	y := newYard(t)
 	u := y.user(t)
-	worker, err := y.work(t.Context(), "TRAMO_CLAMD="+clamd.Address())
+	worker, err := y.work(stack.Context(t), "TRAMO_CLAMD="+clamd.Address())
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, worker.Stop()) })
 	bad := stack.PNG(31, 17)
@@ -40,7 +40,7 @@ func TestRescanCommand(t *testing.T) {
 	today := time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
 	rescan := func(args ...string) string {
 		t.Helper()
-		out, err := y.Tramo(t.Context(), append([]string{"rescan"}, args...)...)
+		out, err := y.Tramo(stack.Context(t), append([]string{"rescan"}, args...)...)
 		stack.Must(t, err)
 		return strings.TrimSpace(out)
 	}
@@ -54,7 +54,7 @@ func TestRescanCommand(t *testing.T) {
 		t.Errorf("in earnest: %s", got)
 	}
 	for _, args := range [][]string{{}, {"--since", "yesterday"}, {"--since", today, "--tenant", "nobody"}, {"--since", "2026-11-02", "--until", "2026-11-01"}} {
-		if out, err := y.Tramo(t.Context(), append([]string{"rescan"}, args...)...); err == nil {
+		if out, err := y.Tramo(stack.Context(t), append([]string{"rescan"}, args...)...); err == nil {
 			t.Errorf("%v: %s", args, out)
 		}
 	}

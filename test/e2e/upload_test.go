@@ -295,7 +295,7 @@ func fieldPhoto(t *testing.T) string {
 	for _, tag := range fieldPhotoTags {
 		args = append(args, "-"+tag)
 	}
-	if out, err := exec.CommandContext(t.Context(), "exiftool", append(args, path)...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(stack.Context(t), "exiftool", append(args, path)...).CombinedOutput(); err != nil {
 		t.Fatalf("exiftool: %v: %s", err, out)
 	}
 	return path
@@ -314,7 +314,7 @@ var fieldPhotoTags = []string{
 // What checkFacts expects of Tramo, exiftool reads too.
 func TestFieldPhoto(t *testing.T) {
 	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), "exiftool", "-n", "-json", fieldPhoto(t)).Output()
+	out, err := exec.CommandContext(stack.Context(t), "exiftool", "-n", "-json", fieldPhoto(t)).Output()
 	stack.Must(t, err)
 	var tags []struct {
 		GPSLatitude, GPSLongitude, GPSAltitude            float64
@@ -372,7 +372,9 @@ func read(t *testing.T, path string) []byte {
 
 func fetch(t *testing.T, url string) []byte {
 	t.Helper()
-	res, err := http.Get(url)
+	r, err := http.NewRequestWithContext(stack.Context(t), http.MethodGet, url, http.NoBody)
+	stack.Must(t, err)
+	res, err := http.DefaultClient.Do(r)
 	stack.Must(t, err)
 	defer res.Body.Close() // read to its end
 	data, err := io.ReadAll(res.Body)

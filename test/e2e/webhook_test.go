@@ -135,7 +135,12 @@ func TestWebhookOutlivesItsWorker(t *testing.T) {
 	server := own.serves(t)
 	first := own.works(t, "TRAMO_WEBHOOK_TIMEOUT=2s")
 	hold := make(chan struct{})
-	url, hooks := newReceiver(t, func(http.ResponseWriter, *http.Request) { <-hold })
+	url, hooks := newReceiver(t, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-hold:
+		case <-r.Context().Done():
+		}
+	})
 	endpoint, secret := u.addWebhook(server, url, "null")
 	u.do("POST", endpoint+"/test", nil).want(t, http.StatusAccepted, "")
 	before := stack.Receive(t, "webhook", hooks)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // The places at which a worker can be made to stand still.
@@ -25,10 +27,10 @@ const (
 // place's name.
 func (y *yard) holdable() {
 	y.t.Helper()
-	conn, err := pgx.Connect(y.t.Context(), y.Postgres.URL("postgres", y.Database))
+	conn, err := pgx.Connect(stack.Context(y.t), y.Postgres.URL("postgres", y.Database))
 	y.must(err)
-	defer conn.Close(y.t.Context())
-	_, err = conn.Exec(y.t.Context(), `
+	defer conn.Close(stack.Context(y.t))
+	_, err = conn.Exec(stack.Context(y.t), `
 		create function hold() returns trigger language plpgsql as $$
 		declare place text := 'settle';
 		begin
@@ -71,15 +73,15 @@ func (y *yard) hold(place string) *hold {
 func (h *hold) lock(place string) {
 	h.y.t.Helper()
 	var err error
-	h.conn, err = pgx.Connect(h.y.t.Context(), h.y.Postgres.URL("postgres", h.y.Database))
+	h.conn, err = pgx.Connect(stack.Context(h.y.t), h.y.Postgres.URL("postgres", h.y.Database))
 	h.y.must(err)
-	_, err = h.conn.Exec(h.y.t.Context(), `select pg_advisory_lock(hashtext($1))`, place)
+	_, err = h.conn.Exec(stack.Context(h.y.t), `select pg_advisory_lock(hashtext($1))`, place)
 	h.y.must(err)
 }
 
 func (h *hold) unlock() {
 	if h.conn != nil {
-		h.conn.Close(h.y.t.Context()) // which Postgres may have been before us in
+		h.conn.Close(stack.Context(h.y.t)) // which Postgres may have been before us in
 		h.conn = nil
 	}
 }

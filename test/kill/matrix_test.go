@@ -9,6 +9,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A victim is what is killed.
@@ -165,7 +167,7 @@ func (y *yard) checkThumbnails(id string) {
 			union all select object_key || ' ' || size from uploads where id = $1)`, id)
 	y.must(err)
 	var objects []string
-	list, err := y.S3.Client("").ListObjectsV2(y.t.Context(), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
+	list, err := y.S3.Client("").ListObjectsV2(stack.Context(y.t), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
 	y.must(err)
 	for _, o := range list.Contents {
 		if key := aws.ToString(o.Key); strings.Contains(key, id) && !strings.HasSuffix(key, "/") {

@@ -118,7 +118,7 @@ func soak(y *yard, random *rand.Rand) {
 		e.id = y.sendSome(e.content)
 		wanted = append(wanted, e)
 	}
-	all.Wait()
+	stack.Wait(y.t, "end of the blows", &all)
 	for _, e := range wanted {
 		y.await(`select status in ('completed', 'failed') from uploads where id = $1`, e.id)
 	}
@@ -180,25 +180,27 @@ func (y *yard) fall(b blow) {
 }
 
 func (y *yard) try(mend func(context.Context) error) {
-	if err := mend(y.t.Context()); err != nil {
+	if err := mend(stack.Context(y.t)); err != nil {
 		y.t.Errorf("the harness cannot mend what it broke: %v", err)
 	}
 }
 
 // startAgain starts a worker again and again until it stays: Postgres or S3 may be away, as Kubernetes finds it.
 func (y *yard) startAgain(w *worker) {
-	for y.t.Context().Err() == nil {
+	ctx := stack.Context(y.t)
+	for ctx.Err() == nil {
 		p, err := stack.Start(y.config(w))
 		if err != nil {
 			y.t.Error(err)
 			return
 		}
 		w.process = p
-		if err := p.WaitForLog(y.t.Context(), "msg=working"); err == nil {
+		if err := p.WaitForLog(ctx, "msg=working"); err == nil {
 			return
 		}
-		pause(y.t.Context(), 100*time.Millisecond)
+		pause(ctx, 100*time.Millisecond)
 	}
+	y.t.Errorf("%s does not stay for %s", w.name, stack.Patience)
 }
 
 // expected is what must have become of an upload.
@@ -232,7 +234,7 @@ func (y *yard) checkExpected(e expected) {
 	if got != want {
 		y.t.Errorf("%s is %q, want %q", e.id, got, want)
 	}
-	list, err := y.S3.Client("").ListObjectsV2(y.t.Context(), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
+	list, err := y.S3.Client("").ListObjectsV2(stack.Context(y.t), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
 	y.must(err)
 	thumbnails := 0
 	for _, o := range list.Contents {

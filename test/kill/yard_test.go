@@ -86,14 +86,14 @@ func (y *yard) must(err error) {
 // tramo runs a command with an operator's rights and returns what it printed.
 func (y *yard) tramo(args ...string) string {
 	y.t.Helper()
-	out, err := y.Tramo(y.t.Context(), args...)
+	out, err := y.Tramo(stack.Context(y.t), args...)
 	y.must(err)
 	return out
 }
 
 func (y *yard) serve() {
 	y.t.Helper()
-	r, err := y.Serve(y.t.Context())
+	r, err := y.Serve(stack.Context(y.t))
 	y.must(err)
 	y.t.Cleanup(r.Kill)
 	y.server = r.URL
@@ -132,7 +132,9 @@ func (y *yard) send() (id string) {
 func (y *yard) sendSome(content []byte) (id string) {
 	y.t.Helper()
 	y.until("upload that is taken", func() bool {
-		r, err := http.NewRequestWithContext(y.t.Context(), http.MethodPost, y.server+"/api/uploads", bytes.NewReader(content))
+		ctx, cancel := context.WithTimeout(y.t.Context(), stack.Patience)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, y.server+"/api/uploads", bytes.NewReader(content))
 		y.must(err)
 		for k, v := range map[string]string{
 			"Tus-Resumable": "1.0.0", "Authorization": "Bearer " + y.token, "Upload-Length": strconv.Itoa(len(content)),
@@ -154,12 +156,14 @@ func (y *yard) sendSome(content []byte) (id string) {
 
 // ask reads one value with a superuser's rights. While Postgres is away it is an error.
 func ask[T any](y *yard, sql string, args ...any) (value T, err error) {
-	conn, err := pgx.Connect(y.t.Context(), y.Postgres.URL("postgres", y.Database))
+	ctx, cancel := context.WithTimeout(y.t.Context(), stack.Patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, y.Postgres.URL("postgres", y.Database))
 	if err != nil {
 		return value, err
 	}
-	defer conn.Close(y.t.Context())
-	err = conn.QueryRow(y.t.Context(), sql, args...).Scan(&value)
+	defer conn.Close(ctx)
+	err = conn.QueryRow(ctx, sql, args...).Scan(&value)
 	return value, err
 }
 

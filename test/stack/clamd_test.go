@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -44,6 +45,7 @@ func scan(t *testing.T, clamd *stack.Clamd, data []byte) string {
 	conn, err := net.Dial("unix", strings.TrimPrefix(clamd.Address(), "unix:"))
 	stack.Must(t, err)
 	defer conn.Close()
+	stack.Must(t, conn.SetDeadline(time.Now().Add(stack.Patience)))
 	_, err = io.WriteString(conn, "zINSTREAM\x00")
 	stack.Must(t, err)
 	for len(data) > 0 {

@@ -14,9 +14,9 @@ import (
 func TestPostgresDatabaseFromTemplate(t *testing.T) {
 	t.Parallel()
 	pg := stack.Get(t, ground.Postgres)
-	stack.Must(t, pg.CreateDatabase(t.Context(), "template of ours", ""))
+	stack.Must(t, pg.CreateDatabase(stack.Context(t), "template of ours", ""))
 	exec(t, pg.URL("postgres", "template of ours"), "create table kept (n int)")
-	stack.Must(t, pg.CreateDatabase(t.Context(), "copy", "template of ours"))
+	stack.Must(t, pg.CreateDatabase(stack.Context(t), "copy", "template of ours"))
 	exec(t, pg.URL("postgres", "copy"), "insert into kept values (1)")
 }
 
@@ -37,10 +37,10 @@ func TestPostgresSurvivesKill(t *testing.T) {
 	again, err := stack.StartPostgres(t.Context(), stack.PostgresConfig{Dir: dir, Log: t.Output()})
 	stack.Must(t, err)
 	var sum int
-	conn, err := pgx.Connect(t.Context(), again.AdminURL())
+	conn, err := pgx.Connect(stack.Context(t), again.AdminURL())
 	stack.Must(t, err)
-	stack.Must(t, conn.QueryRow(t.Context(), "select sum(n) from kept").Scan(&sum))
-	stack.Must(t, conn.Close(t.Context()))
+	stack.Must(t, conn.QueryRow(stack.Context(t), "select sum(n) from kept").Scan(&sum))
+	stack.Must(t, conn.Close(stack.Context(t)))
 	if sum != 3 {
 		t.Errorf("sum of committed rows = %d, want 3", sum)
 	}
@@ -77,9 +77,9 @@ func TestPostgresRefusesAForeignDirectory(t *testing.T) {
 
 func exec(t *testing.T, url, sql string) {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
+	conn, err := pgx.Connect(stack.Context(t), url)
 	stack.Must(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	_, err = conn.Exec(t.Context(), sql)
+	_, err = conn.Exec(stack.Context(t), sql)
 	stack.Must(t, err)
 }

@@ -114,7 +114,7 @@ func zombie(pid int) bool {
 func TestProcessStops(t *testing.T) {
 	t.Parallel()
 	p := sh(t, `trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.01; done`, time.Minute)
-	stack.Must(t, p.WaitForLog(t.Context(), "ready\n"))
+	stack.Must(t, p.WaitForLog(stack.Context(t), "ready\n"))
 	err := p.Stop()
 	var exit *osexec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
@@ -128,7 +128,7 @@ func TestProcessStops(t *testing.T) {
 func TestProcessIsKilledAfterItsGrace(t *testing.T) {
 	t.Parallel()
 	p := sh(t, `trap '' TERM; echo ready; while :; do sleep 0.01; done`, 50*time.Millisecond)
-	stack.Must(t, p.WaitForLog(t.Context(), "ready\n"))
+	stack.Must(t, p.WaitForLog(stack.Context(t), "ready\n"))
 	if err := p.Stop(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("Stop = %v, want that it had to be killed", err)
 	}
@@ -138,7 +138,7 @@ func TestProcessIsKilledAfterItsGrace(t *testing.T) {
 func TestRunReturnsOnlyStandardOutput(t *testing.T) {
 	t.Parallel()
 	run := func(script string) (string, error) {
-		return stack.Run(t.Context(), stack.ProcessConfig{Path: "/bin/sh", Args: []string{"-c", script}})
+		return stack.Run(stack.Context(t), stack.ProcessConfig{Path: "/bin/sh", Args: []string{"-c", script}})
 	}
 	out, err := run("echo a log line >&2; echo token")
 	if out != "token\n" || err != nil {
@@ -152,7 +152,7 @@ func TestRunReturnsOnlyStandardOutput(t *testing.T) {
 func TestWaitingForAProcessThatEnds(t *testing.T) {
 	t.Parallel()
 	p := sh(t, `echo no such database; exit 1`, time.Minute)
-	err := p.WaitForURL(t.Context(), "http://127.0.0.1:1/readyz")
+	err := p.WaitForURL(stack.Context(t), "http://127.0.0.1:1/readyz")
 	if err == nil || !strings.Contains(err.Error(), "no such database") {
 		t.Errorf("WaitForURL = %v, want the program's last words", err)
 	}

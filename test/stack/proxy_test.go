@@ -73,7 +73,7 @@ func proxied(t *testing.T, handler http.HandlerFunc) *stack.Proxy {
 func post(t *testing.T, url string, body []byte) error {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(stack.Context(t), http.MethodPost, url, bytes.NewReader(body))
 	stack.Must(t, err)
 	res, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {

@@ -23,7 +23,7 @@ func TestS3ObjectIsAPlainFile(t *testing.T) {
 	t.Parallel()
 	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/plain.jpg"
 	body := random(3 << 20)
-	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{
+	_, err := client.PutObject(stack.Context(t), &s3.PutObjectInput{
 		Bucket: &bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("image/jpeg"),
 		Metadata: map[string]string{"upload": "1"},
 	})
@@ -34,7 +34,7 @@ func TestS3ObjectIsAPlainFile(t *testing.T) {
 	if !bytes.Equal(file, body) {
 		t.Error("the file below Dir differs from what was put")
 	}
-	got, err := client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String("bytes=10-19")})
+	got, err := client.GetObject(stack.Context(t), &s3.GetObjectInput{Bucket: &bucket, Key: &key, Range: aws.String("bytes=10-19")})
 	stack.Must(t, err)
 	part, err := io.ReadAll(got.Body)
 	stack.Must(t, err)
@@ -50,7 +50,7 @@ func TestS3PresignedLink(t *testing.T) {
 	t.Parallel()
 	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/linked"
 	put(t, client, bucket, key, []byte("seen"))
-	link, err := s3.NewPresignClient(client).PresignGetObject(t.Context(),
+	link, err := s3.NewPresignClient(client).PresignGetObject(stack.Context(t),
 		&s3.GetObjectInput{Bucket: &bucket, Key: &key, ResponseContentDisposition: aws.String(`attachment; filename="a b.jpg"`)},
 		s3.WithPresignExpires(time.Minute))
 	stack.Must(t, err)
@@ -71,11 +71,11 @@ func TestS3Tags(t *testing.T) {
 	t.Parallel()
 	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/tagged"
 	put(t, client, bucket, key, []byte("x"))
-	_, err := client.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{Bucket: &bucket, Key: &key, Tagging: &types.Tagging{
+	_, err := client.PutObjectTagging(stack.Context(t), &s3.PutObjectTaggingInput{Bucket: &bucket, Key: &key, Tagging: &types.Tagging{
 		TagSet: []types.Tag{{Key: aws.String("scan"), Value: aws.String("infected")}},
 	}})
 	stack.Must(t, err)
-	tags, err := client.GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
+	tags, err := client.GetObjectTagging(stack.Context(t), &s3.GetObjectTaggingInput{Bucket: &bucket, Key: &key})
 	stack.Must(t, err)
 	if len(tags.TagSet) != 1 || aws.ToString(tags.TagSet[0].Value) != "infected" {
 		t.Errorf("tags = %v, want scan=infected", tags.TagSet)
@@ -87,7 +87,7 @@ func TestS3Multipart(t *testing.T) {
 	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/large"
 	body := random(11 << 20)
 	id, parts := upload(t, client, bucket, key, body)
-	_, err := client.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{
+	_, err := client.CompleteMultipartUpload(stack.Context(t), &s3.CompleteMultipartUploadInput{
 		Bucket: &bucket, Key: &key, UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	})
 	stack.Must(t, err)
@@ -102,7 +102,7 @@ func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 	t.Parallel()
 	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/aborted"
 	id, _ := upload(t, client, bucket, key, random(6<<20))
-	_, err := client.AbortMultipartUpload(t.Context(), &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: &id})
+	_, err := client.AbortMultipartUpload(stack.Context(t), &s3.AbortMultipartUploadInput{Bucket: &bucket, Key: &key, UploadId: &id})
 	stack.Must(t, err)
 
 	stack.Must(t, filepath.WalkDir(stack.Get(t, ground.S3).Dir(), func(path string, _ fs.DirEntry, err error) error {
@@ -112,7 +112,7 @@ func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 		}
 		return nil
 	}))
-	list, err := client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
+	list, err := client.ListMultipartUploads(stack.Context(t), &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
 	stack.Must(t, err)
 	if len(list.Uploads) != 0 {
 		t.Errorf("%d multipart uploads are listed, want none", len(list.Uploads))
@@ -121,12 +121,12 @@ func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 
 func upload(t *testing.T, client *s3.Client, bucket, key string, body []byte) (id string, parts []types.CompletedPart) {
 	t.Helper()
-	created, err := client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &bucket, Key: &key})
+	created, err := client.CreateMultipartUpload(stack.Context(t), &s3.CreateMultipartUploadInput{Bucket: &bucket, Key: &key})
 	stack.Must(t, err)
 	const partSize = 5 << 20
 	for n := int32(1); len(body) > 0; n++ {
 		size := min(partSize, len(body))
-		part, err := client.UploadPart(t.Context(), &s3.UploadPartInput{
+		part, err := client.UploadPart(stack.Context(t), &s3.UploadPartInput{
 			Bucket: &bucket, Key: &key, UploadId: created.UploadId, PartNumber: aws.Int32(n), Body: bytes.NewReader(body[:size]),
 		})
 		stack.Must(t, err)
@@ -138,7 +138,7 @@ func upload(t *testing.T, client *s3.Client, bucket, key string, body []byte) (i
 
 func put(t *testing.T, client *s3.Client, bucket, key string, body []byte) {
 	t.Helper()
-	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(body)})
+	_, err := client.PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(body)})
 	stack.Must(t, err)
 }
 
@@ -150,7 +150,7 @@ type response struct {
 
 func get(t *testing.T, url string) response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(stack.Context(t), http.MethodGet, url, nil)
 	stack.Must(t, err)
 	res, err := http.DefaultClient.Do(req)
 	stack.Must(t, err)

@@ -44,7 +44,6 @@ type S3Proxy struct {
 	listener net.Listener
 	server   *http.Server
 	proxy    *httputil.ReverseProxy
-	done     chan struct{}
 	stopping context.Context
 	stop     context.CancelFunc
 	latency  atomic.Int64 // nanoseconds
@@ -62,7 +61,7 @@ func NewS3Proxy(target string) (*S3Proxy, error) {
 	if err != nil || upstream.Host == "" {
 		return nil, fmt.Errorf("start a proxy to S3: %q is not an http URL", target)
 	}
-	p := &S3Proxy{done: make(chan struct{}), counts: map[string]int{}, bytes: map[string]int64{}}
+	p := &S3Proxy{counts: map[string]int{}, bytes: map[string]int64{}}
 	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("start a proxy to S3: %w", err)
 	}
@@ -85,10 +84,7 @@ func NewS3Proxy(target string) (*S3Proxy, error) {
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
 	p.server = &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute}
-	go func() {
-		_ = p.server.Serve(p.listener) // ends with Stop
-		close(p.done)
-	}()
+	go func() { _ = p.server.Serve(p.listener) }() // ends with Stop
 	return p, nil
 }
 
@@ -139,7 +135,6 @@ func (p *S3Proxy) Reset() {
 func (p *S3Proxy) Stop() {
 	p.stop()
 	_ = p.server.Close() // the listener's, which may be closed already
-	<-p.done
 	p.proxy.Transport.(*http.Transport).CloseIdleConnections()
 }
 

@@ -91,7 +91,7 @@ func TestS3ProxyStreams(t *testing.T) {
 	t.Cleanup(server.Close)
 	proxy := newS3Proxy(t, server.URL)
 	body, w := io.Pipe()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, proxy.Endpoint()+"/b/k", body)
+	req, err := http.NewRequestWithContext(stack.Context(t), http.MethodPut, proxy.Endpoint()+"/b/k", body)
 	stack.Must(t, err)
 	answered := make(chan string, 1)
 	go func() {
@@ -145,7 +145,7 @@ func TestS3ProxyFaults(t *testing.T) {
 			})
 			first, key := "faults/first/"+name, "faults/"+name
 			put(t, client, bucket, first, random(10))
-			_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(random(3 << 20))})
+			_, err := client.PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: bytes.NewReader(random(3 << 20))})
 			var api smithy.APIError
 			switch {
 			case err == nil:
@@ -155,7 +155,7 @@ func TestS3ProxyFaults(t *testing.T) {
 			case !errors.As(err, &api) && c.code != "":
 				t.Errorf("PutObject: %v, want the answer %s", err, c.code)
 			}
-			_, err = client.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
+			_, err = client.HeadObject(stack.Context(t), &s3.HeadObjectInput{Bucket: &bucket, Key: &key})
 			if (err == nil) != c.stored {
 				t.Errorf("HeadObject: %v; stored should be %v", err, c.stored)
 			}
@@ -170,13 +170,16 @@ func TestS3ProxyDeliversLate(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body) // what is missing is seen in arrived
 		arrived <- string(body)
-		<-released
+		select {
+		case <-released:
+		case <-r.Context().Done():
+		}
 	}))
 	t.Cleanup(server.Close)
 	proxy := newS3Proxy(t, server.URL)
 	proxy.Fault(func(string, int) stack.Fault { return stack.Fault{Delay: 300 * time.Millisecond} })
 	client := &http.Client{Timeout: 50 * time.Millisecond}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, proxy.Endpoint()+"/b/k", strings.NewReader("late"))
+	req, err := http.NewRequestWithContext(stack.Context(t), http.MethodPut, proxy.Endpoint()+"/b/k", strings.NewReader("late"))
 	stack.Must(t, err)
 	if res, err := client.Do(req); err == nil {
 		res.Body.Close()
@@ -208,9 +211,7 @@ func TestS3ProxyLatency(t *testing.T) {
 			res.Body.Close()
 		}
 	}()
-	for tick := time.Tick(time.Millisecond); proxy.Counts()["ListObjects"] == 0; {
-		<-tick
-	}
+	stack.Until(t, "request on its way", func() bool { return proxy.Counts()["ListObjects"] > 0 })
 	proxy.Stop() // does not wait for the hour
 	stack.Receive(t, "end of the request", ended)
 }

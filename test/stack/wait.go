@@ -1,7 +1,9 @@
 package stack
 
 import (
+	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 )
@@ -16,6 +18,24 @@ func Must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Context returns the test's context for what should take moments: it ends after [Patience].
+func Context(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Wait waits until all of a group have ended, and fails the test after [Patience] with what it waited for.
+func Wait(t testing.TB, what string, all *sync.WaitGroup) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(ended)
+	}()
+	Receive(t, what, ended)
 }
 
 // WantErr reports an error other than want (see [errors.Is]).
