@@ -12,7 +12,7 @@ const enough = 3 * time.Minute
 // An upload costs no more S3 requests than its row in docs/explanation/benchmarks.md allows. One whose connection is cut costs few
 // more bytes, and none that the server had received is sent again. These tests share a proxy that counts, so they run
 // one after the other.
-func TestWhatAnUploadCosts(t *testing.T) {
+func TestRequestsOfAnUpload(t *testing.T) {
 	for _, sc := range scenarios {
 		t.Run(sc.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), enough)

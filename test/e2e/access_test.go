@@ -28,7 +28,7 @@ func arrived(t *testing.T, u user, url string) {
 
 // A crew member that asks for another's offset, sends to their upload or ends it, on the replica that has it or on the
 // other, is refused, and whoever is sending does not notice. A manager takes it over from either.
-func TestCrewDoesNotDisturbCrew(t *testing.T) {
+func TestAccessToUploadsOfOthers(t *testing.T) {
 	t.Parallel()
 	tenant, ana := newTenant(t, "1GiB")
 	pedro, marta := tramo.userOf(t, tenant, "pedro", "empleado"), tramo.userOf(t, tenant, "marta", "constructora")
@@ -55,7 +55,7 @@ func TestCrewDoesNotDisturbCrew(t *testing.T) {
 }
 
 // What tramo token writes the server reads: projects narrow, issuer and audience have to be right.
-func TestTokensOfTheCommand(t *testing.T) {
+func TestTokenCommand(t *testing.T) {
 	t.Parallel()
 	tenant, _ := newTenant(t, "1GiB")
 	who := []string{"--tenant", tenant, "--user", "ana", "--role", "empleado"}
@@ -85,7 +85,7 @@ func TestTokensOfTheCommand(t *testing.T) {
 }
 
 // An admin acts in another tenant, and that tenant's manager reads it in the log.
-func TestAdminLeavesATrace(t *testing.T) {
+func TestAuditOfAnAdmin(t *testing.T) {
 	t.Parallel()
 	tenant, ana := newTenant(t, "1GiB")
 	home, _ := newTenant(t, "1GiB")

@@ -94,7 +94,7 @@ func TestBadRequests(t *testing.T) {
 }
 
 // HEAD answers have no body; their status is right all the same.
-func TestBadHeads(t *testing.T) {
+func TestBadHeadRequests(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.replicas[0]
@@ -119,7 +119,7 @@ func TestBadHeads(t *testing.T) {
 }
 
 // What tus 1.0.0 asks of a server's answers.
-func TestProtocolAnswers(t *testing.T) {
+func TestTusProtocolAnswers(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.replicas[0]
@@ -156,7 +156,7 @@ func TestProtocolAnswers(t *testing.T) {
 
 // No token, or one that is not good, is 401 with a problem document on every route, tus included, and says
 // nothing of what is there. Only OPTIONS needs none, because a browser's preflight has none.
-func TestEveryRouteWantsAToken(t *testing.T) {
+func TestTokenIsRequired(t *testing.T) {
 	t.Parallel()
 	tenant, u := newTenant(t, "50GiB")
 	r := tramo.replicas[0]
@@ -186,7 +186,7 @@ func TestEveryRouteWantsAToken(t *testing.T) {
 
 // Another tenant's upload does not exist: every verb answers as for an id that never was, and the owner's
 // upload is as it was.
-func TestAnotherTenantsUploadDoesNotExist(t *testing.T) {
+func TestTenantIsolation(t *testing.T) {
 	t.Parallel()
 	owner, stranger := newUser(t), newUser(t)
 	r := tramo.replicas[0]
@@ -313,7 +313,7 @@ func tagOf(t *testing.T, id, name string) string {
 
 // A client that falls silent for longer than the server waits is told so in a way that it tries again (423:
 // tus-js-client gives up on 408), and goes on from all that had arrived.
-func TestSilenceIsNotTheEnd(t *testing.T) {
+func TestSilentBodyIsNotTheEnd(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.serves(t, "TRAMO_NETWORK_TIMEOUT=1s")

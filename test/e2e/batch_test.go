@@ -66,7 +66,7 @@ func (u user) awaitBatch(at, state string, since *string) (b batchAnswer) {
 // A crew makes its manifest where there is no network. One photo went up before; the answer to the manifest is lost, and it
 // is made again, at another replica; an unmodified tus-js-client sends what is missing to the addresses told. One photo is
 // cut off: a manager has it processed again, in vain, and the crew sends it again.
-func TestCrewSendsAManifest(t *testing.T) {
+func TestBatchOfACrew(t *testing.T) {
 	t.Parallel()
 	name, crew := newTenant(t, "1GiB")
 	manager := tramo.userOf(t, name, "boss", "constructora")

@@ -23,7 +23,7 @@ import (
 
 // An unmodified tus-js-client sends a file as three uploads at once, over connections that are cut: it arrives
 // byte for byte, as one upload with one job, and costs its size.
-func TestParallelUploads(t *testing.T) {
+func TestConcatParallelUploads(t *testing.T) {
 	t.Parallel()
 	_, u := newTenant(t, "20MiB")
 	content := noise(12_000_000)
@@ -44,7 +44,7 @@ func TestParallelUploads(t *testing.T) {
 
 // Fifty uploads of 100 KB become one, whose HEAD tells which, in the order that was asked for, by addresses of any
 // form; the final one takes no bytes and its parts are no uploads of their own.
-func TestManySmallPartials(t *testing.T) {
+func TestConcatManySmallPartials(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	var addresses []string
@@ -111,7 +111,7 @@ func TestConcatRefused(t *testing.T) {
 
 // The server is killed while S3 copies the second part of a final upload. The client asks another one for the
 // same: it is finished, once, and nothing of the partial uploads is left.
-func TestKilledWhileConcatenating(t *testing.T) {
+func TestConcatOfAKilledServer(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	reached := make(chan struct{})
@@ -179,7 +179,7 @@ func TestDeferredLength(t *testing.T) {
 
 // A length is declared once, and may be said again by a client that was cut off; an upload that turns out to be
 // empty is refused and holds no room.
-func TestDeclaredLengths(t *testing.T) {
+func TestDeferredLengthIsDeclaredOnce(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.replicas[0]

@@ -38,7 +38,7 @@ async function go(endpoint, token) {
 
 // In a real browser, a page of an origin that is let in uploads by tus and by a form, and reads errors and their
 // headers; to a page of another origin the API does not speak.
-func TestPageOfAnotherOrigin(t *testing.T) {
+func TestCORSOfAnotherOrigin(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	root, err := stack.RepoRoot()

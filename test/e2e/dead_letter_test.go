@@ -38,7 +38,7 @@ func (y *yard) letters(t *testing.T, args ...string) (string, error) {
 // Somebody overwrites objects in the bucket: their uploads die, each with a letter that an admin reads and nobody else. What
 // is retried too early dies again. Once the objects are repaired the uploads are retried, one by the API and one by an
 // operator's command, and completed; one is discarded. The metric follows.
-func TestDeadLetterAndBack(t *testing.T) {
+func TestDeadLetterRetry(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	u := y.user(t)

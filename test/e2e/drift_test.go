@@ -55,7 +55,7 @@ func setStatus(status int) tampering {
 
 // Every kind of difference between an answer and its description is noticed, as is a request that is accepted and not
 // described. Without the difference, the same exchange passes.
-func TestDriftIsNoticed(t *testing.T) {
+func TestContractDrift(t *testing.T) {
 	t.Parallel()
 	tenant, _ := newTenant(t, "1GiB")
 	u := tramo.userOf(t, tenant, "marta", "constructora")
@@ -128,7 +128,7 @@ func TestDriftIsNoticed(t *testing.T) {
 }
 
 // Every kind of difference between a webhook and its description is noticed.
-func TestDriftOfAWebhookIsNoticed(t *testing.T) {
+func TestContractDriftOfAWebhook(t *testing.T) {
 	t.Parallel()
 	tenant, _ := newTenant(t, "1GiB")
 	u := tramo.userOf(t, tenant, "office", "constructora")

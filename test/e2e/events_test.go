@@ -115,7 +115,7 @@ func TestEventsCrossReplicas(t *testing.T) {
 
 // Kill -9 a server between a commit and the moment at which it would have told of it: a listener of another server is
 // told all the same, because that server looks.
-func TestKilledServersChangesAreTold(t *testing.T) {
+func TestEventsOfAKilledServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
 	first, second := in.serves(t), in.serves(t)
@@ -160,7 +160,7 @@ func TestEventsOutlivePostgres(t *testing.T) {
 
 // A server that is told to stop tells its listeners to come back, and ends within moments; they go on at another, from
 // where they were.
-func TestListenersMoveOnAtShutdown(t *testing.T) {
+func TestEventsMoveOnAtShutdown(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r, err := tramo.serve(stack.Context(t))

@@ -68,7 +68,7 @@ func TestFormWithCurl(t *testing.T) {
 }
 
 // What is infected is received by a form as by tus, and never given out.
-func TestInfectedFormIsNeverGivenOut(t *testing.T) {
+func TestFormInfected(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	virus := filepath.Join(t.TempDir(), "eicar.com")

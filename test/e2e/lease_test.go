@@ -81,7 +81,7 @@ func checkOriginal(t *testing.T, id string, sent []byte) {
 
 // A thousand clients that have gone silent in the middle of a PATCH are held by one server: Postgres has a row for
 // each and, once the rush is over, at most nine connections for all. A photo passes them by.
-func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
+func TestLeasesNeedNineConnections(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
 	r := in.serves(t)
@@ -121,7 +121,7 @@ func TestThousandHeldUploadsNeedNineConnections(t *testing.T) {
 
 // A hundred times, one after the other, a PATCH hangs half-open on one replica and its client asks the other: the
 // holder lets go and the other learns of it by being told. A re-check may come first by chance, now and then.
-func TestHandOverIsTold(t *testing.T) {
+func TestLeaseHandOver(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
 	first, second := in.serves(t), in.serves(t)
@@ -187,7 +187,7 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 
 // Freeze a holder for longer than its time to live, and let it go on: another replica has taken over and written,
 // what the frozen one still wants to write is refused, its request ends, and the object's bytes are right.
-func TestFrozenServerIsFenced(t *testing.T) {
+func TestLeaseOfAFrozenServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
 	first, second := in.serves(t, "TRAMO_LEASE_TTL=2s"), in.serves(t)
@@ -214,7 +214,7 @@ func TestFrozenServerIsFenced(t *testing.T) {
 
 // Restart Postgres while fifty uploads are held: no lease is lost, half of the requests go on as if nothing had
 // been, and the other half of the uploads is handed over to another replica.
-func TestHeldUploadsOutlivePostgres(t *testing.T) {
+func TestLeasesOfHeldUploadsOutlivePostgres(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{Postgres: ownPostgres(t)})
 	const ttl = "TRAMO_LEASE_TTL=30s"
@@ -248,7 +248,7 @@ func TestHeldUploadsOutlivePostgres(t *testing.T) {
 
 // Another tenant asks for an upload that is held, by every method and on every replica: it is not found, and the
 // holder's PATCH is not disturbed: it ends by itself, with all its bytes.
-func TestStrangersDisturbNoHolder(t *testing.T) {
+func TestLeaseIgnoresOtherTenants(t *testing.T) {
 	t.Parallel()
 	u, stranger := newUser(t), newUser(t)
 	data := []byte(strings.Repeat("0123456789", 200))

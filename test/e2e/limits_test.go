@@ -53,7 +53,7 @@ func TestQuotaEdgeOverReplicas(t *testing.T) {
 }
 
 // Two servers that share a Redis allow together what one would; without it they go on, and they find it again.
-func TestRatesOverReplicas(t *testing.T) {
+func TestRateLimitOverReplicas(t *testing.T) {
 	t.Parallel()
 	redis, err := stack.StartRedis(t.Context())
 	stack.Must(t, err)

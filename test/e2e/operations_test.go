@@ -17,7 +17,7 @@ import (
 )
 
 // All that is wrong with the configuration is reported at once, each mistake with its variable.
-func TestMisconfiguration(t *testing.T) {
+func TestSettingsThatAreWrong(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		binary  string
@@ -90,7 +90,7 @@ func TestDatabaseRolesAreChecked(t *testing.T) {
 }
 
 // Eight processes migrate one empty database at once: all succeed, and once more changes nothing.
-func TestEightMigrationsAtOnce(t *testing.T) {
+func TestMigrateCommandEightTimesAtOnce(t *testing.T) {
 	t.Parallel()
 	env := tramo.Env("postgres", "TRAMO_DATABASE_URL="+tramo.Postgres.URL("postgres", emptyDatabase(t)))
 	migrate := func() error {
@@ -165,7 +165,7 @@ func TestVersion(t *testing.T) {
 
 // A server that is told to stop in the middle of a PATCH saves what has arrived, answers, and ends well; the
 // upload goes on elsewhere from exactly there.
-func TestGracefulStopKeepsWhatHasArrived(t *testing.T) {
+func TestStopKeepsWhatHasArrived(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.serves(t)
@@ -184,7 +184,7 @@ func TestGracefulStopKeepsWhatHasArrived(t *testing.T) {
 
 // Kill -9 the server in the middle of a PATCH: nothing acknowledged is lost, and within the lease's time to
 // live the other replica takes the upload over and finishes it.
-func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
+func TestKillLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.serves(t)
@@ -233,7 +233,7 @@ func TestDeadLetter(t *testing.T) {
 
 // While clamd is down nothing is called clean and nothing fails: uploads wait, and are processed once it is
 // back.
-func TestScannerDownMeansWaiting(t *testing.T) {
+func TestClamdDown(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{})
@@ -323,7 +323,7 @@ func (in installation) user(t *testing.T) user {
 
 // What decodes strangers' files runs as the worker's user and must not read its credentials: to another
 // process of that user the worker's environment is closed.
-func TestWorkersEnvironmentIsClosed(t *testing.T) {
+func TestWorkerEnvironmentIsClosed(t *testing.T) {
 	t.Parallel()
 	binary := tramo.Programs.Path("tramo-worker")
 	var asUser []string

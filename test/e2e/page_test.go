@@ -190,7 +190,7 @@ func write(t *testing.T, path string, data []byte) {
 }
 
 // The description of the API is a page that loads nothing from elsewhere, breaks none of its own rules, and fits a phone.
-func TestDescriptionInABrowser(t *testing.T) {
+func TestOpenAPIPageInABrowser(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
 	r := watched(t, tramo.replicas[0])

@@ -131,7 +131,7 @@ func wantLines(t *testing.T, lines []string, wanted ...string) {
 
 // The server could not finish an upload that has all its bytes, and its client never comes back: a worker finishes it, and
 // it goes all the way.
-func TestWorkerFinishesWhatWasCutOff(t *testing.T) {
+func TestReconcileFinishesWhatWasCutOff(t *testing.T) {
 	t.Parallel()
 	y := newYard(t)
 	u := y.user(t)

@@ -105,7 +105,7 @@ func TestTimelineAndTrace(t *testing.T) {
 }
 
 // A connection drops, another request takes the upload over, and the client goes on: the timeline tells it so.
-func TestTimelineTellsOfDrops(t *testing.T) {
+func TestTimelineOfDrops(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	r := tramo.serves(t) // whose count of received bytes is this test's alone
@@ -149,7 +149,7 @@ func TestTimelineTellsOfDrops(t *testing.T) {
 }
 
 // Answers without a trace of the client's begin one, errors and the page's too; a broken traceparent is none.
-func TestEveryAnswerNamesItsTrace(t *testing.T) {
+func TestTraceOfEveryAnswer(t *testing.T) {
 	t.Parallel()
 	u, nobody := newUser(t), user{t: t}
 	seen := make(map[string]bool)

@@ -22,7 +22,7 @@ import (
 // A phone's photo, sent by an unmodified tus-js-client over a connection that is cut in the middle, three
 // times, arrives byte for byte, without a byte sent twice that was received, and ends completed with its
 // pictures and its place.
-func TestPhotoOverABrokenConnection(t *testing.T) {
+func TestUploadOverABrokenConnection(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	path := fieldPhoto(t)
@@ -109,7 +109,7 @@ func checkTags(t *testing.T, u user, url string) {
 
 // An upload begun on one replica, cut there in the middle of a part and of the whole, is finished on the
 // other; the offset that the first one told is what the second one goes on from.
-func TestBegunOnOneReplicaFinishedOnTheOther(t *testing.T) {
+func TestUploadOverTwoReplicas(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	photo := stack.Photo(stack.PhotoConfig{Width: 6000, Height: 4500, Seed: 7, Quality: 95})
@@ -134,7 +134,7 @@ func TestBegunOnOneReplicaFinishedOnTheOther(t *testing.T) {
 
 // A client whose connection to one replica hangs half-open asks the other: it learns the offset of all that
 // was received, and the hanging request can add nothing any more.
-func TestHalfOpenConnectionIsTakenOver(t *testing.T) {
+func TestLeaseOfAHalfOpenConnection(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	first := tramo.serves(t)
@@ -155,7 +155,7 @@ func TestHalfOpenConnectionIsTakenOver(t *testing.T) {
 }
 
 // The sender of an upload sees each of its states, in order.
-func TestEveryState(t *testing.T) {
+func TestUploadStates(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	photo := stack.Photo(stack.PhotoConfig{Width: 4000, Height: 3000, Seed: 5})
@@ -182,7 +182,7 @@ func TestEveryState(t *testing.T) {
 
 // A client that never received the answer to its creation creates again under the same client_id: it gets
 // the same upload, goes on from its offset, and there is one object in the end.
-func TestLostCreationIsFoundAgain(t *testing.T) {
+func TestClientIDOfALostCreation(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	photo := stack.Photo(stack.PhotoConfig{Width: 800, Height: 600, Seed: 9})

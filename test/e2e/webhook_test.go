@@ -127,7 +127,7 @@ func TestWebhookOfABatch(t *testing.T) {
 
 // Kill the worker while a receiver has the webhook and has not answered: another worker sends it again, under the same id,
 // and it is then delivered, once.
-func TestWebhookOutlivesItsWorker(t *testing.T) {
+func TestWebhookOfAKilledWorker(t *testing.T) {
 	t.Parallel()
 	own := install(t, stack.Installation{})
 	own.user(t)
