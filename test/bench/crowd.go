@@ -63,7 +63,7 @@ func stalled(ctx context.Context, b *bench) error {
 }
 
 // silence lets clients send so many bytes each of a photo and no more. It returns once all are received and, of Tramo,
-// saved, and tells how many are.
+// saved, and returns how many are.
 func silence(ctx context.Context, sv *server, sent int64) (lines []line, saved int, err error) {
 	var mu sync.Mutex
 	var addresses []string
@@ -233,7 +233,7 @@ func slowly(ctx context.Context, sv *server, size int64, begun func()) error {
 	if err != nil {
 		return err
 	}
-	defer l.cut() //nolint:errcheck // Nobody waits for it any more.
+	defer l.cut() //nolint:errcheck // Its answer is not needed.
 	defer context.AfterFunc(ctx, func() { _ = l.cut() })()
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -27,7 +27,7 @@ type listener struct {
 func listeners(ctx context.Context, b *bench) error {
 	each, total, half, most := figures{}, figures{}, figures{}, figures{}
 	err := b.rounds(ctx, []peer{tramo}, b.S3.Endpoint(), func(sv *server) error {
-		if err := sv.upload(ctx, photo); err != nil { // what the first request costs is not theirs
+		if err := sv.upload(ctx, photo); err != nil { // so that the first request's cost is not counted
 			return err
 		}
 		before, err := settledMemory(ctx, sv)
@@ -55,7 +55,7 @@ func listeners(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		b.note("%.0f MiB before, %.0f MiB with %d listeners, %.0f MiB once they were told", before/mib, after/mib, listenerCount, told/mib)
+		b.note("%.0f MiB before, %.0f MiB with %d listeners, %.0f MiB after the events", before/mib, after/mib, listenerCount, told/mib)
 		each.add(sv.peer, (max(after, told)-before)/listenerCount/kib)
 		total.add(sv.peer, (max(after, told)-before)/mib)
 		half.add(sv.peer, quantile(took, 0.5))
@@ -72,7 +72,7 @@ func listeners(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// listen opens streams, and returns once each has been told what there is.
+// listen opens streams, and returns once each has received the present state.
 func listen(ctx context.Context, sv *server) ([]*listener, error) {
 	var mu sync.Mutex
 	var all []*listener
@@ -105,7 +105,7 @@ func (l *listener) await(text string, deadline time.Time) error {
 	}
 	for {
 		line, err := l.in.ReadSlice('\n')
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) { // a longer line than this is of no interest
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) { // a longer line than the buffer is skipped
 			return fmt.Errorf("listen for %q: %w", text, err)
 		}
 		if strings.Contains(string(line), text) {
@@ -114,7 +114,7 @@ func (l *listener) await(text string, deadline time.Time) error {
 	}
 }
 
-// deliveries creates uploads and returns how long after each was created each listener was told, in ms.
+// deliveries creates uploads and returns how long after each was created each listener got its event, in ms.
 func deliveries(ctx context.Context, sv *server, all []*listener) (took []float64, err error) {
 	const changes = 20
 	for range changes {

@@ -28,7 +28,7 @@ func setting(ctx context.Context) string {
 			model = cpus[0].ModelName
 		}
 	}
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // the setting is told as far as it is known
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // without it the setting is incomplete
 	return fmt.Sprintf("%s, commit %s, %s, %d cores of %s, Linux %s, load %s",
 		time.Now().UTC().Format("2006-01-02 15:04 UTC"), commit, runtime.Version(), runtime.NumCPU(),
 		model, strings.TrimSpace(string(kernel)), load())

@@ -93,7 +93,7 @@ func (r *report) row(name string, f figures, format, target string, met bool) {
 	fmt.Fprintln(r.progress, line)
 }
 
-// note tells what the table has no room for.
+// note prints what is not in the table.
 func (r *report) note(format string, args ...any) {
 	fmt.Fprintf(r.progress, "  %5.0fs  "+format+"\n", append([]any{time.Since(r.begun).Seconds()}, args...)...)
 }

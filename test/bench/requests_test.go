@@ -37,7 +37,7 @@ func TestRequestsOfAnUpload(t *testing.T) {
 	}
 }
 
-// The ruler is straight: stock tusd needs what its source says, and so does a client without a server.
+// The counts are right: stock tusd needs what its source says, and so does a client without a server.
 func TestCounting(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), enough)
 	defer cancel()

@@ -16,7 +16,7 @@ import (
 const startTime = 2 * time.Minute
 
 // A stand is where servers are measured: a Postgres that syncs, an S3 server, and a proxy before it that counts and
-// delays. Servers are processes of their own, so what they use can be told apart.
+// delays. Servers are processes of their own, so that their use of resources can be measured apart.
 type stand struct {
 	ground stack.Ground
 	*stack.Installation

@@ -120,7 +120,7 @@ func (sv *server) patch(ctx context.Context, url string, offset, size int64) err
 	return err
 }
 
-// head asks for the offset, again while somebody else has the upload, as tus clients do.
+// head asks for the offset, again while another request has the upload, as tus clients do.
 func (sv *server) head(ctx context.Context, url string) (offset int64, err error) {
 	err = poll(ctx, func() (bool, error) {
 		h, err := sv.do(ctx, http.MethodHead, url, 0, nil, http.StatusOK)

@@ -79,7 +79,7 @@ func (l line) cut() error {
 	return errors.Join(l.SetLinger(0), l.Close())
 }
 
-// answer reads what the server says in the end.
+// answer reads the server's answer.
 func (l line) answer() (status int, err error) {
 	res, err := http.ReadResponse(bufio.NewReader(l), nil)
 	if err != nil {

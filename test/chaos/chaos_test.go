@@ -123,7 +123,7 @@ func survive(t *testing.T, seed uint64) []orphan {
 	})
 	stack.Must(t, err)
 	j.begun = time.Now()
-	r := &race{t: t, site: s, journal: j, plan: p}
+	r := &execution{t: t, site: s, journal: j, plan: p}
 	uploads := r.run(ctx)
 	checkReceipts(ctx, s, uploads)
 	if err := s.halt(); err != nil {
@@ -138,8 +138,8 @@ func survive(t *testing.T, seed uint64) []orphan {
 	return orphans
 }
 
-// A race is the clients of one run against its weather.
-type race struct {
+// An execution runs the clients of one plan while its faults are injected.
+type execution struct {
 	t       *testing.T
 	site    *site
 	journal *journal
@@ -151,7 +151,7 @@ type race struct {
 }
 
 // run returns when all clients have ended.
-func (r *race) run(ctx context.Context) []*upload {
+func (r *execution) run(ctx context.Context) []*upload {
 	r.clients, r.fronts = make([][]*client, len(r.plan.uploads)), make([]*line, len(r.plan.uploads))
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
@@ -173,8 +173,8 @@ func (r *race) run(ctx context.Context) []*upload {
 			})
 		}
 	}
-	w := &weather{plan: r.plan, site: r.site, lines: r.lines, journal: r.journal}
-	w.rage(ctx)
+	w := &injector{plan: r.plan, site: r.site, lines: r.lines, journal: r.journal}
+	w.run(ctx)
 	time.AfterFunc(patience, stop)
 	stack.Wait(r.t, "end of the clients", &all)
 	stack.Wait(r.t, "end of the requests", &r.requests)
@@ -191,7 +191,7 @@ func newUpload(p uploadPlan, seed uint64) *upload {
 	return u
 }
 
-func (r *race) goClient(i, n int, u *upload) func(context.Context) error {
+func (r *execution) goClient(i, n int, u *upload) func(context.Context) error {
 	p := r.plan.uploads[i]
 	c := &client{
 		name: fmt.Sprintf("client %d.%d", i, n), upload: u, plan: p, journal: r.journal, token: r.site.token, servers: r.site.urls(),
@@ -201,7 +201,7 @@ func (r *race) goClient(i, n int, u *upload) func(context.Context) error {
 	return c.send
 }
 
-func (r *race) nodeClient(i int, u *upload) func(context.Context) error {
+func (r *execution) nodeClient(i int, u *upload) func(context.Context) error {
 	front, err := newLine(r.site.urls()...)
 	stack.Must(r.t, err)
 	r.t.Cleanup(front.close)
@@ -212,7 +212,7 @@ func (r *race) nodeClient(i int, u *upload) func(context.Context) error {
 }
 
 // lines returns the connections that an upload's clients use now.
-func (r *race) lines(i int) (lines []*line) {
+func (r *execution) lines(i int) (lines []*line) {
 	if l := r.fronts[i]; l != nil {
 		return []*line{l}
 	}
@@ -225,7 +225,7 @@ func (r *race) lines(i int) (lines []*line) {
 }
 
 // report fails the test with all that concerns what was broken.
-func (r *race) report(uploads []*upload) {
+func (r *execution) report(uploads []*upload) {
 	broken := r.journal.broken()
 	if len(broken) == 0 {
 		return
@@ -238,7 +238,7 @@ func (r *race) report(uploads []*upload) {
 			}
 		}
 	}
-	r.t.Errorf("%s\n\nplan: %s\nwhat happened:\n%s", strings.Join(broken, "\n"), r.plan, r.journal.tell())
+	r.t.Errorf("%s\n\nplan: %s\nwhat happened:\n%s", strings.Join(broken, "\n"), r.plan, r.journal.describe())
 	for _, replica := range r.site.replicas {
 		r.t.Logf("%s said:\n%s", replica.name, replica.said(ids...))
 	}

@@ -53,7 +53,7 @@ func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []orphan
 	return orphans, err
 }
 
-// checkOffsets: an offset that a client has been told never goes back, whoever is told and by whichever replica.
+// checkOffsets checks that an offset that a replica has answered never falls, for any client and at any replica.
 func (c *checker) checkOffsets(u *upload) {
 	for _, e := range setbacks(c.journal.of(u.name)) {
 		c.journal.violate(u.name, "the offset went back: %s", e)
@@ -111,7 +111,7 @@ func (c *checker) checkObject(ctx context.Context, u *upload, key string) {
 	}
 }
 
-// An orphan is what somebody pays for and no upload owns.
+// An orphan is an object, a multipart upload or quota that no upload owns.
 type orphan struct{ kind, text string }
 
 // orphans returns what S3 and the quota hold and no upload owns.

@@ -40,7 +40,7 @@ type client struct {
 	links   int // so far
 }
 
-// An upload is what clients send, and what they were told of it.
+// An upload is what clients send, and the answers that they received.
 type upload struct {
 	name string
 	data []byte
@@ -66,7 +66,7 @@ func (u *upload) finish() {
 // errGivenUp is an answer that no tus client tries again.
 var errGivenUp = errors.New("the client gives up")
 
-// errSilent says that nothing was heard for too long.
+// errSilent means that no answer has arrived for too long.
 var errSilent = errors.New("silence")
 
 // send sends the upload to its end.
@@ -240,7 +240,7 @@ func (c *client) connect() error {
 		}
 	}
 	if c.silenced || c.failures > 0 && c.random.IntN(2) == 0 {
-		c.current++ // a balancer sends nobody to a server that does not answer
+		c.current++ // a balancer uses no server that does not answer
 	}
 	c.silenced = false
 	var cut int64
@@ -340,7 +340,7 @@ type pacedBody struct {
 	data  []byte
 	pace  int // bytes a second; 0 for no limit
 	link  *link
-	alive chan<- struct{} // told of each read
+	alive chan<- struct{} // receives a value at each read
 
 	due time.Time // when the network takes more
 
@@ -350,7 +350,7 @@ type pacedBody struct {
 
 func (b *pacedBody) Read(p []byte) (int, error) {
 	select {
-	case <-b.link.left: // whoever has gone sends nothing, and does not say so
+	case <-b.link.left: // a client that has left sends nothing and keeps the connection open
 		<-b.link.ctx.Done()
 		return 0, b.link.ctx.Err()
 	default:

@@ -9,8 +9,8 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A weather is a plan's faults while they happen.
-type weather struct {
+// An injector injects the faults of a plan.
+type injector struct {
 	plan    plan
 	site    *site
 	lines   func(upload int) []*line // in use by an upload's clients
@@ -19,16 +19,16 @@ type weather struct {
 	restarting sync.Mutex // Postgres
 }
 
-// rage does what the plan says and returns when it is over: replicas and Postgres run. S3's faults are counted and not timed;
+// run injects what the plan says and returns when it is over: replicas and Postgres run. S3's faults are counted and not timed;
 // they go on until they are used up, because most uploads are completed late.
-func (w *weather) rage(ctx context.Context) {
+func (w *injector) run(ctx context.Context) {
 	w.site.s3.SetLatency(w.plan.latency)
-	w.site.s3.Fault(w.spoil)
+	w.site.s3.Fault(w.s3Fault)
 	var all sync.WaitGroup
 	for _, f := range w.plan.faults {
 		all.Go(func() {
 			pause(ctx, f.at-w.journal.now())
-			w.strike(ctx, f)
+			w.inject(ctx, f)
 		})
 	}
 	all.Go(func() { pause(ctx, storm-w.journal.now()) })
@@ -36,8 +36,8 @@ func (w *weather) rage(ctx context.Context) {
 	w.journal.fault("only S3 may still fail")
 }
 
-// spoil is asked about each request to S3.
-func (w *weather) spoil(kind string, n int) stack.Fault {
+// s3Fault returns the fault of the n-th request of a kind to S3.
+func (w *injector) s3Fault(kind string, n int) stack.Fault {
 	for _, s := range w.plan.s3 {
 		if s.kind == kind && n >= s.first && n < s.first+s.count {
 			w.journal.fault("S3 %s number %d: %+v", kind, n, s.fault)
@@ -47,7 +47,7 @@ func (w *weather) spoil(kind string, n int) stack.Fault {
 	return stack.Fault{}
 }
 
-func (w *weather) strike(ctx context.Context, f faultPlan) {
+func (w *injector) inject(ctx context.Context, f faultPlan) {
 	switch f.kind {
 	case cutNow, cutLater, stall:
 		w.disturb(ctx, f)
@@ -64,8 +64,8 @@ func (w *weather) strike(ctx context.Context, f faultPlan) {
 	}
 }
 
-// disturb spoils the connections of an upload's clients.
-func (w *weather) disturb(ctx context.Context, f faultPlan) {
+// disturb cuts or stalls the connections of an upload's clients.
+func (w *injector) disturb(ctx context.Context, f faultPlan) {
 	w.journal.fault("%s of upload-%d, %d bytes, %s", f.kind, f.target, f.bytes, f.length)
 	lines := w.lines(f.target)
 	for _, line := range lines {
@@ -87,7 +87,7 @@ func (w *weather) disturb(ctx context.Context, f faultPlan) {
 }
 
 // hit does something to a replica. A second fault waits for the first to end.
-func (w *weather) hit(ctx context.Context, f faultPlan) {
+func (w *injector) hit(ctx context.Context, f faultPlan) {
 	r := w.site.replicas[f.target]
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -103,7 +103,7 @@ func (w *weather) hit(ctx context.Context, f faultPlan) {
 	case stopReplica:
 		err = r.stop()
 		var status *exec.ExitError
-		if errors.As(err, &status) { // it may say that it could not tell Postgres, which is down
+		if errors.As(err, &status) { // it may report that it could not write to Postgres, which is down
 			w.journal.fault("%s after SIGTERM: %v", r.name, err)
 		} else if err != nil {
 			w.journal.violate("", "%s after SIGTERM: %v", r.name, err)

@@ -62,7 +62,7 @@ func TestLine(t *testing.T) {
 		received <- n
 	}))
 	t.Cleanup(server.Close)
-	l, err := newLine("127.0.0.1:1", server.URL) // nobody listens at the first
+	l, err := newLine("127.0.0.1:1", server.URL) // no server listens at the first
 	stack.Must(t, err)
 	t.Cleanup(l.close)
 	send := func(body string) net.Conn {

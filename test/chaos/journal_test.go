@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// An exchange is a request that a client sent and what it was told.
+// An exchange is a request that a client sent, and its answer.
 type exchange struct {
 	upload, client, method string
 	from                   int64 // the Upload-Offset that it was sent with; -1 for none
 	sent, answered         time.Duration
 	status                 int   // 0 when no answer came
-	offset                 int64 // the Upload-Offset that was told; -1 for none
+	offset                 int64 // the answer's Upload-Offset; -1 for none
 	note                   string
 }
 
@@ -95,8 +95,8 @@ func (j *journal) of(upload string) []exchange {
 	return own
 }
 
-// tell prints the faults and the exchanges of the uploads that a violation names.
-func (j *journal) tell() string {
+// describe prints the faults and the exchanges of the uploads that a violation names.
+func (j *journal) describe() string {
 	broken := j.broken()
 	concerned := func(upload string) bool {
 		return slices.ContainsFunc(broken, func(v string) bool { return strings.HasPrefix(v, upload+":") })
@@ -123,7 +123,7 @@ func (j *journal) tell() string {
 
 func bySent(a, b exchange) int { return cmp.Compare(a.sent, b.sent) }
 
-// setbacks returns the exchanges that tell less than an answer which had been received before they were sent.
+// setbacks returns the exchanges whose offset is lower than that of an answer received before they were sent.
 // Concurrent requests may be answered in any order.
 func setbacks(sent []exchange) []exchange {
 	answered := slices.Clone(sent)

@@ -11,7 +11,7 @@ import (
 )
 
 // A link is a client's way to a server: one network, until the client leaves it. Its requests end with it and not with the
-// client's patience, because a phone that has lost its network tells nobody.
+// client's patience, because a phone that has lost its network closes no connection.
 type link struct {
 	server    string // its address, or that of what is before it
 	line      *line  // nil for none

@@ -1,4 +1,4 @@
-// Package chaos breaks Tramo in every way that it says it withstands, by a plan that a seed decides, while real tus clients
+// Package chaos injects every fault that Tramo is to withstand, by a plan that a seed decides, while real tus clients
 // upload, and then compares what was promised with what there is. It imports nothing of ours but test/stack.
 package chaos
 
@@ -33,7 +33,7 @@ type pool struct {
 
 var servers pool
 
-// take returns a server that nobody else has until the test ends.
+// take returns a server that no other test has until this one ends.
 func (p *pool) take(t *testing.T) *stack.Postgres {
 	t.Helper()
 	p.mu.Lock()

@@ -13,7 +13,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// sendWithTusJS sends an upload with an unmodified tus-js-client to server, and notes what it was told.
+// sendWithTusJS sends an upload with an unmodified tus-js-client to server, and records the answers.
 func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p uploadPlan, u *upload, delays string) error {
 	file := filepath.Join(dir, u.name)
 	if err := os.WriteFile(file, u.data, 0o600); err != nil {

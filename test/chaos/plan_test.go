@@ -35,7 +35,7 @@ type uploadPlan struct {
 	pace     int           // bytes a second; 0 for as fast as it goes
 	chunk    int           // bytes a PATCH; 0 for all at once
 	withBody bool          // creation-with-upload
-	hashed   bool          // tells its SHA-256
+	hashed   bool          // sends its SHA-256
 	shaky    int           // how many of its first connections are cut
 	start    time.Duration // after the run's beginning
 	replica  int           // where it begins
@@ -50,7 +50,7 @@ type faultPlan struct {
 	bytes  int64         // after how many bytes a connection is cut
 }
 
-// An s3Plan spoils requests first to first+count-1 of a kind.
+// An s3Plan has a fault for requests first to first+count-1 of a kind.
 type s3Plan struct {
 	kind         string
 	first, count int

@@ -131,6 +131,6 @@ func checkRolling(ctx context.Context, t *testing.T, s *site, clients []*client,
 		t.Error(err)
 	}
 	if broken := s.journal.broken(); len(broken) > 0 {
-		t.Errorf("%d violations, the first: %s\n%s", len(broken), broken[0], last(s.journal.tell(), 20_000))
+		t.Errorf("%d violations, the first: %s\n%s", len(broken), broken[0], last(s.journal.describe(), 20_000))
 	}
 }

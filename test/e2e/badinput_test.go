@@ -20,8 +20,7 @@ const (
 	maxSize = 100 << 20 // TRAMO_MAX_UPLOAD_SIZE, by default
 )
 
-// Whatever is wrong with a request, the answer has the right status and a problem document that says what
-// to do, and the server lives on.
+// A bad request is answered with the right status and a problem document that says what to do, and the server goes on.
 func TestBadRequests(t *testing.T) {
 	t.Parallel()
 	tenant, u := newTenant(t, "50GiB")
@@ -148,7 +147,7 @@ func TestTusProtocolAnswers(t *testing.T) {
 	if over.status != http.StatusNoContent || over.header.Get("Upload-Offset") != "5" {
 		t.Errorf("overridden method: %d %s", over.status, over.body)
 	}
-	// A complete upload tells its size as offset, and can be deleted.
+	// A complete upload has its size as offset, and can be deleted.
 	u.wantOffset(url, 5)
 	u.do("DELETE", url, nil).want(t, http.StatusNoContent, "")
 	u.do("GET", url, nil).want(t, http.StatusNotFound, "")
@@ -194,7 +193,7 @@ func TestTenantIsolation(t *testing.T) {
 	owner.patch(url, 0, []byte("half."))
 	unknown := r.URL + "/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057"
 	for _, method := range []string{"GET", "HEAD", "PATCH", "DELETE"} {
-		headers := []string{"Content-Type", octets, "Upload-Offset", "5", "X-Request-Id", "same"} // which problems tell
+		headers := []string{"Content-Type", octets, "Upload-Offset", "5", "X-Request-Id", "same"} // which problems contain
 		theirs := stranger.do(method, url, bytes.NewReader([]byte("x")), headers...)
 		nobodys := stranger.do(method, unknown, bytes.NewReader([]byte("x")), headers...)
 		if theirs.status != http.StatusNotFound || theirs.status != nobodys.status || !bytes.Equal(theirs.body, nobodys.body) {
@@ -210,7 +209,7 @@ func TestTenantIsolation(t *testing.T) {
 }
 
 // Files that are not what they should be end failed, with a reason for machines and a sentence for a
-// person; the worker lives on and processes the next.
+// person; the worker goes on with the next.
 func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
@@ -311,7 +310,7 @@ func tagOf(t *testing.T, id, name string) string {
 	return ""
 }
 
-// A client that falls silent for longer than the server waits is told so in a way that it tries again (423:
+// A client that sends nothing for longer than the server waits gets an answer after which it tries again (423:
 // tus-js-client gives up on 408), and goes on from all that had arrived.
 func TestSilentBodyIsNotTheEnd(t *testing.T) {
 	t.Parallel()
@@ -320,7 +319,7 @@ func TestSilentBodyIsNotTheEnd(t *testing.T) {
 	data := bytes.Repeat([]byte("a line of text\n"), 10_000)
 	url := u.create(r, len(data), "filename", "a.txt")
 	body, client := io.Pipe()
-	defer client.Close() // nobody reads it any more
+	defer client.Close() // it is not read any more
 	const arrived = 60_000
 	go client.Write(data[:arrived]) //nolint:errcheck // what arrives is measured below
 	u.do("PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets).want(t, http.StatusLocked, "cut-off")

@@ -12,7 +12,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A batchAnswer is what is told of a batch, and of its manifest's entries.
+// A batchAnswer is the JSON of a batch, and of its manifest's entries.
 type batchAnswer struct {
 	ID     string
 	State  string
@@ -64,7 +64,7 @@ func (u user) awaitBatch(at, state string, since *string) (b batchAnswer) {
 }
 
 // A crew makes its manifest where there is no network. One photo went up before; the answer to the manifest is lost, and it
-// is made again, at another replica; an unmodified tus-js-client sends what is missing to the addresses told. One photo is
+// is made again, at another replica; an unmodified tus-js-client sends what is missing to the addresses in the answer. One photo is
 // cut off: a manager has it processed again, in vain, and the crew sends it again.
 func TestBatchOfACrew(t *testing.T) {
 	t.Parallel()

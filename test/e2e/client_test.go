@@ -192,7 +192,7 @@ func (u user) send(at replica, data []byte, meta ...string) string {
 	return a.header.Get("Location")
 }
 
-// upload is what GET tells.
+// upload is the answer to GET.
 type upload struct {
 	ID         string
 	Status     string

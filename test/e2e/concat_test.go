@@ -42,7 +42,7 @@ func TestConcatParallelUploads(t *testing.T) {
 	u.do("POST", tramo.replicas[1].URL+"/api/uploads", nil, "Upload-Length", "1").want(t, http.StatusRequestEntityTooLarge, "")
 }
 
-// Fifty uploads of 100 KB become one, whose HEAD tells which, in the order that was asked for, by addresses of any
+// Fifty uploads of 100 KB become one, whose HEAD names them, in the order that was asked for, by addresses of any
 // form; the final one takes no bytes and its parts are no uploads of their own.
 func TestConcatManySmallPartials(t *testing.T) {
 	t.Parallel()
@@ -177,7 +177,7 @@ func TestDeferredLength(t *testing.T) {
 	}
 }
 
-// A length is declared once, and may be said again by a client that was cut off; an upload that turns out to be
+// A length is declared once, and may be declared again by a client that was cut off; an upload that turns out to be
 // empty is refused and holds no room.
 func TestDeferredLengthIsDeclaredOnce(t *testing.T) {
 	t.Parallel()

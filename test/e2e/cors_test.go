@@ -13,7 +13,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// The page of somebody else's application: it sends a file with tus-js-client, and then reads what an error says.
+// A page of another origin sends a file with tus-js-client, and then reads an error.
 const foreignPage = `<!doctype html><title>other</title><script src="/tus.js"></script><script>
 async function go(endpoint, token) {
   const headers = { Authorization: 'Bearer ' + token }

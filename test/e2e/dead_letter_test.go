@@ -28,35 +28,35 @@ func (u user) deadLetters(at replica, query string) []deadLetter {
 }
 
 // letters runs tramo dead-letters with the operator's login.
-func (y *yard) letters(t *testing.T, args ...string) (string, error) {
+func (in *isolated) letters(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	return stack.Run(stack.Context(t), stack.ProcessConfig{
-		Path: y.Programs.Path("tramo"), Args: append([]string{"dead-letters"}, args...), Env: y.Env("tramo_worker"),
+		Path: in.Programs.Path("tramo"), Args: append([]string{"dead-letters"}, args...), Env: in.Env("tramo_worker"),
 	})
 }
 
-// Somebody overwrites objects in the bucket: their uploads die, each with a letter that an admin reads and nobody else. What
-// is retried too early dies again. Once the objects are repaired the uploads are retried, one by the API and one by an
+// Objects in the bucket are overwritten: their uploads fail, each with a dead letter that only admins read. What is retried
+// too early fails again. Once the objects are repaired the uploads are retried, one by the API and one by an
 // operator's command, and completed; one is discarded. The metric follows.
 func TestDeadLetterRetry(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	u := y.user(t)
-	root := y.userOf(t, "acme", "root", "admin")
+	in := newIsolated(t)
+	u := in.user(t)
+	root := in.userOf(t, "acme", "root", "admin")
 	photos := make(map[string][]byte) // by where they are kept
 	var urls []string
 	for i := range 3 {
 		photo := stack.PNG(10+i, 10)
-		url := u.send(y.server, photo, "filetype", "image/png")
+		url := u.send(in.server, photo, "filetype", "image/png")
 		var key string
-		stack.Must(t, y.sql.QueryRow(stack.Context(t), `select object_key from uploads where id = $1`, idOf(url)).Scan(&key))
+		stack.Must(t, in.sql.QueryRow(stack.Context(t), `select object_key from uploads where id = $1`, idOf(url)).Scan(&key))
 		photos[key], urls = photo, append(urls, url)
-		y.overwrite(t, key, append([]byte{^photo[0]}, photo[1:]...))
+		in.overwrite(t, key, append([]byte{^photo[0]}, photo[1:]...))
 	}
-	w := y.works(t, "TRAMO_RETRY_DELAY=10ms")
+	w := in.works(t, "TRAMO_RETRY_DELAY=10ms")
 	byUpload := func(query string) map[string]deadLetter {
 		found := make(map[string]deadLetter)
-		for _, d := range root.deadLetters(y.server, query) {
+		for _, d := range root.deadLetters(in.server, query) {
 			found[d.UploadID] = d
 		}
 		return found
@@ -77,65 +77,65 @@ func TestDeadLetterRetry(t *testing.T) {
 		}
 	}
 	w.awaitMetric(t, `tramo_dead_letters{step="scan"}`, 3)
-	u.do("GET", y.server.URL+"/api/admin/dead-letters", nil).want(t, http.StatusForbidden, "")
+	u.do("GET", in.server.URL+"/api/admin/dead-letters", nil).want(t, http.StatusForbidden, "")
 	letters := byUpload("")
-	at := func(url string) string { return y.server.URL + "/api/admin/dead-letters/" + letters[idOf(url)].ID }
+	at := func(url string) string { return in.server.URL + "/api/admin/dead-letters/" + letters[idOf(url)].ID }
 
 	// Too early.
 	root.do("POST", at(urls[0])+"/retry", nil).want(t, http.StatusOK, "")
-	stack.Until(t, "a second letter", func() bool { return len(root.deadLetters(y.server, "?state=all")) == 4 })
+	stack.Until(t, "a second letter", func() bool { return len(root.deadLetters(in.server, "?state=all")) == 4 })
 	letters = byUpload("")
 	stack.Until(t, "a fourth dead job", func() bool { // its letter comes first
-		return y.count(t, `select count(*) from river_job where kind = 'process_upload' and state = 'discarded' and attempt = 3`) == 4
+		return in.count(t, `select count(*) from river_job where kind = 'process_upload' and state = 'discarded' and attempt = 3`) == 4
 	})
 	if len(letters) != 3 {
 		t.Errorf("%d letters are open", len(letters))
 	}
 
 	for key, photo := range photos {
-		y.overwrite(t, key, photo)
+		in.overwrite(t, key, photo)
 	}
 	root.do("POST", at(urls[0])+"/retry", nil).want(t, http.StatusOK, "")
 	u.arrives(urls[0], stack.PNG(10, 10))
 
 	// The same by command.
 	id := letters[idOf(urls[1])].ID
-	out, err := y.letters(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
+	out, err := in.letters(t, "list", "--step", "scan", "--since", "1h", "--tenant", "acme")
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD FAILED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
-	out, err = y.letters(t, "list", "--json", "--step", "thumbnails")
+	out, err = in.letters(t, "list", "--json", "--step", "thumbnails")
 	stack.Must(t, err)
 	if out != "" {
 		t.Errorf("of another step are listed %s", out)
 	}
-	out, err = y.letters(t, "retry", "--all", "--step", "scan", "--dry-run")
+	out, err = in.letters(t, "retry", "--all", "--step", "scan", "--dry-run")
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": would retry upload "+idOf(urls[1]), "2 found, 0 retried, 0 failed")
 	if up := u.get(urls[1]); up.Status != "failed" {
 		t.Errorf("a dry run made it %s", up.Status)
 	}
-	out, err = y.letters(t, "retry", id)
+	out, err = in.letters(t, "retry", id)
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": retried upload "+idOf(urls[1]), "1 found, 1 retried, 0 failed")
 	u.arrives(urls[1], stack.PNG(11, 10))
 	for _, args := range [][]string{{"retry", id}, {"retry", "0199d6f8-0000-7000-8000-000000000000"}, {"retry"}, {"retry", "--all", id},
 		{"retry", "--step", "scan"}, {"list", "--tenant", "nobody"}, {"discard", "x"}} {
-		if out, err := y.letters(t, args...); err == nil {
+		if out, err := in.letters(t, args...); err == nil {
 			t.Errorf("tramo dead-letters %q succeeds: %s", args, out)
 		}
 	}
 
-	out, err = y.letters(t, "discard", "--all", "--tenant", "acme")
+	out, err = in.letters(t, "discard", "--all", "--tenant", "acme")
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), "discarded upload "+idOf(urls[2]), "1 found, 1 discarded, 0 failed")
-	if left := root.deadLetters(y.server, ""); len(left) != 0 {
+	if left := root.deadLetters(in.server, ""); len(left) != 0 {
 		t.Errorf("open are %+v", left)
 	}
 	if up := u.get(urls[2]); up.Status != "failed" {
 		t.Errorf("got %+v", up)
 	}
 	stack.Until(t, "no open letter in the metrics", func() bool { return w.metric(t, `tramo_dead_letters{step="scan"}`) == 0 })
-	if n := y.count(t, `select count(*) from audit where actor = 'operator' and role = 'admin' and (action, subject) in (values
+	if n := in.count(t, `select count(*) from audit where actor = 'operator' and role = 'admin' and (action, subject) in (values
 		('dead_letter.retry', '`+idOf(urls[1])+`'), ('dead_letter.discard', '`+idOf(urls[2])+`'))`); n != 2 {
 		t.Errorf("the audit log has %d entries of the operator's", n)
 	}
@@ -148,16 +148,16 @@ func TestDeadLetterRetry(t *testing.T) {
 		{"GET", at(urls[1]), "", 200},
 		{"DELETE", at(urls[2]), "", 204},
 		{"POST", at(urls[1]) + "/retry", "", 409},
-		{"POST", y.server.URL + "/api/admin/dead-letters/retry", fmt.Sprintf(`{"ids": [%q]}`, id), 200},
-		{"POST", y.server.URL + "/api/admin/dead-letters/retry", `{"step": "scan", "since": "2026-01-01T00:00:00Z"}`, 200},
+		{"POST", in.server.URL + "/api/admin/dead-letters/retry", fmt.Sprintf(`{"ids": [%q]}`, id), 200},
+		{"POST", in.server.URL + "/api/admin/dead-letters/retry", `{"step": "scan", "since": "2026-01-01T00:00:00Z"}`, 200},
 	} {
 		root.do(c.method, c.path, strings.NewReader(c.body), "Content-Type", "application/json").want(t, c.status, "")
 	}
 }
 
 // overwrite puts something else where an upload's bytes are kept.
-func (y *yard) overwrite(t *testing.T, key string, content []byte) {
+func (in *isolated) overwrite(t *testing.T, key string, content []byte) {
 	t.Helper()
-	_, err := y.S3.Client("").PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: bytes.NewReader(content)})
+	_, err := in.S3.Client("").PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &in.Bucket, Key: &key, Body: bytes.NewReader(content)})
 	stack.Must(t, err)
 }

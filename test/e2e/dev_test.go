@@ -118,7 +118,7 @@ func TestDevUsesWhatItIsGiven(t *testing.T) {
 	stack.Must(t, dev.process.Stop())
 }
 
-// A second tramo-dev on the same directory, or on a port in use, says so and touches nothing.
+// A second tramo-dev on the same directory, or on a port in use, fails with the reason and changes nothing.
 func TestDevRefusesToStartTwice(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -164,7 +164,7 @@ func commandOf(pid int) string {
 	return strings.TrimSpace(string(name))
 }
 
-// awaitGone waits until none of the processes lives any more.
+// awaitGone waits until all processes have ended.
 func awaitGone(t *testing.T, pids []int) {
 	t.Helper()
 	for _, pid := range pids {

@@ -23,7 +23,7 @@ func (change tampering) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// replaceBody changes what an answer says.
+// replaceBody changes an answer's body.
 func replaceBody(was, is string) tampering {
 	return func(res *http.Response) {
 		data, _ := io.ReadAll(res.Body) // what was cut off is not as described either

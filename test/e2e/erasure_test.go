@@ -17,9 +17,9 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A scene is a yard with two tenants, each with uploads of many states; only the first is to be erased.
+// A scene is an isolated installation with two tenants, each with uploads of many states; only the first is to be erased.
 type scene struct {
-	*yard
+	*isolated
 	crew, manager, one, two user // of the tenant acme
 	other                   user
 	acme, otherID           string
@@ -27,7 +27,7 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{yard: newYard(t)}
+	s := &scene{isolated: newIsolated(t)}
 	s.crew = s.user(t)
 	_, err := s.Tramo(stack.Context(t), "tenant", "add", "other")
 	stack.Must(t, err)
@@ -90,7 +90,7 @@ func (s *scene) hunt(t *testing.T, u user, erasure string, random *rand.Rand) {
 			"TRAMO_S3_ENDPOINT="+proxy.Endpoint(), "TRAMO_OPS_LISTEN=127.0.0.1:0", "TRAMO_ERASE_INTERVAL=1s", "TRAMO_LEASE_TTL=1s")})
 		stack.Must(t, err)
 		worker.Store(p)
-		// River's leader died with the last worker; what somebody asks for does not wait for the next.
+		// River's leader died with the last worker; a request for an erasure does not wait for the next leader.
 		s.other.do("POST", s.server.URL+"/api/erasures", strings.NewReader(`{"user_id": "nobody"}`)).want(t, http.StatusAccepted, "")
 		ended := false
 		stack.Until(t, "end of the erasure or of its worker", func() bool {

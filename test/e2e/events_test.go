@@ -12,17 +12,17 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// An event is what a listener is told.
+// An event is a message to a listener.
 type event struct {
 	name, id string
 	data     upload
 }
 
-// listen opens a stream of live state and waits until all is told that there was.
+// listen opens a stream of live state and waits until the present state has been sent.
 func (u user) listen(r replica) <-chan event {
 	u.t.Helper()
 	events := u.listenFrom(r, "")
-	u.hears(events, "ready", func(e event) bool { return e.name == "ready" })
+	u.awaitEvent(events, "ready", func(e event) bool { return e.name == "ready" })
 	return events
 }
 
@@ -67,8 +67,8 @@ func (u user) listenFrom(r replica, lastID string) <-chan event {
 	return events
 }
 
-// hears waits for an event and returns the last id that came on the way.
-func (u user) hears(events <-chan event, what string, wanted func(event) bool) (id string) {
+// awaitEvent waits for an event and returns the last id that came on the way.
+func (u user) awaitEvent(events <-chan event, what string, wanted func(event) bool) (id string) {
 	u.t.Helper()
 	late := time.After(patience)
 	for {
@@ -89,12 +89,12 @@ func (u user) hears(events <-chan event, what string, wanted func(event) bool) (
 	}
 }
 
-func (u user) hearsOf(events <-chan event, url, status string) {
+func (u user) awaitStatus(events <-chan event, url, status string) {
 	u.t.Helper()
-	u.hears(events, status, func(e event) bool { return e.name == "upload" && e.data.ID == idOf(url) && e.data.Status == status })
+	u.awaitEvent(events, status, func(e event) bool { return e.name == "upload" && e.data.ID == idOf(url) && e.data.Status == status })
 }
 
-// What happens to an upload at one replica, and in the worker, is told at the other: every state, from the first to
+// What happens to an upload at one replica, and in the worker, is an event at the other: every state, from the first to
 // the last, with the picture that is there then.
 func TestEventsCrossReplicas(t *testing.T) {
 	t.Parallel()
@@ -103,18 +103,18 @@ func TestEventsCrossReplicas(t *testing.T) {
 	photo := stack.Photo(stack.PhotoConfig{Width: 640, Height: 480, Seed: 3})
 	url := u.create(tramo.replicas[0], len(photo), "filename", "obra.jpg", "filetype", "image/jpeg")
 	for _, events := range []<-chan event{here, there} {
-		u.hearsOf(events, url, "pending")
+		u.awaitStatus(events, url, "pending")
 	}
 	u.patch(url, 0, photo).want(t, http.StatusNoContent, "")
 	for _, events := range []<-chan event{here, there} {
-		u.hears(events, "completed", func(e event) bool {
+		u.awaitEvent(events, "completed", func(e event) bool {
 			return e.data.ID == idOf(url) && e.data.Status == "completed" && len(e.data.Thumbnails) > 0
 		})
 	}
 }
 
-// Kill -9 a server between a commit and the moment at which it would have told of it: a listener of another server is
-// told all the same, because that server looks.
+// Kill -9 a server between a commit and its notification: a listener of another server gets the event all the same, because
+// that server looks for changes.
 func TestEventsOfAKilledServer(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})
@@ -123,18 +123,18 @@ func TestEventsOfAKilledServer(t *testing.T) {
 	events := u.listen(second)
 	url := u.create(first, 2000)
 	u.patch(url, 0, make([]byte, 500))
-	u.hearsOf(events, url, "uploading")
+	u.awaitStatus(events, url, "uploading")
 	first.awaitMetric(t, "tramo_upload_received_bytes_total", 500)
-	// An offset is told of within a second, and this server has less than that.
+	// An offset is sent within a second, and this server has less than that.
 	u.patch(url, 500, make([]byte, 700)).want(t, http.StatusNoContent, "")
 	first.Kill()
-	u.hears(events, "the offset", func(e event) bool { return e.data.ID == idOf(url) && e.data.Offset == 1200 })
+	u.awaitEvent(events, "the offset", func(e event) bool { return e.data.ID == idOf(url) && e.data.Offset == 1200 })
 	if n := second.metric(t, "tramo_live_missed_notifications_total"); n == 0 {
 		t.Error("it had been told before it was killed: the test has shown nothing")
 	}
 }
 
-// Restart Postgres while somebody listens: the stream stays open, and what changes afterwards is told, at every replica.
+// Restart Postgres while clients listen: the stream stays open, and later changes are sent, at every replica.
 func TestEventsOutlivePostgres(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{Postgres: ownPostgres(t)})
@@ -151,14 +151,14 @@ func TestEventsOutlivePostgres(t *testing.T) {
 	})
 	for _, events := range []<-chan event{here, there} {
 		told := map[string]bool{}
-		u.hears(events, "both uploads", func(e event) bool {
+		u.awaitEvent(events, "both uploads", func(e event) bool {
 			told[e.data.ID] = true
 			return told[idOf(before)] && told[idOf(after)]
 		})
 	}
 }
 
-// A server that is told to stop tells its listeners to come back, and ends within moments; they go on at another, from
+// A server that gets SIGTERM asks its listeners to come back, and ends within moments; they go on at another, from
 // where they were.
 func TestEventsMoveOnAtShutdown(t *testing.T) {
 	t.Parallel()
@@ -167,7 +167,7 @@ func TestEventsMoveOnAtShutdown(t *testing.T) {
 	stack.Must(t, err)
 	events := u.listen(r)
 	url := u.create(r, 1000)
-	id := u.hears(events, "pending", func(e event) bool { return e.data.ID == idOf(url) })
+	id := u.awaitEvent(events, "pending", func(e event) bool { return e.data.ID == idOf(url) })
 	last := make(chan string, 1)
 	go func() {
 		for e := range events {
@@ -185,7 +185,7 @@ func TestEventsMoveOnAtShutdown(t *testing.T) {
 	u.do("DELETE", tramo.replicas[0].at(url), nil)
 	events = u.listenFrom(tramo.replicas[1], stack.Receive(t, "end of the stream", last))
 	first := true
-	u.hears(events, "cancelled", func(e event) bool {
+	u.awaitEvent(events, "cancelled", func(e event) bool {
 		if first && e.name == "reset" {
 			t.Errorf("it had to begin again: %+v", e)
 		}

@@ -39,7 +39,7 @@ func (u user) stall(url string, offset int, data []byte) *stall {
 	return s
 }
 
-// send says more. A server that has answered already does not hear it.
+// send sends more. A server that has answered already does not read it.
 func (s *stall) send(data []byte) { _, _ = s.client.Write(data) }
 
 func (s *stall) hangUp() { s.client.CloseWithError(io.ErrUnexpectedEOF) }
@@ -120,7 +120,7 @@ func TestLeasesNeedNineConnections(t *testing.T) {
 }
 
 // A hundred times, one after the other, a PATCH hangs half-open on one replica and its client asks the other: the
-// holder lets go and the other learns of it by being told. A re-check may come first by chance, now and then.
+// holder releases the lease and notifies the other. A re-check may come first by chance, now and then.
 func TestLeaseHandOver(t *testing.T) {
 	t.Parallel()
 	in := install(t, stack.Installation{})

@@ -115,7 +115,7 @@ func (r replica) endsWith(t *testing.T, err error) replica {
 	return r
 }
 
-// install makes an installation with a database of its own, and whatever else in says.
+// install makes an installation with a database of its own, and what else in names.
 func install(t *testing.T, in stack.Installation) installation {
 	t.Helper()
 	in.Database, in.Clamd, in.Vars = newName(), tramo.Clamd, tramo.Vars

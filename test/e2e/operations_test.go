@@ -109,7 +109,7 @@ func TestMigrateCommandEightTimesAtOnce(t *testing.T) {
 	stack.Must(t, migrate())
 }
 
-// Readiness says which dependency is down; liveness does not care.
+// Readiness names the dependency that is down; liveness does not depend on any.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	proxy, err := stack.NewProxy(tramo.S3.Endpoint())
@@ -130,7 +130,7 @@ func TestReadiness(t *testing.T) {
 	stack.Must(t, r.WaitForURL(stack.Context(t), r.Ops+"/readyz"))
 }
 
-// Every program tells the same version and revision: by --version, /livez and a metric.
+// Every program reports the same version and revision, by --version, /livez and a metric.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	var builds []string
@@ -163,7 +163,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A server that is told to stop in the middle of a PATCH saves what has arrived, answers, and ends well; the
+// A server that gets SIGTERM in the middle of a PATCH saves what has arrived, answers, and ends well; the
 // upload goes on elsewhere from exactly there.
 func TestStopKeepsWhatHasArrived(t *testing.T) {
 	t.Parallel()
@@ -331,7 +331,7 @@ func TestWorkerEnvironmentIsClosed(t *testing.T) {
 		asUser = []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"}
 		binary = publicCopy(t, binary)
 	}
-	database, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	database, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and sends nothing
 	stack.Must(t, err)
 	defer database.Close() // nothing is lost with it
 	p, err := stack.Start(stack.ProcessConfig{

@@ -27,7 +27,7 @@ func TestPageShowsResults(t *testing.T) {
 	} {
 		url := u.send(r, photo, "filename", name, "filetype", "image/jpeg")
 		u.completes(url)
-		told(t, idOf(url), results)
+		setResults(t, idOf(url), results)
 	}
 	ctx := browser(t)
 	held := make(chan requests.RequestID, 10)
@@ -116,8 +116,8 @@ const measure = `(() => {
 
 func near(a, b float64) bool { return a-b < 0.5 && b-a < 0.5 }
 
-// told changes what processing has found out about an upload.
-func told(t *testing.T, id, results string) {
+// setResults changes what processing has found out about an upload.
+func setResults(t *testing.T, id, results string) {
 	t.Helper()
 	conn, err := pgx.Connect(stack.Context(t), tramo.Postgres.URL("postgres", tramo.Database))
 	stack.Must(t, err)

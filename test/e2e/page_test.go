@@ -109,7 +109,7 @@ func TestPagePausesAndResumes(t *testing.T) {
 	if r.metric(t, `tramo_live_messages_total{event="upload"}`) == 0 {
 		t.Error("the page was told nothing of its uploads: it has asked")
 	}
-	// What a browser has handed to the network when it is told to stop is sent, but not always received.
+	// What a browser has handed to the network when it stops is sent, but not always received.
 	again := int(r.metric(t, "tramo_upload_received_bytes_total")) - len(data)
 	if again > 0 {
 		t.Errorf("%d bytes were received twice", again)
@@ -119,7 +119,7 @@ func TestPagePausesAndResumes(t *testing.T) {
 	}
 }
 
-// Without a token the page asks for one and says nothing else.
+// Without a token the page asks for one and shows nothing else.
 func TestPageAsksForAToken(t *testing.T) {
 	t.Parallel()
 	ctx := browser(t)
@@ -166,7 +166,7 @@ func chromium(t *testing.T) string {
 	panic("unreachable")
 }
 
-// ask runs an action that tells something.
+// ask runs an action that returns something.
 func ask[T any](t *testing.T, ctx context.Context, a chromedp.Action[T]) T {
 	t.Helper()
 	v, err := chromedp.Run(ctx, a)

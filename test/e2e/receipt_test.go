@@ -109,7 +109,7 @@ func TestReceipt(t *testing.T) {
 	if got, err := second.verify(t, strings.Join(parts, ".")); err == nil || !strings.Contains(err.Error(), "signature") {
 		t.Errorf("a forged receipt: %+v, %v", got, err)
 	}
-	const name = "X-Request-Id" // which problems tell
+	const name = "X-Request-Id" // which problems contain
 	stranger := newUser(t).do("GET", url+"/receipt", nil, name, "same")
 	unknown := u.do("GET", first.URL+"/api/uploads/01890a5d-ac96-774b-bcce-b302099a8057/receipt", nil, name, "same")
 	if stranger.status != http.StatusNotFound || !bytes.Equal(stranger.body, unknown.body) {

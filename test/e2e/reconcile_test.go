@@ -14,100 +14,100 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A yard is an installation with a database and a bucket of its own, without a worker.
-type yard struct {
+// An isolated is an installation with a database and a bucket of its own, without a worker.
+type isolated struct {
 	installation
 	server replica
 	sql    *pgx.Conn
 }
 
-func newYard(t *testing.T) *yard {
+func newIsolated(t *testing.T) *isolated {
 	t.Helper()
-	y := &yard{installation: install(t, stack.Installation{Bucket: newName()})}
+	in := &isolated{installation: install(t, stack.Installation{Bucket: newName()})}
 	var err error
-	y.server, err = y.serve(stack.Context(t))
+	in.server, err = in.serve(stack.Context(t))
 	stack.Must(t, err)
-	t.Cleanup(func() { stack.Must(t, y.server.Stop()) })
-	y.sql = y.admin(t)
-	return y
+	t.Cleanup(func() { stack.Must(t, in.server.Stop()) })
+	in.sql = in.admin(t)
+	return in
 }
 
-func (y *yard) exec(t *testing.T, sql string, args ...any) {
+func (in *isolated) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
-	_, err := y.sql.Exec(stack.Context(t), sql, args...)
+	_, err := in.sql.Exec(stack.Context(t), sql, args...)
 	stack.Must(t, err)
 }
 
-func (y *yard) count(t *testing.T, sql string) (n int) {
+func (in *isolated) count(t *testing.T, sql string) (n int) {
 	t.Helper()
-	stack.Must(t, y.sql.QueryRow(stack.Context(t), sql).Scan(&n))
+	stack.Must(t, in.sql.QueryRow(stack.Context(t), sql).Scan(&n))
 	return n
 }
 
-func (y *yard) wantCount(t *testing.T, want int, sql string) {
+func (in *isolated) wantCount(t *testing.T, want int, sql string) {
 	t.Helper()
-	if n := y.count(t, sql); n != want {
+	if n := in.count(t, sql); n != want {
 		t.Errorf("%s yields %d, want %d", sql, n, want)
 	}
 }
 
 // reconcile runs the command and returns its lines.
-func (y *yard) reconcile(t *testing.T, args ...string) []string {
+func (in *isolated) reconcile(t *testing.T, args ...string) []string {
 	t.Helper()
 	out, err := stack.Run(stack.Context(t), stack.ProcessConfig{
-		Path: y.Programs.Path("tramo"), Args: append([]string{"reconcile", "--grace", "0s"}, args...),
-		Env: y.Env("tramo_worker"),
+		Path: in.Programs.Path("tramo"), Args: append([]string{"reconcile", "--grace", "0s"}, args...),
+		Env: in.Env("tramo_worker"),
 	})
 	stack.Must(t, err)
 	return strings.Split(strings.TrimSpace(out), "\n")
 }
 
 // path is where the S3 server keeps the object under the key.
-func (y *yard) path(key string) string { return filepath.Join(y.S3.Dir(), y.Bucket, key) }
+func (in *isolated) path(key string) string { return filepath.Join(in.S3.Dir(), in.Bucket, key) }
 
-func (y *yard) put(t *testing.T, key string) {
+func (in *isolated) put(t *testing.T, key string) {
 	t.Helper()
-	_, err := y.S3.Client("").PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &y.Bucket, Key: &key, Body: strings.NewReader("late")})
+	_, err := in.S3.Client("").PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &in.Bucket, Key: &key, Body: strings.NewReader("late")})
 	stack.Must(t, err)
 }
 
-// An admin looks first, and nothing changes; then repairs, and is told what only an admin can decide; then decides.
+// An admin looks first, and nothing changes; then repairs, and gets a list of what only an admin can decide; then decides.
 func TestReconcileCommand(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	u := y.user(t)
-	id := idOf(u.send(y.server, stack.PNG(10, 10), "filetype", "image/png"))
-	u.send(y.server, stack.PNG(12, 12), "filetype", "image/png")
-	y.exec(t, `delete from river_job where args->>'upload_id' = $1`, id)
-	y.exec(t, `update tenants set charged_bytes = charged_bytes + 1000`)
+	in := newIsolated(t)
+	u := in.user(t)
+	id := idOf(u.send(in.server, stack.PNG(10, 10), "filetype", "image/png"))
+	u.send(in.server, stack.PNG(12, 12), "filetype", "image/png")
+	in.exec(t, `delete from river_job where args->>'upload_id' = $1`, id)
+	in.exec(t, `update tenants set charged_bytes = charged_bytes + 1000`)
 	var key string
-	stack.Must(t, y.sql.QueryRow(stack.Context(t), `select object_key from uploads where id = $1`, id).Scan(&key))
+	stack.Must(t, in.sql.QueryRow(stack.Context(t), `select object_key from uploads where id = $1`, id).Scan(&key))
 	late := filepath.Dir(key) + "/original-999999"
 	unknown := strings.ReplaceAll(late, id, "0199d6f8-0000-7000-8000-000000000000")
-	y.put(t, late)
-	y.put(t, unknown)
+	in.put(t, late)
+	in.put(t, unknown)
 
-	wantLines(t, y.reconcile(t, "--dry-run"), "missing_job upload "+id+" would enqueue", "quota_drift would charge", "orphaned_object key "+late+" would delete",
+	wantLines(t, in.reconcile(t, "--dry-run"), "missing_job upload "+id+" would enqueue", "quota_drift would charge", "orphaned_object key "+late+" would delete",
 		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 0 repaired, 1 to repair", "unknown_object 1 found, 1 left")
-	y.wantCount(t, 1, `select count(*) from river_job where kind = 'process_upload'`)
-	if _, err := os.Stat(y.path(late)); err != nil {
+	in.wantCount(t, 1, `select count(*) from river_job where kind = 'process_upload'`)
+	if _, err := os.Stat(in.path(late)); err != nil {
 		t.Error(err)
 	}
 
-	wantLines(t, y.reconcile(t), "missing_job upload "+id+" repaired", "quota_drift repaired", "orphaned_object key "+late+" repaired",
+	wantLines(t, in.reconcile(t), "missing_job upload "+id+" repaired", "quota_drift repaired", "orphaned_object key "+late+" repaired",
 		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 1 repaired", "unknown_object 1 found, 0 repaired")
-	y.wantCount(t, 2, `select count(*) from river_job where kind = 'process_upload'`)
-	y.wantCount(t, 0, `select count(*) from tenants where charged_bytes <> (select sum(size) from uploads)`)
-	if _, err := os.Stat(y.path(late)); !os.IsNotExist(err) {
+	in.wantCount(t, 2, `select count(*) from river_job where kind = 'process_upload'`)
+	in.wantCount(t, 0, `select count(*) from tenants where charged_bytes <> (select sum(size) from uploads)`)
+	if _, err := os.Stat(in.path(late)); !os.IsNotExist(err) {
 		t.Errorf("the object that was nobody's: %v", err)
 	}
 
 	var line struct{ Kind, Outcome, Key string }
-	stack.Must(t, json.Unmarshal([]byte(y.reconcile(t, "--json", "--delete-unknown")[0]), &line))
+	stack.Must(t, json.Unmarshal([]byte(in.reconcile(t, "--json", "--delete-unknown")[0]), &line))
 	if line.Kind != "unknown_object" || line.Outcome != "repaired" || line.Key != unknown {
 		t.Errorf("got %+v", line)
 	}
-	wantLines(t, y.reconcile(t), "Nothing to repair.")
+	wantLines(t, in.reconcile(t), "Nothing to repair.")
 }
 
 // wantLines looks, for each of the wanted, for a line that has all of its words in their order.
@@ -133,23 +133,23 @@ func wantLines(t *testing.T, lines []string, wanted ...string) {
 // it goes all the way.
 func TestReconcileFinishesWhatWasCutOff(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	u := y.user(t)
+	in := newIsolated(t)
+	u := in.user(t)
 	photo := stack.PNG(10, 10)
-	url := u.create(y.server, len(photo), "filetype", "image/png")
-	y.exec(t, `revoke insert on river_job from tramo_api`)
+	url := u.create(in.server, len(photo), "filetype", "image/png")
+	in.exec(t, `revoke insert on river_job from tramo_api`)
 	if a := u.patch(url, 0, photo); a.status < http.StatusBadRequest {
 		t.Fatalf("the PATCH was answered %d", a.status)
 	}
 	if up := u.get(url); up.Status != "uploading" {
 		t.Fatalf("it is %s", up.Status)
 	}
-	w := y.works(t, "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
+	w := in.works(t, "TRAMO_RECONCILE_INTERVAL=1s", "TRAMO_STUCK_GRACE=0s")
 	u.arrives(url, photo)
 	w.awaitMetric(t, `tramo_reconcile_repaired_total{kind="interrupted_finish"}`, 1)
 	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="quick"}`, 1)
 	w.awaitMetric(t, `tramo_reconcile_last_success_timestamp_seconds{pass="inventory"}`, 1)
-	y.wantCount(t, 1, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'interrupted_finish'`)
+	in.wantCount(t, 1, `select count(*) from timeline where event = 'repaired' and detail->>'kind' = 'interrupted_finish'`)
 	if served := string(fetch(t, w.Ops+"/metrics")); !strings.Contains(served, `tramo_reconcile_found_total{kind="lost_object"} 0`) {
 		t.Error("a kind that was never found is not told as 0")
 	}

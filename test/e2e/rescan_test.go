@@ -23,13 +23,13 @@ func TestRescanCommand(t *testing.T) {
 	clamd, err := stack.StartClamd(t.Context(), stack.ClamdConfig{Dir: t.TempDir(), Database: database})
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, clamd.Stop()) })
-	y := newYard(t)
-	u := y.user(t)
-	worker, err := y.work(stack.Context(t), "TRAMO_CLAMD="+clamd.Address())
+	in := newIsolated(t)
+	u := in.user(t)
+	worker, err := in.work(stack.Context(t), "TRAMO_CLAMD="+clamd.Address())
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, worker.Stop()) })
 	bad := stack.PNG(31, 17)
-	url, other := u.send(y.server, bad, "filetype", "image/png"), u.send(y.server, stack.PNG(32, 17), "filetype", "image/png")
+	url, other := u.send(in.server, bad, "filetype", "image/png"), u.send(in.server, stack.PNG(32, 17), "filetype", "image/png")
 	for _, sent := range []string{url, other} {
 		u.completes(sent)
 	}
@@ -40,7 +40,7 @@ func TestRescanCommand(t *testing.T) {
 	today := time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
 	rescan := func(args ...string) string {
 		t.Helper()
-		out, err := y.Tramo(stack.Context(t), append([]string{"rescan"}, args...)...)
+		out, err := in.Tramo(stack.Context(t), append([]string{"rescan"}, args...)...)
 		stack.Must(t, err)
 		return strings.TrimSpace(out)
 	}
@@ -54,7 +54,7 @@ func TestRescanCommand(t *testing.T) {
 		t.Errorf("in earnest: %s", got)
 	}
 	for _, args := range [][]string{{}, {"--since", "yesterday"}, {"--since", today, "--tenant", "nobody"}, {"--since", "2026-11-02", "--until", "2026-11-01"}} {
-		if out, err := y.Tramo(stack.Context(t), append([]string{"rescan"}, args...)...); err == nil {
+		if out, err := in.Tramo(stack.Context(t), append([]string{"rescan"}, args...)...); err == nil {
 			t.Errorf("%v: %s", args, out)
 		}
 	}
@@ -74,14 +74,14 @@ func TestRescanCommand(t *testing.T) {
 	}
 	u.do("GET", url+"/content", nil).want(t, http.StatusConflict, "")
 	stack.Until(t, "the end of all rescans", func() bool {
-		return y.count(t, `select count(*) from river_job where kind = 'rescan_upload' and state <> 'completed'`) == 0
+		return in.count(t, `select count(*) from river_job where kind = 'rescan_upload' and state <> 'completed'`) == 0
 	})
 	if got := state(other); got.Status != "completed" || len(got.Thumbnails) == 0 {
 		t.Errorf("the other upload is %+v", got)
 	}
 
-	olga := y.userOf(t, "acme", "olga", "admin")
-	at := y.server.URL + "/api/admin/quarantine"
+	olga := in.userOf(t, "acme", "olga", "admin")
+	at := in.server.URL + "/api/admin/quarantine"
 	if a := olga.do("GET", at, nil); !strings.Contains(string(a.body), idOf(url)) || strings.Contains(string(a.body), idOf(other)) {
 		t.Errorf("in quarantine: %d %s", a.status, a.body)
 	}

@@ -45,7 +45,7 @@ func events(entries []entry) (names []string) {
 	return names
 }
 
-// A request that brings a trace is answered in it, logged in it, and what it led to is told in it, down to the
+// A request that brings a trace is answered in it, logged in it, and so is what it led to, down to the
 // worker's steps, each with the process that it happened in.
 func TestTimelineAndTrace(t *testing.T) {
 	t.Parallel()
@@ -104,7 +104,7 @@ func TestTimelineAndTrace(t *testing.T) {
 	}
 }
 
-// A connection drops, another request takes the upload over, and the client goes on: the timeline tells it so.
+// A connection drops, another request takes the upload over, and the client goes on: the timeline has it so.
 func TestTimelineOfDrops(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)

@@ -108,7 +108,7 @@ func checkTags(t *testing.T, u user, url string) {
 }
 
 // An upload begun on one replica, cut there in the middle of a part and of the whole, is finished on the
-// other; the offset that the first one told is what the second one goes on from.
+// other; the second one goes on from the offset that the first one answered.
 func TestUploadOverTwoReplicas(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)

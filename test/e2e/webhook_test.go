@@ -50,8 +50,8 @@ func (u user) addWebhook(at replica, url, types string) (endpoint, secret string
 	return at.URL + "/api/webhooks/" + made.ID, made.Secret
 }
 
-// A photo is uploaded, and once it is completed its company's receiver is told: signed so that the specification's library
-// accepts it, with what GET tells, in the trace that the upload's request brought.
+// A photo is uploaded, and once it is completed its company's receiver gets an event: signed so that the specification's library
+// accepts it, with what GET answers, in the trace that the upload's request brought.
 func TestWebhookOfACompletedUpload(t *testing.T) {
 	t.Parallel()
 	const traceID = "5bf92f3577b34da6a3ce929d0e0e4737"
@@ -92,7 +92,7 @@ func TestWebhookOfACompletedUpload(t *testing.T) {
 	}
 }
 
-// A batch ends, and its company's receiver is told what it came to.
+// A batch ends, and its company's receiver gets the result.
 func TestWebhookOfABatch(t *testing.T) {
 	t.Parallel()
 	name, crew := newTenant(t, "1GiB")

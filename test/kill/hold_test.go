@@ -25,12 +25,12 @@ const (
 
 // holdable makes each worker wait, in the transaction that keeps a step or records the end, for an advisory lock of that
 // place's name.
-func (y *yard) holdable() {
-	y.t.Helper()
-	conn, err := pgx.Connect(stack.Context(y.t), y.Postgres.URL("postgres", y.Database))
-	y.must(err)
-	defer conn.Close(stack.Context(y.t))
-	_, err = conn.Exec(stack.Context(y.t), `
+func (inst *installation) holdable() {
+	inst.t.Helper()
+	conn, err := pgx.Connect(stack.Context(inst.t), inst.Postgres.URL("postgres", inst.Database))
+	inst.must(err)
+	defer conn.Close(stack.Context(inst.t))
+	_, err = conn.Exec(stack.Context(inst.t), `
 		create function hold() returns trigger language plpgsql as $$
 		declare place text := 'settle';
 		begin
@@ -41,25 +41,25 @@ func (y *yard) holdable() {
 		create trigger hold before insert or update on step_results for each row execute function hold();
 		create trigger hold before update on uploads for each row
 			when (new.status = 'completed' and old.status <> 'completed') execute function hold();`)
-	y.must(err)
+	inst.must(err)
 }
 
-// A hold makes whoever comes to its place stand still.
+// A hold makes each worker that reaches its place wait.
 type hold struct {
-	y        *yard
+	inst     *installation
 	place    string
 	conn     *pgx.Conn // has the lock
 	children []int     // that stand still
 }
 
-// hold prepares one.
-func (y *yard) hold(place string) *hold {
-	y.t.Helper()
-	h := &hold{y: y, place: place}
+// hold makes workers wait at the place.
+func (inst *installation) hold(place string) *hold {
+	inst.t.Helper()
+	h := &hold{inst: inst, place: place}
 	switch place {
 	case atScan:
-		y.s3.Reset()
-		y.must(syscall.Kill(y.Clamd.Pid(), syscall.SIGSTOP))
+		inst.s3.Reset()
+		inst.must(syscall.Kill(inst.Clamd.Pid(), syscall.SIGSTOP))
 	case atThumbnails:
 		h.lock(atType) // from where on the child is watched for
 	case atFacts:
@@ -71,17 +71,17 @@ func (y *yard) hold(place string) *hold {
 }
 
 func (h *hold) lock(place string) {
-	h.y.t.Helper()
+	h.inst.t.Helper()
 	var err error
-	h.conn, err = pgx.Connect(stack.Context(h.y.t), h.y.Postgres.URL("postgres", h.y.Database))
-	h.y.must(err)
-	_, err = h.conn.Exec(stack.Context(h.y.t), `select pg_advisory_lock(hashtext($1))`, place)
-	h.y.must(err)
+	h.conn, err = pgx.Connect(stack.Context(h.inst.t), h.inst.Postgres.URL("postgres", h.inst.Database))
+	h.inst.must(err)
+	_, err = h.conn.Exec(stack.Context(h.inst.t), `select pg_advisory_lock(hashtext($1))`, place)
+	h.inst.must(err)
 }
 
 func (h *hold) unlock() {
 	if h.conn != nil {
-		h.conn.Close(stack.Context(h.y.t)) // which Postgres may have been before us in
+		h.conn.Close(stack.Context(h.inst.t)) // Postgres may have closed it already
 		h.conn = nil
 	}
 }
@@ -89,14 +89,14 @@ func (h *hold) unlock() {
 // reached waits until a worker stands there with the upload and returns which. If a child was too quick to be held, there is
 // none.
 func (h *hold) reached(id string) *worker {
-	h.y.t.Helper()
+	h.inst.t.Helper()
 	if h.place == atScan {
-		h.y.until("download that stands still", func() bool { return h.y.s3.Bytes()["GetObject"] > 0 })
-		return h.y.workerOf(id)
+		h.inst.until("download that stands still", func() bool { return h.inst.s3.Bytes()["GetObject"] > 0 })
+		return h.inst.workerOf(id)
 	}
-	h.y.await(`select exists (select from pg_locks where locktype = 'advisory' and not granted
+	h.inst.await(`select exists (select from pg_locks where locktype = 'advisory' and not granted
 		and database = (select oid from pg_database where datname = current_database()))`)
-	w := h.y.workerOf(id)
+	w := h.inst.workerOf(id)
 	if h.place != atThumbnails && h.place != atFacts {
 		return w
 	}
@@ -109,8 +109,8 @@ func (h *hold) reached(id string) *worker {
 	h.unlock()
 	before := map[string]string{atThumbnails: atType, atFacts: atThumbnails}[h.place]
 	over := `select status = 'completed' from uploads where id = $1::uuid`
-	h.y.await(`select coalesce((select $2 = any(done) from step_results where upload_id = $1::uuid), (`+over+`))`, id, before)
-	if past, err := ask[bool](h.y, over, id); len(h.children) == 0 || err == nil && past {
+	h.inst.await(`select coalesce((select $2 = any(done) from step_results where upload_id = $1::uuid), (`+over+`))`, id, before)
+	if past, err := ask[bool](h.inst, over, id); len(h.children) == 0 || err == nil && past {
 		h.release() // a child that was not there yet has been asked
 		return nil
 	}
@@ -121,7 +121,7 @@ func (h *hold) reached(id string) *worker {
 func (h *hold) release() {
 	h.unlock()
 	if h.place == atScan {
-		_ = syscall.Kill(h.y.Clamd.Pid(), syscall.SIGCONT) // it may be dead
+		_ = syscall.Kill(h.inst.Clamd.Pid(), syscall.SIGCONT) // it may be dead
 	}
 	for _, pid := range h.children {
 		_ = syscall.Kill(pid, syscall.SIGCONT)

@@ -21,28 +21,28 @@ import (
 const (
 	soakUploads = 30
 	soakBlows   = 10
-	soakTime    = 20 * time.Second // in which the blows fall
+	soakTime    = 20 * time.Second // in which faults are injected
 )
 
-// A blow kills something at a moment and brings it back later.
-type blow struct {
+// A fault kills something at a moment and brings it back later.
+type fault struct {
 	at, away time.Duration
-	victim   string
+	target   string
 	which    int // worker
 }
 
-func (b blow) String() string {
-	return fmt.Sprintf("%s: %s %d for %s", b.at.Round(time.Millisecond), b.victim, b.which, b.away.Round(time.Millisecond))
+func (b fault) String() string {
+	return fmt.Sprintf("%s: %s %d for %s", b.at.Round(time.Millisecond), b.target, b.which, b.away.Round(time.Millisecond))
 }
 
-// blows are what happens under a seed, in order of time.
-func blows(random *rand.Rand) (all []blow) {
+// faults are what happens under a seed, in order of time.
+func faults(random *rand.Rand) (all []fault) {
 	at := time.Duration(0)
 	for range soakBlows {
 		at += time.Duration(random.Int64N(int64(2 * soakTime / soakBlows)))
-		all = append(all, blow{
+		all = append(all, fault{
 			at: at, away: time.Duration(random.Int64N(int64(2 * time.Second))),
-			victim: []string{"worker", "frozen worker", "child", "clamd", "S3", "Postgres", "worker, in order"}[random.IntN(7)],
+			target: []string{"worker", "frozen worker", "child", "clamd", "S3", "Postgres", "worker, in order"}[random.IntN(7)],
 			which:  random.IntN(2),
 		})
 	}
@@ -64,7 +64,7 @@ func TestKillSoak(t *testing.T) {
 					fmt.Printf("kill: replay: TRAMO_KILL_SEED=%d go test ./test/kill -run KillSoak\n", seed)
 				}
 			})
-			soak(newYard(t, true), rand.New(rand.NewPCG(seed, 1)))
+			soak(newInstallation(t, true), rand.New(rand.NewPCG(seed, 1)))
 		})
 	}
 }
@@ -87,10 +87,10 @@ func chosenSeeds() (seeds []uint64, err error) {
 	return seeds, nil
 }
 
-func soak(y *yard, random *rand.Rand) {
-	y.t.Helper()
-	plan := blows(random)
-	y.t.Logf("plan: %v", plan)
+func soak(inst *installation, random *rand.Rand) {
+	inst.t.Helper()
+	plan := faults(random)
+	inst.t.Logf("plan: %v", plan)
 	var all sync.WaitGroup
 	began := time.Now()
 	busy := map[string]*sync.Mutex{}
@@ -101,97 +101,97 @@ func soak(y *yard, random *rand.Rand) {
 		}
 		turn := busy[key]
 		all.Go(func() {
-			pause(y.t.Context(), time.Until(began.Add(b.at)))
-			turn.Lock() // a second blow waits for the first to be over
+			pause(inst.t.Context(), time.Until(began.Add(b.at)))
+			turn.Lock() // a second fault waits for the first to be over
 			defer turn.Unlock()
-			y.fall(b)
+			inst.inject(b)
 		})
 	}
 	var wanted []expected
 	for i := range soakUploads {
 		e := []expected{
-			{content: y.photo, status: "completed", thumbnails: 3},
+			{content: inst.photo, status: "completed", thumbnails: 3},
 			{content: []byte("hormigón\n"), status: "completed"},
 			{content: []byte(stack.EICAR()), status: "failed"},
 		}[[]int{0, 0, 0, 0, 1, 2}[random.IntN(6)]]
-		pause(y.t.Context(), time.Until(began.Add(time.Duration(i)*soakTime/soakUploads)))
-		e.id = y.sendSome(e.content)
+		pause(inst.t.Context(), time.Until(began.Add(time.Duration(i)*soakTime/soakUploads)))
+		e.id = inst.sendSome(e.content)
 		wanted = append(wanted, e)
 	}
-	stack.Wait(y.t, "end of the blows", &all)
+	stack.Wait(inst.t, "end of the blows", &all)
 	for _, e := range wanted {
-		y.await(`select status in ('completed', 'failed') from uploads where id = $1`, e.id)
+		inst.await(`select status in ('completed', 'failed') from uploads where id = $1`, e.id)
 	}
-	y.await(`select bool_and(finalized_at is not null) from river_job where kind = 'process_upload'`)
+	inst.await(`select bool_and(finalized_at is not null) from river_job where kind = 'process_upload'`)
 	for _, e := range wanted {
-		y.checkExpected(e)
+		inst.checkExpected(e)
 	}
-	for _, w := range y.workers {
-		y.must(w.process.Stop())
+	for _, w := range inst.workers {
+		inst.must(w.process.Stop())
 	}
-	if dirs, err := os.ReadDir(y.temp); err != nil || len(dirs) > 0 {
-		y.t.Errorf("left on disk: %v, %v", dirs, err)
+	if dirs, err := os.ReadDir(inst.temp); err != nil || len(dirs) > 0 {
+		inst.t.Errorf("left on disk: %v, %v", dirs, err)
 	}
 }
 
-// key is the same for blows that must not meet.
-func (b blow) key() string {
-	if strings.Contains(b.victim, "worker") || b.victim == "child" {
+// key is the same for faults that must not meet.
+func (b fault) key() string {
+	if strings.Contains(b.target, "worker") || b.target == "child" {
 		return fmt.Sprint("worker", b.which)
 	}
-	return b.victim
+	return b.target
 }
 
-// fall does what the blow says.
-func (y *yard) fall(b blow) {
-	w := y.workers[b.which]
-	switch b.victim {
+// inject kills and restarts what the fault names.
+func (inst *installation) inject(b fault) {
+	w := inst.workers[b.which]
+	switch b.target {
 	case "worker":
-		y.kill(w)
-		pause(y.t.Context(), b.away)
-		y.startAgain(w)
+		inst.kill(w)
+		pause(inst.t.Context(), b.away)
+		inst.startAgain(w)
 	case "worker, in order":
 		if err := w.process.Stop(); err != nil {
-			y.t.Logf("%s after SIGTERM: %v", w.name, err) // Postgres may be away
+			inst.t.Logf("%s after SIGTERM: %v", w.name, err) // Postgres may be away
 		}
-		w.said = append(w.said, w.process.Output())
-		y.startAgain(w)
+		w.printed = append(w.printed, w.process.Output())
+		inst.startAgain(w)
 	case "frozen worker":
 		_ = w.process.Signal(syscall.SIGSTOP)
-		pause(y.t.Context(), 3*b.away) // for some longer than until it is thought lost
+		pause(inst.t.Context(), 3*b.away) // for some longer than until it is thought lost
 		_ = w.process.Signal(syscall.SIGCONT)
 	case "child":
 		for _, pid := range children(w.process.Pid()) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	case "clamd":
-		y.Clamd.Kill()
-		pause(y.t.Context(), b.away)
-		y.try(y.Clamd.Restart)
+		inst.Clamd.Kill()
+		pause(inst.t.Context(), b.away)
+		inst.try(inst.Clamd.Restart)
 	case "S3":
-		y.away.Down()
-		pause(y.t.Context(), b.away)
-		y.try(func(context.Context) error { return y.away.Up() })
+		inst.away.Down()
+		pause(inst.t.Context(), b.away)
+		inst.try(func(context.Context) error { return inst.away.Up() })
 	case "Postgres":
-		y.Postgres.Kill()
-		pause(y.t.Context(), b.away)
-		y.try(y.Postgres.Restart)
+		inst.Postgres.Kill()
+		pause(inst.t.Context(), b.away)
+		inst.try(inst.Postgres.Restart)
 	}
 }
 
-func (y *yard) try(mend func(context.Context) error) {
-	if err := mend(stack.Context(y.t)); err != nil {
-		y.t.Errorf("the harness cannot mend what it broke: %v", err)
+func (inst *installation) try(restore func(context.Context) error) {
+	if err := restore(stack.Context(inst.t)); err != nil {
+		inst.t.Errorf("the harness cannot mend what it broke: %v", err)
 	}
 }
 
 // startAgain starts a worker again and again until it stays: Postgres or S3 may be away, as Kubernetes finds it.
-func (y *yard) startAgain(w *worker) {
-	ctx := stack.Context(y.t)
+func (inst *installation) startAgain(w *worker) {
+	ctx := stack.Context(inst.t)
 	for ctx.Err() == nil {
-		p, err := stack.Start(y.config(w))
+		p, err := stack.Start(inst.config(w))
 		if err != nil {
-			y.t.Error(err)
+			inst.t.Error(err)
 			return
 		}
 		w.process = p
@@ -200,7 +200,7 @@ func (y *yard) startAgain(w *worker) {
 		}
 		pause(ctx, 100*time.Millisecond)
 	}
-	y.t.Errorf("%s does not stay for %s", w.name, stack.Patience)
+	inst.t.Errorf("%s does not stay for %s", w.name, stack.Patience)
 }
 
 // expected is what must have become of an upload.
@@ -211,31 +211,31 @@ type expected struct {
 	thumbnails int
 }
 
-// checkExpected: one end, told once, with its thumbnails and no others. Who is killed three times with an upload in hand makes
+// checkExpected checks one end, which is in the timeline once, with its thumbnails and no others. A worker that is killed three times with an upload makes
 // it a dead letter, and only that may stand in for the end that belongs to it.
-func (y *yard) checkExpected(e expected) {
-	y.t.Helper()
-	got, err := ask[string](y, `
+func (inst *installation) checkExpected(e expected) {
+	inst.t.Helper()
+	got, err := ask[string](inst, `
 		select concat_ws(' ', status, failure_reason, (select count(*) from timeline where upload_id = $1 and event in ('completed', 'failed')),
 			(select count(*) from thumbnails where upload_id = $1), (select count(*) from step_results where upload_id = $1))
 		from uploads where id = $1`, e.id)
-	y.must(err)
-	attempts, err := ask[int](y, `select cardinality(errors) from river_job where args->>'upload_id' = $1 and state = 'discarded'
+	inst.must(err)
+	attempts, err := ask[int](inst, `select cardinality(errors) from river_job where args->>'upload_id' = $1 and state = 'discarded'
 		union all select 0 limit 1`, e.id)
-	y.must(err)
+	inst.must(err)
 	want := fmt.Sprintf("%s 1 %d 0", e.status, e.thumbnails)
 	if e.status == "failed" {
 		want = "failed infected 1 0 0"
 	}
 	if attempts == 3 && strings.HasPrefix(got, "failed dead_lettered 1 0") {
-		y.t.Logf("%s is a dead letter after three lost attempts", e.id)
+		inst.t.Logf("%s is a dead letter after three lost attempts", e.id)
 		return
 	}
 	if got != want {
-		y.t.Errorf("%s is %q, want %q", e.id, got, want)
+		inst.t.Errorf("%s is %q, want %q", e.id, got, want)
 	}
-	list, err := y.S3.Client("").ListObjectsV2(stack.Context(y.t), &s3.ListObjectsV2Input{Bucket: &y.Bucket})
-	y.must(err)
+	list, err := inst.S3.Client("").ListObjectsV2(stack.Context(inst.t), &s3.ListObjectsV2Input{Bucket: &inst.Bucket})
+	inst.must(err)
 	thumbnails := 0
 	for _, o := range list.Contents {
 		if strings.Contains(*o.Key, e.id) && !strings.HasSuffix(*o.Key, "/") && !strings.Contains(*o.Key, "original") {
@@ -243,7 +243,7 @@ func (y *yard) checkExpected(e expected) {
 		}
 	}
 	if thumbnails != e.thumbnails {
-		y.t.Errorf("S3 has %d thumbnails of %s, want %d", thumbnails, e.id, e.thumbnails)
+		inst.t.Errorf("S3 has %d thumbnails of %s, want %d", thumbnails, e.id, e.thumbnails)
 	}
 }
 

@@ -82,14 +82,14 @@ func (c *Clamd) run(ctx context.Context) error {
 		return err
 	}
 	return c.launch(ctx, ProcessConfig{Path: bin, Name: "clamd", Args: []string{"--config-file=" + c.Config()}, Log: c.cfg.Log, Grace: 15 * time.Second},
-		// PING queues behind scans, but nobody scans yet.
+		// PING queues behind scans, but nothing is scanned yet.
 		func(ctx context.Context) error { return ask(ctx, "unix", c.socket, "zPING\x00", "PONG\x00") })
 }
 
 // configure writes clamd.conf. There is no User line: clamd runs as whoever starts it, root included.
 func (c *Clamd) configure() error {
 	tmp := filepath.Join(c.cfg.Dir, "tmp")
-	// What a killed clamd left here is nobody's.
+	// A killed clamd may have left files here.
 	if err := errors.Join(os.RemoveAll(tmp), os.Mkdir(tmp, 0o700)); err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ var removeAbandoned = sync.OnceFunc(func() {
 			continue
 		}
 		if fd, err := lock(dir); err == nil {
-			_ = os.RemoveAll(dir) // what cannot be removed is in nobody's way
+			_ = os.RemoveAll(dir) // what cannot be removed does no harm
 			_ = unix.Close(fd)
 		}
 	}

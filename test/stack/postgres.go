@@ -66,7 +66,7 @@ func (p *Postgres) URL(user, database string) string {
 // AdminURL returns the superuser's address of the database postgres.
 func (p *Postgres) AdminURL() string { return p.URL("postgres", "postgres") }
 
-// CreateDatabase creates the database name as a copy of template; an empty template means Postgres' own. Nobody
+// CreateDatabase creates the database name as a copy of template; an empty template means Postgres' own. No client
 // may be connected to the template meanwhile.
 func (p *Postgres) CreateDatabase(ctx context.Context, name, template string) error {
 	conn, err := pgx.Connect(ctx, p.AdminURL())

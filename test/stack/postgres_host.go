@@ -150,7 +150,7 @@ func awaitOldPostmaster(ctx context.Context, dir string) error {
 		lines := strings.Split(string(data), "\n")
 		pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
 		if err != nil {
-			return nil // empty or torn; Postgres says best what it thinks of it
+			return nil // empty or incomplete: Postgres reports that itself
 		}
 		if !isPostmaster(pid, dir) {
 			return clearOldPostmaster(path, pid, lines)

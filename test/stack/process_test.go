@@ -105,7 +105,7 @@ func parent() error {
 	select {}
 }
 
-// zombie tells a process that has ended, but that nobody has waited for yet.
+// zombie reports whether a process has ended and has not been waited for.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(stat), ") Z ")

@@ -174,7 +174,7 @@ func (s *S3) setDefaults() (err error) {
 		return fmt.Errorf("read the address of S3: %w", err)
 	}
 	if port == "0" {
-		// versitygw does not tell which port it was given, so it must be given one.
+		// versitygw does not report its port, so it must be given one.
 		c.Addr, err = freeAddr(host)
 	}
 	return err

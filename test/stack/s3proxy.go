@@ -20,12 +20,12 @@ import (
 
 // Fault is what becomes of a request to S3. The zero Fault lets it pass.
 type Fault struct {
-	// After has S3 do what was asked before the fault; without it S3 never hears of a request that Status or Cut ends.
+	// After has S3 do what was asked before the fault; without it a request that Status or Cut ends never reaches S3.
 	After bool
 	// Delay holds the request back, or with After the answer. A delayed request is taken whole before the wait and
 	// then reaches S3 even if its client has given up, as one that a network has kept.
 	Delay time.Duration
-	// Hold is called in place of a delay before S3 hears of the request, which goes on when Hold returns; Answered once S3
+	// Hold is called in place of a delay before the request is sent to S3, which happens when Hold returns; Answered once S3
 	// has answered, before its client is. Either may be nil.
 	Hold, Answered func()
 	// Status, such as 503, answers in place of S3, with Code in the error document; by default InternalError.
@@ -73,7 +73,7 @@ func NewS3Proxy(target string) (*S3Proxy, error) {
 			r.Out.Header.Del("Expect") // we have asked for the body already
 		},
 		Transport: &http.Transport{
-			DisableCompression:  true, // it would ask for what nobody signed
+			DisableCompression:  true, // it would add a header that was not signed
 			MaxIdleConnsPerHost: 1024,
 			ReadBufferSize:      copySize,
 			WriteBufferSize:     copySize,
@@ -160,7 +160,7 @@ func (p *S3Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if err != nil {
 				panic(http.ErrAbortHandler) // cut off by the client
 			}
-			// On its way for good: S3 gets it, whoever still waits for the answer.
+			// S3 gets it, also if its client has gone.
 			r = r.WithContext(p.stopping)
 			r.Body = io.NopCloser(bytes.NewReader(body))
 			p.wait(p.stopping, c.fault.Delay)
@@ -240,7 +240,7 @@ func (f Fault) answer(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(f.Status)
-	_, _ = w.Write(f.document()) // a client that has gone is none of our business
+	_, _ = w.Write(f.document()) // the client may have gone
 }
 
 func (f Fault) document() []byte {

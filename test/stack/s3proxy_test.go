@@ -19,7 +19,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// Each action of S3 that Tramo uses is told apart, passes as it was signed, and has its bytes counted.
+// Each action of S3 that Tramo uses is recognized, passes as it was signed, and has its bytes counted.
 func TestS3ProxyCountsByKind(t *testing.T) {
 	t.Parallel()
 	proxy := newS3Proxy(t, stack.Get(t, ground.S3).Endpoint())
@@ -118,7 +118,7 @@ func TestS3ProxyStreams(t *testing.T) {
 	}
 }
 
-// A fault before means that S3 never heard of it, one after that it has done it; either way the client is told the same.
+// With a fault before, S3 never gets the request; with one after, S3 has done it. The client gets the same answer.
 func TestS3ProxyFaults(t *testing.T) {
 	t.Parallel()
 	bucket := stack.Get(t, ground.S3).Bucket()
