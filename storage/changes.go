@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // changesChannel is the NOTIFY channel of live changes.
@@ -66,7 +65,7 @@ func (tx Tx) progressed(id uuid.UUID) {
 
 // A notifier notifies all processes, this one too, of the changes that this process has committed.
 type notifier struct {
-	pool *pgxpool.Pool
+	send func(context.Context, map[change]struct{}) error
 
 	mu       sync.Mutex
 	now      map[change]struct{} // for the next notification
@@ -78,8 +77,8 @@ type notifier struct {
 	sending sync.Mutex // held while a notification is being sent
 }
 
-func newNotifier(pool *pgxpool.Pool) *notifier {
-	return &notifier{pool: pool, now: make(map[change]struct{}), progress: make(map[change]struct{})}
+func newNotifier(send func(context.Context, map[change]struct{}) error) *notifier {
+	return &notifier{send: send, now: make(map[change]struct{}), progress: make(map[change]struct{})}
 }
 
 // note collects changes. It does not wait.
@@ -153,9 +152,9 @@ func (t *notifier) close() {
 	t.notify()
 }
 
-// send notifies in a transaction of its own, which need not be durable: a crash of Postgres loses notifications anyway.
-func (t *notifier) send(ctx context.Context, all map[change]struct{}) error {
-	return pgx.BeginTxFunc(ctx, t.pool, pgx.TxOptions{BeginQuery: "begin; " + lazily + unlessIdle}, func(tx pgx.Tx) error {
+// notify notifies in a transaction of its own, which need not be durable: a crash of Postgres loses notifications anyway.
+func (db *DB) notify(ctx context.Context, all map[change]struct{}) error {
+	return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: "begin; " + lazily + unlessIdle}, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `select pg_notify('`+changesChannel+`', p) from unnest($1::text[]) p`, payloads(all))
 		return err
 	})

@@ -93,7 +93,9 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to database: %w", err)
 	}
-	return &DB{pool: pool, replica: c.Replica, notifier: newNotifier(pool)}, nil
+	db := &DB{pool: pool, replica: c.Replica}
+	db.notifier = newNotifier(db.notify)
+	return db, nil
 }
 
 // Close sends pending notifications, waits for connections in use and closes all.

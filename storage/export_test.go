@@ -16,3 +16,6 @@ func Moves() map[Move]MoveRow {
 	}
 	return all
 }
+
+// Noted counts the changes of which the transaction will notify at once, and as progress.
+func (tx Tx) Noted() (now, progress int) { return len(tx.changes.now), len(tx.changes.progress) }
