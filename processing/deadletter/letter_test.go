@@ -1,4 +1,4 @@
-package deadletter
+package deadletter_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
@@ -20,12 +21,12 @@ func TestWrite(t *testing.T) {
 	d := newDatabase(t)
 	ctx := d.NewTenant(t, 1000)
 	id, letter := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
-	if letter.State != Open || letter.Step != "scan" || letter.Error != "inside" || letter.Attempts != 3 || letter.Job != 7 {
+	if letter.State != deadletter.Open || letter.Step != "scan" || letter.Error != "inside" || letter.Attempts != 3 || letter.Job != 7 {
 		t.Errorf("got %+v", letter)
 	}
 	d.Must(t, ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(ctx, id)
-		if err == nil && (u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered || *u.FailureDetail != Failure().Detail) {
+		if err == nil && (u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered || *u.FailureDetail != deadletter.Failure().Detail) {
 			t.Errorf("got %+v", u)
 		}
 		return err
@@ -44,8 +45,8 @@ func TestWrite(t *testing.T) {
 	ended := storagetest.NewUpload(10)
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, ended) })
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ended.ID, storage.Transition{Move: storage.MoveCancel}) })
-	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return Write(ctx, tx, ended.ID, aCause("scan")) }), storage.ErrWrongStatus)
-	if n := len(d.letters(t, ctx, Page{})); n != 1 {
+	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return deadletter.Write(ctx, tx, ended.ID, aCause("scan")) }), storage.ErrWrongStatus)
+	if n := len(d.letters(t, ctx, deadletter.Page{})); n != 1 {
 		t.Errorf("there are %d letters", n)
 	}
 }
@@ -84,7 +85,7 @@ func TestDeadLettersList(t *testing.T) {
 	other := d.NewTenant(t, 1000)
 	_, foreign := d.fail(t, other, storagetest.NewUpload(10), aCause("scan"))
 
-	want := func(what string, p Page, letters ...Letter) {
+	want := func(what string, p deadletter.Page, letters ...deadletter.Letter) {
 		t.Helper()
 		found := d.letters(t, ctx, p)
 		same := len(found) == len(letters)
@@ -95,39 +96,39 @@ func TestDeadLettersList(t *testing.T) {
 			t.Errorf("%s: got %+v", what, found)
 		}
 	}
-	want("all", Page{}, third, second, first)
-	want("a page", Page{Limit: 2}, third, second)
-	want("the next", Page{Limit: 2, Before: second.ID}, first)
-	want("a step's", Page{Step: "scan"}, third, first)
-	want("a kind's", Page{Kind: "erase"})
-	want("since", Page{Since: second.FailedAt}, third, second)
-	want("in a state", Page{State: Discarded})
+	want("all", deadletter.Page{}, third, second, first)
+	want("a page", deadletter.Page{Limit: 2}, third, second)
+	want("the next", deadletter.Page{Limit: 2, Before: second.ID}, first)
+	want("a step's", deadletter.Page{Step: "scan"}, third, first)
+	want("a kind's", deadletter.Page{Kind: "erase"})
+	want("since", deadletter.Page{Since: second.FailedAt}, third, second)
+	want("in a state", deadletter.Page{State: deadletter.Discarded})
 
-	all, err := ListAll(t.Context(), d.Worker, uuid.Nil, Page{Limit: 100})
+	all, err := deadletter.ListAll(t.Context(), d.Worker, uuid.Nil, deadletter.Page{Limit: 100})
 	stack.Must(t, err)
 	if len(all) != 4 || all[0].ID != foreign.ID || all[0].Tenant != storagetest.TenantOf(t, other) {
 		t.Errorf("an operator sees %+v", all)
 	}
-	one, err := ListAll(t.Context(), d.Worker, storagetest.TenantOf(t, other), Page{Limit: 100})
+	one, err := deadletter.ListAll(t.Context(), d.Worker, storagetest.TenantOf(t, other), deadletter.Page{Limit: 100})
 	stack.Must(t, err)
 	if len(one) != 1 || one[0].ID != foreign.ID {
 		t.Errorf("of one tenant an operator sees %+v", one)
 	}
 
-	d.Must(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, third.ID); return err })
-	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, third.ID); return err }), storage.ErrWrongStatus)
-	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, foreign.ID); return err }), storage.ErrNotFound)
-	want("open", Page{State: Open}, second, first)
-	want("discarded", Page{State: Discarded}, third)
-	if n, err := CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 2 || n["thumbnails"] != 1 {
+	d.Must(t, ctx, func(tx storage.Tx) error { _, err := deadletter.Discard(ctx, tx, third.ID); return err })
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := deadletter.Discard(ctx, tx, third.ID); return err }), storage.ErrWrongStatus)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := deadletter.Discard(ctx, tx, foreign.ID); return err }), storage.ErrNotFound)
+	want("open", deadletter.Page{State: deadletter.Open}, second, first)
+	want("discarded", deadletter.Page{State: deadletter.Discarded}, third)
+	if n, err := deadletter.CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 2 || n["thumbnails"] != 1 {
 		t.Errorf("counted are %v, %v", n, err)
 	}
 
 	d.Exec(t, `update uploads set deleted_at = now(), purge_at = now() where id = $1`, id1)
-	want("without the deleted", Page{State: Open}, second)
-	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
-	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { _, err := find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
-	if n, err := CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 1 {
+	want("without the deleted", deadletter.Page{State: deadletter.Open}, second)
+	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error { _, err := deadletter.Find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
+	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { _, err := deadletter.Find(ctx, tx, first.ID); return err }), storage.ErrNotFound)
+	if n, err := deadletter.CountOpen(t.Context(), d.Worker); err != nil || n["scan"] != 1 {
 		t.Errorf("counted are %v, %v", n, err)
 	}
 }
@@ -139,7 +140,7 @@ func TestLettersAreNarrowed(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	_, letter := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
 	narrow := func(project string) context.Context { return as(ctx, tenant.Empleado, project) }
-	if n := len(d.letters(t, narrow("puente"), Page{})); n != 0 {
+	if n := len(d.letters(t, narrow("puente"), deadletter.Page{})); n != 0 {
 		t.Errorf("%d letters of another project are seen", n)
 	}
 	puente, all := narrow("puente"), 0 // also by a statement that forgets the upload
@@ -147,12 +148,12 @@ func TestLettersAreNarrowed(t *testing.T) {
 	if all != 0 {
 		t.Errorf("the table shows %d letters of another project", all)
 	}
-	if n := len(d.letters(t, narrow("torre"), Page{})); n != 1 {
+	if n := len(d.letters(t, narrow("torre"), deadletter.Page{})); n != 1 {
 		t.Errorf("%d letters of the project are seen", n)
 	}
 	in := narrow("torre")
 	d.Must(t, in, func(tx storage.Tx) error { return retry(in, tx, letter.Upload) })
-	if got := d.letters(t, ctx, Page{})[0]; got.State != Retried || *got.RetriedBy != "ana" {
+	if got := d.letters(t, ctx, deadletter.Page{})[0]; got.State != deadletter.Retried || *got.RetriedBy != "ana" {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -165,18 +166,18 @@ func TestLettersOfOneUpload(t *testing.T) {
 	id, first := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
 	d.Must(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
 	d.write(t, ctx, id, aCause("thumbnails"))
-	all := d.letters(t, ctx, Page{})
-	if len(all) != 2 || all[0].State != Open || all[0].Step != "thumbnails" || all[1].ID != first.ID || all[1].State != Retried {
+	all := d.letters(t, ctx, deadletter.Page{})
+	if len(all) != 2 || all[0].State != deadletter.Open || all[0].Step != "thumbnails" || all[1].ID != first.ID || all[1].State != deadletter.Retried {
 		t.Fatalf("got %+v", all)
 	}
-	d.Must(t, ctx, func(tx storage.Tx) error { _, err := discard(ctx, tx, all[0].ID); return err })
+	d.Must(t, ctx, func(tx storage.Tx) error { _, err := deadletter.Discard(ctx, tx, all[0].ID); return err })
 	d.Must(t, ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) })
-	if got := d.letters(t, ctx, Page{State: Open}); len(got) != 0 {
+	if got := d.letters(t, ctx, deadletter.Page{State: deadletter.Open}); len(got) != 0 {
 		t.Errorf("open is %+v", got)
 	}
 	d.write(t, ctx, id, aCause("facts"))
-	all = d.letters(t, ctx, Page{})
-	if len(all) != 3 || all[0].Step != "facts" || all[0].State != Open || all[1].State != Retried {
+	all = d.letters(t, ctx, deadletter.Page{})
+	if len(all) != 3 || all[0].Step != "facts" || all[0].State != deadletter.Open || all[1].State != deadletter.Retried {
 		t.Errorf("got %+v", all)
 	}
 }
@@ -192,14 +193,14 @@ func TestLetterIsSettled(t *testing.T) {
 	again := n
 	again.ID = uuid.Must(uuid.NewV7())
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
-	if got := d.letters(t, ctx, Page{})[0]; got.State != Settled {
+	if got := d.letters(t, ctx, deadletter.Page{})[0]; got.State != deadletter.Settled {
 		t.Errorf("got %+v", got)
 	}
 	if err := d.API.InTenant(ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) }); err == nil {
 		t.Error("it is retried all the same")
 	}
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, again.ID, storage.Transition{Move: storage.MoveCancel}) })
-	if got := d.letters(t, ctx, Page{})[0]; got.State != Open {
+	if got := d.letters(t, ctx, deadletter.Page{})[0]; got.State != deadletter.Open {
 		t.Errorf("got %+v", got)
 	}
 }

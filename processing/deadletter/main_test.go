@@ -1,4 +1,4 @@
-package deadletter
+package deadletter_test
 
 import (
 	"context"
@@ -6,30 +6,30 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks/hookstest"
+	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
-var ground storagetest.Ground
-
-func TestMain(m *testing.M) { ground.Main(m) }
+func TestMain(m *testing.M) { hookstest.Main(m) }
 
 // A database is a test's own.
 type database struct{ *storagetest.Database }
 
 func newDatabase(t *testing.T) *database {
 	t.Helper()
-	return &database{ground.NewDatabase(t)}
+	return &database{hookstest.NewDatabase(t)}
 }
 
-func aCause(step string) Cause {
-	return Cause{Job: 7, Kind: "process_upload", Step: step, Error: "inside", Attempts: 3}
+func aCause(step string) deadletter.Cause {
+	return deadletter.Cause{Job: 7, Kind: "process_upload", Step: step, Error: "inside", Attempts: 3}
 }
 
 // fail makes an upload that is safe and fails for good, in a tenant, and returns it with its letter.
-func (d *database) fail(t *testing.T, ctx context.Context, n storage.NewUpload, c Cause) (uuid.UUID, Letter) {
+func (d *database) fail(t *testing.T, ctx context.Context, n storage.NewUpload, c deadletter.Cause) (uuid.UUID, deadletter.Letter) {
 	t.Helper()
 	d.Must(t, ctx, func(tx storage.Tx) error {
 		if err := tx.CreateUpload(ctx, n); err != nil {
@@ -39,25 +39,25 @@ func (d *database) fail(t *testing.T, ctx context.Context, n storage.NewUpload, 
 		return err
 	})
 	d.write(t, ctx, n.ID, c)
-	all := d.letters(t, ctx, Page{})
+	all := d.letters(t, ctx, deadletter.Page{})
 	if len(all) == 0 || all[0].Upload != n.ID {
 		t.Fatalf("there is no letter: %+v", all)
 	}
 	return n.ID, all[0]
 }
 
-func (d *database) write(t *testing.T, ctx context.Context, id uuid.UUID, c Cause) {
+func (d *database) write(t *testing.T, ctx context.Context, id uuid.UUID, c deadletter.Cause) {
 	t.Helper()
-	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return Write(ctx, tx, id, c) }))
+	stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return deadletter.Write(ctx, tx, id, c) }))
 }
 
-func (d *database) letters(t *testing.T, ctx context.Context, p Page) (found []Letter) {
+func (d *database) letters(t *testing.T, ctx context.Context, p deadletter.Page) (found []deadletter.Letter) {
 	t.Helper()
 	if p.Limit == 0 {
 		p.Limit = 100
 	}
 	d.Must(t, ctx, func(tx storage.Tx) (err error) {
-		found, err = list(ctx, tx, p)
+		found, err = deadletter.List(ctx, tx, p)
 		return err
 	})
 	return found
@@ -70,12 +70,12 @@ func retry(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	}
 	retried, err := tx.Retry(ctx, []uuid.UUID{id})
 	if err == nil && len(retried) != 1 {
-		err = ErrNothingToRetry
+		err = deadletter.ErrNothingToRetry
 	}
 	if err != nil {
 		return err
 	}
-	return MarkRetried(ctx, tx, id)
+	return deadletter.MarkRetried(ctx, tx, id)
 }
 
 func as(ctx context.Context, role tenant.Role, projects ...string) context.Context {

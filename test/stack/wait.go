@@ -72,3 +72,12 @@ func Receive[T any](t testing.TB, what string, c <-chan T) T {
 		panic("unreachable")
 	}
 }
+
+// Ended returns what wait returns, such as the Wait of an errgroup, and fails the test after [Patience] with what it waited
+// for.
+func Ended(t testing.TB, what string, wait func() error) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- wait() }()
+	return Receive(t, "end of "+what, ended)
+}

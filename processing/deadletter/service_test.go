@@ -1,4 +1,4 @@
-package hooks_test
+package deadletter_test
 
 import (
 	"context"
@@ -11,12 +11,21 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/batch"
+	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/processing"
 	"github.com/tramo/tramo/processing/deadletter"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
+
+// A site is a [hookstest.Site] with dead letters.
+type site struct{ *hookstest.Site }
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	return &site{hookstest.New(t)}
+}
 
 func (s *site) deadLetters() *deadletter.Service {
 	return &deadletter.Service{DB: s.API, Queue: s.Uploads.Queue, Uploaded: s.Uploads.Metrics.Into(storage.Uploaded), Log: s.Uploads.Log}
@@ -32,10 +41,13 @@ func asRole(ctx context.Context, user string, role tenant.Role) context.Context 
 	return tenant.With(ctx, who)
 }
 
-// die makes an upload, of a batch or of none, whose processing is given up at the step named, and returns it with its letter.
-func (s *site) die(t *testing.T, ctx context.Context, batch string) (upload uuid.UUID, letter deadletter.Letter) {
+// giveUp makes an upload, of a batch or of none, whose processing is given up at the step named, and returns it with its letter.
+func (s *site) giveUp(t *testing.T, ctx context.Context, batch string) (upload uuid.UUID, letter deadletter.Letter) {
 	t.Helper()
-	id, key, sum := s.receive(t, ctx, hooks.Request{Size: 10, Metadata: map[string]string{"batch": batch}})
+	admitted, err := s.Admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"batch": batch}})
+	stack.Must(t, err)
+	id := admitted.ID
+	key, sum := s.Store(t, ctx, id, hookstest.Content)
 	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
 	s.Exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now() where state = 'available'`)
 	s.MustWork(t, ctx, func(tx storage.Tx) error {
@@ -75,7 +87,7 @@ func TestDeadLettersAreForAdmins(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	_, letter := s.die(t, ctx, "")
+	_, letter := s.giveUp(t, ctx, "")
 	d := s.deadLetters()
 	narrow, _ := tenant.From(ctx)
 	narrow.Role, narrow.Projects = tenant.Admin, []string{"default"}
@@ -97,13 +109,13 @@ func TestDeadLettersAreForAdmins(t *testing.T) {
 	}
 }
 
-// A letter that many retry at once is retried once: one job with fresh attempts, what is done stays done, the quota stays as it
-// was, and the audit log has it once.
+// Eight admins retry a letter at once: it is retried once, by one job with all its attempts. The results of steps are kept, the
+// quota stays as it was, and the audit log has one entry.
 func TestRetryOfADeadLetter(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	upload, letter := s.die(t, ctx, "")
+	upload, letter := s.giveUp(t, ctx, "")
 	room := s.Room(t, ctx)
 	admin := asRole(ctx, "root", tenant.Admin)
 	d := s.deadLetters()
@@ -124,7 +136,7 @@ func TestRetryOfADeadLetter(t *testing.T) {
 			return err
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "eight retries", g.Wait))
 	if n := retried.Load(); n != 1 || s.jobs(t, upload) != 1 {
 		t.Errorf("it was retried %d times, with %d jobs", n, s.jobs(t, upload))
 	}
@@ -138,12 +150,12 @@ func TestRetryOfADeadLetter(t *testing.T) {
 	s.WantCount(t, 1, `select count(*) from timeline where upload_id = $1 and event = 'uploaded' and detail->>'retry' = 'true'`, upload)
 }
 
-// The job cannot be enqueued: nothing is retried.
+// If the job cannot be enqueued, nothing is retried.
 func TestRetryIsOneTransaction(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	upload, letter := s.die(t, ctx, "")
+	upload, letter := s.giveUp(t, ctx, "")
 	s.Exec(t, `revoke insert on river_job from tramo_api`)
 	if _, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID); err == nil {
 		t.Error("it was retried")
@@ -154,12 +166,12 @@ func TestRetryIsOneTransaction(t *testing.T) {
 	s.WantCount(t, 0, `select count(*) from audit`)
 }
 
-// A manager that retries the upload answers its letter, too.
-func TestRetryOfAnUploadAnswersItsLetter(t *testing.T) {
+// When a manager retries the upload, its letter is marked as retried.
+func TestRetryOfAnUploadMarksItsLetter(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	upload, letter := s.die(t, ctx, "")
+	upload, letter := s.giveUp(t, ctx, "")
 	stack.Must(t, s.batches().RetryUpload(asRole(ctx, "jefa", tenant.Constructora), upload))
 	if got := s.letterOf(t, ctx, upload); got.State != deadletter.Retried || *got.RetriedBy != "jefa" {
 		t.Errorf("got %+v", got)
@@ -171,15 +183,15 @@ func TestRetryOfAnUploadAnswersItsLetter(t *testing.T) {
 	}
 }
 
-// A batch that ended badly is open again while its dead letter is retried, and is told of once more when it has ended well.
+// A failed batch is open again while its dead letter is retried, and is announced again when it is completed.
 func TestRetryOpensTheBatch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	upload, letter := s.die(t, ctx, "turno")
-	told := func(kind string) int { return s.Count(t, `select count(*) from announcements where type = $1`, kind) }
-	if told("batch.failed") != 1 {
-		t.Fatalf("the batch was told of as failed %d times", told("batch.failed"))
+	upload, letter := s.giveUp(t, ctx, "turno")
+	announced := func(kind string) int { return s.Count(t, `select count(*) from announcements where type = $1`, kind) }
+	if n := announced("batch.failed"); n != 1 {
+		t.Fatalf("the batch was announced as failed %d times", n)
 	}
 	_, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID)
 	stack.Must(t, err)
@@ -190,17 +202,17 @@ func TestRetryOpensTheBatch(t *testing.T) {
 		}
 		return tx.Complete(ctx, upload, storage.Results{})
 	})
-	if told("batch.failed") != 1 || told("batch.completed") != 1 {
-		t.Errorf("told: %d failed, %d completed", told("batch.failed"), told("batch.completed"))
+	if failed, completed := announced("batch.failed"), announced("batch.completed"); failed != 1 || completed != 1 {
+		t.Errorf("it was announced %d times as failed and %d times as completed", failed, completed)
 	}
 }
 
-// What was safe when its batch was cancelled is processed all the same, also after a retry; the batch stays cancelled.
+// An upload that had all its bytes when its batch was cancelled is processed, also after a retry. The batch stays cancelled.
 func TestRetryInACancelledBatch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx := s.NewTenant(t, 1000)
-	upload, letter := s.die(t, ctx, "turno")
+	upload, letter := s.giveUp(t, ctx, "turno")
 	boss := asRole(ctx, "jefa", tenant.Constructora)
 	_, err := s.batches().Cancel(boss, *s.Upload(t, ctx, upload).BatchID)
 	stack.Must(t, err)
@@ -212,19 +224,19 @@ func TestRetryInACancelledBatch(t *testing.T) {
 	s.WantCount(t, 1, `select count(*) from batches where cancelled_at is not null`)
 }
 
-// Letters of what is deleted, of another tenant and of nobody do not exist; one whose upload failed of something else since, or
-// was retried, has nothing to retry. A discarded one can still be retried. Discarding twice is once.
+// Letters of deleted uploads, of another tenant and of no upload are not found. A letter whose upload has failed for another
+// reason since, or was retried, has nothing to retry. A discarded letter can be retried. Discarding twice is audited once.
 func TestWhatCannotBeRetried(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ctx, other := s.NewTenant(t, 1000), s.NewTenant(t, 1000)
 	admin, d := asRole(ctx, "root", tenant.Admin), s.deadLetters()
-	deletedUpload, deleted := s.die(t, ctx, "")
+	deletedUpload, deleted := s.giveUp(t, ctx, "")
 	stack.Must(t, s.Erasures.Delete(ctx, deletedUpload))
-	_, foreign := s.die(t, other, "")
-	lost, otherwise := s.die(t, ctx, "")
+	_, foreign := s.giveUp(t, other, "")
+	lost, otherwise := s.giveUp(t, ctx, "")
 	s.Exec(t, `update uploads set failure_reason = 'lost' where id = '`+lost.String()+`'`)
-	kept, discarded := s.die(t, ctx, "")
+	kept, discarded := s.giveUp(t, ctx, "")
 
 	for name, id := range map[string]uuid.UUID{"deleted": deleted.ID, "foreign": foreign.ID, "unknown": uuid.New()} {
 		_, err := d.Retry(admin, id)
@@ -235,7 +247,7 @@ func TestWhatCannotBeRetried(t *testing.T) {
 			}
 		}
 	}
-	// An operator's login, which sees what is deleted, does no more.
+	// The workers' role, which sees deleted uploads, does not find it either.
 	operator := *d
 	operator.DB = s.Worker
 	_, err := operator.Retry(admin, deleted.ID)
