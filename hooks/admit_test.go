@@ -137,7 +137,7 @@ func TestSameClientIDSameUpload(t *testing.T) {
 			return err
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "eight creations", g.Wait))
 	if len(ids) != 1 {
 		t.Errorf("one client id named %v", ids)
 	}
@@ -176,6 +176,6 @@ func TestCreatedAgainWhileCancelled(t *testing.T) {
 				return err
 			})
 		}
-		stack.Must(t, g.Wait())
+		stack.Must(t, stack.Ended(t, "cancellation and creations", g.Wait))
 	}
 }

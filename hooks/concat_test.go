@@ -45,10 +45,11 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 			return err
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "eight creations", g.Wait))
+	close(ids)
 	final := <-ids
-	for range cap(ids) - 1 {
-		if id := <-ids; id != final {
+	for id := range ids {
+		if id != final {
 			t.Errorf("two final uploads, %s and %s", final, id)
 		}
 	}
@@ -59,7 +60,7 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 	for range 8 {
 		g.Go(func() error { return s.Uploads.Record(ctx, final, key, sum) })
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "eight finishes", g.Wait))
 	if u := s.Upload(t, ctx, final); u.Status != storage.Uploaded || u.ChargedBytes != 500 {
 		t.Errorf("got %+v", u)
 	}
@@ -140,7 +141,7 @@ func TestPartialsAreTakenOnce(t *testing.T) {
 			cancelled = s.Uploads.CancelRows(ctx, uuid.MustParse(a))
 			return nil
 		})
-		stack.Must(t, g.Wait())
+		stack.Must(t, stack.Ended(t, "creations and a cancellation", g.Wait))
 		wins := 0
 		for _, err := range append(won[:], cancelled) {
 			switch {

@@ -31,7 +31,7 @@ func TestFinishOnce(t *testing.T) {
 	for range 8 {
 		g.Go(func() error { return s.Uploads.Record(ctx, id, key, sum) })
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "eight finishes", g.Wait))
 	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
 	u := s.Upload(t, ctx, id)
 	if u.Status != storage.Uploaded || *u.ObjectKey != key || !bytes.Equal(u.SHA256, sum) {

@@ -34,7 +34,7 @@ func (s *site) leased(t *testing.T) {
 	go func() { ended <- u.Leases.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		stack.Must(t, <-ended)
+		stack.Must(t, stack.Receive(t, "end of the leases", ended))
 	})
 	waiting, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()

@@ -139,7 +139,7 @@ func TestReservePart(t *testing.T) {
 			return err
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "reservations", g.Wait))
 	_, err := reserve(fence, "another")
 	stack.WantErr(t, err, storage.ErrFenced)
 	d.Exec(t, `delete from upload_leases where upload_id = $1`, id)

@@ -42,7 +42,7 @@ func TestMigrateAtOnce(t *testing.T) {
 			})
 		}
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "sixteen migrations", g.Wait))
 
 	for _, name := range names {
 		conn := connect(t, cluster.URL("postgres", name))
@@ -119,7 +119,7 @@ func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 		return n > 0
 	})
 	cancel()
-	if err := <-ended; err == nil {
+	if err := stack.Receive(t, "end of the interrupted migration", ended); err == nil {
 		t.Log("the migration was faster")
 	}
 	stack.Must(t, storage.Migrate(t.Context(), c, storage.Passwords{}))

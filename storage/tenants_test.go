@@ -38,7 +38,7 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 			return err
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "creations by two servers", g.Wait))
 	if admitted.Load() != fits {
 		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
 	}

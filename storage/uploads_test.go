@@ -38,7 +38,7 @@ func TestQuotaAtTheEdge(t *testing.T) {
 			return nil
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "creations", g.Wait))
 	if admitted.Load() != fits {
 		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
 	}
@@ -77,7 +77,7 @@ func TestRefundOnce(t *testing.T) {
 					return nil
 				})
 			}
-			stack.Must(t, g.Wait())
+			stack.Must(t, stack.Ended(t, "eight ends of one upload", g.Wait))
 			if ended.Load() != 1 {
 				t.Errorf("it ended %d times", ended.Load())
 			}
@@ -152,7 +152,7 @@ func TestCancelAndCreateAgainAtOnce(t *testing.T) {
 			return nil
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "cancellations and creations", g.Wait))
 	var live int64
 	stack.Must(t, d.Admin(t).QueryRow(t.Context(), `select coalesce(sum(size), 0) from uploads where status = 'pending'`).Scan(&live))
 	d.WantRoom(t, ctx, 1<<40-live)

@@ -83,7 +83,7 @@ func atOnce(t *testing.T, ids []uuid.UUID, do func(i int, id uuid.UUID) error) {
 	for i, id := range ids {
 		g.Go(func() error { return do(i, id) })
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "changes at once", g.Wait))
 }
 
 // 2,000 uploads end together, by workers and by servers: their batch ends once and is announced once. So it does after
@@ -170,7 +170,10 @@ func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- g.Wait() }()
 	watcher := d.Admin(t)
-	for ended := false; !ended; {
+	for ended, deadline := false, time.Now().Add(stack.Patience); !ended; {
+		if time.Now().After(deadline) {
+			t.Fatal("uploads are still added and ended")
+		}
 		select {
 		case err := <-done:
 			stack.Must(t, err)
@@ -262,7 +265,7 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 				})
 			})
 		}
-		if err := g.Wait(); err != nil && !errors.Is(err, storage.ErrBatchCancelled) && !errors.Is(err, storage.ErrWrongStatus) {
+		if err := stack.Ended(t, "cancellations and creations", g.Wait); err != nil && !errors.Is(err, storage.ErrBatchCancelled) && !errors.Is(err, storage.ErrWrongStatus) {
 			t.Fatal(err)
 		}
 		if b := d.readBatch(t, ctx, batchID); b.State != storage.BatchCancelled {

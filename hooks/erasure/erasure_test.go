@@ -287,10 +287,12 @@ func TestEraseTakesTheLease(t *testing.T) {
 		case <-asked:
 		case err := <-done:
 			t.Fatalf("it was erased under its writer: %v", err)
+		case <-time.After(stack.Patience):
+			t.Fatal("the writer is not asked to let go")
 		}
 		y.WantCount(t, 1, `select count(*) from uploads where id = $1`, id)
 		stack.Must(t, lease.Release(ctx))
-		stack.Must(t, <-done)
+		stack.Must(t, stack.Receive(t, "erasure", done))
 		stack.WantErr(t, y.API.InTenant(y.Ctx, func(tx storage.Tx) error {
 			return tx.Advance(y.Ctx, id, lease.Fence(), storage.Progress{From: 5, To: 6, TailSize: 1})
 		}), storage.ErrFenced)

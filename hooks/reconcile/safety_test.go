@@ -266,7 +266,7 @@ func TestReconcilersAtOnce(t *testing.T) {
 		}
 		g.Go(func() error { return r.Leases.During(ctx, r.BothUnguarded) })
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "four reconcilers", g.Wait))
 	for _, p := range all {
 		if p.repaired != nil {
 			p.repaired(t)

@@ -175,8 +175,11 @@ func TestDeletedMeanwhile(t *testing.T) {
 	o := newOffice(t)
 	r := newReceiver(t)
 	release := make(chan struct{})
-	r.answers(func(w http.ResponseWriter, _ *http.Request) {
-		<-release
+	r.answers(func(w http.ResponseWriter, q *http.Request) {
+		select {
+		case <-release:
+		case <-q.Context().Done(): // the test has failed
+		}
 		w.WriteHeader(http.StatusInternalServerError)
 	})
 	deleted, _ := o.endpoint(t, o.ctx, r.URL)

@@ -107,7 +107,7 @@ func (o *office) start(t *testing.T) (stop func()) {
 	go func() { ended <- leases.During(ctx, pool.Run) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := errors.Join(<-ended, <-ended); err != nil {
+		if err := errors.Join(stack.Receive(t, "end of the worker", ended), stack.Receive(t, "end of the worker", ended)); err != nil {
 			t.Error(err)
 		}
 	})

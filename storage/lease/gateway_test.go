@@ -37,7 +37,7 @@ func newGateway(t *testing.T, to string) (*gateway, string) {
 	t.Cleanup(func() {
 		stack.Must(t, l.Close())
 		g.cut()
-		g.all.Wait()
+		stack.Must(t, stack.Ended(t, "the gateway's connections", func() error { g.all.Wait(); return nil }))
 		stack.Must(t, os.RemoveAll(dir))
 	})
 	query.Set("host", dir)

@@ -164,7 +164,7 @@ func TestLeaseExcludes(t *testing.T) {
 			})
 		}
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "twelve requests", g.Wait))
 }
 
 // One waits for the row while another takes, uses and gives back the lease: who comes later has the higher
@@ -228,7 +228,7 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 			})
 		}
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "requests for the leases", g.Wait))
 	for _, r := range replicas {
 		for _, id := range ids {
 			stack.Must(t, r.acquire(t, ctx, id, func() {}).Release(ctx))
@@ -283,7 +283,7 @@ func TestEveryWaiterIsTold(t *testing.T) {
 			both.Go(func() error { return (<-next).Release(ctx) })
 		}
 		stack.Must(t, mine.Release(ctx))
-		stack.Must(t, both.Wait())
+		stack.Must(t, stack.Ended(t, "two releases", both.Wait))
 	}
 	if n := two.woken(t, "notified") + three.woken(t, "notified"); n < 2*times*3/4 {
 		t.Errorf("%d of %d were notified", n, 2*times)

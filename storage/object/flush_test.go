@@ -82,7 +82,7 @@ func TestNoHoles(t *testing.T) {
 			return stack.Fault{}
 		case n == 2:
 			f := refuse
-			f.Hold = func() { <-others; <-others }
+			f.Hold = func() { await(others); await(others) }
 			return f
 		}
 		return stack.Fault{Answered: func() { others <- struct{}{} }}
@@ -116,7 +116,7 @@ func TestBackPressure(t *testing.T) {
 		if kind != uploadPart {
 			return stack.Fault{}
 		}
-		return stack.Fault{Hold: func() { held <- struct{}{}; <-hold }}
+		return stack.Fault{Hold: func() { held <- struct{}{}; await(hold) }}
 	})
 	taken := 0
 	body := bytes.NewReader(content)
@@ -161,7 +161,7 @@ func TestBuffersRunOut(t *testing.T) {
 					return err
 				})
 			}
-			stack.Must(t, g.Wait())
+			stack.Must(t, stack.Ended(t, "eight uploads", g.Wait))
 			for id, content := range contents {
 				s.checkComplete(t, id, content)
 			}

@@ -63,7 +63,8 @@ func TestLinksStayWithTheUpload(t *testing.T) {
 
 	url, err := bucket.Link(as(me), mine, mine.Thumbnail(160))
 	stack.Must(t, err)
-	res, err := http.Get(url) //nolint:noctx // of the test's own S3
+	client := http.Client{Timeout: stack.Patience}
+	res, err := client.Get(url) //nolint:noctx // of the test's own S3
 	stack.Must(t, err)
 	defer res.Body.Close()
 	if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK || string(b) != "picture" {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -94,6 +95,14 @@ func (p *proxy) spent() map[string]int {
 	return p.Counts()
 }
 
+// await waits until c is closed or has a value, for [stack.Patience] at most: a request that a failed test holds back must end.
+func await(c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-time.After(stack.Patience):
+	}
+}
+
 // A gate holds a request back.
 type gate struct {
 	reached  chan struct{} // closed when the request is there
@@ -107,7 +116,7 @@ func newGate() *gate {
 
 func (g *gate) fault() stack.Fault {
 	return stack.Fault{
-		Hold:     func() { close(g.reached); <-g.released },
+		Hold:     func() { close(g.reached); await(g.released) },
 		Answered: func() { close(g.sent) },
 	}
 }

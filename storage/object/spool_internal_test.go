@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // lender makes buffers with so many blocks.
@@ -192,8 +194,8 @@ func TestBuffersAreBounded(t *testing.T) {
 	for _, l := range lent {
 		b.free(l)
 	}
-	<-waiting
-	<-b.wait()
+	stack.Receive(t, "free block", waiting)
+	stack.Receive(t, "free block", b.wait())
 	if err := b.close(); err != nil {
 		t.Error(err)
 	}

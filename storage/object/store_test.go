@@ -277,6 +277,6 @@ func TestFinishAtOnce(t *testing.T) {
 			return err
 		})
 	}
-	stack.Must(t, g.Wait())
+	stack.Must(t, stack.Ended(t, "HEADs on every replica", g.Wait))
 	s.checkComplete(t, id, content)
 }
