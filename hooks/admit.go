@@ -173,14 +173,12 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 
 // findExisting returns the upload of a client that did not get the answer to its creation.
 func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admitted, error) {
-	var old storage.Upload
-	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if old, err = tx.UploadByClientID(ctx, n.UserID, n.ClientID); err != nil {
-			return err
+	old, err := storage.InTenant(ctx, a.DB, func(tx storage.Tx) (storage.Upload, error) {
+		old, err := tx.UploadByClientID(ctx, n.UserID, n.ClientID)
+		if err == nil { // its retention begins anew, even if it is over and the reconciler has not expired the upload yet
+			_, err = tx.Exec(ctx, `update contents set touched_at = now() where tenant_id = $1 and upload_id = $2`, tx.Tenant, old.ID)
 		}
-		// The time until it expires restarts, even if it is over and the reconciler has not expired the upload yet.
-		_, err = tx.Exec(ctx, `update contents set touched_at = now() where tenant_id = $1 and upload_id = $2`, tx.Tenant, old.ID)
-		return err
+		return old, err
 	})
 	if err != nil {
 		return Admitted{}, err
@@ -189,7 +187,9 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 		return Admitted{}, ClientIDTaken()
 	}
 	if old.SizeDeferred && n.Size > 0 {
-		if err := a.declare(ctx, old.ID, n.Size); err != nil {
+		// The client will not declare it again.
+		err := a.DB.InTenant(ctx, func(tx storage.Tx) error { return DeclareLength(ctx, tx, old.ID, n.Size) })
+		if err != nil {
 			return Admitted{}, err
 		}
 		old.Size, old.SizeDeferred = n.Size, false
@@ -216,18 +216,9 @@ func Same(n storage.NewUpload, old storage.Upload) bool {
 		!differ(n.DeclaredSHA256, old.DeclaredSHA256) && !differ(n.DeclaredSHA256, old.SHA256)
 }
 
-// declare sets the size of an existing upload: the client will not declare it again.
-func (a *Admission) declare(ctx context.Context, id uuid.UUID, size int64) error {
-	return a.DB.InTenant(ctx, func(tx storage.Tx) error { return DeclareLength(ctx, tx, id, size) })
-}
-
 // DeclareLength is [storage.Tx.DeclareLength] for a request that has no lease, with a [*tenant.Refusal].
 func DeclareLength(ctx context.Context, tx storage.Tx, id uuid.UUID, size int64) error {
-	return explainLength(tx.DeclareLength(ctx, id, storage.NoFence, size))
-}
-
-// explainLength says why an upload cannot have the declared length.
-func explainLength(err error) error {
+	err := tx.DeclareLength(ctx, id, storage.NoFence, size)
 	switch {
 	case errors.Is(err, storage.ErrFenced):
 		return refuse(ErrBusy, "Another request sends this upload, whose length was not known, just now. Try again in a moment.")
@@ -243,11 +234,7 @@ func differ(a, b []byte) bool { return a != nil && b != nil && !bytes.Equal(a, b
 
 // explainRefusal says whether the quota is used up, the upload is above the tenant's limit, or the tenant does not exist.
 func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) error {
-	var t storage.Tenant
-	err := a.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		t, err = Account(ctx, tx)
-		return err
-	})
+	t, err := storage.InTenant(ctx, a.DB, func(tx storage.Tx) (storage.Tenant, error) { return Account(ctx, tx) })
 	if err != nil {
 		return err
 	}

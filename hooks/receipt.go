@@ -115,15 +115,11 @@ func (r *Receipts) Issue(ctx context.Context, upload uuid.UUID) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	var u storage.Upload
-	err = r.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		u, err = tx.Upload(ctx, upload)
-		return err
-	})
-	if err != nil {
-		return "", err
+	u, err := storage.InTenant(ctx, r.db, func(tx storage.Tx) (storage.Upload, error) { return tx.Upload(ctx, upload) })
+	if err == nil {
+		err = checkComplete(u)
 	}
-	if err := checkComplete(u); err != nil {
+	if err != nil {
 		return "", err
 	}
 	receipt := Receipt{

@@ -89,7 +89,7 @@ func (s *Uploads) Open(ctx context.Context, id uuid.UUID, wait time.Duration, wa
 	}
 	u, err := s.OpenUnder(ctx, id, l)
 	if err != nil {
-		s.Release(ctx, l)
+		l.Close(ctx)
 	}
 	return u, err
 }
@@ -179,7 +179,7 @@ func (s *Uploads) Concatenate(ctx context.Context, id uuid.UUID, wait time.Durat
 	if err != nil {
 		return err
 	}
-	defer s.Release(ctx, l)
+	defer l.Close(ctx)
 	u, err := s.open(ctx, id, l)
 	if err != nil {
 		return err
@@ -261,14 +261,7 @@ func (u *Upload) Cancel(ctx context.Context) error {
 func (u *Upload) Expires() (at time.Time, ok bool) { return u.uploads.Expiry.Of(u.Row()) }
 
 // Close gives the lease back.
-func (u *Upload) Close(ctx context.Context) { u.uploads.Release(ctx, u.lease) }
-
-// Release gives a lease back; what goes wrong is logged.
-func (s *Uploads) Release(ctx context.Context, l *lease.Lease) {
-	if err := l.Release(ctx); err != nil {
-		s.Log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
-	}
-}
+func (u *Upload) Close(ctx context.Context) { u.lease.Close(ctx) }
 
 // endLost ends the uploads of which S3 no longer has acknowledged bytes, and returns err: their clients must begin new ones,
 // under the same client ids if they like.

@@ -87,7 +87,7 @@ func (s *site) terminate(ctx context.Context, id uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	defer s.Uploads.Release(ctx, l)
+	defer l.Close(ctx)
 	u, err := s.Uploads.OpenToEnd(ctx, id, l)
 	if err != nil {
 		return err

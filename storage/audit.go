@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/tenant"
 )
@@ -82,15 +81,12 @@ func (tx Tx) Audit(ctx context.Context, a Audit) error {
 		a.Detail = map[string]any{}
 	}
 	from := tenant.OriginOf(ctx)
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, "append to audit log", `
 		insert into audit (tenant_id, actor, role, home_tenant, action, subject, outcome, address, request_id, trace_id, detail)
 		values ($1, $2, $3, $4, $5, nullif($6, ''), $7, nullif($8, ''), nullif($9, ''), nullif($10, ''), $11)`,
 		tx.Tenant, tx.Who.User, tx.Who.Role, OrNull(tx.Who.Home), a.Action, a.Subject, a.Outcome,
 		from.Address, from.RequestID, TraceID(ctx), a.Detail)
-	if err != nil {
-		return fmt.Errorf("append to audit log: %w", err)
-	}
-	return nil
+	return err
 }
 
 // An AuditEntry is a stored entry of the audit log.
@@ -125,12 +121,5 @@ func (tx Tx) AuditLog(ctx context.Context, p AuditPage) ([]AuditEntry, error) {
 		where tenant_id = $1 and ($2::bigint = 0 or seq < $2) and ($3 = '' or actor = $3) and ($4 = '' or action = $4)
 		  and ($5 = '' or subject = $5)
 		order by seq desc limit $6`, tx.Tenant, p.Before, p.Actor, p.Action, p.Subject, p.Limit)
-	if err != nil {
-		return nil, fmt.Errorf("read audit log: %w", err)
-	}
-	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[AuditEntry])
-	if err != nil {
-		return nil, fmt.Errorf("read audit log: %w", err)
-	}
-	return entries, nil
+	return Collect[AuditEntry]("read audit log", rows, err)
 }

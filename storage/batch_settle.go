@@ -40,7 +40,7 @@ func (tx Tx) settleBatchesOf(ctx context.Context, uploads []uuid.UUID) error {
 
 // openBatchesOf opens the batches of uploads that are not at an end any more. One that was cancelled stays so.
 func (tx Tx) openBatchesOf(ctx context.Context, uploads []uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, "open batches of uploads", `
 		with theirs as (
 			select b.id from batches b
 			where b.tenant_id = $1 and b.cancelled_at is null
@@ -49,15 +49,12 @@ func (tx Tx) openBatchesOf(ctx context.Context, uploads []uuid.UUID) error {
 		)
 		update batches b set completed_at = null, failed = false, updated_at = now() from theirs
 		where b.tenant_id = $1 and b.id = theirs.id`, tx.Tenant, uploads)
-	if err != nil {
-		return fmt.Errorf("open batches of uploads: %w", err)
-	}
-	return nil
+	return err
 }
 
 // SettleBatch is the consequence for a batch of what has become of its uploads: it ends, which is announced, if nothing in
-// it has still to end; one that has ended is failed if something in it failed after all. It returns [ErrWrongStatus] for a
-// batch that is not open. It takes the last lock of a transaction: whoever adds, removes or restores uploads calls it last.
+// it has still to end; one that has ended is failed if something in it failed after all. It takes the last lock of a
+// transaction: whoever adds, removes or restores uploads calls it last.
 func (tx Tx) SettleBatch(ctx context.Context, id uuid.UUID) error {
 	var open bool
 	err := tx.QueryRow(ctx, `
@@ -67,10 +64,7 @@ func (tx Tx) SettleBatch(ctx context.Context, id uuid.UUID) error {
 	case err != nil:
 		return fmt.Errorf("lock batch: %w", OrNotFound(err))
 	case !open:
-		if err := tx.spoilBatch(ctx, id); err != nil {
-			return err
-		}
-		return ErrWrongStatus
+		return tx.spoilBatch(ctx, id)
 	}
 	return tx.settle(ctx, id)
 }
@@ -154,14 +148,11 @@ func (tx Tx) announceBatch(ctx context.Context, id uuid.UUID, failed bool) error
 // OpenBatch makes the batch open, if it had ended: there is something in it again that has not. Uploads are locked before
 // it is called. It returns [ErrBatchCancelled] for a batch that was cancelled.
 func (tx Tx) OpenBatch(ctx context.Context, id uuid.UUID) error {
-	tag, err := tx.Exec(ctx, `
+	n, err := Exec(ctx, tx, "open batch", `
 		update batches set completed_at = null, failed = false, updated_at = now()
 		where tenant_id = $1 and id = $2 and cancelled_at is null`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("open batch: %w", err)
+	if err == nil && n == 0 {
+		err = ErrBatchCancelled
 	}
-	if tag.RowsAffected() == 0 {
-		return ErrBatchCancelled
-	}
-	return nil
+	return err
 }

@@ -85,7 +85,7 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	advance := func(i int64) {
 		d.Must(t, ctx, func(tx storage.Tx) error {
 			err := tx.Advance(ctx, id, fence, storage.Progress{From: i, To: i + 1, TailSize: i + 1})
-			if now, progress := tx.Noted(); i > 0 && (now != 0 || progress != 1) {
+			if now, progress := storage.Noted(tx); i > 0 && (now != 0 || progress != 1) {
 				t.Errorf("an offset that moved is noted as %d changes to be told of at once and %d of progress, want 0 and 1", now, progress)
 			}
 			return err
@@ -106,7 +106,7 @@ func TestProgressIsToldAtMostOnceASecond(t *testing.T) {
 	}
 	d.Must(t, ctx, func(tx storage.Tx) error {
 		err := tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel})
-		if now, progress := tx.Noted(); now != 1 || progress != 0 {
+		if now, progress := storage.Noted(tx); now != 1 || progress != 0 {
 			t.Errorf("a status is noted as %d changes to be told of at once and %d of progress, want 1 and 0", now, progress)
 		}
 		return err

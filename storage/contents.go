@@ -51,19 +51,16 @@ func (tx Tx) UploadAndContent(ctx context.Context, id uuid.UUID) (u Upload, c Co
 
 // Contents returns where the bytes of these uploads are, by upload.
 func (tx Tx) Contents(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Content, error) {
-	rows, err := tx.Query(ctx, `
-		select upload_id, received, hash_state, object_key, multipart_id, next_part, tail_size, stored
-		from contents where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
-	if err != nil {
-		return nil, fmt.Errorf("read contents: %w", err)
-	}
 	type row struct {
 		UploadID uuid.UUID `db:"upload_id"`
 		Content
 	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByName[row])
+	rows, err := tx.Query(ctx, `
+		select upload_id, received, hash_state, object_key, multipart_id, next_part, tail_size, stored
+		from contents where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
+	all, err := Collect[row]("read contents", rows, err)
 	if err != nil {
-		return nil, fmt.Errorf("read contents: %w", err)
+		return nil, err
 	}
 	byID := make(map[uuid.UUID]Content, len(all))
 	for _, r := range all {
@@ -76,14 +73,7 @@ func (tx Tx) Contents(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Conte
 func (tx Tx) Parts(ctx context.Context, id uuid.UUID) ([]Part, error) {
 	rows, err := tx.Query(ctx, `
 		select number, size, etag, checksum from parts where tenant_id = $1 and upload_id = $2 order by number`, tx.Tenant, id)
-	if err != nil {
-		return nil, fmt.Errorf("list parts: %w", err)
-	}
-	ps, err := pgx.CollectRows(rows, pgx.RowToStructByName[Part])
-	if err != nil {
-		return nil, fmt.Errorf("list parts: %w", err)
-	}
-	return ps, nil
+	return Collect[Part]("list parts", rows, err)
 }
 
 // heldLease is the fence check that each change to a content makes in its own statement: it has no row if the lease with
@@ -162,23 +152,17 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 
 // addPart records a part that is in S3.
 func (tx Tx) addPart(ctx context.Context, id uuid.UUID, p Part) error {
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, fmt.Sprintf("record part %d", p.Number), `
 		insert into parts (tenant_id, upload_id, number, size, etag, checksum) values ($1, $2, $3, $4, $5, $6)`,
 		tx.Tenant, id, p.Number, p.Size, p.ETag, p.Checksum)
-	if err != nil {
-		return fmt.Errorf("record part %d: %w", p.Number, err)
-	}
-	return nil
+	return err
 }
 
 // AppendTail stores bytes that are too few for a part; start is the offset of the first.
 func (tx Tx) AppendTail(ctx context.Context, id uuid.UUID, start int64, data []byte) error {
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, "append to tail", `
 		insert into tails (tenant_id, upload_id, start, data) values ($1, $2, $3, $4)`, tx.Tenant, id, start, data)
-	if err != nil {
-		return fmt.Errorf("append to tail: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Tail calls do with the bytes of the tail in order. They are valid until do returns.
@@ -198,8 +182,6 @@ func (tx Tx) Tail(ctx context.Context, id uuid.UUID, do func([]byte) error) erro
 
 // dropTail deletes the tail of an upload that has ended.
 func (tx Tx) dropTail(ctx context.Context, id uuid.UUID) error {
-	if _, err := tx.Exec(ctx, `delete from tails where tenant_id = $1 and upload_id = $2`, tx.Tenant, id); err != nil {
-		return fmt.Errorf("drop tail: %w", err)
-	}
-	return nil
+	_, err := Exec(ctx, tx, "drop tail", `delete from tails where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
+	return err
 }

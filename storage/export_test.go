@@ -18,4 +18,4 @@ func Moves() map[Move]MoveRow {
 }
 
 // Noted counts the changes of which the transaction will notify at once, and as progress.
-func (tx Tx) Noted() (now, progress int) { return len(tx.changes.now), len(tx.changes.progress) }
+func Noted(tx Tx) (now, progress int) { return len(tx.changes.now), len(tx.changes.progress) }

@@ -3,13 +3,10 @@ package storage
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"reflect"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -121,27 +118,18 @@ func (tx Tx) putTags(ctx context.Context, id uuid.UUID, t Tags) error {
 	if len(t.Tags) == 0 {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, "record tags", `
 		insert into tags (tenant_id, upload_id, tags, truncated) values ($1, $2, $3, $4)
 		on conflict (tenant_id, upload_id) do update set tags = excluded.tags, truncated = excluded.truncated`,
 		tx.Tenant, id, t.Tags, t.Truncated)
-	if err != nil {
-		return fmt.Errorf("record tags: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Tags returns the tags of the upload's file: an empty object if it has none or is not completed, or [ErrNotFound].
-func (tx Tx) Tags(ctx context.Context, id uuid.UUID) (t Tags, err error) {
-	err = tx.QueryRow(ctx, `
-		select coalesce(t.tags, '{}'), coalesce(t.truncated, false)
+func (tx Tx) Tags(ctx context.Context, id uuid.UUID) (Tags, error) {
+	rows, err := tx.Query(ctx, `
+		select coalesce(t.tags, '{}') tags, coalesce(t.truncated, false) truncated
 		from uploads u left join tags t on t.tenant_id = u.tenant_id and t.upload_id = u.id
-		where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Scan(&t.Tags, &t.Truncated)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return Tags{}, ErrNotFound
-	case err != nil:
-		return Tags{}, fmt.Errorf("read tags: %w", err)
-	}
-	return t, nil
+		where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id)
+	return CollectOne[Tags]("read tags", rows, err)
 }

@@ -51,12 +51,9 @@ func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) (charged int64, e
 
 // ForgetObjects records that the objects of concatenated uploads were deleted from S3.
 func (tx Tx) ForgetObjects(ctx context.Context, ids []uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, "forget objects", `
 		update contents c set stored = false, object_key = null, multipart_id = null
 		from uploads u where u.tenant_id = $1 and u.id = any($2) and u.status = 'concatenated'
 		and c.tenant_id = $1 and c.upload_id = u.id`, tx.Tenant, ids)
-	if err != nil {
-		return fmt.Errorf("forget objects: %w", err)
-	}
-	return nil
+	return err
 }

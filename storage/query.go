@@ -40,6 +40,27 @@ func CollectOne[T any](doing string, rows pgx.Rows, err error) (found T, _ error
 	return found, nil
 }
 
+// Exec runs a statement in a transaction or on a pool and returns how many rows it changed. doing begins the text of an error.
+func Exec(ctx context.Context, on interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, doing, sql string, args ...any,
+) (changed int64, err error) {
+	tag, err := on.Exec(ctx, sql, args...)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", doing, err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// InTenant is [DB.InTenant] for an fn that returns a value.
+func InTenant[T any](ctx context.Context, db *DB, fn func(Tx) (T, error)) (v T, err error) {
+	err = db.InTenant(ctx, func(tx Tx) (err error) {
+		v, err = fn(tx)
+		return err
+	})
+	return v, err
+}
+
 // FindUploads returns the uploads u, with contents c, that where selects. In it $1 is the tenant, and args begin at $2. It
 // may end in an order, a limit and a lock.
 func (tx Tx) FindUploads(ctx context.Context, where string, args ...any) ([]Upload, error) {

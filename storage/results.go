@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // A Thumbnail is a small image drawn from an upload.
@@ -52,17 +51,14 @@ func (tx Tx) Complete(ctx context.Context, id uuid.UUID, r Results) error {
 }
 
 func (tx Tx) putThumbnail(ctx context.Context, id uuid.UUID, d Thumbnail) error {
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, fmt.Sprintf("record thumbnail %d", d.Size), `
 		insert into thumbnails (tenant_id, upload_id, size, width_px, height_px, bytes, content_type, object_key)
 		values ($1, $2, $3, $4, $5, $6, $7, $8)
 		on conflict (tenant_id, upload_id, size) do update set width_px = excluded.width_px,
 			height_px = excluded.height_px, bytes = excluded.bytes, content_type = excluded.content_type,
 			object_key = excluded.object_key`,
 		tx.Tenant, id, d.Size, d.WidthPx, d.HeightPx, d.Bytes, d.ContentType, d.ObjectKey)
-	if err != nil {
-		return fmt.Errorf("record thumbnail %d: %w", d.Size, err)
-	}
-	return nil
+	return err
 }
 
 // Thumbnails returns those of the uploads, smallest first.
@@ -70,12 +66,5 @@ func (tx Tx) Thumbnails(ctx context.Context, ids ...uuid.UUID) ([]Thumbnail, err
 	rows, err := tx.Query(ctx, `
 		select upload_id, size, width_px, height_px, bytes, content_type, object_key from thumbnails
 		where tenant_id = $1 and upload_id = any($2) order by upload_id, size`, tx.Tenant, ids)
-	if err != nil {
-		return nil, fmt.Errorf("list thumbnails: %w", err)
-	}
-	ds, err := pgx.CollectRows(rows, pgx.RowToStructByName[Thumbnail])
-	if err != nil {
-		return nil, fmt.Errorf("list thumbnails: %w", err)
-	}
-	return ds, nil
+	return Collect[Thumbnail]("list thumbnails", rows, err)
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 )
 
 // ErrTooLarge says that the upload is larger than the tenant's limit.
@@ -70,27 +69,13 @@ const selectTenant = `select id, name, quota_bytes, charged_bytes, max_upload_by
 // Account returns the tenant of the transaction, or [ErrNotFound] if a token names a tenant that does not exist.
 func (tx Tx) Account(ctx context.Context) (Tenant, error) {
 	rows, err := tx.Query(ctx, selectTenant+`where id = $1`, tx.Tenant)
-	if err != nil {
-		return Tenant{}, fmt.Errorf("read tenant: %w", err)
-	}
-	t, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Tenant])
-	if err != nil {
-		return Tenant{}, fmt.Errorf("read tenant: %w", OrNotFound(err))
-	}
-	return t, nil
+	return CollectOne[Tenant]("read tenant", rows, err)
 }
 
 // Tenants returns all tenants, by name. It needs an operator's role.
 func (db *DB) Tenants(ctx context.Context) ([]Tenant, error) {
 	rows, err := db.pool.Query(ctx, selectTenant+`order by name`)
-	if err != nil {
-		return nil, fmt.Errorf("list tenants: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByName[Tenant])
-	if err != nil {
-		return nil, fmt.Errorf("list tenants: %w", err)
-	}
-	return all, nil
+	return Collect[Tenant]("list tenants", rows, err)
 }
 
 // A TenantChange has the new limits of a tenant. Nil changes nothing; a maximum of 0 restores the installation's.
@@ -111,14 +96,7 @@ func (db *DB) ChangeTenant(ctx context.Context, name string, c TenantChange) (Te
 		where name = $1
 		returning id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads, erasing_at`,
 		name, c.QuotaBytes, c.MaxUploadBytes, c.MaxUploads)
-	if err != nil {
-		return Tenant{}, fmt.Errorf("change tenant: %w", err)
-	}
-	t, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Tenant])
-	if err != nil {
-		return Tenant{}, fmt.Errorf("change tenant: %w", OrNotFound(err))
-	}
-	return t, nil
+	return CollectOne[Tenant]("change tenant", rows, err)
 }
 
 // CreateTenant adds a tenant with a quota in bytes and returns its id. If a tenant of that name exists, it returns its id and
@@ -154,10 +132,8 @@ func (db *DB) TenantByName(ctx context.Context, name string) (uuid.UUID, error) 
 // LockTenant locks the tenant's row. It comes before the lock of an upload whose charge is to change, as in CreateUpload: a
 // creation under the same client id waits for that upload's row while it holds the tenant's.
 func (tx Tx) LockTenant(ctx context.Context) error {
-	if _, err := tx.Exec(ctx, `select from tenants where id = $1 for no key update`, tx.Tenant); err != nil {
-		return fmt.Errorf("lock tenant: %w", err)
-	}
-	return nil
+	_, err := Exec(ctx, tx, "lock tenant", `select from tenants where id = $1 for no key update`, tx.Tenant)
+	return err
 }
 
 // Refund gives bytes back to the tenant's quota.
@@ -165,10 +141,7 @@ func (tx Tx) Refund(ctx context.Context, bytes int64) error {
 	if bytes == 0 {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, "refund quota", `
 		update tenants set charged_bytes = charged_bytes - $2 where id = $1`, tx.Tenant, bytes)
-	if err != nil {
-		return fmt.Errorf("refund quota: %w", err)
-	}
-	return nil
+	return err
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -78,7 +77,7 @@ func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry) error
 		once[i] = e.Once
 		times[i], offsets[i], durations[i] = OrNull(e.At), e.Offset, OrNull(milliseconds(e.Duration))
 	}
-	_, err := tx.Exec(ctx, `
+	_, err := Exec(ctx, tx, "append to timeline", `
 		insert into timeline (tenant_id, upload_id, event, at, at_offset, duration_ms, replica, trace_id, detail)
 		select $1, e.upload_id, e.event, coalesce(e.at, clock_timestamp()), e.at_offset, e.duration_ms, nullif($2, ''), nullif($3, ''),
 			e.detail::jsonb
@@ -89,10 +88,7 @@ func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry) error
 			and t.seq > coalesce((select max(seq) from timeline
 				where tenant_id = $1 and upload_id = e.upload_id and event = 'uploaded'), 0))`,
 		tx.Tenant, tx.replica, TraceID(ctx), ids, events, times, offsets, durations, details, once)
-	if err != nil {
-		return fmt.Errorf("append to timeline: %w", err)
-	}
-	return nil
+	return err
 }
 
 // milliseconds rounds up, so that no duration becomes 0.
@@ -134,12 +130,5 @@ func (tx Tx) Timeline(ctx context.Context, id uuid.UUID, after int64, limit int)
 	rows, err := tx.Query(ctx, `
 		select seq, at, event, at_offset, duration_ms, replica, trace_id, detail from timeline
 		where tenant_id = $1 and upload_id = $2 and seq > $3 order by seq limit $4`, tx.Tenant, id, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read timeline: %w", err)
-	}
-	entries, err := pgx.CollectRows(rows, pgx.RowToStructByName[TimelineEntry])
-	if err != nil {
-		return nil, fmt.Errorf("read timeline: %w", err)
-	}
-	return entries, nil
+	return Collect[TimelineEntry]("read timeline", rows, err)
 }

@@ -271,10 +271,8 @@ func (tx Tx) AmongDeleted(ctx context.Context, fn func() error) error {
 	if err := fn(); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `select set_config('app.deleted', '', true)`); err != nil {
-		return fmt.Errorf("hide deleted uploads: %w", err)
-	}
-	return nil
+	_, err := Exec(ctx, tx, "hide deleted uploads", `select set_config('app.deleted', '', true)`)
+	return err
 }
 
 // MarkUploaded makes [MoveFinish]: it records that the whole object is stored under the key, and adjusts the quota to the

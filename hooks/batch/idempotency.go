@@ -83,9 +83,5 @@ func Answered(ctx context.Context, tx storage.Tx, k IdempotencyKey) (yes bool, e
 // ForgetAnswers deletes the answers of all tenants that are older than [AnswerRetention] and returns how many there were. It
 // needs an operator's role.
 func ForgetAnswers(ctx context.Context, db *storage.DB) (int64, error) {
-	tag, err := db.Pool().Exec(ctx, `delete from idempotency_keys where created_at < now() - $1::interval`, AnswerRetention)
-	if err != nil {
-		return 0, fmt.Errorf("forget answers: %w", err)
-	}
-	return tag.RowsAffected(), nil
+	return storage.Exec(ctx, db.Pool(), "forget answers", `delete from idempotency_keys where created_at < now() - $1::interval`, AnswerRetention)
 }

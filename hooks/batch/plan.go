@@ -2,7 +2,6 @@ package batch
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/google/uuid"
@@ -108,11 +107,7 @@ func (p plan) carryOut(ctx context.Context, tx storage.Tx, batch storage.Batch) 
 	if len(p.create) > 0 {
 		return nil
 	}
-	// All uploads that are new in it may have ended before.
-	if err := tx.SettleBatch(ctx, batch.ID); err != nil && !errors.Is(err, storage.ErrWrongStatus) {
-		return err
-	}
-	return nil
+	return tx.SettleBatch(ctx, batch.ID) // all uploads that are new in it may have ended before
 }
 
 // explainTaken refuses entries whose client ids are those of uploads in projects that the token does not cover.

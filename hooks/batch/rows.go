@@ -40,15 +40,12 @@ func replace(ctx context.Context, tx storage.Tx, batch uuid.UUID, ids []uuid.UUI
 	if len(ids) == 0 {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `
+	_, err := storage.Exec(ctx, tx, "replace uploads", `
 		update uploads o set replaced_by = n.id
 		from unnest($3::uuid[], $4::text[], $5::text[]) n (id, user_id, client_id)
 		where o.tenant_id = $1 and o.batch_id = $2 and o.client_id = n.client_id and o.user_id = n.user_id and o.id <> n.id`,
 		tx.Tenant, batch, ids, users, clientIDs)
-	if err != nil {
-		return fmt.Errorf("replace uploads: %w", err)
-	}
-	return nil
+	return err
 }
 
 // adopt puts uploads that lockByClientIDs has locked, and that are in no batch, into one of their project; label is their name

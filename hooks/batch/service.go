@@ -295,11 +295,7 @@ func (e Entry) metadata(batch storage.Batch) map[string]string {
 
 // explainNoRoom refuses uploads for which the quota has no room.
 func (s *Service) explainNoRoom(ctx context.Context, needed int64) error {
-	var t storage.Tenant
-	err := s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		t, err = hooks.Account(ctx, tx)
-		return err
-	})
+	t, err := storage.InTenant(ctx, s.DB, func(tx storage.Tx) (storage.Tenant, error) { return hooks.Account(ctx, tx) })
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func leaveBatch(ctx context.Context, tx storage.Tx, batch *uuid.UUID, status sto
 			return err
 		}
 	}
-	return settleBatch(ctx, tx, *batch)
+	return tx.SettleBatch(ctx, *batch)
 }
 
 // returnToBatch opens the batch of an upload that was restored, or settles it, as the upload's status demands.
@@ -87,20 +87,13 @@ func returnToBatch(ctx context.Context, tx storage.Tx, u storage.Upload) error {
 	case u.BatchID == nil, u.Status == storage.Completed:
 		return nil
 	case u.Status == storage.Failed:
-		return settleBatch(ctx, tx, *u.BatchID)
+		return tx.SettleBatch(ctx, *u.BatchID)
 	}
 	return openBatch(ctx, tx, *u.BatchID)
 }
 
 func openBatch(ctx context.Context, tx storage.Tx, batch uuid.UUID) error {
 	if err := tx.OpenBatch(ctx, batch); !errors.Is(err, storage.ErrBatchCancelled) {
-		return err
-	}
-	return nil
-}
-
-func settleBatch(ctx context.Context, tx storage.Tx, batch uuid.UUID) error {
-	if err := tx.SettleBatch(ctx, batch); !errors.Is(err, storage.ErrWrongStatus) {
 		return err
 	}
 	return nil

@@ -128,10 +128,8 @@ func (e *Eraser) step(ctx context.Context, a *advance) (more bool, err error) {
 // purgeSome removes a page of the uploads of an erasure, each by itself. It returns false when there are no
 // more. One that cannot be removed stays for the next pass.
 func (e *Eraser) purgeSome(ctx context.Context, a *advance) (page bool, err error) {
-	var found []storage.UploadRef
-	err = e.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		found, err = remaining(ctx, tx, a.Erasure, a.after)
-		return err
+	found, err := storage.InTenant(ctx, e.DB, func(tx storage.Tx) ([]storage.UploadRef, error) {
+		return remaining(ctx, tx, a.Erasure, a.after)
 	})
 	if err != nil || len(found) == 0 {
 		return false, err
@@ -180,11 +178,7 @@ func (e *Eraser) purge(ctx context.Context, id, erasure uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := held.Release(ctx); err != nil {
-			e.Log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
-		}
-	}()
+	defer held.Close(ctx)
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return err

@@ -206,27 +206,19 @@ func (s *Service) decide(ctx context.Context, id uuid.UUID, fn func(storage.Tx) 
 }
 
 // Find returns an erasure of the tenant.
-func (s *Service) Find(ctx context.Context, id uuid.UUID) (e Erasure, err error) {
+func (s *Service) Find(ctx context.Context, id uuid.UUID) (Erasure, error) {
 	if _, err := tenant.RequireManagerOfAll(ctx); err != nil {
-		return e, err
+		return Erasure{}, err
 	}
-	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		e, err = find(ctx, tx, id)
-		return err
-	})
-	return e, err
+	return storage.InTenant(ctx, s.DB, func(tx storage.Tx) (Erasure, error) { return find(ctx, tx, id) })
 }
 
 // List returns a page of the tenant's erasures, newest first, that are older than before.
-func (s *Service) List(ctx context.Context, before uuid.UUID, limit int) (found []Erasure, err error) {
+func (s *Service) List(ctx context.Context, before uuid.UUID, limit int) ([]Erasure, error) {
 	if _, err := tenant.RequireManagerOfAll(ctx); err != nil {
 		return nil, err
 	}
-	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		found, err = list(ctx, tx, before, limit)
-		return err
-	})
-	return found, err
+	return storage.InTenant(ctx, s.DB, func(tx storage.Tx) ([]Erasure, error) { return list(ctx, tx, before, limit) })
 }
 
 // logState logs the state of an erasure unless the request failed, and returns err.

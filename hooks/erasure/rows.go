@@ -54,13 +54,10 @@ func remaining(ctx context.Context, tx storage.Tx, e Erasure, after uuid.UUID) (
 
 // countErased adds to what the erasure has removed.
 func countErased(ctx context.Context, tx storage.Tx, id uuid.UUID, uploads, objects int) error {
-	_, err := tx.Exec(ctx, `
+	_, err := storage.Exec(ctx, tx, "count what was erased", `
 		update erasures set uploads = uploads + $3, objects = objects + $4 where tenant_id = $1 and id = $2`,
 		tx.Tenant, id, uploads, objects)
-	if err != nil {
-		return fmt.Errorf("count what was erased: %w", err)
-	}
-	return nil
+	return err
 }
 
 // eraseRows is how many rows of one table go in a transaction.

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/google/uuid"
 
@@ -31,15 +30,12 @@ func settleQuota(ctx context.Context, tx storage.Tx) error {
 	if err := tx.LockTenant(ctx); err != nil { // after which no charge can change before we commit
 		return err
 	}
-	tag, err := tx.Exec(ctx, `
+	n, err := storage.Exec(ctx, tx, "settle quota", `
 		update tenants set charged_bytes = s.bytes
 		from (select coalesce(sum(charged_bytes), 0)::bigint bytes from uploads where tenant_id = $1) s
 		where id = $1 and charged_bytes <> s.bytes`, tx.Tenant)
-	if err != nil {
-		return fmt.Errorf("settle quota: %w", err)
+	if err == nil && n == 0 {
+		err = storage.ErrWrongStatus
 	}
-	if tag.RowsAffected() == 0 {
-		return storage.ErrWrongStatus
-	}
-	return nil
+	return err
 }

@@ -22,11 +22,7 @@ func (r *Reconciler) underLease(ctx context.Context, f Finding, fn func(*lease.L
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := held.Release(ctx); err != nil {
-			r.Log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
-		}
-	}()
+	defer held.Close(ctx)
 	return fn(held)
 }
 

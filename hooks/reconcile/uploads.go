@@ -72,14 +72,11 @@ func confirm(ctx context.Context, tx storage.Tx, id uuid.UUID, condition string,
 
 // dropTails deletes the orphaned tails of an upload, and returns [storage.ErrWrongStatus] if it has none.
 func dropTails(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
-	tag, err := tx.Exec(ctx, `
+	n, err := storage.Exec(ctx, tx, "delete orphaned tails", `
 		delete from tails t using uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id
 		where u.tenant_id = $1 and u.id = $2 and t.tenant_id = $1 and t.upload_id = $2 and `+orphanedTail, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("delete orphaned tails: %w", err)
+	if err == nil && n == 0 {
+		err = storage.ErrWrongStatus
 	}
-	if tag.RowsAffected() == 0 {
-		return storage.ErrWrongStatus
-	}
-	return nil
+	return err
 }

@@ -108,17 +108,11 @@ const replayed = `
 
 // replay restarts a delivery that ended. A pending one stays as it is.
 func replay(ctx context.Context, tx storage.Tx, endpoint, id uuid.UUID) error {
-	if _, err := tx.Exec(ctx, replayed+`id = $3`, tx.Tenant, endpoint, id); err != nil {
-		return fmt.Errorf("replay delivery: %w", err)
-	}
-	return nil
+	_, err := storage.Exec(ctx, tx, "replay delivery", replayed+`id = $3`, tx.Tenant, endpoint, id)
+	return err
 }
 
 // replayDead restarts all dead letters created at since or later, and returns how many.
 func replayDead(ctx context.Context, tx storage.Tx, endpoint uuid.UUID, since time.Time) (int64, error) {
-	tag, err := tx.Exec(ctx, replayed+`state = 'dead' and created_at >= $3`, tx.Tenant, endpoint, since)
-	if err != nil {
-		return 0, fmt.Errorf("replay dead letters: %w", err)
-	}
-	return tag.RowsAffected(), nil
+	return storage.Exec(ctx, tx, "replay dead letters", replayed+`state = 'dead' and created_at >= $3`, tx.Tenant, endpoint, since)
 }

@@ -148,14 +148,10 @@ func claim(ctx context.Context, tx pgx.Tx, due []dueDelivery, jobs []int64) erro
 // reclaim makes deliveries due again whose job has ended without a result, or has run for longer than age: their worker died. It
 // returns how many.
 func reclaim(ctx context.Context, db *storage.DB, age time.Duration) (int64, error) {
-	tag, err := db.Pool().Exec(ctx, `
+	return storage.Exec(ctx, db.Pool(), "reclaim deliveries", `
 		update webhook_deliveries d set job_id = null
 		where d.state = 'pending' and d.job_id is not null and d.claimed_at < now() - $1::interval
 			and not `+queue.Works("d.job_id", "$1::interval"), age)
-	if err != nil {
-		return 0, fmt.Errorf("reclaim deliveries: %w", err)
-	}
-	return tag.RowsAffected(), nil
 }
 
 // sweep deletes announcements older than age that have no pending delivery, with their deliveries, and expired secrets; at most limit
@@ -164,17 +160,13 @@ func sweep(ctx context.Context, db *storage.DB, age time.Duration, limit int) (i
 	if _, err := db.Pool().Exec(ctx, `delete from webhook_secrets where valid_until < now()`); err != nil {
 		return 0, fmt.Errorf("sweep webhook secrets: %w", err)
 	}
-	tag, err := db.Pool().Exec(ctx, `
+	return storage.Exec(ctx, db.Pool(), "sweep announcements", `
 		delete from announcements where (tenant_id, id) in (
 			select a.tenant_id, a.id from announcements a
 			where a.created_at < now() - $1::interval and a.dispatched_at is not null and not exists (
 				select from webhook_deliveries d
 				where d.tenant_id = a.tenant_id and d.announcement_id = a.id and (d.state = 'pending' or d.ended_at > now() - $1::interval))
 			order by a.created_at limit $2)`, age, limit)
-	if err != nil {
-		return 0, fmt.Errorf("sweep announcements: %w", err)
-	}
-	return tag.RowsAffected(), nil
 }
 
 // A backlog counts the deliveries of all tenants.

@@ -81,12 +81,9 @@ func addSecret(ctx context.Context, tx storage.Tx, endpoint uuid.UUID, sealed []
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, `
+	_, err = storage.Exec(ctx, tx, "add webhook secret", `
 		insert into webhook_secrets (tenant_id, endpoint_id, id, sealed) values ($1, $2, $3, $4)`, tx.Tenant, endpoint, id, sealed)
-	if err != nil {
-		return fmt.Errorf("add webhook secret: %w", err)
-	}
-	return nil
+	return err
 }
 
 // rotate makes sealed the endpoint's secret. The previous one stays valid for overlap; the one before that becomes invalid.
@@ -132,28 +129,22 @@ func update(ctx context.Context, tx storage.Tx, w Endpoint) error {
 	if w.Types == nil {
 		w.Types = []string{}
 	}
-	tag, err := tx.Exec(ctx, `
+	n, err := storage.Exec(ctx, tx, "update webhook endpoint", `
 		update webhook_endpoints set url = $3, types = $4, description = $5, updated_at = now()
 		where tenant_id = $1 and id = $2`, tx.Tenant, w.ID, w.URL, w.Types, w.Description)
-	if err != nil {
-		return fmt.Errorf("update webhook endpoint: %w", err)
+	if err == nil && n == 0 {
+		err = storage.ErrNotFound
 	}
-	if tag.RowsAffected() == 0 {
-		return storage.ErrNotFound
-	}
-	return nil
+	return err
 }
 
 // enable enables the endpoint, as if it had never failed. Deliveries that it missed stay dead letters until they are replayed.
 func enable(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
+	_, err := storage.Exec(ctx, tx, "enable webhook endpoint", `
 		update webhook_endpoints
 		set disabled_at = null, disabled_reason = null, failing_since = null, held_until = null, updated_at = now()
 		where tenant_id = $1 and id = $2 and disabled_at is not null`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("enable webhook endpoint: %w", err)
-	}
-	return nil
+	return err
 }
 
 // disable disables the endpoint. Its pending deliveries become dead letters.
@@ -164,24 +155,18 @@ func disable(ctx context.Context, tx storage.Tx, id uuid.UUID, reason string) er
 	if err != nil {
 		return fmt.Errorf("disable webhook endpoint: %w", err)
 	}
-	_, err = tx.Exec(ctx, `
+	_, err = storage.Exec(ctx, tx, "end deliveries of webhook endpoint", `
 		update webhook_deliveries
 		set state = 'dead', last_error = $3, job_id = null, next_attempt_at = null, ended_at = now()
 		where tenant_id = $1 and endpoint_id = $2 and state = 'pending'`, tx.Tenant, id, errorDisabled)
-	if err != nil {
-		return fmt.Errorf("end deliveries of webhook endpoint: %w", err)
-	}
-	return nil
+	return err
 }
 
 // remove removes the endpoint, its secrets and its deliveries, or returns [storage.ErrNotFound].
 func remove(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
-	tag, err := tx.Exec(ctx, `delete from webhook_endpoints where tenant_id = $1 and id = $2`, tx.Tenant, id)
-	if err != nil {
-		return fmt.Errorf("delete webhook endpoint: %w", err)
+	n, err := storage.Exec(ctx, tx, "delete webhook endpoint", `delete from webhook_endpoints where tenant_id = $1 and id = $2`, tx.Tenant, id)
+	if err == nil && n == 0 {
+		err = storage.ErrNotFound
 	}
-	if tag.RowsAffected() == 0 {
-		return storage.ErrNotFound
-	}
-	return nil
+	return err
 }

@@ -123,30 +123,18 @@ func setEnabled(ctx context.Context, tx storage.Tx, id uuid.UUID, yes *bool) err
 }
 
 // List returns the tenant's endpoints, the oldest first. There are few.
-func (m *Endpoints) List(ctx context.Context) (all []Endpoint, err error) {
-	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		all, err = list(ctx, tx)
-		return err
-	})
-	return all, err
+func (m *Endpoints) List(ctx context.Context) ([]Endpoint, error) {
+	return storage.InTenant(ctx, m.DB, func(tx storage.Tx) ([]Endpoint, error) { return list(ctx, tx) })
 }
 
 // Find returns the endpoint, or [storage.ErrNotFound].
-func (m *Endpoints) Find(ctx context.Context, id uuid.UUID) (e Endpoint, err error) {
-	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		e, err = find(ctx, tx, id)
-		return err
-	})
-	return e, err
+func (m *Endpoints) Find(ctx context.Context, id uuid.UUID) (Endpoint, error) {
+	return storage.InTenant(ctx, m.DB, func(tx storage.Tx) (Endpoint, error) { return find(ctx, tx, id) })
 }
 
 // Deliveries returns one page of an endpoint's; an endpoint that the tenant does not have is [storage.ErrNotFound].
-func (m *Endpoints) Deliveries(ctx context.Context, p DeliveryPage) (found []Delivery, err error) {
-	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		found, err = listDeliveries(ctx, tx, p)
-		return err
-	})
-	return found, err
+func (m *Endpoints) Deliveries(ctx context.Context, p DeliveryPage) ([]Delivery, error) {
+	return storage.InTenant(ctx, m.DB, func(tx storage.Tx) ([]Delivery, error) { return listDeliveries(ctx, tx, p) })
 }
 
 // Delete removes the endpoint with all its deliveries, or returns [storage.ErrNotFound].

@@ -179,6 +179,6 @@ func (l *lock) Lock(ctx context.Context, requestUnlock func()) error {
 // Unlock implements [handler.Lock]. It runs when the request is over, dropped connections included.
 func (l *lock) Unlock() error {
 	x := l.exchange
-	x.handler.uploads.Release(x.request.Context(), x.lease)
+	x.lease.Close(x.request.Context())
 	return nil
 }

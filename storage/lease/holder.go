@@ -3,13 +3,14 @@ package lease
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tramo/tramo/storage"
 )
 
 // leasesChannel notifies all processes that a lease is free. Requests to one holder go to that holder's own channel.
@@ -46,13 +47,10 @@ func (m *Manager) Close(ctx context.Context) error {
 		return nil
 	}
 	m.lose(me)
-	_, err := m.db.Pool().Exec(ctx, `
+	_, err := storage.Exec(ctx, m.db.Pool(), "unregister lease holder", `
 		with gone as (delete from lease_holders where id = $1 returning id)
 		select pg_notify('`+leasesChannel+`', 'gone') from gone`, me)
-	if err != nil {
-		return fmt.Errorf("unregister lease holder: %w", err)
-	}
-	return nil
+	return err
 }
 
 // During runs fn while the process is registered, and gives up all leases afterwards. When ctx is done the process stays

@@ -246,3 +246,10 @@ func (l *Lease) Release(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Close is [Lease.Release], and logs an error: its caller has ended, and nothing can be done about it.
+func (l *Lease) Close(ctx context.Context) {
+	if err := l.Release(ctx); err != nil {
+		l.manager.log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
+	}
+}

@@ -100,25 +100,19 @@ func whyNotTaken(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 
 // askHolder records that this process waits for the lease, and notifies its holder.
 func askHolder(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
+	_, err := storage.Exec(ctx, tx, "ask for lease", `
 		with asked as (
 			update upload_leases set waiter = $3 where tenant_id = $1 and upload_id = $2 returning holder_id
 		)
 		select pg_notify('tramo_lease_' || replace(holder_id::text, '-', ''), 'want ' || $1::text || ' ' || $2::text)
 		from asked`, tx.Tenant, upload, me)
-	if err != nil {
-		return fmt.Errorf("ask for lease: %w", err)
-	}
-	return nil
+	return err
 }
 
 // Want asks the holders of uploads' leases to let go, once the transaction is committed.
 func Want(ctx context.Context, tx storage.Tx, uploads []uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
+	_, err := storage.Exec(ctx, tx, "ask for leases", `
 		select pg_notify('tramo_lease_' || replace(holder_id::text, '-', ''), 'want ' || tenant_id::text || ' ' || upload_id::text)
 		from upload_leases where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, uploads)
-	if err != nil {
-		return fmt.Errorf("ask for leases: %w", err)
-	}
-	return nil
+	return err
 }

@@ -82,21 +82,25 @@ func (u *Upload) newConcatenation(ctx context.Context) (*concatenation, error) {
 		Upload: u, hash: h, sources: make([]source, len(u.row.Partials)),
 		multipart: multipart{Upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
 	}
-	err = u.store.db.InTenant(ctx, func(tx storage.Tx) error {
-		contents, err := tx.Contents(ctx, u.row.Partials)
-		if err != nil {
-			return err
+	contents, err := u.partials(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i, id := range u.row.Partials {
+		part, ok := contents[id]
+		if !ok || !part.Stored {
+			return nil, fmt.Errorf("partial upload %s has no object", id)
 		}
-		for i, id := range u.row.Partials {
-			part, ok := contents[id]
-			if !ok || !part.Stored {
-				return fmt.Errorf("partial upload %s has no object", id)
-			}
-			c.sources[i] = source{id: id, key: *part.ObjectKey, size: part.Received, state: part.HashState}
-		}
-		return nil
+		c.sources[i] = source{id: id, key: *part.ObjectKey, size: part.Received, state: part.HashState}
+	}
+	return c, nil
+}
+
+// partials says where the bytes of a final upload's partial ones are.
+func (u *Upload) partials(ctx context.Context) (map[uuid.UUID]storage.Content, error) {
+	return storage.InTenant(ctx, u.store.db, func(tx storage.Tx) (map[uuid.UUID]storage.Content, error) {
+		return tx.Contents(ctx, u.row.Partials)
 	})
-	return c, err
 }
 
 // add makes a piece durable and moves the offset over it.
@@ -212,11 +216,7 @@ func (c *concatenation) reserve(ctx context.Context) (id, key string, number int
 // RemovePartials deletes the objects of what a final upload has taken over. Their rows say so already; what stays behind
 // belongs to nobody.
 func (u *Upload) RemovePartials(ctx context.Context) error {
-	var contents map[uuid.UUID]storage.Content
-	err := u.store.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		contents, err = tx.Contents(ctx, u.row.Partials)
-		return err
-	})
+	contents, err := u.partials(ctx)
 	if err != nil {
 		return err
 	}

@@ -224,9 +224,8 @@ func (m *multipart) reserve(ctx context.Context) (id, key string, number int32, 
 	if err != nil {
 		return "", "", 0, err
 	}
-	err = m.store.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		number, err = tx.ReservePart(ctx, m.row.ID, m.fence(), id, key)
-		return err
+	number, err = storage.InTenant(ctx, m.store.db, func(tx storage.Tx) (int32, error) {
+		return tx.ReservePart(ctx, m.row.ID, m.fence(), id, key)
 	})
 	return id, key, number, err
 }

@@ -111,11 +111,7 @@ func (u *Upload) complete(ctx context.Context) error {
 	if u.content.MultipartID == nil {
 		return fmt.Errorf("assemble upload %s: all bytes are there, but no part is", u.row.ID)
 	}
-	var parts []storage.Part
-	err := u.store.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		parts, err = tx.Parts(ctx, u.row.ID)
-		return err
-	})
+	parts, err := storage.InTenant(ctx, u.store.db, func(tx storage.Tx) ([]storage.Part, error) { return tx.Parts(ctx, u.row.ID) })
 	if err != nil {
 		return err
 	}
