@@ -43,10 +43,6 @@ var (
 	ErrPartialTaken     = errors.New("partial upload belongs to another upload")
 )
 
-func refuse(cause error, format string, args ...any) error {
-	return tenant.Refuse(cause, format, args...)
-}
-
 // The metadata keys that Tramo uses. Others are stored and returned by HEAD.
 const (
 	MetaFilename = "filename"
@@ -137,7 +133,7 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 			return err
 		}
 		if n.Kind == storage.Final {
-			if old, err = a.gather(ctx, tx, &n); err != nil || old != uuid.Nil {
+			if old, err = a.Policy.checkPartials(ctx, tx, &n); err != nil || old != uuid.Nil {
 				return err
 			}
 		}
@@ -150,7 +146,7 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 		case errors.Is(err, storage.ErrNotFound) && tries > 0:
 			return a.admit(ctx, r, tries-1) // it has ended meanwhile, and its client id is free
 		case errors.Is(err, storage.ErrNotFound): // it is in a project that this token does not cover
-			return Admitted{}, refuse(ErrClientIDTaken, "Another upload of yours has this client_id. Use a new client_id for each file.")
+			return Admitted{}, tenant.Refuse(ErrClientIDTaken, "Another upload of yours has this client_id. Use a new client_id for each file.")
 		}
 		return old, err
 	case errors.Is(err, storage.ErrQuotaExceeded), errors.Is(err, storage.ErrTooLarge):
@@ -221,9 +217,9 @@ func DeclareLength(ctx context.Context, tx storage.Tx, id uuid.UUID, size int64)
 	err := tx.DeclareLength(ctx, id, storage.NoFence, size)
 	switch {
 	case errors.Is(err, storage.ErrFenced):
-		return refuse(ErrBusy, "Another request sends this upload, whose length was not known, just now. Try again in a moment.")
+		return tenant.Refuse(ErrBusy, "Another request sends this upload, whose length was not known, just now. Try again in a moment.")
 	case errors.Is(err, storage.ErrBadLength), errors.Is(err, storage.ErrWrongStatus):
-		return refuse(ErrClientIDTaken,
+		return tenant.Refuse(ErrClientIDTaken,
 			"Another upload of yours has this client_id and more bytes than this one. Use a new client_id for each file.")
 	}
 	return err
@@ -251,7 +247,7 @@ func (a *Admission) explainRefusal(ctx context.Context, n storage.NewUpload) err
 func Account(ctx context.Context, tx storage.Tx) (storage.Tenant, error) {
 	t, err := tx.Account(ctx)
 	if errors.Is(err, storage.ErrNotFound) || err == nil && t.ErasingAt != nil {
-		return t, refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
+		return t, tenant.Refuse(ErrNoTenant, "The token names a tenant that does not exist. Ask your administrator for a new one.")
 	}
 	return t, err
 }
@@ -325,7 +321,7 @@ func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 		return n, err
 	}
 	if !who.Sees(n.Project) {
-		return n, refuse(ErrNotYourProject, "You have no project %s. Name one of yours, or ask your administrator for a token that covers it.", n.Project)
+		return n, tenant.Refuse(ErrNotYourProject, "You have no project %s. Name one of yours, or ask your administrator for a token that covers it.", n.Project)
 	}
 	declared, err := p.declaredType(meta[MetaFiletype])
 	n.DeclaredType = declared
@@ -335,7 +331,7 @@ func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 func (p Policy) checkSize(size int64) error {
 	switch {
 	case size <= 0:
-		return refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
+		return tenant.Refuse(ErrEmpty, "The file is empty. Choose it again, or take the photo again.")
 	case size > p.MaxSize:
 		return tooLarge(size, p.MaxSize)
 	}
@@ -348,7 +344,7 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 		total += len(k) + len(v)
 		// Postgres text and jsonb hold neither.
 		if !utf8.ValidString(k) || !utf8.ValidString(v) || strings.ContainsRune(k+v, 0) {
-			return refuse(ErrBadMetadata, "The metadata %q is not valid UTF-8 text without NUL characters.", strings.ToValidUTF8(k, "?"))
+			return tenant.Refuse(ErrBadMetadata, "The metadata %q is not valid UTF-8 text without NUL characters.", strings.ToValidUTF8(k, "?"))
 		}
 	}
 	if n.Project == "" {
@@ -356,20 +352,20 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 	}
 	switch {
 	case total > maxMetadata:
-		return refuse(ErrBadMetadata, "The metadata has %d bytes; the most is %d.", total, maxMetadata)
+		return tenant.Refuse(ErrBadMetadata, "The metadata has %d bytes; the most is %d.", total, maxMetadata)
 	case len(n.Filename) > maxFilename:
-		return refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxFilename)
+		return tenant.Refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxFilename)
 	case len(n.Batch) > MaxLabel:
-		return refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), MaxLabel)
+		return tenant.Refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), MaxLabel)
 	case len(n.ClientID) > maxClientID:
-		return refuse(ErrBadMetadata, "client_id has %d bytes; the most is %d.", len(n.ClientID), maxClientID)
+		return tenant.Refuse(ErrBadMetadata, "client_id has %d bytes; the most is %d.", len(n.ClientID), maxClientID)
 	case !object.ValidProject(n.Project):
-		return refuse(ErrBadMetadata, "project must match %s.", object.ProjectPattern)
+		return tenant.Refuse(ErrBadMetadata, "project must match %s.", object.ProjectPattern)
 	}
 	if s := meta[MetaSHA256]; s != "" {
 		sum, err := hex.DecodeString(s)
 		if err != nil || len(sum) != 32 {
-			return refuse(ErrBadMetadata, "sha256 must be the SHA-256 of the file as 64 hexadecimal digits.")
+			return tenant.Refuse(ErrBadMetadata, "sha256 must be the SHA-256 of the file as 64 hexadecimal digits.")
 		}
 		n.DeclaredSHA256 = sum
 	}
@@ -383,10 +379,10 @@ func (p Policy) declaredType(s string) (string, error) {
 	}
 	t, _, err := mime.ParseMediaType(s)
 	if err != nil || !strings.Contains(t, "/") {
-		return "", refuse(ErrBadMetadata, "filetype %q is not a media type such as image/jpeg; leave it out when it is not known.", s)
+		return "", tenant.Refuse(ErrBadMetadata, "filetype %q is not a media type such as image/jpeg; leave it out when it is not known.", s)
 	}
 	if t != octetStream && !p.Types.Allows(t) {
-		return "", refuse(ErrTypeNotAllowed, "Files of type %s are not accepted here.", t)
+		return "", tenant.Refuse(ErrTypeNotAllowed, "Files of type %s are not accepted here.", t)
 	}
 	return t, nil
 }
@@ -413,7 +409,7 @@ func enterBatch(ctx context.Context, tx storage.Tx, n *storage.NewUpload) error 
 	case errors.Is(err, storage.ErrNotFound) && named.Version() == 7:
 		// A UUIDv7 can only be the id of a batch. A wrong one must not create a batch of that name. The answer is the same
 		// if another tenant has the batch.
-		return refuse(ErrNoBatch, "You have no batch %s. Name one by the id that POST /api/batches told, or by a name of your own, which is no UUIDv7.", named)
+		return tenant.Refuse(ErrNoBatch, "You have no batch %s. Name one by the id that POST /api/batches told, or by a name of your own, which is no UUIDv7.", named)
 	case errors.Is(err, storage.ErrNotFound):
 		made := storage.NewBatch{Project: n.Project, Name: n.Batch, ClientID: n.Batch, UserID: n.UserID}
 		if made.ID, err = uuid.NewV7(); err != nil {
@@ -425,7 +421,7 @@ func enterBatch(ctx context.Context, tx storage.Tx, n *storage.NewUpload) error 
 	case err != nil:
 		return err
 	case b.Project != n.Project:
-		return refuse(ErrOtherProject, "The batch %s is of the project %s. Name that as the upload's project, or another batch.", b.ID, b.Project)
+		return tenant.Refuse(ErrOtherProject, "The batch %s is of the project %s. Name that as the upload's project, or another batch.", b.ID, b.Project)
 	case b.CancelledAt != nil:
 		return storage.ErrBatchCancelled
 	}
@@ -435,11 +431,11 @@ func enterBatch(ctx context.Context, tx storage.Tx, n *storage.NewUpload) error 
 
 // CancelledBatch refuses an upload in a batch that was cancelled.
 func CancelledBatch() error {
-	return refuse(ErrBatchCancelled, "This batch was cancelled. Make a new one.")
+	return tenant.Refuse(ErrBatchCancelled, "This batch was cancelled. Make a new one.")
 }
 
 // ClientIDTaken refuses an upload whose client id names another upload.
 func ClientIDTaken() error {
-	return refuse(ErrClientIDTaken,
+	return tenant.Refuse(ErrClientIDTaken,
 		"Another upload of yours has this client_id with a different size, name or sha256. Use a new client_id for each file.")
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 // Why content is refused. A [tenant.Refusal] wraps one of them.
@@ -91,15 +92,15 @@ func refuseContent(u storage.Upload) error {
 	case u.Status == storage.Completed:
 		return nil
 	case isInfected(u):
-		return refuse(ErrNoContent, "The upload is infected, and is never given out. Clean the original, and send it as a new upload.")
+		return tenant.Refuse(ErrNoContent, "The upload is infected, and is never given out. Clean the original, and send it as a new upload.")
 	case u.Kind == storage.Partial:
-		return refuse(ErrNoContent, "The upload is a part of another one. Ask for the content of that.")
+		return tenant.Refuse(ErrNoContent, "The upload is a part of another one. Ask for the content of that.")
 	case u.Status == storage.Failed:
-		return refuse(ErrNoContent, "The upload has failed: its status tells why. Send the file as a new upload.")
+		return tenant.Refuse(ErrNoContent, "The upload has failed: its status tells why. Send the file as a new upload.")
 	case u.Status == storage.Pending || u.Status == storage.Uploading:
-		return refuse(ErrContentNotReady, "The upload is %s: send the rest of it first.", u.Status)
+		return tenant.Refuse(ErrContentNotReady, "The upload is %s: send the rest of it first.", u.Status)
 	case u.Status == storage.Uploaded || u.Status == storage.Processing:
-		return refuse(ErrContentNotReady, "The upload is %s. Ask again once it has been scanned and is completed.", u.Status)
+		return tenant.Refuse(ErrContentNotReady, "The upload is %s. Ask again once it has been scanned and is completed.", u.Status)
 	}
-	return refuse(ErrNoContent, "The upload is %s. Send the file as a new upload.", u.Status)
+	return tenant.Refuse(ErrNoContent, "The upload is %s. Send the file as a new upload.", u.Status)
 }

@@ -41,13 +41,13 @@ type Uploads struct {
 	Erasures *erasure.Service // of uploads that take no more bytes
 }
 
-// MayUpload returns [ErrForbidden] unless the role of the user in ctx may create and write uploads.
-func MayUpload(ctx context.Context) error {
+// MayUpload returns the user in ctx, and [tenant.ErrForbidden] unless its role may create and write uploads.
+func MayUpload(ctx context.Context) (tenant.Identity, error) {
 	who, err := tenant.From(ctx)
 	if err == nil && !who.Role.CanUpload() {
-		return tenant.ErrForbidden
+		err = tenant.ErrForbidden
 	}
-	return err
+	return who, err
 }
 
 // Create is [Admission.Admit], unless bytes could not be kept at present: that is [object.ErrUnavailable].
@@ -203,7 +203,7 @@ func (u *Upload) DeclareLength(ctx context.Context, length int64) error {
 		if err := u.Cancel(ctx); err != nil { // nothing can come of it, and it holds quota
 			return err
 		}
-		return refuse(ErrEmpty, "The upload has ended. Choose a file that has content.")
+		return tenant.Refuse(ErrEmpty, "The upload has ended. Choose a file that has content.")
 	}
 	err := u.Upload.DeclareLength(ctx, length)
 	if errors.Is(err, storage.ErrWrongStatus) {

@@ -217,7 +217,8 @@ func TestWhoMayWrite(t *testing.T) {
 	who, err := tenant.From(ctx)
 	stack.Must(t, err)
 	id := s.create(t, ctx, hooks.Request{Size: 10})
-	stack.WantErr(t, hooks.MayUpload(hookstest.As(ctx, who.Tenant, "ida", tenant.Inversionista)), tenant.ErrForbidden)
+	_, err = hooks.MayUpload(hookstest.As(ctx, who.Tenant, "ida", tenant.Inversionista))
+	stack.WantErr(t, err, tenant.ErrForbidden)
 	for name, c := range map[string]struct {
 		ctx  context.Context
 		want error

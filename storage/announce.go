@@ -40,14 +40,11 @@ type Announcement struct {
 
 // Announce writes the announcement in the transaction that makes it true: it is delivered if that commits, and only then.
 func (tx Tx) Announce(ctx context.Context, a Announcement) error {
-	if a.Detail == nil {
-		a.Detail = map[string]any{}
-	}
 	var id uuid.UUID
 	err := tx.QueryRow(ctx, `
 		insert into announcements (tenant_id, type, upload_id, batch_id, detail, trace_id)
 		values ($1, $2, $3, $4, $5, nullif($6, '')) returning id`,
-		tx.Tenant, a.Type, OrNull(a.Upload), OrNull(a.Batch), a.Detail, TraceID(ctx)).Scan(&id)
+		tx.Tenant, a.Type, OrNull(a.Upload), OrNull(a.Batch), orEmpty(a.Detail), TraceID(ctx)).Scan(&id)
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", a.Type, err)
 	}

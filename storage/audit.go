@@ -77,15 +77,12 @@ func (tx Tx) Audit(ctx context.Context, a Audit) error {
 	if a.Outcome == "" {
 		a.Outcome = OutcomeDone
 	}
-	if a.Detail == nil {
-		a.Detail = map[string]any{}
-	}
 	from := tenant.OriginOf(ctx)
 	_, err := Exec(ctx, tx, "append to audit log", `
 		insert into audit (tenant_id, actor, role, home_tenant, action, subject, outcome, address, request_id, trace_id, detail)
 		values ($1, $2, $3, $4, $5, nullif($6, ''), $7, nullif($8, ''), nullif($9, ''), nullif($10, ''), $11)`,
 		tx.Tenant, tx.Who.User, tx.Who.Role, OrNull(tx.Who.Home), a.Action, a.Subject, a.Outcome,
-		from.Address, from.RequestID, TraceID(ctx), a.Detail)
+		from.Address, from.RequestID, TraceID(ctx), orEmpty(a.Detail))
 	return err
 }
 

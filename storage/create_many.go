@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -21,9 +20,9 @@ const insertUploads = `
 		insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type, declared_sha256,
 			metadata, size, charged_bytes, batch_id)
 		select t.id, n.id, n.user_id, nullif(n.client_id, ''), n.project, nullif(n.batch, ''), nullif(n.filename, ''),
-			nullif(n.declared_type, ''), n.declared_sha256, n.metadata::jsonb, n.size, n.size, $2
+			nullif(n.declared_type, ''), n.declared_sha256, n.metadata, n.size, n.size, $2
 		from charged t, unnest($4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::bytea[],
-			$12::text[], $13::bigint[])
+			$12::jsonb[], $13::bigint[])
 			n (id, user_id, client_id, project, batch, filename, declared_type, declared_sha256, metadata, size)
 		on conflict do nothing
 		returning tenant_id, id
@@ -39,18 +38,26 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	if len(ns) == 0 {
 		return nil, nil
 	}
-	c, err := columnsOf(ns)
-	if err != nil {
-		return nil, err
+	var quota charge
+	for _, n := range ns {
+		quota.bytes += n.charge()
 	}
-	rows, err := tx.Query(ctx, insertUploads,
-		tx.Tenant, batch, c.charge, c.ids, c.users, c.clients, c.projects, c.batches, c.names, c.types, c.sums, c.metadata, c.sizes)
+	ids := column(ns, func(n NewUpload) uuid.UUID { return n.ID })
+	rows, err := tx.Query(ctx, insertUploads, tx.Tenant, batch, quota.bytes, ids,
+		column(ns, func(n NewUpload) string { return n.UserID }),
+		column(ns, func(n NewUpload) string { return n.ClientID }),
+		column(ns, func(n NewUpload) string { return n.Project }),
+		column(ns, func(n NewUpload) string { return n.Batch }),
+		column(ns, func(n NewUpload) string { return n.Filename }),
+		column(ns, func(n NewUpload) string { return n.DeclaredType }),
+		column(ns, func(n NewUpload) []byte { return n.DeclaredSHA256 }),
+		column(ns, func(n NewUpload) map[string]string { return n.Metadata }),
+		column(ns, func(n NewUpload) int64 { return n.Size }))
 	if err != nil {
 		return nil, fmt.Errorf("create uploads: %w", err)
 	}
 	var created []*uuid.UUID
 	var id *uuid.UUID
-	quota := charge{bytes: c.charge}
 	_, err = pgx.ForEachRow(rows, []any{&id, &quota.charged, &quota.quota}, func() error {
 		created = append(created, id)
 		return nil
@@ -61,40 +68,21 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	case len(created) == 0:
 		return nil, ErrQuotaExceeded
 	case len(created) < len(ns) || created[0] == nil:
-		return slices.DeleteFunc(c.ids, func(id uuid.UUID) bool {
+		return slices.DeleteFunc(ids, func(id uuid.UUID) bool {
 			return slices.ContainsFunc(created, func(c *uuid.UUID) bool { return c != nil && *c == id })
 		}), nil
 	}
 	if err := tx.warn(ctx, quota); err != nil {
 		return nil, err
 	}
-	entries := make([]Entry, len(ns))
-	for i, n := range ns {
-		entries[i] = n.entry()
-	}
-	return nil, tx.follow(ctx, MoveCreate, c.ids, entries)
+	return nil, tx.follow(ctx, MoveCreate, ids, column(ns, NewUpload.entry))
 }
 
-// newColumns are new uploads column by column, as a statement takes them.
-type newColumns struct {
-	ids                                                       []uuid.UUID
-	users, clients, projects, batches, names, types, metadata []string
-	sums                                                      [][]byte
-	sizes                                                     []int64
-	charge                                                    int64 // bytes, of all
-}
-
-func columnsOf(ns []NewUpload) (c newColumns, err error) {
-	for _, n := range ns {
-		meta, err := json.Marshal(n.Metadata)
-		if err != nil {
-			return c, fmt.Errorf("encode metadata: %w", err)
-		}
-		c.ids, c.users, c.clients = append(c.ids, n.ID), append(c.users, n.UserID), append(c.clients, n.ClientID)
-		c.projects, c.batches = append(c.projects, n.Project), append(c.batches, n.Batch)
-		c.names, c.types = append(c.names, n.Filename), append(c.types, n.DeclaredType)
-		c.metadata, c.sums = append(c.metadata, string(meta)), append(c.sums, n.DeclaredSHA256)
-		c.sizes, c.charge = append(c.sizes, n.Size), c.charge+n.charge()
+// column returns a column of rows, as a statement takes it.
+func column[Row, Value any](rows []Row, value func(Row) Value) []Value {
+	all := make([]Value, len(rows))
+	for i, r := range rows {
+		all[i] = value(r)
 	}
-	return c, nil
+	return all
 }

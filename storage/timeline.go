@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"time"
@@ -62,33 +61,32 @@ func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) error {
 
 // append adds an entry to the timeline of each upload, in one statement.
 func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry) error {
-	events, details := make([]string, len(entries)), make([]string, len(entries))
-	once := make([]bool, len(entries))
-	times, offsets, durations := make([]*time.Time, len(entries)), make([]*int64, len(entries)), make([]*int32, len(entries))
-	for i, e := range entries {
-		detail := []byte("{}")
-		if e.Detail != nil {
-			var err error
-			if detail, err = json.Marshal(e.Detail); err != nil {
-				return fmt.Errorf("append to timeline: %w", err)
-			}
-		}
-		events[i], details[i] = string(e.Event), string(detail)
-		once[i] = e.Once
-		times[i], offsets[i], durations[i] = OrNull(e.At), e.Offset, OrNull(milliseconds(e.Duration))
-	}
 	_, err := Exec(ctx, tx, "append to timeline", `
 		insert into timeline (tenant_id, upload_id, event, at, at_offset, duration_ms, replica, trace_id, detail)
 		select $1, e.upload_id, e.event, coalesce(e.at, clock_timestamp()), e.at_offset, e.duration_ms, nullif($2, ''), nullif($3, ''),
-			e.detail::jsonb
-		from unnest($4::uuid[], $5::text[], $6::timestamptz[], $7::bigint[], $8::int[], $9::text[], $10::bool[])
+			e.detail
+		from unnest($4::uuid[], $5::text[], $6::timestamptz[], $7::bigint[], $8::int[], $9::jsonb[], $10::bool[])
 			e (upload_id, event, at, at_offset, duration_ms, detail, once)
 		where not e.once or not exists (
-			select from timeline t where t.tenant_id = $1 and t.upload_id = e.upload_id and t.event = e.event and t.detail = e.detail::jsonb
+			select from timeline t where t.tenant_id = $1 and t.upload_id = e.upload_id and t.event = e.event and t.detail = e.detail
 			and t.seq > coalesce((select max(seq) from timeline
 				where tenant_id = $1 and upload_id = e.upload_id and event = 'uploaded'), 0))`,
-		tx.Tenant, tx.replica, TraceID(ctx), ids, events, times, offsets, durations, details, once)
+		tx.Tenant, tx.replica, TraceID(ctx), ids,
+		column(entries, func(e Entry) string { return string(e.Event) }),
+		column(entries, func(e Entry) *time.Time { return OrNull(e.At) }),
+		column(entries, func(e Entry) *int64 { return e.Offset }),
+		column(entries, func(e Entry) *int32 { return OrNull(milliseconds(e.Duration)) }),
+		column(entries, func(e Entry) map[string]any { return orEmpty(e.Detail) }),
+		column(entries, func(e Entry) bool { return e.Once }))
 	return err
+}
+
+// orEmpty is a detail as Postgres keeps it, an object.
+func orEmpty(detail map[string]any) map[string]any {
+	if detail == nil {
+		return map[string]any{}
+	}
+	return detail
 }
 
 // milliseconds rounds up, so that no duration becomes 0.

@@ -118,7 +118,7 @@ type CreatedUpload struct {
 // client id. It creates all uploads or none: a [*ManifestError] has what is wrong with any of them. An entry whose client_id
 // names an upload of this user stands for that upload.
 func (s *Service) Create(ctx context.Context, m Manifest, k IdempotencyKey) (Created, error) {
-	who, err := s.writer(ctx)
+	who, err := hooks.MayUpload(ctx)
 	if err != nil {
 		return Created{}, err
 	}
@@ -144,7 +144,7 @@ func (s *Service) Create(ctx context.Context, m Manifest, k IdempotencyKey) (Cre
 // Add adds uploads to a batch, which is open again if it had ended. A batch that this user does not see is
 // [storage.ErrNotFound].
 func (s *Service) Add(ctx context.Context, id uuid.UUID, entries []Entry, k IdempotencyKey) (Created, error) {
-	who, err := s.writer(ctx)
+	who, err := hooks.MayUpload(ctx)
 	if err != nil {
 		return Created{}, err
 	}
@@ -152,14 +152,6 @@ func (s *Service) Add(ctx context.Context, id uuid.UUID, entries []Entry, k Idem
 		batch, err := Find(ctx, tx, id)
 		return batch, false, err
 	})
-}
-
-func (*Service) writer(ctx context.Context) (tenant.Identity, error) {
-	who, err := tenant.From(ctx)
-	if err == nil && !who.Role.CanUpload() {
-		err = tenant.ErrForbidden
-	}
-	return who, err
 }
 
 func checkBatch(who tenant.Identity, m Manifest) error {

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -118,23 +116,19 @@ func (s *Service) Request(ctx context.Context, r Request) (e Erasure, err error)
 }
 
 func (r Request) parse() (kind Kind, subject string, err error) {
-	named := 0
-	if r.Upload != uuid.Nil {
-		kind, subject, named = OfUpload, r.Upload.String(), named+1
+	switch r {
+	case Request{}:
+	case Request{Upload: r.Upload}:
+		return OfUpload, r.Upload.String(), nil
+	case Request{Tenant: true}:
+		return OfTenant, "", nil
+	case Request{User: r.User}:
+		if len(r.User) > maxUser || !storage.IsText(r.User) {
+			return "", "", tenant.Refuse(ErrBadRequest, "user_id must be a user's id as in tokens: UTF-8 text of at most %d bytes without NUL characters.", maxUser)
+		}
+		return OfUser, r.User, nil
 	}
-	if r.User != "" {
-		kind, subject, named = OfUser, r.User, named+1
-	}
-	if r.Tenant {
-		kind, subject, named = OfTenant, "", named+1
-	}
-	switch {
-	case named != 1:
-		return "", "", tenant.Refuse(ErrBadRequest, `Say what to erase: one of {"upload_id": ID}, {"user_id": ID} and {"tenant": true}.`)
-	case len(r.User) > maxUser || !utf8.ValidString(r.User) || strings.ContainsRune(r.User, 0):
-		return "", "", tenant.Refuse(ErrBadRequest, "user_id must be a user's id as in tokens: UTF-8 text of at most %d bytes without NUL characters.", maxUser)
-	}
-	return kind, subject, nil
+	return "", "", tenant.Refuse(ErrBadRequest, `Say what to erase: one of {"upload_id": ID}, {"user_id": ID} and {"tenant": true}.`)
 }
 
 // EraseQuarantined requests the erasure of an upload in quarantine. An admin may.

@@ -77,10 +77,7 @@ func fanOut(ctx context.Context, tx pgx.Tx) error {
 		select t.tenant_id, t.id, e.id endpoint_id from taken t left join webhook_endpoints e on e.tenant_id = t.tenant_id
 			and e.disabled_at is null and e.created_at <= t.created_at and (e.types = '{}' or t.type = any(e.types))
 		order by t.created_at`, maxFanOut)
-	if err != nil {
-		return err
-	}
-	pairs, err := pgx.CollectRows(rows, pgx.RowToStructByName[pair])
+	pairs, err := storage.Collect[pair]("look for new announcements", rows, err)
 	if err != nil || len(pairs) == 0 {
 		return err
 	}
@@ -127,10 +124,7 @@ func dueDeliveries(ctx context.Context, tx pgx.Tx) ([]dueDelivery, error) {
 		) d join announcements a on a.tenant_id = d.tenant_id and a.id = d.announcement_id
 		where e.disabled_at is null and (e.held_until is null or e.held_until <= now())
 		order by d.next_attempt_at limit $2`, window, maxClaims)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByName[dueDelivery])
+	return storage.Collect[dueDelivery]("look for due deliveries", rows, err)
 }
 
 func claim(ctx context.Context, tx pgx.Tx, due []dueDelivery, jobs []int64) error {
@@ -171,28 +165,21 @@ func sweep(ctx context.Context, db *storage.DB, age time.Duration, limit int) (i
 
 // A backlog counts the deliveries of all tenants.
 type backlog struct {
-	Pending int64         // deliveries, and new announcements
-	Dead    int64         // dead letters that are kept
-	Oldest  time.Duration // the age of the oldest pending one
-	Overdue time.Duration // how late the next attempt of a delivery is, at most
+	Pending int64   `db:"pending"` // deliveries, and new announcements
+	Dead    int64   `db:"dead"`    // dead letters that are kept
+	Oldest  float64 `db:"oldest"`  // the age of the oldest pending one, seconds
+	Overdue float64 `db:"overdue"` // how late the next attempt of a delivery is, at most, seconds
 }
 
-// countBacklog counts.
-func countBacklog(ctx context.Context, db *storage.DB) (b backlog, err error) {
-	var oldest, overdue float64
-	err = db.Pool().QueryRow(ctx, `
+func countBacklog(ctx context.Context, db *storage.DB) (backlog, error) {
+	rows, err := db.Pool().Query(ctx, `
 		select (select count(*) from webhook_deliveries where state = 'pending')
-				+ (select count(*) from announcements where dispatched_at is null),
-			(select count(*) from webhook_deliveries where state = 'dead'),
+				+ (select count(*) from announcements where dispatched_at is null) pending,
+			(select count(*) from webhook_deliveries where state = 'dead') dead,
 			coalesce(extract(epoch from now() - least(
 				(select min(created_at) from webhook_deliveries where state = 'pending'),
-				(select min(created_at) from announcements where dispatched_at is null))), 0)::float8,
+				(select min(created_at) from announcements where dispatched_at is null))), 0)::float8 oldest,
 			greatest(0, coalesce(extract(epoch from now() - (
-				select min(next_attempt_at) from webhook_deliveries where state = 'pending')), 0))::float8`).
-		Scan(&b.Pending, &b.Dead, &oldest, &overdue)
-	if err != nil {
-		return backlog{}, fmt.Errorf("count webhooks: %w", err)
-	}
-	b.Oldest, b.Overdue = time.Duration(oldest*float64(time.Second)), time.Duration(overdue*float64(time.Second))
-	return b, nil
+				select min(next_attempt_at) from webhook_deliveries where state = 'pending')), 0))::float8 overdue`)
+	return storage.CollectOne[backlog]("count webhooks", rows, err)
 }

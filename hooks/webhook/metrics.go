@@ -76,6 +76,6 @@ func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(deliveriesDesc, prometheus.GaugeValue, float64(b.Pending), string(Pending))
 	ch <- prometheus.MustNewConstMetric(deliveriesDesc, prometheus.GaugeValue, float64(b.Dead), string(Dead))
-	ch <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, b.Oldest.Seconds())
-	ch <- prometheus.MustNewConstMetric(overdueDesc, prometheus.GaugeValue, b.Overdue.Seconds())
+	ch <- prometheus.MustNewConstMetric(oldestDesc, prometheus.GaugeValue, b.Oldest)
+	ch <- prometheus.MustNewConstMetric(overdueDesc, prometheus.GaugeValue, b.Overdue)
 }

@@ -54,15 +54,14 @@ func (m *Endpoints) Create(ctx context.Context, n NewEndpoint) (w Endpoint, secr
 	}
 	secret = newSecret()
 	n.Secret = m.Vault.seal(who.Tenant, n.ID, secret)
-	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+	w, err = storage.InTenant(ctx, m.DB, func(tx storage.Tx) (w Endpoint, err error) {
 		if err := insert(ctx, tx, n, MaxEndpoints); err != nil {
-			return err
+			return w, err
 		}
 		if err := audit(ctx, tx, storage.AuditWebhookCreate, n.ID, map[string]any{"host": hostOf(n.URL), "types": n.Types}); err != nil {
-			return err
+			return w, err
 		}
-		w, err = find(ctx, tx, n.ID)
-		return err
+		return find(ctx, tx, n.ID)
 	})
 	return w, secret, err
 }
@@ -74,24 +73,23 @@ func (m *Endpoints) Update(ctx context.Context, id uuid.UUID, c Change) (w Endpo
 			return w, err
 		}
 	}
-	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if w, err = find(ctx, tx, id); err != nil {
-			return err
+	return storage.InTenant(ctx, m.DB, func(tx storage.Tx) (Endpoint, error) {
+		w, err := find(ctx, tx, id)
+		if err != nil {
+			return w, err
 		}
 		detail := c.apply(&w)
 		if err := update(ctx, tx, w); err != nil {
-			return err
+			return w, err
 		}
 		if err := setEnabled(ctx, tx, id, c.Enabled); err != nil {
-			return err
+			return w, err
 		}
 		if err := audit(ctx, tx, storage.AuditWebhookUpdate, id, detail); err != nil {
-			return err
+			return w, err
 		}
-		w, err = find(ctx, tx, id)
-		return err
+		return find(ctx, tx, id)
 	})
-	return w, err
 }
 
 // apply changes w and returns what the audit log is told.
@@ -157,15 +155,14 @@ func (m *Endpoints) Rotate(ctx context.Context, id uuid.UUID, overlap time.Durat
 		return w, "", err
 	}
 	secret = newSecret()
-	err = m.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+	w, err = storage.InTenant(ctx, m.DB, func(tx storage.Tx) (w Endpoint, err error) {
 		if err := rotate(ctx, tx, id, m.Vault.seal(who.Tenant, id, secret), overlap); err != nil {
-			return err
+			return w, err
 		}
 		if err := audit(ctx, tx, storage.AuditWebhookRotate, id, map[string]any{"overlap_seconds": int64(overlap.Seconds())}); err != nil {
-			return err
+			return w, err
 		}
-		w, err = find(ctx, tx, id)
-		return err
+		return find(ctx, tx, id)
 	})
 	return w, secret, err
 }

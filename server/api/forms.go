@@ -28,7 +28,7 @@ const abandonTimeout = 10 * time.Second
 func (a *API) PostForm(c echo.Context) error {
 	r := c.Request()
 	// Checked before the body is read, for clients that send Expect: 100-continue.
-	switch err := hooks.MayUpload(r.Context()); {
+	switch _, err := hooks.MayUpload(r.Context()); {
 	case err != nil:
 		return err
 	case r.ContentLength > a.Uploads.Admission.Policy.MaxSize+maxFormExtra:

@@ -16,7 +16,7 @@ import (
 // of another protocol version, numbers that are none, and metadata that it would silently drop or fail at.
 func (x *exchange) validate() error {
 	r := x.request
-	if err := hooks.MayUpload(r.Context()); err != nil {
+	if _, err := hooks.MayUpload(r.Context()); err != nil {
 		return err
 	}
 	if err := checkNumbers(r.Header); err != nil {

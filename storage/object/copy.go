@@ -27,17 +27,6 @@ func unchecked(o *s3.Options) {
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 }
 
-// beginConcatenation creates a multipart upload that parts are copied into.
-func (b *Bucket) beginConcatenation(ctx context.Context, key string) (id string, err error) {
-	out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
-	}, unchecked)
-	if err != nil {
-		return "", fmt.Errorf("create multipart upload: %w", err)
-	}
-	return aws.ToString(out.UploadId), nil
-}
-
 // copyPart copies a span of another object, or the whole object, into a part. An absent multipart upload is [ErrNoObject],
 // an absent source errNoCopySource.
 func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, from string, s span, whole bool) (storage.Part, error) {
@@ -71,17 +60,9 @@ func (b *Bucket) putConcatenatedPart(ctx context.Context, key, id string, number
 	if err != nil {
 		return storage.Part{}, err
 	}
-	out, err := b.s3.UploadPart(ctx, &s3.UploadPartInput{
-		Bucket: &b.name, Key: &key, UploadId: &id, PartNumber: &number, Body: r.reader(), ContentLength: &r.size,
-		ContentMD5: aws.String(base64.StdEncoding.EncodeToString(sum.Sum(nil))),
-	}, unsigned, unchecked)
-	if isAbsent(err) {
-		return storage.Part{}, ErrNoObject
-	}
-	if err != nil {
-		return storage.Part{}, fmt.Errorf("upload part %d: %w", number, err)
-	}
-	return storage.Part{Number: number, Size: r.size, ETag: aws.ToString(out.ETag)}, nil
+	return b.uploadPart(ctx, &s3.UploadPartInput{
+		Key: &key, UploadId: &id, PartNumber: &number, ContentMD5: aws.String(base64.StdEncoding.EncodeToString(sum.Sum(nil))),
+	}, r, unchecked)
 }
 
 // getRange opens the bytes of an object from start to before end; the caller closes it. An absent object is

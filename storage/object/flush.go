@@ -235,11 +235,7 @@ func (m *multipart) begin(ctx context.Context) (id, key string, err error) {
 	defer m.mu.Unlock()
 	if m.id == nil {
 		key := m.keys.Original(m.fence())
-		begin := m.store.bucket.beginMultipart
-		if m.row.Kind == storage.Final {
-			begin = m.store.bucket.beginConcatenation
-		}
-		id, err := begin(ctx, key)
+		id, err := m.store.bucket.beginMultipart(ctx, key, m.row.Kind == storage.Final)
 		if err != nil {
 			return "", "", err
 		}

@@ -38,12 +38,13 @@ func (b *Bucket) putRun(ctx context.Context, key string, r *run) error {
 	return nil
 }
 
-// beginMultipart creates a multipart upload whose parts are checked by CRC32C.
-func (b *Bucket) beginMultipart(ctx context.Context, key string) (id string, err error) {
-	out, err := b.s3.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
-		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c,
-	})
+// beginMultipart creates a multipart upload whose parts are checked by CRC32C, or one that parts are copied into.
+func (b *Bucket) beginMultipart(ctx context.Context, key string, copied bool) (id string, err error) {
+	in := &s3.CreateMultipartUploadInput{Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream)}
+	if !copied {
+		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32c
+	}
+	out, err := b.s3.CreateMultipartUpload(ctx, in, unchecked)
 	if err != nil {
 		return "", fmt.Errorf("create multipart upload: %w", err)
 	}
@@ -56,17 +57,21 @@ func (b *Bucket) putPart(ctx context.Context, key, id string, number int32, r *r
 	if err != nil {
 		return storage.Part{}, err
 	}
-	out, err := b.s3.UploadPart(ctx, &s3.UploadPartInput{
-		Bucket: &b.name, Key: &key, UploadId: &id, PartNumber: &number,
-		Body: r.reader(), ContentLength: &r.size, ChecksumCRC32C: &sum,
-	}, unsigned)
+	part, err := b.uploadPart(ctx, &s3.UploadPartInput{Key: &key, UploadId: &id, PartNumber: &number, ChecksumCRC32C: &sum}, r)
+	part.Checksum = sum
+	return part, err
+}
+
+func (b *Bucket) uploadPart(ctx context.Context, in *s3.UploadPartInput, r *run, options ...func(*s3.Options)) (storage.Part, error) {
+	in.Bucket, in.Body, in.ContentLength = &b.name, r.reader(), &r.size
+	out, err := b.s3.UploadPart(ctx, in, append(options, unsigned)...)
 	if isAbsent(err) {
 		return storage.Part{}, ErrNoObject
 	}
 	if err != nil {
-		return storage.Part{}, fmt.Errorf("upload part %d: %w", number, err)
+		return storage.Part{}, fmt.Errorf("upload part %d: %w", *in.PartNumber, err)
 	}
-	return storage.Part{Number: number, Size: r.size, ETag: aws.ToString(out.ETag), Checksum: sum}, nil
+	return storage.Part{Number: *in.PartNumber, Size: r.size, ETag: aws.ToString(out.ETag)}, nil
 }
 
 // completeMultipart makes the object from its parts. An absent multipart upload is [ErrNoObject]: it was aborted, or completed

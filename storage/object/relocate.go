@@ -59,7 +59,7 @@ func (b *Bucket) copyWhole(ctx context.Context, from, to string) error {
 
 // copyInParts aborts its multipart upload if it fails. The reconciler aborts those of processes that die.
 func (b *Bucket) copyInParts(ctx context.Context, from, to string, size, most int64) error {
-	id, err := b.beginConcatenation(ctx, to)
+	id, err := b.beginMultipart(ctx, to, true)
 	if err != nil {
 		return err
 	}
