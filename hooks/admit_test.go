@@ -18,7 +18,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// Each refusal has its cause, tells a person what to do, and leaves nothing behind.
+// Each refusal has its cause, says what to do, and leaves no rows.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -116,7 +116,7 @@ func TestAdmits(t *testing.T) {
 }
 
 // A client that lost the answer to its creation gets the upload that it has, also when its tenant's quota is
-// used up by that very upload, and however often it asks at once.
+// used up by that upload, and also by several requests at once.
 func TestSameClientIDSameUpload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -121,7 +121,7 @@ func TestFinalRefused(t *testing.T) {
 }
 
 // Two final uploads want the same partial ones, and one of these is cancelled, all at once: at most one gets
-// them, and nobody waits for another for ever.
+// them, without a deadlock.
 func TestPartialsAreTakenOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -157,8 +157,8 @@ func TestPartialsAreTakenOnce(t *testing.T) {
 	}
 }
 
-// A final upload is not what its client announced: it and its partial uploads fail, their objects go and the
-// quota comes back.
+// A final upload has another checksum than its client declared: it and its partial uploads fail, their objects are deleted and
+// the quota is refunded.
 func TestFinalChecksumMismatch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

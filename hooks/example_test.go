@@ -12,7 +12,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 )
 
-// Whoever has a receipt and the published keys verifies it without asking anyone.
+// A receipt is verified with the published keys alone, without a request.
 func ExampleReceipt() {
 	config := hooks.ReceiptConfig{Issuer: "https://uploads.example.com", Key: ed25519.NewKeyFromSeed(make([]byte, 32))}
 	receipts, err := hooks.NewReceipts(nil, config)

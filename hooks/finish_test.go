@@ -42,7 +42,7 @@ func TestFinishOnce(t *testing.T) {
 	stack.WantErr(t, s.Uploads.CancelRows(ctx, id), storage.ErrWrongStatus)
 }
 
-// The job cannot be enqueued: nothing of the end is recorded.
+// If the job cannot be enqueued, nothing of the finish is recorded.
 func TestFinishIsOneTransaction(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -60,7 +60,7 @@ func TestFinishIsOneTransaction(t *testing.T) {
 	s.WantCount(t, 1, jobsOf, id.String())
 }
 
-// An upload that was taken back is never called complete.
+// A cancelled upload is never recorded as uploaded.
 func TestFinishOfACancelledUpload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -71,8 +71,8 @@ func TestFinishOfACancelledUpload(t *testing.T) {
 	s.WantCount(t, 0, jobsOf, id.String())
 }
 
-// Content is not what its client announced: the upload fails, the object goes, the quota comes back once,
-// the client id is free, and saying it again changes nothing.
+// Content has another checksum than its client declared: the upload fails, the object is deleted, the quota is refunded once,
+// the client id is free, and a repetition changes nothing.
 func TestChecksumMismatch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -65,8 +65,7 @@ func open(t *testing.T, receipt string, key ed25519.PublicKey) (header, claims m
 	return header, claims
 }
 
-// A receipt says whose, which and what, and is the same whenever it is asked for: before, during and after
-// processing.
+// A receipt names the tenant, the upload and its content, and is the same before, during and after processing.
 func TestReceipt(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -116,7 +115,7 @@ func TestReceipt(t *testing.T) {
 	stack.WantErr(t, err, hooks.ErrReceiptsOff)
 }
 
-// Each end but completed leaves the sender without a receipt, and tells why.
+// An upload that has ended otherwise than completed has no receipt, and the refusal says why.
 func TestNoReceipt(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -182,7 +182,7 @@ func (c *inspection) rights() {
 		or c.relname = 'audit' and g.privilege_type in ('UPDATE', 'DELETE') and g.grantee = 'tramo_worker'::regrole`)
 	c.list("right to make things", `select r from unnest(array['public', 'tramo_api', 'tramo_worker']) r where has_schema_privilege(r, 'public', 'create')`)
 	c.list("default right", `select format('%s: %s', defaclrole::regrole, defaclacl) from pg_default_acl`)
-	// The queue's arguments are of all tenants.
+	// The arguments of jobs are of all tenants.
 	c.list("what tramo_api reads of no tenant", `select c.relname from `+ours+` and c.relkind in ('r', 'p', 'v')
 		and c.relname <> all ($1) and c.relname = any ($2) and (has_table_privilege('tramo_api', c.oid, 'select')
 			or has_any_column_privilege('tramo_api', c.oid, 'select'))`, readable, withoutTenant)
@@ -221,12 +221,12 @@ func TestCatalogCheckFindsMistakes(t *testing.T) {
 	const good = "tenant_id uuid not null references tenants, id uuid, upload_id uuid, text text, primary key (tenant_id, id)"
 	for name, c := range map[string]struct {
 		sql     string
-		static  string // begins a finding of the catalog; "" where it sees nothing
-		dynamic string // begins a finding of whoever tries; "" where that is not tried
+		static  string // the beginning of a finding of the catalog; "" for none
+		dynamic string // the beginning of a finding of the attempts; "" for none
 	}{
 		"nothing": {"select", "", ""},
 		"RLS off": {"alter table parts disable row level security", "table parts", "read of parts"},
-		// The owner is no role that logs in, so that nobody can try.
+		// The owner is a role that cannot log in.
 		"RLS not forced":           {"alter table parts no force row level security", "table parts", ""},
 		"no policy":                {"drop policy tenant on parts", "policy PERMISSIVE tenant of parts: is missing", ""},
 		"policy without check":     {"alter policy tenant on parts with check (true)", "policy PERMISSIVE tenant of parts", "forgery of parts"},

@@ -74,7 +74,7 @@ func TestRoles(t *testing.T) {
 func TestRequiredRoles(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	// A role that can become the worker's is not bound either: SET ROLE is one statement away.
+	// A role that can become the workers' role by SET ROLE is not bound either.
 	climber := "climber_" + d.Name
 	d.Exec(t, fmt.Sprintf("create role %s login; grant tramo_worker to %[1]s", climber))
 	for _, c := range []struct {
@@ -163,7 +163,7 @@ func (d *database) tryToReach(t *testing.T, ctxA, ctxB context.Context) (finding
 			continue
 		}
 		col := tenantColumn(table)
-		// What each statement may end in: row-level security, a missing right, or no row.
+		// Each statement must be refused by row-level security or by a missing right, or find no row.
 		attack := func(name, sql string, args ...any) {
 			t.Helper()
 			err := d.API.InTenant(ctxA, func(tx storage.Tx) error {
@@ -234,7 +234,7 @@ func TestForgottenTenant(t *testing.T) {
 	ctxA, _ := d.everyRow(t)
 	d.everyRow(t)
 	for _, table := range tenantTables(t, d.Admin(t)) {
-		var readable bool // what it may not read at all it cannot forget the tenant of
+		var readable bool // a table that the role may not read needs no tenant in its statements
 		stack.Must(t, d.API.Pool().QueryRow(t.Context(), "select has_table_privilege($1, 'select')", table).Scan(&readable))
 		if !readable {
 			continue

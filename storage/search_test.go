@@ -88,12 +88,12 @@ func TestCircles(t *testing.T) {
 			at := places[r.IntN(len(places))]
 			c.Latitude, c.Longitude = at.lat, at.lon
 		}
-		c.Radius = math.Pow(10, r.Float64()*7.3) // a metre to 20,000 km, which is everywhere
+		c.Radius = math.Pow(10, r.Float64()*7.3) // from a metre to 20,000 km, which is the whole Earth
 		var in, unsure []uuid.UUID
 		for _, p := range slices.Backward(places) {
 			far := arc(c.Latitude, c.Longitude, p.lat, p.lon)
 			switch {
-			case math.Abs(far-c.Radius) < 1e-3+far*1e-7: // an asin is good for half of the digits on the other side of the Earth
+			case math.Abs(far-c.Radius) < 1e-3+far*1e-7: // on the other side of the Earth an asin has half of the digits
 				unsure = append(unsure, p.id)
 			case far < c.Radius:
 				in = append(in, p.id)
@@ -121,7 +121,7 @@ func TestCircles(t *testing.T) {
 	}
 }
 
-// What lies on the other side of the Earth is as far away as can be, however its angle is rounded.
+// A place on the other side of the Earth is at the largest distance, however its angle is rounded.
 func TestOppositeSides(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -198,7 +198,7 @@ func TestSpans(t *testing.T) {
 	d.addPlaces(t, storagetest.TenantOf(t, ctx), places)
 	zoneless := d.Create(t, ctx, 1)
 	d.Exec(t, `update uploads set taken_local = $2 where id = $1`, zoneless, noon)
-	d.Create(t, ctx, 1) // which was taken at no time
+	d.Create(t, ctx, 1) // it has no time
 	names := map[uuid.UUID]string{zoneless: "z"}
 	for i, p := range places {
 		names[p.id] = fmt.Sprint(i)
@@ -211,7 +211,7 @@ func TestSpans(t *testing.T) {
 		{storage.Page{Taken: &storage.Span{Local: true}}, "z3210"},
 		{storage.Page{Taken: &storage.Span{}}, "3210"},
 		{storage.Page{Taken: &storage.Span{Local: true, From: noon, Before: noon.Add(2 * time.Hour)}}, "z10"},
-		{storage.Page{Taken: &storage.Span{Local: true, From: noon.Add(1)}}, "z3210"}, // Postgres counts microseconds
+		{storage.Page{Taken: &storage.Span{Local: true, From: noon.Add(1)}}, "z3210"}, // the resolution of Postgres
 		{storage.Page{Taken: &storage.Span{Local: true, From: noon.Add(time.Microsecond)}}, "321"},
 		{storage.Page{Taken: &storage.Span{Local: true, Before: noon.Add(time.Hour)}}, "z0"},
 		{storage.Page{Taken: &storage.Span{From: noon.Add(3 * time.Hour), Before: noon.Add(5 * time.Hour)}}, "10"},
@@ -302,7 +302,7 @@ func TestSearchUsesItsIndex(t *testing.T) {
 						return err
 					}
 				}
-				var kept bool // Postgres plans for any value only what it keeps
+				var kept bool // a generic plan would be kept with a prepared statement
 				err := tx.QueryRow(ctx, `select exists (select from pg_prepared_statements where statement like '%u.' || 'lens%')`).Scan(&kept)
 				if kept {
 					t.Errorf("%s, %s: Postgres keeps the statement", name, role)

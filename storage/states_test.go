@@ -108,7 +108,7 @@ func TestMovesDoWhatTheTableSays(t *testing.T) {
 					Scan(&status, &events, &announcements))
 				freed := d.Room(t, ctx) - charged
 				if !slices.Contains(r.From, from) {
-					if m != storage.MoveBegin { // more bytes are no move, and no error
+					if m != storage.MoveBegin { // more bytes make no move, and no error
 						stack.WantErr(t, err, storage.ErrWrongStatus)
 					}
 					if status != from || len(events) != 1 || len(announcements) > 0 || freed != 0 {

@@ -75,7 +75,7 @@ func (d *database) warnings(t *testing.T, ctx context.Context) (percents []int) 
 	return percents
 }
 
-// A tenant is warned when its charge comes to a mark, not while it stays above, and again after it fell below.
+// A tenant is warned when its charge crosses a percentage, not while it stays above, and again after it was below.
 func TestQuotaWarnings(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -117,7 +117,7 @@ func (d *database) nameOf(t *testing.T, ctx context.Context) (name string) {
 	return name
 }
 
-// What is not committed warns nobody.
+// A charge that is not committed announces no warning.
 func TestNoWarningOfWhatIsRolledBack(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)

@@ -47,7 +47,7 @@ func TestQuotaAtTheEdge(t *testing.T) {
 	d.WantRoom(t, ctx, 0)
 }
 
-// However an upload that takes bytes ends, and however many say so at once, its quota comes back once.
+// However an unfinished upload ends, and by however many requests at once, its quota is refunded once.
 func TestRefundOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
@@ -176,7 +176,7 @@ func (d *database) replace(ctx context.Context, clientID string) error {
 	g.Go(func() error {
 		err := d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, n.ID, storage.Transition{Move: storage.MoveCancel}) })
 		if errors.Is(err, storage.ErrWrongStatus) {
-			return nil // the client id belonged to an older one
+			return nil // an older upload had the client id
 		}
 		return err
 	})
@@ -254,7 +254,7 @@ func TestClientID(t *testing.T) {
 	}
 	_, err = under(ctx, "")
 	stack.Must(t, err)
-	d.Create(t, ctx, 1) // no client id, as often as one likes
+	d.Create(t, ctx, 1) // without a client id, any number of times
 	d.Create(t, ctx, 1)
 }
 
@@ -312,7 +312,7 @@ func TestTransitions(t *testing.T) {
 		do   func(tx storage.Tx, id uuid.UUID) error
 		to   storage.Status
 		from []storage.Status
-		noop []storage.Status // from these it is no error and no change
+		noop []storage.Status // from these states it is no error, and changes nothing
 	}{
 		{"uploaded", func(tx storage.Tx, id uuid.UUID) error {
 			_, err := tx.MarkUploaded(ctx, id, "key", nil)
@@ -367,7 +367,7 @@ func TestTransitions(t *testing.T) {
 	}
 }
 
-// Content that was thrown away is never called uploaded, whoever says so late.
+// An upload whose content was rejected is never recorded as uploaded afterwards.
 func TestRejectedIsNeverUploaded(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)

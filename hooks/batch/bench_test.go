@@ -12,8 +12,8 @@ import (
 	"github.com/tramo/tramo/storage/storagetest"
 )
 
-// BenchmarkEndOfUpload is what it takes to end an upload as a worker does, with nothing else in the transaction: in no batch,
-// and in one of so many, by one worker and by several that wait for the batch's lock.
+// BenchmarkEndOfUpload ends uploads as a worker does, with nothing else in the transaction: in no batch, and in a batch of so
+// many uploads, by one worker and by several that wait for the batch's lock.
 func BenchmarkEndOfUpload(b *testing.B) {
 	for name, inBatch := range map[string]bool{"alone": false, "batch": true} {
 		b.Run(name, func(b *testing.B) {

@@ -57,7 +57,7 @@ func TestIdempotencyKey(t *testing.T) {
 		}
 	}
 
-	// While it runs, nobody else begins it.
+	// While it runs, the same request is refused.
 	d.Must(t, ctx, func(tx storage.Tx) error {
 		_, _, err := batch.Once(ctx, tx, keyOf("running", "a"), func() ([]byte, error) {
 			_, _, err := act(ctx, keyOf("running", "a"), nil)

@@ -149,8 +149,8 @@ func TestBatchEndsOnce(t *testing.T) {
 	}
 }
 
-// Uploads are added to a batch, one by one and many at once, while others in it end: whoever looks never sees a batch that
-// has ended with something in it that has not; in the end it has ended, and nothing waited in a circle.
+// Uploads are added to a batch, one by one and many at once, while others in it end: a reader never sees an ended batch with
+// an unfinished upload in it. In the end the batch has ended, without a deadlock.
 func TestBatchIsOpenedAndEndedAtOnce(t *testing.T) {
 	t.Parallel()
 	d := newSite(t)
@@ -278,7 +278,7 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 	d.WantRoom(t, ctx, 1<<40)
 }
 
-// A manifest is charged as a whole: what does not fit is not there, not even in part.
+// A manifest is charged as a whole: if the quota has no room for all of it, no upload is created.
 func TestManifestAndQuota(t *testing.T) {
 	t.Parallel()
 	d := newSite(t)
@@ -294,7 +294,7 @@ func TestManifestAndQuota(t *testing.T) {
 	d.WantCount(t, 11, `select count(*) from uploads`)
 }
 
-// What was sent again counts as what it was sent again as.
+// An upload that was sent again counts as the later upload.
 func TestSentAgain(t *testing.T) {
 	t.Parallel()
 	d := newSite(t)
@@ -324,7 +324,7 @@ func TestSentAgain(t *testing.T) {
 		}
 		return errors.Join(err, err2)
 	})
-	// An object that is lost afterwards spoils the batch, which is not announced again.
+	// An object that is lost afterwards makes the batch failed. It is not announced again.
 	d.MustWork(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, again.ID, storage.MoveLose.Because(storage.Failure{Reason: storage.ReasonLost}))
 	})
@@ -336,8 +336,8 @@ func TestSentAgain(t *testing.T) {
 	}
 }
 
-// The process that ends the last upload dies before its commit: neither the upload nor the batch has ended, nobody is told,
-// and whoever does it again does all of it.
+// The process that ends the last upload dies before its commit: neither the upload nor the batch has ended, and nothing is
+// announced. The next attempt does all of it.
 func TestBatchEndsWithItsLastUpload(t *testing.T) {
 	t.Parallel()
 	d := newSite(t)
@@ -366,7 +366,7 @@ func TestBatchEndsWithItsLastUpload(t *testing.T) {
 	}
 }
 
-// A batch whose uploads were all taken back waits for others, as an empty one does.
+// A batch whose uploads were all cancelled stays open, as an empty one does.
 func TestBatchOfCancelledUploads(t *testing.T) {
 	t.Parallel()
 	d := newSite(t)
@@ -444,7 +444,7 @@ func (*site) addToIn(t *testing.T, tx storage.Tx, ctx context.Context, batchID u
 	return n.ID
 }
 
-// What happens to each upload in a batch looks at no more rows than it must.
+// The statements that run for each upload of a batch read no more rows than they need.
 func TestBatchesUseTheirIndexes(t *testing.T) {
 	t.Parallel()
 	d := newSite(t)
@@ -526,7 +526,7 @@ func TestBatchPagesAndTrouble(t *testing.T) {
 	}
 	d.Must(t, ctx, func(tx storage.Tx) error {
 		stuck, n, err := batch.Stuck(ctx, tx, open, 5*time.Minute, 1)
-		if err != nil || n != 2 || stuck[0].ID != ids[1] { // the one that had begun comes first
+		if err != nil || n != 2 || stuck[0].ID != ids[1] { // the upload that had begun is first
 			t.Errorf("%d are stuck: %v, %v", n, stuck, err)
 		}
 		failed, n, err := batch.Failed(ctx, tx, open, 10)

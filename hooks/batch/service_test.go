@@ -19,8 +19,8 @@ func entry(clientID string) batch.Entry {
 	return batch.Entry{ClientID: clientID, Filename: clientID + ".jpg", Size: 10, Type: "image/jpeg"}
 }
 
-// A token that covers one project makes batches of that, sees those of no other, and is told of its own uploads elsewhere no
-// more than that their client ids are taken.
+// A token that covers one project makes batches of that project and sees no others. Of its own uploads in other projects it
+// learns only that their client ids are taken.
 func TestBatchesOfOtherProjects(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -54,7 +54,7 @@ func TestBatchesOfOtherProjects(t *testing.T) {
 	s.WantRoom(t, ctx, 990)
 }
 
-// A tenant that a token names but that is not there is told of as such.
+// The refusal says that the tenant named by a token does not exist.
 func TestBatchOfNobody(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

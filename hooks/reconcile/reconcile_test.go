@@ -21,31 +21,31 @@ import (
 
 func TestMain(m *testing.M) { hookstest.Main(m) }
 
-// A yard is a tenant with uploads to repair, and a reconciler.
-type yard struct {
+// A site is a tenant with uploads to repair, and a reconciler.
+type site struct {
 	*hookstest.Tenant
 	registry *prometheus.Registry
 	r        *reconcile.Reconciler
 }
 
-func newYard(t *testing.T) *yard {
+func newSite(t *testing.T) *site {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	n := hookstest.NewTenant(t)
-	return &yard{n, registry, n.Reconciler(t, registry)}
+	return &site{n, registry, n.Reconciler(t, registry)}
 }
 
 // reconcile makes both passes and returns the findings.
-func (y *yard) reconcile(t *testing.T) []reconcile.Result {
+func (s *site) reconcile(t *testing.T) []reconcile.Result {
 	t.Helper()
-	return hookstest.Findings(t, y.r, func(ctx context.Context) error {
-		return errors.Join(y.r.Reconcile(ctx), y.r.TakeInventory(ctx))
+	return hookstest.Findings(t, s.r, func(ctx context.Context) error {
+		return errors.Join(s.r.Reconcile(ctx), s.r.TakeInventory(ctx))
 	})
 }
 
-func (y *yard) metric(t *testing.T, name string, kind reconcile.Kind) (n int) {
+func (s *site) metric(t *testing.T, name string, kind reconcile.Kind) (n int) {
 	t.Helper()
-	families, err := y.registry.Gather()
+	families, err := s.registry.Gather()
 	stack.Must(t, err)
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
@@ -58,60 +58,60 @@ func (y *yard) metric(t *testing.T, name string, kind reconcile.Kind) (n int) {
 	return 0
 }
 
-// A planted disorder says what is found of it and what must be true once it is repaired.
-type planted struct {
+// A disorder says what is found of it, and what must be true once it is repaired.
+type disorder struct {
 	upload   uuid.UUID
 	key      string
 	repaired func(t *testing.T)
 }
 
-// disorders plant one of each kind.
-func (y *yard) disorders() map[reconcile.Kind]func(t *testing.T) planted {
-	return map[reconcile.Kind]func(t *testing.T) planted{
-		reconcile.InterruptedFinish: y.cutOff,
-		reconcile.IdleUpload:        y.idle,
-		reconcile.MissingJob:        y.withoutJob,
-		reconcile.AbandonedJob:      y.deadJob,
-		reconcile.OrphanedTail:      y.orphanTail,
-		reconcile.OrphanedMultipart: y.orphanMultipart,
-		reconcile.OrphanedObject:    y.orphanObject,
-		reconcile.UnknownMultipart:  y.unknownMultipart,
-		reconcile.UnknownObject:     y.unknownObject,
-		reconcile.LostObject:        y.lostObject,
-		reconcile.LostThumbnail:     y.lostThumbnail,
-		reconcile.QuotaDrift:        y.drift,
+// disorders make one of each kind.
+func (s *site) disorders() map[reconcile.Kind]func(t *testing.T) disorder {
+	return map[reconcile.Kind]func(t *testing.T) disorder{
+		reconcile.InterruptedFinish: s.cutOff,
+		reconcile.IdleUpload:        s.idle,
+		reconcile.MissingJob:        s.withoutJob,
+		reconcile.AbandonedJob:      s.deadJob,
+		reconcile.OrphanedTail:      s.orphanTail,
+		reconcile.OrphanedMultipart: s.orphanMultipart,
+		reconcile.OrphanedObject:    s.orphanObject,
+		reconcile.UnknownMultipart:  s.unknownMultipart,
+		reconcile.UnknownObject:     s.unknownObject,
+		reconcile.LostObject:        s.lostObject,
+		reconcile.LostThumbnail:     s.lostThumbnail,
+		reconcile.QuotaDrift:        s.drift,
 	}
 }
 
 // The server died after the last part was recorded and before the multipart upload was completed.
-func (y *yard) cutOff(t *testing.T) planted {
-	id, _ := y.Begin(t)
-	key := y.Keys(id).Original(7)
-	multipart, etag := y.Multipart(t, key, hookstest.Content)
+func (s *site) cutOff(t *testing.T) disorder {
+	id, _ := s.Begin(t)
+	key := s.Keys(id).Original(7)
+	multipart, etag := s.Multipart(t, key, hookstest.Content)
 	sum := sha256.New()
 	sum.Write(hookstest.Content)
 	state, err := sum.(encoding.BinaryMarshaler).MarshalBinary()
 	stack.Must(t, err)
-	y.Exec(t, `update parts set size = 10, etag = $2 where upload_id = $1`, id, etag)
-	y.Exec(t, `update contents set received = 10, object_key = $2, multipart_id = $3, hash_state = $4 where upload_id = $1`, id, key, multipart, state)
-	stack.Must(t, y.abortAllBut(t, id, multipart))
-	return planted{upload: id, repaired: func(t *testing.T) {
-		u := y.Upload(t, y.Ctx, id)
+	s.Exec(t, `update parts set size = 10, etag = $2 where upload_id = $1`, id, etag)
+	s.Exec(t, `update contents set received = 10, object_key = $2, multipart_id = $3, hash_state = $4 where upload_id = $1`, id, key, multipart, state)
+	stack.Must(t, s.abortAllBut(t, id, multipart))
+	return disorder{upload: id, repaired: func(t *testing.T) {
+		u := s.Upload(t, s.Ctx, id)
 		if u.Status != storage.Uploaded || *u.ObjectKey != key || !bytes.Equal(u.SHA256, sum.Sum(nil)) {
 			t.Errorf("got %+v", u)
 		}
-		y.WantObject(t, key, true)
-		y.WantJobs(t, id, 1)
+		s.WantObject(t, key, true)
+		s.WantJobs(t, id, 1)
 	}}
 }
 
-func (y *yard) abortAllBut(t *testing.T, id uuid.UUID, multipart string) error {
-	for m, err := range y.Bucket.Multiparts(t.Context()) {
+func (s *site) abortAllBut(t *testing.T, id uuid.UUID, multipart string) error {
+	for m, err := range s.Bucket.Multiparts(t.Context()) {
 		if err != nil {
 			return err
 		}
 		if strings.Contains(m.Key, id.String()) && m.MultipartID != multipart {
-			if err := y.Bucket.Abort(t.Context(), m.Key, m.MultipartID); err != nil {
+			if err := s.Bucket.Abort(t.Context(), m.Key, m.MultipartID); err != nil {
 				return err
 			}
 		}
@@ -119,19 +119,19 @@ func (y *yard) abortAllBut(t *testing.T, id uuid.UUID, multipart string) error {
 	return nil
 }
 
-func (y *yard) idle(t *testing.T) planted {
-	id, _ := y.Begin(t)
-	y.Exec(t, `update contents set touched_at = now() - interval '61 minutes', received = 8, tail_size = 3 where upload_id = $1`, id)
-	y.Exec(t, `insert into tails values ($1, $2, 5, '567')`, y.ID, id)
-	room := y.Room(t, y.Ctx)
-	return planted{upload: id, repaired: func(t *testing.T) {
-		if u := y.Upload(t, y.Ctx, id); u.Status != storage.Expired {
+func (s *site) idle(t *testing.T) disorder {
+	id, _ := s.Begin(t)
+	s.Exec(t, `update contents set touched_at = now() - interval '61 minutes', received = 8, tail_size = 3 where upload_id = $1`, id)
+	s.Exec(t, `insert into tails values ($1, $2, 5, '567')`, s.ID, id)
+	room := s.Room(t, s.Ctx)
+	return disorder{upload: id, repaired: func(t *testing.T) {
+		if u := s.Upload(t, s.Ctx, id); u.Status != storage.Expired {
 			t.Errorf("got %+v", u)
 		}
-		y.WantCount(t, 1, `select count(*) from timeline where upload_id = $1 and event = 'expired'`, id)
-		y.WantRoom(t, y.Ctx, room+10)
-		y.WantCount(t, 0, `select count(*) from tails where upload_id = $1`, id)
-		for _, left := range y.S3(t) {
+		s.WantCount(t, 1, `select count(*) from timeline where upload_id = $1 and event = 'expired'`, id)
+		s.WantRoom(t, s.Ctx, room+10)
+		s.WantCount(t, 0, `select count(*) from tails where upload_id = $1`, id)
+		for _, left := range s.S3(t) {
 			if strings.Contains(left, id.String()) {
 				t.Errorf("S3 still has %s", left)
 			}
@@ -139,125 +139,125 @@ func (y *yard) idle(t *testing.T) planted {
 	}}
 }
 
-func (y *yard) withoutJob(t *testing.T) planted {
-	id, _ := y.Finish(t)
-	y.Exec(t, `delete from river_job where args->>'upload_id' = $1`, id.String())
-	return planted{upload: id, repaired: func(t *testing.T) {
-		y.WantJobs(t, id, 1)
+func (s *site) withoutJob(t *testing.T) disorder {
+	id, _ := s.Finish(t)
+	s.Exec(t, `delete from river_job where args->>'upload_id' = $1`, id.String())
+	return disorder{upload: id, repaired: func(t *testing.T) {
+		s.WantJobs(t, id, 1)
 	}}
 }
 
 // The worker was killed on the last attempt, and River gave the job up.
-func (y *yard) deadJob(t *testing.T) planted {
-	id, key := y.GivenUp(t)
-	return planted{upload: id, repaired: func(t *testing.T) {
-		if u := y.Upload(t, y.Ctx, id); u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered {
+func (s *site) deadJob(t *testing.T) disorder {
+	id, key := s.GivenUp(t)
+	return disorder{upload: id, repaired: func(t *testing.T) {
+		if u := s.Upload(t, s.Ctx, id); u.Status != storage.Failed || *u.FailureReason != storage.ReasonDeadLettered {
 			t.Errorf("got %+v", u)
 		}
-		y.WantCount(t, 1, `select count(*) from dead_letters where upload_id = $1 and retried_at is null and discarded_at is null
+		s.WantCount(t, 1, `select count(*) from dead_letters where upload_id = $1 and retried_at is null and discarded_at is null
 			and step = 'scan' and attempts = 3`, id)
-		y.WantObject(t, key, true)
+		s.WantObject(t, key, true)
 	}}
 }
 
 // A part holds bytes that a tail holds as well.
-func (y *yard) orphanTail(t *testing.T) planted {
-	id, _ := y.Begin(t)
-	y.Exec(t, `insert into tails values ($1, $2, 3, '34'), ($1, $2, 5, '56')`, y.ID, id)
-	y.Exec(t, `update contents set received = 7, tail_size = 2 where upload_id = $1`, id)
-	return planted{upload: id, repaired: func(t *testing.T) {
-		y.WantCount(t, 5, `select sum(start)::int from tails where upload_id = $1`, id)
+func (s *site) orphanTail(t *testing.T) disorder {
+	id, _ := s.Begin(t)
+	s.Exec(t, `insert into tails values ($1, $2, 3, '34'), ($1, $2, 5, '56')`, s.ID, id)
+	s.Exec(t, `update contents set received = 7, tail_size = 2 where upload_id = $1`, id)
+	return disorder{upload: id, repaired: func(t *testing.T) {
+		s.WantCount(t, 5, `select sum(start)::int from tails where upload_id = $1`, id)
 	}}
 }
 
 // The server died while it cancelled.
-func (y *yard) orphanMultipart(t *testing.T) planted {
-	id, multipart := y.Begin(t)
-	y.Must(t, y.Ctx, func(tx storage.Tx) error { return tx.Move(y.Ctx, id, storage.Transition{Move: storage.MoveCancel}) })
-	return planted{upload: id, key: y.Keys(id).Original(1), repaired: func(t *testing.T) {
-		if slices.ContainsFunc(y.S3(t), func(s string) bool { return strings.Contains(s, multipart) }) {
+func (s *site) orphanMultipart(t *testing.T) disorder {
+	id, multipart := s.Begin(t)
+	s.Must(t, s.Ctx, func(tx storage.Tx) error { return tx.Move(s.Ctx, id, storage.Transition{Move: storage.MoveCancel}) })
+	return disorder{upload: id, key: s.Keys(id).Original(1), repaired: func(t *testing.T) {
+		if slices.ContainsFunc(s.S3(t), func(key string) bool { return strings.Contains(key, multipart) }) {
 			t.Error("the multipart upload is still there")
 		}
 	}}
 }
 
 // A holder that had frozen wrote the whole object when another had already.
-func (y *yard) orphanObject(t *testing.T) planted {
-	id, mine := y.Finish(t)
-	late := y.Keys(id).Original(99)
-	y.Put(t, late)
-	return planted{upload: id, key: late, repaired: func(t *testing.T) {
-		y.WantObject(t, late, false)
-		y.WantObject(t, mine, true)
+func (s *site) orphanObject(t *testing.T) disorder {
+	id, mine := s.Finish(t)
+	late := s.Keys(id).Original(99)
+	s.Put(t, late)
+	return disorder{upload: id, key: late, repaired: func(t *testing.T) {
+		s.WantObject(t, late, false)
+		s.WantObject(t, mine, true)
 	}}
 }
 
-func (y *yard) unknownObject(t *testing.T) planted {
+func (s *site) unknownObject(t *testing.T) disorder {
 	id := uuid.Must(uuid.NewV7())
-	key := y.Keys(id).Original(3)
-	y.Put(t, key)
-	return planted{key: key}
+	key := s.Keys(id).Original(3)
+	s.Put(t, key)
+	return disorder{key: key}
 }
 
-func (y *yard) unknownMultipart(t *testing.T) planted {
-	key := y.Keys(uuid.Must(uuid.NewV7())).Original(3)
-	y.Multipart(t, key, hookstest.Content)
-	return planted{key: key}
+func (s *site) unknownMultipart(t *testing.T) disorder {
+	key := s.Keys(uuid.Must(uuid.NewV7())).Original(3)
+	s.Multipart(t, key, hookstest.Content)
+	return disorder{key: key}
 }
 
-func (y *yard) lostObject(t *testing.T) planted {
-	id, original, _ := y.Complete(t)
-	stack.Must(t, y.Bucket.Delete(y.Ctx, original))
-	room := y.Room(t, y.Ctx)
-	return planted{upload: id, key: original, repaired: func(t *testing.T) {
-		if u := y.Upload(t, y.Ctx, id); u.Status != storage.Failed || *u.FailureReason != storage.ReasonLost {
+func (s *site) lostObject(t *testing.T) disorder {
+	id, original, _ := s.Complete(t)
+	stack.Must(t, s.Bucket.Delete(s.Ctx, original))
+	room := s.Room(t, s.Ctx)
+	return disorder{upload: id, key: original, repaired: func(t *testing.T) {
+		if u := s.Upload(t, s.Ctx, id); u.Status != storage.Failed || *u.FailureReason != storage.ReasonLost {
 			t.Errorf("got %+v", u)
 		}
-		y.WantRoom(t, y.Ctx, room+10)
+		s.WantRoom(t, s.Ctx, room+10)
 	}}
 }
 
-func (y *yard) lostThumbnail(t *testing.T) planted {
-	id, _, picture := y.Complete(t)
-	stack.Must(t, y.Bucket.Delete(y.Ctx, picture))
-	return planted{upload: id, key: picture}
+func (s *site) lostThumbnail(t *testing.T) disorder {
+	id, _, picture := s.Complete(t)
+	stack.Must(t, s.Bucket.Delete(s.Ctx, picture))
+	return disorder{upload: id, key: picture}
 }
 
-func (y *yard) drift(t *testing.T) planted {
-	room := y.Room(t, y.Ctx)
-	y.Exec(t, `update tenants set charged_bytes = charged_bytes + 70`)
-	return planted{repaired: func(t *testing.T) {
-		y.WantRoom(t, y.Ctx, room)
+func (s *site) drift(t *testing.T) disorder {
+	room := s.Room(t, s.Ctx)
+	s.Exec(t, `update tenants set charged_bytes = charged_bytes + 70`)
+	return disorder{repaired: func(t *testing.T) {
+		s.WantRoom(t, s.Ctx, room)
 	}}
 }
 
-// Each kind is planted among uploads with which all is well: it is found, nothing else is, it is repaired and counted, the
-// timeline tells of it, and another pass finds nothing.
+// A disorder of each kind is made among uploads that are in order. It alone is found, it is repaired and counted, the timeline
+// has an entry, and another pass finds nothing.
 func TestReconcileEachKind(t *testing.T) {
 	t.Parallel()
 	for _, kind := range new(reconcile.Reconciler).Kinds(t.Context()) {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			y := newYard(t)
-			y.Sound(t)
-			p := y.disorders()[kind](t)
-			found := y.reconcile(t)
+			s := newSite(t)
+			s.Sound(t)
+			p := s.disorders()[kind](t)
+			found := s.reconcile(t)
 			if len(found) != 1 || found[0].Kind != kind || p.key != "" && found[0].Key != p.key || p.upload != uuid.Nil && found[0].Upload != p.upload {
 				t.Fatalf("found %+v, want %s of %s %s", found, kind, p.upload, p.key)
 			}
 			if p.repaired == nil {
-				y.checkLeft(t, found[0], p)
+				s.checkLeft(t, found[0], p)
 				return
 			}
 			if found[0].Outcome != reconcile.Repaired {
 				t.Errorf("it was %s: %v", found[0].Outcome, found[0].Reason)
 			}
 			p.repaired(t)
-			if again := y.reconcile(t); len(again) != 0 {
+			if again := s.reconcile(t); len(again) != 0 {
 				t.Errorf("a second pass found %+v", again)
 			}
-			y.checkCounted(t, kind, 1, 1)
-			entries := y.Count(t, `select count(*) from timeline where event = 'repaired' and detail = jsonb_build_object('kind', $1::text)
+			s.checkCounted(t, kind, 1, 1)
+			entries := s.Count(t, `select count(*) from timeline where event = 'repaired' and detail = jsonb_build_object('kind', $1::text)
 				and upload_id = $2`, kind, p.upload)
 			if p.upload != uuid.Nil && entries != 1 {
 				t.Errorf("the timeline tells of it %d times", entries)
@@ -266,27 +266,27 @@ func TestReconcileEachKind(t *testing.T) {
 	}
 }
 
-func (y *yard) checkLeft(t *testing.T, found reconcile.Result, p planted) {
+func (s *site) checkLeft(t *testing.T, found reconcile.Result, p disorder) {
 	t.Helper()
 	if found.Outcome != reconcile.Left || found.Reason == nil {
 		t.Errorf("it was %s: %v", found.Outcome, found.Reason)
 	}
 	if found.Kind == reconcile.UnknownObject {
-		y.WantObject(t, p.key, true)
+		s.WantObject(t, p.key, true)
 	}
-	if again := y.reconcile(t); len(again) != 1 {
+	if again := s.reconcile(t); len(again) != 1 {
 		t.Errorf("a second pass found %+v", again)
 	}
-	y.checkCounted(t, found.Kind, 2, 0)
-	if n := y.metric(t, "tramo_reconcile_unrepaired", found.Kind); n != 1 {
+	s.checkCounted(t, found.Kind, 2, 0)
+	if n := s.metric(t, "tramo_reconcile_unrepaired", found.Kind); n != 1 {
 		t.Errorf("%d are unrepaired", n)
 	}
 }
 
-func (y *yard) checkCounted(t *testing.T, kind reconcile.Kind, found, repaired int) {
+func (s *site) checkCounted(t *testing.T, kind reconcile.Kind, found, repaired int) {
 	t.Helper()
-	if f, r, x := y.metric(t, "tramo_reconcile_found_total", kind), y.metric(t, "tramo_reconcile_repaired_total", kind),
-		y.metric(t, "tramo_reconcile_failed_total", kind); f != found || r != repaired || x != 0 {
+	if f, r, x := s.metric(t, "tramo_reconcile_found_total", kind), s.metric(t, "tramo_reconcile_repaired_total", kind),
+		s.metric(t, "tramo_reconcile_failed_total", kind); f != found || r != repaired || x != 0 {
 		t.Errorf("counted: %d found, %d repaired, %d failed", f, r, x)
 	}
 }

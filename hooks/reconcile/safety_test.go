@@ -21,17 +21,17 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// plantAll plants one of each kind among uploads with which all is well.
-func (y *yard) plantAll(t *testing.T) map[reconcile.Kind]planted {
+// makeAll makes one disorder of each kind among uploads that are in order.
+func (s *site) makeAll(t *testing.T) map[reconcile.Kind]disorder {
 	t.Helper()
-	y.Sound(t)
-	all := make(map[reconcile.Kind]planted)
-	for kind, plant := range y.disorders() {
-		if kind != reconcile.QuotaDrift { // it looks at the quota as it is when all others are there
-			all[kind] = plant(t)
+	s.Sound(t)
+	all := make(map[reconcile.Kind]disorder)
+	for kind, add := range s.disorders() {
+		if kind != reconcile.QuotaDrift { // last, because it compares the quota with all uploads
+			all[kind] = add(t)
 		}
 	}
-	all[reconcile.QuotaDrift] = y.drift(t)
+	all[reconcile.QuotaDrift] = s.drift(t)
 	return all
 }
 
@@ -52,11 +52,11 @@ func allKinds(t *testing.T) []reconcile.Kind {
 }
 
 // dump is every row of every table, but for those in which processes come and go.
-func (y *yard) dump(t *testing.T) string {
+func (s *site) dump(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
 	tables := []string{}
-	rows, err := y.Admin(t).Query(t.Context(), `select tablename from pg_tables where schemaname = 'public' order by 1`)
+	rows, err := s.Admin(t).Query(t.Context(), `select tablename from pg_tables where schemaname = 'public' order by 1`)
 	stack.Must(t, err)
 	for rows.Next() {
 		var name string
@@ -66,7 +66,7 @@ func (y *yard) dump(t *testing.T) string {
 	stack.Must(t, rows.Err())
 	for _, name := range tables {
 		var content string
-		stack.Must(t, y.Admin(t).QueryRow(t.Context(), `select coalesce(string_agg(r::text, E'\n' order by r::text), '') from `+name+` r`).Scan(&content))
+		stack.Must(t, s.Admin(t).QueryRow(t.Context(), `select coalesce(string_agg(r::text, E'\n' order by r::text), '') from `+name+` r`).Scan(&content))
 		fmt.Fprintf(&all, "%s:\n%s\n", name, content)
 	}
 	return all.String()
@@ -75,11 +75,11 @@ func (y *yard) dump(t *testing.T) string {
 // A dry run finds one of each kind and changes nothing: every row and everything in S3 is as before.
 func TestReconcileDryRun(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.plantAll(t)
-	rows, things := y.dump(t), y.S3(t)
-	y.r.DryRun = true
-	found := y.reconcile(t)
+	s := newSite(t)
+	s.makeAll(t)
+	rows, things := s.dump(t), s.S3(t)
+	s.r.DryRun = true
+	found := s.reconcile(t)
 	if got := kindsOf(found); !slices.Equal(got, allKinds(t)) {
 		t.Errorf("found %v", got)
 	}
@@ -88,21 +88,21 @@ func TestReconcileDryRun(t *testing.T) {
 			t.Errorf("%s was %s", f.Kind, f.Outcome)
 		}
 	}
-	if after := y.dump(t); after != rows {
+	if after := s.dump(t); after != rows {
 		t.Errorf("rows have changed from\n%s\nto\n%s", rows, after)
 	}
-	if after := y.S3(t); !slices.Equal(after, things) {
+	if after := s.S3(t); !slices.Equal(after, things) {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", things, after)
 	}
 }
 
-// What is younger than the grace is not touched, whatever it is. Quota is looked at in one moment and needs none.
+// Nothing that is younger than the grace is repaired. Quota is compared in one snapshot and needs no grace.
 func TestReconcileLeavesTheYoung(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.plantAll(t)
-	y.r.Expiry, y.r.StuckGrace, y.r.OrphanGrace = 2*time.Hour, time.Hour, time.Hour
-	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, needNoLease) {
+	s := newSite(t)
+	s.makeAll(t)
+	s.r.Expiry, s.r.StuckGrace, s.r.OrphanGrace = 2*time.Hour, time.Hour, time.Hour
+	if got := kindsOf(s.reconcile(t)); !slices.Equal(got, needNoLease) {
 		t.Errorf("found %v", got)
 	}
 }
@@ -114,23 +114,23 @@ var needNoLease = []reconcile.Kind{reconcile.QuotaDrift}
 // let go. Once they are free, all is repaired.
 func TestReconcileLeavesTheHeld(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	all := y.plantAll(t)
-	leases := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
+	s := newSite(t)
+	all := s.makeAll(t)
+	leases := lease.NewManager(s.API, "server", 5*time.Second, s.r.Log)
 	stack.Must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		for _, p := range all {
 			if p.upload != uuid.Nil {
-				defer y.hold(t, ctx, leases, p.upload)()
+				defer s.hold(t, ctx, leases, p.upload)()
 			}
 		}
 		want := append([]reconcile.Kind{reconcile.UnknownMultipart, reconcile.UnknownObject}, needNoLease...)
 		slices.Sort(want)
-		if got := kindsOf(y.reconcile(t)); !slices.Equal(got, want) {
+		if got := kindsOf(s.reconcile(t)); !slices.Equal(got, want) {
 			t.Errorf("found %v, want %v", got, want)
 		}
 		return nil
 	}))
-	found := y.reconcile(t)
+	found := s.reconcile(t)
 	want := slices.DeleteFunc(allKinds(t), func(k reconcile.Kind) bool { return slices.Contains(needNoLease, k) })
 	if got := kindsOf(found); !slices.Equal(got, want) {
 		t.Errorf("found %v, want %v", got, want)
@@ -143,9 +143,9 @@ func TestReconcileLeavesTheHeld(t *testing.T) {
 }
 
 // hold takes a lease whose holder must not be asked to let go before it is released.
-func (y *yard) hold(t *testing.T, ctx context.Context, leases *lease.Manager, id uuid.UUID) (release func()) {
+func (s *site) hold(t *testing.T, ctx context.Context, leases *lease.Manager, id uuid.UUID) (release func()) {
 	t.Helper()
-	ctx = y.As(ctx, "ana", tenant.Empleado)
+	ctx = s.As(ctx, "ana", tenant.Empleado)
 	lease, err := leases.Acquire(ctx, id, func() { t.Error("the holder was asked to let go") })
 	stack.Must(t, err)
 	return func() { stack.Must(t, lease.Release(ctx)) }
@@ -155,11 +155,11 @@ func (y *yard) hold(t *testing.T, ctx context.Context, leases *lease.Manager, id
 // asked to let go.
 func TestReconcileFindsAHolderInBetween(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.Sound(t)
-	ids := []uuid.UUID{y.cutOff(t).upload, y.idle(t).upload, y.orphanTail(t).upload, y.orphanMultipart(t).upload, y.orphanObject(t).upload}
-	leases := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
-	before := y.S3(t)
+	s := newSite(t)
+	s.Sound(t)
+	ids := []uuid.UUID{s.cutOff(t).upload, s.idle(t).upload, s.orphanTail(t).upload, s.orphanMultipart(t).upload, s.orphanObject(t).upload}
+	leases := lease.NewManager(s.API, "server", 5*time.Second, s.r.Log)
+	before := s.S3(t)
 	stack.Must(t, leases.During(t.Context(), func(ctx context.Context) error {
 		var held []func()
 		defer func() {
@@ -167,11 +167,11 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 				release()
 			}
 		}()
-		// The first finding of each pass is none of theirs, and when it is told the others have not been treated.
-		found := hookstest.Findings(t, y.r, func(ctx context.Context) error {
-			return y.r.Between(ctx, func() error {
+		// The first finding of each pass is of another upload. When it is reported, the others have not been treated.
+		found := hookstest.Findings(t, s.r, func(ctx context.Context) error {
+			return s.r.Between(ctx, func() error {
 				for _, id := range ids {
-					held = append(held, y.hold(t, ctx, leases, id))
+					held = append(held, s.hold(t, ctx, leases, id))
 				}
 				return nil
 			})
@@ -186,7 +186,7 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 		}
 		return nil
 	}))
-	if after := y.S3(t); !slices.Equal(after, before) {
+	if after := s.S3(t); !slices.Equal(after, before) {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
 	}
 }
@@ -194,11 +194,11 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 // All is in order again between finding and repairing: no repair is made, and no timeline tells of one.
 func TestReconcileFindsOrderInBetween(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.plantAll(t)
-	other := y.Reconciler(t, prometheus.NewRegistry())
-	found := hookstest.Findings(t, y.r, func(ctx context.Context) error {
-		return y.r.Between(ctx, func() error {
+	s := newSite(t)
+	s.makeAll(t)
+	other := s.Reconciler(t, prometheus.NewRegistry())
+	found := hookstest.Findings(t, s.r, func(ctx context.Context) error {
+		return s.r.Between(ctx, func() error {
 			for _, f := range hookstest.Findings(t, other, other.BothUnguarded) {
 				if f.Outcome == reconcile.Failed {
 					t.Errorf("%s failed: %v", f.Kind, f.Reason)
@@ -208,29 +208,29 @@ func TestReconcileFindsOrderInBetween(t *testing.T) {
 		})
 	})
 	for _, f := range found {
-		// S3 says nothing of what was not there to delete, and the rows of such an upload name nothing either.
+		// S3 reports no error for an object that is absent, and the rows of such an upload name none.
 		if f.Outcome == reconcile.Failed || f.Outcome == reconcile.Repaired && f.Kind != reconcile.OrphanedObject && f.Kind != reconcile.OrphanedMultipart {
 			t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
 		}
 	}
 }
 
-// What was nobody's is found to be somebody's after all: it stays.
+// An unknown object whose upload exists by the time of its repair is left.
 func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.Sound(t)
-	y.r.DeleteUnknown = true
-	object, begun, unknown := y.orphanObject(t), y.orphanMultipart(t), y.unknownObject(t)
-	stranger, lost := strings.Split(unknown.key, "/")[5], y.lostObject(t)
-	before := y.S3(t)
-	found := hookstest.Findings(t, y.r, func(ctx context.Context) error {
-		return y.r.Between(ctx, func() error {
-			y.Exec(t, `update uploads set object_key = $2 where id = $1`, object.upload, object.key)
-			y.Exec(t, `update uploads set status = 'uploading' where id = $1`, begun.upload)
-			y.Exec(t, `insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes) values ($1, $2, 'ana', 'default', '{}', 10, 0)`, y.ID, stranger)
-			y.Exec(t, `insert into contents (tenant_id, upload_id) values ($1, $2)`, y.ID, stranger)
-			y.Put(t, lost.key)
+	s := newSite(t)
+	s.Sound(t)
+	s.r.DeleteUnknown = true
+	object, begun, unknown := s.orphanObject(t), s.orphanMultipart(t), s.unknownObject(t)
+	stranger, lost := strings.Split(unknown.key, "/")[5], s.lostObject(t)
+	before := s.S3(t)
+	found := hookstest.Findings(t, s.r, func(ctx context.Context) error {
+		return s.r.Between(ctx, func() error {
+			s.Exec(t, `update uploads set object_key = $2 where id = $1`, object.upload, object.key)
+			s.Exec(t, `update uploads set status = 'uploading' where id = $1`, begun.upload)
+			s.Exec(t, `insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes) values ($1, $2, 'ana', 'default', '{}', 10, 0)`, s.ID, stranger)
+			s.Exec(t, `insert into contents (tenant_id, upload_id) values ($1, $2)`, s.ID, stranger)
+			s.Put(t, lost.key)
 			return nil
 		})
 	})
@@ -242,7 +242,7 @@ func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
 			t.Errorf("%s was %s", f.Kind, f.Outcome)
 		}
 	}
-	if after := y.S3(t); len(after) != len(before)+1 {
+	if after := s.S3(t); len(after) != len(before)+1 {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
 	}
 }
@@ -251,14 +251,14 @@ func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
 // one, quota is refunded once, and another pass finds nothing but what is left.
 func TestReconcilersAtOnce(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	all := y.plantAll(t)
+	s := newSite(t)
+	all := s.makeAll(t)
 	delete(all, reconcile.QuotaDrift)
-	delete(all, reconcile.IdleUpload) // these two compare room with what it was
+	delete(all, reconcile.IdleUpload) // these two compare the free quota with an earlier value
 	delete(all, reconcile.LostObject)
 	g, ctx := errgroup.WithContext(t.Context())
 	for range 4 {
-		r := y.Reconciler(t, prometheus.NewRegistry())
+		r := s.Reconciler(t, prometheus.NewRegistry())
 		r.Report = func(res reconcile.Result) {
 			if res.Outcome == reconcile.Failed {
 				t.Errorf("%s failed: %v", res.Kind, res.Reason)
@@ -272,7 +272,7 @@ func TestReconcilersAtOnce(t *testing.T) {
 			p.repaired(t)
 		}
 	}
-	if got, want := kindsOf(y.reconcile(t)), []reconcile.Kind{reconcile.LostThumbnail, reconcile.UnknownMultipart, reconcile.UnknownObject}; !slices.Equal(got, want) {
+	if got, want := kindsOf(s.reconcile(t)), []reconcile.Kind{reconcile.LostThumbnail, reconcile.UnknownMultipart, reconcile.UnknownObject}; !slices.Equal(got, want) {
 		t.Errorf("left: %v, want %v", got, want)
 	}
 }
@@ -281,29 +281,29 @@ func TestReconcilersAtOnce(t *testing.T) {
 // and what it leaves in S3 is removed once the upload has ended.
 func TestReconcileBesideAFrozenHolder(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.Sound(t)
-	p := y.idle(t)
-	frozen := lease.NewManager(y.API, "server", 5*time.Second, y.r.Log)
+	s := newSite(t)
+	s.Sound(t)
+	p := s.idle(t)
+	frozen := lease.NewManager(s.API, "server", 5*time.Second, s.r.Log)
 	stack.Must(t, frozen.During(t.Context(), func(ctx context.Context) error {
-		ctx = y.As(ctx, "ana", tenant.Empleado)
+		ctx = s.As(ctx, "ana", tenant.Empleado)
 		lease, err := frozen.Acquire(ctx, p.upload, func() {})
 		if err != nil {
 			return err
 		}
-		y.Exec(t, `update lease_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
-		if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.IdleUpload}) {
+		s.Exec(t, `update lease_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
+		if got := kindsOf(s.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.IdleUpload}) {
 			t.Errorf("found %v", got)
 		}
 		p.repaired(t)
-		err = y.API.InTenant(ctx, func(tx storage.Tx) error {
+		err = s.API.InTenant(ctx, func(tx storage.Tx) error {
 			return tx.Advance(ctx, p.upload, lease.Fence(), storage.Progress{From: 8, To: 10})
 		})
 		stack.WantErr(t, err, storage.ErrFenced)
-		y.Put(t, y.Keys(p.upload).Original(lease.Fence()))
+		s.Put(t, s.Keys(p.upload).Original(lease.Fence()))
 		return nil
 	}))
-	if got := kindsOf(y.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.OrphanedObject}) {
+	if got := kindsOf(s.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.OrphanedObject}) {
 		t.Errorf("found %v", got)
 	}
 	p.repaired(t)
@@ -313,20 +313,20 @@ func TestReconcileBesideAFrozenHolder(t *testing.T) {
 // uploads that are unknown now and of those that are thought to be on their way.
 func TestReconcileAfterARestoredBackup(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.Sound(t)
-	known := y.Keys(y.Admit(t)).Original(5)
-	y.Put(t, known)
-	unknown := y.unknownObject(t).key
-	begun := y.unknownMultipart(t).key
-	for _, f := range y.reconcile(t) {
+	s := newSite(t)
+	s.Sound(t)
+	known := s.Keys(s.Admit(t)).Original(5)
+	s.Put(t, known)
+	unknown := s.unknownObject(t).key
+	begun := s.unknownMultipart(t).key
+	for _, f := range s.reconcile(t) {
 		if f.Kind != reconcile.UnknownObject && f.Kind != reconcile.UnknownMultipart || f.Outcome != reconcile.Left {
 			t.Errorf("%s was %s", f.Kind, f.Outcome)
 		}
 	}
-	y.WantObject(t, known, true)
-	y.WantObject(t, unknown, true)
-	if !slices.ContainsFunc(y.S3(t), func(s string) bool { return strings.HasPrefix(s, begun) }) {
+	s.WantObject(t, known, true)
+	s.WantObject(t, unknown, true)
+	if !slices.ContainsFunc(s.S3(t), func(key string) bool { return strings.HasPrefix(key, begun) }) {
 		t.Error("the multipart upload of an upload that is unknown was aborted")
 	}
 }
@@ -334,21 +334,21 @@ func TestReconcileAfterARestoredBackup(t *testing.T) {
 // An admin says that what is unknown may go: it goes, and nothing else does, not even what Tramo cannot have written.
 func TestReconcileDeletesUnknown(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.Sound(t)
-	kept := y.S3(t)
+	s := newSite(t)
+	s.Sound(t)
+	kept := s.S3(t)
 	foreign := "tenants/readme.txt"
-	y.Put(t, foreign)
-	unknown := y.unknownObject(t).key
-	y.unknownMultipart(t)
-	y.r.DeleteUnknown = true
-	if found := y.reconcile(t); len(found) != 3 {
+	s.Put(t, foreign)
+	unknown := s.unknownObject(t).key
+	s.unknownMultipart(t)
+	s.r.DeleteUnknown = true
+	if found := s.reconcile(t); len(found) != 3 {
 		t.Errorf("found %+v", found)
 	}
-	y.WantObject(t, unknown, false)
-	y.WantObject(t, foreign, true)
-	stack.Must(t, y.Bucket.Delete(t.Context(), foreign))
-	if after := y.S3(t); !slices.Equal(after, kept) {
+	s.WantObject(t, unknown, false)
+	s.WantObject(t, foreign, true)
+	stack.Must(t, s.Bucket.Delete(t.Context(), foreign))
+	if after := s.S3(t); !slices.Equal(after, kept) {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", kept, after)
 	}
 }
@@ -360,20 +360,20 @@ func TestReconcileDoubtsALargeLoss(t *testing.T) {
 	for name, c := range map[string]struct{ lost, present int }{"nothing is there": {1, 0}, "much is missing": {11, 3}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			y := newYard(t)
+			s := newSite(t)
 			for range c.present {
-				y.Finish(t)
+				s.Finish(t)
 			}
 			for range c.lost {
-				_, key := y.Finish(t)
-				stack.Must(t, y.Bucket.Delete(t.Context(), key))
+				_, key := s.Finish(t)
+				stack.Must(t, s.Bucket.Delete(t.Context(), key))
 			}
-			failed := func() int { return y.Count(t, `select count(*) from uploads where failure_reason = 'lost'`) }
-			if found := y.reconcile(t); len(found) != c.lost || failed() != 0 {
+			failed := func() int { return s.Count(t, `select count(*) from uploads where failure_reason = 'lost'`) }
+			if found := s.reconcile(t); len(found) != c.lost || failed() != 0 {
 				t.Errorf("%d were found and %d failed", len(found), failed())
 			}
-			y.r.AcceptLoss = true
-			if found := y.reconcile(t); len(found) != c.lost || failed() != c.lost {
+			s.r.AcceptLoss = true
+			if found := s.reconcile(t); len(found) != c.lost || failed() != c.lost {
 				t.Errorf("%d were found and %d failed, not %d", len(found), failed(), c.lost)
 			}
 		})
@@ -384,34 +384,34 @@ func TestReconcileDoubtsALargeLoss(t *testing.T) {
 // names sort differently with the slash behind them, some with and some without objects.
 func TestInventoryOverPages(t *testing.T) {
 	t.Parallel()
-	y := newYard(t)
-	y.Exec(t, `
+	s := newSite(t)
+	s.Exec(t, `
 		insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes)
 		select $1, gen_random_uuid(), 'ana', (array['a', 'a-b', 'a.b', 'a_b', 'A', 'b'])[1 + n % 6], '{}', 10, 0
-		from generate_series(1, 1200) n`, y.ID)
-	y.Exec(t, `insert into contents (tenant_id, upload_id) select tenant_id, id from uploads`)
+		from generate_series(1, 1200) n`, s.ID)
+	s.Exec(t, `insert into contents (tenant_id, upload_id) select tenant_id, id from uploads`)
 	var want, orphans []string
 	ids := map[string]bool{}
-	for c, err := range reconcile.AllClaims(t.Context(), y.Worker) {
+	for c, err := range reconcile.AllClaims(t.Context(), s.Worker) {
 		stack.Must(t, err)
 		if ids[c.Upload.String()] {
 			t.Fatalf("upload %s came twice", c.Upload)
 		}
 		ids[c.Upload.String()] = true
-		keys := y.Keys(c.Upload)
+		keys := s.Keys(c.Upload)
 		keys.Project = c.Project
 		want = append(want, keys.Prefix())
 		if len(want)%100 == 0 {
 			orphans = append(orphans, keys.Original(1))
-			y.Put(t, keys.Original(1))
+			s.Put(t, keys.Original(1))
 		}
 	}
 	if len(want) != 1200 || !slices.IsSorted(want) {
 		t.Errorf("%d uploads came; in the order of keys: %v", len(want), slices.IsSorted(want))
 	}
-	y.Exec(t, `update uploads set status = 'cancelled'`)
+	s.Exec(t, `update uploads set status = 'cancelled'`)
 	var got []string
-	for _, f := range y.reconcile(t) {
+	for _, f := range s.reconcile(t) {
 		got = append(got, f.Key)
 	}
 	if !slices.Equal(got, orphans) {

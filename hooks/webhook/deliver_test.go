@@ -30,15 +30,15 @@ const (
 // about a second; one with other wishes, one of another tenant, and one that came later are not told.
 func TestDelivered(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	wants, other, later, stranger := newReceiver(t), newReceiver(t), newReceiver(t), newReceiver(t)
-	_, secret := o.endpoint(t, o.ctx, wants.URL+"/in?token=1", storage.AnnounceQuotaWarning)
-	o.endpoint(t, o.ctx, other.URL, storage.AnnounceUploadFailed)
-	o.endpoint(t, o.newTenant(t), stranger.URL)
-	o.announce(t, o.ctx, 1)
-	o.endpoint(t, o.ctx, later.URL)
+	_, secret := s.endpoint(t, s.ctx, wants.URL+"/in?token=1", storage.AnnounceQuotaWarning)
+	s.endpoint(t, s.ctx, other.URL, storage.AnnounceUploadFailed)
+	s.endpoint(t, s.newTenant(t), stranger.URL)
+	s.announce(t, s.ctx, 1)
+	s.endpoint(t, s.ctx, later.URL)
 	start := time.Now()
-	o.start(t)
+	s.start(t)
 	c := wants.next(t)
 	t.Logf("arrived %s after the worker began", time.Since(start))
 	c.verify(t, secret)
@@ -57,29 +57,29 @@ func TestDelivered(t *testing.T) {
 	if got := c.header.Get("User-Agent"); got != "Tramo-Webhooks" {
 		t.Errorf("User-Agent is %q", got)
 	}
-	o.await(t, allDelivered, 1)
+	s.await(t, allDelivered, 1)
 	for _, r := range []*receiver{wants, other, later, stranger} {
 		r.none(t)
 	}
-	o.WantCount(t, 1, `select count(*) from webhook_deliveries`)
+	s.WantCount(t, 1, `select count(*) from webhook_deliveries`)
 }
 
 // While the overlap lasts, receivers that know either secret accept; afterwards, or without one, only the new one is good.
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
-	id, old := o.endpoint(t, o.ctx, r.URL)
-	o.start(t)
-	_, current, err := o.endpoints.Rotate(o.ctx, id, time.Hour)
+	id, old := s.endpoint(t, s.ctx, r.URL)
+	s.start(t)
+	_, current, err := s.endpoints.Rotate(s.ctx, id, time.Hour)
 	stack.Must(t, err)
-	o.announce(t, o.ctx, 1)
+	s.announce(t, s.ctx, 1)
 	c := r.next(t)
 	c.verify(t, old)
 	c.verify(t, current)
-	_, newest, err := o.endpoints.Rotate(o.ctx, id, 0)
+	_, newest, err := s.endpoints.Rotate(s.ctx, id, 0)
 	stack.Must(t, err)
-	o.announce(t, o.ctx, 1)
+	s.announce(t, s.ctx, 1)
 	c = r.next(t)
 	c.verify(t, newest)
 	for name, secret := range map[string]string{"first": old, "second": current} {
@@ -92,15 +92,15 @@ func TestRotation(t *testing.T) {
 // A receiver that is down is tried again, under the same id, and what it missed arrives once it is up.
 func TestDownThenUp(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
 	r.answers(status(http.StatusInternalServerError))
-	id, secret := o.endpoint(t, o.ctx, r.URL)
-	o.announce(t, o.ctx, 1)
-	o.start(t)
+	id, secret := s.endpoint(t, s.ctx, r.URL)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
 	first := r.next(t)
-	o.await(t, `select failing_since is not null from webhook_endpoints where id = $1`, id)
-	o.await(t, `select attempts = 1 and state = 'pending' and last_status = 500 and last_error = 'status'
+	s.await(t, `select failing_since is not null from webhook_endpoints where id = $1`, id)
+	s.await(t, `select attempts = 1 and state = 'pending' and last_status = 500 and last_error = 'status'
 		and next_attempt_at between now() and now() + interval '7 seconds' from webhook_deliveries`)
 	r.answers(nil)
 	second := r.next(t) // by itself, five seconds later
@@ -109,23 +109,23 @@ func TestDownThenUp(t *testing.T) {
 		t.Errorf("ids are %s and %s, timestamps %s and %s", first.id(), second.id(),
 			first.header.Get("Webhook-Timestamp"), second.header.Get("Webhook-Timestamp"))
 	}
-	o.await(t, `select state = 'delivered' and attempts = 2 from webhook_deliveries`)
-	o.await(t, `select failing_since is null from webhook_endpoints where id = $1`, id)
+	s.await(t, `select state = 'delivered' and attempts = 2 from webhook_deliveries`)
+	s.await(t, `select failing_since is null from webhook_endpoints where id = $1`, id)
 }
 
 // Two workers under a burst: each announcement arrives at each endpoint exactly once, and no job is there twice.
 func TestTwoWorkers(t *testing.T) {
 	t.Parallel()
 	const burst = 300
-	o := newOffice(t)
+	s := newSite(t)
 	a, b := newReceiver(t), newReceiver(t)
-	o.endpoint(t, o.ctx, a.URL)
-	o.endpoint(t, o.ctx, b.URL)
-	o.start(t)
-	o.start(t)
+	s.endpoint(t, s.ctx, a.URL)
+	s.endpoint(t, s.ctx, b.URL)
+	s.start(t)
+	s.start(t)
 	start := time.Now()
-	o.announce(t, o.ctx, burst)
-	o.await(t, allDelivered, 2*burst)
+	s.announce(t, s.ctx, burst)
+	s.await(t, allDelivered, 2*burst)
 	t.Logf("%d deliveries in %s", 2*burst, time.Since(start))
 	for name, r := range map[string]*receiver{"a": a, "b": b} {
 		seen := map[string]int{}
@@ -137,42 +137,42 @@ func TestTwoWorkers(t *testing.T) {
 			t.Errorf("%s saw %d announcements", name, len(seen))
 		}
 	}
-	o.WantCount(t, 2*burst, `select count(*) from river_job`)
+	s.WantCount(t, 2*burst, `select count(*) from river_job`)
 }
 
 // Nine endpoints of one tenant that answer nothing, with a backlog, do not hold up another tenant's, not even by the time
 // that they are given to answer: they have eight slots each, of a worker's.
 func TestSlowEndpointsHoldUpNobody(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	slow, quick := newReceiver(t), newReceiver(t)
 	slow.answers(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })
 	for range 9 {
-		o.endpoint(t, o.ctx, slow.URL)
+		s.endpoint(t, s.ctx, slow.URL)
 	}
-	other := o.newTenant(t)
-	o.endpoint(t, other, quick.URL)
-	o.announce(t, o.ctx, 100)
-	o.start(t)
+	other := s.newTenant(t)
+	s.endpoint(t, other, quick.URL)
+	s.announce(t, s.ctx, 100)
+	s.start(t)
 	for range 9 * window {
 		slow.next(t)
 	}
 	start := time.Now()
-	o.announce(t, other, 1)
+	s.announce(t, other, 1)
 	quick.next(t)
 	took := time.Since(start)
 	t.Logf("behind nine that hang, another tenant's webhook took %s", took)
-	if took > o.conf.Timeout/2 {
+	if took > s.conf.Timeout/2 {
 		t.Errorf("it took %s", took)
 	}
 	slow.none(t)
-	o.WantCount(t, 9*window, `select count(*) from webhook_deliveries where tenant_id = $1 and job_id is not null`, storagetest.TenantOf(t, o.ctx))
+	s.WantCount(t, 9*window, `select count(*) from webhook_deliveries where tenant_id = $1 and job_id is not null`, storagetest.TenantOf(t, s.ctx))
 }
 
 // An endpoint that is deleted, or disabled, while an attempt is under way gets no other, and nothing breaks.
 func TestDeletedMeanwhile(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
 	release := make(chan struct{})
 	r.answers(func(w http.ResponseWriter, q *http.Request) {
@@ -182,42 +182,42 @@ func TestDeletedMeanwhile(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusInternalServerError)
 	})
-	deleted, _ := o.endpoint(t, o.ctx, r.URL)
-	disabled, _ := o.endpoint(t, o.ctx, r.URL)
-	o.announce(t, o.ctx, 1)
-	o.start(t)
+	deleted, _ := s.endpoint(t, s.ctx, r.URL)
+	disabled, _ := s.endpoint(t, s.ctx, r.URL)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
 	r.next(t)
 	r.next(t)
-	stack.Must(t, o.endpoints.Delete(o.ctx, deleted))
-	_, err := o.endpoints.Update(o.ctx, disabled, Change{Enabled: new(false)})
+	stack.Must(t, s.endpoints.Delete(s.ctx, deleted))
+	_, err := s.endpoints.Update(s.ctx, disabled, Change{Enabled: new(false)})
 	stack.Must(t, err)
 	close(release)
-	o.await(t, `select count(*) = 2 from river_job where state = 'completed'`)
-	o.WantCount(t, 1, `select count(*) from webhook_deliveries where state = 'dead' and last_error = 'endpoint_disabled'`)
-	o.WantCount(t, 1, `select count(*) from webhook_secrets`)
+	s.await(t, `select count(*) = 2 from river_job where state = 'completed'`)
+	s.WantCount(t, 1, `select count(*) from webhook_deliveries where state = 'dead' and last_error = 'endpoint_disabled'`)
+	s.WantCount(t, 1, `select count(*) from webhook_secrets`)
 	r.none(t)
 }
 
 // 410 disables the endpoint at once, which the audit log and the tenant's other endpoints are told.
 func TestGone(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	gone, other := newReceiver(t), newReceiver(t)
 	gone.answers(status(http.StatusGone))
-	id, _ := o.endpoint(t, o.ctx, gone.URL)
-	_, secret := o.endpoint(t, o.ctx, other.URL, storage.AnnounceWebhookDisabled)
-	o.announce(t, o.ctx, 1)
-	o.start(t)
+	id, _ := s.endpoint(t, s.ctx, gone.URL)
+	_, secret := s.endpoint(t, s.ctx, other.URL, storage.AnnounceWebhookDisabled)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
 	gone.next(t)
 	c := other.next(t)
 	c.verify(t, secret)
 	if !strings.Contains(string(c.body), `"data":{"endpoint_id":"`+id.String()+`","reason":"gone"}`) {
 		t.Errorf("the other is told %s", c.body)
 	}
-	o.await(t, `select disabled_reason = 'gone' from webhook_endpoints where id = $1`, id)
-	o.WantCount(t, 1, `select count(*) from audit where action = 'webhook.disable' and subject = $1`, id.String())
-	o.announce(t, o.ctx, 1)
-	o.await(t, `select not exists (select from announcements where dispatched_at is null)`)
+	s.await(t, `select disabled_reason = 'gone' from webhook_endpoints where id = $1`, id)
+	s.WantCount(t, 1, `select count(*) from audit where action = 'webhook.disable' and subject = $1`, id.String())
+	s.announce(t, s.ctx, 1)
+	s.await(t, `select not exists (select from announcements where dispatched_at is null)`)
 	gone.none(t)
 }
 
@@ -225,87 +225,87 @@ func TestGone(t *testing.T) {
 // is not.
 func TestFailingForDays(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
 	r.answers(status(http.StatusBadGateway))
-	old, _ := o.endpoint(t, o.ctx, r.URL)
-	young, _ := o.endpoint(t, o.ctx, r.URL)
-	o.exec(t, `update webhook_endpoints set failing_since = now() - interval '5 days 1 minute' where id = $1`, old)
-	o.exec(t, `update webhook_endpoints set failing_since = now() - interval '4 days 23 hours' where id = $1`, young)
-	o.announce(t, o.ctx, 1)
-	o.start(t)
-	o.await(t, `select disabled_reason = 'failing' from webhook_endpoints where id = $1`, old)
-	o.await(t, `select attempts = 1 and state = 'pending' from webhook_deliveries where endpoint_id = $1
+	old, _ := s.endpoint(t, s.ctx, r.URL)
+	young, _ := s.endpoint(t, s.ctx, r.URL)
+	s.exec(t, `update webhook_endpoints set failing_since = now() - interval '5 days 1 minute' where id = $1`, old)
+	s.exec(t, `update webhook_endpoints set failing_since = now() - interval '4 days 23 hours' where id = $1`, young)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
+	s.await(t, `select disabled_reason = 'failing' from webhook_endpoints where id = $1`, old)
+	s.await(t, `select attempts = 1 and state = 'pending' from webhook_deliveries where endpoint_id = $1
 		order by created_at limit 1`, young)
-	o.WantCount(t, 1, `select count(*) from webhook_endpoints where id = $1 and disabled_at is null`, young)
+	s.WantCount(t, 1, `select count(*) from webhook_endpoints where id = $1 and disabled_at is null`, young)
 }
 
 // The last attempt of the schedule that fails makes a dead letter, which is kept and can be replayed under the same id;
 // so can all since a time.
 func TestDeadLetterAndReplay(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
 	r.answers(status(http.StatusInternalServerError))
-	id, secret := o.endpoint(t, o.ctx, r.URL)
-	o.announce(t, o.ctx, 1)
-	o.start(t)
+	id, secret := s.endpoint(t, s.ctx, r.URL)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
 	first := r.next(t)
-	o.await(t, `select attempts = 1 and job_id is null from webhook_deliveries`)
-	o.exec(t, `update webhook_deliveries set attempts = 9, next_attempt_at = now()`)
+	s.await(t, `select attempts = 1 and job_id is null from webhook_deliveries`)
+	s.exec(t, `update webhook_deliveries set attempts = 9, next_attempt_at = now()`)
 	r.next(t)
-	o.await(t, anyDead)
-	o.await(t, `select attempts = 10 and ended_at is not null and last_error = 'status' from webhook_deliveries`)
+	s.await(t, anyDead)
+	s.await(t, `select attempts = 10 and ended_at is not null and last_error = 'status' from webhook_deliveries`)
 	r.answers(nil)
-	delivery := uuid.MustParse(o.text(t, `select id::text from webhook_deliveries`))
-	_, err := o.endpoints.Replay(o.ctx, id, delivery)
+	delivery := uuid.MustParse(s.text(t, `select id::text from webhook_deliveries`))
+	_, err := s.endpoints.Replay(s.ctx, id, delivery)
 	stack.Must(t, err)
 	c := r.next(t)
 	c.verify(t, secret)
 	if c.id() != first.id() {
 		t.Errorf("replayed as %s, was %s", c.id(), first.id())
 	}
-	o.await(t, allDelivered, 1)
+	s.await(t, allDelivered, 1)
 	for _, since := range []time.Duration{time.Hour, -time.Hour} {
-		o.exec(t, `update webhook_deliveries set state = 'dead'`)
-		n, err := o.endpoints.ReplayDead(o.ctx, id, time.Now().Add(-since))
+		s.exec(t, `update webhook_deliveries set state = 'dead'`)
+		n, err := s.endpoints.ReplayDead(s.ctx, id, time.Now().Add(-since))
 		stack.Must(t, err)
 		if want := map[time.Duration]int64{time.Hour: 1, -time.Hour: 0}[since]; n != want {
 			t.Errorf("%d replayed since %s ago, want %d", n, since, want)
 		}
 		if n == 1 {
 			r.next(t)
-			o.await(t, allDelivered, 1)
+			s.await(t, allDelivered, 1)
 		}
 	}
 }
 
-func (o *office) text(t *testing.T, sql string) (s string) {
+func (s *site) text(t *testing.T, sql string) (found string) {
 	t.Helper()
-	stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), sql).Scan(&s))
-	return s
+	stack.Must(t, s.Worker.Pool().QueryRow(t.Context(), sql).Scan(&found))
+	return found
 }
 
 // 429 with Retry-After holds the whole endpoint until then.
 func TestRetryAfter(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
 	r.answers(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "3600")
 		w.WriteHeader(http.StatusTooManyRequests)
 	})
-	o.endpoint(t, o.ctx, r.URL)
-	o.announce(t, o.ctx, 1)
-	o.start(t)
+	s.endpoint(t, s.ctx, r.URL)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
 	r.next(t)
-	o.await(t, `select next_attempt_at > now() + interval '59 minutes' and last_status = 429 from webhook_deliveries`)
-	o.announce(t, o.ctx, 1)
-	o.await(t, `select count(*) = 2 from webhook_deliveries`)
+	s.await(t, `select next_attempt_at > now() + interval '59 minutes' and last_status = 429 from webhook_deliveries`)
+	s.announce(t, s.ctx, 1)
+	s.await(t, `select count(*) = 2 from webhook_deliveries`)
 	witness := newReceiver(t)
-	o.endpoint(t, o.ctx, witness.URL)
-	o.announce(t, o.ctx, 1)
-	witness.next(t) // by now the held one would have been told too
+	s.endpoint(t, s.ctx, witness.URL)
+	s.announce(t, s.ctx, 1)
+	witness.next(t) // by now the held endpoint would have had its webhook too
 	r.none(t)
 }
 
@@ -313,8 +313,8 @@ func TestRetryAfter(t *testing.T) {
 // begins is given up.
 func TestResponseThatNeverEnds(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
-	o.conf.Timeout = 3 * time.Second
+	s := newSite(t)
+	s.conf.Timeout = 3 * time.Second
 	endless, trickle, silent := newReceiver(t), newReceiver(t), newReceiver(t)
 	var sent atomic.Int64
 	endless.answers(func(w http.ResponseWriter, _ *http.Request) {
@@ -332,16 +332,16 @@ func TestResponseThatNeverEnds(t *testing.T) {
 	})
 	silent.answers(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })
 	for _, r := range []*receiver{endless, trickle, silent} {
-		o.endpoint(t, o.ctx, r.URL)
+		s.endpoint(t, s.ctx, r.URL)
 	}
-	o.announce(t, o.ctx, 1)
-	o.start(t)
-	o.await(t, allDelivered, 2)
-	o.await(t, `select last_error = 'timeout' and last_ms >= 3000 from webhook_deliveries where state = 'pending'`)
-	if n := o.Count(t, `select max(last_ms) from webhook_deliveries where state = 'delivered'`); n > 2500 {
+	s.announce(t, s.ctx, 1)
+	s.start(t)
+	s.await(t, allDelivered, 2)
+	s.await(t, `select last_error = 'timeout' and last_ms >= 3000 from webhook_deliveries where state = 'pending'`)
+	if n := s.Count(t, `select max(last_ms) from webhook_deliveries where state = 'delivered'`); n > 2500 {
 		t.Errorf("an endless answer took %d ms", n)
 	}
-	if n := sent.Load(); n > 16<<20 { // what sockets hold, and no more
+	if n := sent.Load(); n > 16<<20 { // what the buffers of sockets hold
 		t.Errorf("%d bytes of an endless answer were taken", n)
 	}
 }
@@ -350,11 +350,11 @@ func TestResponseThatNeverEnds(t *testing.T) {
 // deleted, its id.
 func TestPayloadOfAnotherTenant(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
-	other := o.newTenant(t)
+	s := newSite(t)
+	other := s.newTenant(t)
 	create := func(name string) uuid.UUID {
 		id := uuid.Must(uuid.NewV7())
-		o.Must(t, other, func(tx storage.Tx) error {
+		s.Must(t, other, func(tx storage.Tx) error {
 			return tx.CreateUpload(other, storage.NewUpload{
 				ID: id, UserID: "eva", Project: "secreto", Filename: name, Metadata: map[string]string{}, Size: 10,
 			})
@@ -362,12 +362,12 @@ func TestPayloadOfAnotherTenant(t *testing.T) {
 		return id
 	}
 	r := newReceiver(t)
-	o.endpoint(t, o.ctx, r.URL)
+	s.endpoint(t, s.ctx, r.URL)
 	id := create("plano.pdf")
-	o.Must(t, o.ctx, func(tx storage.Tx) error {
-		return tx.Announce(o.ctx, storage.Announcement{Type: storage.AnnounceUploadCompleted, Upload: id})
+	s.Must(t, s.ctx, func(tx storage.Tx) error {
+		return tx.Announce(s.ctx, storage.Announcement{Type: storage.AnnounceUploadCompleted, Upload: id})
 	})
-	o.start(t)
+	s.start(t)
 	c := r.next(t)
 	if strings.Contains(string(c.body), "secreto") || strings.Contains(string(c.body), "plano") {
 		t.Errorf("told of another tenant's row: %s", c.body)
@@ -381,29 +381,29 @@ func TestPayloadOfAnotherTenant(t *testing.T) {
 // partial upload is not.
 func TestUploadsAreAnnounced(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	cancel := func(kind storage.Kind) uuid.UUID {
 		id := uuid.Must(uuid.NewV7())
-		o.Must(t, o.ctx, func(tx storage.Tx) error {
+		s.Must(t, s.ctx, func(tx storage.Tx) error {
 			n := storage.NewUpload{ID: id, UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 10, Kind: kind}
-			if err := tx.CreateUpload(o.ctx, n); err != nil {
+			if err := tx.CreateUpload(s.ctx, n); err != nil {
 				return err
 			}
-			return tx.Move(o.ctx, id, storage.Transition{Move: storage.MoveCancel})
+			return tx.Move(s.ctx, id, storage.Transition{Move: storage.MoveCancel})
 		})
 		return id
 	}
 	r := newReceiver(t)
 	cancel(storage.Single)
-	endpoint, _ := o.endpoint(t, o.ctx, r.URL, storage.AnnounceUploadFailed)
+	endpoint, _ := s.endpoint(t, s.ctx, r.URL, storage.AnnounceUploadFailed)
 	cancel(storage.Single)
 	types := []string{storage.AnnounceUploadCancelled}
-	_, err := o.endpoints.Update(o.ctx, endpoint, Change{Types: &types})
+	_, err := s.endpoints.Update(s.ctx, endpoint, Change{Types: &types})
 	stack.Must(t, err)
 	cancel(storage.Partial)
-	o.WantCount(t, 0, `select count(*) from announcements`)
+	s.WantCount(t, 0, `select count(*) from announcements`)
 	id := cancel(storage.Single)
-	o.start(t)
+	s.start(t)
 	c := r.next(t)
 	var m struct {
 		Type string
@@ -446,37 +446,37 @@ func TestVault(t *testing.T) {
 // young.
 func TestSweep(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
-	id, _ := o.endpoint(t, o.ctx, r.URL)
-	o.announce(t, o.ctx, 4)
-	stop := o.start(t)
-	o.await(t, allDelivered, 4)
+	id, _ := s.endpoint(t, s.ctx, r.URL)
+	s.announce(t, s.ctx, 4)
+	stop := s.start(t)
+	s.await(t, allDelivered, 4)
 	stop()
-	ids := strings.Split(o.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
-	o.exec(t, `update announcements set created_at = now() - interval '60 days'`)
-	o.exec(t, `update webhook_deliveries set ended_at = now() - interval '31 days'`)
-	o.exec(t, `update webhook_deliveries set state = 'pending', ended_at = null, next_attempt_at = now() where id = $1`, ids[0])
-	o.exec(t, `update webhook_deliveries set state = 'dead', ended_at = now() - interval '29 days' where id = $1`, ids[1])
-	_, _, err := o.endpoints.Rotate(o.ctx, id, 0)
+	ids := strings.Split(s.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
+	s.exec(t, `update announcements set created_at = now() - interval '60 days'`)
+	s.exec(t, `update webhook_deliveries set ended_at = now() - interval '31 days'`)
+	s.exec(t, `update webhook_deliveries set state = 'pending', ended_at = null, next_attempt_at = now() where id = $1`, ids[0])
+	s.exec(t, `update webhook_deliveries set state = 'dead', ended_at = now() - interval '29 days' where id = $1`, ids[1])
+	_, _, err := s.endpoints.Rotate(s.ctx, id, 0)
 	stack.Must(t, err)
-	n, err := sweep(t.Context(), o.Worker, DefaultSenderConfig().Retention, swept)
+	n, err := sweep(t.Context(), s.Worker, DefaultSenderConfig().Retention, swept)
 	stack.Must(t, err)
-	left := strings.Split(o.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
+	left := strings.Split(s.text(t, `select string_agg(id::text, ',' order by id) from webhook_deliveries`), ",")
 	if n != 2 || !slices.Equal(left, ids[:2]) {
 		t.Errorf("%d swept; left are %v of %v", n, left, ids)
 	}
-	o.WantCount(t, 1, `select count(*) from webhook_secrets`)
+	s.WantCount(t, 1, `select count(*) from webhook_secrets`)
 }
 
 // A tenant may have so many endpoints and no more.
 func TestMaxEndpoints(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	for range MaxEndpoints {
-		o.endpoint(t, o.ctx, "http://127.0.0.1:8080/")
+		s.endpoint(t, s.ctx, "http://127.0.0.1:8080/")
 	}
-	_, _, err := o.endpoints.Create(o.ctx, NewEndpoint{URL: "http://127.0.0.1:8080/"})
+	_, _, err := s.endpoints.Create(s.ctx, NewEndpoint{URL: "http://127.0.0.1:8080/"})
 	if !errors.Is(err, ErrTooMany) {
 		t.Errorf("one more: %v", err)
 	}
@@ -486,28 +486,28 @@ func TestMaxEndpoints(t *testing.T) {
 // nothing is taken from it.
 func TestStaleJob(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
-	o.endpoint(t, o.ctx, r.URL)
-	o.announce(t, o.ctx, 1)
-	q, err := queue.New(o.Worker, slog.New(slog.DiscardHandler))
+	s.endpoint(t, s.ctx, r.URL)
+	s.announce(t, s.ctx, 1)
+	q, err := queue.New(s.Worker, slog.New(slog.DiscardHandler))
 	stack.Must(t, err)
-	d := NewDispatcher(o.conf, o.Worker, q, slog.New(slog.DiscardHandler))
+	d := NewDispatcher(s.conf, s.Worker, q, slog.New(slog.DiscardHandler))
 	dispatch := func() (job int64) {
 		n, err := d.dispatch(t.Context())
 		stack.Must(t, err)
 		if n == 0 {
 			return 0
 		}
-		stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), `select job_id from webhook_deliveries`).Scan(&job))
+		stack.Must(t, s.Worker.Pool().QueryRow(t.Context(), `select job_id from webhook_deliveries`).Scan(&job))
 		return job
 	}
 	first := dispatch()
-	o.exec(t, `update river_job set state = 'running', attempt = 1, attempted_at = now() - interval '25 seconds'`)
-	o.exec(t, `update webhook_deliveries set claimed_at = now() - interval '31 seconds'`)
+	s.exec(t, `update river_job set state = 'running', attempt = 1, attempted_at = now() - interval '25 seconds'`)
+	s.exec(t, `update webhook_deliveries set claimed_at = now() - interval '31 seconds'`)
 	reclaim := func(want int64) {
 		t.Helper()
-		n, err := reclaim(t.Context(), o.Worker, o.conf.Timeout+grace)
+		n, err := reclaim(t.Context(), s.Worker, s.conf.Timeout+grace)
 		stack.Must(t, err)
 		if n != want {
 			t.Errorf("%d reclaimed, want %d", n, want)
@@ -517,14 +517,14 @@ func TestStaleJob(t *testing.T) {
 	if dispatch() != 0 {
 		t.Error("a delivery has two jobs")
 	}
-	o.exec(t, `update river_job set attempted_at = now() - interval '31 seconds'`)
+	s.exec(t, `update river_job set attempted_at = now() - interval '31 seconds'`)
 	reclaim(1)
 	second := dispatch()
-	ctx := tenant.With(t.Context(), tenant.Identity{Tenant: storagetest.TenantOf(t, o.ctx), User: "worker", Role: tenant.Admin})
-	delivery := uuid.MustParse(o.text(t, `select id::text from webhook_deliveries`))
-	endpoint := uuid.MustParse(o.text(t, `select id::text from webhook_endpoints`))
+	ctx := tenant.With(t.Context(), tenant.Identity{Tenant: storagetest.TenantOf(t, s.ctx), User: "worker", Role: tenant.Admin})
+	delivery := uuid.MustParse(s.text(t, `select id::text from webhook_deliveries`))
+	endpoint := uuid.MustParse(s.text(t, `select id::text from webhook_endpoints`))
 	for job, want := range map[int64]error{first: storage.ErrNotFound, second: nil} {
-		err := o.Worker.InTenant(ctx, func(tx storage.Tx) error {
+		err := s.Worker.InTenant(ctx, func(tx storage.Tx) error {
 			_, err := readAttempt(ctx, tx, delivery, job)
 			return err
 		})
@@ -536,7 +536,7 @@ func TestStaleJob(t *testing.T) {
 		job  int64
 		want error
 	}{{first, storage.ErrNotFound}, {second, nil}, {second, storage.ErrNotFound}} {
-		err := o.Worker.InTenant(ctx, func(tx storage.Tx) error {
+		err := s.Worker.InTenant(ctx, func(tx storage.Tx) error {
 			_, err := recordAttempt(ctx, tx, result{Endpoint: endpoint, Delivery: delivery, Job: c.job, Status: 200}, patience)
 			return err
 		})
@@ -544,5 +544,5 @@ func TestStaleJob(t *testing.T) {
 			t.Errorf("record of job %d of %d and %d: %v", c.job, first, second, err)
 		}
 	}
-	o.WantCount(t, 1, `select attempts from webhook_deliveries where state = 'delivered'`)
+	s.WantCount(t, 1, `select attempts from webhook_deliveries where state = 'delivered'`)
 }

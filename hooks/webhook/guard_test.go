@@ -53,7 +53,7 @@ func TestCheckURL(t *testing.T) {
 		{"https://192.168.1.1/", false, false},
 		{"https://172.16.0.1/", false, false},
 		{"https://169.254.169.254/latest/meta-data", false, false}, // of cloud machines
-		{"https://[fd00:ec2::254]/", false, true},                  // the same, which this one allows
+		{"https://[fd00:ec2::254]/", false, true},                  // the same address, allowed by this configuration
 		{"https://100.64.0.1/", false, false},                      // carriers' NAT
 		{"https://[fe80::1]/", false, false},
 		{"https://[fe80::1%25eth0]/", false, false},
@@ -74,7 +74,7 @@ func TestCheckURL(t *testing.T) {
 			}
 		}
 	}
-	// One private address among public ones is enough; a name that does not exist is answered the same.
+	// One private address among public ones is refused. A name that does not exist gets the same answer.
 	names.set("93.184.215.14", "192.168.1.1")
 	private := public.CheckURL(t.Context(), "https://hooks.example.com/")
 	names.set()
@@ -87,26 +87,26 @@ func TestCheckURL(t *testing.T) {
 // A name that resolves to a public address when it is registered, and to loopback when it is sent to, gets nothing there.
 func TestRebinding(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r := newReceiver(t)
 	names := startDNS(t)
 	names.set("93.184.215.14")
 	strict := NewGuard(Config{AllowHTTP: true})
 	strict.resolver = names.resolver()
-	o.endpoints.Guard, o.guard = strict, strict
+	s.endpoints.Guard, s.guard = strict, strict
 	_, port, err := net.SplitHostPort(r.Listener.Addr().String())
 	stack.Must(t, err)
-	o.endpoint(t, o.ctx, "http://hooks.example.com:"+port+"/")
+	s.endpoint(t, s.ctx, "http://hooks.example.com:"+port+"/")
 	asked := names.asked.Load()
 	names.set("127.0.0.1")
-	o.announce(t, o.ctx, 1)
-	o.start(t)
-	o.await(t, `select last_error = 'address_refused' and last_status is null and attempts = 1 from webhook_deliveries`)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
+	s.await(t, `select last_error = 'address_refused' and last_status is null and attempts = 1 from webhook_deliveries`)
 	if names.asked.Load() == asked {
 		t.Error("the name was not asked for again: this test proves nothing")
 	}
 	r.none(t)
-	// The same name and answer reach the receiver when loopback is allowed: it was the guard that kept it away.
+	// With loopback allowed, the same name and answer reach the receiver: only the guard had prevented it.
 	c := localConfig()
 	lax := NewGuard(c)
 	lax.resolver = names.resolver()
@@ -120,23 +120,23 @@ func TestRebinding(t *testing.T) {
 // A redirect is not followed, wherever it leads.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	s := newSite(t)
 	r, target := newReceiver(t), newReceiver(t)
 	r.answers(func(w http.ResponseWriter, q *http.Request) {
 		http.Redirect(w, q, target.URL, http.StatusTemporaryRedirect)
 	})
-	o.endpoint(t, o.ctx, r.URL)
-	o.announce(t, o.ctx, 1)
-	o.start(t)
+	s.endpoint(t, s.ctx, r.URL)
+	s.announce(t, s.ctx, 1)
+	s.start(t)
 	r.next(t)
-	o.await(t, `select last_error = 'redirect' and last_status = 307 from webhook_deliveries`)
+	s.await(t, `select last_error = 'redirect' and last_status = 307 from webhook_deliveries`)
 	target.none(t)
 }
 
 // No proxy of the environment's makes the connection instead of us, where no guard would see it.
 func TestNoProxy(t *testing.T) {
 	r, proxy := newReceiver(t), newReceiver(t)
-	// Go asks for no proxy to loopback addresses, so the name is another's.
+	// Go uses no proxy for loopback addresses, so the name is not one of those.
 	t.Setenv("HTTP_PROXY", proxy.URL)
 	names := startDNS(t)
 	names.set("127.0.0.1")

@@ -31,8 +31,8 @@ func TestMain(m *testing.M) { ground.Main(m) }
 
 const testKey = "a key that only these tests know of"
 
-// A post office is a database of the test's own, one tenant with a manager, and what manages its endpoints.
-type office struct {
+// A site is a database of the test's own, one tenant with a manager, and what manages its endpoints.
+type site struct {
 	*storagetest.Database
 	ctx       context.Context // acts for the manager
 	endpoints *Endpoints
@@ -40,15 +40,15 @@ type office struct {
 	conf      SenderConfig
 }
 
-func newOffice(t *testing.T) *office {
+func newSite(t *testing.T) *site {
 	t.Helper()
-	o := &office{Database: ground.NewDatabase(t), conf: DefaultSenderConfig()}
-	o.ctx = o.newTenant(t)
+	s := &site{Database: ground.NewDatabase(t), conf: DefaultSenderConfig()}
+	s.ctx = s.newTenant(t)
 	vault, err := NewVault(testKey)
 	stack.Must(t, err)
-	o.guard = NewGuard(localConfig())
-	o.endpoints = &Endpoints{DB: o.API, Guard: NewGuard(localConfig()), Vault: vault}
-	return o
+	s.guard = NewGuard(localConfig())
+	s.endpoints = &Endpoints{DB: s.API, Guard: NewGuard(localConfig()), Vault: vault}
+	return s
 }
 
 // localConfig lets webhooks reach the tests' receivers.
@@ -57,26 +57,26 @@ func localConfig() Config {
 }
 
 // newTenant returns a context that acts for the manager of a tenant of its own.
-func (o *office) newTenant(t *testing.T) context.Context {
+func (s *site) newTenant(t *testing.T) context.Context {
 	t.Helper()
-	who, err := tenant.From(o.NewTenant(t, 1<<40))
+	who, err := tenant.From(s.NewTenant(t, 1<<40))
 	stack.Must(t, err)
 	who.Role = tenant.Constructora
 	return tenant.With(t.Context(), who)
 }
 
 // endpoint registers the URL and returns its id and secret.
-func (o *office) endpoint(t *testing.T, ctx context.Context, url string, types ...string) (uuid.UUID, string) {
+func (s *site) endpoint(t *testing.T, ctx context.Context, url string, types ...string) (uuid.UUID, string) {
 	t.Helper()
-	w, secret, err := o.endpoints.Create(ctx, NewEndpoint{URL: url, Types: types})
+	w, secret, err := s.endpoints.Create(ctx, NewEndpoint{URL: url, Types: types})
 	stack.Must(t, err)
 	return w.ID, secret
 }
 
 // announce announces n things to the tenant.
-func (o *office) announce(t *testing.T, ctx context.Context, n int) {
+func (s *site) announce(t *testing.T, ctx context.Context, n int) {
 	t.Helper()
-	o.Must(t, ctx, func(tx storage.Tx) error {
+	s.Must(t, ctx, func(tx storage.Tx) error {
 		for i := range n {
 			a := storage.Announcement{Type: storage.AnnounceQuotaWarning, Detail: map[string]any{"percent": i}}
 			if err := tx.Announce(ctx, a); err != nil {
@@ -88,19 +88,19 @@ func (o *office) announce(t *testing.T, ctx context.Context, n int) {
 }
 
 // start runs a worker: a dispatcher, and a pool that sends. It returns what stops it once running attempts have ended.
-func (o *office) start(t *testing.T) (stop func()) {
+func (s *site) start(t *testing.T) (stop func()) {
 	t.Helper()
 	log := stack.Log(t, slog.LevelWarn)
-	q, err := queue.New(o.Worker, log)
+	q, err := queue.New(s.Worker, log)
 	stack.Must(t, err)
-	d := NewDispatcher(o.conf, o.Worker, q, log)
+	d := NewDispatcher(s.conf, s.Worker, q, log)
 	vault, err := NewVault(testKey)
 	stack.Must(t, err)
-	s := NewSender(o.conf, d, vault, o.guard, NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
-	leases := lease.NewManager(o.Worker, "worker", 5*time.Second, log)
+	sender := NewSender(s.conf, d, vault, s.guard, NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
+	leases := lease.NewManager(s.Worker, "worker", 5*time.Second, log)
 	conf := queue.Config{RetryDelay: time.Second, BusyDelay: time.Second, LostAfter: 15 * time.Second, StopTimeout: time.Millisecond}
-	pool := queue.NewPool(conf, o.Worker, leases, queue.NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
-	s.Register(pool)
+	pool := queue.NewPool(conf, s.Worker, leases, queue.NewMetrics(prometheus.NewRegistry()), sdktrace.NewTracerProvider(), log)
+	sender.Register(pool)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
 	go func() { ended <- d.Run(ctx) }()
@@ -194,30 +194,30 @@ func (c call) verifies(t *testing.T, secret string) error {
 func (c call) id() string { return c.header.Get("Webhook-Id") }
 
 // await waits until sql, which yields a boolean or nothing, is true.
-func (o *office) await(t *testing.T, sql string, args ...any) {
+func (s *site) await(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
 		var yes bool
-		stack.Must(t, o.Worker.Pool().QueryRow(t.Context(), `select coalesce((`+sql+`), false)`, args...).Scan(&yes))
+		stack.Must(t, s.Worker.Pool().QueryRow(t.Context(), `select coalesce((`+sql+`), false)`, args...).Scan(&yes))
 		if yes {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s; deliveries are %v", sql, o.rows(t))
+			t.Fatalf("not in time: %s; deliveries are %v", sql, s.rows(t))
 		}
 	}
 }
 
-func (o *office) rows(t *testing.T) []string {
-	return storagetest.Column[string](t, o.Admin(t), `select to_jsonb(d)::text from webhook_deliveries d limit 20`)
+func (s *site) rows(t *testing.T) []string {
+	return storagetest.Column[string](t, s.Admin(t), `select to_jsonb(d)::text from webhook_deliveries d limit 20`)
 }
 
 // exec does what only time would.
-func (o *office) exec(t *testing.T, sql string, args ...any) {
+func (s *site) exec(t *testing.T, sql string, args ...any) {
 	t.Helper()
-	tag, err := o.Worker.Pool().Exec(t.Context(), sql, args...)
+	tag, err := s.Worker.Pool().Exec(t.Context(), sql, args...)
 	stack.Must(t, err)
 	if tag.RowsAffected() == 0 {
 		t.Fatalf("%s changed nothing", sql)

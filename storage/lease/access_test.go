@@ -54,7 +54,7 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 					_, err := take(limited, upload, func() {})
 					cancel()
 					if how == "tries" && what == "held" && where == "the holder's" {
-						continue // which hears that it is held, and only our own programs try
+						continue // the answer is that it is held; only our own programs call Try
 					}
 					if stack.WantErr(t, err, c.want); t.Failed() {
 						t.Fatalf("%s %s what is %s on %s replica", name, how, what, where)
@@ -63,11 +63,11 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 			}
 		}
 	}
-	// What is completed an investor sees, and may not hold either.
+	// An investor sees a completed upload, and may not take its lease either.
 	d.Exec(t, `update uploads set status = 'completed' where id = $1`, free)
 	_, err := there.Acquire(refused["an investor of the name"].ctx, free, func() {})
 	stack.WantErr(t, err, storage.ErrNotYours)
-	// A manager's request, on the other replica, is what the holder hears first.
+	// The first request of which the holder is notified is that of a manager, on the other replica.
 	select {
 	case <-asked:
 		t.Fatal("the holder was disturbed by who may not write")

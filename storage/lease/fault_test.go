@@ -36,7 +36,7 @@ func TestDeadHolderIsFenced(t *testing.T) {
 		_, err := tx.ReservePart(ctx, id, old.Fence(), "mp", "key")
 		return err
 	}), storage.ErrFenced)
-	stack.Must(t, old.Release(ctx)) // and it does not take the other's away
+	stack.Must(t, old.Release(ctx)) // and does not release the other's
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Advance(ctx, id, mine.Fence(), to) })
 }
 
@@ -87,7 +87,7 @@ func TestLateHeartbeat(t *testing.T) {
 	again := make(flag, 1)
 	mine := one.acquire(t, ctx, id, again.raise)
 	wantAfter(t, mine, old)
-	stack.Must(t, old.Release(ctx)) // of the lost one: changes nothing
+	stack.Must(t, old.Release(ctx)) // of the lost lease: changes nothing
 	next := two.acquiring(t, ctx, id)
 	stack.Receive(t, "call of letGo", again)
 	stack.Must(t, mine.Release(ctx))
@@ -129,7 +129,7 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 	mine := one.acquire(t, ctx, kept, asked.raise)
 	unheard := []*lease.Lease{one.acquire(t, ctx, local, func() {}), one.acquire(t, ctx, remote, func() {})}
 
-	// Leases are committed lazily: have them on disk.
+	// Leases are committed lazily: write them to disk.
 	d.Exec(t, `checkpoint`)
 	postgres.Kill()
 	for _, l := range unheard {
@@ -238,7 +238,7 @@ func TestFenceOfAForgottenLease(t *testing.T) {
 	stack.Must(t, err)
 	var walWriter int
 	stack.Must(t, admin.QueryRow(t.Context(), `select pid from pg_stat_activity where backend_type = 'walwriter'`).Scan(&walWriter))
-	stack.Must(t, syscall.Kill(walWriter, syscall.SIGSTOP)) // and nobody else writes what is committed lazily
+	stack.Must(t, syscall.Kill(walWriter, syscall.SIGSTOP)) // and nobody else writes what was committed lazily
 	forgotten := one.acquire(t, ctx, id, func() {})
 	postgres.Kill()
 	stack.Must(t, syscall.Kill(walWriter, syscall.SIGKILL))
@@ -329,8 +329,8 @@ func TestHeartbeatNeedsNoPool(t *testing.T) {
 	}
 }
 
-// Every connection to Postgres dies without a word, as when a firewall forgets them; new ones work. The process
-// finds out by its next heartbeat: it keeps its leases, and it hears again that another wants one.
+// Every connection to Postgres dies silently, as when a firewall forgets them; new ones work. The process notices by its next
+// heartbeat: it keeps its leases, and receives again that another process wants one.
 func TestConnectionsDieSilently(t *testing.T) {
 	t.Parallel()
 	d, ctx, id := newUpload(t)

@@ -10,7 +10,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A process has a name of its own, and knows when it is heard.
+// A process has an id of its own, and knows when it is registered.
 func TestRegistered(t *testing.T) {
 	t.Parallel()
 	d := ground.NewDatabase(t)

@@ -20,7 +20,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// calmly is a time to live that no test outlives, so that no lease is lost to a busy machine.
+// calmly is a time to live that is longer than a test, so that a busy machine loses no lease.
 const calmly = time.Minute
 
 // A replica is a process that takes leases: its own pool, its own heartbeat.
@@ -309,8 +309,8 @@ func TestLeaseIsHeld(t *testing.T) {
 	}
 }
 
-// Another tenant that asks for an upload does not disturb its holder, and learns nothing, in the holder's
-// process and in another, with the lease held or not.
+// A request of another tenant for an upload does not notify its holder, and is not found, in the holder's process and in
+// another, with the lease held or not.
 func TestLeaseOfAnotherTenant(t *testing.T) {
 	t.Parallel()
 	d := ground.NewDatabase(t)
@@ -332,7 +332,7 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 	ask()
 	mine := one.acquire(t, ctx, id, disturbed.raise)
 	ask()
-	// What was sent before is heard before: an honest wish shows that the channel has been emptied.
+	// Notifications arrive in order: that of the tenant's own request comes after any that was sent before.
 	probe := d.Create(t, ctx, 1)
 	asked := make(flag, 1)
 	held := one.acquire(t, ctx, probe, asked.raise)
@@ -377,8 +377,8 @@ func TestCloseGivesLeasesUp(t *testing.T) {
 	stack.WantErr(t, err, lease.ErrHeld)
 }
 
-// Whoever tries does not get what somebody living holds, in another process or its own, and the holder hears nothing: not of
-// the attempt, and not of a waiter. What is free, or a dead process's, it gets; what its tenant does not have is not found.
+// Try does not get a lease that a live process holds, its own or another, and the holder is not notified of the attempt or of a
+// waiter. It gets a lease that is free, or a dead process's; an upload of another tenant is not found.
 func TestTryLeavesTheHolderInPeace(t *testing.T) {
 	t.Parallel()
 	d := ground.NewDatabase(t)
@@ -411,7 +411,7 @@ func TestTryLeavesTheHolderInPeace(t *testing.T) {
 	stack.WantErr(t, err, storage.ErrNotFound)
 }
 
-// Whoever tries before its process is a holder waits for that, and no longer than its context.
+// Try waits until its process is registered, and no longer than its context.
 func TestTryWaitsToBecomeAHolder(t *testing.T) {
 	t.Parallel()
 	d, ctx, id := newUpload(t)

@@ -58,7 +58,7 @@ func TestConcatenateRepeated(t *testing.T) {
 	for _, kind := range []string{getObject, copyPart, uploadPart, createUpload, completeUpload} {
 		for name, what := range map[string]stack.Fault{"refused": refuse, "answer lost": lose} {
 			if kind == createUpload && name == "answer lost" {
-				continue // nobody knows of that multipart upload, and it is left for the reconciler
+				continue // no row names that multipart upload; the reconciler finds it
 			}
 			t.Run(kind+" "+name, func(t *testing.T) {
 				t.Parallel()
@@ -106,7 +106,7 @@ func TestConcatenateKeepsPartialsUntilFinished(t *testing.T) {
 	s.checkConcatenated(t, final, partials, content)
 }
 
-// S3 has lost a partial upload: it and the final one have failed, and the others can be used again.
+// S3 has lost a partial upload: it and the final one fail, and the others can be used again.
 func TestConcatenateOfALostPartial(t *testing.T) {
 	t.Parallel()
 	s, r := serve(t)

@@ -31,7 +31,7 @@ type finisher struct {
 	db *storage.DB
 
 	mu    sync.Mutex
-	told  map[uuid.UUID]string // what it was told of an upload: always the same
+	told  map[uuid.UUID]string // by upload; each call has the same
 	first map[uuid.UUID]int    // how often an upload became uploaded
 	fail  []failure            // used up one after the other
 }
@@ -40,7 +40,7 @@ type failure int
 
 const (
 	failBefore failure = iota // nothing was recorded
-	failAfter                 // it was recorded, but the answer got lost
+	failAfter                 // it was recorded, but the answer was lost
 )
 
 var errInjected = errors.New("injected")
@@ -217,7 +217,7 @@ func (r *replica) endLost(ctx context.Context, err error) error {
 // A sent body ends without an error, as tusd's does.
 type sent struct {
 	io.Reader
-	cut bool // before its client's end
+	cut bool // before its client has ended
 }
 
 func (b *sent) Read(p []byte) (int, error) {
@@ -276,7 +276,7 @@ func (r *replica) head(ctx context.Context, id uuid.UUID) (offset int64, err err
 	return offset, err
 }
 
-// delete makes an upload that takes no more bytes vanish.
+// delete marks an upload that takes no more bytes as deleted.
 func (s *site) delete(ctx context.Context, id uuid.UUID) error {
 	return s.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.AmongDeleted(ctx, func() error {
@@ -301,7 +301,7 @@ func (r *replica) terminate(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		_ = u.Remove(ctx) // what is left belongs to nobody
+		_ = u.Remove(ctx) // no row names what is left
 		return nil
 	})
 }

@@ -34,13 +34,13 @@ func TestRandomFaults(t *testing.T) {
 		f := &flakyClient{site: s, random: random, id: id, content: content}
 		for try := 0; !f.done; try++ {
 			if try == 40 {
-				s.proxy.chooses(nil) // enough: now it must get through
+				s.proxy.chooses(nil) // from now on nothing fails
 			}
 			if try == 60 {
 				t.Fatalf("an upload of %d bytes never got through", size)
 			}
 			f.send(t, replicas[random.IntN(2)])
-			// All bytes may be one object already, which the rows do not know yet.
+			// All bytes may be in one object that the rows do not name yet.
 			if u, _, _ := s.rows(t, id); u.Received < u.Size && random.IntN(4) == 0 {
 				s.checkDurable(t, id, content)
 			}
@@ -174,12 +174,11 @@ func TestFinisherFails(t *testing.T) {
 	}
 }
 
-// Someone aborts the multipart upload behind our back: at the next part the upload is gone, not silently
-// corrupt, and counted.
+// The multipart upload is aborted from outside: at the next part the upload is lost and counted, and not silently corrupt.
 func TestMultipartUploadAborted(t *testing.T) {
 	t.Parallel()
-	// The last part is small: S3 refuses before it has read the body, and closes, so that the refusal of a large one
-	// can get lost.
+	// The last part is small: S3 refuses before it has read the body, and closes the connection, so that its answer to a large one
+	// can be lost.
 	const size = part + 1000
 	for name, sent := range map[string]int{"before a part": part, "before completion": size} {
 		t.Run(name, func(t *testing.T) {
@@ -204,8 +203,7 @@ func TestMultipartUploadAborted(t *testing.T) {
 	}
 }
 
-// Someone deletes or lengthens the tail behind our back: the upload is gone, not silently corrupt, and
-// counted.
+// The tail is deleted or lengthened from outside: the upload is lost and counted, and not silently corrupt.
 func TestTailLost(t *testing.T) {
 	t.Parallel()
 	for name, sql := range map[string]string{
@@ -220,15 +218,14 @@ func TestTailLost(t *testing.T) {
 			s.Exec(t, sql, id)
 			_, err := r.patch(s.ctx, id, 100, bytes.NewReader(content[100:]))
 			stack.WantErr(t, err, object.ErrLost)
-			_, err = r.head(s.ctx, id) // it has ended: the client begins anew
+			_, err = r.head(s.ctx, id) // the upload has ended, and the client begins a new one
 			stack.WantErr(t, err, errGone)
 			r.wantLost(t, 1)
 		})
 	}
 }
 
-// S3's address leads elsewhere for a while, to something that answers 404: nothing is lost, and nobody is
-// told so.
+// For a while another server, which answers 404, is at S3's address: nothing is lost, and no upload is recorded as lost.
 func TestMisroutedIsNotLost(t *testing.T) {
 	t.Parallel()
 	s, r := serve(t)
@@ -264,7 +261,7 @@ func TestStaleWriter(t *testing.T) {
 	}{
 		{"whole object", putObject, 1000, 0, 1000},
 		{"whole object upon a tail", putObject, 1000, 500, 1000},
-		{"part", uploadPart, 2 * part, 0, part}, // of two, either could be the one that hangs
+		{"part", uploadPart, 2 * part, 0, part}, // with two flushes, either could be the one that hangs
 		{"last part", uploadPart, 2 * part, before, 2 * part},
 		{"beginning of the multipart upload", createUpload, 2 * part, 0, 2 * part},
 		{"completion", completeUpload, 2 * part, before, 2 * part},
@@ -280,8 +277,8 @@ func TestStaleWriter(t *testing.T) {
 			}
 			g := newGate()
 			s.proxy.next(c.kind, g.fault())
-			// What it sends differs, so that one byte of it in the object would show. At the completion all
-			// bytes are recorded already: they are the right ones.
+			// It sends other bytes, so that one of them in the object would be noticed. At the completion all
+			// bytes are recorded already, and are the right ones.
 			sends := wrong
 			if c.kind == completeUpload {
 				sends = content

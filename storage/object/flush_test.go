@@ -190,7 +190,7 @@ func TestChecksum(t *testing.T) {
 	wrong := bytes.Clone(content)
 	wrong[len(wrong)-1]++
 	stack.WantErr(t, send(wrong, len(wrong)), object.ErrChecksum)
-	stack.Must(t, send(content, len(content)-1)) // who reads from the client knows what cut it off
+	stack.Must(t, send(content, len(content)-1)) // the caller, which reads from the client, knows what ended it
 	u, _, parts := s.rows(t, id)
 	if u.Received != 0 || len(parts) != 0 {
 		t.Errorf("%d bytes and %d parts count", u.Received, len(parts))
@@ -247,8 +247,8 @@ func TestDeferredSizeIsBounded(t *testing.T) {
 	}
 }
 
-// S3 is down: what a client has sent is kept all the same and not sent again, more is refused before it is
-// read, nobody is told that the upload is complete; and when S3 is back it becomes so.
+// S3 is down: bytes that have arrived are kept and not sent again, more are refused before they are read, and the upload is not
+// complete. When S3 is back, it is finished.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{part / 2, 2*part + 1000} {

@@ -21,10 +21,10 @@ func TestInventoryOfQuarantine(t *testing.T) {
 	var want []string
 	for n := range 6 {
 		k := object.Keys{Tenant: tenant, Project: "torre", Upload: uuid.UUID{0: byte(n)}}
-		if n != 1 && n != 5 { // all of that one is in quarantine
+		if n != 1 && n != 5 { // all objects of that upload are in quarantine
 			want = append(want, k.Original(1), k.Thumbnail(160))
 		}
-		if n != 0 && n != 3 { // and nothing of that one
+		if n != 0 && n != 3 { // and none of that upload
 			want = append(want, k.Quarantine(2))
 		}
 	}

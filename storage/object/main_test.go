@@ -187,7 +187,7 @@ func (s *site) left(t *testing.T) (left []string) {
 // patience is how long a test waits for what should be a matter of moments, on a busy machine.
 const patience = 20 * time.Second
 
-// noise makes bytes that no two tests share.
+// noise makes bytes that are different in each test.
 func noise(size int) []byte {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte([]byte(uuid.NewString())[:32])).Read(b) // never fails

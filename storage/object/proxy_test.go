@@ -23,16 +23,16 @@ const (
 )
 
 var (
-	// refuse answers what the SDK does not try again, and S3 hears nothing.
+	// refuse answers with an error that the SDK does not retry. S3 gets no request.
 	refuse = stack.Fault{Status: http.StatusForbidden, Code: "AccessDenied"}
-	// lose has S3 do it, but the answer gets lost, and for good: the SDK does not try again.
+	// lose lets S3 do it and replaces the answer by an error that the SDK does not retry.
 	lose = stack.Fault{After: true, Status: http.StatusForbidden, Code: "AccessDenied"}
-	// hiccup is a 500, which the SDK tries again.
+	// hiccup is a 500, which the SDK retries.
 	hiccup = stack.Fault{Status: http.StatusInternalServerError}
-	// cutBefore breaks the connection before S3 hears anything, cutAfter after S3 has done it. The SDK tries again.
+	// cutBefore breaks the connection before S3 gets the request, cutAfter after S3 has done it. The SDK retries.
 	cutBefore = stack.Fault{Cut: true}
 	cutAfter  = stack.Fault{After: true, Cut: true}
-	// misrouted is the 404 of something that is not the bucket.
+	// misrouted is the 404 of another server.
 	misrouted = stack.Fault{Status: http.StatusNotFound, Code: "NoSuchBucket"}
 )
 

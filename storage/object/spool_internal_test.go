@@ -56,7 +56,7 @@ func spools(t *testing.T, random *rand.Rand, b *buffers) {
 		if !u.full {
 			room := u.room()
 			if random.IntN(4) == 0 {
-				u.runs = append(u.runs, u.take()) // a timer comes while the client is waited for
+				u.runs = append(u.runs, u.take()) // a timer fires while a read waits for the client
 			}
 			n := min(len(room), 1+random.IntN(2*len(room)))
 			for i := range room[:n] {
@@ -155,7 +155,7 @@ func TestWaitingHoldsNoBlock(t *testing.T) {
 	}
 	s.room()
 	check("before a byte has come", 0)
-	bring(waitSize) // all that was asked for: there may be more
+	bring(waitSize) // the read filled its buffer: more bytes may be waiting
 	bring(100)
 	check("with bytes", 1)
 	s.room()

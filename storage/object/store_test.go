@@ -77,7 +77,7 @@ func TestAnyPieces(t *testing.T) {
 	}
 }
 
-// What S3 is asked for is what it costs.
+// The number of requests to S3, which is what S3 charges for.
 func TestRequestsToS3(t *testing.T) {
 	t.Parallel()
 	s, r := serve(t)
@@ -179,7 +179,7 @@ func TestOffsetAndSizeHold(t *testing.T) {
 	s.checkComplete(t, id, content)
 }
 
-// Another tenant's upload and an id of nobody's do not exist.
+// Another tenant's upload and an unknown id are not found.
 func TestUnknownUploads(t *testing.T) {
 	t.Parallel()
 	s, r := serve(t)
@@ -212,7 +212,7 @@ func TestContenderInterruptsAWriter(t *testing.T) {
 	}
 	ended := make(chan result, 1)
 	go func() {
-		// Who reads from the client closes the body when it is asked to let go.
+		// The reader closes the body when the holder is asked to let go.
 		var r result
 		r.err = one.under(s.ctx, id, func() { _ = pr.Close() }, func(u *upload) (err error) {
 			r.now, err = u.Write(s.ctx, 0, &sent{Reader: pr}, nil)
