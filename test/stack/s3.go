@@ -27,6 +27,10 @@ import (
 const (
 	s3StartTimeout = 20 * time.Second
 	s3StopTimeout  = time.Minute
+
+	s3Access = "tramo"
+	s3Region = "us-east-1"
+	s3Bucket = "tramo"
 )
 
 // S3Config says where an S3 server listens and keeps its objects. Empty fields have defaults.
@@ -36,12 +40,8 @@ type S3Config struct {
 	Dir string
 	// Addr is host:port. Port 0, the default, means any free one.
 	Addr string
-	// Access and Secret are the only credentials that the server accepts. By default tramo and a random secret.
-	Access, Secret string
-	// Region is us-east-1 by default.
-	Region string
-	// Bucket is created if missing. By default tramo.
-	Bucket string
+	// Secret is the key of the only account that the server accepts; by default a random one.
+	Secret string
 }
 
 // S3 is versitygw on its POSIX backend, in this process.
@@ -74,7 +74,7 @@ func StartS3(ctx context.Context, cfg S3Config) (_ *S3, err error) {
 func (s *S3) Endpoint() string { return "http://" + s.cfg.Addr }
 
 // Bucket returns the name of the bucket that StartS3 made sure of.
-func (s *S3) Bucket() string { return s.cfg.Bucket }
+func (s *S3) Bucket() string { return s3Bucket }
 
 // Dir returns the directory whose plain files the objects are.
 func (s *S3) Dir() string { return s.cfg.Dir }
@@ -82,9 +82,9 @@ func (s *S3) Dir() string { return s.cfg.Dir }
 // Env returns the credentials and the region as the AWS SDKs read them from the environment.
 func (s *S3) Env() []string {
 	return []string{
-		"AWS_ACCESS_KEY_ID=" + s.cfg.Access,
+		"AWS_ACCESS_KEY_ID=" + s3Access,
 		"AWS_SECRET_ACCESS_KEY=" + s.cfg.Secret,
-		"AWS_REGION=" + s.cfg.Region,
+		"AWS_REGION=" + s3Region,
 	}
 }
 
@@ -106,8 +106,8 @@ func (s *S3) Client(endpoint string) *s3.Client {
 	}
 	return s3.New(s3.Options{
 		BaseEndpoint: aws.String(endpoint),
-		Region:       s.cfg.Region,
-		Credentials:  credentials.NewStaticCredentialsProvider(s.cfg.Access, s.cfg.Secret, ""),
+		Region:       s3Region,
+		Credentials:  credentials.NewStaticCredentialsProvider(s3Access, s.cfg.Secret, ""),
 		UsePathStyle: true,
 	})
 }
@@ -136,10 +136,10 @@ func (s *S3) Restart(ctx context.Context) error {
 	s.cancel, s.done = cancel, make(chan struct{})
 	go func() {
 		s.err = embedgw.RunVersityGW(serving, backend, &embedgw.Config{
-			RootUserAccess:    s.cfg.Access,
+			RootUserAccess:    s3Access,
 			RootUserSecret:    s.cfg.Secret,
-			Region:            s.cfg.Region,
-			IAMService:        auth.NewIAMServiceSingle(auth.Account{Access: s.cfg.Access, Secret: s.cfg.Secret, Role: auth.RoleAdmin}),
+			Region:            s3Region,
+			IAMService:        auth.NewIAMServiceSingle(auth.Account{Access: s3Access, Secret: s.cfg.Secret, Role: auth.RoleAdmin}),
 			Ports:             []string{s.cfg.Addr},
 			MaxConnections:    4096,
 			MaxRequests:       4096,
@@ -154,11 +154,7 @@ func (s *S3) Restart(ctx context.Context) error {
 
 func (s *S3) setDefaults() (err error) {
 	c := &s.cfg
-	for field, value := range map[*string]string{
-		&c.Addr: "127.0.0.1:0", &c.Access: "tramo", &c.Secret: rand.Text(), &c.Region: "us-east-1", &c.Bucket: "tramo",
-	} {
-		*field = cmp.Or(*field, value)
-	}
+	c.Addr, c.Secret = cmp.Or(c.Addr, "127.0.0.1:0"), cmp.Or(c.Secret, rand.Text())
 	if c.Dir == "" {
 		parent, err := s.tempDir("", "s3")
 		if err != nil {
@@ -184,7 +180,7 @@ func (s *S3) setDefaults() (err error) {
 func (s *S3) awaitBucket(ctx context.Context) error {
 	client := s.Client("")
 	return await(ctx, "S3 on "+s.cfg.Addr, s.done, &s.err, func(ctx context.Context) error {
-		_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &s.cfg.Bucket}, func(o *s3.Options) {
+		_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String(s3Bucket)}, func(o *s3.Options) {
 			o.RetryMaxAttempts = 1
 			o.HTTPClient = &http.Client{Timeout: 5 * time.Second}
 		})

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/xml"
 	"fmt"
@@ -258,43 +259,29 @@ func (f Fault) document() []byte {
 // kindOf names a request as the S3 API reference does. What it does not know it calls by its method.
 func kindOf(r *http.Request) string {
 	q := r.URL.Query()
-	_, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	copied := r.Header.Get("X-Amz-Copy-Source") != ""
-	switch {
-	case q.Has("tagging"):
-		return known(r.Method, map[string]string{"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"})
-	case key == "":
-		return bucketKind(r.Method, q)
-	case q.Has("uploads"):
-		return "CreateMultipartUpload"
-	case q.Has("uploadId"):
-		if copied {
-			return "UploadPartCopy"
+	asked := "object"
+	if _, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/"); key == "" {
+		asked = "bucket"
+	}
+	if r.Header.Get("X-Amz-Copy-Source") != "" {
+		asked = "copy"
+	}
+	for _, parameter := range []string{"tagging", "uploads", "uploadId", "delete", "list-type"} {
+		if q.Has(parameter) {
+			asked += "?" + parameter
+			break
 		}
-		return known(r.Method, map[string]string{"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload", "GET": "ListParts"})
-	case copied:
-		return "CopyObject"
 	}
-	return known(r.Method, map[string]string{"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"})
+	return cmp.Or(kinds[r.Method+" "+asked], r.Method)
 }
 
-func bucketKind(method string, q url.Values) string {
-	switch {
-	case q.Has("uploads"):
-		return "ListMultipartUploads"
-	case q.Has("delete"):
-		return "DeleteObjects"
-	case q.Get("list-type") == "2":
-		return "ListObjectsV2"
-	}
-	return known(method, map[string]string{"PUT": "CreateBucket", "HEAD": "HeadBucket", "DELETE": "DeleteBucket", "GET": "ListObjects"})
-}
-
-func known(method string, kinds map[string]string) string {
-	if kind, ok := kinds[method]; ok {
-		return kind
-	}
-	return method
+var kinds = map[string]string{
+	"GET object?tagging": "GetObjectTagging", "PUT object?tagging": "PutObjectTagging", "DELETE object?tagging": "DeleteObjectTagging",
+	"POST object?uploads": "CreateMultipartUpload", "PUT object?uploadId": "UploadPart", "PUT copy?uploadId": "UploadPartCopy",
+	"POST object?uploadId": "CompleteMultipartUpload", "DELETE object?uploadId": "AbortMultipartUpload", "GET object?uploadId": "ListParts",
+	"PUT object": "PutObject", "PUT copy": "CopyObject", "GET object": "GetObject", "HEAD object": "HeadObject", "DELETE object": "DeleteObject",
+	"GET bucket?uploads": "ListMultipartUploads", "POST bucket?delete": "DeleteObjects", "GET bucket?list-type": "ListObjectsV2",
+	"PUT bucket": "CreateBucket", "HEAD bucket": "HeadBucket", "DELETE bucket": "DeleteBucket", "GET bucket": "ListObjects",
 }
 
 // counted adds what is read from a body to the bytes of its kind.
