@@ -12,11 +12,11 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// Record records, in one transaction, that the upload's object is whole, settles its quota, enqueues its
-// processing and writes its timeline. Only after it returns nil does the client hear success. It changes
-// nothing when told the same again. Content that does not match the checksum its client declared is
-// deleted, the upload failed, and [ErrChecksumMismatch] returned; of a final upload its partial ones fail, too. A
-// partial upload that is whole only waits for its final one: nothing is enqueued.
+// Record records, in one transaction, that the upload's object is complete, settles its quota, enqueues its processing and
+// writes its timeline. Only after it has returned nil may the client be told that the upload is complete. A repeated call
+// changes nothing. If the content does not have the declared checksum, its object is deleted, the upload fails, with its
+// partial uploads if it is a final one, and Record returns [ErrChecksumMismatch]. The processing of a partial upload is not
+// enqueued: it waits for its final one.
 func (s *Uploads) Record(ctx context.Context, upload uuid.UUID, key string, sum []byte) error {
 	var mismatch, first bool
 	var u storage.Upload
@@ -71,7 +71,7 @@ func reject(ctx context.Context, tx storage.Tx, u storage.Upload) (keys []string
 	return keys, nil
 }
 
-// discard deletes what a checksum has shown to be wrong. The row says failed already.
+// discard deletes the objects of an upload whose checksum is wrong. Its row says so already.
 func (s *Uploads) discard(ctx context.Context, upload uuid.UUID, keys []string) error {
 	s.Metrics.became(storage.Failed)
 	for _, key := range keys {
@@ -82,8 +82,7 @@ func (s *Uploads) discard(ctx context.Context, upload uuid.UUID, keys []string) 
 	return &tenant.Refusal{Cause: ErrChecksumMismatch, Detail: mismatchDetail}
 }
 
-// cancel takes an unfinished upload back and refunds its quota. One that has all its bytes is past
-// cancelling: [storage.ErrWrongStatus].
+// cancel cancels an unfinished upload and refunds its quota. One that has all its bytes is [storage.ErrWrongStatus].
 func (s *Uploads) cancel(ctx context.Context, upload uuid.UUID) error {
 	if err := s.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, upload, storage.Transition{Move: storage.MoveCancel}) }); err != nil {
 		return err

@@ -174,7 +174,7 @@ func (u *Upload) unfinished() bool {
 func (s *Uploads) Concatenate(ctx context.Context, id uuid.UUID, wait time.Duration) error {
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	// It gives the lease up to nobody: it waits for S3 alone, and who asks in between gets a finished upload.
+	// It does not give up the lease on request: it waits for S3 only, and a request that waits for it gets a finished upload.
 	l, err := s.Leases.Acquire(waiting, id, nil)
 	if err != nil {
 		return err

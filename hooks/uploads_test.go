@@ -36,12 +36,10 @@ func (s *site) leased(t *testing.T) {
 		cancel()
 		stack.Must(t, stack.Receive(t, "end of the leases", ended))
 	})
-	waiting, stop := context.WithTimeout(t.Context(), patience)
+	waiting, stop := context.WithTimeout(t.Context(), stack.Patience)
 	defer stop()
 	stack.Must(t, u.Leases.Registered(waiting))
 }
-
-const patience = 20 * time.Second
 
 // create makes an upload as a POST does.
 func (s *site) create(t *testing.T, ctx context.Context, r hooks.Request) uuid.UUID {
@@ -59,7 +57,7 @@ func (sent) Cut() error  { return nil }
 // open opens an upload, which the test closes.
 func (s *site) open(t *testing.T, ctx context.Context, id uuid.UUID) *hooks.Upload {
 	t.Helper()
-	u, err := s.Uploads.Open(ctx, id, patience, nil)
+	u, err := s.Uploads.Open(ctx, id, stack.Patience, nil)
 	stack.Must(t, err)
 	return u
 }
@@ -81,7 +79,7 @@ func (s *site) send(t *testing.T, ctx context.Context, id uuid.UUID, content []b
 
 // terminate is what a DELETE comes to.
 func (s *site) terminate(ctx context.Context, id uuid.UUID) error {
-	waiting, cancel := context.WithTimeout(ctx, patience)
+	waiting, cancel := context.WithTimeout(ctx, stack.Patience)
 	defer cancel()
 	l, err := s.Uploads.Leases.Acquire(waiting, id, nil)
 	if err != nil {
@@ -122,7 +120,7 @@ func TestOpenOfEndedUploads(t *testing.T) {
 	} {
 		a := s.create(t, ctx, hooks.Request{Size: 10})
 		s.Must(t, ctx, func(tx storage.Tx) error { return c.end(tx, a) })
-		_, err := s.Uploads.Open(ctx, a, patience, nil)
+		_, err := s.Uploads.Open(ctx, a, stack.Patience, nil)
 		if stack.WantErr(t, err, c.want); t.Failed() {
 			t.Fatal(name)
 		}
@@ -151,7 +149,7 @@ func TestOpenFinishesFirst(t *testing.T) {
 	id := s.create(t, ctx, hooks.Request{Size: 10})
 	s.send(t, ctx, id, make([]byte, 10), false)
 	s.Exec(t, `revoke insert on river_job from tramo_api`)
-	_, err := s.Uploads.Open(ctx, id, patience, nil)
+	_, err := s.Uploads.Open(ctx, id, stack.Patience, nil)
 	stack.WantErr(t, err, hooks.ErrNotFinished)
 	s.Exec(t, `grant insert on river_job to tramo_api`)
 	u := s.open(t, ctx, id)
@@ -185,8 +183,8 @@ func TestCancelUpload(t *testing.T) {
 	s.send(t, ctx, partial, make([]byte, 10), true)
 	final := s.create(t, ctx, hooks.Request{Partials: []string{partial.String()}})
 	stack.WantErr(t, s.terminate(ctx, partial), hooks.ErrPartOfAnother)
-	stack.Must(t, s.Uploads.Concatenate(ctx, final, patience))
-	stack.Must(t, s.Uploads.Concatenate(ctx, final, patience))
+	stack.Must(t, s.Uploads.Concatenate(ctx, final, stack.Patience))
+	stack.Must(t, s.Uploads.Concatenate(ctx, final, stack.Patience))
 	if row := s.Upload(t, ctx, final); row.Status != storage.Uploaded || row.Received != 10 {
 		t.Errorf("the final upload is %s with %d bytes", row.Status, row.Received)
 	}
@@ -232,7 +230,7 @@ func TestWhoMayWrite(t *testing.T) {
 		if stack.WantErr(t, err, c.want); t.Failed() {
 			t.Fatal(name)
 		}
-		u, err := s.Uploads.Open(c.ctx, id, patience, nil)
+		u, err := s.Uploads.Open(c.ctx, id, stack.Patience, nil)
 		if stack.WantErr(t, err, c.want); t.Failed() {
 			t.Fatal(name)
 		}

@@ -52,7 +52,7 @@ func remaining(ctx context.Context, tx storage.Tx, e Erasure, after uuid.UUID) (
 	return storage.Collect[storage.UploadRef]("look for what is to be removed", rows, err)
 }
 
-// countErased adds to what the erasure has removed.
+// countErased adds to the numbers of uploads and objects that the erasure has removed.
 func countErased(ctx context.Context, tx storage.Tx, id uuid.UUID, uploads, objects int) error {
 	_, err := storage.Exec(ctx, tx, "count what was erased", `
 		update erasures set uploads = uploads + $3, objects = objects + $4 where tenant_id = $1 and id = $2`,

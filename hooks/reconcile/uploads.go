@@ -25,8 +25,7 @@ const (
 	// It waits for a job that does not exist.
 	withoutJob = `u.status in ('uploaded', 'processing') and u.updated_at <= now() - $1::interval
 		and ` + queue.HasNoJob
-	// It waits for a job that was given up: its worker was killed on the last attempt, and nobody lived to write the dead
-	// letter.
+	// It waits for a job that was given up: its worker was killed on the last attempt, before it wrote the dead letter.
 	jobGivenUp = `u.status in ('uploaded', 'processing') and u.updated_at <= now() - $1::interval and ` + queue.GivenUp
 	// It has a tail that is orphaned.
 	withTail = `c.touched_at <= now() - $1::interval
@@ -39,8 +38,8 @@ const (
 	orphanedTail = `(u.status not in ('pending', 'uploading') or t.start < c.received - c.tail_size or t.start >= c.received)`
 )
 
-// findUploads yields the uploads of all tenants that the condition is true of and that no live process holds. What it yields
-// may be in order again by the time that it is looked at: see confirm.
+// findUploads yields the uploads of all tenants for which the condition is true and that no live process holds. They may be in
+// order again by the time of their repair: see confirm.
 func findUploads(ctx context.Context, db *storage.DB, condition string, age time.Duration) iter.Seq2[storage.UploadRef, error] {
 	return storage.Paged(func(after storage.UploadRef) ([]storage.UploadRef, error) {
 		rows, err := db.Pool().Query(ctx, `
@@ -51,7 +50,7 @@ func findUploads(ctx context.Context, db *storage.DB, condition string, age time
 	})
 }
 
-// confirm locks the upload's row and returns [storage.ErrWrongStatus] unless the condition is still true of it.
+// confirm locks the upload's row and returns [storage.ErrWrongStatus] unless the condition is still true for it.
 func confirm(ctx context.Context, tx storage.Tx, id uuid.UUID, condition string, age time.Duration) error {
 	var still bool
 	var both pgx.Batch // in one round trip, but two statements: the second must see what the first has waited for

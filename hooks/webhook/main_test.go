@@ -198,7 +198,7 @@ func (s *site) await(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(stack.Patience); ; <-tick.C {
 		var yes bool
 		stack.Must(t, s.Worker.Pool().QueryRow(t.Context(), `select coalesce((`+sql+`), false)`, args...).Scan(&yes))
 		if yes {

@@ -50,7 +50,7 @@ func TestLeaseAsksWhoMayWrite(t *testing.T) {
 				for how, take := range map[string]func(context.Context, uuid.UUID, func()) (*lease.Lease, error){
 					"acquires": r.Acquire, "tries": r.Try,
 				} {
-					limited, cancel := context.WithTimeout(c.ctx, patience)
+					limited, cancel := context.WithTimeout(c.ctx, stack.Patience)
 					_, err := take(limited, upload, func() {})
 					cancel()
 					if how == "tries" && what == "held" && where == "the holder's" {

@@ -161,7 +161,7 @@ func TestLeasesOutlivePostgres(t *testing.T) {
 
 // persistently acquires as a client would that tries again after an error.
 func persistently(t *testing.T, ctx context.Context, r *replica, id uuid.UUID) *lease.Lease {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stack.Patience)
 	defer cancel()
 	for {
 		mine, err := r.Acquire(ctx, id, func() {})

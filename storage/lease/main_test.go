@@ -3,7 +3,6 @@ package lease_test
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -21,6 +20,3 @@ func newUpload(t *testing.T) (d *storagetest.Database, ctx context.Context, id u
 	ctx = d.NewTenant(t, 1<<30)
 	return d, ctx, d.Create(t, ctx, 100)
 }
-
-// patience is how long a test waits for what should be a matter of moments, on a busy machine.
-const patience = 20 * time.Second

@@ -89,7 +89,7 @@ func (r *replica) metrics(t *testing.T, name string) []*dto.Metric {
 
 func (r *replica) acquire(t *testing.T, ctx context.Context, id uuid.UUID, letGo func()) *lease.Lease {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stack.Patience)
 	defer cancel()
 	mine, err := r.Acquire(ctx, id, letGo)
 	stack.Must(t, err)
@@ -100,7 +100,7 @@ func (r *replica) acquire(t *testing.T, ctx context.Context, id uuid.UUID, letGo
 func (r *replica) acquiring(t *testing.T, ctx context.Context, id uuid.UUID) <-chan *lease.Lease {
 	t.Helper()
 	got := make(chan *lease.Lease, 1)
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, stack.Patience)
 	t.Cleanup(cancel)
 	go func() {
 		mine, err := r.Acquire(ctx, id, func() {})
@@ -135,7 +135,7 @@ func (f flag) raise() {
 func TestLeaseExcludes(t *testing.T) {
 	t.Parallel()
 	d, ctx, id := newUpload(t)
-	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	ctx, cancel := context.WithTimeout(ctx, 2*stack.Patience)
 	defer cancel()
 	var inside, last atomic.Int64
 	g := new(errgroup.Group)
@@ -315,7 +315,7 @@ func TestLeaseOfAnotherTenant(t *testing.T) {
 	t.Parallel()
 	d := ground.NewDatabase(t)
 	ctx := d.NewTenant(t, 1<<30)
-	stranger, cancel := context.WithTimeout(d.NewTenant(t, 1<<30), patience)
+	stranger, cancel := context.WithTimeout(d.NewTenant(t, 1<<30), stack.Patience)
 	defer cancel()
 	one, two := newReplica(t, d, calmly), newReplica(t, d, calmly)
 	id := d.Create(t, ctx, 1)

@@ -213,8 +213,8 @@ func (c *concatenation) reserve(ctx context.Context) (id, key string, number int
 	return id, key, number, err
 }
 
-// RemovePartials deletes the objects of what a final upload has taken over. Their rows say so already; what stays behind
-// belongs to nobody.
+// RemovePartials deletes the objects of the partial uploads of a final upload. Their rows say so already; an object that stays
+// is orphaned.
 func (u *Upload) RemovePartials(ctx context.Context) error {
 	contents, err := u.partials(ctx)
 	if err != nil {

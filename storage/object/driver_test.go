@@ -143,7 +143,7 @@ var (
 
 // under opens an upload under its lease. letGo is called when another request wants it.
 func (r *replica) under(ctx context.Context, id uuid.UUID, letGo func(), fn func(*upload) error) error {
-	waiting, cancel := context.WithTimeout(ctx, patience)
+	waiting, cancel := context.WithTimeout(ctx, stack.Patience)
 	defer cancel()
 	l, err := r.leases.Acquire(waiting, id, letGo)
 	if err != nil {

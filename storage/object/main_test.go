@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -183,9 +182,6 @@ func (s *site) left(t *testing.T) (left []string) {
 	}
 	return left
 }
-
-// patience is how long a test waits for what should be a matter of moments, on a busy machine.
-const patience = 20 * time.Second
 
 // noise makes bytes that are different in each test.
 func noise(size int) []byte {

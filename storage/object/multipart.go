@@ -38,7 +38,8 @@ func (b *Bucket) putRun(ctx context.Context, key string, r *run) error {
 	return nil
 }
 
-// beginMultipart creates a multipart upload whose parts are checked by CRC32C, or one that parts are copied into.
+// beginMultipart creates a multipart upload whose parts are checked by CRC32C, or, if copied is set, one
+// that parts are copied into.
 func (b *Bucket) beginMultipart(ctx context.Context, key string, copied bool) (id string, err error) {
 	in := &s3.CreateMultipartUploadInput{Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream)}
 	if !copied {

@@ -17,8 +17,8 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// lender makes buffers with so many blocks.
-func lender(t *testing.T, memory, disk int64) *buffers {
+// blocks makes buffers with so many blocks.
+func blocks(t *testing.T, memory, disk int64) *buffers {
 	t.Helper()
 	b, err := newBuffers(BufferConfig{Memory: memory * blockSize, Disk: disk * blockSize, Dir: t.TempDir()})
 	if err != nil {
@@ -37,8 +37,8 @@ func TestSpool(t *testing.T) {
 	}
 	t.Logf("TRAMO_TEST_SEED=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	t.Run("with a disk", func(t *testing.T) { spools(t, random, lender(t, 3, 4)) })
-	t.Run("without one", func(t *testing.T) { spools(t, random, lender(t, 3, 0)) })
+	t.Run("with a disk", func(t *testing.T) { spools(t, random, blocks(t, 3, 4)) })
+	t.Run("without one", func(t *testing.T) { spools(t, random, blocks(t, 3, 0)) })
 }
 
 func spools(t *testing.T, random *rand.Rand, b *buffers) {
@@ -138,7 +138,7 @@ func checkRun(t *testing.T, random *rand.Rand, r *run) (content []byte) {
 // taken.
 func TestWaitingHoldsNoBlock(t *testing.T) {
 	t.Parallel()
-	b := lender(t, 16, 0)
+	b := blocks(t, 16, 0)
 	s := spool{from: b, held: run{from: b}}
 	check := func(when string, lent int) {
 		t.Helper()
@@ -170,7 +170,7 @@ func TestWaitingHoldsNoBlock(t *testing.T) {
 // Nothing is lent beyond what there is, and who waits is told when a block comes back.
 func TestBuffersAreBounded(t *testing.T) {
 	t.Parallel()
-	b := lender(t, 2, 2)
+	b := blocks(t, 2, 2)
 	var lent []block
 	for {
 		l, ok := b.allocate()

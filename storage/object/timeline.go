@@ -29,8 +29,8 @@ const (
 	endedOtherwise = "error"
 )
 
-// tell appends to the timeline what a request did that is over: where it resumed, if it was not the first, and how far
-// it came. The bytes are safe with or without that.
+// tell appends to the timeline what a request did that has ended: where it resumed, if it was not the first, and up to which
+// offset it came. The bytes are durable with or without the entry.
 func (w *writer) tell(ctx context.Context, err error) {
 	w.mu.Lock()
 	brought := w.at > w.progress.from

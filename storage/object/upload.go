@@ -144,8 +144,8 @@ func (u *Upload) lost(others ...uuid.UUID) error {
 	return &LostError{append([]uuid.UUID{u.row.ID}, others...)}
 }
 
-// Remove removes from S3 what an upload that was cancelled had. What it cannot remove belongs to nobody, and is found as
-// that.
+// Remove removes from S3 the object or the multipart upload of a cancelled upload. If it fails, they are orphaned, and the
+// reconciler finds them.
 func (u *Upload) Remove(ctx context.Context) error {
 	switch b := u.store.bucket; {
 	case u.content.MultipartID != nil && !u.content.Stored:
