@@ -31,7 +31,7 @@ type attempt struct {
 
 func newAttempt(job *queue.Job) *attempt { return &attempt{Job: job, began: time.Now(), at: stepBegin} }
 
-// A failedAttempt is the error of an attempt, with what its timeline does not tell yet.
+// A failedAttempt is the error of an attempt, with the entries that its timeline does not have yet.
 type failedAttempt struct {
 	*attempt
 	cause error
@@ -142,7 +142,7 @@ func retried(job *queue.Job, step string, took time.Duration) storage.Entry {
 	return storage.Entry{Event: storage.EventRetry, Duration: took, Detail: map[string]any{"attempt": job.Attempt, "reason": reason}}
 }
 
-// wait tells the timeline, once, that the attempt waits for a dependency. The step that met it is not told: it runs again.
+// wait appends to the timeline, once, that the attempt waits for a dependency. The step that needed it gets no entry: it runs again.
 func (p *Pipeline) wait(ctx context.Context, a *attempt, cause error) {
 	detail := a.detail()
 	detail["reason"] = "storage_unavailable"

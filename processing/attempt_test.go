@@ -16,7 +16,7 @@ import (
 // deadLettered is how a timeline tells of a dead letter: in our words, without an internal cause.
 var deadLettered = fmt.Sprintf("failed detail=%s reason=%s", deadletter.Failure().Detail, deadletter.Failure().Reason)
 
-func (p *plant) timeline(t *testing.T, id uuid.UUID) (es []storage.TimelineEntry) {
+func (p *fixture) timeline(t *testing.T, id uuid.UUID) (es []storage.TimelineEntry) {
 	t.Helper()
 	p.Must(t, p.ctx, func(tx storage.Tx) (err error) {
 		es, err = tx.Timeline(p.ctx, id, 0, 100)
@@ -26,7 +26,7 @@ func (p *plant) timeline(t *testing.T, id uuid.UUID) (es []storage.TimelineEntry
 }
 
 // tells checks all that an upload's timeline tells of its processing.
-func (p *plant) tells(t *testing.T, id uuid.UUID, want ...string) {
+func (p *fixture) tells(t *testing.T, id uuid.UUID, want ...string) {
 	t.Helper()
 	var got []string
 	for _, e := range p.timeline(t, id) {
@@ -47,7 +47,7 @@ func (p *plant) tells(t *testing.T, id uuid.UUID, want ...string) {
 // A photo's timeline tells of its steps and how long each took, in the trace of the request that enqueued it.
 func TestStepsAreTold(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	request := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1, 2, 3}, SpanID: trace.SpanID{4}})
 	p.ctx = trace.ContextWithRemoteSpanContext(p.ctx, request)
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
@@ -74,7 +74,7 @@ func TestStepsAreTold(t *testing.T) {
 // A job of the previous release, without a trace, begins one.
 func TestJobWithoutATrace(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	id := p.receive(t, note, note, 1)
 	p.Exec(t, `update river_job set metadata = '{"traceparent": 7}'`)
 	p.run(t)

@@ -16,7 +16,7 @@ import (
 )
 
 // letter returns the one dead letter of an upload's that was not retried.
-func (p *plant) letter(t *testing.T, id uuid.UUID) (d deadletter.Letter) {
+func (p *fixture) letter(t *testing.T, id uuid.UUID) (d deadletter.Letter) {
 	t.Helper()
 	all, err := deadletter.ListAll(t.Context(), p.Worker, uuid.Nil, deadletter.Page{Limit: 10, State: deadletter.Open})
 	stack.Must(t, err)
@@ -27,7 +27,7 @@ func (p *plant) letter(t *testing.T, id uuid.UUID) (d deadletter.Letter) {
 }
 
 // wantLetter checks what a letter says.
-func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadletter.Letter {
+func (p *fixture) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadletter.Letter {
 	t.Helper()
 	d := p.letter(t, id)
 	job := p.Count(t, `select id from river_job`)
@@ -38,7 +38,7 @@ func (p *plant) wantLetter(t *testing.T, id uuid.UUID, step, cause string) deadl
 }
 
 // retry does what an admin does.
-func (p *plant) retry(t *testing.T, id uuid.UUID) {
+func (p *fixture) retry(t *testing.T, id uuid.UUID) {
 	t.Helper()
 	p.Must(t, p.ctx, func(tx storage.Tx) error {
 		if _, err := storage.LockFailedUpload(p.ctx, tx, id); err != nil {
@@ -57,7 +57,7 @@ func (p *plant) retry(t *testing.T, id uuid.UUID) {
 // An error, each time: the letter has the last one, the step and the trace of the request that sent the file.
 func TestLetterOfAnError(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	request := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{9, 8, 7}, SpanID: trace.SpanID{6}})
 	p.ctx = trace.ContextWithRemoteSpanContext(p.ctx, request)
 	id := p.receive(t, smallPhoto(), damaged(), 1)
@@ -80,7 +80,7 @@ func TestLetterOfAnError(t *testing.T) {
 // is mended, the upload goes on from there.
 func TestLetterOfAPanic(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	examiner := p.pipeline.Examiner
 	p.pipeline.Examiner = nil
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
@@ -106,7 +106,7 @@ func TestLetterOfAPanic(t *testing.T) {
 // An outcome that cannot be recorded dies behind the last step.
 func TestLetterOfARecord(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.Exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
 	id := p.receive(t, note, note, 1)
 	p.run(t)
@@ -117,7 +117,7 @@ func TestLetterOfARecord(t *testing.T) {
 // A letter that cannot be written fails no upload: it stays for the reconciler.
 func TestNoLetterNoFailure(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.Exec(t, `alter table dead_letters add constraint never check (kind = '')`)
 	id := p.receive(t, smallPhoto(), damaged(), 1)
 	p.run(t)
@@ -139,7 +139,7 @@ func TestLetterOfALostWorker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			own := p.ctx
 			request := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{5}, SpanID: trace.SpanID{6}})
 			p.ctx = trace.ContextWithRemoteSpanContext(own, request)
@@ -165,7 +165,7 @@ func TestLetterOfALostWorker(t *testing.T) {
 // Metrics count what waits for a decision, by step, and tell of steps at which nothing has failed.
 func TestDeadLettersAreCounted(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	id := p.receive(t, smallPhoto(), damaged(), 1)
 	p.run(t)
 	p.await(t, allJobs, "discarded")

@@ -9,9 +9,9 @@ import (
 	"io"
 	"os"
 
-	"github.com/tramo/tramo/storage/object"
-
+	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/queue"
+	"github.com/tramo/tramo/storage/object"
 )
 
 // fetch downloads the upload's object once into a file without a name, has along read it meanwhile, and checks that it is the
@@ -24,7 +24,7 @@ func (p *Pipeline) fetch(ctx context.Context, w *work, along func(io.Reader) (en
 		return err
 	}
 	w.release = release // closed with the file, or when the work ends without one
-	file, err := p.tempFile()
+	file, err := examine.Unnamed(p.TempDir)
 	if err != nil {
 		return err
 	}
@@ -49,13 +49,13 @@ func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func
 	if size != w.upload.Size {
 		return false, fmt.Errorf("object of upload %s has %d bytes, not %d", w.upload.ID, size, w.upload.Size)
 	}
-	sum, count := sha256.New(), new(counter)
-	enough, err = along(io.TeeReader(io.LimitReader(body, size), io.MultiWriter(into, sum, count)))
+	sum, limited := sha256.New(), &io.LimitedReader{R: body, N: size}
+	enough, err = along(io.TeeReader(limited, io.MultiWriter(into, sum)))
 	if err != nil || enough {
 		return enough, err
 	}
-	if int64(*count) != size {
-		return false, fmt.Errorf("upload %s: %d bytes were read of %d", w.upload.ID, *count, size)
+	if limited.N != 0 {
+		return false, fmt.Errorf("upload %s: %d bytes were read of %d", w.upload.ID, size-limited.N, size)
 	}
 	if w.upload.SHA256 != nil && !bytes.Equal(sum.Sum(nil), w.upload.SHA256) {
 		return false, fmt.Errorf("upload %s: the object's SHA-256 is not that of what was received", w.upload.ID)
@@ -87,23 +87,4 @@ func (w *work) close() {
 		w.release()
 		w.release = nil
 	}
-}
-
-// tempFile makes a file without a name, which does not outlive the process, however it ends.
-func (p *Pipeline) tempFile() (*os.File, error) {
-	f, err := os.CreateTemp(p.TempDir, "tramo-*")
-	if err != nil {
-		return nil, fmt.Errorf("make a temporary file: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("unlink a temporary file: %w", err), f.Close())
-	}
-	return f, nil
-}
-
-type counter int64
-
-func (c *counter) Write(p []byte) (int, error) {
-	*c += counter(len(p))
-	return len(p), nil
 }

@@ -53,7 +53,7 @@ func mp4(data []byte) []byte {
 }
 
 func videos() []hostileFile {
-	none := []string{unreadable, unsupported, limited, noPicture}
+	none := []string{unreadable, unsupported, limited, noThumbnail}
 	return []hostileFile{
 		{"no track.mp4", "video/mp4", mp4(bytesOf(64 << 10)), none},
 		{"a playlist of our files.mp4", "video/mp4", append(ftyp("isom", "mp42"), "\n#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"...), none},

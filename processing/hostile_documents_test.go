@@ -22,8 +22,8 @@ func archives(eicar string) []hostileFile {
 		{"a gigabyte in a megabyte.zip", zipType, bomb(1100 << 20), []string{unscannable}},
 		{"fifty thousand files.zip", zipType, manyFiles(50_000), []string{unscannable}},
 		{"with a password.zip", zipType, encrypted(), []string{unscannable}},
-		{"a way out.zip", zipType, zipped("../../../../etc/cron.d/x", []byte("x")), []string{noPicture}},
-		{"lies of its size.zip", zipType, lying(), []string{noPicture, unscannable}},
+		{"a way out.zip", zipType, zipped("../../../../etc/cron.d/x", []byte("x")), []string{noThumbnail}},
+		{"lies of its size.zip", zipType, lying(), []string{noThumbnail, unscannable}},
 	}
 }
 
@@ -93,10 +93,10 @@ func offices() []hostileFile {
 			stack.ZipFile{Name: "word/document.xml", Content: "<w/>"}, stack.ZipFile{Name: name, Content: string(thumbnail)})
 	}
 	return []hostileFile{
-		{"a preview that is a bomb.docx", docx, with("docProps/thumbnail.png", newPNG(1_000_000, 1_000_000, 8, 2, 0, deflated(nil))), []string{tooLarge, noPicture, unsupported}},
-		{"a preview of 64 megabytes.docx", docx, with("docProps/thumbnail.jpeg", zeros(1<<26)), []string{noPicture, unreadable, limited, unsupported, tooLarge}},
-		{"a preview from outside.docx", docx, with("../../../../etc/passwd", []byte("x")), []string{noPicture, unsupported, unreadable}},
-		{"a preview that is a program.docx", docx, with("docProps/thumbnail.jpeg", []byte("MZ\x90\x00")), []string{noPicture, unreadable, unsupported}},
+		{"a preview that is a bomb.docx", docx, with("docProps/thumbnail.png", newPNG(1_000_000, 1_000_000, 8, 2, 0, deflated(nil))), []string{tooLarge, noThumbnail, unsupported}},
+		{"a preview of 64 megabytes.docx", docx, with("docProps/thumbnail.jpeg", zeros(1<<26)), []string{noThumbnail, unreadable, limited, unsupported, tooLarge}},
+		{"a preview from outside.docx", docx, with("../../../../etc/passwd", []byte("x")), []string{noThumbnail, unsupported, unreadable}},
+		{"a preview that is a program.docx", docx, with("docProps/thumbnail.jpeg", []byte("MZ\x90\x00")), []string{noThumbnail, unreadable, unsupported}},
 	}
 }
 
@@ -106,7 +106,7 @@ func drawings() []hostileFile {
 		return slices.Concat([]byte("AC1027\x00\x00\x00\x00\x00\x00\x00"), le32(nil, at), zeros(111), rest)
 	}
 	sentinel := []byte{0x1F, 0x25, 0x6D, 0x07, 0xD4, 0x36, 0x28, 0x28, 0x9D, 0x57, 0xCA, 0x3F, 0x9D, 0x44, 0x10, 0x2B}
-	none := []string{noPicture, unsupported, unreadable, tooLarge}
+	none := []string{noThumbnail, unsupported, unreadable, tooLarge}
 	return []hostileFile{
 		{"a preview beyond the end.dwg", "image/vnd.dwg", head(0xFFFF_FFF0, nil), none},
 		{"a preview of four gigabytes.dwg", "image/vnd.dwg", head(128, slices.Concat(sentinel, le32(nil, 0xFFFF_FFFF), []byte{1, 2}, le32(nil, 160, 0xFFFF_FFFF))), none},
@@ -116,16 +116,16 @@ func drawings() []hostileFile {
 }
 
 func pdfs() []hostileFile {
-	pictured := []string{drawn, limited}
+	drawable := []string{drawn, limited}
 	return []hostileFile{
-		{"fifty thousand pages.pdf", "application/pdf", pdf(50_000, "0 0 200 200", "1 0 0 rg 0 0 200 200 re f"), pictured},
-		{"a page of kilometres.pdf", "application/pdf", pdf(1, "0 0 9000000 9000000", "1 0 0 rg 0 0 9000000 9000000 re f"), append(pictured, unreadable, unsupported)},
-		{"a page of nothing.pdf", "application/pdf", pdf(1, "0 0 0 0", ""), append(pictured, unreadable, unsupported)},
-		{"a thin page.pdf", "application/pdf", pdf(1, "0 0 1 14400", "1 0 0 rg 0 0 1 14400 re f"), append(pictured, unreadable, unsupported)},
-		{"two million operators.pdf", "application/pdf", pdf(1, "0 0 2000 2000", strings.Repeat("0 0 m 2000 2000 l S\n", 2_000_000)), pictured},
-		{"a form that contains itself.pdf", "application/pdf", recursive(), pictured},
+		{"fifty thousand pages.pdf", "application/pdf", pdf(50_000, "0 0 200 200", "1 0 0 rg 0 0 200 200 re f"), drawable},
+		{"a page of kilometres.pdf", "application/pdf", pdf(1, "0 0 9000000 9000000", "1 0 0 rg 0 0 9000000 9000000 re f"), append(drawable, unreadable, unsupported)},
+		{"a page of nothing.pdf", "application/pdf", pdf(1, "0 0 0 0", ""), append(drawable, unreadable, unsupported)},
+		{"a thin page.pdf", "application/pdf", pdf(1, "0 0 1 14400", "1 0 0 rg 0 0 1 14400 re f"), append(drawable, unreadable, unsupported)},
+		{"two million operators.pdf", "application/pdf", pdf(1, "0 0 2000 2000", strings.Repeat("0 0 m 2000 2000 l S\n", 2_000_000)), drawable},
+		{"a form that contains itself.pdf", "application/pdf", recursive(), drawable},
 		{"JavaScript and a launch.pdf", "application/pdf", bytes.Replace(pdf(1, "0 0 200 200", "0 0 9 9 re f"), []byte("/Type /Catalog"),
-			[]byte("/Type /Catalog /OpenAction << /S /Launch /F (/bin/sh) >> /AA << /WC << /S /JavaScript /JS (app.alert(1)) >> >>"), 1), pictured},
+			[]byte("/Type /Catalog /OpenAction << /S /Launch /F (/bin/sh) >> /AA << /WC << /S /JavaScript /JS (app.alert(1)) >> >>"), 1), drawable},
 		{"a head and nothing.pdf", "application/pdf", []byte("%PDF-1.7\n"), []string{unreadable, unsupported}},
 		{"garbage.pdf", "application/pdf", append([]byte("%PDF-1.7\n"), bytesOf(100_000)...), []string{unreadable, unsupported}},
 		{"pages that are their own parents.pdf", "application/pdf", bytes.Replace(pdf(1, "0 0 200 200", ""), []byte("/Kids [4 0 R ]"), []byte("/Kids [2 0 R ]"), 1), []string{drawn, limited, unreadable, unsupported}},

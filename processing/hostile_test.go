@@ -23,16 +23,16 @@ import (
 // processes, is drawn as if it had been alone.
 func TestHostileFiles(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	// The children are a worker's own, without the race detector, so that they have what they have in production.
 	worker, err := stack.Build(t.Context(), "tramo-worker")
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, worker.Remove()) })
-	p.pipeline.Examiner = &examine.Examiner{
-		Command: []string{worker.Path("tramo-worker"), sandbox.Argument}, Tools: examine.FindTools(), TempDir: t.TempDir(),
-		Limits: examine.Limits{CPU: 10 * time.Second},
-	}
-	t.Cleanup(func() { stack.Must(t, p.pipeline.Examiner.Close()) })
+	box := sandbox.New(sandbox.Config{
+		Command: []string{worker.Path("tramo-worker"), sandbox.Argument}, Limits: sandbox.Limits{CPU: 10 * time.Second}, Env: examine.Environment(),
+	})
+	t.Cleanup(func() { stack.Must(t, box.Close()) })
+	p.pipeline.Examiner = &examine.Examiner{Box: box, Tools: examine.FindTools(), TempDir: t.TempDir()}
 	sound := stack.Photo(stack.PhotoConfig{Width: 640, Height: 480, Seed: 1})
 	files := hostileFiles(sound, stack.EICAR())
 	hostile, photos := make([]uuid.UUID, len(files)), make([]uuid.UUID, len(files))
@@ -61,7 +61,7 @@ func TestHostileFiles(t *testing.T) {
 }
 
 // end says how an upload ended, in the words of hostileFile.
-func (p *plant) end(t *testing.T, id uuid.UUID) (end string) {
+func (p *fixture) end(t *testing.T, id uuid.UUID) (end string) {
 	t.Helper()
 	p.Must(t, p.ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(p.ctx, id)
@@ -77,7 +77,7 @@ func (p *plant) end(t *testing.T, id uuid.UUID) (end string) {
 		case u.NoThumbnail != nil:
 			end = "completed, " + *u.NoThumbnail
 		case len(thumbnails) == 0:
-			end = noPicture
+			end = noThumbnail
 		case u.Partial:
 			end = partial
 		default:
@@ -114,7 +114,7 @@ func TestZerosUnpack(t *testing.T) {
 const (
 	drawn       = "completed, drawn"
 	partial     = "completed, partial"
-	noPicture   = "completed, of a type without pictures"
+	noThumbnail   = "completed, without a thumbnail"
 	tooLarge    = "completed, too_large"
 	limited     = "completed, memory|cpu|time|output" // one of these limits was hit
 	unsupported = "completed, unsupported"
@@ -182,13 +182,13 @@ func impostors(photo []byte, eicar string) []hostileFile {
 		{"a photo, said to be another kind of photo.heic", "image/heic", photo, []string{drawn}},
 		{"a document, said to be a photo.jpg", "image/jpeg", pdf(1, "0 0 9 9", ""), []string{mismatch}},
 		{"a text, said to be a photo.jpg", "image/jpeg", []byte("Acta de la reunión del martes\n"), []string{mismatch}},
-		{"a text, said to be nothing", "", []byte("Acta de la reunión del martes\n"), []string{noPicture}},
+		{"a text, said to be nothing", "", []byte("Acta de la reunión del martes\n"), []string{noThumbnail}},
 		{"zeros, said to be a photo.jpg", "image/jpeg", zeros(100_000), []string{mismatch}},
 		{"zeros, said to be nothing", "", zeros(100_000), []string{notAllowed}},
 		{"one byte", "image/jpeg", []byte{0xFF}, []string{mismatch, notAllowed}},
 		{"a start and nothing.jpg", "image/jpeg", []byte{0xFF, 0xD8, 0xFF}, []string{unreadable}},
 		{"noise behind a start.jpg", "image/jpeg", append([]byte{0xFF, 0xD8, 0xFF, 0xE0}, bytesOf(100_000)...), []string{unreadable, partial}},
-		{"a shell script.txt", "text/plain", []byte("#!/bin/sh\nrm -rf /\n"), []string{noPicture, notAllowed}},
-		{"a text of one line of ten megabytes.txt", "text/plain", bytes.Repeat([]byte("hormigón "), 1_200_000), []string{noPicture}},
+		{"a shell script.txt", "text/plain", []byte("#!/bin/sh\nrm -rf /\n"), []string{noThumbnail, notAllowed}},
+		{"a text of one line of ten megabytes.txt", "text/plain", bytes.Repeat([]byte("hormigón "), 1_200_000), []string{noThumbnail}},
 	}
 }

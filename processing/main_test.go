@@ -39,7 +39,7 @@ func startClamd(t *testing.T, lines ...string) (clamd *stack.Clamd, dir string) 
 }
 
 // proxied returns a proxy to S3, through which the pipeline goes from now on.
-func (p *plant) proxied(t *testing.T) *stack.S3Proxy {
+func (p *fixture) proxied(t *testing.T) *stack.S3Proxy {
 	t.Helper()
 	proxy, err := stack.NewS3Proxy(stack.Get(t, ground.S3).Endpoint())
 	stack.Must(t, err)

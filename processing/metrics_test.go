@@ -13,7 +13,7 @@ import (
 // Each tenant's quota can be watched, under the name that operators know.
 func TestQuotaMetric(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.Create(t, p.ctx, 1<<28)
 	p.Exec(t, `update tenants set name = 'Obras S.A.'`)
 	_, _, err := p.Worker.CreateTenant(t.Context(), "Nada", 0)

@@ -40,8 +40,8 @@ func silentAbout(t *testing.T, id uuid.UUID) (endpoint string) {
 // on as many workers as there are: each bad one is a dead letter in the end, each good one is completed.
 func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
-	p.workers, p.conf.Timeout, p.conf.LostAfter = 2, 2*time.Second, 3*time.Second
+	p := newFixture(t)
+	p.workers, p.conf.Timeout, p.conf.LostAfter = 2, 8*time.Second, 3*time.Second
 	bad := map[string]uuid.UUID{}
 	bad["killer"] = p.receive(t, note, note, 1)
 	p.leaveBehind(t, queue.MaxAttempts)
@@ -54,7 +54,7 @@ func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 		good = append(good, p.receive(t, note, note, 1))
 	}
 	good = append(good, p.receive(t, smallPhoto(), smallPhoto(), 1))
-	p.hire(t, silentAbout(t, bad["hangs"]))
+	p.startPeer(t, silentAbout(t, bad["hangs"]))
 	for _, id := range good {
 		p.await(t, `select status = 'completed' from uploads where id = $1`, id)
 	}
@@ -69,7 +69,7 @@ func TestPoisonDoesNotBlockTheQueue(t *testing.T) {
 // nor draws nor stores again. When S3 fails at that too, nothing is lost.
 func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.conf.RetryDelay = time.Second // in which the test mends things
 	s3 := p.proxied(t)
 	s3.Fault(func(kind string, n int) stack.Fault {

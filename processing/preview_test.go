@@ -12,7 +12,7 @@ import (
 )
 
 // kept is what the row of an upload says of its document and its thumbnails.
-func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
+func (p *fixture) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 	t.Helper()
 	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `select detected_type, pages, title, no_thumbnail, width_px from uploads where id = $1`, id).
 		Scan(&u.DetectedType, &u.Pages, &u.Title, &u.NoThumbnail, &u.WidthPx))
@@ -24,7 +24,7 @@ func (p *plant) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 func TestPDFThroughThePipeline(t *testing.T) {
 	t.Parallel()
 	page := stack.PDF(stack.PDFConfig{Title: "Acta de obra 14", Pages: 3, Content: stack.RedCorner})
-	p := newPlant(t)
+	p := newFixture(t)
 	p.pipeline.Examiner.Tools = examine.FindTools()
 	good, broken := p.receive(t, page, page, 1), p.receive(t, page[:300], page[:300], 1)
 	p.run(t)
@@ -39,12 +39,12 @@ func TestPDFThroughThePipeline(t *testing.T) {
 		t.Errorf("%d thumbnails", p.drawn(t, good))
 	}
 
-	bare := newPlant(t)
+	bare := newFixture(t)
 	missing := bare.receive(t, page, page, 1)
 	bare.run(t)
 	bare.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
 	bare.want(t, missing, storage.Completed, "", 0, 1)
-	if u := bare.kept(t, missing); u.NoThumbnail == nil || *u.NoThumbnail != examine.ProblemToolMissing || u.Pages != nil {
+	if u := bare.kept(t, missing); u.NoThumbnail == nil || *u.NoThumbnail != examine.NoThumbnailToolMissing || u.Pages != nil {
 		t.Errorf("%+v", u)
 	}
 }
@@ -53,7 +53,7 @@ func TestPDFThroughThePipeline(t *testing.T) {
 func TestPreviewsThroughThePipeline(t *testing.T) {
 	t.Parallel()
 	flag := stack.PNG(200, 100)
-	p := newPlant(t)
+	p := newFixture(t)
 	want := map[uuid.UUID]string{}
 	for content, kind := range map[string]string{
 		string(stack.OfficeDocument(stack.Word, "docProps/thumbnail.jpeg", flag)):   ".wordprocessingml.document",

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -21,7 +20,7 @@ import (
 )
 
 // places are the keys of all that S3 has of an upload, in quarantine first.
-func (p *plant) places(t *testing.T, id uuid.UUID) (keys []string) {
+func (p *fixture) places(t *testing.T, id uuid.UUID) (keys []string) {
 	t.Helper()
 	for _, prefix := range []string{"quarantine/" + p.keysOf(id).Prefix(), p.keysOf(id).Prefix()} {
 		listed, err := stack.Get(t, ground.S3).Client("").ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{
@@ -37,7 +36,7 @@ func (p *plant) places(t *testing.T, id uuid.UUID) (keys []string) {
 
 // wantPlace checks that the row names one object of the upload, that this is in quarantine or not, has the bytes that were
 // received, and the tag scan, "" for none.
-func (p *plant) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag string) (key string) {
+func (p *fixture) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag string) (key string) {
 	t.Helper()
 	var size int64
 	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `select object_key, size from uploads where id = $1`, id).Scan(&key, &size))
@@ -66,7 +65,7 @@ func (p *plant) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag stri
 }
 
 // wantOnly checks that S3 has that object of the upload, so many thumbnails, and nothing else.
-func (p *plant) wantOnly(t *testing.T, id uuid.UUID, key string, thumbnails int) {
+func (p *fixture) wantOnly(t *testing.T, id uuid.UUID, key string, thumbnails int) {
 	t.Helper()
 	originals := 0
 	for _, k := range p.places(t, id) {
@@ -85,7 +84,7 @@ func (p *plant) wantOnly(t *testing.T, id uuid.UUID, key string, thumbnails int)
 }
 
 // scanned returns the row of the upload's scan: verdict, signature, and whether it was released; "" without one.
-func (p *plant) scanned(t *testing.T, id uuid.UUID) (row string) {
+func (p *fixture) scanned(t *testing.T, id uuid.UUID) (row string) {
 	t.Helper()
 	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `
 		select coalesce(max(concat_ws(' ', verdict, signature, case when released_by is not null then 'released' end)), '')
@@ -94,7 +93,7 @@ func (p *plant) scanned(t *testing.T, id uuid.UUID) (row string) {
 }
 
 // wantScan reports an upload whose scan has another row, see scanned.
-func (p *plant) wantScan(t *testing.T, id uuid.UUID, want string) {
+func (p *fixture) wantScan(t *testing.T, id uuid.UUID, want string) {
 	t.Helper()
 	if got := p.scanned(t, id); got != want {
 		t.Errorf("the scan is %q, want %q", got, want)
@@ -102,7 +101,7 @@ func (p *plant) wantScan(t *testing.T, id uuid.UUID, want string) {
 }
 
 // release does what an admin does.
-func (p *plant) release(t *testing.T, id uuid.UUID) {
+func (p *fixture) release(t *testing.T, id uuid.UUID) {
 	t.Helper()
 	who, err := tenant.From(p.ctx)
 	stack.Must(t, err)
@@ -117,7 +116,7 @@ const idle = `select not exists (select from river_job where state <> 'completed
 // A clean upload's scan is kept as well, and that of one that fails for another reason.
 func TestVerdictsAreKept(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	clean := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	text := []byte(strings.Repeat("#!/bin/sh\necho hola\n", 10))
 	refused := p.receive(t, text, text, 1)
@@ -136,7 +135,7 @@ func TestVerdictsAreKept(t *testing.T) {
 // thumbnails, though clamd says the same again. Both places had one object, at the end S3 has one.
 func TestRelease(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 	p.run(t)
 	p.await(t, idle)
@@ -153,7 +152,7 @@ func TestRelease(t *testing.T) {
 // What was released was released from one signature: another that is found then has it quarantined again.
 func TestReleaseIsOfOneSignature(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 	p.run(t)
 	p.await(t, idle)
@@ -181,7 +180,7 @@ func TestMoveIsCutOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			proxy := p.proxied(t)
 			fails := func() {
 				armed := true
@@ -220,7 +219,7 @@ func TestMoveIsCutOff(t *testing.T) {
 // An attempt that lost its lease after it copied the object, because its worker froze, changes nothing.
 func TestMoveWithoutTheLease(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 	proxy := p.proxied(t)
 	lost := false
@@ -243,7 +242,7 @@ func TestMoveWithoutTheLease(t *testing.T) {
 }
 
 // rescan asks for it as tramo rescan does.
-func (p *plant) rescan(t *testing.T, ids ...uuid.UUID) {
+func (p *fixture) rescan(t *testing.T, ids ...uuid.UUID) {
 	t.Helper()
 	stack.Must(t, p.Worker.InTenant(p.ctx, func(tx storage.Tx) error { return p.queue.EnqueueRescans(p.ctx, tx, ids...) }))
 }
@@ -253,7 +252,7 @@ func (p *plant) rescan(t *testing.T, ids ...uuid.UUID) {
 // admin's release brings all of it back, and the next rescan leaves it there.
 func TestRescan(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	clamd, dir := startClamd(t)
 	p.pipeline.Scanner = newScanner(t, clamd.Address())
 	bad := stack.Photo(stack.PhotoConfig{Width: 320, Height: 240, Seed: 77})
@@ -309,7 +308,7 @@ func TestRescanIsCutOff(t *testing.T) {
 	for _, kind := range []string{"GetObject", "CopyObject", "PutObjectTagging", "DeleteObject"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			id := p.receive(t, infectedPhoto(), infectedPhoto(), 0)
 			p.MustWork(t, p.ctx, func(tx storage.Tx) error {
 				if err := tx.MarkProcessing(p.ctx, id, 1); err != nil {
@@ -337,13 +336,8 @@ func TestRescanIsCutOff(t *testing.T) {
 			if kind == "DeleteObject" {
 				want = "failed"
 			}
-			select {
-			case got := <-status:
-				if got != want {
-					t.Errorf("meanwhile the upload is %s", got)
-				}
-			case <-time.After(30 * time.Second): // the last step follows the job's end
-				t.Errorf("nobody asked S3 for %s", kind)
+			if got := stack.Receive(t, "request for "+kind, status); got != want { // the last step follows the job's end
+				t.Errorf("meanwhile the upload is %s", got)
 			}
 			p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 2)
 			p.wantPlace(t, id, true, "infected")
@@ -354,7 +348,7 @@ func TestRescanIsCutOff(t *testing.T) {
 // Only what is completed is scanned again; what is not stays what it is.
 func TestRescanOfOthers(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	waiting := p.receive(t, infectedPhoto(), infectedPhoto(), 0)
 	gone := p.receive(t, infectedPhoto(), infectedPhoto(), 0)
 	p.Exec(t, `update uploads set status = 'completed', completed_at = now(), deleted_at = now(), purge_at = now() + interval '1 day'

@@ -22,44 +22,44 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A mate is a second worker beside the plant's: a process of its own, as far as Postgres can tell.
-type mate struct {
-	*plant
+// A peer is a second worker beside the fixture's: a process of its own, as far as Postgres can tell.
+type peer struct {
+	*fixture
 	leases *lease.Manager
-	said   *said
+	log    *logText
 	stop   func()
-	die    func() // stops the heartbeat: the process is frozen, or cut off from Postgres
+	freeze func() // stops the heartbeat: the process is frozen, or cut off from Postgres
 }
 
-// said is a log that a test can wait for.
-type said struct {
+// A logText is a log that a test can wait for.
+type logText struct {
 	mu  sync.Mutex
 	log bytes.Buffer
 }
 
-func (s *said) Write(p []byte) (int, error) {
+func (s *logText) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.log.Write(p)
 }
 
-func (s *said) has(text string) bool {
+func (s *logText) has(text string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return strings.Contains(s.log.String(), text)
 }
 
-// hire runs a worker that heartbeats and looks after others, with S3 at an address.
-func (p *plant) hire(t *testing.T, endpoint string) *mate {
+// startPeer runs a worker that heartbeats and looks after others, with S3 at an address.
+func (p *fixture) startPeer(t *testing.T, endpoint string) *peer {
 	t.Helper()
 	own, pipeline := *p, *p.pipeline
-	m := &mate{plant: &own, said: &said{}}
-	log := slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), m.said), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	m := &peer{fixture: &own, log: &logText{}}
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), m.log), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	m.registry, m.pipeline = prometheus.NewRegistry(), &pipeline
 	m.metrics = queue.NewMetrics(m.registry)
 	m.pipeline.Metrics, m.pipeline.Log = NewMetrics(m.registry), log
 	m.reach(t, endpoint)
-	m.leases = lease.NewManager(p.Worker, "mate", 3*time.Second, log)
+	m.leases = lease.NewManager(p.Worker, "peer", 3*time.Second, log)
 	beating, die := context.WithCancel(t.Context())
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -71,11 +71,11 @@ func (p *plant) hire(t *testing.T, endpoint string) *mate {
 			t.Error(err)
 		}
 	})
-	m.die = die
+	m.freeze = die
 	m.stop = func() {
 		cancel()
 		die()
-		all.Wait()
+		stack.Wait(t, "end of the worker", &all)
 	}
 	t.Cleanup(m.stop)
 	stack.Must(t, m.leases.Registered(t.Context()))
@@ -89,18 +89,18 @@ func TestFrozenWorker(t *testing.T) {
 	for _, during := range []bool{true, false} {
 		t.Run(fmt.Sprintf("wakes during the next attempt %t", during), func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			p.conf.LostAfter, p.workers = 2*time.Second, 1 // the frozen one takes no other job
 			first, second := newGate(t, 0), newGate(t, 0)
-			frozen := p.hire(t, first.url)
+			frozen := p.startPeer(t, first.url)
 			id := p.receive(t, smallPhoto(), smallPhoto(), 1)
-			<-first.held
-			frozen.die()
-			heir := p.hire(t, second.url)
-			<-second.held // the heir has it
+			first.await(t)
+			frozen.freeze()
+			next := p.startPeer(t, second.url)
+			second.await(t) // the next has it
 			if during {
 				close(first.open)
-				stack.Until(t, "attempt that was superseded", func() bool { return frozen.said.has("was superseded") })
+				stack.Until(t, "attempt that was superseded", func() bool { return frozen.log.has("was superseded") })
 				close(second.open)
 			} else {
 				close(second.open)
@@ -115,13 +115,13 @@ func TestFrozenWorker(t *testing.T) {
 			}
 			frozen.wantMetric(t, outcomes, "", 0)
 			frozen.wantMetric(t, stepTimes, "thumbnails", 0)
-			heir.wantMetric(t, requeues, "worker_lost", 1)
+			next.wantMetric(t, requeues, "worker_lost", 1)
 		})
 	}
 }
 
 // leaveBehind makes the one job look as if its worker had died long ago.
-func (p *plant) leaveBehind(t *testing.T, attempt int) {
+func (p *fixture) leaveBehind(t *testing.T, attempt int) {
 	t.Helper()
 	// Long enough ago for ours to be sure, and not for River's own rescue, which writes no dead letters.
 	p.Exec(t, fmt.Sprintf(`update river_job set state = 'running', attempt = %d, attempted_at = now() - interval '20 seconds',
@@ -131,11 +131,11 @@ func (p *plant) leaveBehind(t *testing.T, attempt int) {
 // What kills worker after worker is a dead letter after three.
 func TestWorkerKillerIsADeadLetter(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.conf.LostAfter = 2 * time.Second
 	id := p.receive(t, note, note, 1)
 	p.leaveBehind(t, queue.MaxAttempts)
-	m := p.hire(t, stack.Get(t, ground.S3).Endpoint())
+	m := p.startPeer(t, stack.Get(t, ground.S3).Endpoint())
 	p.await(t, allJobs, "discarded")
 	p.await(t, `select status = 'failed' from uploads where id = $1`, id)
 	p.tells(t, id, deadLettered)
@@ -148,14 +148,14 @@ func TestWorkerKillerIsADeadLetter(t *testing.T) {
 // A worker dies between two steps: the next attempt goes on where it was, and the timeline tells of each step once.
 func TestWorkerDiesBetweenSteps(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.conf.LostAfter = 2 * time.Second
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.leaveBehind(t, 1)
 	kept, err := json.Marshal(storage.Results{DetectedType: "image/jpeg"})
 	stack.Must(t, err)
 	p.Exec(t, fmt.Sprintf(`insert into step_results select tenant_id, id, '{scan,type}', '%s' from uploads`, kept))
-	m := p.hire(t, stack.Get(t, ground.S3).Endpoint())
+	m := p.startPeer(t, stack.Get(t, ground.S3).Endpoint())
 	p.await(t, allJobs, "completed")
 	p.tells(t, id, "retry attempt=1 reason=worker_lost", "processing attempt=2", "thumbnails attempt=2", "facts attempt=2", "completed thumbnails=3")
 	m.wantMetric(t, stepTimes, "scan", 0)

@@ -31,7 +31,7 @@ func TestOversize(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			if c.clamd != "" {
 				own, _ := startClamd(t, c.clamd)
 				p.pipeline.Scanner = newScanner(t, own.Address())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/tramo/tramo/processing/queue"
@@ -42,25 +43,13 @@ type Space struct {
 	inUse prometheus.Gauge
 }
 
-// NewSpace makes a space of so many bytes.
-func NewSpace(size int64, r prometheus.Registerer) (*Space, error) {
-	if size < 1 {
-		return nil, errors.New("the space must be more than 0")
-	}
-	s := &Space{size: size, room: semaphore.NewWeighted(size)}
-	s.inUse = prometheus.NewGauge(prometheus.GaugeOpts{
+// NewSpace makes a space of so many bytes, and registers its metrics.
+func NewSpace(size int64, r prometheus.Registerer) *Space {
+	f := promauto.With(r)
+	f.NewGauge(prometheus.GaugeOpts{Name: "tramo_processing_temp_limit_bytes", Help: "TRAMO_TEMP_SPACE."}).Set(float64(size))
+	return &Space{size: size, room: semaphore.NewWeighted(size), inUse: f.NewGauge(prometheus.GaugeOpts{
 		Name: "tramo_processing_temp_bytes", Help: "Bytes of TRAMO_TEMP_SPACE that downloads have taken.",
-	})
-	limit := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "tramo_processing_temp_limit_bytes", Help: "TRAMO_TEMP_SPACE.",
-	})
-	limit.Set(float64(size))
-	for _, c := range []prometheus.Collector{s.inUse, limit} {
-		if err := r.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
+	})}
 }
 
 // take waits for so many bytes of space and returns a function that gives them back. A download larger than the whole space fails at

@@ -13,17 +13,10 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-func newSpace(t *testing.T, size int64, r prometheus.Registerer) *Space {
-	t.Helper()
-	s, err := NewSpace(size, r)
-	stack.Must(t, err)
-	return s
-}
-
 // Downloads share the space: who does not fit waits for its turn, and the first in the line is the first to get in.
 func TestSpaceIsTakenInTurn(t *testing.T) {
 	t.Parallel()
-	s := newSpace(t, 10, prometheus.NewRegistry())
+	s := NewSpace(10, prometheus.NewRegistry())
 	first, err := s.take(t.Context(), 6)
 	stack.Must(t, err)
 	got := make(chan int64, 2)
@@ -50,7 +43,7 @@ func TestSpaceIsTakenInTurn(t *testing.T) {
 	default:
 	}
 	first()
-	if n := <-got; n != 8 {
+	if n := stack.Receive(t, "8 bytes", got); n != 8 {
 		t.Errorf("%d were let in, want 8", n)
 	}
 }
@@ -58,7 +51,7 @@ func TestSpaceIsTakenInTurn(t *testing.T) {
 // No room is no fault of the upload's; too little space for it alone is an error that says so.
 func TestNoSpace(t *testing.T) {
 	t.Parallel()
-	s := newSpace(t, 10, prometheus.NewRegistry())
+	s := NewSpace(10, prometheus.NewRegistry())
 	_, err := s.take(t.Context(), 11)
 	if err == nil || errors.Is(err, queue.ErrUnavailable) || !strings.Contains(err.Error(), "11 bytes does not fit into the 10 of TRAMO_TEMP_SPACE") {
 		t.Errorf("got %v", err)
@@ -75,18 +68,18 @@ func TestNoSpace(t *testing.T) {
 // A crowd of workers has never more on disk than the space allows, and all of it gets through.
 func TestSpaceBoundsTheDisk(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	photo := smallPhoto()
 	p.workers = 6
-	p.pipeline.Space = newSpace(t, int64(len(photo))*2+1, p.registry)
+	p.pipeline.Space = NewSpace(int64(len(photo))*2+1, p.registry)
 	g := newGate(t, 0)
 	p.reach(t, g.url)
 	for range 6 {
 		p.receive(t, photo, photo, 1)
 	}
 	p.run(t)
-	<-g.held
-	<-g.held // two are in, and so wait the others
+	g.await(t)
+	g.await(t) // two are in, and so wait the others
 	p.await(t, `select count(*) = 6 from timeline where event = 'processing'`)
 	if n := gauge(t, p.registry, "tramo_processing_temp_bytes"); n != float64(2*len(photo)) {
 		t.Errorf("%v bytes are taken, want two photos", n)
@@ -106,8 +99,8 @@ func TestSpaceBoundsTheDisk(t *testing.T) {
 // An upload that is larger than all the space is a dead letter that tells the operator which setting to raise.
 func TestUploadLargerThanTheSpace(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
-	p.pipeline.Space = newSpace(t, int64(len(note))-1, p.registry)
+	p := newFixture(t)
+	p.pipeline.Space = NewSpace(int64(len(note))-1, p.registry)
 	id := p.receive(t, note, note, 1)
 	p.run(t)
 	p.await(t, allJobs, "discarded")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/facts"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -25,7 +26,7 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 		return err
 	}
 	found, err := p.Examiner.ReadFacts(ctx, w.keys.Tenant, file, w.results.DetectedType)
-	if limit := new(examine.LimitError); errors.As(err, &limit) {
+	if limit := new(sandbox.LimitError); errors.As(err, &limit) {
 		// Only a file made for that has metadata that cost more than an image. The upload has no facts.
 		p.Log.WarnContext(ctx, "reading facts exceeds a limit; the upload has none", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
 		return nil
@@ -34,8 +35,8 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 		return err
 	}
 	w.results.Facts = record(found, w.results.Facts)
-	w.results.Document.Pages = cmp.Or(w.results.Document.Pages, known(int32(found.Pages)))
-	w.results.Document.Title = cmp.Or(w.results.Document.Title, known(found.Title))
+	w.results.Document.Pages = cmp.Or(w.results.Document.Pages, storage.OrNull(int32(found.Pages)))
+	w.results.Document.Title = cmp.Or(w.results.Document.Title, storage.OrNull(found.Title))
 	w.results.Tags = storage.Tags{Tags: found.Tags, Truncated: found.TagsTruncated}
 	return nil
 }
@@ -46,11 +47,11 @@ func (p *Pipeline) readDocument(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	document, err := p.Examiner.ReadDocument(ctx, w.keys.Tenant, file, w.results.DetectedType)
+	document, err := p.Examiner.ReadDocument(ctx, file, w.results.DetectedType)
 	if err != nil {
 		return err
 	}
-	w.results.Document = storage.Document{Pages: known(int32(document.Pages)), Title: known(document.Title)}
+	w.results.Document = storage.Document{Pages: storage.OrNull(int32(document.Pages)), Title: storage.OrNull(document.Title)}
 	return nil
 }
 
@@ -59,15 +60,15 @@ func (p *Pipeline) readDocument(ctx context.Context, w *work) error {
 func record(f facts.Facts, before storage.Facts) storage.Facts {
 	width, height := f.Upright()
 	r := storage.Facts{
-		TakenAt: f.TakenAt, TakenZone: known(f.TakenZone),
+		TakenAt: f.TakenAt, TakenZone: storage.OrNull(f.TakenZone),
 		Place: storage.Place{
 			Latitude: toCentimetres(f.Latitude), Longitude: toCentimetres(f.Longitude), AltitudeM: f.Altitude, DirectionDeg: f.Direction,
 		},
 		Camera: storage.Camera{
-			CameraMake: known(f.CameraMake), CameraModel: known(f.CameraModel), Lens: known(f.Lens), Software: known(f.Software),
+			CameraMake: storage.OrNull(f.CameraMake), CameraModel: storage.OrNull(f.CameraModel), Lens: storage.OrNull(f.Lens), Software: storage.OrNull(f.Software),
 		},
-		Orientation: known(int16(f.Orientation)),
-		WidthPx:     cmp.Or(before.WidthPx, known(int32(width))), HeightPx: cmp.Or(before.HeightPx, known(int32(height))),
+		Orientation: storage.OrNull(int16(f.Orientation)),
+		WidthPx:     cmp.Or(before.WidthPx, storage.OrNull(int32(width))), HeightPx: cmp.Or(before.HeightPx, storage.OrNull(int32(height))),
 	}
 	if local, err := storage.ParseLocalTime(f.TakenLocal); err == nil {
 		r.TakenLocal = &local

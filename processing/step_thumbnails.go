@@ -9,6 +9,7 @@ import (
 
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/queue"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage"
 )
 
@@ -47,22 +48,22 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 		ContentType: w.results.DetectedType, Sizes: thumbnailSizes, MaxPixels: p.MaxPixels,
 	})
 	var unreadable *examine.UnreadableError
-	var limit *examine.LimitError
+	var limit *sandbox.LimitError
 	switch {
 	case errors.As(err, &unreadable):
 		p.Log.InfoContext(ctx, "image cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
 		return reject(storage.ReasonUnreadable, "%s", unreadable.Sentence)
-	case errors.As(err, &limit) && (limit.Limit != examine.LimitTime || w.Exhausted):
+	case errors.As(err, &limit) && (limit.Limit != sandbox.LimitTime || w.Exhausted):
 		// In a child that had drawn nothing before, so that another attempt would hit the same limit. Only time may run out because
 		// the machine is busy.
 		p.Log.WarnContext(ctx, "drawing thumbnails exceeds a limit; the upload has none", slog.String("upload_id", w.upload.ID.String()), slog.Any("err", err))
-		drawing = examine.Drawing{Problem: limit.Limit}
+		drawing = examine.Drawing{NoThumbnail: limit.Limit}
 	case err != nil:
 		return err
 	}
-	w.results.Facts.WidthPx, w.results.Facts.HeightPx = known(int32(drawing.Width)), known(int32(drawing.Height))
+	w.results.Facts.WidthPx, w.results.Facts.HeightPx = storage.OrNull(int32(drawing.Width)), storage.OrNull(int32(drawing.Height))
 	w.results.Drawn = storage.Drawn{
-		Partial: drawing.Partial, Placeholder: known(drawing.Placeholder), NoThumbnail: known(drawing.Problem),
+		Partial: drawing.Partial, Placeholder: storage.OrNull(drawing.Placeholder), NoThumbnail: storage.OrNull(drawing.NoThumbnail),
 	}
 	w.results.Thumbnails, err = p.store(ctx, w, drawing.Thumbnails)
 	return err
@@ -82,13 +83,4 @@ func (p *Pipeline) store(ctx context.Context, w *work, drawn []examine.Thumbnail
 		}
 	}
 	return thumbnails, nil
-}
-
-// known returns nil for a zero value, which is how a child says that it does not know.
-func known[T comparable](v T) *T {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return &v
 }

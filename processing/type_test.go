@@ -10,7 +10,7 @@ import (
 func TestMismatchPolicy(t *testing.T) {
 	t.Parallel()
 	for _, allow := range []bool{false, true} {
-		p := newPlant(t)
+		p := newFixture(t)
 		p.pipeline.Types.AllowMismatch = allow
 		id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 		p.Exec(t, `update uploads set declared_type = 'application/pdf'`)

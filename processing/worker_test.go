@@ -24,6 +24,7 @@ import (
 	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/queue"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -31,8 +32,8 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A plant is a pool with a database of the test's own. What a test changes in it, it changes before run.
-type plant struct {
+// A fixture is a pool with a database of the test's own. What a test changes in it, it changes before run.
+type fixture struct {
 	*storagetest.Database
 	ctx      context.Context // acts for the tenant
 	keys     object.Keys     // of the tenant
@@ -44,9 +45,9 @@ type plant struct {
 	queue    *queue.Queue
 }
 
-func newPlant(t *testing.T) *plant {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	p := &plant{
+	p := &fixture{
 		Database: ground.NewDatabase(t), registry: prometheus.NewRegistry(),
 		conf: queue.Config{RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond, LostAfter: 15 * time.Second}, workers: 2,
 	}
@@ -61,7 +62,7 @@ func newPlant(t *testing.T) *plant {
 	p.pipeline = &Pipeline{
 		DB: p.Worker, Scanner: newScanner(t, stack.Get(t, ground.Clamd).Address()), Types: types, Scans: ScanPolicy{Max: 512 << 20},
 		// The race detector's own memory counts against the child's.
-		Examiner: &examine.Examiner{Limits: examine.Limits{Memory: 4 << 30}},
+		Examiner: &examine.Examiner{Box: sandbox.New(sandbox.Config{Limits: sandbox.Limits{Memory: 4 << 30}, Env: examine.Environment()})},
 		TempDir:  t.TempDir(), Metrics: NewMetrics(p.registry), Log: log,
 	}
 	p.reach(t, stack.Get(t, ground.S3).Endpoint())
@@ -69,7 +70,7 @@ func newPlant(t *testing.T) *plant {
 }
 
 // reach points the pipeline at another address of S3.
-func (p *plant) reach(t *testing.T, endpoint string) {
+func (p *fixture) reach(t *testing.T, endpoint string) {
 	t.Helper()
 	var err error
 	p.pipeline.Bucket, err = object.OpenBucket(t.Context(), object.BucketConfig{Endpoint: endpoint, Name: stack.Get(t, ground.S3).Bucket()})
@@ -77,7 +78,7 @@ func (p *plant) reach(t *testing.T, endpoint string) {
 }
 
 // receive makes an upload of which received came in and stored is in S3, with so many jobs.
-func (p *plant) receive(t *testing.T, received, stored []byte, jobs int) uuid.UUID {
+func (p *fixture) receive(t *testing.T, received, stored []byte, jobs int) uuid.UUID {
 	t.Helper()
 	n := storagetest.NewUpload(int64(len(received)))
 	n.Project = object.DefaultProject
@@ -104,14 +105,14 @@ func (p *plant) receive(t *testing.T, received, stored []byte, jobs int) uuid.UU
 	return n.ID
 }
 
-func (p *plant) keysOf(id uuid.UUID) object.Keys {
+func (p *fixture) keysOf(id uuid.UUID) object.Keys {
 	keys := p.keys
 	keys.Upload = id
 	return keys
 }
 
 // run starts the pool and returns what stops it, once running jobs have ended.
-func (p *plant) run(t *testing.T) (stop func()) {
+func (p *fixture) run(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	pipeline := *p.pipeline
@@ -128,14 +129,14 @@ func (p *plant) run(t *testing.T) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		<-ended
+		stack.Receive(t, "end of the pool", ended)
 	}
 	t.Cleanup(stop)
 	return stop
 }
 
 // await waits until sql, which yields a boolean, is true.
-func (p *plant) await(t *testing.T, sql string, args ...any) {
+func (p *fixture) await(t *testing.T, sql string, args ...any) {
 	t.Helper()
 	stack.Until(t, sql, func() (yes bool) {
 		stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), sql, args...).Scan(&yes))
@@ -144,7 +145,7 @@ func (p *plant) await(t *testing.T, sql string, args ...any) {
 }
 
 // wantMetric reports a metric that has counted more or less, see metric.
-func (p *plant) wantMetric(t *testing.T, name, label string, want int) {
+func (p *fixture) wantMetric(t *testing.T, name, label string, want int) {
 	t.Helper()
 	if n := p.metric(t, name, label); n != want {
 		t.Errorf("%s{%s} is %d, want %d", name, label, n, want)
@@ -157,7 +158,7 @@ const (
 )
 
 // job checks the attempts that the one job has used up, and returns what went wrong with them.
-func (p *plant) job(t *testing.T, attempts, failed int) (errs string) {
+func (p *fixture) job(t *testing.T, attempts, failed int) (errs string) {
 	t.Helper()
 	var attempt, errors int
 	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `select attempt, coalesce(cardinality(errors), 0), coalesce(array_to_string(errors, ' '), '')
@@ -170,7 +171,7 @@ func (p *plant) job(t *testing.T, attempts, failed int) (errs string) {
 
 // want checks an upload's status, why it failed, its thumbnails, and that its timeline tells of its end as
 // often as given.
-func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason string, thumbnails, ends int) {
+func (p *fixture) want(t *testing.T, id uuid.UUID, status storage.Status, reason string, thumbnails, ends int) {
 	t.Helper()
 	p.Must(t, p.ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(p.ctx, id)
@@ -193,7 +194,7 @@ func (p *plant) want(t *testing.T, id uuid.UUID, status storage.Status, reason s
 }
 
 // drawn returns how many thumbnails of an upload S3 holds.
-func (p *plant) drawn(t *testing.T, id uuid.UUID) (n int) {
+func (p *fixture) drawn(t *testing.T, id uuid.UUID) (n int) {
 	t.Helper()
 	for _, size := range thumbnailSizes {
 		switch _, err := p.pipeline.Bucket.Size(t.Context(), p.keysOf(id).Thumbnail(size)); {
@@ -207,7 +208,7 @@ func (p *plant) drawn(t *testing.T, id uuid.UUID) (n int) {
 }
 
 // metric adds up a counter's, or a histogram's count, over what carries the label's value, "" for all.
-func (p *plant) metric(t *testing.T, name, label string) (total int) {
+func (p *fixture) metric(t *testing.T, name, label string) (total int) {
 	t.Helper()
 	families, err := p.registry.Gather()
 	stack.Must(t, err)
@@ -261,6 +262,12 @@ func newGate(t *testing.T, after int64) *gate {
 	return g
 }
 
+// await waits until a connection is held up.
+func (g *gate) await(t *testing.T) {
+	t.Helper()
+	stack.Receive(t, "connection to S3 that is held up", g.held)
+}
+
 func (g *gate) isOpen() bool {
 	select {
 	case <-g.open:
@@ -285,7 +292,7 @@ func damaged() []byte {
 // An infected photo is moved into quarantine in S3, tagged, and failed, and no process ever decodes it.
 func TestInfected(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 	p.run(t)
 	p.await(t, allJobs, "completed")
@@ -303,14 +310,14 @@ func TestWorkTwice(t *testing.T) {
 	for _, workers := range []int{1, 2} {
 		t.Run(fmt.Sprint(workers), func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			g := newGate(t, 0)
 			p.workers = workers
 			p.reach(t, g.url)
 			id := p.receive(t, smallPhoto(), smallPhoto(), 2)
 			p.run(t)
 			for range workers {
-				<-g.held
+				g.await(t)
 			}
 			close(g.open)
 			p.await(t, allJobs, "completed")
@@ -342,14 +349,14 @@ func TestSupersededAttempt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			g := newGate(t, 0)
 			p.conf.RetryDelay = time.Hour
 			p.reach(t, g.url)
 			id := p.receive(t, smallPhoto(), c.stored, 1)
 			p.Exec(t, fmt.Sprintf(`update river_job set max_attempts = %d`, c.attempts))
 			stop := p.run(t)
-			<-g.held
+			g.await(t)
 			p.Exec(t, c.overtake)
 			close(g.open)
 			stop()
@@ -370,7 +377,7 @@ func TestSupersededAttempt(t *testing.T) {
 // The object is not what was received: it is never completed, and a dead letter after three attempts.
 func TestDamagedObject(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	id := p.receive(t, smallPhoto(), damaged(), 1)
 	p.run(t)
 	p.await(t, allJobs, "discarded")
@@ -389,7 +396,7 @@ func TestDamagedObject(t *testing.T) {
 // The outcome cannot be recorded: the upload does not stay in processing for ever.
 func TestOutcomeThatCannotBeRecorded(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.Exec(t, `alter table uploads add constraint never check (status <> 'completed')`)
 	id := p.receive(t, note, note, 1)
 	p.run(t)
@@ -402,7 +409,7 @@ func TestOutcomeThatCannotBeRecorded(t *testing.T) {
 // While clamd is away the job waits, for longer than it has attempts; then its first attempt succeeds.
 func TestClamdAway(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	clamd, _ := startClamd(t)
 	p.pipeline.Scanner = newScanner(t, clamd.Address())
 	clamd.Kill()
@@ -422,7 +429,7 @@ func TestClamdAway(t *testing.T) {
 // afterwards costs none.
 func TestClamdDiesInTheMiddle(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	clamd, dir := startClamd(t)
 	p.pipeline.Scanner = newScanner(t, clamd.Address())
 	g := newGate(t, 4*chunk)
@@ -433,7 +440,7 @@ func TestClamdDiesInTheMiddle(t *testing.T) {
 	}
 	id := p.receive(t, photo, photo, 1)
 	p.run(t)
-	<-g.held
+	g.await(t)
 	stack.Until(t, "file that clamd is reading", func() bool { return bytesBelow(t, filepath.Join(dir, "tmp")) > 0 })
 	clamd.Kill()
 	close(g.open)
@@ -462,7 +469,7 @@ func bytesBelow(t *testing.T, dir string) (total int64) {
 // The pipeline panics each time: the last attempt makes the upload a dead letter as an error would.
 func TestPanic(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.pipeline.Examiner = nil
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.run(t)

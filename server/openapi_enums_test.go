@@ -41,7 +41,7 @@ func TestOpenAPIEnums(t *testing.T) {
 	}{
 		"statuses of uploads":  {schemas["UploadStatus"].Value, constantsOf(t, "storage", "Status", "")},
 		"reasons of failures":  {property("Failure", "reason"), constantsOf(t, "storage", "", "Reason")},
-		"why no thumbnail":     {property("Upload", "no_thumbnail"), constantsOf(t, "processing/examine", "", "Problem")},
+		"why no thumbnail":     {property("Upload", "no_thumbnail"), reasonsForNoThumbnail(t)},
 		"events of a timeline": {property("TimelineEntry", "event"), constantsOf(t, "storage", "Event", "Event")},
 		"announcements":        {schemas["AnnouncementType"].Value, constantsOf(t, "storage", "", "Announce")},
 		"announcements for endpoints": {
@@ -85,12 +85,17 @@ func TestReasonsForNoThumbnail(t *testing.T) {
 	for _, m := range regexp.MustCompile(`'(\w+)'`).FindAllStringSubmatch(check, -1) {
 		allowed = append(allowed, m[1])
 	}
-	reasons := constantsOf(t, "processing/examine", "", "Problem")
+	reasons := reasonsForNoThumbnail(t)
 	slices.Sort(allowed)
 	slices.Sort(reasons)
 	if len(allowed) == 0 || !slices.Equal(allowed, reasons) {
 		t.Errorf("Postgres allows %q, the code has %q", allowed, reasons)
 	}
+}
+
+func reasonsForNoThumbnail(t *testing.T) []string {
+	t.Helper()
+	return append(constantsOf(t, "processing/examine", "", "NoThumbnail"), constantsOf(t, "processing/sandbox", "", "Limit")...)
 }
 
 // constantsOf returns the values of a package's string constants that are declared with the type, or that have names of

@@ -61,6 +61,23 @@ func InTenant[T any](ctx context.Context, db *DB, fn func(Tx) (T, error)) (v T, 
 	return v, err
 }
 
+// CollectCounts reads rows of a name and a number, like [Collect].
+func CollectCounts[K ~string](doing string, rows pgx.Rows, err error) (map[K]int64, error) {
+	counts := make(map[K]int64)
+	if err == nil {
+		var name K
+		var n int64
+		_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error {
+			counts[name] = n
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return counts, nil
+}
+
 // FindUploads returns the uploads u, with contents c, that where selects. In it $1 is the tenant, and args begin at $2. It
 // may end in an order, a limit and a lock.
 func (tx Tx) FindUploads(ctx context.Context, where string, args ...any) ([]Upload, error) {
@@ -156,17 +173,5 @@ func (db *DB) CountUnended(ctx context.Context) (map[Status]int64, error) {
 	rows, err := db.pool.Query(ctx, `
 		select s.status, (select count(*) from uploads u where u.status = s.status)
 		from unnest(array['pending', 'uploading', 'uploaded', 'processing']) s (status)`)
-	counts := make(map[Status]int64)
-	if err == nil {
-		var status Status
-		var n int64
-		_, err = pgx.ForEachRow(rows, []any{&status, &n}, func() error {
-			counts[status] = n
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("count uploads: %w", err)
-	}
-	return counts, nil
+	return CollectCounts[Status]("count uploads", rows, err)
 }

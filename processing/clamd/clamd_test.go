@@ -291,7 +291,7 @@ func TestScansAreSpread(t *testing.T) {
 		t.Errorf("%d scans at the busy one, %d at the idle one", atA.Load(), atB.Load())
 	}
 	_ = release.Close()
-	if err := <-done; err != nil || atA.Load() != 1 {
+	if err := stack.Receive(t, "end of the first scan", done); err != nil || atA.Load() != 1 {
 		t.Errorf("the first ended with %v, %d scans", err, atA.Load())
 	}
 }
@@ -360,13 +360,11 @@ func TestMetrics(t *testing.T) {
 		defer close(ended)
 		scanner.Run(ctx)
 	}()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for scanner.daemons[0].state.Load() == nil || scanner.daemons[1].state.Load() == nil {
-		<-tick.C
-	}
+	stack.Until(t, "answer of each clamd", func() bool {
+		return scanner.daemons[0].state.Load() != nil && scanner.daemons[1].state.Load() != nil
+	})
 	cancel()
-	<-ended
+	stack.Receive(t, "end of the questions", ended)
 	want := fmt.Sprintf(`
 # HELP tramo_clamd_up Whether the clamd at this address answered last time. While none does, uploads wait: alert on max(tramo_clamd_up) == 0.
 # TYPE tramo_clamd_up gauge

@@ -93,12 +93,12 @@ func (s *Scanner) reach(ctx context.Context) (*daemon, net.Conn, error) {
 func (s *Scanner) order() []*daemon {
 	order := slices.Clone(s.daemons)
 	slices.SortStableFunc(order, func(a, b *daemon) int {
-		return cmp.Or(cmp.Compare(a.ailing(), b.ailing()), cmp.Compare(a.running.Load(), b.running.Load()))
+		return cmp.Or(cmp.Compare(a.failing(), b.failing()), cmp.Compare(a.running.Load(), b.running.Load()))
 	})
 	return order
 }
 
-func (d *daemon) ailing() int {
+func (d *daemon) failing() int {
 	if at := d.state.Load(); at != nil && at.err != nil {
 		return 1
 	}
@@ -112,7 +112,7 @@ func (s *Scanner) Run(ctx context.Context) {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				wait := askEvery
-				if d.refresh(ctx); d.ailing() == 1 {
+				if d.refresh(ctx); d.failing() == 1 {
 					wait = askAgainSoon
 				}
 				select {

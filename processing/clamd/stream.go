@@ -1,13 +1,14 @@
 package clamd
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -36,7 +37,7 @@ func (d *daemon) stream(conn net.Conn, r io.Reader, replies chan reply) (sent in
 		if readErr != nil && !ended {
 			return sent, fmt.Errorf("read the bytes to scan: %w", readErr)
 		}
-		if early := takeEarly(replies); early {
+		if len(replies) > 0 { // and stays there
 			return sent, errAnsweredEarly
 		}
 		if n > 0 {
@@ -52,22 +53,12 @@ func (d *daemon) stream(conn net.Conn, r io.Reader, replies chan reply) (sent in
 	}
 }
 
-// takeEarly reports whether there is a reply, and leaves it in the channel.
-func takeEarly(replies chan reply) bool {
-	select {
-	case early := <-replies:
-		replies <- early
-		return true
-	default:
-		return false
-	}
-}
-
 func (d *daemon) send(conn net.Conn, data []byte) error {
-	if err := conn.SetWriteDeadline(time.Now().Add(d.timeouts.Idle)); err != nil {
-		return fmt.Errorf("%w: %w", errSend, err)
+	err := conn.SetWriteDeadline(time.Now().Add(d.timeouts.Idle))
+	if err == nil {
+		_, err = conn.Write(data)
 	}
-	if _, err := conn.Write(data); err != nil {
+	if err != nil {
 		return fmt.Errorf("%w: %w", errSend, err)
 	}
 	return nil
@@ -99,19 +90,11 @@ func (r reply) quoted() string {
 
 // readReply reads one reply, which ends with a NUL as the command did.
 func readReply(conn net.Conn) reply {
-	var text []byte
-	buffer := make([]byte, 512)
-	for len(text) < replyLimit {
-		n, err := conn.Read(buffer)
-		text = append(text, buffer[:n]...)
-		if end := bytes.IndexByte(text, 0); end >= 0 {
-			return reply{text: string(text[:end])}
-		}
-		if err != nil {
-			return reply{string(text), fmt.Errorf("read clamd's reply: %w", err)}
-		}
+	text, err := bufio.NewReader(io.LimitReader(conn, replyLimit)).ReadString(0)
+	if err != nil {
+		return reply{text, fmt.Errorf("read clamd's reply: %w", err)}
 	}
-	return reply{string(text), errors.New("clamd's reply has no end")}
+	return reply{text: strings.TrimSuffix(text, "\x00")}
 }
 
 // closeWith closes conn when ctx ends, which unblocks every read and write, and returns a function that

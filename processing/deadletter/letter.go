@@ -5,12 +5,12 @@ package deadletter
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
 )
@@ -28,11 +28,7 @@ const (
 
 // Known reports whether s is one.
 func (s State) Known() bool {
-	switch s {
-	case Open, Retried, Discarded, Settled:
-		return true
-	}
-	return false
+	return slices.Contains([]State{Open, Retried, Discarded, Settled}, s)
 }
 
 // A Letter tells of a job that was given up, and what has become of its upload.
@@ -204,17 +200,5 @@ func CountOpen(ctx context.Context, db *storage.DB) (map[string]int64, error) {
 	rows, err := db.Pool().Query(ctx, `
 		select d.step, count(*) from `+letters+`
 		where d.retried_at is null and d.discarded_at is null and `+stateOf+` = 'open' group by d.step`)
-	counts := make(map[string]int64)
-	if err == nil {
-		var step string
-		var n int64
-		_, err = pgx.ForEachRow(rows, []any{&step, &n}, func() error {
-			counts[step] = n
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("count dead letters: %w", err)
-	}
-	return counts, nil
+	return storage.CollectCounts[string]("count dead letters", rows, err)
 }

@@ -93,20 +93,18 @@ func (a *childAnswer) check(request childRequest, limit int64) error {
 	return nil
 }
 
-// drawing turns an answer into what the caller of Draw gets.
+// drawing turns an answer into the result of Draw.
 func (a *childAnswer) drawing(thumbnails []Thumbnail) (Drawing, error) {
 	d := Drawing{Width: a.Width, Height: a.Height, Thumbnails: thumbnails, Partial: a.Partial, Placeholder: a.Placeholder}
 	unreadable := func(sentence string) error { return &UnreadableError{Sentence: sentence, Cause: a.Cause} }
 	switch {
 	case a.Reason == "":
 		return d, nil
-	case a.Reason == reasonOutOfMemory:
-		return d, &LimitError{Limit: LimitMemory, Cause: a.Cause}
 	case a.Reason == reasonUnsupported:
-		d.Problem = ProblemUnsupported
+		d.NoThumbnail = NoThumbnailUnsupported
 		return d, nil
 	case a.Reason == reasonTooManyPixels:
-		d.Problem = ProblemTooLarge
+		d.NoThumbnail = NoThumbnailTooLarge
 		return d, nil
 	case a.Truncated:
 		return d, unreadable("The picture is cut off; send it again from the phone.")

@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tramo/tramo/processing/examine"
 	"github.com/tramo/tramo/processing/sandbox"
 )
 
@@ -20,13 +19,13 @@ func BenchmarkDraw(b *testing.B) {
 	}{{"kept", 200}, {"fresh", 1}} {
 		b.Run(c.name, func(b *testing.B) {
 			before := cpuOfChildren(b)
-			examiner := &examine.Examiner{Box: sandbox.New(sandbox.Config{Files: c.files, Env: examine.Environment()})}
+			examiner := newExaminer(b, sandbox.Config{Files: c.files}, nil)
 			for b.Loop() {
 				if _, err := examiner.Draw(b.Context(), someone, unlinked(b, content), request); err != nil {
 					b.Fatal(err)
 				}
 			}
-			if err := examiner.Close(); err != nil {
+			if err := examiner.Box.Close(); err != nil {
 				b.Fatal(err)
 			}
 			used := cpuOfChildren(b) - before

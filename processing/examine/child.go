@@ -33,7 +33,7 @@ type Rendered = struct {
 // Renderer decodes an image; vips.Render is one. Its errors may have a method Reason, which returns one of the reasons below.
 type Renderer func(input []byte, orientation int, sizes []int, maxPixels int) (Rendered, error)
 
-// Why a child draws nothing.
+// Why a child draws nothing: the reasons of vips.Fault.
 const (
 	reasonNotAnImage    = "not-an-image"
 	reasonTooManyPixels = "too-many-pixels"
@@ -42,7 +42,7 @@ const (
 	reasonOutOfMemory   = "out-of-memory"
 )
 
-// childRequest asks for one of both.
+// childRequest asks for one of the two.
 type childRequest struct {
 	Draw    *DrawRequest `json:"draw,omitempty"`
 	FactsOf string       `json:"facts_of,omitempty"` // a media type
@@ -88,14 +88,14 @@ func ServeChild(arguments []string, render Renderer) error {
 // WarmSize is the size, in pixels, of the image that a child draws before the first file.
 const WarmSize = 16
 
-// warm makes libraries load what they load once. An error here comes again with the first file.
+// warm makes libraries initialize. An error here comes again with the first file.
 func warm(render Renderer) {
 	var picture bytes.Buffer
 	_ = jpeg.Encode(&picture, image.NewGray(image.Rect(0, 0, 2*WarmSize, 2*WarmSize)), nil)
 	_, _ = draw(picture.Bytes(), DrawRequest{Sizes: []int{WarmSize}}, render)
 }
 
-// examine trusts the bytes, not the declared type.
+// examine answers a request. It detects the type by the bytes again.
 func examine(data []byte, request childRequest, render Renderer) (childAnswer, []Thumbnail) {
 	if request.Draw != nil {
 		return draw(data, *request.Draw, render)
@@ -116,8 +116,7 @@ func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Thu
 	}
 	var answer childAnswer
 	if detected == "image/jpeg" {
-		truncated, err := TruncatedJPEG(bytes.NewReader(data))
-		answer.Truncated = truncated && err == nil
+		answer.Truncated = truncatedJPEG(data)
 	}
 	found, _ := facts.Read(bytes.NewReader(data), detected)
 	rendered, err := render(data, found.Orientation, request.Sizes, request.MaxPixels)

@@ -8,7 +8,6 @@ import (
 	"image/color"
 	"image/jpeg"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/h2non/bimg"
 
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/processing/vips"
 	"github.com/tramo/tramo/test/stack"
 )
@@ -105,13 +105,15 @@ func unlinked(t testing.TB, content []byte) *os.File {
 }
 
 // roomy leaves the race detector, which keeps several bytes for each of ours, its memory.
-var roomy = examine.Limits{Memory: 4 << 30}
+var roomy = sandbox.Limits{Memory: 4 << 30}
 
-// open has an examiner closed with the test.
-func open(t *testing.T, e *examine.Examiner) *examine.Examiner {
+// newExaminer returns an examiner whose processes end with the test.
+func newExaminer(t testing.TB, c sandbox.Config, tools examine.Tools) *examine.Examiner {
 	t.Helper()
-	t.Cleanup(func() { _ = e.Close() })
-	return e
+	c.Env = examine.Environment()
+	box := sandbox.New(c)
+	t.Cleanup(func() { stack.Must(t, box.Close()) })
+	return &examine.Examiner{Box: box, Tools: tools}
 }
 
 // someone is the tenant whose files these are.
@@ -123,13 +125,10 @@ func TestExamineAPhoto(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "photo.jpg")
 	stack.Must(t, os.WriteFile(path, photo(t, 900, 600), 0o600))
-	out, err := exec.Command("exiftool", "-q", "-overwrite_original", "-n", "-Orientation=6", "-Make=Probe", path).CombinedOutput()
-	if err != nil {
-		t.Fatalf("exiftool: %v\n%s", err, out)
-	}
+	stack.Output(t, "exiftool", "-q", "-overwrite_original", "-n", "-Orientation=6", "-Make=Probe", path)
 	content, err := os.ReadFile(path)
 	stack.Must(t, err)
-	examiner := open(t, &examine.Examiner{Limits: roomy})
+	examiner := newExaminer(t, sandbox.Config{Limits: roomy}, nil)
 	said, err := examiner.ReadFacts(t.Context(), someone, unlinked(t, content), "image/jpeg")
 	if err != nil || said.CameraMake != "Probe" || said.Orientation != 6 {
 		t.Errorf("facts %+v, %v", said, err)
@@ -148,7 +147,7 @@ func TestExamineAPhoto(t *testing.T) {
 // read, and make no call that is refused.
 func TestEveryFormatIsDrawnConfined(t *testing.T) {
 	t.Parallel()
-	examiner := open(t, &examine.Examiner{Limits: roomy})
+	examiner := newExaminer(t, sandbox.Config{Limits: roomy}, nil)
 	for contentType, format := range map[string]bimg.ImageType{
 		"image/jpeg": bimg.JPEG, "image/png": bimg.PNG, "image/webp": bimg.WEBP, "image/gif": bimg.GIF,
 		"image/tiff": bimg.TIFF, "image/heic": bimg.HEIF, "image/avif": bimg.AVIF,
@@ -159,7 +158,7 @@ func TestEveryFormatIsDrawnConfined(t *testing.T) {
 		}
 		found, err := examiner.Draw(t.Context(), someone, unlinked(t, content), examine.DrawRequest{ContentType: contentType, Sizes: []int{480, 160}})
 		if err != nil || len(found.Thumbnails) != 2 {
-			t.Errorf("%s: %d pictures, problem %q, %v", contentType, len(found.Thumbnails), found.Problem, err)
+			t.Errorf("%s: %d pictures, problem %q, %v", contentType, len(found.Thumbnails), found.NoThumbnail, err)
 		}
 	}
 }
@@ -168,7 +167,7 @@ func TestEveryFormatIsDrawnConfined(t *testing.T) {
 func TestExamineATruncatedPhoto(t *testing.T) {
 	t.Parallel()
 	content := photo(t, 900, 600)
-	examiner := open(t, &examine.Examiner{Limits: roomy})
+	examiner := newExaminer(t, sandbox.Config{Limits: roomy}, nil)
 	found, err := examiner.Draw(t.Context(), someone, unlinked(t, content[:len(content)/2]), request)
 	if err != nil || !found.Partial || len(found.Thumbnails) != 2 {
 		t.Errorf("partial=%t, %d pictures, %v", found.Partial, len(found.Thumbnails), err)
@@ -182,15 +181,15 @@ func TestExamineATruncatedPhoto(t *testing.T) {
 
 func TestExamineWhatIsNoPicture(t *testing.T) {
 	t.Parallel()
-	examiner := open(t, &examine.Examiner{Limits: roomy})
+	examiner := newExaminer(t, sandbox.Config{Limits: roomy}, nil)
 	for name, content := range map[string]string{
 		"garbage": strings.Repeat("garbage ", 100), "empty": "", "pdf": "%PDF-1.7\n", "svg": "<svg></svg>",
 		"damaged": "\xFF\xD8\xFF\xE0" + strings.Repeat("x", 400) + "\xFF\xD9",
 	} {
 		_, err := examiner.Draw(t.Context(), someone, unlinked(t, []byte(content)), request)
 		var unreadable *examine.UnreadableError
-		if !errors.Is(err, examine.ErrUnreadable) || !errors.As(err, &unreadable) || unreadable.Sentence == "" {
-			t.Errorf("%s: %v, want ErrUnreadable", name, err)
+		if !errors.As(err, &unreadable) || unreadable.Sentence == "" {
+			t.Errorf("%s: %v, want an UnreadableError", name, err)
 		}
 	}
 	for _, contentType := range []string{"application/zip", "text/plain", ""} {
@@ -201,8 +200,8 @@ func TestExamineWhatIsNoPicture(t *testing.T) {
 	}
 	tooMany := request
 	tooMany.MaxPixels = 1000
-	if found, err := examiner.Draw(t.Context(), someone, unlinked(t, photo(t, 90, 60)), tooMany); err != nil || found.Problem != examine.ProblemTooLarge {
-		t.Errorf("%+v, %v, want %s", found, err, examine.ProblemTooLarge)
+	if found, err := examiner.Draw(t.Context(), someone, unlinked(t, photo(t, 90, 60)), tooMany); err != nil || found.NoThumbnail != examine.NoThumbnailTooLarge {
+		t.Errorf("%+v, %v, want %s", found, err, examine.NoThumbnailTooLarge)
 	}
 }
 
@@ -211,24 +210,24 @@ func TestMisbehavingChildren(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		how    string
-		limits examine.Limits
+		limits sandbox.Limits
 		want   string // a limit, or "" for a crash
 	}{
-		{"hang", examine.Limits{Wall: time.Second}, examine.LimitTime},
-		{"hoard", examine.Limits{}, examine.LimitMemory},
-		{"say that it is out of memory", examine.Limits{}, examine.LimitMemory},
-		{"flood", examine.Limits{Output: 1 << 20}, examine.LimitOutput},
-		{"die", examine.Limits{}, ""},
-		{"foreign", examine.Limits{}, ""},
+		{"hang", sandbox.Limits{Wall: time.Second}, sandbox.LimitTime},
+		{"hoard", sandbox.Limits{}, sandbox.LimitMemory},
+		{"say that it is out of memory", sandbox.Limits{}, sandbox.LimitMemory},
+		{"flood", sandbox.Limits{Output: 1 << 20}, sandbox.LimitOutput},
+		{"die", sandbox.Limits{}, ""},
+		{"foreign", sandbox.Limits{}, ""},
 	} {
 		t.Run(c.how, func(t *testing.T) {
 			t.Parallel()
-			examiner := open(t, &examine.Examiner{Limits: c.limits, Command: []string{"/proc/self/exe", "misbehave", c.how}})
+			examiner := newExaminer(t, sandbox.Config{Limits: c.limits, Command: []string{"/proc/self/exe", "misbehave", c.how}}, nil)
 			_, err := examiner.Draw(t.Context(), someone, unlinked(t, photo(t, 90, 60)), request)
-			var limit *examine.LimitError
+			var limit *sandbox.LimitError
 			switch {
-			case c.want == "" && !errors.Is(err, examine.ErrChildCrashed):
-				t.Errorf("%v, want ErrChildCrashed", err)
+			case c.want == "" && !errors.Is(err, sandbox.ErrCrashed):
+				t.Errorf("%v, want ErrCrashed", err)
 			case c.want != "" && (!errors.As(err, &limit) || limit.Limit != c.want):
 				t.Errorf("%v, want the limit of %s", err, c.want)
 			}
@@ -239,7 +238,7 @@ func TestMisbehavingChildren(t *testing.T) {
 // An upload does not fail for what a child says that earlier files may have broken: a fresh one has the last word.
 func TestUnreadableIsSaidByAFreshChild(t *testing.T) {
 	t.Parallel()
-	examiner := open(t, &examine.Examiner{Limits: roomy, Command: []string{"/proc/self/exe", "misbehave", "be broken by the first file"}})
+	examiner := newExaminer(t, sandbox.Config{Limits: roomy, Command: []string{"/proc/self/exe", "misbehave", "be broken by the first file"}}, nil)
 	for range 3 {
 		found, err := examiner.Draw(t.Context(), someone, unlinked(t, photo(t, 90, 60)), request)
 		if err != nil || len(found.Thumbnails) != 1 {

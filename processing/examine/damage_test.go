@@ -10,13 +10,13 @@ import (
 	"image/png"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
 
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -33,9 +33,7 @@ func damaging(t *testing.T) map[string][]byte {
 	source := filepath.Join(dir, "photo.jpg")
 	stack.Must(t, os.WriteFile(source, photo, 0o600))
 	for mediaType, name := range map[string]string{"image/webp": "photo.webp", "image/tiff": "photo.tif[compression=lzw]", "image/heic": "photo.heic", "image/avif": "photo.avif[speed=8]"} {
-		if out, err := exec.Command("vips", "copy", source, filepath.Join(dir, name)).CombinedOutput(); err != nil {
-			t.Fatalf("vips copy to %s: %v: %s", name, err, out)
-		}
+		stack.Output(t, "vips", "copy", source, filepath.Join(dir, name))
 		plain, _, _ := bytes.Cut([]byte(name), []byte("["))
 		if files[mediaType], err = os.ReadFile(filepath.Join(dir, string(plain))); err != nil {
 			t.Fatal(err)
@@ -51,7 +49,7 @@ func TestTruncations(t *testing.T) {
 	for mediaType, content := range damaging(t) {
 		t.Run(mediaType, func(t *testing.T) {
 			t.Parallel()
-			e := newExaminer(t)
+			e := newExaminer(t, sandbox.Config{Limits: roomy}, nil)
 			before := draw(t, e, content, mediaType)
 			ends := map[string]int{}
 			step := max(1<<10, len(content)/40)
@@ -78,7 +76,7 @@ func TestFlips(t *testing.T) {
 	for mediaType, content := range damaging(t) {
 		t.Run(mediaType, func(t *testing.T) {
 			t.Parallel()
-			e := newExaminer(t)
+			e := newExaminer(t, sandbox.Config{Limits: roomy}, nil)
 			before := draw(t, e, content, mediaType)
 			ends := map[string]int{}
 			for i := range n {
@@ -110,13 +108,6 @@ func fromEnvironment(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-func newExaminer(t *testing.T) *examine.Examiner {
-	t.Helper()
-	e := &examine.Examiner{Limits: roomy}
-	t.Cleanup(func() { _ = e.Close() })
-	return e
-}
-
 // draw returns the largest picture of a sound file.
 func draw(t *testing.T, e *examine.Examiner, content []byte, mediaType string) []byte {
 	t.Helper()
@@ -140,17 +131,18 @@ const (
 func ending(t *testing.T, e *examine.Examiner, name, mediaType string, content []byte) string {
 	t.Helper()
 	drawing, err := e.Draw(context.WithoutCancel(t.Context()), someone, unlinked(t, content), examine.DrawRequest{ContentType: mediaType, Sizes: []int{320}})
-	var limit *examine.LimitError
+	var limit *sandbox.LimitError
+	var damaged *examine.UnreadableError
 	switch {
-	case errors.Is(err, examine.ErrUnreadable):
+	case errors.As(err, &damaged):
 		return unreadable
 	case errors.As(err, &limit):
 		return limited
 	case err != nil:
 		t.Errorf("%s: %v", name, err)
 		return err.Error()
-	case drawing.Problem != "":
-		return drawing.Problem
+	case drawing.NoThumbnail != "":
+		return drawing.NoThumbnail
 	case drawing.Partial:
 		return partial
 	}

@@ -1,5 +1,5 @@
-// Package examine decodes what strangers sent, in child processes that hold no credentials: it draws
-// thumbnails and reads facts. [Examiner] is the parent's side, [ServeChild] the child's. Every answer of a child is checked.
+// Package examine decodes untrusted files in child processes that hold no credentials: it draws thumbnails
+// and reads facts. [Examiner] is the parent's side, [ServeChild] the child's. Every answer of a child is checked.
 package examine
 
 import (
@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/google/uuid"
 
@@ -16,54 +15,26 @@ import (
 	"github.com/tramo/tramo/processing/sandbox"
 )
 
-// For errors.Is. Another attempt at the first has the same result.
-var (
-	// ErrUnreadable: the file is damaged; the error is an *UnreadableError.
-	ErrUnreadable = errors.New("the image cannot be read")
-	// ErrChildCrashed: the child process died, or its answer was invalid.
-	ErrChildCrashed = sandbox.ErrCrashed
-)
-
-// UnreadableError says why a file cannot be drawn.
+// UnreadableError says why a file cannot be drawn: it is damaged. Another attempt has the same result.
 type UnreadableError struct {
 	Sentence string // for the person who sent it: what to do
 	Cause    string // for the log
 }
 
-func (e *UnreadableError) Error() string { return ErrUnreadable.Error() + ": " + e.Cause }
+func (e *UnreadableError) Error() string { return "the image cannot be read: " + e.Cause }
 
-// Is makes an UnreadableError an ErrUnreadable.
-func (e *UnreadableError) Is(target error) bool { return target == ErrUnreadable }
-
-// Limits bound one examination.
-type Limits = sandbox.Limits
-
-// LimitError names the limit that an examination hit, in a child that had examined nothing before.
-type LimitError = sandbox.LimitError
-
-// The limits that a LimitError names.
+// Why a file that can be read has no thumbnails, besides the limits that a [sandbox.LimitError] names. Package storage keeps the
+// reasons, and the API returns them.
 const (
-	LimitMemory = sandbox.LimitMemory
-	LimitCPU    = sandbox.LimitCPU
-	LimitTime   = sandbox.LimitTime
-	LimitOutput = sandbox.LimitOutput
-)
-
-// Why a file that can be read has no thumbnails. Package storage keeps them, and the API tells them.
-const (
-	ProblemTooLarge    = "too_large" // more pixels than are decoded
-	ProblemMemory      = "memory"    // drawing it takes more memory than it may
-	ProblemCPU         = "cpu"       // and so on
-	ProblemTime        = "time"
-	ProblemOutput      = "output"
-	ProblemUnsupported = "unsupported"  // a sound file, perhaps, in a flavour that cannot be drawn
-	ProblemProtected   = "protected"    // a password is needed to look inside
-	ProblemToolMissing = "tool_missing" // the program that draws such files is not installed
+	NoThumbnailTooLarge    = "too_large"    // more pixels than are decoded
+	NoThumbnailUnsupported = "unsupported"  // perhaps an intact file, with a feature that cannot be drawn
+	NoThumbnailProtected   = "protected"    // a password is needed to look inside
+	NoThumbnailToolMissing = "tool_missing" // the program that draws such files is not installed
 )
 
 // A DrawRequest says what to draw of a file.
 type DrawRequest struct {
-	ContentType string `json:"content_type"` // what it is taken for; the child looks for itself
+	ContentType string `json:"content_type"` // as detected by the parent; the child detects it again
 	Sizes       []int  `json:"sizes"`        // pixels of the long side
 	MaxPixels   int    `json:"max_pixels"`   // of the original; 0 means the renderer's default
 }
@@ -71,31 +42,26 @@ type DrawRequest struct {
 // A Drawing is what was drawn of a file. Width and Height are the original's in pixels, upright.
 type Drawing struct {
 	Width, Height int
-	Thumbnails    []Thumbnail // none, if there is a Problem
-	Partial       bool        // the thumbnails show a part of it: the rest is missing or damaged
-	Placeholder   string      // ThumbHash, base64
-	Problem       string      // why there are no thumbnails: one of the Problem constants, or ""
+	Thumbnails    []Thumbnail
+	Partial       bool   // the thumbnails show a part of it: the rest is missing or damaged
+	Placeholder   string // ThumbHash, base64
+	NoThumbnail   string // why there are no thumbnails: one of the constants, a limit, or "" if the file shows nothing
 }
 
 // Examiner decodes untrusted files in child processes that hold no credentials. A child serves one tenant's files. It
 // may be used by several goroutines at once.
 type Examiner struct {
-	// Box holds the children; its Command calls ServeChild, and its Env is Environment. Without one, the first call makes one
-	// of Limits and Command, each of which may be zero.
-	Box     *sandbox.Box
-	Limits  Limits
-	Command []string
+	// Box holds the children; its Command calls ServeChild, and its Env is Environment.
+	Box *sandbox.Box
 	// Tools draw files that the child does not decode. Without a tool its files have no thumbnails.
 	Tools Tools
 	// TempDir is where a tool's image is kept, without a name, until a child draws it; "" for the system's.
 	TempDir string
-
-	once sync.Once
 }
 
 // Draw draws a file of the tenant, whose offset and mode do not matter: the child gets a read-only descriptor of its own. A type that
-// cannot be drawn gives an empty Drawing, a file that cannot be drawn gives its Problem. ErrUnreadable says that the file is
-// damaged.
+// cannot be drawn gives an empty Drawing, a file that cannot be drawn gives the reason. A damaged file is an [UnreadableError]; a limit
+// that a child hit, which had drawn nothing before, is a [sandbox.LimitError].
 func (e *Examiner) Draw(ctx context.Context, tenant uuid.UUID, file *os.File, r DrawRequest) (Drawing, error) {
 	switch routeOf(r.ContentType) {
 	case routeNone:
@@ -103,11 +69,11 @@ func (e *Examiner) Draw(ctx context.Context, tenant uuid.UUID, file *os.File, r 
 	case routePage, routePoster:
 		return e.drawWithTool(ctx, tenant, file, r)
 	}
-	run, err := e.ask(ctx, tenant, file, childRequest{Draw: &r})
+	answer, thumbnails, err := e.ask(ctx, tenant, file, childRequest{Draw: &r})
 	if err != nil {
 		return Drawing{}, err
 	}
-	return run.answer.drawing(run.pictures)
+	return answer.drawing(thumbnails)
 }
 
 // ReadFacts reads the metadata of a file of the tenant. It leaves out damaged metadata.
@@ -115,26 +81,11 @@ func (e *Examiner) ReadFacts(ctx context.Context, tenant uuid.UUID, file *os.Fil
 	if !facts.Readable(contentType) {
 		return facts.Facts{}, nil
 	}
-	run, err := e.ask(ctx, tenant, file, childRequest{FactsOf: contentType})
-	if err != nil {
-		return facts.Facts{}, err
-	}
-	return run.answer.Facts, nil
+	answer, _, err := e.ask(ctx, tenant, file, childRequest{FactsOf: contentType})
+	return answer.Facts, err
 }
 
-// Close ends all children, and waits until they are gone.
-func (e *Examiner) Close() error { return e.box().Close() }
-
-func (e *Examiner) box() *sandbox.Box {
-	e.once.Do(func() {
-		if e.Box == nil {
-			e.Box = sandbox.New(sandbox.Config{Command: e.Command, Limits: e.Limits, Env: Environment()})
-		}
-	})
-	return e.Box
-}
-
-// Environment are all environment variables of the children.
+// Environment is the whole environment of the children.
 func Environment() []string {
 	return []string{
 		"VIPS_CONCURRENCY=1", "VIPS_BLOCK_UNTRUSTED=1", "VIPS_WARNING=0", "MALLOC_ARENA_MAX=2",
@@ -144,30 +95,26 @@ func Environment() []string {
 	}
 }
 
-// reply is what a child has answered, checked.
-type reply struct {
-	answer   childAnswer
-	pictures []Thumbnail
-}
-
-// ask has a child of the tenant answer one request.
-func (e *Examiner) ask(ctx context.Context, tenant uuid.UUID, file *os.File, request childRequest) (r reply, err error) {
-	box := e.box()
-	limit := box.Limits().Output
-	err = box.Ask(ctx, tenant.String(), request, file, func(in io.Reader, fresh bool) (err error) {
-		r.answer, r.pictures, err = readAnswer(in, request, limit)
+// ask has a child of the tenant answer one request, and checks the answer.
+func (e *Examiner) ask(ctx context.Context, tenant uuid.UUID, file *os.File, request childRequest) (answer childAnswer, thumbnails []Thumbnail, err error) {
+	limit := e.Box.Limits().Output
+	err = e.Box.Ask(ctx, tenant.String(), request, file, func(in io.Reader, fresh bool) (err error) {
+		answer, thumbnails, err = readAnswer(in, request, limit)
 		switch {
 		case errors.Is(err, errLongAnswer):
-			return &LimitError{Limit: LimitOutput, Cause: err.Error()}
-		case err == nil && r.answer.Reason == reasonOutOfMemory:
+			return &sandbox.LimitError{Limit: sandbox.LimitOutput, Cause: err.Error()}
+		case err == nil && answer.Reason == reasonOutOfMemory:
 			// Earlier files may have left the child with less memory.
-			return &LimitError{Limit: LimitMemory, Cause: r.answer.Cause}
-		case err == nil && !fresh && (r.answer.Reason == reasonUnreadable || r.answer.Reason == reasonUnsupported):
+			return &sandbox.LimitError{Limit: sandbox.LimitMemory, Cause: answer.Cause}
+		case err == nil && !fresh && (answer.Reason == reasonUnreadable || answer.Reason == reasonUnsupported):
 			// Decoders also say so when memory is short, or when an earlier file has corrupted their state, and the upload would
 			// fail for it.
-			return fmt.Errorf("not trusted from a child that has served other files: %s", r.answer.Cause)
+			return fmt.Errorf("not trusted from a child that has served other files: %s", answer.Cause)
 		}
 		return err
 	})
-	return r, err
+	if err != nil {
+		return childAnswer{}, nil, err // an invalid answer counts for nothing
+	}
+	return answer, thumbnails, nil
 }

@@ -2,7 +2,6 @@ package examine
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/preview"
@@ -40,7 +39,7 @@ func routeOf(mediaType string) route {
 func Drawable(mediaType string) bool { return routeOf(mediaType) != routeNone }
 
 // drawEmbedded draws the preview embedded in a document. A document without one, or with one that cannot be drawn, is not
-// unreadable. Width and Height stay unknown: they are the preview's.
+// damaged. Width and Height stay unknown: they are the preview's.
 func drawEmbedded(data []byte, mediaType string, request DrawRequest, render Renderer) (childAnswer, []Thumbnail) {
 	picture, err := preview.Embedded(data, mediaType)
 	switch {
@@ -57,24 +56,4 @@ func drawEmbedded(data []byte, mediaType string, request DrawRequest, render Ren
 		answer.Reason, answer.Truncated = reasonUnsupported, false
 	}
 	return answer, thumbnails
-}
-
-// derived is a Drawing of an image made from a file: its dimensions are not the file's, and if it cannot be read, the file may
-// still be sound.
-func derived(d Drawing, err error) (Drawing, error) {
-	if errors.Is(err, ErrUnreadable) {
-		return Drawing{Problem: ProblemUnsupported}, nil
-	}
-	d.Width, d.Height = 0, 0
-	return d, err
-}
-
-// says reports whether a tool's error output holds one of these.
-func says(said string, words ...string) bool {
-	for _, w := range words {
-		if strings.Contains(said, w) {
-			return true
-		}
-	}
-	return false
 }

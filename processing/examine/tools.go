@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -51,8 +52,6 @@ func (t Tools) Check(name string) error {
 	return nil
 }
 
-var errNothingToDraw = errors.New("there is nothing to draw in the file")
-
 // pageArguments draw the first page as a viewer shows it, without the printer's margins, into a box of a size, as a PNG, which
 // keeps text sharp.
 func pageArguments(size int) []string {
@@ -76,108 +75,129 @@ func posterArguments(size int) []string {
 	}
 }
 
-// drawWithTool has a tool make an image, and a child draw it: the tool's output is as untrusted as its input.
+// A drawer is a tool that makes an image of a file, and what it says about the files of which it makes none.
+type drawer struct {
+	program   string
+	arguments func(size int) []string
+	protected []string
+	nothing   []string // there is nothing to draw in the file
+	damaged   []string
+	sentence  string // for the person who sent a damaged file
+}
+
+// drawers are the tools of the routes. A PDF that no reader opens is unreadable, and so is a video that was cut off when it was
+// recorded.
+var drawers = map[route]drawer{
+	routePage: {
+		program: PDFToPPM, arguments: pageArguments,
+		protected: []string{"Incorrect password", "security handler"},
+		damaged:   []string{"Couldn't read xref table", "May not be a PDF file", "Wrong page range given", "Invalid page count"},
+		sentence:  "The PDF is damaged, or has no page; check that it opens, and send it again.",
+	},
+	routePoster: {
+		program: FFmpeg, arguments: posterArguments,
+		nothing:  []string{"matches no streams"}, // it has sound only
+		damaged:  []string{"moov atom not found"},
+		sentence: "The video is cut off; check that it plays on the phone, and send it again.",
+	},
+}
+
+// drawWithTool has a tool make an image, and a child draw it: the tool's output is as untrusted as its input. The dimensions of
+// the image are not the file's, and if it cannot be read, the file may still be intact.
 func (e *Examiner) drawWithTool(ctx context.Context, tenant uuid.UUID, file *os.File, r DrawRequest) (Drawing, error) {
 	if len(r.Sizes) == 0 {
 		return Drawing{}, nil
 	}
-	image, err := os.CreateTemp(e.TempDir, "tramo-*")
+	image, err := Unnamed(e.TempDir)
 	if err != nil {
-		return Drawing{}, fmt.Errorf("make a file for an image: %w", err)
+		return Drawing{}, err
 	}
 	defer func() { _ = image.Close() }()
-	if err := os.Remove(image.Name()); err != nil {
-		return Drawing{}, fmt.Errorf("unlink the file of an image: %w", err)
+	tool := drawers[routeOf(r.ContentType)]
+	if err := e.run(ctx, tool.program, tool.arguments(slices.Max(r.Sizes)), file, image); err != nil {
+		return tool.explain(err)
 	}
-	var problem string
-	if routeOf(r.ContentType) == routePage {
-		problem, err = e.drawPage(ctx, file, image, slices.Max(r.Sizes))
-	} else {
-		problem, err = e.drawPoster(ctx, file, image, slices.Max(r.Sizes))
-	}
-	switch {
-	case errors.Is(err, errNothingToDraw):
-		return Drawing{}, nil
-	case err != nil || problem != "":
-		return Drawing{Problem: problem}, err
-	}
-	if problem, err := looksDrawn(image, r); err != nil || problem != "" {
-		return Drawing{Problem: problem}, err
+	if reason, err := looksDrawn(image, r); err != nil || reason != "" {
+		return Drawing{NoThumbnail: reason}, err
 	}
 	r.ContentType = "image/png"
-	return derived(e.Draw(ctx, tenant, image, r))
+	d, err := e.Draw(ctx, tenant, image, r)
+	if unreadable := new(UnreadableError); errors.As(err, &unreadable) {
+		return Drawing{NoThumbnail: NoThumbnailUnsupported}, nil
+	}
+	d.Width, d.Height = 0, 0
+	return d, err
+}
+
+// explain returns what follows for a file on which the tool failed.
+func (t drawer) explain(err error) (Drawing, error) {
+	var limit *sandbox.LimitError
+	var failed *sandbox.ToolError
+	switch {
+	case errors.Is(err, sandbox.ErrNoProgram):
+		return Drawing{NoThumbnail: NoThumbnailToolMissing}, nil
+	case errors.As(err, &limit):
+		return Drawing{NoThumbnail: limit.Limit}, nil
+	case !errors.As(err, &failed):
+		return Drawing{}, err
+	case says(failed, t.protected...):
+		return Drawing{NoThumbnail: NoThumbnailProtected}, nil
+	case says(failed, t.nothing...):
+		return Drawing{}, nil
+	case says(failed, t.damaged...):
+		return Drawing{}, &UnreadableError{Sentence: t.sentence, Cause: failed.Error()}
+	}
+	return Drawing{NoThumbnail: NoThumbnailUnsupported}, nil
+}
+
+// says reports whether a tool's error output has one of these words.
+func says(failed *sandbox.ToolError, words ...string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(failed.Said, w) })
 }
 
 // looksDrawn checks that a tool's output begins as a PNG (11.2.2), so that a compromised tool reaches no other decoder.
-func looksDrawn(image *os.File, r DrawRequest) (problem string, err error) {
+func looksDrawn(image *os.File, r DrawRequest) (noThumbnail string, err error) {
 	head := make([]byte, 24)
 	_, err = image.ReadAt(head, 0)
 	switch {
 	case err != nil && !errors.Is(err, io.EOF):
 		return "", fmt.Errorf("read the tool's image: %w", err)
 	case !bytes.HasPrefix(head, []byte("\x89PNG\r\n\x1a\n")): // or empty
-		return ProblemUnsupported, nil
+		return NoThumbnailUnsupported, nil
 	}
 	width, height := binary.BigEndian.Uint32(head[16:]), binary.BigEndian.Uint32(head[20:])
 	if routeOf(r.ContentType) == routePage && width == 1 && height == 1 {
-		return ProblemMemory, nil // pdftoppm reports no error when it lacks memory for a page
+		return sandbox.LimitMemory, nil // pdftoppm reports no error when it lacks memory for a page
 	}
 	return "", nil
 }
 
-// drawPage draws a PDF's first page. A PDF that no reader opens is unreadable.
-func (e *Examiner) drawPage(ctx context.Context, file, page *os.File, size int) (problem string, err error) {
-	problem, failed, err := e.runTool(ctx, PDFToPPM, pageArguments(size), file, page)
-	switch {
-	case failed == nil:
-		return problem, err
-	case says(failed.Said, "Incorrect password", "security handler"):
-		return ProblemProtected, nil
-	case says(failed.Said, "Couldn't read xref table", "May not be a PDF file", "Wrong page range given", "Invalid page count"):
-		return "", &UnreadableError{
-			Sentence: "The PDF is damaged, or has no page; check that it opens, and send it again.", Cause: failed.Error(),
-		}
-	}
-	return ProblemUnsupported, nil
-}
-
-// drawPoster takes a frame out of a video. A video that was cut off when it was recorded is unreadable.
-func (e *Examiner) drawPoster(ctx context.Context, file, frame *os.File, size int) (problem string, err error) {
-	problem, failed, err := e.runTool(ctx, FFmpeg, posterArguments(size), file, frame)
-	switch {
-	case failed == nil:
-		return problem, err
-	case says(failed.Said, "matches no streams"):
-		return "", errNothingToDraw // it has sound only
-	case says(failed.Said, "moov atom not found"):
-		return "", &UnreadableError{
-			Sentence: "The video is cut off; check that it plays on the phone, and send it again.", Cause: failed.Error(),
-		}
-	}
-	return ProblemUnsupported, nil
-}
-
-// runTool runs a tool and returns the problem of the limit that it hit, or how it failed otherwise.
-func (e *Examiner) runTool(ctx context.Context, name string, arguments []string, file *os.File, out io.Writer) (problem string, failed *sandbox.ToolError, err error) {
+// run runs a tool. One that is not installed, or was removed since the start, is [sandbox.ErrNoProgram].
+func (e *Examiner) run(ctx context.Context, name string, arguments []string, file *os.File, out io.Writer) error {
 	if e.Tools[name] == "" {
-		return ProblemToolMissing, nil, nil
+		return sandbox.ErrNoProgram
 	}
-	box := e.box()
-	err = box.Run(ctx, sandbox.Tool{Program: e.Tools[name], Args: arguments}, file, box.Limits(), out)
-	var limit *LimitError
-	switch {
-	case errors.Is(err, sandbox.ErrNoProgram):
-		return ProblemToolMissing, nil, nil // it was removed since the start
-	case errors.As(err, &limit):
-		return limit.Limit, nil, nil // a limit and its problem have the same name
-	case errors.As(err, &failed) && says(failed.Said, "failed to map segment"):
-		return ProblemMemory, nil, nil // the loader is out of memory
-	case failed != nil:
-		return "", failed, nil
-	case err != nil:
-		return "", nil, fmt.Errorf("run %s: %w", name, err)
+	err := e.Box.Run(ctx, sandbox.Tool{Program: e.Tools[name], Args: arguments}, file, e.Box.Limits(), out)
+	if failed := new(sandbox.ToolError); errors.As(err, &failed) && says(failed, "failed to map segment") {
+		return &sandbox.LimitError{Limit: sandbox.LimitMemory, Cause: failed.Said} // the loader is out of memory
 	}
-	return "", nil, nil
+	if err != nil {
+		return fmt.Errorf("run %s: %w", name, err)
+	}
+	return nil
+}
+
+// Unnamed makes a file in dir without a name, which does not outlive the process, however it ends. "" is the system's directory for
+// temporary files.
+func Unnamed(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "tramo-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("unlink a temporary file: %w", err), f.Close())
+	}
+	return f, nil
 }
 
 // Documented reports whether ReadDocument reads a media type.
@@ -185,13 +205,14 @@ func Documented(mediaType string) bool { return mediatype.Canonical(mediaType) =
 
 // ReadDocument reads how many pages a document has, and its title. It returns nothing for one that is damaged, protected or beyond
 // the limits, or when the tool is not installed.
-func (e *Examiner) ReadDocument(ctx context.Context, _ uuid.UUID, file *os.File, contentType string) (facts.Document, error) {
+func (e *Examiner) ReadDocument(ctx context.Context, file *os.File, contentType string) (facts.Document, error) {
 	if !Documented(contentType) {
 		return facts.Document{}, nil
 	}
 	var said bytes.Buffer
-	problem, failed, err := e.runTool(ctx, PDFInfo, []string{"-enc", "UTF-8", "-"}, file, &said)
-	if err != nil || failed != nil || problem != "" {
+	err := e.run(ctx, PDFInfo, []string{"-enc", "UTF-8", "-"}, file, &said)
+	if err != nil {
+		_, err = drawer{}.explain(err)
 		return facts.Document{}, err
 	}
 	return facts.ParsePDFInfo(said.Bytes()), nil

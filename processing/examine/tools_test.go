@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"golang.org/x/image/webp"
 
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -48,7 +48,7 @@ func init() {
 
 // withTools is one for all tests: its processes end with the test program.
 var withTools = sync.OnceValue(func() *examine.Examiner {
-	return &examine.Examiner{Limits: roomy, Tools: examine.FindTools()}
+	return &examine.Examiner{Box: sandbox.New(sandbox.Config{Limits: roomy, Env: examine.Environment()}), Tools: examine.FindTools()}
 })
 
 // halves is a picture that is red above and blue below.
@@ -75,10 +75,7 @@ func asPNG(t *testing.T, picture image.Image) []byte {
 func film(t *testing.T, extension string, arguments ...string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "film."+extension)
-	out, err := exec.Command("ffmpeg", append(append([]string{"-nostdin", "-loglevel", "error"}, arguments...), path)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ffmpeg: %v\n%s", err, out)
-	}
+	stack.Output(t, "ffmpeg", append(append([]string{"-nostdin", "-loglevel", "error"}, arguments...), path)...)
 	content, err := os.ReadFile(path)
 	stack.Must(t, err)
 	return content
@@ -156,8 +153,8 @@ func TestPicturesOfWhatIsNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			drawing, err := withTools().Draw(t.Context(), someone, unlinked(t, c.content), examine.DrawRequest{ContentType: c.contentType, Sizes: []int{160, 480}})
-			if err != nil || drawing.Problem != "" || len(drawing.Thumbnails) != 2 || drawing.Partial {
-				t.Fatalf("%d pictures, %q, partial=%t, %v", len(drawing.Thumbnails), drawing.Problem, drawing.Partial, err)
+			if err != nil || drawing.NoThumbnail != "" || len(drawing.Thumbnails) != 2 || drawing.Partial {
+				t.Fatalf("%d pictures, %q, partial=%t, %v", len(drawing.Thumbnails), drawing.NoThumbnail, drawing.Partial, err)
 			}
 			if drawing.Width != 0 || drawing.Height != 0 {
 				t.Errorf("%d by %d pixels, of a file that has none", drawing.Width, drawing.Height)
@@ -197,17 +194,17 @@ func TestNoPictures(t *testing.T) {
 		want        string // a problem, "" for none, or that it is sent back
 	}{
 		"docx without a preview":       {docxType, stack.OfficeDocument(stack.Word, "", nil), ""},
-		"docx with a metafile":         {docxType, stack.OfficeDocument(stack.Word, "docProps/thumbnail.emf", []byte("x")), examine.ProblemUnsupported},
-		"docx with a broken preview":   {docxType, stack.OfficeDocument(stack.Word, "docProps/thumbnail.jpeg", photo(t, 90, 60)[:100]), examine.ProblemUnsupported},
-		"docx cut off":                 {docxType, stack.OfficeDocument(stack.Word, "docProps/thumbnail.jpeg", page)[:600], examine.ProblemUnsupported},
+		"docx with a metafile":         {docxType, stack.OfficeDocument(stack.Word, "docProps/thumbnail.emf", []byte("x")), examine.NoThumbnailUnsupported},
+		"docx with a broken preview":   {docxType, stack.OfficeDocument(stack.Word, "docProps/thumbnail.jpeg", photo(t, 90, 60)[:100]), examine.NoThumbnailUnsupported},
+		"docx cut off":                 {docxType, stack.OfficeDocument(stack.Word, "docProps/thumbnail.jpeg", page)[:600], examine.NoThumbnailUnsupported},
 		"dwg without a preview":        {dwgType, stack.DWG("AC1027"), ""},
-		"dwg whose preview is nowhere": {dwgType, bytes.Replace(stack.DWG("AC1027", stack.DWGEntry{Code: 6}), []byte{0x80, 0, 0, 0}, []byte{0x80, 0, 0, 0x7F}, 1), examine.ProblemUnsupported},
-		"pdf with a password":          {pdfType, protected, examine.ProblemProtected},
-		"pdf locked by something else": {pdfType, locked, examine.ProblemProtected},
+		"dwg whose preview is nowhere": {dwgType, bytes.Replace(stack.DWG("AC1027", stack.DWGEntry{Code: 6}), []byte{0x80, 0, 0, 0}, []byte{0x80, 0, 0, 0x7F}, 1), examine.NoThumbnailUnsupported},
+		"pdf with a password":          {pdfType, protected, examine.NoThumbnailProtected},
+		"pdf locked by something else": {pdfType, locked, examine.NoThumbnailProtected},
 		"pdf cut off":                  {pdfType, page[:len(page)/2], unreadable},
 		"pdf that is none":             {pdfType, []byte("%PDF-1.7\n" + strings.Repeat("garbage ", 100)), unreadable},
 		"pdf without a page":           {pdfType, bytes.Replace(page, []byte("/Count 1 /Kids [5 0 R ]"), []byte("/Count 0 /Kids [      ]"), 1), unreadable},
-		"pdf whose pages are a circle": {pdfType, bytes.Replace(page, []byte("/Kids [5 0 R ]"), []byte("/Kids [2 0 R ]"), 1), examine.ProblemUnsupported},
+		"pdf whose pages are a circle": {pdfType, bytes.Replace(page, []byte("/Kids [5 0 R ]"), []byte("/Kids [2 0 R ]"), 1), examine.NoThumbnailUnsupported},
 		"video of sound alone":         {"video/mp4", film(t, "mp4", "-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac"), ""},
 		"video cut off":                {"video/mp4", clip[:len(clip)/2], unreadable},
 	} {
@@ -220,12 +217,12 @@ func TestNoPictures(t *testing.T) {
 			if c.want == unreadable {
 				var sentBack *examine.UnreadableError
 				if !errors.As(err, &sentBack) || sentBack.Sentence == "" {
-					t.Errorf("%q, %v, want an UnreadableError", drawing.Problem, err)
+					t.Errorf("%q, %v, want an UnreadableError", drawing.NoThumbnail, err)
 				}
 				return
 			}
-			if err != nil || drawing.Problem != c.want {
-				t.Errorf("%q, %v, want %q", drawing.Problem, err, c.want)
+			if err != nil || drawing.NoThumbnail != c.want {
+				t.Errorf("%q, %v, want %q", drawing.NoThumbnail, err, c.want)
 			}
 		})
 	}
@@ -240,23 +237,22 @@ func TestToolsHitLimits(t *testing.T) {
 	for name, c := range map[string]struct {
 		contentType string
 		content     []byte
-		limits      examine.Limits
+		limits      sandbox.Limits
 		want        string
 	}{
-		"pdf of a million strokes": {pdfType, endless, examine.Limits{CPU: time.Second}, examine.ProblemCPU},
-		"pdf for too long":         {pdfType, endless, examine.Limits{Wall: 500 * time.Millisecond}, examine.ProblemTime},
-		"pdf in too little memory": {pdfType, page, examine.Limits{Memory: 4 << 20}, examine.ProblemMemory},
-		"pdf in too few bytes":     {pdfType, page, examine.Limits{Output: 1 << 10}, examine.ProblemOutput},
-		"video in too little":      {"video/mp4", clip, examine.Limits{Memory: 24 << 20}, examine.ProblemMemory},
-		"video in too few bytes":   {"video/mp4", clip, examine.Limits{Output: 100}, examine.ProblemOutput},
+		"pdf of a million strokes": {pdfType, endless, sandbox.Limits{CPU: time.Second}, sandbox.LimitCPU},
+		"pdf for too long":         {pdfType, endless, sandbox.Limits{Wall: 500 * time.Millisecond}, sandbox.LimitTime},
+		"pdf in too little memory": {pdfType, page, sandbox.Limits{Memory: 4 << 20}, sandbox.LimitMemory},
+		"pdf in too few bytes":     {pdfType, page, sandbox.Limits{Output: 1 << 10}, sandbox.LimitOutput},
+		"video in too little":      {"video/mp4", clip, sandbox.Limits{Memory: 24 << 20}, sandbox.LimitMemory},
+		"video in too few bytes":   {"video/mp4", clip, sandbox.Limits{Output: 100}, sandbox.LimitOutput},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			examiner := &examine.Examiner{Limits: c.limits, Tools: examine.FindTools()}
-			t.Cleanup(func() { _ = examiner.Close() })
+			examiner := newExaminer(t, sandbox.Config{Limits: c.limits}, examine.FindTools())
 			drawing, err := examiner.Draw(t.Context(), someone, unlinked(t, c.content), examine.DrawRequest{ContentType: c.contentType, Sizes: []int{1600}})
-			if err != nil || drawing.Problem != c.want || len(drawing.Thumbnails) != 0 {
-				t.Errorf("%q, %d pictures, %v, want %q", drawing.Problem, len(drawing.Thumbnails), err, c.want)
+			if err != nil || drawing.NoThumbnail != c.want || len(drawing.Thumbnails) != 0 {
+				t.Errorf("%q, %d pictures, %v, want %q", drawing.NoThumbnail, len(drawing.Thumbnails), err, c.want)
 			}
 		})
 	}
@@ -269,21 +265,20 @@ func TestToolTakenOver(t *testing.T) {
 	stack.Must(t, err)
 	stack.Must(t, os.Symlink(self, filepath.Join(dir, examine.PDFToPPM)))
 	t.Setenv("PATH", dir) // and so not parallel
-	examiner := &examine.Examiner{Limits: roomy, Tools: examine.FindTools()}
-	t.Cleanup(func() { _ = examiner.Close() })
+	examiner := newExaminer(t, sandbox.Config{Limits: roomy}, examine.FindTools())
 	for name, c := range map[string]struct {
 		content string
 		want    string
 	}{
 		"a picture":         {string(asPNG(t, halves(90, 60))), ""},
-		"another picture":   {string(photo(t, 90, 60)), examine.ProblemUnsupported},
-		"a broken picture":  {"\x89PNG\r\n\x1a\n" + strings.Repeat("x", 100), examine.ProblemUnsupported},
-		"nothing":           {"", examine.ProblemUnsupported},
-		"less than nothing": {"\x89PNG", examine.ProblemUnsupported},
+		"another picture":   {string(photo(t, 90, 60)), examine.NoThumbnailUnsupported},
+		"a broken picture":  {"\x89PNG\r\n\x1a\n" + strings.Repeat("x", 100), examine.NoThumbnailUnsupported},
+		"nothing":           {"", examine.NoThumbnailUnsupported},
+		"less than nothing": {"\x89PNG", examine.NoThumbnailUnsupported},
 	} {
 		drawing, err := examiner.Draw(t.Context(), someone, unlinked(t, []byte(c.content)), examine.DrawRequest{ContentType: pdfType, Sizes: []int{160}})
-		if err != nil || drawing.Problem != c.want || (c.want != "" && len(drawing.Thumbnails) != 0) {
-			t.Errorf("%s: %q, %d pictures, %v, want %q", name, drawing.Problem, len(drawing.Thumbnails), err, c.want)
+		if err != nil || drawing.NoThumbnail != c.want || (c.want != "" && len(drawing.Thumbnails) != 0) {
+			t.Errorf("%s: %q, %d pictures, %v, want %q", name, drawing.NoThumbnail, len(drawing.Thumbnails), err, c.want)
 		}
 	}
 }
@@ -296,15 +291,14 @@ func TestToolsMissing(t *testing.T) {
 		"never there": nil,
 		"since gone":  {examine.PDFToPPM: gone, examine.PDFInfo: gone, examine.FFmpeg: gone},
 	} {
-		examiner := &examine.Examiner{Limits: roomy, Tools: tools}
-		t.Cleanup(func() { _ = examiner.Close() })
+		examiner := newExaminer(t, sandbox.Config{Limits: roomy}, tools)
 		for _, contentType := range []string{pdfType, "video/mp4"} {
 			drawing, err := examiner.Draw(t.Context(), someone, unlinked(t, stack.PDF(stack.PDFConfig{})), examine.DrawRequest{ContentType: contentType, Sizes: []int{160}})
-			if err != nil || drawing.Problem != examine.ProblemToolMissing {
+			if err != nil || drawing.NoThumbnail != examine.NoThumbnailToolMissing {
 				t.Errorf("%s: %s: %+v, %v", name, contentType, drawing, err)
 			}
 		}
-		if d, err := examiner.ReadDocument(t.Context(), someone, unlinked(t, stack.PDF(stack.PDFConfig{})), pdfType); err != nil || d.Pages != 0 {
+		if d, err := examiner.ReadDocument(t.Context(), unlinked(t, stack.PDF(stack.PDFConfig{})), pdfType); err != nil || d.Pages != 0 {
 			t.Errorf("%s: %+v, %v", name, d, err)
 		}
 	}
@@ -346,7 +340,7 @@ func TestVideosLeadNowhere(t *testing.T) {
 		"sdp":        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
 	} {
 		drawing, err := withTools().Draw(t.Context(), someone, unlinked(t, []byte(content)), examine.DrawRequest{ContentType: "video/mp4", Sizes: []int{160}})
-		if len(drawing.Thumbnails) != 0 || !errors.Is(err, examine.ErrUnreadable) {
+		if unreadable := new(examine.UnreadableError); len(drawing.Thumbnails) != 0 || !errors.As(err, &unreadable) {
 			t.Errorf("%s: %d pictures, %v", name, len(drawing.Thumbnails), err)
 		}
 	}
@@ -371,12 +365,12 @@ func TestReadDocument(t *testing.T) {
 		"a title of a novel": {stack.PDFConfig{Title: strings.Repeat("word ", 100)}, 1, strings.TrimSpace(strings.Repeat("word ", 40))},
 		"many pages":         {stack.PDFConfig{Pages: 50_000}, 50_000, ""},
 	} {
-		d, err := withTools().ReadDocument(t.Context(), someone, unlinked(t, stack.PDF(c.config)), pdfType)
+		d, err := withTools().ReadDocument(t.Context(), unlinked(t, stack.PDF(c.config)), pdfType)
 		if err != nil || d.Pages != c.pages || d.Title != c.title {
 			t.Errorf("%s: %+v, %v, want %d pages and %q", name, d, err, c.pages, c.title)
 		}
 	}
-	d, err := withTools().ReadDocument(t.Context(), someone, unlinked(t, []byte("%PDF-1.7 garbage")), pdfType)
+	d, err := withTools().ReadDocument(t.Context(), unlinked(t, []byte("%PDF-1.7 garbage")), pdfType)
 	if err != nil || d.Pages != 0 {
 		t.Errorf("garbage: %+v, %v", d, err)
 	}

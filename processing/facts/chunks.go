@@ -14,8 +14,8 @@ import (
 // maxChunk bounds what is read of one chunk, in bytes, also once it is inflated.
 const maxChunk = 2 << 20
 
-// chunks finds the EXIF and the XMP of a PNG or a WebP. imagemeta knows no XMP in PNG, and loses its way in a WebP behind
-// a chunk of odd length.
+// chunks finds the EXIF and the XMP of a PNG or a WebP. imagemeta knows no XMP in PNG, and misreads a WebP behind a
+// chunk of odd length.
 func chunks(r io.ReadSeeker, format imagemeta.ImageFormat) (exif, xmp []byte, err error) {
 	layout := chunkLayout{lead: 8, order: binary.BigEndian, lengthFirst: true, trailer: 4}
 	if format == imagemeta.WebP {
@@ -40,7 +40,7 @@ func chunks(r io.ReadSeeker, format imagemeta.ImageFormat) (exif, xmp []byte, er
 	return exif, xmp, err
 }
 
-// A chunkLayout is how a file's chunks lie: PNG (third edition, 5.3) or RIFF (RFC 9649, 2.3).
+// A chunkLayout is the layout of a file's chunks: PNG (third edition, 5.3) or RIFF (RFC 9649, 2.3).
 type chunkLayout struct {
 	lead        int64 // bytes before the first
 	order       binary.ByteOrder

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Document is what a document says of itself. A field may be empty.
+// Document is the metadata of a document. A field may be empty.
 type Document struct {
 	Pages int    // at least 1, or 0 if unknown
 	Title string // as clean as the texts of Facts
 }
 
-// ParsePDFInfo reads what pdfinfo has found in a PDF. The title and what follows it are a stranger's words, which may
-// hold line ends and look like pdfinfo's own; the number of pages comes behind them all.
+// ParsePDFInfo reads the output of pdfinfo. The title and the texts after it are untrusted: they may hold line ends and imitate
+// pdfinfo's own lines. The number of pages is the last of them.
 func ParsePDFInfo(output []byte) Document {
 	var d Document
 	for i, line := range bytes.Split(output, []byte("\n")) {

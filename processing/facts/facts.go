@@ -1,11 +1,11 @@
-// Package facts reads what a photo says of itself. It was written by a stranger: nothing in it is proven.
+// Package facts reads the metadata of photos (EXIF, XMP, IPTC) and of documents. Any of it may be false: whoever wrote the file can
+// write anything. Package facts drops only what is impossible.
 package facts
 
 import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -17,7 +17,7 @@ import (
 	"github.com/tramo/tramo/processing/mediatype"
 )
 
-// How Facts.TakenAt came by its zone.
+// How the zone of Facts.TakenAt is known.
 const (
 	ZoneFromOffset = "offset" // the camera wrote it beside its clock (EXIF 2.31, OffsetTimeOriginal)
 	ZoneFromXMP    = "xmp"    // the XMP tells the time with its zone
@@ -35,11 +35,10 @@ const (
 	maxPages  = 10_000_000
 )
 
-// Facts is what a file says about itself. Every field may be empty: cameras leave out what they
-// like. It was written by a stranger; nothing in it is proven. docs/reference/facts.md says where each comes from.
+// Facts are the metadata of a file, unproven. Every field may be empty. docs/reference/facts.md says where each comes from.
 type Facts struct {
-	// TakenAt is the moment, in the zone that TakenZone tells how it is known. It is nil when the
-	// zone is unknown: then only TakenLocal is.
+	// TakenAt is the moment; TakenZone says how its zone is known. It is nil when the zone is unknown: then
+	// there is only TakenLocal.
 	TakenAt   *time.Time `json:"taken_at,omitempty"`
 	TakenZone string     `json:"taken_zone,omitempty"`
 	// TakenLocal is the camera's wall clock, "2006-01-02T15:04:05".
@@ -57,7 +56,7 @@ type Facts struct {
 	Title       string `json:"title,omitempty"`
 
 	// Orientation is EXIF's, 1 to 8, or 0 when unknown. Width and Height are in pixels: as the container shows them, that
-	// is, of HEIF turned already, and of others not.
+	// is, turned already in HEIF, and not in others.
 	Orientation int `json:"orientation,omitempty"`
 	Width       int `json:"width,omitempty"`
 	Height      int `json:"height,omitempty"`
@@ -71,9 +70,9 @@ type Facts struct {
 	TagsTruncated bool            `json:"tags_truncated,omitempty"`
 }
 
-// Read reads EXIF, XMP and IPTC from a image of the given media type. A type that has none gives empty
-// Facts. When some of the metadata is damaged it returns what it had read by then and what the rest says,
-// and an error: the image itself may be sound.
+// Read reads EXIF, XMP and IPTC from an image of the given media type. A type that has none gives empty
+// Facts. When some of the metadata is damaged, it returns the facts of the rest, and an error: the image
+// itself may be intact.
 func Read(r io.ReadSeeker, contentType string) (Facts, error) {
 	format, ok := metadataFormats[mediatype.Canonical(contentType)]
 	if !ok {
@@ -98,7 +97,7 @@ func (f Facts) Upright() (width, height int) {
 	return f.Width, f.Height
 }
 
-// Readable reports whether anything can be read of a media type at all.
+// Readable reports whether Read reads a media type.
 func Readable(mediaType string) bool {
 	_, ok := metadataFormats[mediatype.Canonical(mediaType)]
 	return ok
@@ -116,11 +115,11 @@ var metadataFormats = map[string]imagemeta.ImageFormat{
 }
 
 // facts chooses between the sources: EXIF, which the camera wrote, before XMP and IPTC, which programs copy and
-// people edit. What is implausible in one does not hide what the next says.
+// people edit. An implausible value of one does not hide the next one's.
 func (t tags) facts() Facts {
 	facts := t.exif().Plausible()
 	for _, next := range []Facts{t.xmp().Plausible(), t.iptc().Plausible()} {
-		if facts.Latitude == nil { // a place and its height are of one source
+		if facts.Latitude == nil { // latitude, longitude and altitude are from one source
 			facts.Latitude, facts.Longitude, facts.Altitude = next.Latitude, next.Longitude, next.Altitude
 		}
 		facts.Direction = cmp.Or(facts.Direction, next.Direction)
@@ -143,13 +142,13 @@ func (t tags) exif() Facts {
 	}
 }
 
-// orientation is EXIF's alone: no viewer turns a image for what its XMP says.
+// orientation is EXIF's alone: no viewer turns an image by its XMP.
 func (t tags) orientation() int {
-	n := t.number("IFD0:Orientation")
+	n := between(t.number("IFD0:Orientation"), 0, 8)
 	if n == nil || *n != math.Trunc(*n) {
 		return 0
 	}
-	return int(within(n, 0, 8))
+	return int(*n)
 }
 
 func (t tags) xmp() Facts {
@@ -167,8 +166,8 @@ func (t tags) iptc() Facts {
 	return Facts{Software: t.text("IPTC:OriginatingProgram"), Title: t.text("IPTC:ObjectName")}
 }
 
-// signed returns a coordinate with the sign of its hemisphere. Without one it is nil: the wrong
-// half of the world is worse than no place.
+// signed returns a coordinate with the sign of its hemisphere. Without one it is nil: a place in the
+// wrong hemisphere is worse than none.
 func (t tags) signed(name, positive, negative string) *float64 {
 	degrees := t.number(name)
 	if degrees == nil || *degrees < 0 {
@@ -193,26 +192,20 @@ func (t tags) altitude(name string) *float64 {
 	return altitude
 }
 
-// within returns the number if it is between low and high, or else 0.
-func within(number *float64, low, high float64) float64 {
+// between returns the number if it is between low and high, or else nil.
+func between(number *float64, low, high float64) *float64 {
 	if number == nil || math.IsNaN(*number) || *number < low || *number > high {
-		return 0
+		return nil
 	}
-	return *number
+	return number
 }
 
-// Plausible returns f without what cannot be. The parent of the process that read it applies it once
+// Plausible returns f without impossible values. The parent of the process that read it applies it once
 // more, because that process is not trusted.
 func (f Facts) Plausible() Facts {
-	between := func(number *float64, low, high float64) *float64 {
-		if number == nil || math.IsNaN(*number) || *number < low || *number > high {
-			return nil
-		}
-		return number
-	}
 	f.Latitude, f.Longitude = between(f.Latitude, -90, 90), between(f.Longitude, -180, 180)
-	// A receiver without a fix writes 0, 0; a coordinate that cannot be read is 0 as well. What is lost is a line a
-	// few centimetres wide.
+	// A receiver without a fix writes 0, 0; a coordinate that cannot be read is 0 as well. Photos on a
+	// line a few centimetres wide lose their place.
 	if f.Latitude == nil || f.Longitude == nil || *f.Latitude == 0 || *f.Longitude == 0 {
 		f.Latitude, f.Longitude, f.Altitude = nil, nil, nil
 	}
@@ -269,7 +262,7 @@ func cleanText(text string, limit int) string {
 
 var errMetadataTooLarge = errors.New("the metadata takes too much reading")
 
-// limitedSeeker ends a decoder that a crafted file sends in circles.
+// limitedSeeker bounds how much, and for how long, a crafted file makes a decoder read.
 type limitedSeeker struct {
 	source io.ReadSeeker
 	left   int
@@ -291,11 +284,4 @@ func (l *limitedSeeker) Seek(offset int64, whence int) (int64, error) {
 		return 0, errMetadataTooLarge
 	}
 	return l.source.Seek(offset, whence)
-}
-
-// recovered turns a panic of a decoder into an error.
-func recovered(err *error) {
-	if cause := recover(); cause != nil {
-		*err = errors.Join(*err, fmt.Errorf("panic: %v", cause))
-	}
 }

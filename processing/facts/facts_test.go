@@ -8,7 +8,6 @@ import (
 	"image/png"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -33,10 +32,7 @@ func tagged(t testing.TB, name string, tags ...string) []byte {
 	path := filepath.Join(t.TempDir(), name)
 	stack.Must(t, os.WriteFile(path, out.Bytes(), 0o600))
 	if len(tags) > 0 {
-		said, err := exec.Command("exiftool", append(append([]string{"-q", "-overwrite_original"}, tags...), path)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("exiftool: %v\n%s", err, said)
-		}
+		stack.Output(t, "exiftool", append(append([]string{"-q", "-overwrite_original"}, tags...), path)...)
 	}
 	content, err := os.ReadFile(path)
 	stack.Must(t, err)

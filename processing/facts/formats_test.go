@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,10 +80,7 @@ func exiftool(t testing.TB, name string, content []byte, tags ...string) []byte 
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	stack.Must(t, os.WriteFile(path, content, 0o600))
-	said, err := exec.Command("exiftool", append(append([]string{"-q", "-overwrite_original"}, tags...), path)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("exiftool %v: %v\n%s", tags, err, said)
-	}
+	stack.Output(t, "exiftool", append(append([]string{"-q", "-overwrite_original"}, tags...), path)...)
 	changed, err := os.ReadFile(path)
 	stack.Must(t, err)
 	return changed

@@ -11,11 +11,11 @@ import (
 // maxPackets is how many XMP packets of a file are read: of a phone's, two.
 const maxPackets = 4
 
-var errBadHEIF = errors.New("the boxes of the file lead nowhere")
+var errBadHEIF = errors.New("the sizes of the file's boxes are invalid")
 
 // heifItems finds the EXIF of a HEIF or an AVIF, from its TIFF header on, and the XMP of all its images (ISO/IEC
-// 23008-12, annex A; ISO/IEC 14496-12, 8.11). imagemeta does so, too, but then a crafted EXIF sends it through a hundred
-// million tags in memory, where no reader of ours can stop it.
+// 23008-12, annex A; ISO/IEC 14496-12, 8.11). imagemeta does so, too, but a crafted EXIF makes it read a hundred
+// million tags in memory, where limitedSeeker cannot stop it.
 func heifItems(r io.ReadSeeker) (exif []byte, xmp [][]byte, err error) {
 	content, err := metaBox(r)
 	if err != nil || content == nil {
@@ -91,7 +91,7 @@ func readAt(r io.ReadSeeker, at, size int64) ([]byte, error) {
 	return content, err
 }
 
-// heifMeta is what a meta box says of the items that are wanted.
+// heifMeta is the part of a meta box about the items that are read.
 type heifMeta struct {
 	exif   uint64   // the item's number, 0 for none
 	xmp    []uint64 // likewise
@@ -182,7 +182,7 @@ func (m *heifMeta) item(r io.ReadSeeker, id uint64) (content []byte, err error) 
 	return content, nil
 }
 
-// A cursor is what is still to be read of a box. Behind its end there are zeros.
+// A cursor is the unread rest of a box. Numbers past its end are zero.
 type cursor []byte
 
 func (c *cursor) take(n uint64) []byte {
@@ -191,7 +191,7 @@ func (c *cursor) take(n uint64) []byte {
 	return taken
 }
 
-// skip returns what is behind the next n bytes.
+// skip returns the rest behind the next n bytes.
 func (c cursor) skip(n uint64) []byte {
 	return c[min(n, uint64(len(c))):]
 }
@@ -204,7 +204,7 @@ func (c *cursor) uint(n int) (number uint64) {
 	return number
 }
 
-// box reads the next box; of its content, what is there.
+// box reads the next box. Its content may end early.
 func (c *cursor) box() (name string, content cursor) {
 	size := c.uint(4)
 	name = string(c.take(4))

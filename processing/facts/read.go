@@ -17,7 +17,7 @@ const (
 	maxTagSize = 4 << 10
 )
 
-// A reading is what was found in a file.
+// A reading is the metadata found in a file.
 type reading struct {
 	tags
 	config  imagemeta.ImageConfig
@@ -29,7 +29,11 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 	var problems []error
 	attempt := func(name string, read func() error) {
 		err := func() (err error) {
-			defer recovered(&err)
+			defer func() {
+				if cause := recover(); cause != nil {
+					err = errors.Join(err, fmt.Errorf("panic: %v", cause))
+				}
+			}()
 			if _, err = r.Seek(0, io.SeekStart); err != nil {
 				return err
 			}
@@ -80,7 +84,7 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 	return errors.Join(problems...)
 }
 
-// decode adds what one source says. imagemeta's own helpers are not used: they assert types, and panic.
+// decode adds the tags of one source. imagemeta's own helpers are not used: they assert types, and panic.
 func (found *reading) decode(r io.ReadSeeker, format imagemeta.ImageFormat, source imagemeta.Source) (imagemeta.DecodeResult, error) {
 	looked := 0
 	return imagemeta.Decode(imagemeta.Options{
@@ -101,11 +105,11 @@ func (found *reading) decode(r io.ReadSeeker, format imagemeta.ImageFormat, sour
 }
 
 // exifGroups are the directories of EXIF that are read, by imagemeta's name, as exiftool calls them. The same number
-// means something else in another one; a thumbnail's directory says nothing of the photo.
+// means something else in another one; the directory of a thumbnail does not describe the photo.
 var exifGroups = map[string]string{"IFD0": "IFD0", "ExifIFDP": "ExifIFD", "GPSInfoIFD": "GPS"}
 
-// blobs are tags of EXIF whose value is nothing that a person reads, also if imagemeta makes text of it: a camera's
-// private notes, other images and files, tables, and where such things are.
+// blobs are tags of EXIF with binary values, even if imagemeta makes text of them: a camera's private notes, other images and
+// files, tables, and their offsets.
 var blobs = regexp.MustCompile(`^(MakerNote|Thumbnail|Preview|Profile|Opcode|Raw|NewRaw|OriginalRaw|Strip|Tile|Free|Noise|MD|PrintIM)` +
 	`|Private|Padding|ICC|CFA|Curve|Digest|(Data|Tables?|Settings|Profiles?|Map|Offsets?|Schema|ByteCounts|Matrix)[0-9]?$`)
 

@@ -30,7 +30,7 @@ func (t tags) keep(group, name string, value any) {
 	}
 }
 
-// plain returns a value as JSON can have it, or nil: what is no text, number or short list of them says nothing to a person.
+// plain returns a value as JSON can have it, or nil if it is neither text, a number nor a short list of them.
 func plain(value any) any {
 	switch v := value.(type) {
 	case string:
@@ -122,8 +122,8 @@ func (t tags) number(name string) *float64 {
 	return nil
 }
 
-// json is the tags as an object of groups, of at most MaxTags bytes, or nil if there are none. What does not fit is left
-// out, the longest first, and truncated says so.
+// json is the tags as an object of groups, of at most MaxTags bytes, or nil if there are none. The longest are left out
+// until the rest fits, and truncated says so.
 func (t tags) json() (encoded json.RawMessage, truncated bool) {
 	type entry struct {
 		key, name, group string
@@ -158,7 +158,7 @@ func (t tags) json() (encoded json.RawMessage, truncated bool) {
 		return nil, truncated
 	}
 	encoded, err := json.Marshal(groups)
-	if err != nil || len(encoded) > MaxTags { // a name that is longer in JSON than it is
+	if err != nil || len(encoded) > MaxTags { // a name is longer in JSON than in memory
 		return nil, true
 	}
 	return encoded, truncated
@@ -182,8 +182,7 @@ func shorten(value any) (short any, cut bool) {
 	return value, false
 }
 
-// plausibleTags returns tags as [tags.json] makes them, whoever made encoded: their parent reads them again. What is
-// something else altogether is dropped.
+// plausibleTags returns tags as [tags.json] makes them, whatever encoded is: the child that made it is not trusted.
 func plausibleTags(encoded json.RawMessage, truncated bool) (json.RawMessage, bool) {
 	if len(encoded) == 0 {
 		return nil, truncated

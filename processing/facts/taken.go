@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A clock is a wall clock as one tag tells it, as if it were UTC, with its offset from UTC if that is known.
+// A clock is the wall clock of one tag, as if it were UTC, with its offset from UTC if that is known.
 type clock struct {
 	wall   time.Time
 	offset *int // seconds east
@@ -14,10 +14,10 @@ type clock struct {
 
 type clocks []clock
 
-// aheadAtMost is how far a clock can be ahead of ours in UTC: the zones, and a bit. What is ahead more was never set.
+// aheadAtMost is how far a clock can be ahead of ours in UTC: the zones, and a margin. One that is further ahead was never set.
 const aheadAtMost = 26 * time.Hour
 
-// unsetDays are where the clocks of cameras begin that were never set: the epochs of Macintosh, Unix and DOS.
+// unsetDays are the first days of cameras' clocks that were never set: the epochs of Macintosh, Unix and DOS.
 var unsetDays = map[string]bool{"1904-01-01": true, "1969-12-31": true, "1970-01-01": true, "1980-01-01": true}
 
 // plausibleClock reports whether a photo can have been taken then.
@@ -25,8 +25,8 @@ func plausibleClock(wall time.Time) bool {
 	return wall.Year() >= 1900 && !unsetDays[wall.Format(time.DateOnly)] && time.Until(wall) < aheadAtMost
 }
 
-// taken works out when the shutter fell: by the first clock that is plausible, with the offset that was written beside
-// it, or that another tag tells of the same second, or that the satellites imply, or alone.
+// taken works out when the photo was taken: by the first clock that is plausible, with the offset that was written beside
+// it, or that another tag has for the same second, or that the satellites' time implies, or without one.
 func (t tags) taken() (at *time.Time, zone, local string) {
 	exif := clocks{
 		t.exifClock("ExifIFD:DateTimeOriginal", "ExifIFD:OffsetTimeOriginal"), t.exifClock("ExifIFD:CreateDate", "ExifIFD:OffsetTimeDigitized"),
@@ -125,8 +125,8 @@ const (
 	eastmost = 14 * 3600
 )
 
-// impliedOffset is what the wall clock is ahead of UTC, in whole quarters of an hour as all zones
-// are. The last fix may be a little old: three minutes are forgiven.
+// impliedOffset is how far the wall clock is ahead of UTC, in whole quarters of an hour as all zones
+// are. The last fix may be up to three minutes old.
 func impliedOffset(wall, satellite time.Time) (seconds int, ok bool) {
 	ahead := wall.Sub(satellite)
 	offset := ahead.Round(15 * time.Minute)

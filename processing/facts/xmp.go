@@ -17,7 +17,7 @@ const (
 
 const rdf = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 
-// xmpGroups are the namespaces that are read, as exiftool calls them; others are the business of programs.
+// xmpGroups are the namespaces that are read, as exiftool calls them; others are of use to programs only.
 var xmpGroups = map[string]string{
 	"http://ns.adobe.com/tiff/1.0/":               "XMP-tiff",
 	"http://ns.adobe.com/exif/1.0/":               "XMP-exif",
@@ -70,7 +70,7 @@ type xmpParser struct {
 	items []any           // of the list that is the property's value
 }
 
-// property is how deep in the path the property is that is being read: the child of a description that is nobody's value.
+// property is how deep in the path the property is that is being read: the child of a top-level description.
 // It is 0 outside of one.
 func (p *xmpParser) property() int {
 	for i := 0; i+2 < len(p.path); i++ {

@@ -1,5 +1,5 @@
-// Package mediatype says what a file is by its bytes, never by its name, and whether that is what its sender said and what is
-// accepted.
+// Package mediatype detects the media type of a file by its bytes, never by its name, and decides whether it is accepted and
+// whether it matches the declared type.
 package mediatype
 
 import (
@@ -12,8 +12,8 @@ import (
 	"github.com/gabriel-vasile/mimetype"
 )
 
-// Accepted is the list of media types accepted unless a deployment says otherwise: what phones,
-// scanners and offices on a building site send.
+// Accepted is the default list of accepted media types: those of phones, scanners and offices on a
+// building site.
 const Accepted = "image/jpeg,image/png,image/webp,image/heic,image/heif,image/avif,image/tiff,image/gif," +
 	"image/x-adobe-dng,image/vnd.dwg,application/pdf,video/mp4,video/quicktime,video/3gpp,text/plain,text/csv,application/zip," +
 	"application/vnd.openxmlformats-officedocument.wordprocessingml.document," +
@@ -24,11 +24,11 @@ const Accepted = "image/jpeg,image/png,image/webp,image/heic,image/heif,image/av
 // HeadSize is how many of a file's first bytes Detect looks at, at most.
 const HeadSize = 64 << 10
 
-// Unknown is what Detect says of bytes that it does not know.
+// Unknown is the type of bytes that Detect does not recognize.
 const Unknown = "application/octet-stream"
 
 // Detect names the media type of a file by its first bytes, without parameters: 4 KiB are enough, but for Office
-// documents, which may need HeadSize. It never fails: what it does not know is Unknown.
+// documents, which may need HeadSize. It never fails: bytes that it does not recognize are Unknown.
 func Detect(head []byte) string {
 	if isDWG(head) {
 		return "image/vnd.dwg"
@@ -49,12 +49,12 @@ func Detect(head []byte) string {
 	return detected
 }
 
-// isDWG knows every AutoCAD drawing since release 14 by its version, AC1014 to AC1032.
+// isDWG recognizes every AutoCAD drawing since release 14 by its version, AC1014 to AC1032.
 func isDWG(head []byte) bool {
 	return len(head) >= 6 && string(head[:4]) == "AC10" && isDigit(head[4]) && isDigit(head[5])
 }
 
-// isBigTIFF knows the TIFF of files that may pass 4 GiB, as orthomosaics do.
+// isBigTIFF recognizes the TIFF of files that may pass 4 GiB, as orthomosaics do.
 func isBigTIFF(head []byte) bool {
 	return len(head) >= 8 && (string(head[:8]) == "II+\x00\x08\x00\x00\x00" || string(head[:8]) == "MM\x00+\x00\x08\x00\x00")
 }
@@ -62,8 +62,8 @@ func isBigTIFF(head []byte) bool {
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // isoMediaType tells HEIF and AVIF from video by their brands (ISO/IEC 23008-12, annex B;
-// ISO/IEC 14496-12, 4.3), or returns "". Sony and Canon write major brands that are mistaken for
-// MP4 elsewhere.
+// ISO/IEC 14496-12, 4.3), or returns "". Sony and Canon write major brands that mimetype takes
+// for MP4.
 func isoMediaType(head []byte) string {
 	if len(head) < 16 || string(head[4:8]) != "ftyp" {
 		return ""
@@ -126,7 +126,7 @@ func isDNG(head []byte) bool {
 	return false
 }
 
-// spellings maps what browsers and phones write to the name used here.
+// spellings maps the names that browsers and phones use to the one used here.
 var spellings = map[string]string{
 	"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png",
 	"image/heic-sequence": "image/heic", "image/heif-sequence": "image/heif", "image/dng": "image/x-adobe-dng",
@@ -151,7 +151,7 @@ func Canonical(mediaType string) string {
 type Policy struct {
 	// Allowed holds media types, and wildcards such as "image/*" or "*/*".
 	Allowed Types `name:"allowed-types" help:"Media types that are accepted, separated by commas. image/* accepts a whole family. The server and the workers need the same list."`
-	// AllowMismatch takes files that are not of the kind that their sender said, if the kind that they are of is accepted.
+	// AllowMismatch accepts files whose content is not of the declared type, if its own type is accepted.
 	AllowMismatch bool `kong:"-"`
 }
 
@@ -174,7 +174,7 @@ func (c MismatchConfig) Validate() error {
 	return nil
 }
 
-// DefaultPolicy accepts what phones, scanners and offices on a building site send.
+// DefaultPolicy accepts [Accepted].
 func DefaultPolicy() Policy {
 	policy, err := ParsePolicy(Accepted)
 	if err != nil {
@@ -224,24 +224,24 @@ func (p Policy) Allows(mediaType string) bool {
 	})
 }
 
-// Mismatch reports whether a file is not the kind of thing that its sender said it is. Families are
-// compared, not types: phones call a HEIC a JPEG, and no harm is done. A sender that says
-// nothing is never wrong.
+// Mismatch reports whether the content of a file is of another family than its declared type. Types
+// of one family match: phones call a HEIC a JPEG, which is harmless. A file without a declared type
+// matches.
 func Mismatch(declared, detected string) bool {
 	declared, detected = Canonical(declared), Canonical(detected)
 	switch {
 	case declared == "" || declared == Unknown || declared == detected:
 		return false
 	case declared == "application/pdf":
-		return true // every PDF is known by its first bytes
+		return true // Detect recognizes every PDF
 	case detected == "" || detected == Unknown:
 		return strings.HasPrefix(declared, "image/") || strings.HasPrefix(declared, "video/")
 	}
 	return family(declared) != family(detected)
 }
 
-// family puts together what nobody tells apart reliably: a CSV is text and, to Windows, Excel; an
-// MP4 may hold only sound.
+// family puts types together that programs confuse: a CSV is text and, to Windows, Excel; an MP4 may
+// hold only sound.
 func family(mediaType string) string {
 	family, _, _ := strings.Cut(mediaType, "/")
 	switch family {

@@ -14,7 +14,7 @@ var officeParts = map[string]string{
 }
 
 // officeType names a document by its main part, if that is within the head, or returns "". mimetype looks only at 4 KiB,
-// which a preview may fill, and gives up on documents that do not begin as Microsoft's do.
+// which a preview may fill, and does not recognize documents that begin unlike Microsoft's.
 func officeType(head []byte) string {
 	const localHeader = 30 // APPNOTE 6.3.10, 4.3.7
 	signature := []byte("PK\x03\x04")

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/image/bmp"
 )
 
-// Where a drawing says that its image data begins (Open Design Specification for .dwg files 5.4.1, chapters on the file
+// Where a drawing has the offset of its image data (Open Design Specification for .dwg files 5.4.1, chapters on the file
 // headers of R13 to R15, R2004 and R2007: "image seeker", "preview address", each at 0x0D).
 const imageSeeker = 0x0D
 
@@ -18,7 +18,7 @@ const imageSeeker = 0x0D
 // entries, and of each a code, where it begins in the file and its length.
 var imageSentinel = []byte{0x1F, 0x25, 0x6D, 0x07, 0xD4, 0x36, 0x28, 0x28, 0x9D, 0x57, 0xCA, 0x3F, 0x9D, 0x44, 0x10, 0x2B}
 
-// What an entry's code says that it is. 1 is a header that nobody has described.
+// The codes of entries. 1 is an undocumented header.
 const (
 	entryBMP = 2 // a device-independent bitmap, without the header of a file
 	entryWMF = 3
@@ -27,10 +27,10 @@ const (
 
 const entrySize = 9
 
-var errDWG = errors.New("the drawing's image data makes no sense")
+var errDWG = errors.New("the drawing's image data is invalid")
 
-// fromDWG reads drawings of AutoCAD R14 to 2018, whose image data all look the same. A PNG is preferred: it is the
-// larger one where there are two.
+// fromDWG reads drawings of AutoCAD R14 to 2018, whose image data all have the same layout. A PNG is preferred: it is
+// the larger one where there are two.
 func fromDWG(data []byte) ([]byte, error) {
 	entries, err := dwgEntries(data)
 	if err != nil {
@@ -78,7 +78,7 @@ func dwgEntries(data []byte) ([]byte, error) {
 	return table[:min(len(table), entrySize*int(data[at+head-1]))], nil
 }
 
-// cut returns the bytes that an entry points at, in which nothing is believed.
+// cut returns the bytes that an entry points at, once its numbers are checked.
 func cut(data, entry []byte) ([]byte, error) {
 	start, length := uint64(binary.LittleEndian.Uint32(entry)), uint64(binary.LittleEndian.Uint32(entry[4:]))
 	if start+length > uint64(len(data)) {
@@ -111,7 +111,7 @@ func pngOf(dib []byte) ([]byte, error) {
 	binary.LittleEndian.PutUint32(file[10:], fileHeader+binary.LittleEndian.Uint32(dib)+4*colours)
 	file = append(file, dib...)
 
-	// Its pixels are not compressed: more than eight a byte are a lie, and would be allocated first.
+	// Its pixels are not compressed: a size of more than eight a byte is false, and would be allocated first.
 	config, err := bmp.DecodeConfig(bytes.NewReader(file))
 	if err != nil {
 		return nil, fmt.Errorf("read the drawing's bitmap: %w", err)

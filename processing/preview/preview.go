@@ -1,6 +1,6 @@
-// Package preview finds the small image that drawings and office documents carry of themselves. It reads containers
-// and draws nothing, and is meant to run in a child process without credentials: every byte was written by a stranger,
-// and what it allocates is bounded, whatever they claim.
+// Package preview finds the preview image inside drawings and office documents. It reads containers and draws nothing, and is
+// meant to run in a child process without credentials: it trusts no byte, and its allocations are bounded whatever a file
+// claims.
 package preview
 
 import (
@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Limit is the largest preview taken, in bytes: those that AutoCAD and Office write have some tens of kilobytes.
+// Limit is the largest preview that is read, in bytes: those of AutoCAD and Office have tens of kilobytes.
 const Limit = 16 << 20
 
 var (
@@ -23,7 +23,7 @@ var (
 func Carries(mediaType string) bool { return finder(mediaType) != nil }
 
 // Embedded returns the preview that a file of a media type carries: a JPEG or PNG by its first bytes, of at most Limit
-// bytes, and no more proven to be sound than the file is. It is nil if there is none. The errors are ErrFormat,
+// bytes, and as untrusted as the file. It is nil if there is none. The errors are ErrFormat,
 // ErrTooLarge, and that the container is damaged.
 func Embedded(data []byte, mediaType string) ([]byte, error) {
 	find := finder(mediaType)

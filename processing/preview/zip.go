@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// directoryLimit is how much of an archive may be read for its list of files, in bytes: that of 20,000 files, when
-// documents have some hundred. A million files, or a number that is a lie, end there.
+// directoryLimit is how much of an archive may be read for its list of files, in bytes: enough for 20,000 files;
+// documents have some hundred. An archive of a million files, or with a false count, exceeds it.
 const directoryLimit = 2 << 20
 
 // relationsLimit is the largest list of relationships read, in bytes.
@@ -25,7 +25,7 @@ func fromOOXML(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	relations, err := files.read("_rels/.rels", relationsLimit)
+	relations, err := unpack(files, "_rels/.rels", relationsLimit)
 	if err != nil || relations == nil {
 		return nil, err
 	}
@@ -33,11 +33,11 @@ func fromOOXML(data []byte) ([]byte, error) {
 	if err != nil || target == "" {
 		return nil, err
 	}
-	return files.read(strings.TrimPrefix(path.Clean("/"+target), "/"), Limit)
+	return unpack(files, strings.TrimPrefix(path.Clean("/"+target), "/"), Limit)
 }
 
-// thumbnailTarget returns the part that is said to hold the package's preview, or "". It may be a URL, or lead out of the
-// archive: what is no file in it is not there.
+// thumbnailTarget returns the name of the part with the package's preview, or "". It may be a URL, or lead out of the archive: only a
+// file of the archive is read.
 func thumbnailTarget(relations []byte) (string, error) {
 	var list struct {
 		Relationships []struct {
@@ -62,27 +62,22 @@ func fromODF(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return files.read("Thumbnails/thumbnail.png", Limit)
+	return unpack(files, "Thumbnails/thumbnail.png", Limit)
 }
 
-// archive is a zip that a stranger made.
-type archive struct {
-	reader *zip.Reader
-}
-
-func openZip(data []byte) (*archive, error) {
+func openZip(data []byte) (*zip.Reader, error) {
 	source := &limitedReaderAt{bytes.NewReader(data), directoryLimit + 128<<10} // its end is looked for in the last 65 KiB, twice
 	reader, err := zip.NewReader(source, int64(len(data)))
 	if err != nil {
 		return nil, fmt.Errorf("read the document's list of files: %w", err)
 	}
-	source.left = 2 * Limit // it is the unpacked bytes that are counted; this ends what unpacks to nothing
-	return &archive{reader}, nil
+	source.left = 2 * Limit // unpack counts the unpacked bytes; this bounds archives that unpack to nothing
+	return reader, nil
 }
 
-// read unpacks one file of at most limit bytes; nil if there is none of that name, in upper or lower case.
-func (a *archive) read(name string, limit int64) ([]byte, error) {
-	for _, file := range a.reader.File {
+// unpack unpacks one file of at most limit bytes; nil if there is none of that name, in upper or lower case.
+func unpack(files *zip.Reader, name string, limit int64) ([]byte, error) {
+	for _, file := range files.File {
 		if !strings.EqualFold(file.Name, name) {
 			continue
 		}
@@ -103,7 +98,7 @@ func (a *archive) read(name string, limit int64) ([]byte, error) {
 	return nil, nil
 }
 
-// limitedReaderAt ends a reader that a crafted archive keeps reading.
+// limitedReaderAt bounds how much a crafted archive makes its reader read.
 type limitedReaderAt struct {
 	source io.ReaderAt
 	left   int

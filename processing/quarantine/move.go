@@ -86,9 +86,22 @@ func (m *Move) Quarantine(ctx context.Context, tx storage.Tx, from storage.Statu
 	return err
 }
 
-// Restore records that the object of an upload in processing is where it was copied to.
+// Restore records that the object of an upload in processing is where it was copied to. Without the lease it is [storage.ErrFenced];
+// if the object is elsewhere by now, or the upload has ended, [storage.ErrWrongStatus].
 func (m *Move) Restore(ctx context.Context, tx storage.Tx) error {
-	return setKey(ctx, tx, m.upload.ID, m.lease.Fence(), m.from, m.to)
+	if err := tx.RequireLease(ctx, m.upload.ID, m.lease.Fence()); err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, `
+		update uploads set object_key = $4 where tenant_id = $1 and id = $2 and status = 'processing' and object_key = $3
+			and deleted_at is null`, tx.Tenant, m.upload.ID, m.from, m.to)
+	if err != nil {
+		return fmt.Errorf("move object: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return storage.ErrWrongStatus
+	}
+	return nil
 }
 
 // Clean deletes the objects that the rows, once committed, do not name any more.

@@ -1,4 +1,4 @@
-// Package quarantine keeps infected uploads, and those that the virus scanner cannot look into, where nobody gets at them. It
+// Package quarantine keeps infected uploads, and those that the virus scanner cannot look into, where no client can read them. It
 // keeps the verdicts of scans, moves objects into quarantine and out of it, and takes the decisions of admins. The steps of
 // processing decide what is scanned.
 package quarantine
@@ -20,14 +20,6 @@ var ErrNotQuarantined = errors.New("upload is not in quarantine")
 // quarantined is the condition that an upload u is in quarantine.
 const quarantined = `u.status = 'failed' and u.failure_reason in ('infected', 'unscannable') and u.deleted_at is null
 	and exists (select from scans c where c.tenant_id = u.tenant_id and c.upload_id = u.id and c.verdict in ('infected', 'unscannable'))`
-
-// list returns at most limit uploads, newest first, that are older than before (the zero id: from the newest).
-func list(ctx context.Context, tx storage.Tx, before uuid.UUID, limit int) ([]storage.Upload, error) {
-	if before == uuid.Nil {
-		before = uuid.Max
-	}
-	return tx.FindUploads(ctx, `where u.tenant_id = $1 and u.id < $2 and `+quarantined+` order by u.id desc limit $3`, before, limit)
-}
 
 // Lock locks the tenant and an upload in quarantine, and returns the upload. Any other upload is [ErrNotQuarantined], and one
 // that the tenant does not have [storage.ErrNotFound].
@@ -113,22 +105,4 @@ func Place(ctx context.Context, tx storage.Tx, id uuid.UUID, p Placement) (thumb
 	}
 	err = tx.Move(ctx, id, t)
 	return thumbnails, err
-}
-
-// setKey records that the object of an upload in processing is at another key. Without the lease it is [storage.ErrFenced]; if
-// the object is elsewhere by now, or the upload has ended, [storage.ErrWrongStatus].
-func setKey(ctx context.Context, tx storage.Tx, id uuid.UUID, fence int64, from, to string) error {
-	if err := tx.RequireLease(ctx, id, fence); err != nil {
-		return err
-	}
-	tag, err := tx.Exec(ctx, `
-		update uploads set object_key = $4 where tenant_id = $1 and id = $2 and status = 'processing' and object_key = $3
-			and deleted_at is null`, tx.Tenant, id, from, to)
-	if err != nil {
-		return fmt.Errorf("move object: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return storage.ErrWrongStatus
-	}
-	return nil
 }

@@ -26,13 +26,16 @@ type Service struct {
 	Log   *slog.Logger
 }
 
-// List returns a page of the uploads in quarantine, newest first, that are older than before.
+// List returns a page of the uploads in quarantine, newest first, that are older than before (the zero id: from the newest).
 func (s *Service) List(ctx context.Context, before uuid.UUID, limit int) (found []storage.Upload, err error) {
 	if _, err := tenant.RequireAdmin(ctx); err != nil {
 		return nil, err
 	}
+	if before == uuid.Nil {
+		before = uuid.Max
+	}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		found, err = list(ctx, tx, before, limit)
+		found, err = tx.FindUploads(ctx, `where u.tenant_id = $1 and u.id < $2 and `+quarantined+` order by u.id desc limit $3`, before, limit)
 		return err
 	})
 	return found, err

@@ -13,7 +13,7 @@ import (
 )
 
 // priorities tells how many waiting jobs of the tenant in ctx have which priority, in the order of arrival.
-func (p *plant) priorities(t *testing.T, ctx context.Context) string {
+func (p *fixture) priorities(t *testing.T, ctx context.Context) string {
 	t.Helper()
 	var runs string
 	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `
@@ -25,14 +25,14 @@ func (p *plant) priorities(t *testing.T, ctx context.Context) string {
 }
 
 // next is the tenant whose job River would fetch.
-func (p *plant) next(t *testing.T) (id uuid.UUID) {
+func (p *fixture) next(t *testing.T) (id uuid.UUID) {
 	t.Helper()
 	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `
 		select args->>'tenant_id' from river_job where state = 'available' order by priority, scheduled_at, id limit 1`).Scan(&id))
 	return id
 }
 
-func (p *plant) wantPriorities(t *testing.T, when string, ctx context.Context, want string) {
+func (p *fixture) wantPriorities(t *testing.T, when string, ctx context.Context, want string) {
 	t.Helper()
 	if got := p.priorities(t, ctx); got != want {
 		t.Errorf("%s: jobs by priority are %s, want %s", when, got, want)
@@ -43,7 +43,7 @@ func (p *plant) wantPriorities(t *testing.T, when string, ctx context.Context, w
 // that none waits for ever.
 func TestBurstGivesWay(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	other, late := p.NewTenant(t, 1<<30), p.NewTenant(t, 1<<30)
 	p.arrive(t, p.ctx, 510)
 	p.arrive(t, other, 1)
@@ -82,7 +82,7 @@ func TestBurstGivesWay(t *testing.T) {
 // A running pool ranks what waits.
 func TestPoolRanks(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.arrive(t, p.ctx, 60)
 	p.Exec(t, `update river_job set priority = 4`)
 	p.run(t, func(pool *Pool) { // nobody works them
@@ -95,7 +95,7 @@ func TestPoolRanks(t *testing.T) {
 // yet, do not count, nor do those of other tenants.
 func TestNextPriority(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.arrive(t, p.NewTenant(t, 1<<30), 5)
 	for i, want := range []int{1, 1, 1, 1, 2} {
 		p.arrive(t, p.ctx, 1)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
 )
@@ -58,17 +57,7 @@ func FindGivenUp(ctx context.Context, tx storage.Tx, upload uuid.UUID) (GivenUpJ
 		where state in ('discarded', 'cancelled')
 			and not exists (select from theirs where state not in ('discarded', 'cancelled', 'completed'))
 		order by id desc limit 1`, tx.Tenant, upload)
-	if err != nil {
-		return GivenUpJob{}, fmt.Errorf("look for a job that was given up: %w", err)
-	}
-	j, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[GivenUpJob])
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = storage.ErrNotFound
-	}
-	if err != nil {
-		return GivenUpJob{}, fmt.Errorf("look for a job that was given up: %w", err)
-	}
-	return j, nil
+	return storage.CollectOne[GivenUpJob]("look for a job that was given up", rows, err)
 }
 
 // IsRunning reports whether a job of the upload runs.
@@ -114,17 +103,5 @@ func Count(ctx context.Context, db *storage.DB) (map[string]int64, error) {
 		select s.state, (select count(*) from river_job j
 			where j.state = s.state::river_job_state and j.kind = 'process_upload')
 		from unnest(array['available', 'running', 'retryable', 'scheduled', 'discarded']) s (state)`)
-	counts := make(map[string]int64)
-	if err == nil {
-		var state string
-		var n int64
-		_, err = pgx.ForEachRow(rows, []any{&state, &n}, func() error {
-			counts[state] = n
-			return nil
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("count jobs: %w", err)
-	}
-	return counts, nil
+	return storage.CollectCounts[string]("count jobs", rows, err)
 }

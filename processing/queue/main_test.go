@@ -19,8 +19,8 @@ var ground storagetest.Ground
 
 func TestMain(m *testing.M) { ground.Main(m) }
 
-// A plant is a database of the test's own, and pools that work in it.
-type plant struct {
+// A fixture is a database of the test's own, and pools that work in it.
+type fixture struct {
 	*storagetest.Database
 	ctx   context.Context // acts for a tenant
 	queue *Queue
@@ -28,9 +28,9 @@ type plant struct {
 	log   *slog.Logger
 }
 
-func newPlant(t *testing.T) *plant {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	p := &plant{
+	p := &fixture{
 		Database: ground.NewDatabase(t),
 		conf:     Config{RetryDelay: 5 * time.Millisecond, BusyDelay: 50 * time.Millisecond, LostAfter: 15 * time.Second},
 		log:      stack.Log(t, slog.LevelWarn),
@@ -43,7 +43,7 @@ func newPlant(t *testing.T) *plant {
 }
 
 // run starts a pool and returns what stops it, once running jobs have ended.
-func (p *plant) run(t *testing.T, register func(*Pool)) (stop func()) {
+func (p *fixture) run(t *testing.T, register func(*Pool)) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	leases := lease.NewManager(p.Worker, "worker", 5*time.Second, p.log)
@@ -58,14 +58,14 @@ func (p *plant) run(t *testing.T, register func(*Pool)) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		<-ended
+		stack.Receive(t, "end of the pool", ended)
 	}
 	t.Cleanup(stop)
 	return stop
 }
 
 // arrive makes n uploads of the tenant in ctx, each with its job.
-func (p *plant) arrive(t *testing.T, ctx context.Context, n int) {
+func (p *fixture) arrive(t *testing.T, ctx context.Context, n int) {
 	t.Helper()
 	for range n {
 		id := p.Create(t, ctx, 1)

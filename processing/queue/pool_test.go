@@ -40,7 +40,7 @@ func (r *passes) register(p *Pool, inventoryEvery time.Duration) {
 // due again.
 func TestPassesOverPools(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	r := new(passes)
 	register := func(pool *Pool) { r.register(pool, 300*24*time.Hour) }
 	stopOne, stopOther := p.run(t, register), p.run(t, register)
@@ -61,7 +61,7 @@ func TestPassesOverPools(t *testing.T) {
 // A pass that lasts keeps no upload waiting; one that fails or panics is followed by the next, and is no dead letter.
 func TestPassesApartFromUploads(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	processed := make(chan struct{})
 	r := &passes{during: func(ctx context.Context, n int64) error {
 		switch n {

@@ -3,12 +3,10 @@ package queue
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -98,12 +96,5 @@ func requeueOrphans(ctx context.Context, db *storage.DB, me uuid.UUID, silence t
 			errors = array_append(j.errors, jsonb_build_object('at', now(), 'attempt', j.attempt, 'error', 'worker lost', 'trace', ''))
 		from lost where j.id = lost.id
 		returning j.id, j.kind, j.args, j.metadata, j.attempt, lost.exhausted`, me, silence, workerPrefix)
-	if err != nil {
-		return nil, fmt.Errorf("look for orphaned jobs: %w", err)
-	}
-	orphans, err := pgx.CollectRows(rows, pgx.RowToStructByPos[orphan])
-	if err != nil {
-		return nil, fmt.Errorf("look for orphaned jobs: %w", err)
-	}
-	return orphans, nil
+	return storage.Collect[orphan]("look for orphaned jobs", rows, err)
 }

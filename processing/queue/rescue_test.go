@@ -17,17 +17,17 @@ import (
 // silence is far above what a busy machine takes, so that only rows that a test has aged are old.
 const silence = time.Minute
 
-// A fleet is processes and their jobs, as they look some time after something happened.
-type fleet struct {
-	*plant
+// processes are some that work jobs, and the jobs, as they look some time after something happened.
+type processes struct {
+	*fixture
 	leases *lease.Manager
 	name   string
 	die    func() // stops the heartbeat and gives nothing back
 }
 
-func newFleet(t *testing.T) *fleet {
+func newProcesses(t *testing.T) *processes {
 	t.Helper()
-	g := &fleet{plant: newPlant(t), name: uuid.NewString()}
+	g := &processes{fixture: newFixture(t), name: uuid.NewString()}
 	g.leases = lease.NewManager(g.Worker, g.name, time.Minute, g.log) // which no test outlives
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
@@ -42,7 +42,7 @@ func newFleet(t *testing.T) *fleet {
 	return g
 }
 
-func (g *fleet) requeue(t *testing.T) []orphan {
+func (g *processes) requeue(t *testing.T) []orphan {
 	t.Helper()
 	orphans, err := requeueOrphans(t.Context(), g.Worker, g.leases.Process(), silence)
 	stack.Must(t, err)
@@ -50,7 +50,7 @@ func (g *fleet) requeue(t *testing.T) []orphan {
 }
 
 // process is another process, which has expired so long ago.
-func (g *fleet) process(t *testing.T, ago time.Duration) (worker string) {
+func (g *processes) process(t *testing.T, ago time.Duration) (worker string) {
 	t.Helper()
 	id := uuid.New()
 	g.Exec(t, `insert into lease_holders (id, replica, process, expires_at) values (gen_random_uuid(), 'other', $1, now() - $2::interval)`, id, ago)
@@ -58,7 +58,7 @@ func (g *fleet) process(t *testing.T, ago time.Duration) (worker string) {
 }
 
 // job runs for so long in a worker.
-func (g *fleet) job(t *testing.T, worker string, ran time.Duration, attempt int) (id int64) {
+func (g *processes) job(t *testing.T, worker string, ran time.Duration, attempt int) (id int64) {
 	t.Helper()
 	stack.Must(t, g.Admin(t).QueryRow(t.Context(), `
 		insert into river_job (kind, args, state, queue, attempt, max_attempts, attempted_at, attempted_by)
@@ -67,7 +67,7 @@ func (g *fleet) job(t *testing.T, worker string, ran time.Duration, attempt int)
 	return id
 }
 
-func (g *fleet) state(t *testing.T, id int64) (state string) {
+func (g *processes) state(t *testing.T, id int64) (state string) {
 	t.Helper()
 	stack.Must(t, g.Admin(t).QueryRow(t.Context(), `
 		select concat_ws(' ', state, attempt, finalized_at is not null, (select string_agg(e->>'error', ',') from unnest(errors) e))
@@ -78,7 +78,7 @@ func (g *fleet) state(t *testing.T, id int64) (state string) {
 // A job is requeued only if its worker was silent for the time given.
 func TestRequeueOrphans(t *testing.T) {
 	t.Parallel()
-	g := newFleet(t)
+	g := newProcesses(t)
 	const running, back = "running 1 f", "available 1 f worker lost"
 	long := 10 * silence
 	again := g.process(t, long)
@@ -119,7 +119,7 @@ func TestBrokenHeartbeatDeclaresNobodyDead(t *testing.T) {
 		"just back":    `update lease_holders set since = now() where replica = $1`,
 		"still silent": `update lease_holders set expires_at = now() where replica = $1`,
 	} {
-		g := newFleet(t)
+		g := newProcesses(t)
 		g.die() // no heartbeat changes what the test writes
 		id := g.job(t, g.process(t, 10*silence), 10*silence, 1)
 		g.Exec(t, away, g.name)
@@ -132,7 +132,7 @@ func TestBrokenHeartbeatDeclaresNobodyDead(t *testing.T) {
 // An attempt that is just then ending its job holds the job's row, and lives.
 func TestRequeueLeavesWhatEnds(t *testing.T) {
 	t.Parallel()
-	g := newFleet(t)
+	g := newProcesses(t)
 	id := g.job(t, g.process(t, 10*silence), 10*silence, 1)
 	tx, err := g.Admin(t).Begin(t.Context())
 	stack.Must(t, err)
@@ -146,7 +146,7 @@ func TestRequeueLeavesWhatEnds(t *testing.T) {
 
 func TestSuperseded(t *testing.T) {
 	t.Parallel()
-	g := newFleet(t)
+	g := newProcesses(t)
 	for change, want := range map[string]bool{
 		``:                    false,
 		`attempt = 2`:         true,

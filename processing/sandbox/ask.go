@@ -88,7 +88,7 @@ func (c *child) answer(ctx context.Context, order []byte, file *os.File, read Re
 	defer func() { _ = output.Close() }()
 	over := make(chan struct{})
 	verdict := make(chan error, 1)
-	go func() { verdict <- c.watch(ctx, over, output) }()
+	go func() { verdict <- c.box.watch(ctx, c.process, c.box.config.Limits, over, output) }()
 	limit := c.box.config.Limits.Output
 	readErr := read(&cappedReader{r: output, left: limit, limit: limit}, c.served == 0)
 	close(over)
@@ -113,10 +113,9 @@ func (c *child) answer(ctx context.Context, order []byte, file *os.File, read Re
 	return crashed(errors.Join(readErr, c.err), c.stderr.String())
 }
 
-// watch ends the child when it may no longer work on its file, and returns why. It returns nil once over is closed.
-func (c *child) watch(ctx context.Context, over <-chan struct{}, output *os.File) error {
-	limits := c.box.config.Limits
-	begun := c.cpuTime()
+// watch ends a process when it may no longer work on its file, and returns why. It returns nil once over is closed.
+func (b *Box) watch(ctx context.Context, p *process, limits Limits, over <-chan struct{}, output *os.File) error {
+	begun := p.cpuTime()
 	wall := time.NewTimer(limits.Wall)
 	defer wall.Stop()
 	look := time.NewTimer(limits.CPU / time.Duration(runtime.NumCPU()))
@@ -128,12 +127,12 @@ func (c *child) watch(ctx context.Context, over <-chan struct{}, output *os.File
 			return nil
 		case <-ctx.Done():
 			reason = fmt.Errorf("wait for a confined process: %w", context.Cause(ctx))
-		case <-c.box.closing:
+		case <-b.closing:
 			reason = ErrClosed
 		case <-wall.C:
 			reason = &LimitError{LimitTime, fmt.Sprintf("not done after %s", limits.Wall)}
 		case <-look.C:
-			used := c.cpuTime() - begun
+			used := p.cpuTime() - begun
 			if used < limits.CPU {
 				// It cannot use up the rest sooner than on all cores at once.
 				look.Reset(max(10*time.Millisecond, (limits.CPU-used)/time.Duration(runtime.NumCPU())))
@@ -141,7 +140,7 @@ func (c *child) watch(ctx context.Context, over <-chan struct{}, output *os.File
 			}
 			reason = &LimitError{LimitCPU, fmt.Sprintf("used %s", used.Round(time.Millisecond))}
 		}
-		c.kill()
+		p.kill()
 		// A process that it started outside of its group may keep the pipe open; this does not wait for it.
 		_ = output.SetReadDeadline(time.Now().Add(time.Second))
 		return reason
@@ -154,15 +153,8 @@ func (b *Box) startChild(ctx context.Context) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	order, err := json.Marshal(childOrder{Limits: b.config.Limits, Files: b.config.Files, TooWide: b.config.TooWide})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write the child's order: %w", err), socket.Close(), theirs.Close())
-	}
-	program := b.config.Command
-	cmd := exec.Command(program[0], append(program[1:len(program):len(program)], string(order))...)
-	cmd.Dir, cmd.Stdin = "/", theirs
-	cmd.Env = append([]string{marker}, b.config.Env...)
-	process, err := b.start(cmd, b.config.Limits)
+	cmd := &exec.Cmd{Stdin: theirs}
+	process, err := b.start(cmd, childOrder{Limits: b.config.Limits, Files: b.config.Files})
 	_ = theirs.Close() // so that the socket ends with the child
 	if err != nil {
 		_ = socket.Close()

@@ -226,11 +226,11 @@ func TestClose(t *testing.T) {
 		})
 		waiting <- err
 	}()
-	busy := <-pids
+	busy := receive(t, "answer of the busy child", pids)
 	if err := box.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := <-waiting; !errors.Is(err, sandbox.ErrClosed) {
+	if err := receive(t, "end of the question", waiting); !errors.Is(err, sandbox.ErrClosed) {
 		t.Errorf("%v, want ErrClosed", err)
 	}
 	for _, pid := range []int{idle, busy} {
@@ -266,7 +266,7 @@ func TestChildrenAreBounded(t *testing.T) {
 		}()
 	}
 	for range 12 {
-		if err := <-done; err != nil {
+		if err := receive(t, "answer", done); err != nil {
 			t.Error(err)
 		}
 	}

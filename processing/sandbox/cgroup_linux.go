@@ -29,8 +29,8 @@ type cgroup struct {
 }
 
 // findCgroups returns nil where no groups can be made.
-func findCgroups(tooWide []string) *cgroups {
-	if slices.Contains(tooWide, protectCgroup) {
+func findCgroups(without []string) *cgroups {
+	if slices.Contains(without, protectCgroup) {
 		return nil
 	}
 	for _, c := range []*cgroups{

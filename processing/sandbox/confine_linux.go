@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,27 +23,27 @@ func confineChild(order childOrder) (Confinement, error) {
 	limits := order.Limits.WithDefaults()
 	// The parent counts the CPU time of each file; this bounds a process whose parent died.
 	lifetime := limits.CPU * time.Duration(max(1, order.Files))
-	if err := setLimits(limits.Memory, 0, lifetime); err != nil {
+	if err := setLimits(limits.Memory, lifetime); err != nil {
 		return Confinement{}, err
 	}
 	// Not even another child, of the same user, may look into this one's memory (ptrace(2), access mode checking).
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return Confinement{}, fmt.Errorf("hide our memory from other processes: %w", err)
 	}
-	return restrict(order.TooWide, landRules(), childCalls)
+	return restrict(order.Without, landRules(), childCalls)
 }
 
 // restrict applies the Landlock and seccomp that the kernel supports, and returns what is in force.
-func restrict(tooWide []string, rules []landlock.Rule, allowed policy) (Confinement, error) {
+func restrict(without []string, rules []landlock.Rule, allowed policy) (Confinement, error) {
 	var forced Confinement
-	if version, err := ll.LandlockGetABIVersion(); err == nil && !slices.Contains(tooWide, protectLandlock) {
+	if version, err := ll.LandlockGetABIVersion(); err == nil && !slices.Contains(without, protectLandlock) {
 		// Six has signals; an older kernel restricts less, and its version says so.
 		if err := landlock.V6.BestEffort().Restrict(rules...); err != nil {
 			return forced, fmt.Errorf("apply Landlock: %w", err)
 		}
 		forced.Landlock = version
 	}
-	if slices.Contains(tooWide, protectSeccomp) {
+	if slices.Contains(without, protectSeccomp) {
 		return forced, nil
 	}
 	err := allowed.apply()
@@ -53,9 +54,9 @@ func restrict(tooWide []string, rules []landlock.Rule, allowed policy) (Confinem
 	return forced, nil
 }
 
-// setLimits sets the limits of the calling process, before it reads a file.
+// setLimits sets the limits of the calling process, which may write no file, before it reads one.
 // RLIMIT_AS is not among them: with it HEIC decoding deadlocks.
-func setLimits(memory, fileSize int64, cpu time.Duration) error {
+func setLimits(memory int64, cpu time.Duration) error {
 	for _, limit := range []struct {
 		name     string
 		resource int
@@ -63,7 +64,7 @@ func setLimits(memory, fileSize int64, cpu time.Duration) error {
 	}{
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
 		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, processFiles},
-		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, uint64(fileSize)},
+		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, 0},
 		// Go ignores the signal of the soft limit; at the hard one the kernel kills.
 		{"RLIMIT_CPU", unix.RLIMIT_CPU, uint64(cpu / time.Second)},
 		{"RLIMIT_DATA", unix.RLIMIT_DATA, uint64(memory)},
@@ -84,23 +85,17 @@ var readable = []string{
 	"/dev/null", "/dev/zero", "/dev/urandom", "/dev/random",
 }
 
-// landRules let a process read what libraries need, and nothing else.
+// landRules let a process read what libraries need, and run nothing.
 func landRules() []landlock.Rule {
 	var rules []landlock.Rule
 	for _, path := range readable {
-		rules = append(rules, mayRead(path))
+		rights := landlock.AccessFSSet(ll.AccessFSReadFile)
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			rights |= ll.AccessFSReadDir
+		}
+		rules = append(rules, landlock.PathAccess(rights, path).IgnoreIfMissing())
 	}
 	return rules
-}
-
-// mayRead allows a file, or what a directory holds, to be read, not run.
-func mayRead(path string) landlock.Rule {
-	var info unix.Stat_t
-	rights := landlock.AccessFSSet(ll.AccessFSReadFile)
-	if unix.Stat(path, &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFDIR {
-		rights |= ll.AccessFSReadDir
-	}
-	return landlock.PathAccess(rights, path).IgnoreIfMissing()
 }
 
 // mayRun allows a program, and the loader that it names, to be run.

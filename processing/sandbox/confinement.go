@@ -1,12 +1,11 @@
 package sandbox
 
 import (
-	"fmt"
 	"log/slog"
 	"strings"
 )
 
-// The protections that a kernel may lack, by the names that they have in Config.TooWide.
+// The protections that a kernel may lack, by the names that they have in Config.Without.
 const (
 	protectLandlock = "landlock"
 	protectSeccomp  = "seccomp"
@@ -20,8 +19,8 @@ type Confinement struct {
 	Cgroup   string `json:"-"` // v1, v2 or "", as the parent knows
 }
 
-// Missing says what is not in force, or nothing.
-func (c Confinement) Missing() string {
+// missing says what is not in force, or nothing.
+func (c Confinement) missing() string {
 	var missing []string
 	if c.Landlock == 0 {
 		missing = append(missing, "Landlock")
@@ -35,26 +34,11 @@ func (c Confinement) Missing() string {
 	return strings.Join(missing, ", ")
 }
 
-// String says it in one line.
-func (c Confinement) String() string {
-	return fmt.Sprintf("landlock=%d seccomp=%t cgroup=%s", c.Landlock, c.Seccomp, c.Cgroup)
-}
-
 // report logs once what is in force.
 func (b *Box) report(c Confinement) {
 	b.tell.Do(func() {
-		b.mu.Lock()
-		b.forced = c
-		b.mu.Unlock()
 		b.config.Metrics.force(c)
 		b.config.Log.Info("strangers' files are read in confined processes", slog.Int("landlock", c.Landlock),
-			slog.Bool("seccomp", c.Seccomp), slog.String("cgroup", c.Cgroup), slog.String("missing", c.Missing()))
+			slog.Bool("seccomp", c.Seccomp), slog.String("cgroup", c.Cgroup), slog.String("missing", c.missing()))
 	})
-}
-
-// Confinement is what the children of this Box are confined by, as the first one said; nothing before it started.
-func (b *Box) Confinement() Confinement {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.forced
 }

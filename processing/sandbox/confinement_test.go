@@ -3,9 +3,11 @@
 package sandbox_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -19,16 +21,16 @@ import (
 	"github.com/tramo/tramo/processing/sandbox"
 )
 
-// prey is what the attacks are about.
-type prey struct {
+// targets is what the attacks are about.
+type targets struct {
 	pid       string
 	address   string
 	secret    string // a file
 	directory string
 }
 
-// setOut sets out what attacks are about: a process, a server, files.
-func setOut(t *testing.T) prey {
+// newTargets makes what the attacks are about: a process, a server, files.
+func newTargets(t *testing.T) targets {
 	t.Helper()
 	victim := exec.Command("/bin/sleep", "600")
 	victim.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
@@ -40,14 +42,14 @@ func setOut(t *testing.T) prey {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
-	p := prey{pid: fmt.Sprint(victim.Process.Pid), address: listener.Addr().String(), directory: t.TempDir()}
+	p := targets{pid: fmt.Sprint(victim.Process.Pid), address: listener.Addr().String(), directory: t.TempDir()}
 	p.secret = filepath.Join(p.directory, "secret")
 	must(t, os.WriteFile(p.secret, []byte("secret"), 0o666))
 	return p
 }
 
 // target is what an attack is about.
-func (p prey) target(name string) string {
+func (p targets) target(name string) string {
 	switch name {
 	case "connect":
 		return p.address
@@ -86,7 +88,7 @@ func TestChildIsConfined(t *testing.T) {
 	t.Parallel()
 	checkConfined(t, func(t *testing.T, box *sandbox.Box, name, target string) report {
 		return ask(t, box, name, order{name, target}, "x").Attack
-	}, attackWide)
+	}, attackUnconfined)
 }
 
 // The same holds for a program of somebody else's that a file has taken over.
@@ -95,46 +97,63 @@ func TestToolIsConfined(t *testing.T) {
 	checkConfined(t, tryTool, tryTool)
 }
 
-func checkConfined(t *testing.T, attack, attackWide func(*testing.T, *sandbox.Box, string, string) report) {
+func checkConfined(t *testing.T, attack, attackUnconfined func(*testing.T, *sandbox.Box, string, string) report) {
 	t.Helper()
 	needKernel(t)
 	box := open(t, sandbox.Config{})
-	wide := open(t, sandbox.Config{TooWide: unprotected})
+	unconfined := open(t, sandbox.Config{Without: unprotected})
 	for _, name := range names() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := setOut(t)
+			p := newTargets(t)
 			if r := attack(t, box, name, p.target(name)); r.Worked || !r.Refused {
 				t.Errorf("confined: %+v", r)
 			}
 			if slices.Contains(never, name) || slices.Contains(limited, name) {
 				return
 			}
-			if r := attackWide(t, wide, name, p.target(name)); !r.Worked {
+			if r := attackUnconfined(t, unconfined, name, p.target(name)); !r.Worked {
 				t.Errorf("the attack does not work where nothing is confined: %+v", r)
 			}
 		})
 	}
 }
 
-// attackWide tries an attack in a child that is not confined.
-func attackWide(t *testing.T, wide *sandbox.Box, name, target string) report {
+// attackUnconfined tries an attack in a child that is not confined.
+func attackUnconfined(t *testing.T, unconfined *sandbox.Box, name, target string) report {
 	t.Helper()
 	if name == "become a shell" {
 		var s said
-		err := wide.Ask(t.Context(), name, order{name, target}, file(t, "x"), into(&s))
+		err := unconfined.Ask(t.Context(), name, order{name, target}, file(t, "x"), into(&s))
 		return report{Worked: err != nil && !strings.Contains(err.Error(), "permitted"), Said: fmt.Sprint(err)}
 	}
-	return ask(t, wide, name, order{name, target}, "x").Attack
+	return ask(t, unconfined, name, order{name, target}, "x").Attack
 }
 
-// needKernel fails where the walls cannot be shown to hold: Linux 5.13 has both, unless it was built or booted without.
+// confinement is what a Box logs of its first child.
+type confinement struct {
+	Landlock        int
+	Seccomp         bool
+	Cgroup, Missing string
+}
+
+// confined returns a Box whose first child has started, and what confines it.
+func confined(t *testing.T, c sandbox.Config) (*sandbox.Box, confinement) {
+	t.Helper()
+	var log bytes.Buffer
+	c.Log = slog.New(slog.NewJSONHandler(&log, nil))
+	box := open(t, c)
+	ask(t, box, "A", order{Do: "echo"}, "x")
+	var logged confinement
+	must(t, json.Unmarshal(log.Bytes(), &logged))
+	return box, logged
+}
+
+// needKernel fails where Landlock and seccomp cannot be tested: Linux 5.13 has both, unless it was built or booted without.
 func needKernel(t *testing.T) {
 	t.Helper()
-	box := open(t, sandbox.Config{})
-	ask(t, box, "A", order{Do: "echo"}, "x")
-	if c := box.Confinement(); c.Landlock == 0 || !c.Seccomp {
-		t.Fatalf("this kernel has only %s: the sandbox is tested where there are Landlock and seccomp", c)
+	if _, c := confined(t, sandbox.Config{}); c.Landlock == 0 || !c.Seccomp {
+		t.Fatalf("this kernel has only %+v: the sandbox is tested where there are Landlock and seccomp", c)
 	}
 }
 
@@ -151,11 +170,11 @@ func TestEachProtectionHoldsAlone(t *testing.T) {
 		{"landlock", []string{"open a socket", "connect", "write a file", "overwrite a file", "remove a file", "make a memfd", "ptrace", "read another's memory",
 			"signal", "signal a thread", "limit another", "run a shell", "become a shell", "fork", "fork without a signal", "outlive the parent"}},
 	} {
-		box := open(t, sandbox.Config{TooWide: []string{c.without}})
+		box := open(t, sandbox.Config{Without: []string{c.without}})
 		for _, name := range c.refused {
 			t.Run(name+" without "+c.without, func(t *testing.T) {
 				t.Parallel()
-				p := setOut(t)
+				p := newTargets(t)
 				if r := ask(t, box, name, order{name, p.target(name)}, "x").Attack; r.Worked || !r.Refused {
 					t.Errorf("%+v", r)
 				}
@@ -168,7 +187,7 @@ func TestEachProtectionHoldsAlone(t *testing.T) {
 func TestChildHoldsNothing(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret") // and so not parallel
 	t.Setenv("DATABASE_URL", "secret")
-	box := open(t, sandbox.Config{TooWide: unprotected, Env: []string{"LANG=C"}})
+	box := open(t, sandbox.Config{Without: unprotected, Env: []string{"LANG=C"}})
 	var seen surroundings
 	must(t, json.Unmarshal([]byte(ask(t, box, "A", order{Do: "look"}, "x").Content), &seen))
 	if slices.Sort(seen.Environment); !slices.Equal(seen.Environment, []string{"LANG=C", "TRAMO_CONFINED=1"}) {
@@ -192,7 +211,7 @@ func TestChildHoldsNothing(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]error{"write a file": unix.EFBIG, "overwrite a file": unix.EFBIG} {
-		p := setOut(t)
+		p := newTargets(t)
 		if r := ask(t, box, "A", order{name, p.target(name)}, "x").Attack; r.Worked || !strings.Contains(r.Said, want.Error()) {
 			t.Errorf("%s: %+v, want %v", name, r, want)
 		}
@@ -213,7 +232,7 @@ func TestDescriptorsAreLimited(t *testing.T) {
 // The file before is not mapped any more when the next one comes. Without Landlock, so that the child can look.
 func TestEarlierFilesAreUnmapped(t *testing.T) {
 	t.Parallel()
-	box := open(t, sandbox.Config{TooWide: unprotected})
+	box := open(t, sandbox.Config{Without: unprotected})
 	for range 3 {
 		if s := ask(t, box, "A", order{Do: "input is gone"}, "content"); s.Content != "1" {
 			t.Errorf("%s files are mapped, want this one", s.Content)
@@ -224,25 +243,69 @@ func TestEarlierFilesAreUnmapped(t *testing.T) {
 // Where a group can be made, it holds the child, counts what is no private memory, and goes with it.
 func TestCgroup(t *testing.T) {
 	t.Parallel()
-	box := open(t, sandbox.Config{TooWide: unprotected, Limits: sandbox.Limits{Memory: 512 << 20}})
+	box, c := confined(t, sandbox.Config{Without: unprotected, Limits: sandbox.Limits{Memory: 512 << 20}})
+	if c.Cgroup == "" {
+		if where := writableCgroup(t); where != "" {
+			t.Errorf("a group can be made in %s, and the child has none", where)
+		}
+		wantNoCgroup(t, box, c)
+		return
+	}
 	s := ask(t, box, "A", order{Do: "groups"}, "x")
-	version := box.Confinement().Cgroup
-	if version == "" {
-		t.Skip("no cgroup can be made here")
-	}
 	if !strings.Contains(s.Content, fmt.Sprintf("/tramo-%d-", os.Getpid())) {
-		t.Errorf("cgroup %s holds the child in %s", version, s.Content)
+		t.Errorf("cgroup %s holds the child in %s", c.Cgroup, s.Content)
 	}
-	var answer said
-	err := box.Ask(t.Context(), "A", order{Do: "share"}, file(t, "x"), into(&answer))
-	var limit *sandbox.LimitError
-	if !errors.As(err, &limit) || limit.Limit != sandbox.LimitMemory {
-		t.Errorf("%v, want the limit of memory", err)
-	}
+	wantMemoryLimit(t, box, "share")
 	for line := range strings.Lines(s.Content) {
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if left, _ := filepath.Glob("/sys/fs/cgroup/" + strings.TrimSuffix("*"+fields[2], "/")); strings.Contains(line, "/tramo-") && len(left) > 0 {
 			t.Errorf("%q are left", left)
 		}
 	}
+}
+
+// Without a group, as in most containers, a child has its limit of memory all the same, and the operator is told.
+func TestNoCgroup(t *testing.T) {
+	t.Parallel()
+	box, c := confined(t, sandbox.Config{Without: append([]string{"cgroup"}, unprotected...), Limits: sandbox.Limits{Memory: 512 << 20}})
+	wantNoCgroup(t, box, c)
+}
+
+func wantNoCgroup(t *testing.T, box *sandbox.Box, c confinement) {
+	t.Helper()
+	if c.Cgroup != "" || !strings.Contains(c.Missing, "a writable cgroup") {
+		t.Errorf("logged is %+v", c)
+	}
+	wantMemoryLimit(t, box, "hoard")
+}
+
+// wantMemoryLimit wants a child to be ended for its memory.
+func wantMemoryLimit(t *testing.T, box *sandbox.Box, do string) {
+	t.Helper()
+	var limit *sandbox.LimitError
+	if err := box.Ask(t.Context(), "A", order{Do: do}, file(t, "x"), into(new(said))); !errors.As(err, &limit) || limit.Limit != sandbox.LimitMemory {
+		t.Errorf("%s: %v, want the limit of memory", do, err)
+	}
+}
+
+// writableCgroup is where this process can make a group with a limit of memory, in the usual place, or "".
+func writableCgroup(t *testing.T) string {
+	t.Helper()
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	must(t, err)
+	for line := range strings.Lines(string(groups)) {
+		path := strings.SplitN(strings.TrimSpace(line), ":", 3)[2]
+		for _, limit := range []string{"/sys/fs/cgroup" + path + "/memory.max", "/sys/fs/cgroup/memory" + path + "/memory.limit_in_bytes"} {
+			group, err := os.MkdirTemp(filepath.Dir(limit), "probe-")
+			if err != nil {
+				continue
+			}
+			probe, err := os.OpenFile(filepath.Join(group, filepath.Base(limit)), os.O_WRONLY, 0)
+			_, _ = probe.Close(), os.Remove(group)
+			if err == nil {
+				return filepath.Dir(limit)
+			}
+		}
+	}
+	return ""
 }

@@ -295,6 +295,17 @@ func ask(t testing.TB, box *sandbox.Box, owner string, o order, content string) 
 // soon is how long tests wait for what must happen.
 const soon = 30 * time.Second
 
+// receive returns the next value of a channel.
+func receive[T any](t *testing.T, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(soon):
+		t.Fatalf("after %s still no %s", soon, what)
+	}
+	return v
+}
+
 // must fails the test if err is not nil. It is not test/stack's, which would bring S3 and Postgres into a test process
 // whose own size is measured and limited here.
 func must(t testing.TB, err error) {

@@ -21,12 +21,11 @@ type process struct {
 	err    error
 }
 
-func (b *Box) start(*exec.Cmd, Limits) (*process, error)           { return nil, errNeedsLinux }
+func (b *Box) start(*exec.Cmd, childOrder) (*process, error)       { return nil, errNeedsLinux }
 func (*process) kill()                                             {}
 func (*process) end()                                              {}
 func (*process) cpuTime() time.Duration                            { return 0 }
 func usedUp(*os.ProcessState, time.Duration) (time.Duration, bool) { return 0, false }
-func wroteTooMuch(*os.ProcessState) bool                           { return false }
 func reopen(*os.File) (*os.File, error)                            { return nil, errNeedsLinux }
 func socketPair() (*net.UnixConn, *os.File, error)                 { return nil, nil, errNeedsLinux }
 func (*child) send([]byte, *os.File) (*os.File, error)             { return nil, errNeedsLinux }

@@ -1,11 +1,13 @@
 package sandbox
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -25,13 +27,20 @@ type process struct {
 	reaped bool // another process may have its number
 }
 
-// start starts a process of its own group that can never gain privileges, and ends with this process. The Box waits for it when it is closed.
-func (b *Box) start(cmd *exec.Cmd, limits Limits) (*process, error) {
+// start starts the program of the Box again, with an order, in a process group of its own. The process can never gain privileges, and
+// ends with this one. The Box waits for it when it is closed.
+func (b *Box) start(cmd *exec.Cmd, order childOrder) (*process, error) {
+	order.Without = b.config.Without
+	argument, err := json.Marshal(order)
+	if err != nil {
+		return nil, fmt.Errorf("write the order of a confined process: %w", err)
+	}
 	if err := b.begin(); err != nil {
 		return nil, err
 	}
 	p := &process{cmd: cmd, exited: make(chan struct{})}
-	cmd.Stderr = &p.stderr
+	cmd.Path, cmd.Args = b.config.Command[0], append(slices.Clone(b.config.Command), string(argument))
+	cmd.Dir, cmd.Env, cmd.Stderr = "/", append([]string{marker}, b.config.Env...), &p.stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	started := make(chan error, 1)
@@ -47,7 +56,7 @@ func (b *Box) start(cmd *exec.Cmd, limits Limits) (*process, error) {
 		}
 		b.know(p)
 		defer b.forget(p)
-		p.group = b.cgroups.hold(cmd.Process.Pid, limits.Memory)
+		p.group = b.cgroups.hold(cmd.Process.Pid, order.Limits.Memory)
 		started <- nil
 		p.outlive()
 	}()
@@ -101,12 +110,6 @@ func usedUp(state *os.ProcessState, limit time.Duration) (time.Duration, bool) {
 	killed := status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGXCPU)
 	used := state.UserTime() + state.SystemTime()
 	return used, killed && used >= limit/2
-}
-
-// wroteTooMuch reports whether the kernel ended a process for the size of a file.
-func wroteTooMuch(state *os.ProcessState) bool {
-	status, _ := state.Sys().(syscall.WaitStatus)
-	return status.Signaled() && status.Signal() == syscall.SIGXFSZ
 }
 
 // startConfined starts a command that can never gain privileges by running another program. The calling

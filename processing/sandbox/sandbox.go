@@ -79,8 +79,8 @@ type Config struct {
 	Children int           `name:"children" help:"How many child processes for reading files are kept at most, besides one that is started ahead. 0 for four a core, and at least eight. A child reads files of one tenant only: more children mean fewer restarts where many tenants upload at the same time."`
 	Files    int           `name:"child-files" help:"How many files a child process reads before it is replaced."` // 0 means 200
 	Idle     time.Duration `kong:"-"`                                                                              // how long a child is kept that serves none; 0 means a minute
-	// TooWide leaves protections out, by name, for tests that show what each of them prevents.
-	TooWide []string     `kong:"-"`
+	// Without names protections to leave out, for tests that show what each of them prevents.
+	Without []string     `kong:"-"`
 	Metrics *Metrics     `kong:"-"`
 	Log     *slog.Logger `kong:"-"`
 }
@@ -139,7 +139,6 @@ type Box struct {
 
 	mu        sync.Mutex
 	closed    bool
-	forced    Confinement
 	idle      []*child // the least recently used first
 	spare     *child   // has served no file
 	warming   bool     // a spare one is being started
@@ -155,7 +154,7 @@ const marker = "TRAMO_CONFINED=1"
 func New(c Config) *Box {
 	c = c.withDefaults()
 	return &Box{
-		config: c, cgroups: findCgroups(c.TooWide), closing: make(chan struct{}),
+		config: c, cgroups: findCgroups(c.Without), closing: make(chan struct{}),
 		working: make(chan struct{}, c.Children), processes: make(map[*process]struct{}),
 	}
 }

@@ -15,10 +15,7 @@ import (
 var errNoSeccomp = errors.New("seccomp is not supported")
 
 // A policy says which system calls a process may make. All others fail with EPERM.
-type policy struct {
-	names      []string
-	exceptions func() []exception
-}
+type policy []string
 
 // An exception refuses a call that is allowed otherwise, when one of its sets of conditions holds.
 type exception struct {
@@ -26,7 +23,7 @@ type exception struct {
 	sets []seccomp.ArgumentConditions
 }
 
-// apply loads the policy into all threads.
+// apply loads the policy, with the exceptions, into all threads.
 //
 // Each exception is a filter of its own, and the kernel takes the strictest answer: go-seccomp-bpf 1.6.0 compares what
 // is left of an argument with the calls that come after it in the same filter, when the argument is not what was
@@ -37,7 +34,7 @@ func (p policy) apply() error {
 		return errNoSeccomp
 	}
 	known := func(name string) bool { _, found := info.SyscallNames[name]; return found }
-	for _, e := range p.exceptions() {
+	for _, e := range exceptions() {
 		if !known(e.name) {
 			continue
 		}
@@ -49,7 +46,7 @@ func (p policy) apply() error {
 			return fmt.Errorf("restrict %s: %w", e.name, err)
 		}
 	}
-	allowed := slices.DeleteFunc(slices.Clone(p.names), func(name string) bool { return !known(name) })
+	allowed := slices.DeleteFunc(slices.Clone(p), func(name string) bool { return !known(name) })
 	slices.Sort(allowed)
 	return load(seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{
 		{Names: slices.Compact(allowed), Action: seccomp.ActionAllow},
@@ -65,7 +62,7 @@ func load(p seccomp.Policy) error {
 
 // memoryAndTime are the calls of the runtimes of Go and C, the race detector's among them, none of which reaches
 // outside of the process.
-var memoryAndTime = []string{
+var memoryAndTime = policy{
 	"brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "mincore", "membarrier", "msync", "mlock", "munlock",
 	"futex", "futex_waitv", "set_robust_list", "get_robust_list", "rseq", "set_tid_address", "arch_prctl", "prctl",
 	"clone", "exit", "exit_group", "restart_syscall", "tgkill",
@@ -77,7 +74,7 @@ var memoryAndTime = []string{
 }
 
 // openFiles are the calls on files that are open, or that may be opened to be read.
-var openFiles = []string{
+var openFiles = policy{
 	"read", "readv", "pread64", "preadv", "write", "writev", "lseek", "close", "close_range", "fstat", "fstatfs",
 	"statx", "stat", "lstat", "newfstatat", "access", "faccessat", "readlink", "readlinkat", "open", "openat", "getdents64", "getcwd",
 	"dup", "dup2", "dup3", "fcntl", "ioctl", "fadvise64", "pipe", "pipe2", "eventfd2",
@@ -85,31 +82,18 @@ var openFiles = []string{
 }
 
 // childCalls are those of our own child. It has one socket, from its parent, and makes none.
-var childCalls = policy{
-	names: slices.Concat(memoryAndTime, openFiles, []string{"recvmsg"}),
-	exceptions: func() []exception {
-		return append(commonExceptions(), onlyReading()...)
-	},
-}
+var childCalls = slices.Concat(memoryAndTime, openFiles, policy{"recvmsg"})
 
 // toolCalls are those of a program that is run once, and must be started first. Landlock says what it may run.
-func toolCalls(writes bool) policy {
-	p := policy{names: slices.Concat(memoryAndTime, openFiles, []string{"execve", "statfs", "umask"}), exceptions: commonExceptions}
-	if writes {
-		p.names = append(p.names, "pwrite64", "pwritev", "ftruncate", "fallocate", "fsync", "fdatasync", "sync_file_range",
-			"mkdir", "mkdirat", "unlink", "unlinkat", "rename", "renameat", "renameat2", "fchmod", "utimensat", "flock")
-		return p
-	}
-	p.exceptions = func() []exception { return append(commonExceptions(), onlyReading()...) }
-	return p
-}
+var toolCalls = slices.Concat(memoryAndTime, openFiles, policy{"execve", "statfs", "umask"})
 
-// commonExceptions keep calls from reaching outside of the process.
-func commonExceptions() []exception {
+// exceptions keep calls from reaching outside of the process, and from opening a file to write, also where there is no Landlock.
+func exceptions() []exception {
 	const (
 		namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC |
 			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
-		setVMA = 0x53564d41 // PR_SET_VMA: the Go runtime names its mappings
+		writing = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC
+		setVMA  = 0x53564d41 // PR_SET_VMA: the Go runtime names its mappings
 		// ioctl(2), of any file; x/sys/unix has no names for them.
 		fionread, fionbio, fioclex = 0x541b, 0x5421, 0x5451
 	)
@@ -128,16 +112,9 @@ func commonExceptions() []exception {
 		{"fcntl", []seccomp.ArgumentConditions{append(noneOf(1, unix.F_DUPFD_CLOEXEC),
 			seccomp.Condition{Argument: 1, Operation: seccomp.GreaterThan, Value: unix.F_SETLKW})}},
 		{"ioctl", []seccomp.ArgumentConditions{noneOf(1, unix.TCGETS, unix.TIOCGWINSZ, fionread, fionbio, fioclex)}},
+		{"open", []seccomp.ArgumentConditions{one(seccomp.Condition{Argument: 1, Operation: seccomp.BitsSet, Value: writing})}},
+		{"openat", []seccomp.ArgumentConditions{one(seccomp.Condition{Argument: 2, Operation: seccomp.BitsSet, Value: writing})}},
 	}
-}
-
-// onlyReading refuses to open files to write, also where there is no Landlock.
-func onlyReading() []exception {
-	const writing = unix.O_WRONLY | unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC
-	refuse := func(name string, argument uint32) exception {
-		return exception{name, []seccomp.ArgumentConditions{{{Argument: argument, Operation: seccomp.BitsSet, Value: writing}}}}
-	}
-	return []exception{refuse("open", 1), refuse("openat", 2)}
 }
 
 // noneOf holds when an argument is none of the values.

@@ -21,7 +21,7 @@ type childOrder struct {
 	Limits  Limits   `json:"limits"`
 	Files   int      `json:"files,omitempty"`
 	Tool    *Tool    `json:"tool,omitempty"`
-	TooWide []string `json:"too_wide,omitempty"`
+	Without []string `json:"without,omitempty"`
 }
 
 // Serve is the main function of a process that a Box has started: it gives up the rights that it does not need, and answers one

@@ -2,14 +2,12 @@ package sandbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 )
 
 // StdinPath names the file to a program that wants a path, and not its standard input.
@@ -19,10 +17,6 @@ const StdinPath = "/proc/self/fd/0"
 type Tool struct {
 	Program string   `json:"program"` // a path, or a name in PATH
 	Args    []string `json:"args"`
-	// Reads are more files and directories that it may read, besides the system's libraries and fonts.
-	Reads []string `json:"reads,omitempty"`
-	// Writes is the one directory that it may write into; "" for none.
-	Writes string `json:"writes,omitempty"`
 }
 
 // A ToolError is the failure of a tool that hit no limit.
@@ -38,7 +32,7 @@ func (e *ToolError) Error() string {
 
 // Run runs a tool once, confined, on a file that it finds, read-only and from its beginning, at its standard input
 // (and at StdinPath, if it has to seek). What the tool writes to its standard output goes to stdout, at most limits.Output
-// bytes of it; what it writes to one file in tool.Writes is bounded by the same. When Run returns, the tool and its processes have ended.
+// bytes of it. When Run returns, the tool and its processes have ended.
 //
 //	var page bytes.Buffer
 //	err := box.Run(ctx, sandbox.Tool{Program: "pdftoppm", Args: []string{"-singlefile", "-png", "-"}}, file, sandbox.Limits{}, &page)
@@ -76,7 +70,7 @@ func (b *Box) run(ctx context.Context, tool Tool, stdin *os.File, limits Limits,
 
 	over := make(chan struct{})
 	verdict := make(chan error, 1)
-	go func() { verdict <- b.watchTool(ctx, p, limits, over, output) }()
+	go func() { verdict <- b.watch(ctx, p, limits, over, output) }()
 	_, copyErr := io.Copy(stdout, &cappedReader{r: output, left: limits.Output, limit: limits.Output})
 	if copyErr != nil {
 		p.kill() // it may still be writing
@@ -100,40 +94,12 @@ func locate(name string) (string, error) {
 
 // launch starts this program, which confines itself and becomes the tool once it is in its cgroup.
 func (b *Box) launch(tool Tool, limits Limits, input, output *os.File) (*process, error) {
-	order, err := json.Marshal(childOrder{Limits: limits, Tool: &tool, TooWide: b.config.TooWide})
-	if err != nil {
-		return nil, fmt.Errorf("write the tool's order: %w", err)
-	}
 	gate, ours, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make the tool's gate: %w", err)
 	}
 	defer func() { _ = errors.Join(gate.Close(), ours.Close()) }() // which opens it
-	launcher := b.config.Command
-	cmd := exec.Command(launcher[0], append(launcher[1:len(launcher):len(launcher)], string(order))...)
-	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = "/", input, output, []*os.File{gate}
-	cmd.Env = append([]string{marker}, b.config.Env...)
-	return b.start(cmd, limits)
-}
-
-// watchTool ends a tool when it may no longer run, and returns why. The kernel counts its CPU time.
-func (b *Box) watchTool(ctx context.Context, p *process, limits Limits, over <-chan struct{}, output *os.File) error {
-	wall := time.NewTimer(limits.Wall)
-	defer wall.Stop()
-	var reason error
-	select {
-	case <-over:
-		return nil
-	case <-ctx.Done():
-		reason = fmt.Errorf("wait for a tool: %w", context.Cause(ctx))
-	case <-b.closing:
-		reason = ErrClosed
-	case <-wall.C:
-		reason = &LimitError{LimitTime, fmt.Sprintf("not done after %s", limits.Wall)}
-	}
-	p.kill()
-	_ = output.SetReadDeadline(time.Now().Add(time.Second))
-	return reason
+	return b.start(&exec.Cmd{Stdin: input, Stdout: output, ExtraFiles: []*os.File{gate}}, childOrder{Limits: limits, Tool: &tool})
 }
 
 // judge returns how a tool that has exited ended.
@@ -149,8 +115,6 @@ func (p *process) judge(name string, limits Limits, copyErr, stopped error) erro
 		return nil
 	case spun:
 		return &LimitError{LimitCPU, fmt.Sprintf("used %s", used)}
-	case wroteTooMuch(state):
-		return &LimitError{LimitOutput, fmt.Sprintf("a file of more than %d bytes", limits.Output)}
 	case p.group.wasFull():
 		return &LimitError{LimitMemory, "the kernel ended it"}
 	case speaksOfMemory(said):

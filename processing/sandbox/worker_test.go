@@ -21,7 +21,7 @@ import (
 
 // worker is the life of a program that uses a Box, at work and with an idle child and a spare one, until it is killed.
 func worker(protections string) {
-	box := sandbox.New(sandbox.Config{Limits: roomy, TooWide: strings.Split(protections, ",")})
+	box := sandbox.New(sandbox.Config{Limits: roomy, Without: strings.Split(protections, ",")})
 	ctx := context.Background()
 	input, err := os.Open("/proc/self/cmdline")
 	if err != nil {
@@ -79,7 +79,10 @@ func TestNothingSurvivesTheWorker(t *testing.T) {
 		t.Run("without "+protections, func(t *testing.T) {
 			t.Parallel()
 			directory := t.TempDir()
-			cmd := exec.Command("/proc/self/exe", "worker", protections+",")
+			ctx, cancel := context.WithTimeout(t.Context(), soon)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "/proc/self/exe", "worker", protections+",")
+			cmd.WaitDelay = soon
 			cmd.Env = append(os.Environ(), "TMPDIR="+directory)
 			var said bytes.Buffer
 			cmd.Stderr = &said
@@ -139,7 +142,7 @@ func TestChildrenAreKilled(t *testing.T) {
 // What a child starts, where nothing keeps it from that, ends with it, however that ends.
 func TestNothingSurvivesTheChild(t *testing.T) {
 	t.Parallel()
-	box := open(t, sandbox.Config{TooWide: unprotected})
+	box := open(t, sandbox.Config{Without: unprotected})
 	s := ask(t, box, "A", order{Do: "leave children"}, "x")
 	left, err := strconv.Atoi(s.Content)
 	if err != nil {

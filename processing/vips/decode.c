@@ -2,44 +2,44 @@
 
 #include <string.h>
 
-// What libraries complained of since tramo_quiet, for tramo_said. libvips may log from threads of its own.
-static GMutex said_lock;
-static char said[4096];
+// The warnings since tramo_clear, for tramo_messages. libvips may log from threads of its own.
+static GMutex messages_lock;
+static char messages[4096];
 
 static void
-hear(const gchar *domain, GLogLevelFlags level, const gchar *message, gpointer unused)
+keep_message(const gchar *domain, GLogLevelFlags level, const gchar *message, gpointer unused)
 {
-	g_mutex_lock(&said_lock);
-	g_strlcat(said, message, sizeof said);
-	g_strlcat(said, "\n", sizeof said);
-	g_mutex_unlock(&said_lock);
+	g_mutex_lock(&messages_lock);
+	g_strlcat(messages, message, sizeof messages);
+	g_strlcat(messages, "\n", sizeof messages);
+	g_mutex_unlock(&messages_lock);
 }
 
 void
-tramo_quiet(void)
+tramo_clear(void)
 {
 	static gsize once = 0;
 	if (g_once_init_enter(&once)) {
-		g_log_set_handler("VIPS", G_LOG_LEVEL_WARNING, hear, NULL);
+		g_log_set_handler("VIPS", G_LOG_LEVEL_WARNING, keep_message, NULL);
 		g_once_init_leave(&once, 1);
 	}
-	g_mutex_lock(&said_lock);
-	said[0] = 0;
-	g_mutex_unlock(&said_lock);
+	g_mutex_lock(&messages_lock);
+	messages[0] = 0;
+	g_mutex_unlock(&messages_lock);
 	vips_error_clear();
 }
 
 char *
-tramo_said(void)
+tramo_messages(void)
 {
-	g_mutex_lock(&said_lock);
-	char *text = g_strconcat(said, vips_error_buffer(), NULL);
-	g_mutex_unlock(&said_lock);
+	g_mutex_lock(&messages_lock);
+	char *text = g_strconcat(messages, vips_error_buffer(), NULL);
+	g_mutex_unlock(&messages_lock);
 	return text;
 }
 
-// first_frame opens lazily: it reads the header, and no pixels. The loader is named, and never guessed, so that no bytes
-// reach a decoder that nobody meant.
+// first_frame opens lazily: it reads the header, and no pixels. The loader is named, and never guessed, so that bytes reach
+// no other decoder.
 static VipsImage *
 first_frame(const void *buf, size_t len, int loader, int strict, int shrink)
 {
@@ -158,8 +158,8 @@ fitted(VipsImage *in, int size)
 	return in_format(unpremultiplied(scaled(premultiplied(in), across, down)), format);
 }
 
-// in_srgb converts by the profile that the picture carries, so that wide gamuts keep their colours. CMYK without one is
-// taken for what most printers mean. A broken profile costs its colours, not the picture.
+// in_srgb converts by the profile that the image carries, so that wide gamuts keep their colours. CMYK without one is
+// taken for what most printers mean. A broken profile costs its colours, not the image.
 static VipsImage *
 in_srgb(VipsImage *in)
 {
@@ -197,7 +197,7 @@ from_pixels(const TramoPixels *in)
 	return named_srgb(vips_image_new_from_memory(in->data, in->length, in->width, in->height, in->bands, VIPS_FORMAT_UCHAR));
 }
 
-// tramo_decode decodes the first frame to at most size pixels on the long side, in sRGB, and turns it. Of a picture that can
+// tramo_decode decodes the first frame to at most size pixels on the long side, in sRGB, and turns it. Of a image that can
 // be read in part, rows says how many; 0 means all.
 int
 tramo_decode(const void *buf, size_t len, int loader, int strict, int shrink, int rows, int size, int clockwise, int mirror, TramoPixels *out)
@@ -211,7 +211,7 @@ tramo_decode(const void *buf, size_t len, int loader, int strict, int shrink, in
 	image = in_bytes(in_srgb(fitted(image, size)));
 	if (image && vips_image_get_bands(image) > 4)
 		image = four_bands(image);
-	// Once only: turned lazily, a picture would be decoded out of order.
+	// Once only: turned lazily, a image would be decoded out of order.
 	image = in_memory(image);
 	if (image && clockwise)
 		image = turned(image, clockwise);

@@ -15,8 +15,8 @@ import (
 	"github.com/h2non/bimg"
 )
 
-// libvips has one error buffer and one log for all threads, and what it says of one image must not be taken for what it
-// says of another. A process that draws has one image at a time anyway.
+// libvips has one error buffer and one log for all threads: the messages about one image must not be taken for those about
+// another. A process that draws has one image at a time anyway.
 var libvips sync.Mutex
 
 // exclusively runs f with libvips to itself, and leaves nothing in it for the next caller.
@@ -26,13 +26,13 @@ func exclusively(f func() error) error {
 	runtime.LockOSThread() // libvips keeps buffers a thread, until told that the thread is done
 	defer runtime.UnlockOSThread()
 	defer C.vips_thread_shutdown()
-	// Nothing is ever asked for twice, and an operation that is kept would keep its bytes, which are Go's.
+	// No operation is repeated, and a cached one would keep its input, which is Go's memory.
 	bimg.VipsCacheSetMax(0)
 	bimg.VipsCacheSetMaxMem(0)
 	return f()
 }
 
-// source is a file that was looked at and is worth decoding.
+// source is a file in a format that Render decodes.
 type source struct {
 	bytes []byte
 	kind  format
@@ -42,7 +42,7 @@ func (s source) start() (unsafe.Pointer, C.size_t, C.int) {
 	return unsafe.Pointer(unsafe.SliceData(s.bytes)), C.size_t(len(s.bytes)), C.int(s.kind)
 }
 
-// head is what a image's header claims.
+// head is the content of an image's header, unchecked.
 type head struct {
 	width, height int // unturned
 	frames        int
@@ -50,7 +50,7 @@ type head struct {
 
 func (s source) head() (head, error) {
 	var claimed C.TramoHead
-	C.tramo_quiet()
+	C.tramo_clear()
 	buf, length, loader := s.start()
 	if C.tramo_head(buf, length, loader, &claimed) != 0 {
 		return head{}, fault()
@@ -58,10 +58,10 @@ func (s source) head() (head, error) {
 	return head{int(claimed.width), int(claimed.height), int(claimed.frames)}, nil
 }
 
-// rows counts those from the top that can be read.
+// rows counts the rows, from the top, that can be read.
 func (s source) rows() (int, error) {
 	var rows C.int
-	C.tramo_quiet()
+	C.tramo_clear()
 	buf, length, loader := s.start()
 	if C.tramo_rows(buf, length, loader, &rows) != 0 {
 		return 0, fault()
@@ -78,10 +78,10 @@ type how struct {
 	turn   turning
 }
 
-// decode also returns what libraries complained of. The pixels must be closed.
+// decode also returns the warnings of the libraries. The pixels must be closed.
 func (s source) decode(h how) (pixels, string, error) {
 	var out pixels
-	C.tramo_quiet()
+	C.tramo_clear()
 	buf, length, loader := s.start()
 	failed := C.tramo_decode(buf, length, loader, flag(h.strict), C.int(max(1, h.shrink)), C.int(h.rows), C.int(h.size),
 		C.int(h.turn.clockwise), flag(h.turn.mirror), out.c())
@@ -101,14 +101,14 @@ func flag(set bool) C.int {
 // fault is why the last call failed.
 func fault() error { return classify(errors.New(C.GoString(C.vips_error_buffer()))) }
 
-// complaints are what libvips, and the libraries below it, said since the last tramo_quiet without failing for it.
+// complaints are the warnings of libvips and of the libraries below it since the last tramo_clear.
 func complaints() string {
-	text := C.tramo_said()
+	text := C.tramo_messages()
 	defer C.g_free(C.gpointer(text))
 	return C.GoString(text)
 }
 
-// pixels are a image in sRGB, 8 bits a band, without anything beside: there is no metadata to forget. They are C's memory.
+// pixels are an image in sRGB, 8 bits a band, without metadata. They are C's memory.
 type pixels struct{ raw C.TramoPixels }
 
 func (p *pixels) c() *C.TramoPixels { return &p.raw }
@@ -131,7 +131,7 @@ func (p *pixels) shrink(size int) error {
 		return nil
 	}
 	var smaller pixels
-	C.tramo_quiet()
+	C.tramo_clear()
 	if C.tramo_fit(p.c(), C.int(size), smaller.c()) != 0 {
 		return fault()
 	}
@@ -140,10 +140,10 @@ func (p *pixels) shrink(size int) error {
 	return nil
 }
 
-// tiff is how bimg gets the pixels: no other format that it reads costs so little, or loses nothing.
+// tiff makes a file of the pixels for bimg. Of the lossless formats that it reads, TIFF costs the least.
 func (p *pixels) tiff() ([]byte, error) {
 	var file pixels
-	C.tramo_quiet()
+	C.tramo_clear()
 	if C.tramo_tiff(p.c(), file.c()) != 0 {
 		return nil, fault()
 	}
@@ -161,8 +161,8 @@ func (p *pixels) image() *image.NRGBA {
 	return out
 }
 
-// uniform reports whether the image is all of one colour, but for the block or two that libjpeg makes of the end that it
-// invents for what has none.
+// uniform reports whether the image is all of one colour, except for the block or two that libjpeg draws where it adds a missing
+// end.
 func (p *pixels) uniform() bool {
 	const blocks = 2 * 16 * 16
 	all, bands := p.bytes(), p.bands()

@@ -1,4 +1,4 @@
-// What of libvips bimg does not reach: see decode.go.
+// The parts of libvips that bimg does not reach: see decode.go.
 #include <stdlib.h>
 #include <vips/vips.h>
 
@@ -17,9 +17,9 @@ typedef struct {
 	int width, height, bands;
 } TramoPixels;
 
-// Every function below returns 0 or, having said why in libvips' error buffer, -1.
-void tramo_quiet(void);
-char *tramo_said(void);
+// Every function below returns 0, or -1 with the cause in libvips' error buffer.
+void tramo_clear(void);
+char *tramo_messages(void);
 int tramo_head(const void *buf, size_t len, int loader, TramoHead *head);
 int tramo_rows(const void *buf, size_t len, int loader, int *rows);
 int tramo_decode(const void *buf, size_t len, int loader, int strict, int shrink, int rows, int size, int clockwise, int mirror, TramoPixels *out);

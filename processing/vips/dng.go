@@ -19,24 +19,24 @@ const (
 	tagJPEGOffset     = 513
 	tagJPEGLength     = 514
 	tagDNGVersion     = 50706
-	photometricCFA    = 32803 // what a sensor saw, through its colour filters
+	photometricCFA    = 32803 // raw sensor data, behind colour filters
 	photometricLinear = 34892 // the same, interpolated
 
-	// A stranger's directories may lead anywhere, and back again.
+	// The directories of an untrusted file may lead anywhere, and form circles.
 	maxIFDs       = 32
 	maxIFDEntries = 1024
 	maxSide       = 1 << 20 // pixels, of any camera
 )
 
-// raw is what a DNG says of itself.
+// raw is the description of a DNG, by its tags.
 type raw struct {
-	width, height int    // of the full image, unturned; 0 if it does not say
+	width, height int    // of the full image, unturned; 0 if unknown
 	preview       []byte // the largest JPEG inside that shows the image, or nil
-	drawable      bool   // its first directory holds a image, and no sensor's data
+	drawable      bool   // its first directory holds an image, not sensor data
 }
 
-// readDNG looks into a TIFF for what makes it a DNG, and into its directories for previews (DNG 1.7, chapter 2). It decodes
-// nothing, and says false of a TIFF that is no DNG.
+// readDNG looks for the tags of a DNG in a TIFF, and for previews in its directories (DNG 1.7, chapter 2). It decodes nothing, and
+// returns false for a TIFF that is no DNG.
 func readDNG(input []byte) (raw, bool) {
 	t, first, ok := openTIFF(input)
 	if !ok {
@@ -199,7 +199,7 @@ func (f tiffFile) preview(d directory) []byte {
 	return jpeg
 }
 
-// lossless tells the kind of JPEG that raw data is packed in (ITU-T T.81, annex H), which shows nothing.
+// lossless reports whether a JPEG is of the kind that holds raw data (ITU-T T.81, annex H), which shows nothing.
 func lossless(jpeg []byte) bool {
 	for at := 2; at+4 <= len(jpeg) && jpeg[at] == 0xFF; {
 		marker := jpeg[at+1]

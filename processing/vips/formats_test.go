@@ -17,6 +17,8 @@ import (
 
 	"github.com/h2non/bimg"
 	"go.n16f.net/thumbhash"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // Every format that phones, cameras and scanners send is drawn, in its flavours: the first frame or page of several, the
@@ -70,7 +72,7 @@ func TestFormats(t *testing.T) {
 			path := filepath.Join(t.TempDir(), c.name)
 			vipsTool(t, append([]string{c.vips[0], in(c.vips[1]), path}, c.vips[2:]...)...)
 			photo, err := os.ReadFile(path)
-			must(t, err)
+			stack.Must(t, err)
 			orientation := 1
 			if filepath.Ext(c.name) == ".heic" || filepath.Ext(c.name) == ".avif" {
 				orientation = 6
@@ -93,13 +95,13 @@ func TestOddFormats(t *testing.T) {
 		source := corners(600, 400)
 		paletted := image.NewPaletted(source.Rect, color.Palette{red, green, blue, gold})
 		draw.Draw(paletted, source.Rect, source, image.Point{}, draw.Src)
-		must(t, gif.Encode(&out, paletted, nil))
+		stack.Must(t, gif.Encode(&out, paletted, nil))
 		checkRendered(t, out.Bytes(), 1, 16)
 	})
 	t.Run("heif of another brand", func(t *testing.T) {
 		t.Parallel()
 		photo, err := bimg.Resize(asPNG(t, corners(600, 400)), bimg.Options{Type: bimg.HEIF, Quality: 90})
-		must(t, err)
+		stack.Must(t, err)
 		copy(photo[8:12], "MiHE")
 		checkRendered(t, photo, 1, 16)
 	})
@@ -108,7 +110,7 @@ func TestOddFormats(t *testing.T) {
 		grey := image.NewGray(image.Rect(0, 0, 600, 400))
 		draw.Draw(grey, image.Rect(0, 0, 300, 400), image.NewUniform(color.Gray{200}), image.Point{}, draw.Src)
 		rendered, err := Render(asJPEG(t, grey), 3, []int{160}, DefaultMaxPixels)
-		must(t, err)
+		stack.Must(t, err)
 		picture := decode(t, rendered.Thumbnails[0].WebP)
 		if !near(picture.At(140, 50), color.RGBA{200, 200, 200, 255}, 8) || !near(picture.At(20, 50), color.RGBA{0, 0, 0, 255}, 8) {
 			t.Errorf("left %v, right %v", picture.At(20, 50), picture.At(140, 50))
@@ -142,21 +144,21 @@ func flatCMYK(t *testing.T, ink [4]byte) []byte {
 	vipsTool(t, "copy", in("raw.v"), in("cmyk.v"), "--interpretation", "cmyk")
 	vipsTool(t, "jpegsave", in("cmyk.v"), in("out.jpg"), "--Q", "97", "--subsample-mode", "off")
 	photo, err := os.ReadFile(in("out.jpg"))
-	must(t, err)
+	stack.Must(t, err)
 	return photo
 }
 
 func flatRendered(t *testing.T, photo []byte) color.Color {
 	t.Helper()
 	rendered, err := Render(photo, 1, []int{160}, DefaultMaxPixels)
-	must(t, err)
+	stack.Must(t, err)
 	return decode(t, rendered.Thumbnails[0].WebP).At(50, 50)
 }
 
 func checkRendered(t *testing.T, photo []byte, orientation, tolerance int) {
 	t.Helper()
 	rendered, err := Render(photo, orientation, []int{480, 160}, DefaultMaxPixels)
-	must(t, err)
+	stack.Must(t, err)
 	if rendered.Width != 600 || rendered.Height != 400 || rendered.Partial {
 		t.Errorf("%d by %d, partial %t, want 600 by 400, whole", rendered.Width, rendered.Height, rendered.Partial)
 	}
@@ -186,7 +188,7 @@ func TestWideGamutIsConverted(t *testing.T) {
 					t.Fatal(entries, err)
 				}
 				photo, err := os.ReadFile(entries[0])
-				must(t, err)
+				stack.Must(t, err)
 				if head, err := bimg.Metadata(photo); err != nil || !head.Profile {
 					t.Fatalf("the original has no profile (%v): this test would pass vacuously", err)
 				}
@@ -216,7 +218,7 @@ func TestInkIsConverted(t *testing.T) {
 	vipsTool(t, "jpegsave", in("cmyk.tif"), in("without.jpg"), "--Q", "97", "--strip")
 	for _, name := range []string{"cmyk.tif", "with.jpg", "without.jpg"} {
 		photo, err := os.ReadFile(in(name))
-		must(t, err)
+		stack.Must(t, err)
 		if got := flatRendered(t, photo); !near(got, want, 8) {
 			t.Errorf("%s: colour %v, want %v", name, got, want)
 		}
@@ -319,7 +321,7 @@ func TestDNG(t *testing.T) {
 			t.Parallel()
 			file := dng(order, small, large, small)
 			rendered, err := Render(file, 3, []int{1600, 160}, DefaultMaxPixels)
-			must(t, err)
+			stack.Must(t, err)
 			if rendered.Width != 6000 || rendered.Height != 4000 || rendered.Thumbnails[0].Width != 1200 || rendered.Partial {
 				t.Errorf("%d by %d, drawn %d wide, partial %t", rendered.Width, rendered.Height, rendered.Thumbnails[0].Width, rendered.Partial)
 			}
@@ -353,13 +355,13 @@ func TestPlaceholder(t *testing.T) {
 	t.Parallel()
 	for _, orientation := range []int{1, 6} {
 		rendered, err := Render(asJPEG(t, stored(corners(600, 400), orientation)), orientation, []int{480}, DefaultMaxPixels)
-		must(t, err)
+		stack.Must(t, err)
 		hash, err := base64.StdEncoding.DecodeString(rendered.Placeholder)
 		if err != nil || len(hash) > 25 {
 			t.Fatalf("placeholder %q: %v", rendered.Placeholder, err)
 		}
 		coarse, err := thumbhash.DecodeImage(hash)
-		must(t, err)
+		stack.Must(t, err)
 		right, bottom := coarse.Bounds().Dx(), coarse.Bounds().Dy()
 		for _, c := range []struct {
 			x, y int

@@ -3,6 +3,7 @@ package vips
 import (
 	"bytes"
 	"compress/zlib"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/h2non/bimg"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // pngClaiming is a PNG header that claims the given dimensions and has no pixels.
@@ -121,7 +124,7 @@ func peak() (kib int64) {
 func TestHostileFilesStayWithinMemory(t *testing.T) {
 	t.Parallel()
 	heic, err := bimg.Resize(asPNG(t, corners(64, 64)), bimg.Options{Type: bimg.HEIF})
-	must(t, err)
+	stack.Must(t, err)
 	claiming := func(photo []byte, side uint16) []byte {
 		claims := bytes.Clone(photo)
 		for _, marker := range []string{"\xFF\xC0", "\xFF\xC2"} {
@@ -165,7 +168,9 @@ func TestHostileFilesStayWithinMemory(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "file")
 			write(t, path, c.file)
-			command := exec.Command("/proc/self/exe")
+			ctx, cancel := context.WithTimeout(t.Context(), stack.Patience)
+			defer cancel()
+			command := exec.CommandContext(ctx, "/proc/self/exe")
 			command.Env = append(os.Environ(), renderAlone+"="+path)
 			var out, said bytes.Buffer
 			command.Stdout, command.Stderr = &out, &said
@@ -197,14 +202,14 @@ func interlacedPNG(t *testing.T, side int) []byte {
 	t.Helper()
 	var pixels bytes.Buffer
 	packed, err := zlib.NewWriterLevel(&pixels, zlib.BestSpeed)
-	must(t, err)
+	stack.Must(t, err)
 	row := make([]byte, side/8+2)
 	for range side * 15 / 8 { // rows of all seven passes, none longer than this
 		if _, err := packed.Write(row); err != nil {
 			t.Fatal(err)
 		}
 	}
-	must(t, packed.Close())
+	stack.Must(t, packed.Close())
 	file := pngClaiming(uint32(side), uint32(side))
 	head := file[:33]
 	head[24], head[25], head[28] = 1, 0, 1 // 1 bit, grey, interlaced

@@ -3,11 +3,12 @@ package vips
 import (
 	"encoding/binary"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // chunks lists the chunks of a WebP (RFC 9649, 2.3).
@@ -26,15 +27,6 @@ func chunks(t *testing.T, webp []byte) []string {
 		at += 8 + size + size%2
 	}
 	return names
-}
-
-func exiftool(t *testing.T, arguments ...string) string {
-	t.Helper()
-	out, err := exec.Command("exiftool", arguments...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("exiftool %v: %v\n%s", arguments, err, out)
-	}
-	return string(out)
 }
 
 // No size of a photo that says where it was taken says so itself, in whichever format it came, and whichever way it was held.
@@ -66,14 +58,14 @@ func TestMetadataStaysBehind(t *testing.T) {
 				tags = append(tags, "-GPSLatitude=34.6", "-GPSLatitudeRef=S", "-GPSLongitude=58.4", "-GPSLongitudeRef=W",
 					"-EXIF:Make=Probe", "-EXIF:Orientation=6")
 			}
-			exiftool(t, append(tags, path)...)
-			if said := exiftool(t, "-a", "-G1", "-GPS:all", "-XMP:all", path); !strings.Contains(said, "GPS") {
+			stack.Output(t, "exiftool", append(tags, path)...)
+			if said := stack.Output(t, "exiftool", "-a", "-G1", "-GPS:all", "-XMP:all", path); !strings.Contains(said, "GPS") {
 				t.Fatalf("the original says no place: this test would pass vacuously\n%s", said)
 			}
 			photo, err := os.ReadFile(path)
-			must(t, err)
+			stack.Must(t, err)
 			rendered, err := Render(photo, 6, []int{1600, 480, 160}, DefaultMaxPixels)
-			must(t, err)
+			stack.Must(t, err)
 			for _, picture := range rendered.Thumbnails {
 				checkSilent(t, picture)
 			}
@@ -90,22 +82,18 @@ func checkSilent(t *testing.T, picture Thumbnail) {
 	}
 	thumbnail := filepath.Join(t.TempDir(), "thumbnail.webp")
 	write(t, thumbnail, picture.WebP)
-	if said := exiftool(t, "-a", "-G1", "-EXIF:all", "-XMP:all", "-GPS:all", "-IPTC:all", "-ICC_Profile:all", thumbnail); strings.TrimSpace(said) != "" {
+	if said := stack.Output(t, "exiftool", "-a", "-G1", "-EXIF:all", "-XMP:all", "-GPS:all", "-IPTC:all", "-ICC_Profile:all", thumbnail); strings.TrimSpace(said) != "" {
 		t.Errorf("size %d says:\n%s", picture.Size, said)
 	}
 }
 
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
-	must(t, os.WriteFile(path, content, 0o600))
+	stack.Must(t, os.WriteFile(path, content, 0o600))
 }
 
 // vipsTool makes originals that bimg cannot make.
 func vipsTool(t *testing.T, arguments ...string) {
 	t.Helper()
-	command := exec.Command("vips", arguments...)
-	command.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "VIPS_BLOCK_UNTRUSTED=") })
-	if out, err := command.CombinedOutput(); err != nil {
-		t.Fatalf("vips %v: %v\n%s", arguments, err, out)
-	}
+	stack.Output(t, "env", append([]string{"--unset=VIPS_BLOCK_UNTRUSTED", "vips"}, arguments...)...)
 }

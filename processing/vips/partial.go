@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// decoded is what could be made of a image.
+// decoded is the part of an image that could be decoded.
 type decoded struct {
 	pixels
 	partial bool
 }
 
-// decodeAll decodes as much of a image as there is. A part that shows nothing, which is one colour all over, as what is
-// missing is, makes the image ErrUnreadable.
+// decodeAll decodes as much of an image as there is. A part in one colour, which is how missing
+// pixels look, shows nothing and is ErrUnreadable.
 func (s source) decodeAll(h how) (decoded, error) {
 	all, err := s.wholeOrPart(h)
 	if err == nil && all.partial && all.uniform() {
@@ -27,13 +27,13 @@ func (s source) decodeAll(h how) (decoded, error) {
 
 func (s source) wholeOrPart(h how) (decoded, error) {
 	if s.kind == jpegFormat {
-		// libjpeg goes on after any damage that it survives, and says so: one pass is enough.
+		// libjpeg continues after damage, with a warning: one pass is enough.
 		pixels, complaints, err := s.decode(h)
 		if err == nil {
 			return decoded{pixels, damagedJPEG(complaints)}, nil
 		}
 		if ended, cut := wholeSegments(s.bytes); cut {
-			// libjpeg gives up on a segment that ends too early, though it may have read scans enough before it.
+			// libjpeg gives up on a segment that ends too early, though it may have read enough scans before it.
 			if pixels, _, endedErr := (source{ended, jpegFormat}).decode(h); endedErr == nil {
 				return decoded{pixels, true}, nil
 			}
@@ -55,7 +55,7 @@ func (s source) wholeOrPart(h how) (decoded, error) {
 	return s.upperRows(h, err)
 }
 
-// upperRows decodes the rows above the first that cannot be read, of a image whose decoder gives up there. why is
+// upperRows decodes the rows above the first that cannot be read, of an image whose decoder gives up there. why is
 // the error if there are none.
 func (s source) upperRows(h how, why error) (decoded, error) {
 	if errors.Is(why, ErrOutOfMemory) {
@@ -73,8 +73,7 @@ func (s source) upperRows(h how, why error) (decoded, error) {
 	return decoded{part, true}, nil
 }
 
-// damagedJPEG tells what libjpeg complains of when pixels are lost (its jerror.h, JWRN_*) from what is wrong with metadata,
-// and from what libexif says.
+// damagedJPEG reports whether libjpeg warned of lost pixels (its jerror.h, JWRN_*), and not only of metadata. libexif warns too.
 func damagedJPEG(complaints string) bool {
 	lower := strings.ToLower(complaints)
 	for _, lost := range []string{"corrupt jpeg data", "premature end of jpeg", "inconsistent progression", "invalid sos"} {

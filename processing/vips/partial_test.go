@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // The states of a picture, in the order in which a longer and longer part of it goes through them.
@@ -47,7 +49,7 @@ func progressive(t *testing.T, photo []byte) []byte {
 func read(t *testing.T, path string) []byte {
 	t.Helper()
 	content, err := os.ReadFile(path)
-	must(t, err)
+	stack.Must(t, err)
 	return content
 }
 
@@ -162,7 +164,7 @@ func TestCutOthers(t *testing.T) {
 	source := filepath.Join(dir, "source.png")
 	write(t, source, asPNG(t, noisy(900, 600)))
 	var frame bytes.Buffer
-	must(t, gif.Encode(&frame, noisy(900, 600), nil))
+	stack.Must(t, gif.Encode(&frame, noisy(900, 600), nil))
 	made := func(name string, arguments ...string) []byte {
 		path := filepath.Join(dir, name)
 		vipsTool(t, append([]string{arguments[0], source, path}, arguments[1:]...)...)
@@ -232,12 +234,12 @@ func TestSoundPhotosAreWhole(t *testing.T) {
 // Every photo of real cameras in the samples of our EXIF library is whole, or was cut down to its head by who collected it.
 func TestCameraFilesAreWhole(t *testing.T) {
 	t.Parallel()
-	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/bep/imagemeta").Output()
-	must(t, err)
+	module, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/bep/imagemeta").Output()
+	stack.Must(t, err)
 	paths, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "testdata", "images", "*", "*"))
-	must(t, err)
+	stack.Must(t, err)
 	top, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(module)), "testdata", "images", "*.*"))
-	must(t, err)
+	stack.Must(t, err)
 	sound := 0
 	for _, path := range append(paths, top...) {
 		if info, err := os.Stat(path); err != nil || info.IsDir() {

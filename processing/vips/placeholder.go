@@ -6,11 +6,11 @@ import (
 	"go.n16f.net/thumbhash"
 )
 
-// placeholderSide is what ThumbHash wants at most: it costs by the pixel, and keeps a handful of cosines.
+// placeholderSide is the largest input of ThumbHash, in pixels. Its cost grows with the pixels, and it keeps a few coefficients.
 const placeholderSide = 100
 
 // placeholder is the image as a ThumbHash (https://evanw.github.io/thumbhash), at most 25 bytes, in base64: a page shows it
-// while the image itself is on its way. It leaves p small.
+// while the image itself is on its way. It shrinks p.
 func (p *pixels) placeholder() (string, error) {
 	if err := p.shrink(placeholderSide); err != nil {
 		return "", err

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // With the collector at its most eager, every orientation comes out upright and byte for byte the
@@ -23,7 +25,7 @@ func TestOrientationsAreStableUnderAnEagerCollector(t *testing.T) {
 		t.Run(fmt.Sprint(orientation), func(t *testing.T) {
 			photo := withOrientation(asJPEG(t, stored(busy(2400, 1600), orientation)), orientation)
 			first, err := Render(photo, orientation, []int{480, 160}, DefaultMaxPixels)
-			must(t, err)
+			stack.Must(t, err)
 			if first.Width != 2400 || first.Height != 1600 {
 				t.Errorf("upright dimensions are %d by %d, want 2400 by 1600", first.Width, first.Height)
 			}
@@ -50,7 +52,7 @@ func TestOrientationsAreStableUnderAnEagerCollector(t *testing.T) {
 					}
 				})
 			}
-			group.Wait()
+			stack.Wait(t, "end of all rounds", &group)
 		})
 	}
 }
@@ -117,10 +119,10 @@ func resident(t *testing.T) int {
 func statusKiB(t *testing.T, process, field string) int {
 	t.Helper()
 	status, err := os.ReadFile("/proc/" + process + "/status")
-	must(t, err)
+	stack.Must(t, err)
 	_, rest, _ := strings.Cut(string(status), field+":")
 	line, _, _ := strings.Cut(rest, " kB")
 	size, err := strconv.Atoi(strings.TrimSpace(line))
-	must(t, err)
+	stack.Must(t, err)
 	return size
 }

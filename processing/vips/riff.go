@@ -9,9 +9,8 @@ import (
 // The flags of a VP8X chunk that announce metadata (RFC 9649, 2.7).
 const metadataFlags = 0x20 | 0x08 | 0x04 // ICC, EXIF, XMP
 
-// pixelsOnly returns a WebP without all its chunks that are not pixels. libvips 8.14.1 writes an
-// EXIF chunk, asked to strip or not: with the place in it if the source had one, of some 200
-// useless bytes if it had none.
+// pixelsOnly returns a WebP with only the chunks that hold pixels. libvips 8.14.1 writes an EXIF chunk even
+// when it is to strip metadata: with the source's GPS position, or else 200 useless bytes.
 func pixelsOnly(webp []byte) ([]byte, error) {
 	if len(webp) < 12 || string(webp[:4]) != "RIFF" || string(webp[8:12]) != "WEBP" {
 		return nil, fmt.Errorf("%w: libvips made no WebP of it", ErrUnreadable)

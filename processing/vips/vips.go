@@ -1,10 +1,10 @@
 // Package vips turns an untrusted image into small WebPs: bytes in, thumbnails out. It is the
-// only place that links libvips, imports nothing of ours, and is meant to run in a
-// child process without credentials. It refuses everything that is not a photograph's format,
-// and images too large to decode, before libvips sees their pixels.
+// only package that links libvips, imports nothing of ours, and is meant to run in a
+// child process without credentials. It refuses formats other than those of
+// photographs, and images too large to decode, before libvips sees their pixels.
 //
 // Untrusted bytes are decoded by a thin layer of C of our own, because bimg cannot tell a whole image from
-// a damaged one; bimg encodes what comes of it (docs/explanation/decisions/0019-libvips-decodes-bimg-encodes.md).
+// a damaged one; bimg encodes the result (docs/explanation/decisions/0019-libvips-decodes-bimg-encodes.md).
 //
 // The process that calls it sets VIPS_BLOCK_UNTRUSTED=1 and VIPS_CONCURRENCY=1 in its environment
 // before it starts: libvips reads both once, when the program is loaded.
@@ -23,25 +23,24 @@ import (
 // most that a WebP or an old JPEG tool can have on both sides.
 const DefaultMaxPixels = 268_402_689
 
-// maxFrames is what an animation, a scan of many pages or a HEIF of many images may have. One of them is decoded, but
-// the decoders look for them all.
+// maxFrames is the limit of frames, pages or images in a file. Only the first is decoded, but the decoders look for all.
 const maxFrames = 10_000
 
-// webpQuality is what a photo of a building site needs to be read at 1600 pixels; higher doubles
-// the bytes for nothing a person sees.
+// webpQuality keeps a photo of a building site legible at 1600 pixels; a higher one doubles the bytes
+// without a visible difference.
 const webpQuality = 78
 
 // Thumbnail is one rendered size. Width and Height are in pixels; Size is the long side asked for,
 // which Width and Height stay below when the original is smaller.
 //
-// It is an alias of a plain struct, as is Rendered, so that package processing, which must build
+// It is an alias of a plain struct, as is Rendered, so that package examine, which must build
 // without cgo, can accept Render as a function value without importing this package.
 type Thumbnail = struct {
 	Size, Width, Height int
 	WebP                []byte
 }
 
-// Rendered is a image in every size asked for, in that order. Width and Height are the
+// Rendered is an image in every size asked for, in that order. Width and Height are the
 // original's, in pixels, held upright.
 type Rendered = struct {
 	Width, Height int
@@ -57,9 +56,9 @@ type Rendered = struct {
 // the largest preview inside.
 //
 // The errors are ErrNotAnImage, ErrTooManyPixels (more than maxPixels; 0 means DefaultMaxPixels; or more than 10,000 frames),
-// ErrUnsupported (perhaps a sound file, in a flavour that this libvips cannot read), ErrUnreadable
-// and ErrOutOfMemory. A image of which a part can be shown is no error, but Partial. A JPEG without its end may be whole
-// all the same as far as Render can see: telling is the business of whoever walks its markers.
+// ErrUnsupported (perhaps an intact file, of a kind that this libvips cannot read), ErrUnreadable
+// and ErrOutOfMemory. A image of which a part can be shown is no error, but Partial. Render may take a JPEG without
+// its end for whole: the caller walks its markers.
 //
 // Calls wait for each other.
 func Render(input []byte, orientation int, sizes []int, maxPixels int) (Rendered, error) {
@@ -130,7 +129,7 @@ func (s source) readHead(maxPixels int) (head, error) {
 
 // shrinkFor is how much smaller libjpeg may decode a JPEG, for less than decoding it all. It averages blocks of pixels, so
 // a factor of two is left for the better filter, as vips_thumbnail leaves it. libvips 8.14 aborts the process when a side
-// would vanish, which a stranger's 20,000 by 3 pixels is enough for.
+// would vanish, as with 20,000 by 3 pixels.
 func shrinkFor(claimed head, size int) int {
 	for _, shrink := range []int{8, 4, 2} {
 		if max(claimed.width, claimed.height) >= 2*shrink*size && min(claimed.width, claimed.height) >= 2*shrink {
@@ -141,7 +140,7 @@ func shrinkFor(claimed head, size int) int {
 }
 
 // encodeAll makes a Thumbnail of each size, and leaves p as small as the smallest: each is scaled from the next larger one,
-// which looks the same as if it were scaled from the largest, for half the work.
+// which looks the same as if it were scaled from the largest, and takes half the work.
 func (p *pixels) encodeAll(sizes []int) ([]Thumbnail, error) {
 	thumbnails := make([]Thumbnail, len(sizes))
 	descending := func(a, b int) int { return cmp.Compare(sizes[b], sizes[a]) }
@@ -177,31 +176,20 @@ func (p *pixels) webp() ([]byte, error) {
 	return pixelsOnly(webp)
 }
 
-// turning is what makes a image upright: first clockwise degrees, then left and right swapped.
+// turning makes an image upright: first clockwise degrees, then left and right swapped.
 type turning struct {
 	clockwise int
 	mirror    bool
 }
 
+// turnings are those of EXIF's orientations.
+var turnings = [...]turning{2: {0, true}, {180, false}, {180, true}, {90, true}, {90, false}, {270, true}, {270, false}}
+
 func turnFor(orientation int) turning {
-	switch orientation {
-	case 2:
-		return turning{0, true}
-	case 3:
-		return turning{180, false}
-	case 4:
-		return turning{180, true}
-	case 5:
-		return turning{90, true}
-	case 6:
-		return turning{90, false}
-	case 7:
-		return turning{270, true}
-	case 8:
-		return turning{270, false}
-	default:
+	if orientation < 0 || orientation >= len(turnings) {
 		return turning{}
 	}
+	return turnings[orientation]
 }
 
 func (t turning) apply(width, height int) (turnedWidth, turnedHeight int) {

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/h2non/bimg"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // libvips reads its environment when the program is loaded, so the tests start once more with
@@ -103,14 +105,14 @@ func stored(upright *image.RGBA, orientation int) *image.RGBA {
 func asJPEG(t *testing.T, picture image.Image) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	must(t, jpeg.Encode(&out, picture, &jpeg.Options{Quality: 92}))
+	stack.Must(t, jpeg.Encode(&out, picture, &jpeg.Options{Quality: 92}))
 	return out.Bytes()
 }
 
 func asPNG(t *testing.T, picture image.Image) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	must(t, png.Encode(&out, picture))
+	stack.Must(t, png.Encode(&out, picture))
 	return out.Bytes()
 }
 
@@ -124,9 +126,9 @@ func withOrientation(photo []byte, orientation int) []byte {
 func decode(t *testing.T, webp []byte) image.Image {
 	t.Helper()
 	asPNG, err := bimg.Resize(webp, bimg.Options{Type: bimg.PNG, NoAutoRotate: true})
-	must(t, err)
+	stack.Must(t, err)
 	picture, err := png.Decode(bytes.NewReader(asPNG))
-	must(t, err)
+	stack.Must(t, err)
 	return picture
 }
 
@@ -169,7 +171,7 @@ func checkCornersWithin(t *testing.T, webp []byte, tolerance int) {
 func TestSmallPicturesAreNotEnlarged(t *testing.T) {
 	t.Parallel()
 	rendered, err := Render(asPNG(t, corners(200, 100)), 1, []int{1600, 480, 160}, DefaultMaxPixels)
-	must(t, err)
+	stack.Must(t, err)
 	for i, want := range [][2]int{{200, 100}, {200, 100}, {160, 80}} {
 		if got := rendered.Thumbnails[i]; got.Width != want[0] || got.Height != want[1] {
 			t.Errorf("size %d is %d by %d, want %v", got.Size, got.Width, got.Height, want)
@@ -208,7 +210,7 @@ func TestTransparencySurvives(t *testing.T) {
 		}
 	}
 	rendered, err := Render(asPNG(t, picture), 3, []int{160}, DefaultMaxPixels)
-	must(t, err)
+	stack.Must(t, err)
 	thumbnail := decode(t, rendered.Thumbnails[0].WebP)
 	if _, _, _, alpha := thumbnail.At(10, 50).RGBA(); alpha != 0 {
 		t.Errorf("the left, transparent before the turn by 180°, has alpha %d", alpha)
@@ -226,18 +228,9 @@ func TestNoFringe(t *testing.T) {
 		copy(picture.Pix[i:], []byte{255, 255, 255, 255})
 	}
 	rendered, err := Render(asPNG(t, picture), 1, []int{160}, DefaultMaxPixels)
-	must(t, err)
+	stack.Must(t, err)
 	got := color.NRGBAModel.Convert(decode(t, rendered.Thumbnails[0].WebP).At(80, 50)).(color.NRGBA)
 	if got.R < 240 || got.A < 100 || got.A > 155 {
 		t.Errorf("white lines are %v, want white, half transparent", got)
-	}
-}
-
-// must fails the test if err is not nil. It is not test/stack's, which would bring S3 and Postgres into a test process
-// whose own size is measured and limited here.
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

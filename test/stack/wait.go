@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +57,17 @@ func Until(t testing.TB, what string, reached func() bool) {
 			t.Fatalf("after %s still not: %s", Patience, what)
 		}
 	}
+}
+
+// Output runs a program and returns what it printed. It fails the test if the program fails, or has not ended after
+// [Patience].
+func Output(t testing.TB, program string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(Context(t), program, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %q: %v\n%s", program, args, err, out)
+	}
+	return string(out)
 }
 
 // Receive returns the next value of c, and fails the test after [Patience] with what it waited for. A closed channel

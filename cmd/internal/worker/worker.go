@@ -153,17 +153,13 @@ func (c *command) assemble(b *wiring.Base, dir string) (*parts, error) {
 		return nil, err
 	}
 	b.Registry.MustRegister(&processing.Backlog{DB: b.DB, Log: b.Log}, scanner)
-	space, err := processing.NewSpace(c.Space.Size, b.Registry)
-	if err != nil {
-		return nil, err
-	}
 	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(b.Registry), b.Log
 	tools := examine.FindTools()
 	w := &parts{scanner: scanner, box: sandbox.New(c.Sandbox), tools: watchTools(tools, b.Registry)}
 	c.Types.AllowMismatch = c.Mismatch.Mismatch == "record"
 	pipeline := &processing.Pipeline{
 		DB: b.DB, Bucket: b.Bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
-		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Leases: b.Leases, TempDir: dir, Space: space, Metrics: processing.NewMetrics(b.Registry), Log: b.Log,
+		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Leases: b.Leases, TempDir: dir, Space: processing.NewSpace(c.Space.Size, b.Registry), Metrics: processing.NewMetrics(b.Registry), Log: b.Log,
 	}
 	c.Reconciler.Expiry = c.Expiry.Retention
 	reconciler, err := b.Reconciler(c.Reconciler)
