@@ -34,6 +34,7 @@ import (
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
@@ -111,6 +112,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 			},
 			DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
 			Quarantine:  &quarantine.Service{DB: s.API, Queue: q, Log: log},
+			Limits:      &ratelimit.Limits{},
 		},
 		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Tracers: noop.NewTracerProvider(),
 	}
@@ -134,7 +136,7 @@ func (s *site) lease(t testing.TB, log *slog.Logger) *lease.Manager {
 	go func() { ended <- leases.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		stack.Must(t, <-ended)
+		stack.Must(t, stack.Receive(t, "end of the lease manager", ended))
 	})
 	return leases
 }
@@ -242,9 +244,12 @@ func (u user) request(method, url string, body io.Reader, headers ...string) *ht
 	return r
 }
 
+// client bounds requests whose answer ends. Uploads of a test take less.
+var client = &http.Client{Timeout: 2 * stack.Patience}
+
 func (u user) send(r *http.Request) answer {
 	u.t.Helper()
-	res, err := http.DefaultClient.Do(r)
+	res, err := client.Do(r)
 	stack.Must(u.t, err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)

@@ -14,13 +14,8 @@ import (
 // Proxies are the networks whose forwarding headers are trusted.
 type Proxies []netip.Prefix
 
-// ParseProxies reads networks such as 10.0.0.0/8 or 2001:db8::/32, or single addresses, with commas between them.
-func ParseProxies(list string) (ps Proxies, err error) {
-	err = ps.UnmarshalText([]byte(list))
-	return ps, err
-}
-
-// UnmarshalText implements [encoding.TextUnmarshaler], for the same list.
+// UnmarshalText implements [encoding.TextUnmarshaler], for networks such as 10.0.0.0/8 or 2001:db8::/32, or single addresses,
+// with commas between them.
 func (ps *Proxies) UnmarshalText(list []byte) error {
 	*ps = nil
 	for s := range strings.SplitSeq(string(list), ",") {

@@ -39,8 +39,8 @@ func TestAddressBehindProxies(t *testing.T) {
 		{"IPv4 in IPv6", ours, "10.1.2.3:4711", "198.51.100.1", []string{"::ffff:198.51.100.1, ::ffff:10.0.0.4"}},
 		{"everybody", "0.0.0.0/0,::/0", "203.0.113.9:4711", "1.1.1.1", []string{"1.1.1.1, 198.51.100.1"}},
 	} {
-		ps, err := ParseProxies(c.proxies)
-		stack.Must(t, err)
+		var ps Proxies
+		stack.Must(t, ps.UnmarshalText([]byte(c.proxies)))
 		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
 		if c.forwarded != nil {
 			r.Header["X-Forwarded-For"] = c.forwarded
@@ -50,7 +50,8 @@ func TestAddressBehindProxies(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"10.0.0.0/33", "proxy.internal", "10.0.0", "::ffff:10.0.0.0/104", "fe80::1%eth0"} {
-		if ps, err := ParseProxies(bad); err == nil {
+		var ps Proxies
+		if ps.UnmarshalText([]byte(bad)) == nil {
 			t.Errorf("%s passes for %v", bad, ps)
 		}
 	}
@@ -72,8 +73,8 @@ func TestForwardedAddress(t *testing.T) {
 		{"another standard's", "10.1.2.3:1", "Forwarded", "host=evil.example;proto=https", ""},
 		{"no peer", "@", "X-Forwarded-Host", "evil.example", ""},
 	} {
-		ps, err := ParseProxies("10.0.0.0/8")
-		stack.Must(t, err)
+		var ps Proxies
+		stack.Must(t, ps.UnmarshalText([]byte("10.0.0.0/8")))
 		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
 		r.Header.Set(c.header, c.said)
 		ps.sanitize(r)

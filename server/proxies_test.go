@@ -11,9 +11,7 @@ import (
 
 func behind(t testing.TB, networks string) func(*server.Config, *server.Parts) {
 	return func(c *server.Config, _ *server.Parts) {
-		var err error
-		c.TrustedProxies, err = server.ParseProxies(networks)
-		stack.Must(t, err)
+		stack.Must(t, c.TrustedProxies.UnmarshalText([]byte(networks)))
 	}
 }
 

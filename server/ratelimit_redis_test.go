@@ -13,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -36,7 +37,7 @@ func newSharing(t *testing.T, url string, patience time.Duration, r ratelimit.Ra
 	t.Helper()
 	s := &sharing{registry: prometheus.NewRegistry(), log: &record{}}
 	s.site = newSite(t, func(_ *server.Config, p *server.Parts) {
-		redis, err := ratelimit.OpenRedis(url, patience)
+		redis, err := ratelimit.RedisConfig{URL: telemetry.Secret(url), Timeout: patience}.Open()
 		stack.Must(t, err)
 		t.Cleanup(func() { stack.Must(t, redis.Close()) })
 		p.Limits, err = ratelimit.New(r, redis, s.registry, slog.New(slog.NewTextHandler(s.log, nil)))
@@ -84,7 +85,7 @@ func TestRateLimitShared(t *testing.T) {
 		})
 	}
 	stack.Must(t, g.Wait())
-	if n := allowed.Load(); n < burst || n > burst+1 { // one a minute more
+	if n := allowed.Load(); n < burst || n > burst+1 { // the rate allows one more in a minute
 		t.Errorf("%d requests were allowed, want %d", n, burst)
 	}
 }
@@ -164,7 +165,7 @@ func TestRateLimitRedisUnreachable(t *testing.T) {
 		s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
 	}
 	for _, url := range []string{"localhost:6379", "http://cache", "redis://cache/zero"} {
-		if _, err := ratelimit.OpenRedis(url, ratelimit.DefaultRedisConfig().Timeout); err == nil {
+		if _, err := (ratelimit.RedisConfig{URL: telemetry.Secret(url)}).Open(); err == nil {
 			t.Errorf("%s passes for a Redis", url)
 		}
 	}

@@ -92,15 +92,15 @@ const (
 
 // Scanned is what the row of an upload's latest scan says. A nil field is unknown, or has not come to pass.
 type Scanned struct {
-	ScanVerdict    *ScanVerdict `db:"scan_verdict"`
-	ScanSignature  *string      `db:"scan_signature"`
-	ScanEngine     *string      `db:"scan_engine"`
-	ScanSignatures *int64       `db:"scan_signatures"`
-	ScanSignedAt   *time.Time   `db:"scan_signed_at"`
-	ScannedAt      *time.Time   `db:"scanned_at"`
-	ReleasedBy     *string      `db:"released_by"` // who let it out of quarantine last
-	ReleasedAt     *time.Time   `db:"released_at"`
-	ReleaseReason  *string      `db:"release_reason"`
+	ScanVerdict    *ScanVerdict `db:"scan_verdict" json:"verdict"`
+	ScanSignature  *string      `db:"scan_signature" json:"signature"`
+	ScannedAt      *time.Time   `db:"scanned_at" json:"scanned_at"`
+	ScanEngine     *string      `db:"scan_engine" json:"engine"`
+	ScanSignatures *int64       `db:"scan_signatures" json:"signatures"` // the version of the scanner's daily database
+	ScanSignedAt   *time.Time   `db:"scan_signed_at" json:"signed_at"`
+	ReleasedAt     *time.Time   `db:"released_at" json:"released_at"`
+	ReleasedBy     *string      `db:"released_by" json:"-"` // who let it out of quarantine last
+	ReleaseReason  *string      `db:"release_reason" json:"-"`
 }
 
 // SelectUpload selects uploads u, with their contents c and scans s, for an [Upload].

@@ -64,7 +64,7 @@ const (
 
 // answerPage answers with the page that the parameters limit and cursor ask for. A cursor is the key of the last item of
 // the page before, which parse reads; its zero value begins at the first page. A page with fewer items than limit is the
-// last.
+// last. Before it reads, it refuses parameters that are not text.
 func answerPage[K, T any](c echo.Context, parse func(string) (K, error), read func(ctx context.Context, cursor K, limit int) ([]T, error), key func(T) K) error {
 	limit, cursor, err := parsePage(c, parse)
 	if err != nil {
@@ -83,6 +83,9 @@ func answerPage[K, T any](c echo.Context, parse func(string) (K, error), read fu
 }
 
 func parsePage[K any](c echo.Context, parse func(string) (K, error)) (limit int, cursor K, err error) {
+	if err := requireTexts(c.QueryParams()); err != nil {
+		return limit, cursor, err
+	}
 	limit = defaultLimit
 	if s := c.QueryParam("limit"); s != "" {
 		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > maxLimit {

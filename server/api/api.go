@@ -30,7 +30,7 @@ type Services struct {
 	Erasures    *erasure.Service
 	DeadLetters *deadletter.Service
 	Quarantine  *quarantine.Service
-	Limits      *ratelimit.Limits // nil for none
+	Limits      *ratelimit.Limits
 	Log         *slog.Logger
 }
 

@@ -101,9 +101,7 @@ func (a *API) ListBatches(c echo.Context) error {
 }
 
 func parseBatchFilter(c echo.Context) (p batch.Page, err error) {
-	if p.Project, err = queryText(c, "project"); err != nil {
-		return p, err
-	}
+	p.Project = c.QueryParam("project")
 	if p.State = storage.BatchState(c.QueryParam("state")); p.State != "" && !p.State.Known() {
 		return p, problem.BadRequest("state must be one of a batch's: open, completed, failed or cancelled.")
 	}

@@ -27,12 +27,7 @@ func (a *API) ListDeadLetters(c echo.Context) error {
 }
 
 func parseLetterFilter(c echo.Context) (p deadletter.Page, err error) {
-	if p.Kind, err = queryText(c, "kind"); err != nil {
-		return p, err
-	}
-	if p.Step, err = queryText(c, "step"); err != nil {
-		return p, err
-	}
+	p.Kind, p.Step = c.QueryParam("kind"), c.QueryParam("step")
 	switch state := c.QueryParam("state"); state {
 	case "":
 		p.State = deadletter.Open

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/url"
 	"path"
 	"strings"
 	"unicode"
@@ -101,23 +102,7 @@ func disposed(name string) string {
 	}, name)
 	p := `; filename="` + ascii + `"`
 	if ascii != name {
-		p += "; filename*=UTF-8''" + extValue(name)
+		p += "; filename*=UTF-8''" + strings.ReplaceAll(url.QueryEscape(name), "+", "%20") // RFC 8187, section 3.2.1
 	}
 	return p
-}
-
-// extValue encodes s by RFC 8187, section 3.2.1.
-func extValue(s string) string {
-	const hex = "0123456789ABCDEF"
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$&+-.^_`|~", c) >= 0 {
-			b.WriteByte(c)
-			continue
-		}
-		b.WriteByte('%')
-		b.WriteByte(hex[c>>4])
-		b.WriteByte(hex[c&15])
-	}
-	return b.String()
 }

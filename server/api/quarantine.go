@@ -22,13 +22,13 @@ type quarantinedJSON struct {
 	Size       int64             `json:"size"`
 	UploadedAt *time.Time        `json:"uploaded_at"`
 	Failure    *resource.Failure `json:"failure"`
-	Scan       *resource.Scan    `json:"scan"`
+	Scan       *storage.Scanned  `json:"scan"`
 }
 
 func describeQuarantined(u storage.Upload) quarantinedJSON {
 	return quarantinedJSON{
 		ID: u.ID, Project: u.Project, BatchID: u.BatchID, UserID: u.UserID, Filename: u.Filename, Size: u.Size,
-		UploadedAt: u.UploadedAt, Failure: resource.FailureOf(u), Scan: resource.ScanOf(u.Scanned),
+		UploadedAt: u.UploadedAt, Failure: resource.FailureOf(u), Scan: resource.ScanOf(u),
 	}
 }
 

@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -38,13 +41,14 @@ func pathID(c echo.Context, name string) (uuid.UUID, error) {
 	return id, nil
 }
 
-// queryText returns a query parameter, which must be valid as text in Postgres.
-func queryText(c echo.Context, name string) (string, error) {
-	v := c.QueryParam(name)
-	if !isText(v) {
-		return "", problem.BadRequest("%s must be UTF-8 text without NUL characters.", name)
+// requireTexts refuses a query with a value that is not valid as text in Postgres.
+func requireTexts(query url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if slices.ContainsFunc(query[name], func(v string) bool { return !isText(v) }) {
+			return problem.BadRequest("%s must be UTF-8 text without NUL characters.", name)
+		}
 	}
-	return v, nil
+	return nil
 }
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

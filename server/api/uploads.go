@@ -40,12 +40,7 @@ func (a *API) ListUploads(c echo.Context) error {
 }
 
 func parseUploadFilter(c echo.Context) (p storage.Page, err error) {
-	if p.Project, err = queryText(c, "project"); err != nil {
-		return p, err
-	}
-	if p.Batch, err = queryText(c, "batch"); err != nil {
-		return p, err
-	}
+	p.Project, p.Batch = c.QueryParam("project"), c.QueryParam("batch")
 	if p.Status = storage.Status(c.QueryParam("status")); p.Status != "" && !p.Status.Known() {
 		return p, problem.BadRequest("status must be pending, uploading, uploaded, processing, completed, failed, expired, cancelled or concatenated.")
 	}

@@ -19,12 +19,13 @@ const maxFilterValues = 100
 // A filter says what a listener wants to hear of. An empty field matches all, others match any of their values.
 type filter struct {
 	uploads  []uuid.UUID
-	batches  []string // ids, or the names that their clients gave them
+	batches  []string    // ids, or the names that their clients gave them
+	batchIDs []uuid.UUID // those of batches that are ids
 	projects []string
-	mine     bool
+	user     string // whose uploads and batches; "" for all
 }
 
-func parseFilter(c echo.Context) (f filter, err error) {
+func parseFilter(c echo.Context, who tenant.Identity) (f filter, err error) {
 	query := c.QueryParams()
 	for _, name := range []string{"upload", "batch", "project"} {
 		if len(query[name]) > maxFilterValues {
@@ -44,9 +45,18 @@ func parseFilter(c echo.Context) (f filter, err error) {
 		f.uploads = append(f.uploads, id)
 	}
 	f.batches, f.projects = query["batch"], query["project"]
+	for _, b := range f.batches {
+		if id, err := uuid.Parse(b); err == nil {
+			f.batchIDs = append(f.batchIDs, id)
+		}
+	}
 	if v := query.Get("mine"); v != "" {
-		if f.mine, err = strconv.ParseBool(v); err != nil {
+		mine, err := strconv.ParseBool(v)
+		if err != nil {
 			return f, problem.BadRequest("mine must be true or false.")
+		}
+		if mine {
+			f.user = who.User
 		}
 	}
 	return f, nil
@@ -62,19 +72,5 @@ func (f filter) concerns(m *message, who tenant.Identity) bool {
 		(f.uploads == nil || slices.Contains(f.uploads, m.subject)) &&
 		(f.batches == nil || slices.Contains(f.batches, m.batch.String()) || slices.Contains(f.batches, m.label)) &&
 		(f.projects == nil || slices.Contains(f.projects, m.project)) &&
-		(!f.mine || m.user == who.User)
-}
-
-// watch is the filter as package storage takes it.
-func (f filter) watch(who tenant.Identity) watch {
-	w := watch{Uploads: f.uploads, Labels: f.batches, Projects: f.projects}
-	for _, b := range f.batches {
-		if id, err := uuid.Parse(b); err == nil {
-			w.Batches = append(w.Batches, id)
-		}
-	}
-	if f.mine {
-		w.User = who.User
-	}
-	return w
+		(f.user == "" || m.user == f.user)
 }

@@ -123,7 +123,7 @@ func (h *Hub) Listen(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := parseFilter(c)
+	f, err := parseFilter(c, who)
 	if err != nil {
 		return err
 	}

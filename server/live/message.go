@@ -65,12 +65,7 @@ func (h *Hub) readUploads(ctx context.Context, read func(context.Context, storag
 		if ms[i].moved = u.UpdatedAt; u.Status.Receiving() && u.TouchedAt.After(u.UpdatedAt) {
 			ms[i].moved = u.TouchedAt
 		}
-		if u.BatchID != nil {
-			ms[i].batch = *u.BatchID
-		}
-		if u.Batch != nil {
-			ms[i].label = *u.Batch
-		}
+		ms[i].batch, ms[i].label = orZero(u.BatchID), orZero(u.Batch)
 	}
 	return ms, nil
 }
@@ -98,21 +93,11 @@ func batchMessages(ctx context.Context, tx storage.Tx, bs []storage.Batch) ([]*m
 	return ms, nil
 }
 
-// announcementJSON is an announcement as listeners are sent it.
-type announcementJSON struct {
-	ID        uuid.UUID      `json:"id"`
-	Type      string         `json:"type"`
-	UploadID  *uuid.UUID     `json:"upload_id"`
-	BatchID   *uuid.UUID     `json:"batch_id"`
-	CreatedAt time.Time      `json:"created_at"`
-	Detail    map[string]any `json:"detail"`
-}
-
 // announcementMessages leaves out announcements whose upload may not be seen.
 func announcementMessages(as []announced) ([]*message, error) {
 	var ms []*message
 	for _, a := range as {
-		m, err := newMessage(eventAnnouncement, announcementJSON{a.ID, a.Type, a.UploadID, a.BatchID, a.CreatedAt, a.Detail})
+		m, err := newMessage(eventAnnouncement, a)
 		if err != nil {
 			return nil, err
 		}
@@ -124,19 +109,15 @@ func announcementMessages(as []announced) ([]*message, error) {
 		default:
 			m.tenantWide, m.forManagers = true, strings.HasPrefix(a.Type, "webhook.")
 		}
-		if a.UploadID != nil {
-			m.subject = *a.UploadID
-		}
-		if a.BatchID != nil {
-			m.batch = *a.BatchID
-		}
-		if a.Batch != nil {
-			m.label = *a.Batch
-		}
-		if a.User != nil {
-			m.user = *a.User
-		}
+		m.subject, m.batch, m.label, m.user = orZero(a.UploadID), orZero(a.BatchID), orZero(a.Batch), orZero(a.User)
 		ms = append(ms, m)
 	}
 	return ms, nil
+}
+
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }

@@ -64,18 +64,9 @@ func movedSince(ctx context.Context, tx storage.Tx, since time.Time) (map[uuid.U
 	return found, nil
 }
 
-// A watch says which uploads and batches a listener is told of. Empty fields match all.
-type watch struct {
-	Uploads  []uuid.UUID
-	Batches  []uuid.UUID
-	Labels   []string // clients' names of batches; a batch matches if Batches or Labels has it
-	Projects []string
-	User     string
-}
-
-// watched returns at most limit uploads of the watch that have changed since then, the latest, in the order of their
+// watched returns at most limit uploads of the filter that have changed since then, the latest, in the order of their
 // change; and, if asked for, those that are not at an end, no matter since when.
-func watched(ctx context.Context, tx storage.Tx, w watch, since time.Time, unfinished bool, limit int) ([]storage.Upload, error) {
+func watched(ctx context.Context, tx storage.Tx, f filter, since time.Time, unfinished bool, limit int) ([]storage.Upload, error) {
 	which := moved
 	if unfinished {
 		which = `(u.updated_at > $2 or u.status in ('pending', 'uploading') or u.status in ('uploaded', 'processing'))`
@@ -88,7 +79,7 @@ func watched(ctx context.Context, tx storage.Tx, w watch, since time.Time, unfin
 			  and ($6::text[] is null or u.project = any($6)) and ($7 = '' or u.user_id = $7)
 			order by u.updated_at desc, u.id limit $8) latest
 		order by updated_at, id`,
-		tx.Tenant, since, w.Uploads, w.Batches, w.Labels, w.Projects, w.User, limit)
+		tx.Tenant, since, f.uploads, f.batchIDs, f.batches, f.projects, f.user, limit)
 	return storage.Collect[storage.Upload]("read watched uploads", rows, err)
 }
 
@@ -107,17 +98,17 @@ func requireUploads(ctx context.Context, tx storage.Tx, ids []uuid.UUID) error {
 	return nil
 }
 
-// An announced is an announcement as it was written down, and what its upload or batch is, if it is about one.
+// An announced is an announcement as listeners are sent it, and what its upload or batch is, if it is about one.
 type announced struct {
-	ID        uuid.UUID      `db:"id"`
-	Type      string         `db:"type"`
-	UploadID  *uuid.UUID     `db:"upload_id"`
-	BatchID   *uuid.UUID     `db:"batch_id"`
-	Detail    map[string]any `db:"detail"`
-	CreatedAt time.Time      `db:"created_at"`
-	Project   *string        `db:"project"` // null too where what it is about is not to be seen
-	User      *string        `db:"user_id"`
-	Batch     *string        `db:"batch"`
+	ID        uuid.UUID      `db:"id" json:"id"`
+	Type      string         `db:"type" json:"type"`
+	UploadID  *uuid.UUID     `db:"upload_id" json:"upload_id"`
+	BatchID   *uuid.UUID     `db:"batch_id" json:"batch_id"`
+	CreatedAt time.Time      `db:"created_at" json:"created_at"`
+	Detail    map[string]any `db:"detail" json:"detail"`
+	Project   *string        `db:"project" json:"-"` // null too where what it is about is not to be seen
+	User      *string        `db:"user_id" json:"-"`
+	Batch     *string        `db:"batch" json:"-"`
 }
 
 const selectAnnounced = `
@@ -144,15 +135,15 @@ func announcements(ctx context.Context, tx storage.Tx, sql string, args ...any) 
 	return storage.Collect[announced]("read announcements", rows, err)
 }
 
-// watchedBatches returns at most limit batches of the watch that have changed since then, the latest, in the order of their
+// watchedBatches returns at most limit batches of the filter that have changed since then, the latest, in the order of their
 // change; those of changed, whatever became of the batch itself; and, if asked for, those that are open.
-func watchedBatches(ctx context.Context, tx storage.Tx, w watch, since time.Time, changed []uuid.UUID, open bool, limit int) ([]storage.Batch, error) {
+func watchedBatches(ctx context.Context, tx storage.Tx, f filter, since time.Time, changed []uuid.UUID, open bool, limit int) ([]storage.Batch, error) {
 	bs, err := tx.FindBatches(ctx, `
 		where b.tenant_id = $1 and (b.updated_at > $2 or b.id = any($3) or $4 and b.completed_at is null and b.cancelled_at is null)
 		  and ($5::uuid[] is null and $6::text[] is null or b.id = any($5) or coalesce(b.client_id, b.name) = any($6))
 		  and ($7::text[] is null or b.project = any($7)) and ($8 = '' or b.user_id = $8)
 		order by b.updated_at desc, b.id limit $9`,
-		since, changed, open, w.Batches, w.Labels, w.Projects, w.User, limit)
+		since, changed, open, f.batchIDs, f.batches, f.projects, f.user, limit)
 	slices.Reverse(bs)
 	return bs, err
 }

@@ -59,9 +59,9 @@ func TestLiveQueriesUseIndexes(t *testing.T) {
 		since = since.Add(-5 * time.Minute)
 		moved, err := movedSince(ctx, tx, since)
 		stack.Must(t, err)
-		us, err := watched(ctx, tx, watch{User: "ana"}, since, true, 1000)
+		us, err := watched(ctx, tx, filter{user: "ana"}, since, true, 1000)
 		stack.Must(t, err)
-		again, err := watched(ctx, tx, watch{}, since, false, 1000)
+		again, err := watched(ctx, tx, filter{}, since, false, 1000)
 		stack.Must(t, err)
 		if len(moved) != 3 || len(us) != 3 || len(again) != 3 {
 			t.Errorf("found %d, %d and %d uploads", len(moved), len(us), len(again))

@@ -101,7 +101,7 @@ func (h *Hub) missed(ctx context.Context, l *listener, since time.Time) (s snaps
 		if as, err = announcementsSince(ctx, tx, since); err != nil {
 			return nil, err
 		}
-		us, err = watched(ctx, tx, l.filter.watch(l.who), since, false, maxSnapshotUploads+1)
+		us, err = watched(ctx, tx, l.filter, since, false, maxSnapshotUploads+1)
 		if s.more = len(us) > maxSnapshotUploads; s.more || err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func (h *Hub) present(ctx context.Context, l *listener) (s snapshot, err error) 
 			return nil, err
 		}
 		since := s.now.Add(-snapshotReach)
-		us, err = watched(ctx, tx, l.filter.watch(l.who), since, true, maxSnapshotUploads+1)
+		us, err = watched(ctx, tx, l.filter, since, true, maxSnapshotUploads+1)
 		if err != nil {
 			return nil, err
 		}
@@ -154,7 +154,7 @@ func (l *listener) readBatches(ctx context.Context, tx storage.Tx, since time.Ti
 			changed = append(changed, *u.BatchID)
 		}
 	}
-	bs, err := watchedBatches(ctx, tx, l.filter.watch(l.who), since, changed, open, maxSnapshotBatches)
+	bs, err := watchedBatches(ctx, tx, l.filter, since, changed, open, maxSnapshotBatches)
 	if err != nil {
 		return nil, err
 	}

@@ -2,10 +2,9 @@ package live
 
 import (
 	"context"
-	"io"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -46,7 +45,7 @@ func (h *Hub) openSSE(ctx context.Context, c echo.Context) (stream, error) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(http.StatusOK)
 	retry := retryInterval/2 + rand.N(retryInterval)
-	if err := st.write(ctx, "retry: ", strconv.FormatInt(retry.Milliseconds(), 10), "\n\n"); err != nil {
+	if err := st.write(ctx, "retry: %d\n\n", retry.Milliseconds()); err != nil {
 		return st, err
 	}
 	return st, st.flush(ctx)
@@ -56,28 +55,19 @@ func (h *Hub) openSSE(ctx context.Context, c echo.Context) (stream, error) {
 func (st *sse) gone() <-chan struct{} { return nil }
 
 func (st *sse) send(ctx context.Context, m *message) error {
+	id := ""
+	if m.id != "" {
+		id = "id: " + m.id + "\n"
+	}
+	return st.write(ctx, "%sevent: %s\ndata: %s\n\n", id, m.event, m.data)
+}
+
+func (st *sse) write(ctx context.Context, format string, args ...any) error {
 	if err := st.deadline(ctx); err != nil {
 		return err
 	}
-	if m.id != "" {
-		if err := st.write(ctx, "id: ", m.id, "\n"); err != nil {
-			return err
-		}
-	}
-	if err := st.write(ctx, "event: ", m.event, "\ndata: "); err != nil {
-		return err
-	}
-	if _, err := st.w.Write(m.data); err != nil {
+	if _, err := fmt.Fprintf(st.w, format, args...); err != nil {
 		return errDisconnected
-	}
-	return st.write(ctx, "\n\n")
-}
-
-func (st *sse) write(_ context.Context, parts ...string) error {
-	for _, p := range parts {
-		if _, err := io.WriteString(st.w, p); err != nil {
-			return errDisconnected
-		}
 	}
 	return nil
 }
@@ -106,10 +96,7 @@ func (st *sse) flush(ctx context.Context) error {
 
 // beat sends a comment and an id. An event without data is not dispatched, but its id counts.
 func (st *sse) beat(ctx context.Context, id string) error {
-	if err := st.deadline(ctx); err != nil {
-		return err
-	}
-	if err := st.write(ctx, ":\nid: ", id, "\n\n"); err != nil {
+	if err := st.write(ctx, ":\nid: %s\n\n", id); err != nil {
 		return err
 	}
 	return st.flush(ctx)

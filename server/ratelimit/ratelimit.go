@@ -3,10 +3,12 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,24 +79,20 @@ func (c Config) Rates() Rates {
 
 const maxPerMinute = 1_000_000
 
-// A policy is a rate under the name by which clients know it.
-type policy struct {
-	name  string
-	burst int
-	rate  int // a minute; 0 for no limit
+// A Limit is a rate under the name by which clients know it, in RateLimit-Policy.
+type Limit struct {
+	Name      string `json:"name"`
+	PerMinute int    `json:"per_minute"` // 0 for no limit
+	Burst     int    `json:"burst"`
 }
 
-func (r Rate) policy(name string) policy {
-	p := policy{name: name, rate: r.PerMinute, burst: r.Burst}
-	if p.burst == 0 {
-		p.burst = p.rate
-	}
-	return p
+func (r Rate) limit(name string) Limit {
+	return Limit{name, r.PerMinute, cmp.Or(r.Burst, r.PerMinute)}
 }
 
 // window is the time until the whole burst is allowed again.
-func (p policy) window() time.Duration {
-	return time.Duration(p.burst) * time.Minute / time.Duration(p.rate)
+func (l Limit) window() time.Duration {
+	return time.Duration(l.Burst) * time.Minute / time.Duration(l.PerMinute)
 }
 
 // A verdict is a counter's answer.
@@ -108,13 +106,13 @@ type verdict struct {
 // A counter counts by the generic cell rate algorithm (ITU-T I.371, annex A): it needs the same memory for any rate, and
 // does not allow twice the rate around the end of a window.
 type counter interface {
-	// take counts n events for the key under the policy, all or none.
-	take(ctx context.Context, p policy, key string, n int) (verdict, error)
+	// take counts n events for the key under the limit, all or none.
+	take(ctx context.Context, p Limit, key string, n int) (verdict, error)
 }
 
-// Limits hold clients to rates. Nil Limits limit nothing.
+// Limits hold clients to rates. Zero Limits limit nothing.
 type Limits struct {
-	ip, ipTransfers, user, uploads, transfers policy
+	ip, ipTransfers, user, uploads, transfers Limit
 
 	counter   counter
 	decisions *prometheus.CounterVec
@@ -124,11 +122,11 @@ type Limits struct {
 // New makes limits that this process counts alone or, if redis is not nil, together with all servers that use it.
 func New(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.Logger) (*Limits, error) {
 	l := &Limits{
-		ip:          r.IP.policy("ip"),
-		ipTransfers: r.IPTransfers.policy("ip-transfers"),
-		user:        r.User.policy("user"),
-		uploads:     r.Uploads.policy("uploads"),
-		transfers:   r.Transfers.policy("transfers"),
+		ip:          r.IP.limit("ip"),
+		ipTransfers: r.IPTransfers.limit("ip-transfers"),
+		user:        r.User.limit("user"),
+		uploads:     r.Uploads.limit("uploads"),
+		transfers:   r.Transfers.limit("transfers"),
 		decisions: promauto.With(registry).NewCounterVec(prometheus.CounterOpts{
 			Name: "tramo_rate_limit_decisions_total",
 			Help: "Requests that a rate limit allowed or refused, by policy and outcome: allowed, limited.",
@@ -148,41 +146,25 @@ func New(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.Logger
 
 // take counts n events for the key. ok is false if there is no limit, or if counting failed: an error of ours refuses no
 // request.
-func (l *Limits) take(ctx context.Context, p policy, key string, n int) (v verdict, ok bool) {
-	if l == nil || p.rate == 0 {
+func (l *Limits) take(ctx context.Context, p Limit, key string, n int) (v verdict, ok bool) {
+	if p.PerMinute == 0 {
 		return verdict{}, false
 	}
 	// More than a burst would never be allowed, however long the client waits.
-	v, err := l.counter.take(ctx, p, p.name+":"+key, min(n, p.burst))
+	v, err := l.counter.take(ctx, p, p.Name+":"+key, min(n, p.Burst))
 	if err != nil {
-		l.log.ErrorContext(ctx, "rate limit not counted", slog.String("policy", p.name), slog.Any("err", err))
+		l.log.ErrorContext(ctx, "rate limit not counted", slog.String("policy", p.Name), slog.Any("err", err))
 		return verdict{}, false
 	}
 	outcome := "allowed"
 	if !v.allowed {
 		outcome = "limited"
 	}
-	l.decisions.WithLabelValues(p.name, outcome).Inc()
+	l.decisions.WithLabelValues(p.Name, outcome).Inc()
 	return v, true
-}
-
-// A Limit is a policy as clients see it. Its name is that in RateLimit-Policy.
-type Limit struct {
-	Name      string `json:"name"`
-	PerMinute int    `json:"per_minute"`
-	Burst     int    `json:"burst"`
 }
 
 // List returns the limits that are set.
 func (l *Limits) List() []Limit {
-	all := []Limit{}
-	if l == nil {
-		return all
-	}
-	for _, p := range []policy{l.ip, l.ipTransfers, l.user, l.uploads, l.transfers} {
-		if p.rate > 0 {
-			all = append(all, Limit{p.name, p.rate, p.burst})
-		}
-	}
-	return all
+	return slices.DeleteFunc([]Limit{l.ip, l.ipTransfers, l.user, l.uploads, l.transfers}, func(p Limit) bool { return p.PerMinute == 0 })
 }

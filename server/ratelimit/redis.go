@@ -47,14 +47,6 @@ func (c RedisConfig) Validate() error {
 // errRedisURL does not say more, because the parser's error quotes the password.
 var errRedisURL = errors.New("not a URL such as redis://cache.internal:6379/0 or rediss://:PASSWORD@cache.internal:6380/0")
 
-// Open is [OpenRedis], and returns nil if no URL is set.
-func (c RedisConfig) Open() (*Redis, error) {
-	if c.URL == "" {
-		return nil, nil
-	}
-	return OpenRedis(string(c.URL), c.Timeout)
-}
-
 // Redis is a Redis server that several servers count in.
 type Redis struct {
 	client  *redis.Client
@@ -64,10 +56,12 @@ type Redis struct {
 // quiet stops the client from logging each connection that fails: [shared] logs the change once.
 var quiet = sync.OnceFunc(logging.Disable)
 
-// OpenRedis prepares to use the server at url, such as redis://cache:6379/0. No request waits for it longer than timeout.
-// The server need not be reachable yet.
-func OpenRedis(url string, timeout time.Duration) (*Redis, error) {
-	o, err := redis.ParseURL(url)
+// Open prepares to use the server, which need not be reachable yet. It returns nil if no URL is set.
+func (c RedisConfig) Open() (*Redis, error) {
+	if c.URL == "" {
+		return nil, nil
+	}
+	o, err := redis.ParseURL(string(c.URL))
 	if err != nil {
 		return nil, errRedisURL
 	}
@@ -75,10 +69,10 @@ func OpenRedis(url string, timeout time.Duration) (*Redis, error) {
 	o.MaxRetries = -1
 	o.DialTimeout = time.Second // connections are made ahead, so that no request waits for a handshake
 	o.MinIdleConns = 2
-	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = timeout, timeout, timeout
+	o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = c.Timeout, c.Timeout, c.Timeout
 	o.ContextTimeoutEnabled = true
 	o.ClientName = "tramo"
-	return &Redis{redis.NewClient(o), timeout}, nil
+	return &Redis{redis.NewClient(o), c.Timeout}, nil
 }
 
 // Close closes its connections.
@@ -135,7 +129,7 @@ func (s *shared) changed(_ string, from, to gobreaker.State) {
 	}
 }
 
-func (s *shared) take(ctx context.Context, p policy, key string, n int) (verdict, error) {
+func (s *shared) take(ctx context.Context, p Limit, key string, n int) (verdict, error) {
 	v, err := s.breaker.Execute(func() (verdict, error) {
 		// A client that disconnects must not count as a failure of Redis.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
@@ -149,8 +143,8 @@ func (s *shared) take(ctx context.Context, p policy, key string, n int) (verdict
 	return s.alone.take(ctx, p, key, n)
 }
 
-func (s *shared) ask(ctx context.Context, p policy, key string, n int) (verdict, error) {
-	r, err := s.limiter.AllowN(ctx, "tramo:"+key, redis_rate.Limit{Rate: p.rate, Period: time.Minute, Burst: p.burst}, n)
+func (s *shared) ask(ctx context.Context, p Limit, key string, n int) (verdict, error) {
+	r, err := s.limiter.AllowN(ctx, "tramo:"+key, redis_rate.Limit{Rate: p.PerMinute, Period: time.Minute, Burst: p.Burst}, n)
 	if err != nil {
 		return verdict{}, fmt.Errorf("count in Redis: %w", err)
 	}

@@ -53,9 +53,6 @@ func (cl class) refusal() error {
 // Address is middleware that holds the address of a request to its rates. It comes before tokens are verified, so that
 // it limits guessing them as well, and after CORS, so that a page can read why its request was refused.
 func (l *Limits) Address(next echo.HandlerFunc) echo.HandlerFunc {
-	if l == nil {
-		return next
-	}
 	return func(c echo.Context) error {
 		p, cl := l.ip, classOf(c)
 		if cl == transfer {
@@ -70,9 +67,6 @@ func (l *Limits) Address(next echo.HandlerFunc) echo.HandlerFunc {
 
 // User is middleware that holds the user that a request acts for to its rates.
 func (l *Limits) User(next echo.HandlerFunc) echo.HandlerFunc {
-	if l == nil {
-		return next
-	}
 	return func(c echo.Context) error {
 		p, cl := l.user, classOf(c)
 		switch cl {
@@ -90,14 +84,11 @@ func (l *Limits) User(next echo.HandlerFunc) echo.HandlerFunc {
 
 // Uploads counts n uploads that a request creates in addition to the request itself.
 func (l *Limits) Uploads(c echo.Context, n int) error {
-	if l == nil {
-		return nil
-	}
 	return l.limitUser(c, l.uploads, n, creation)
 }
 
 // limitUser counts n for the user that the request acts for.
-func (l *Limits) limitUser(c echo.Context, p policy, n int, cl class) error {
+func (l *Limits) limitUser(c echo.Context, p Limit, n int, cl class) error {
 	who, err := tenant.From(c.Request().Context())
 	if err != nil {
 		return err
@@ -110,7 +101,7 @@ func (l *Limits) limitUser(c echo.Context, p policy, n int, cl class) error {
 }
 
 // limit counts n for the key, tells the client what remains, and returns a refusal if the limit is exceeded.
-func (l *Limits) limit(c echo.Context, p policy, key string, n int, cl class) error {
+func (l *Limits) limit(c echo.Context, p Limit, key string, n int, cl class) error {
 	v, ok := l.take(c.Request().Context(), p, key, n)
 	if !ok {
 		return nil
@@ -125,19 +116,19 @@ func (l *Limits) limit(c echo.Context, p policy, key string, n int, cl class) er
 	return &tenant.Refusal{
 		Cause:  cl.refusal(),
 		Detail: fmt.Sprintf("Too many requests. Nothing is lost. Continue in %d s, as Retry-After says.", wait),
-		Facts:  map[string]any{"policy": p.name, "retry_after_seconds": wait},
+		Facts:  map[string]any{"policy": p.Name, "retry_after_seconds": wait},
 	}
 }
 
 // tellRate adds the policy and what it leaves to the answer (draft-ietf-httpapi-ratelimit-headers: RateLimit-Policy, with
 // quota q and window w, and RateLimit, with what remains, r, and the seconds until it is reset, t).
-func tellRate(h http.Header, p policy, v verdict) {
+func tellRate(h http.Header, p Limit, v verdict) {
 	reset := v.reset
 	if !v.allowed {
 		reset = v.retry // the same time as Retry-After
 	}
-	addItem(h, "RateLimit-Policy", p.name, "q", int64(p.burst), "w", seconds(p.window()))
-	addItem(h, "RateLimit", p.name, "r", int64(v.remaining), "t", seconds(reset))
+	addItem(h, "RateLimit-Policy", p.Name, "q", int64(p.Burst), "w", seconds(p.window()))
+	addItem(h, "RateLimit", p.Name, "r", int64(v.remaining), "t", seconds(reset))
 }
 
 // addItem adds a string with two integer parameters to a list (RFC 9651, section 3.1).

@@ -19,30 +19,30 @@ func ContentPath(upload uuid.UUID) string { return UploadsPath + "/" + upload.St
 
 // An Upload is the state of an upload. Offsets and sizes are bytes, times RFC 3339.
 type Upload struct {
-	ID          uuid.UUID      `json:"id"`
-	Status      storage.Status `json:"status"`
-	Offset      int64          `json:"offset"`
-	Size        *int64         `json:"size"` // null until its client declares it
-	Filename    *string        `json:"filename"`
-	Type        *string        `json:"type"` // detected from the content; until then as declared
-	Project     string         `json:"project"`
-	Batch       *string        `json:"batch"` // the client's own name
-	BatchID     *uuid.UUID     `json:"batch_id"`
-	ClientID    *string        `json:"client_id"`
-	CreatedAt   time.Time      `json:"created_at"`
-	UpdatedAt   time.Time      `json:"updated_at"`
-	ExpiresAt   *time.Time     `json:"expires_at"` // when it expires unless more arrives; null once all has
-	UploadedAt  *time.Time     `json:"uploaded_at"`
-	CompletedAt *time.Time     `json:"completed_at"`
-	SHA256      *string        `json:"sha256"`
-	ContentURL  *string        `json:"content_url"` // relative to the server; null unless it is completed
-	DeletedAt   *time.Time     `json:"deleted_at"`
-	PurgeAt     *time.Time     `json:"purge_at"` // until when it can be restored
-	Failure     *Failure       `json:"failure"`
-	Thumbnails  []Thumbnail    `json:"thumbnails"`
-	Facts       *Facts         `json:"facts"`
-	Scan        *Scan          `json:"scan"`                 // null before the first scan
-	DistanceM   *float64       `json:"distance_m,omitempty"` // in a search by place: from its center
+	ID          uuid.UUID        `json:"id"`
+	Status      storage.Status   `json:"status"`
+	Offset      int64            `json:"offset"`
+	Size        *int64           `json:"size"` // null until its client declares it
+	Filename    *string          `json:"filename"`
+	Type        *string          `json:"type"` // detected from the content; until then as declared
+	Project     string           `json:"project"`
+	Batch       *string          `json:"batch"` // the client's own name
+	BatchID     *uuid.UUID       `json:"batch_id"`
+	ClientID    *string          `json:"client_id"`
+	CreatedAt   time.Time        `json:"created_at"`
+	UpdatedAt   time.Time        `json:"updated_at"`
+	ExpiresAt   *time.Time       `json:"expires_at"` // when it expires unless more arrives; null once all has
+	UploadedAt  *time.Time       `json:"uploaded_at"`
+	CompletedAt *time.Time       `json:"completed_at"`
+	SHA256      *string          `json:"sha256"`
+	ContentURL  *string          `json:"content_url"` // relative to the server; null unless it is completed
+	DeletedAt   *time.Time       `json:"deleted_at"`
+	PurgeAt     *time.Time       `json:"purge_at"` // until when it can be restored
+	Failure     *Failure         `json:"failure"`
+	Thumbnails  []Thumbnail      `json:"thumbnails"`
+	Facts       *Facts           `json:"facts"`
+	Scan        *storage.Scanned `json:"scan"`                 // null before the first scan
+	DistanceM   *float64         `json:"distance_m,omitempty"` // in a search by place: from its center
 
 	TypeMismatch bool    `json:"type_mismatch"` // the content has another type than its sender declared
 	Partial      bool    `json:"partial"`       // the thumbnails show only a part of it
@@ -79,26 +79,12 @@ type Thumbnail struct {
 	URL    string `json:"url"` // works for [object.LinkLife]
 }
 
-// A Scan is the latest virus scan of an upload.
-type Scan struct {
-	Verdict    storage.ScanVerdict `json:"verdict"`
-	Signature  *string             `json:"signature"`
-	ScannedAt  *time.Time          `json:"scanned_at"`
-	Engine     *string             `json:"engine"`
-	Signatures *int64              `json:"signatures"` // the version of the scanner's daily database
-	SignedAt   *time.Time          `json:"signed_at"`
-	ReleasedAt *time.Time          `json:"released_at"` // when an admin last released it from quarantine
-}
-
-// ScanOf returns nil for an upload that was not scanned.
-func ScanOf(s storage.Scanned) *Scan {
-	if s.ScanVerdict == nil {
+// ScanOf returns the latest virus scan of an upload, nil for none.
+func ScanOf(u storage.Upload) *storage.Scanned {
+	if u.ScanVerdict == nil {
 		return nil
 	}
-	return &Scan{
-		Verdict: *s.ScanVerdict, Signature: s.ScanSignature, ScannedAt: s.ScannedAt, Engine: s.ScanEngine,
-		Signatures: s.ScanSignatures, SignedAt: s.ScanSignedAt, ReleasedAt: s.ReleasedAt,
-	}
+	return &u.Scanned
 }
 
 // Facts are those of a file; the place and the camera are null if nothing is known of them.
