@@ -62,10 +62,10 @@ func (s *devStack) startPrograms(ctx context.Context) error {
 		}},
 	}
 	for _, p := range programs {
-		if err := p.start(); err != nil {
+		if err := p.Restart(ctx); err != nil {
 			return err
 		}
-		s.add(&service{name: p.cfg.Name, exited: p.exited, restart: p.restart, stop: p.stop})
+		s.add(p.cfg.Name, p)
 	}
 	for _, p := range programs {
 		if err := s.out.step(p.cfg.Name, func() error { return p.awaitReady(ctx, s.out) }); err != nil {
@@ -90,21 +90,16 @@ func (s *devStack) environ(env []string) []string {
 
 // program is a program of ours that can be restarted.
 type program struct {
-	cfg     stack.ProcessConfig
-	ops     string // URL of its operations listener
-	process *stack.Process
+	*stack.Process
+	cfg stack.ProcessConfig
+	ops string // URL of its operations listener
 }
 
-func (p *program) start() (err error) {
-	p.process, err = stack.Start(p.cfg)
+// Restart implements [process]. It starts the program, too.
+func (p *program) Restart(context.Context) (err error) {
+	p.Process, err = stack.Start(p.cfg)
 	return err
 }
-
-func (p *program) restart(context.Context) error { return p.start() }
-
-func (p *program) exited() <-chan struct{} { return p.process.Exited() }
-
-func (p *program) stop() error { return p.process.Stop() }
 
 // awaitReady waits until the program is ready, and prints what it waits for whenever that changes.
 func (p *program) awaitReady(ctx context.Context, out *console) error {
@@ -122,7 +117,7 @@ func (p *program) awaitReady(ctx context.Context, out *console) error {
 			out.printf("  waiting for %s: %s", p.cfg.Name, why)
 		}
 		select {
-		case <-p.exited():
+		case <-p.Exited():
 			return errors.New("it ended; see its output above")
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -74,7 +75,7 @@ func (s *devStack) stop() error {
 	var errs []error
 	for _, svc := range slices.Backward(s.services) {
 		s.out.printf("stopping %s", svc.name)
-		errs = append(errs, svc.stop())
+		errs = append(errs, svc.Stop())
 	}
 	return errors.Join(errs...)
 }
@@ -112,20 +113,13 @@ func (s *devStack) prepare() error {
 
 // startParts starts Postgres, S3 and clamd concurrently, except those that the settings name.
 func (s *devStack) startParts(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	// Each writes variables of its own, which are read after all have returned.
-	starts := []func(context.Context) error{s.startPostgres, s.startS3, s.startClamd}
-	results := make(chan error)
-	for _, start := range starts {
-		go func() { results <- start(ctx) }()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, start := range []func(context.Context) error{s.startPostgres, s.startS3, s.startClamd} {
+		g.Go(func() error { return start(ctx) })
 	}
-	var errs []error
-	for range starts {
-		if err := <-results; err != nil {
-			errs = append(errs, err)
-			cancel()
-		}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	s.extraEnv = append(s.extraEnv,
 		"TRAMO_S3_ENDPOINT="+s.cfg.S3Endpoint, "TRAMO_S3_BUCKET="+s.cfg.S3Bucket, "TRAMO_CLAMD="+s.cfg.Clamd,
@@ -140,7 +134,7 @@ func (s *devStack) startParts(ctx context.Context) error {
 	} else {
 		s.extraEnv = append(s.extraEnv, "TRAMO_JWT_SECRET="+s.cfg.JWTSecret)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func (s *devStack) startPostgres(ctx context.Context) error {
@@ -156,7 +150,7 @@ func (s *devStack) startPostgres(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.add(&service{name: "PostgreSQL", exited: pg.Exited, restart: pg.Restart, stop: pg.Stop})
+		s.add("PostgreSQL", pg)
 		if err := pg.CreateDatabase(ctx, database, ""); err != nil && !isDuplicateDatabase(err) {
 			return err
 		}
@@ -225,7 +219,7 @@ func (s *devStack) startS3(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.add(&service{name: "S3", exited: s3.Exited, restart: s3.Restart, stop: s3.Stop})
+		s.add("S3", s3)
 		s.ownS3 = true
 		s.cfg.S3Endpoint, s.cfg.S3Bucket = s3.Endpoint(), s3.Bucket()
 		s.extraEnv = append(s.extraEnv, s3.Env()...)
@@ -276,7 +270,7 @@ func (s *devStack) startClamd(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.add(&service{name: "clamd", exited: clamd.Exited, restart: clamd.Restart, stop: clamd.Stop})
+		s.add("clamd", clamd)
 		s.cfg.Clamd = clamd.Address()
 		return nil
 	})
@@ -288,12 +282,12 @@ func (s *devStack) logFile(name string) (io.Writer, error) {
 }
 
 // add keeps Postgres first, so that it is stopped last.
-func (s *devStack) add(svc *service) {
+func (s *devStack) add(name string, p process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if svc.name == "PostgreSQL" {
-		s.services = slices.Insert(s.services, 0, svc)
-		return
+	at := len(s.services)
+	if name == "PostgreSQL" {
+		at = 0
 	}
-	s.services = append(s.services, svc)
+	s.services = slices.Insert(s.services, at, &service{name, p})
 }

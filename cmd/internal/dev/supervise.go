@@ -11,12 +11,17 @@ const (
 	healthyAfter = time.Minute // a service that ran this long starts with the first pause again
 )
 
+// A process is what a [service] runs.
+type process interface {
+	Exited() <-chan struct{}
+	Restart(context.Context) error
+	Stop() error
+}
+
 // service runs until it is stopped, and is restarted when it ends before.
 type service struct {
-	name    string
-	exited  func() <-chan struct{}
-	restart func(context.Context) error
-	stop    func() error
+	name string
+	process
 }
 
 // supervise restarts the service whenever it ends, with growing pauses, until ctx ends.
@@ -27,7 +32,7 @@ func (s *service) supervise(ctx context.Context, out *console) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.exited():
+		case <-s.Exited():
 		}
 		if time.Since(began) > healthyAfter {
 			pause = firstPause
@@ -40,7 +45,7 @@ func (s *service) supervise(ctx context.Context, out *console) {
 			case <-time.After(pause):
 			}
 			pause = min(2*pause, maxPause)
-			err := s.restart(ctx)
+			err := s.Restart(ctx)
 			if err == nil {
 				break
 			}
