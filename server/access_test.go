@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // listed are the ids that the user's list has, in order.
@@ -168,11 +169,11 @@ func TestAccessOfOwnersAndManagers(t *testing.T) {
 	url = u.create(len(data))
 	slow = u.sendSlowly(t, url, data)
 	marta := u.as(s, "marta", tenant.Constructora)
-	if marta.offset(url) < 8 { // which takes the upload over
+	if marta.offset(url) < 8 { // a HEAD takes the upload over
 		t.Error("the manager is told of less than what had arrived")
 	}
-	if a := <-slow.over; a.status == 204 {
-		t.Errorf("whoever was sending heard %d", a.status)
+	if a := stack.Receive(t, "answer to the interrupted PATCH", slow.over); a.status == 204 {
+		t.Errorf("the interrupted PATCH is answered with %d", a.status)
 	}
 	at := marta.offset(url)
 	marta.patch(url, at, reader(data[at:])).want(t, 204, "")

@@ -187,14 +187,14 @@ func TestWrongRowLinksNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	_, v, slow := s.newVictim(t)
-	thief := s.newTenant(t)
-	url := thief.create(10)
-	thief.patch(url, 0, strings.NewReader("0123456789")).want(t, 204, "")
-	s.completeAt(t, thief, url, "default")
-	thief.do("GET", url, nil).want(t, 200, "").wantText(t, "thumbnails/160.webp")
+	other := s.newTenant(t)
+	url := other.create(10)
+	other.patch(url, 0, strings.NewReader("0123456789")).want(t, 204, "")
+	s.completeAt(t, other, url, "default")
+	other.do("GET", url, nil).want(t, 200, "").wantText(t, "thumbnails/160.webp")
 	s.exec(t, `update thumbnails set object_key = (select object_key from thumbnails where upload_id = $2) where upload_id = $1`, idOf(url), v["whole"])
-	for _, path := range []string{url, thief.uploads} {
-		thief.do("GET", path, nil).want(t, 200, "").wantNoText(t, v["whole"], "/thumbnails/")
+	for _, path := range []string{url, other.uploads} {
+		other.do("GET", path, nil).want(t, 200, "").wantNoText(t, v["whole"], "/thumbnails/")
 	}
 	slow.finish(t, s.like(t, s.user, func(id *tenant.Identity) { id.User = v["user"] }))
 }

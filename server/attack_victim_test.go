@@ -61,12 +61,12 @@ func (s *slowUpload) finish(t *testing.T, u user) {
 	t.Helper()
 	s.send(t, len(s.rest))
 	stack.Must(t, s.body.Close())
-	(<-s.over).want(t, 204, "")
+	stack.Receive(t, "answer to the slow PATCH", s.over).want(t, 204, "")
 	wantWhole(t, u, s.url, s.sent)
 }
 
 // newVictim is somebody with one of each kind: an upload that is being written, one that is complete, with a picture, a
-// partial one, one that failed, one that died and its letter, one that is deleted, a batch, erasures, an endpoint, names, and an audit log.
+// partial one, one that failed, one with a dead letter, one that is deleted, a batch, erasures, an endpoint, names, and an audit log.
 func (s *site) newVictim(t *testing.T) (u user, v victim, slow *slowUpload) {
 	t.Helper()
 	u = s.user

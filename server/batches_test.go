@@ -155,13 +155,13 @@ func TestBatchManifest(t *testing.T) {
 	if more.Batch.State != "open" {
 		t.Errorf("with another upload the batch is %s", more.Batch.State)
 	}
-	// The same manifest again, without a key: it is there, and nothing happens.
+	// The same manifest again, without a key, changes nothing.
 	before := s.count(t, `select count(*) from timeline`)
 	again := readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "client_id": "lunes"}), 200)
 	if again.Batch.ID != f.Batch.ID || again.Batch.Name != "Torre, lunes" || s.count(t, `select count(*) from timeline`) != before {
 		t.Errorf("got %+v", again)
 	}
-	// Uploads tell of their batch, and are listed by it.
+	// Uploads name their batch, and lists filter by it.
 	for _, name := range []string{"lunes", f.Batch.ID.String()} {
 		list := readAs[struct {
 			Items []struct {
@@ -258,7 +258,7 @@ func TestBatchManifestAdoptsUploads(t *testing.T) {
 	manifest := obj{"project": "torre", "name": "Torre, lunes", "client_id": "lunes", "uploads": []obj{
 		entry("whole", 10), entry("part", 10), entry("labelled", 10), entry("new", 10),
 	}}
-	f := readAs[filed](t, u.post(u.batches(), manifest), 200) // its label made the batch
+	f := readAs[filed](t, u.post(u.batches(), manifest), 200) // the batch was created by its label
 	if f.Batch.Name != "Torre, lunes" || !f.Batch.Manifest {
 		t.Errorf("the batch is %+v", f.Batch)
 	}
@@ -275,7 +275,7 @@ func TestBatchManifestAdoptsUploads(t *testing.T) {
 	}
 	u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": []obj{entry("other", 11)}}).want(t, 422, "bad-manifest")
 	u.post(u.batches(), obj{"project": "puente", "name": "x", "uploads": []obj{entry("other", 10)}}).want(t, 422, "bad-manifest")
-	// All that is in this one was there and has ended.
+	// All uploads of this manifest existed and have ended.
 	u.patch(other, 0, reader(noise(10))).want(t, 204, "")
 	s.completes(t, idOf(other))
 	f = readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": []obj{entry("other", 10)}}), 201)
@@ -310,7 +310,7 @@ func TestBatchIdempotencyKey(t *testing.T) {
 	if one.status != 200 || string(one.body) != string(two.body) {
 		t.Errorf("answered\n%s\nand then\n%s", one.body, two.body)
 	}
-	// While another replica works on it, it is not begun.
+	// The request is refused while another replica works on it.
 	running := s.transaction(t, `select pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'idempotency', $1::uuid, $2::text, 'three'), 0))`,
 		u.who.Tenant, u.who.User)
 	busy := u.post(u.batches(), obj{"name": "z"}, "Idempotency-Key", "three").want(t, 409, "idempotency-key-busy")
@@ -336,7 +336,7 @@ func TestBatchInUploadMetadata(t *testing.T) {
 	create(u, "project", "torre", "batch", "martes").want(t, 201, "")
 	create(u, "project", "torre", "batch", "martes").want(t, 201, "")
 	create(u, "project", "puente", "batch", "martes").want(t, 201, "")
-	create(u, "project", "torre", "batch", uuid.NewString()).want(t, 201, "") // a client's own name, made at random
+	create(u, "project", "torre", "batch", uuid.NewString()).want(t, 201, "") // a client may name a batch by a UUID of its own
 	create(u, "project", "torre").want(t, 201, "")
 	s.wantCount(t, 4, `select count(*) from batches`)
 	if b := u.batch(f.Batch.ID); b.Counts["total"] != 1 {
@@ -465,7 +465,7 @@ func TestBatchCancel(t *testing.T) {
 	f := readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": entries(4, 1000)}), 201)
 	u.patch(f.Uploads[0].URL, 0, reader(noise(1000))).want(t, 204, "")
 	u.patch(f.Uploads[1].URL, 0, reader(noise(10))).want(t, 204, "")
-	running := u.sendSlowly(t, f.Uploads[2].URL, noise(1000)) // whose client falls silent
+	running := u.sendSlowly(t, f.Uploads[2].URL, noise(1000)) // by a client that sends nothing more
 	at := u.batches() + "/" + f.Batch.ID.String()
 	b := readAs[batchJSON](t, manager.do("POST", at+"/cancel", nil), 200)
 	if b.State != "cancelled" || b.Counts["cancelled"] != 3 || b.Counts["uploaded"] != 1 {

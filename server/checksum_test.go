@@ -87,7 +87,7 @@ func TestChecksumOfCreation(t *testing.T) {
 			"Upload-Checksum", sum("sha1", data), "Upload-Metadata", metadata("client_id", "one"))
 	}
 	post(noise(1000)).want(t, 460, "body-mismatch")
-	again := post(data) // finds the upload that the first request made, and brings nothing
+	again := post(data) // it finds the upload of the first request, and its content is not read
 	again.want(t, 201, "")
 	again.wantHeader(t, "Upload-Offset", "0")
 	u.patch(again.header.Get("Location"), 0, reader(data)).want(t, 204, "")
@@ -152,7 +152,7 @@ func TestCutBodyWithChecksumDoesNotCount(t *testing.T) {
 				t.Errorf("offset %d while nothing is verified", got)
 			}
 			_ = client.CloseWithError(io.ErrUnexpectedEOF) // never fails
-			<-failed
+			stack.Receive(t, "end of the cut request", failed)
 			u.wantOffset(url, 0)
 			u.patch(url, 0, reader(data), "Upload-Checksum", sum("sha1", data)).want(t, 204, "")
 			wantWhole(t, u, url, data)
@@ -160,7 +160,7 @@ func TestCutBodyWithChecksumDoesNotCount(t *testing.T) {
 	}
 }
 
-// A client whose upload somebody else takes over hears that, and not that its bytes were wrong.
+// A client whose upload another request takes over is told so, and not that its bytes were wrong.
 func TestInterruptedBodyWithChecksum(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -177,8 +177,7 @@ func TestInterruptedBodyWithChecksum(t *testing.T) {
 	stack.Until(t, "the server has read it", func() bool { return s.received(t) >= before+mib })
 	u.wantOffset(url, 0)
 	stack.Must(t, client.Close())
-	a := <-answered
-	a.want(t, 423, "busy")
+	stack.Receive(t, "answer to the interrupted PATCH", answered).want(t, 423, "busy")
 }
 
 // Behind a tail of an earlier request, more parts than may be on their way at once arrive before they can be
@@ -213,7 +212,7 @@ func (s *site) trailing(t *testing.T, url string, data []byte, checksum string) 
 		r.Trailer.Set("Upload-Checksum", checksum)
 	}
 	stack.Must(t, client.Close())
-	return <-answered
+	return stack.Receive(t, "answer to the PATCH", answered)
 }
 
 func TestChecksumTrailer(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// processed makes an upload of data that the worker has been through, as far as rows and objects tell.
+// processed makes an upload of data, with the rows and objects of a completed one.
 func (s *site) processed(t *testing.T, u user, data, mediaType string, meta ...string) (address string) {
 	t.Helper()
 	a := u.do("POST", u.uploads, strings.NewReader(data), "Upload-Length", fmt.Sprint(len(data)), "Content-Type", octets,

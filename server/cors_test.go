@@ -51,7 +51,7 @@ func TestCrossOrigin(t *testing.T) {
 			}
 		}
 	}
-	// What tus has OPTIONS for is no preflight, and is answered as ever.
+	// An OPTIONS request of tus is no preflight, and is answered as without CORS.
 	s.user.do("OPTIONS", s.uploads(), nil, "Origin", ours).wantHeader(t, "Tus-Max-Size", "67108864")
 	s.user.do("GET", s.uploads(), nil, "Origin", theirs).wantHeader(t, "Access-Control-Allow-Origin", "")
 }

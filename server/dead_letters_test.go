@@ -172,7 +172,7 @@ func TestDeadLettersRetryAboveTheLimit(t *testing.T) {
 	u := s.user
 	root := u.as(s, "root", tenant.Admin)
 	_, letter := s.die(t, u, "scan")
-	// Copies, which cost less than uploads of their own: 202 in all.
+	// 202 dead letters in all: copies of one, which are made faster than uploads.
 	s.exec(t, `with new as (
 			insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes, status, failure_reason, object_key)
 			select tenant_id, gen_random_uuid(), user_id, project, metadata, size, charged_bytes, status, failure_reason, object_key

@@ -118,7 +118,7 @@ func TestDraftResumed(t *testing.T) {
 		a.wantHeader(t, "Upload-Offset", "2000")
 		a.wantHeader(t, no[0], no[1])
 
-		// Who says that this is all, when it is not, must not hear of a success.
+		// A request that declares an incomplete upload complete must not succeed.
 		a = patch(2000, data[2000:2500], yes...).want(t, 400, "upload-length")
 		a.wantHeader(t, "Upload-Offset", "2500")
 		head().wantHeader(t, no[0], no[1])
@@ -180,7 +180,7 @@ func TestDraftRefusals(t *testing.T) {
 	a, _ = u.sendDraft(u.draft("6", "HEAD", url, nil))
 	a.want(t, 410, "")
 
-	// Another version is not spoken: no interim answer, and no upload.
+	// A version that is not supported gets no interim answer and creates no upload.
 	r := u.draft("9", "POST", u.uploads, []byte("hello"), whole...)
 	a = u.send(r).want(t, 412, "tus-version")
 	if !bytes.Contains(a.body, []byte("Upload-Draft-Interop-Version")) {

@@ -94,7 +94,7 @@ func TestEnterTenant(t *testing.T) {
 	url := u.create(10)
 	id := idOf(url).String()
 
-	admin.do("GET", url, nil).want(t, 404, "not-found") // without the header it is at home
+	admin.do("GET", url, nil).want(t, 404, "not-found") // without the header the admin acts in its own tenant
 	admin.do("GET", url, nil, append(in, "X-Request-Id", "the-request")...).want(t, 200, "").wantText(t, id)
 	admin.do("HEAD", url, nil, in...).want(t, 200, "")
 	admin.patch(url, 0, strings.NewReader("0123456789"), in...).want(t, 204, "")
@@ -119,7 +119,7 @@ func TestEnterTenant(t *testing.T) {
 	wantAudit(t, s.audit(t, admin))
 
 	own := admin.do("GET", admin.uploads, nil, "Tramo-Tenant", strings.ToUpper(admin.who.Tenant.String()))
-	own.want(t, 200, "") // is no crossing
+	own.want(t, 200, "") // it does not enter another tenant
 	wantAudit(t, s.audit(t, admin))
 }
 
@@ -151,7 +151,7 @@ func TestEnterTenantIsForAdmins(t *testing.T) {
 		as.send(r).want(t, 403, "forbidden")
 		as.do("GET", as.uploads, nil, "Tramo-Tenant", as.who.Tenant.String()).want(t, 200, "") // its own
 	}
-	wantAudit(t, s.audit(t, other)) // whose log is not for others to write
+	wantAudit(t, s.audit(t, other)) // others write nothing into its log
 }
 
 // An admin cannot enter a tenant that does not exist, two tenants, or what is not an id.
@@ -186,7 +186,7 @@ func TestEnterTenantNeedsAudit(t *testing.T) {
 	admin.patch(url, 0, strings.NewReader("0123456789"), in...).want(t, 500, "internal")
 	admin.do("DELETE", url, nil, in...).want(t, 500, "internal")
 	s.user.wantOffset(url, 0)
-	s.user.do("GET", s.url+"/api/audit", nil).want(t, 403, "forbidden") // which does not need its entry
+	s.user.do("GET", s.url+"/api/audit", nil).want(t, 403, "forbidden") // this needs no entry in the audit log
 	s.run(t, "grant insert on audit to tramo_api")
 	admin.do("GET", url, nil, in...).want(t, 200, "")
 	wantAudit(t, s.audit(t, s.user), "olga tenant.enter "+idOf(url).String()+" done GET /api/uploads/:id")
@@ -238,7 +238,7 @@ func TestDenialsAreAudited(t *testing.T) {
 	for range tries {
 		rita.do("GET", s.url+"/api/audit", nil).want(t, 403, "forbidden")
 	}
-	if n := len(s.auditBy(t, u.as(s, "marta", tenant.Constructora), "?limit=500&actor=rita")); n < 30 || n > 60 { // two minutes' worth, at most
+	if n := len(s.auditBy(t, u.as(s, "marta", tenant.Constructora), "?limit=500&actor=rita")); n < 30 || n > 60 { // the most of two minutes
 		t.Errorf("%d of %d denials are in the log", n, tries)
 	}
 }

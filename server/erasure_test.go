@@ -281,7 +281,7 @@ func checkLinks(t *testing.T, l exportedLine) {
 			t.Errorf("the link %s does not work for a day", link)
 		}
 	}
-	res, err := http.Get(l.Links.Original)
+	res, err := client.Get(l.Links.Original)
 	stack.Must(t, err)
 	defer res.Body.Close()
 	if b, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 || len(b) != 100 {

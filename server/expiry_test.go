@@ -87,7 +87,7 @@ func TestExpiredUpload(t *testing.T) {
 	again.wantHeader(t, "Upload-Offset", "5")
 	u.patch(url, 5, reader(noise(5))).want(t, 204, "")
 
-	// Swept, it stays gone.
+	// After the reconciler has removed it, it does not come back.
 	swept := u.create(10)
 	s.exec(t, `update uploads set status = 'expired' where id = $1`, idOf(swept))
 	u.do("HEAD", swept, nil).want(t, 410, "")

@@ -37,7 +37,7 @@ func field(name, value string, headers ...string) string {
 
 const formEnd = "--" + boundary + "--\r\n"
 
-// form sends a form as a client that has never heard of tus does.
+// form sends a form as a client without tus does.
 func (u user) form(body io.Reader, headers ...string) answer {
 	u.t.Helper()
 	return u.do("POST", u.uploads, body, append([]string{"Tus-Resumable", "", "Content-Type", "multipart/form-data; boundary=" + boundary}, headers...)...)
@@ -110,7 +110,7 @@ func TestFormRefused(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	file := field(`file; filename="a.txt"`, "hello", "Content-Type: text/plain")
-	chunked := func(body string) io.Reader { return io.MultiReader(strings.NewReader(body)) } // of a length that nobody says
+	chunked := func(body string) io.Reader { return io.MultiReader(strings.NewReader(body)) } // its length is not declared
 	large := strings.Repeat("x", maxSize+1)
 	for name, c := range map[string]struct {
 		body    io.Reader
@@ -248,7 +248,7 @@ func TestFormCutOff(t *testing.T) {
 			u, conn := half(t, field("client_id", "one"))
 			conn.Close()
 			var a answer
-			stack.Until(t, "another request gets the upload", func() bool { // 423 while the form's has not noticed that it is cut
+			stack.Until(t, "another request gets the upload", func() bool { // 423 until the form's request has noticed the end of its connection
 				a = again(u)
 				return a.status != 423
 			})
@@ -297,7 +297,7 @@ func TestFormDetection(t *testing.T) {
 		{nil, 201},
 		{[]string{"Content-Type", "Multipart/Form-Data; boundary=\"" + boundary + "\""}, 201},
 		{[]string{"Tus-Resumable", "1.0.0"}, 400},           // a creation without a length
-		{[]string{"Content-Type", "application/json"}, 412}, // neither
+		{[]string{"Content-Type", "application/json"}, 412}, // neither a form nor tus
 		{[]string{"Content-Type", ""}, 412},
 	} {
 		s.user.form(strings.NewReader(body), c.headers...).want(t, c.status, "")

@@ -26,7 +26,7 @@ type target struct {
 	mine   string // path of an upload that takes bytes
 	theirs string // path of one that is complete
 	other  user
-	before string // what GET tells of theirs
+	before string // the answer to GET for theirs
 }
 
 func newTarget(f *testing.F) *target {

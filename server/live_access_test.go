@@ -91,9 +91,9 @@ func TestLiveAccess(t *testing.T) {
 	cases := []struct {
 		who    user
 		query  string
-		first  []string // what its snapshot has
-		later  []string // what it is told once all are completed
-		marker string   // the project whose upload it is told of last
+		first  []string // the uploads of its snapshot
+		later  []string // the uploads that it receives once all are completed
+		marker string   // the project whose upload it receives last
 	}{
 		{s.user, "", all, all, "west"},
 		{investor(), "", nil, all, "west"},
@@ -121,11 +121,11 @@ func TestLiveAccess(t *testing.T) {
 			t.Errorf("%s %v %q: its snapshot has %v, want %v", c.who.who.Role, c.who.who.Projects, c.query, first, want)
 		}
 	}
-	unfinished := begin(s.user, "east") // which an investor must not be told of, though others are
+	unfinished := begin(s.user, "east") // an investor must not receive it
 	streams[0].upload(idOf(unfinished), "pending")
 	s.ends(t, s.user, north, theirs, south)
-	// What changes together may be told in any order. Whatever comes with the first markers is told before the second ones,
-	// which are created once everybody was told of the first.
+	// Changes of one moment may arrive in any order. Those that come with the first markers arrive before the second markers,
+	// which are created once every listener has received a first one.
 	var markers []string
 	told := make([][]event, len(cases))
 	for range 2 {
@@ -225,7 +225,7 @@ func TestLiveTickets(t *testing.T) {
 	s.user.create(10, "Upload-Metadata", metadata("project", "north"))
 	marker := s.user.create(10, "Upload-Metadata", metadata("project", "south"))
 	for _, l := range []*listening{l, overWS} {
-		// Nothing but the marker: what it follows is north's.
+		// Only the marker: the other uploads are of the project north.
 		if es := l.upload(idOf(marker), "pending"); len(es) != 1 {
 			t.Errorf("with a ticket for south: %v", names(es))
 		}
@@ -235,7 +235,7 @@ func TestLiveTickets(t *testing.T) {
 	refused("expired", old)
 	ticket(bea)
 	s.wantCount(t, 1, `select count(*) from event_tickets`)
-	// The tenant stands in the first 16 bytes, 21 characters of Base64 and a bit.
+	// The first 16 bytes are the tenant: 21 characters of Base64 and part of the next.
 	theirs, ours := ticket(stranger), ticket(bea)
 	refused("another tenant's name before our secret", theirs[:21]+ours[21:])
 	refused("our name before another tenant's secret", ours[:21]+theirs[21:])
@@ -253,7 +253,7 @@ func TestLiveTokenExpiry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, nil)
-	// Tokens are taken for half a minute longer than they say.
+	// Tokens are accepted for half a minute after they expire (clock skew).
 	token, err := auth.Config{Secret: secret}.Sign(s.user.who, -27*time.Second, time.Now())
 	stack.Must(t, err)
 	soon := s.user

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -76,7 +75,7 @@ func TestLiveLongTransaction(t *testing.T) {
 	waiting := map[uuid.UUID]bool{idOf(url): true, idOf(marker): true}
 	l.until("both", func(_ event, j saying) bool { delete(waiting, j.ID); return len(waiting) == 0 })
 	tx := s.transaction(t, `update uploads set status = 'cancelled', updated_at = now() where id = $1`, idOf(url))
-	for i := range 5 { // each is found by a look that the transaction is not committed at
+	for i := range 5 { // each is found by a poll at which the transaction is not committed
 		s.exec(t, `update contents set received = $2, touched_at = clock_timestamp() where upload_id = $1`, idOf(marker), i+1)
 		l.until("the marker", func(_ event, j saying) bool { return j.ID == idOf(marker) && j.Offset == int64(i+1) })
 	}
@@ -88,7 +87,7 @@ func TestLiveLongTransaction(t *testing.T) {
 func TestLiveConnectionLost(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.live(t, nil) // it does not look by itself
+	s.live(t, nil) // it polls only after a reconnect
 	l := s.user.listen(s.url, "")
 	l.ready()
 	for range 3 {
@@ -96,7 +95,7 @@ func TestLiveConnectionLost(t *testing.T) {
 		s.exec(t, `select pg_terminate_backend(pid) from pg_stat_activity
 			where datname = current_database() and query = 'listen tramo_changes'`)
 		stack.Until(t, "the loss is noticed", func() bool { return s.counter(t, "tramo_live_reconnects_total") > before })
-		url := s.user.create(1000) // told long before the next connection hears
+		url := s.user.create(1000) // it is created before the next connection listens
 		l.upload(idOf(url), "pending")
 	}
 }
@@ -172,12 +171,12 @@ func TestLiveReconnect(t *testing.T) {
 		for range 1 + rnd.IntN(4) {
 			for range 1 + rnd.IntN(8) {
 				c.change(t)
-				if rnd.IntN(8) == 0 { // deaf for a moment
+				if rnd.IntN(8) == 0 { // notifications are lost for a moment
 					s.run(t, `select pg_terminate_backend(pid) from pg_stat_activity
 						where datname = current_database() and query = 'listen tramo_changes'`)
 				}
 			}
-			for range rnd.IntN(6) { // somewhere in the middle of what there is to tell
+			for range rnd.IntN(6) { // the stream is closed after some of its events
 				select {
 				case e := <-l.events:
 					if e.ID != "" {
@@ -190,7 +189,7 @@ func TestLiveReconnect(t *testing.T) {
 		}
 		l.close()
 		lastID = l.lastID
-		for range rnd.IntN(5) { // while it is away
+		for range rnd.IntN(5) { // while the client is disconnected
 			c.change(t)
 		}
 	}
@@ -216,15 +215,15 @@ func TestLiveSlowListener(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.live(t, func(c *server.Config) { c.Live.Backlog = 50; c.Live.WriteTimeout = time.Minute })
-	s.deaf(t)
+	s.listenWithoutReading(t)
 	good := s.user.listen(s.url, "")
 	good.ready()
 	name := strings.Repeat("x", 20_000)
 	for i := 0; s.counter(t, "tramo_listeners_dropped_total") == 0; i++ {
 		if i > 200 {
-			t.Fatal("it is not dropped")
+			t.Fatal("the slow listener is not dropped")
 		}
-		// Enough at a time to fill what the kernel keeps for the slow one, in the end.
+		// Together they fill the kernel's buffers of the slow client's connection.
 		waiting := make(map[uuid.UUID]bool)
 		s.in(t, s.user, func(ctx context.Context, tx storage.Tx) error {
 			for range 40 {
@@ -241,11 +240,11 @@ func TestLiveSlowListener(t *testing.T) {
 	if n := s.counter(t, "tramo_listeners_dropped_total"); n != 1 {
 		t.Errorf("%v were dropped", n)
 	}
-	stack.Until(t, "its stream ends though it takes nothing, and one listener is left", func() bool { return s.counter(t, "tramo_listeners") == 1 })
+	stack.Until(t, "the stream of the client that reads nothing has ended, and one listener is left", func() bool { return s.counter(t, "tramo_listeners") == 1 })
 }
 
-// deaf opens a stream whose client never reads.
-func (s *site) deaf(t testing.TB) {
+// listenWithoutReading opens a stream whose client never reads.
+func (s *site) listenWithoutReading(t testing.TB) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	stack.Must(t, err)
@@ -272,14 +271,14 @@ func TestLiveShutdown(t *testing.T) {
 	go func() { ended <- sv.Run(ctx) }()
 	base := "http://" + addr
 	stack.Until(t, "it serves", func() bool {
-		res, err := http.Get(base + "/")
+		res, err := client.Get(base + "/")
 		if err == nil {
 			res.Body.Close()
 		}
 		return err == nil
 	})
 	s.url = base
-	s.deaf(t)
+	s.listenWithoutReading(t)
 	var all []*listening
 	for range 3 {
 		ws, _, err := s.user.webSocket(base, "", "Authorization", "Bearer "+s.user.token)
@@ -299,11 +298,11 @@ func TestLiveShutdown(t *testing.T) {
 					return
 				}
 			}
-			t.Error("a stream ended without a word")
+			t.Error("a stream ended without a reason")
 		})
 	}
-	stack.Must(t, <-ended)
-	reading.Wait()
+	stack.Must(t, stack.Receive(t, "end of the server", ended))
+	reading.Wait() // the server has closed all connections
 	if took := time.Since(began); took > conf.ShutdownTimeout/2 {
 		t.Errorf("it took %s", took)
 	}

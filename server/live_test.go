@@ -57,7 +57,7 @@ func (s *site) live(t testing.TB, shape func(*server.Config)) {
 func (s *site) another(t testing.TB, shape func(*server.Config)) (string, *server.Server) {
 	t.Helper()
 	conf := server.DefaultConfig()
-	conf.Live.Recheck = time.Hour // unless a test is about it, all is heard
+	conf.Live.Recheck = time.Hour // tests that poll set it lower
 	if shape != nil {
 		shape(&conf)
 	}
@@ -71,7 +71,7 @@ func (s *site) another(t testing.TB, shape func(*server.Config)) (string, *serve
 		listening.CloseClientConnections()
 		listening.Close()
 		cancel()
-		<-followed
+		stack.Receive(t, "end of Follow", followed)
 	})
 	return listening.URL, sv
 }
@@ -196,7 +196,7 @@ func (l *listening) next() (e event, ok bool) {
 	if e.ID != "" {
 		l.lastID = e.ID
 	}
-	return e, e.Event != "" // as each has
+	return e, e.Event != "" // every event has a name
 }
 
 // until returns all events up to the first that is wanted, which it includes.

@@ -46,7 +46,7 @@ func TestOpenAPIEnums(t *testing.T) {
 		"announcements":        {schemas["AnnouncementType"].Value, constantsOf(t, "storage", "", "Announce")},
 		"announcements for endpoints": {
 			schemas["AnnouncementTypes"].Value.Items.Value,
-			without(constantsOf(t, "storage", "", "Announce"), "webhook.test"), // which is sent whatever an endpoint wants
+			without(constantsOf(t, "storage", "", "Announce"), "webhook.test"), // it is sent whatever types an endpoint has
 		},
 		"states of batches":      {schemas["BatchState"].Value, constantsOf(t, "storage", "BatchState", "")},
 		"states of dead letters": {schemas["DeadLetterState"].Value, constantsOf(t, "processing/deadletter", "State", "")},

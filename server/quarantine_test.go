@@ -61,7 +61,7 @@ func TestQuarantine(t *testing.T) {
 		who.do("DELETE", at+"/"+idOf(bad).String(), nil).want(t, 403, "forbidden")
 	}
 
-	olga := s.newTenant(t).as(s, "olga", tenant.Admin) // of the installation, at home elsewhere
+	olga := s.newTenant(t).as(s, "olga", tenant.Admin) // an operator, whose own tenant is another
 	list := func(query string, headers ...string) (p quarantinePage) {
 		t.Helper()
 		return readAs[quarantinePage](t, olga.do("GET", at+query, nil, headers...), 200)
@@ -97,7 +97,7 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("what was not scanned has %+v", got.Scan)
 	}
 	u.do("GET", bad+"/content", nil).want(t, 409, "no-content")
-	// A row that is wrong: the key still leads nowhere.
+	// A wrong row, whose key is in quarantine, still gives no link.
 	s.exec(t, `update uploads set status = 'completed', failure_reason = null where id = $1`, idOf(bad))
 	if a := u.do("GET", bad+"/content", nil); a.status < 400 {
 		t.Errorf("content of what is in quarantine: %d %s", a.status, a.header.Get("Location"))

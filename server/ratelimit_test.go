@@ -71,7 +71,7 @@ func TestRateLimitOfAddress(t *testing.T) {
 	a := s.user.do("POST", s.user.uploads, nil, "Upload-Length", "5")
 	a.wantRefused(t, 429, "rate-limited", "ip")
 	a.wantHeader(t, "Tus-Resumable", "1.0.0")
-	s.user.do("HEAD", s.user.uploads+"/"+uuid.NewString(), nil).want(t, 404, "") // transfers count apart
+	s.user.do("HEAD", s.user.uploads+"/"+uuid.NewString(), nil).want(t, 404, "") // transfers have a rate of their own
 }
 
 // A user's rate is shared neither with a user of the same name in another tenant nor with others of the tenant.

@@ -73,7 +73,7 @@ func TestSearch(t *testing.T) {
 	town := s.take(t, u, "puente", -12.1, -77.0428, "2026-11-21 10:00:00")
 	local := s.take(t, u, "torre", 4.711, -74.0721, "2026-11-21 09:00:00")
 	s.exec(t, `update uploads set taken_at = null where id = $1`, local)
-	u.create(10) // which tells nothing of itself
+	u.create(10) // a file without facts
 	failed := s.take(t, u, "torre", -12.0464, -77.0428, "2026-11-20 09:00:00")
 	s.exec(t, `update uploads set status = 'failed', failure_reason = 'unreadable' where id = $1`, failed)
 	stranger := s.newTenant(t)
@@ -98,16 +98,16 @@ func TestSearch(t *testing.T) {
 		{ofBridge, []string{"near", far}, []uuid.UUID{town}},
 		{ofBridge, []string{"near", near}, nil},
 		{u.as(s, "marta", tenant.Constructora), []string{"near", near, "deleted", "true"}, []uuid.UUID{gone}},
-		{u, []string{"taken", "2026-11-20..2026-11-20"}, []uuid.UUID{failed, block, here}}, // the day as the camera had it
+		{u, []string{"taken", "2026-11-20..2026-11-20"}, []uuid.UUID{failed, block, here}}, // the day by the camera's clock
 		{u, []string{"taken", "2026-11-21..2026-11-21"}, []uuid.UUID{local, town}},
 		{u, []string{"taken", "2026-11-21.."}, []uuid.UUID{local, town}},
 		{u, []string{"taken", "..2026-11-20T08:00"}, []uuid.UUID{here}},
 		{u, []string{"taken", "2026-11-20T08:00:00..2026-11-20T09:00:00"}, []uuid.UUID{failed, here}},
-		{u, []string{"taken", "2026-11-20T23:59:59..2026-11-20T23:59:59"}, []uuid.UUID{block}}, // a second is whole, too
+		{u, []string{"taken", "2026-11-20T23:59:59..2026-11-20T23:59:59"}, []uuid.UUID{block}}, // to the end of the second
 		{u, []string{"taken", "2026-11-20T23:59:59.6.."}, []uuid.UUID{local, town}},
 		{u, []string{"taken", "2026-11-20T13:00:00Z..2026-11-20T13:00:00Z"}, []uuid.UUID{here}},
 		{u, []string{"taken", "2026-11-20T14:00:00+01:00..2026-11-20T08:00:00-05:00"}, []uuid.UUID{here}},
-		{u, []string{"taken", "2026-11-20T14:00:00.000001Z.."}, []uuid.UUID{town, block}}, // the local one is at no instant
+		{u, []string{"taken", "2026-11-20T14:00:00.000001Z.."}, []uuid.UUID{town, block}}, // a local time matches no instant
 		{u, []string{"taken", "..0001-01-01"}, nil},
 		{u, []string{"near", far, "taken", "2026-11-21..2026-11-21"}, []uuid.UUID{town}},
 	} {

@@ -97,7 +97,7 @@ func TestTenantConcurrency(t *testing.T) {
 	_, err = sender.Write(noise(4))
 	stack.Must(t, err)
 	stack.Must(t, sender.Close())
-	(<-ended).want(t, 204, "")
+	stack.Receive(t, "answer to the slow PATCH", ended).want(t, 204, "")
 	s.user.patch(quick, offset, reader(noise(8-offset))).want(t, 204, "")
 }
 

@@ -107,7 +107,7 @@ func TestTusHead(t *testing.T) {
 		a.wantHeader(t, "Upload-Length", "10")
 		a.wantHeader(t, "Cache-Control", "no-store")
 		a.wantHeader(t, "Tus-Resumable", "1.0.0")
-		a.wantHeader(t, "Content-Length", "") // that of GET's body would be another (RFC 9110, section 8.6)
+		a.wantHeader(t, "Content-Length", "") // it would be the length of GET's body (RFC 9110, section 8.6)
 		got := strings.Split(a.header.Get("Upload-Metadata"), ",")
 		for i := range got {
 			got[i] = strings.TrimSpace(got[i])
@@ -137,7 +137,7 @@ func TestTusPatch(t *testing.T) {
 	a.wantHeader(t, "Upload-Offset", "4")
 	a = u.patch(url, 4, strings.NewReader("sixsix")).want(t, 204, "")
 	a.wantHeader(t, "Upload-Offset", "10")
-	a = u.patch(url, 10, strings.NewReader("")) // complete already: nothing changes
+	a = u.patch(url, 10, strings.NewReader("")) // the upload is complete and does not change
 	a.want(t, 204, "")
 	a.wantHeader(t, "Upload-Offset", "10")
 	u.patch(url, 4, strings.NewReader("sixsix")).want(t, 409, "offset-mismatch")

@@ -27,7 +27,7 @@ import (
 // An issuer is an identity provider in the bubble of a test: a real HTTP server, over connections in memory.
 type issuer struct {
 	conns  chan net.Conn
-	answer atomic.Value // string: the JWKS, or what it answers instead
+	answer atomic.Value // string: the JWK set, or another body
 	status atomic.Int32
 	asked  atomic.Int32
 }
@@ -160,7 +160,7 @@ func TestUnknownKeysDoNotHammer(t *testing.T) {
 		var flood sync.WaitGroup
 		for n := range 100 {
 			flood.Go(func() {
-				for round := 0; ctx.Err() == nil && round < 10*minutes; round++ { // bounded, should nothing hold it up
+				for round := 0; ctx.Err() == nil && round < 10*minutes; round++ { // an end, in case the verifier never waits
 					if _, err := v.Verify(ctx, tokenBy(t, fmt.Sprintf("no-%d-%d", n, round))); err == nil {
 						t.Error("a token by nobody's key is accepted")
 					}
@@ -220,7 +220,7 @@ func TestIssuerGoesAway(t *testing.T) {
 func TestIssuerAwayAtFirst(t *testing.T) {
 	provided(t, func(t *testing.T, i *issuer, v *Verifier) {
 		i.publish(http.StatusServiceUnavailable, "")
-		// The verifier may have had its keys by now. This one begins while the issuer is away.
+		// The verifier may have keys by now. This one starts while the issuer does not answer.
 		v.keys = followKeys(t.Context(), "http://id.example.com/keys", i.client(), slog.New(slog.DiscardHandler))
 		if _, err := verify(t, v, "first"); !errors.Is(err, problem.ErrKeysUnavailable) {
 			t.Errorf("without any keys: %v", err)

@@ -124,7 +124,7 @@ func TestJWKS(t *testing.T) {
 	stack.Must(t, err)
 	asPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	other := newSigners(t)
-	// Those that name a key which is not there wait for a fetch, all for the same one.
+	// Tokens that name an unknown key all wait for the same fetch.
 	for name, token := range map[string]string{
 		"public key as a secret, PEM":     sign(jwt.SigningMethodHS256, "r", asPEM),
 		"public key as a secret, DER":     sign(jwt.SigningMethodHS256, "r", der),
