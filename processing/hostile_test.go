@@ -114,7 +114,7 @@ func TestZerosUnpack(t *testing.T) {
 const (
 	drawn       = "completed, drawn"
 	partial     = "completed, partial"
-	noThumbnail   = "completed, without a thumbnail"
+	noThumbnail = "completed, without a thumbnail"
 	tooLarge    = "completed, too_large"
 	limited     = "completed, memory|cpu|time|output" // one of these limits was hit
 	unsupported = "completed, unsupported"
