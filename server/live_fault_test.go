@@ -262,7 +262,7 @@ func TestLiveShutdown(t *testing.T) {
 	s := newSite(t)
 	conf := server.DefaultConfig()
 	addr := freeAddress(t)
-	conf.Listen = addr
+	conf.Listen, conf.ShutdownTimeout = addr, stack.Patience
 	sv, err := server.New(conf, s.server.Parts)
 	stack.Must(t, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))

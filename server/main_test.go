@@ -367,8 +367,7 @@ func noise(size int) []byte {
 
 func reader(b []byte) io.Reader { return bytes.NewReader(b) }
 
-// patience is how long a test waits for what should be a matter of moments, on a busy machine.
-const patience = 30 * time.Second
+const patience = stack.Patience
 
 // output is where a server logs. A fuzz target may not write to the test that it belongs to.
 func output(t testing.TB) io.Writer {

@@ -77,12 +77,12 @@ func TestRateLimitOfAddress(t *testing.T) {
 // A user's rate is shared neither with a user of the same name in another tenant nor with others of the tenant.
 func TestRateLimitOfUser(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, ratelimit.Rates{User: ratelimit.Rate{PerMinute: 60, Burst: 3}}))
+	s := newSite(t, limited(t, ratelimit.Rates{User: ratelimit.Rate{PerMinute: 6, Burst: 3}}))
 	namesake := s.newTenant(t)
 	colleague := s.as(t, tenant.Identity{Tenant: s.user.who.Tenant, User: "luz", Role: tenant.Empleado})
 	for range 3 {
 		a := s.user.do("GET", s.user.uploads, nil).want(t, 200, "")
-		a.wantHeader(t, "RateLimit-Policy", `"user";q=3;w=3`)
+		a.wantHeader(t, "RateLimit-Policy", `"user";q=3;w=30`)
 	}
 	s.user.do("GET", s.user.uploads, nil).wantRefused(t, 429, "rate-limited", "user")
 	namesake.do("GET", s.user.uploads, nil).want(t, 200, "")
@@ -110,7 +110,7 @@ func TestRateLimitOfCreations(t *testing.T) {
 // A client that asks for its offset in a loop gets a status on which tus-js-client keeps the upload.
 func TestRateLimitOfTransfers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, ratelimit.Rates{Transfers: ratelimit.Rate{PerMinute: 60, Burst: 2}}))
+	s := newSite(t, limited(t, ratelimit.Rates{Transfers: ratelimit.Rate{PerMinute: 6, Burst: 2}}))
 	url := s.user.create(8)
 	s.user.offset(url)
 	s.user.patch(url, 0, reader(noise(4))).want(t, 204, "")
@@ -126,7 +126,7 @@ func TestRateLimitOfTransfers(t *testing.T) {
 // The same for an address.
 func TestRateLimitOfTransfersByAddress(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, limited(t, ratelimit.Rates{IPTransfers: ratelimit.Rate{PerMinute: 60, Burst: 1}, IP: ratelimit.Rate{PerMinute: 2}}))
+	s := newSite(t, limited(t, ratelimit.Rates{IPTransfers: ratelimit.Rate{PerMinute: 6, Burst: 1}, IP: ratelimit.Rate{PerMinute: 2}}))
 	url := s.user.create(8)
 	s.user.offset(url)
 	a := s.user.do("HEAD", url, nil)

@@ -145,6 +145,7 @@ func TestTwoWorkers(t *testing.T) {
 func TestSlowEndpointsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.conf.Timeout = stack.Patience
 	slow, quick := newReceiver(t), newReceiver(t)
 	slow.answers(func(_ http.ResponseWriter, q *http.Request) { <-q.Context().Done() })
 	for range 9 {

@@ -179,7 +179,7 @@ func TestEventsMoveOnAtShutdown(t *testing.T) {
 	}()
 	began := time.Now()
 	stack.Must(t, r.Stop())
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took >= 30*time.Second { // what a server gives to requests that do not end
 		t.Errorf("it took %s to stop", took)
 	}
 	u.do("DELETE", tramo.replicas[0].at(url), nil)
