@@ -49,9 +49,7 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 	close(ids)
 	final := <-ids
 	for id := range ids {
-		if id != final {
-			t.Errorf("two final uploads, %s and %s", final, id)
-		}
+		stack.Want(t, id, final, "the other request's final upload")
 	}
 	if u := s.Upload(t, ctx, final); u.Size != 500 || u.Kind != storage.Final || u.Partials[0].String() != b || u.ChargedBytes != 0 {
 		t.Errorf("got %+v", u)
@@ -70,9 +68,7 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 	}
 	s.WantCount(t, 3, `select count(*) from timeline where event in ('concatenated', 'assembled')`)
 	again := s.admit(t, ctx, hooks.Request{Partials: []string{b, a}})
-	if again != final {
-		t.Error("a final upload that is complete was created again")
-	}
+	stack.Want(t, again, final, "a complete final upload, created again")
 }
 
 // A final upload is refused unless each of its partial uploads is this user's, partial, complete and free; that

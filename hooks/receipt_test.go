@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -84,17 +83,13 @@ func TestReceipt(t *testing.T) {
 	who, err := tenant.From(ctx)
 	stack.Must(t, err)
 	header, claims := open(t, first, key.Public().(ed25519.PublicKey))
-	if want := map[string]any{"alg": "EdDSA", "typ": "tramo-receipt+jwt", "kid": thumbprint}; !maps.Equal(header, want) {
-		t.Errorf("the header is %v", header)
-	}
+	stack.Want(t, header, map[string]any{"alg": "EdDSA", "typ": "tramo-receipt+jwt", "kid": thumbprint}, "header")
 	want := map[string]any{
 		"iss": "https://uploads.example.com", "sub": id.String(), "iat": float64(u.UploadedAt.Unix()), "tenant": who.Tenant.String(),
 		"client_id": "IMG_1", "filename": "obra.jpg", "size": 10.0, "sha256": hex.EncodeToString(sum),
 		"uploaded_at": u.UploadedAt.UTC().Format(time.RFC3339Nano),
 	}
-	if !maps.Equal(claims, want) {
-		t.Errorf("it claims %v, want %v", claims, want)
-	}
+	stack.Want(t, claims, want, "claims")
 
 	for _, to := range []func(tx storage.Tx) error{
 		func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 1) },
@@ -103,9 +98,7 @@ func TestReceipt(t *testing.T) {
 		stack.Must(t, s.Worker.InTenant(ctx, to))
 		again, err := receipts.Issue(hookstest.As(ctx, who.Tenant, "iris", tenant.Constructora), id)
 		stack.Must(t, err)
-		if again != first {
-			t.Errorf("another receipt: %s, before %s", again, first)
-		}
+		stack.Want(t, again, first, "another receipt")
 	}
 	_, err = receipts.Issue(s.NewTenant(t, 1000), id)
 	stack.WantErr(t, err, storage.ErrNotFound)

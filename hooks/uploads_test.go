@@ -134,9 +134,7 @@ func TestOpenOfEndedUploads(t *testing.T) {
 	})
 	u := s.open(t, ctx, a)
 	defer u.Close(ctx)
-	if n := u.Row().Received; n != 10 {
-		t.Errorf("an infected upload is at %d: its client must not send it again", n)
-	}
+	stack.Want(t, u.Row().Received, 10, "offset of an infected upload, whose client must not send it again")
 }
 
 // All bytes are there, and the finish fails: nobody opens the upload before it is finished, and the next who can finishes
@@ -154,12 +152,8 @@ func TestOpenFinishesFirst(t *testing.T) {
 	s.Exec(t, `grant insert on river_job to tramo_api`)
 	u := s.open(t, ctx, id)
 	defer u.Close(ctx)
-	if n := u.Row().Received; n != 10 {
-		t.Errorf("the offset is %d", n)
-	}
-	if row := s.Upload(t, ctx, id); row.Status != storage.Uploaded {
-		t.Errorf("the upload is %s", row.Status)
-	}
+	stack.Want(t, u.Row().Received, 10, "offset")
+	stack.Want(t, s.Upload(t, ctx, id).Status, storage.Uploaded, "status")
 	s.WantCount(t, 1, jobsOf, id.String())
 }
 
@@ -200,9 +194,7 @@ func TestDeclareNoContent(t *testing.T) {
 	u := s.open(t, ctx, id)
 	defer u.Close(ctx)
 	stack.WantErr(t, u.DeclareLength(ctx, 0), hooks.ErrEmpty)
-	if row := s.Upload(t, ctx, id); row.Status != storage.Cancelled {
-		t.Errorf("the upload is %s", row.Status)
-	}
+	stack.Want(t, s.Upload(t, ctx, id).Status, storage.Cancelled, "status")
 	s.WantRoom(t, ctx, 1000)
 }
 

@@ -53,9 +53,7 @@ func TestHostileFiles(t *testing.T) {
 		if end := p.end(t, hostile[i]); !f.may(end) {
 			t.Errorf("%s: %s, want one of %q", f.name, end, f.want)
 		}
-		if end := p.end(t, photos[i]); end != drawn {
-			t.Errorf("the photo behind %s: %s", f.name, end)
-		}
+		stack.Want(t, p.end(t, photos[i]), drawn, "end of the photo behind %s", f.name)
 	}
 	p.WantCount(t, len(thumbnailSizes), `select count(distinct (d.size, d.bytes)) from thumbnails d where d.upload_id = any($1)`, photos)
 }

@@ -2,7 +2,6 @@ package processing
 
 import (
 	"log/slog"
-	"maps"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,7 +30,5 @@ func TestQuotaMetric(t *testing.T) {
 			got[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
 		}
 	}
-	if want := map[string]float64{"Obras S.A.": 0.25, "Nada": 1}; !maps.Equal(got, want) {
-		t.Errorf("the metric says %v, want %v", got, want)
-	}
+	stack.Want(t, got, map[string]float64{"Obras S.A.": 0.25, "Nada": 1}, "metric")
 }

@@ -91,9 +91,7 @@ func TestRetryRepeatsOnlyWhatFailed(t *testing.T) {
 		p.wantMetric(t, stepTimes, step, want)
 		p.WantCount(t, want, `select count(*) from timeline where event = $1`, step)
 	}
-	if n := s3.Counts()["PutObject"]; n != len(thumbnailSizes) {
-		t.Errorf("%d thumbnails were stored, want %d", n, len(thumbnailSizes))
-	}
+	stack.Want(t, s3.Counts()["PutObject"], len(thumbnailSizes), "number of thumbnails that were stored")
 	if n := s3.Counts()["GetObject"]; n < 6 {
 		t.Errorf("S3 was asked %d times for the object; it should have failed 4 times and then answered", n)
 	}

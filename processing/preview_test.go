@@ -35,9 +35,7 @@ func TestPDFThroughThePipeline(t *testing.T) {
 	if *u.DetectedType != "application/pdf" || u.Pages == nil || *u.Pages != 3 || u.Title == nil || *u.Title != "Acta de obra 14" || u.NoThumbnail != nil || u.WidthPx != nil {
 		t.Errorf("%+v", u)
 	}
-	if p.drawn(t, good) != 3 {
-		t.Errorf("%d thumbnails", p.drawn(t, good))
-	}
+	stack.Want(t, p.drawn(t, good), 3, "number of thumbnails")
 
 	bare := newFixture(t)
 	missing := bare.receive(t, page, page, 1)

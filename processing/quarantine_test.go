@@ -40,9 +40,7 @@ func (p *fixture) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag st
 	t.Helper()
 	var size int64
 	stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), `select object_key, size from uploads where id = $1`, id).Scan(&key, &size))
-	if object.IsQuarantined(key) != quarantined {
-		t.Errorf("the object is at %s", key)
-	}
+	stack.Want(t, object.IsQuarantined(key), quarantined, "%s is a key in quarantine", key)
 	if got, err := p.pipeline.Bucket.Size(t.Context(), key); err != nil || got != size {
 		t.Errorf("the object has %d bytes of %d: %v", got, size, err)
 	}
@@ -58,9 +56,7 @@ func (p *fixture) wantPlace(t *testing.T, id uuid.UUID, quarantined bool, tag st
 	if tag != "" {
 		want = "scan=" + tag
 	}
-	if got := strings.Join(found, " "); got != want {
-		t.Errorf("the object has the tags %q, want %q", got, want)
-	}
+	stack.Want(t, strings.Join(found, " "), want, "tags of the object")
 	return key
 }
 
@@ -95,9 +91,7 @@ func (p *fixture) scanned(t *testing.T, id uuid.UUID) (row string) {
 // wantScan reports an upload whose scan has another row, see scanned.
 func (p *fixture) wantScan(t *testing.T, id uuid.UUID, want string) {
 	t.Helper()
-	if got := p.scanned(t, id); got != want {
-		t.Errorf("the scan is %q, want %q", got, want)
-	}
+	stack.Want(t, p.scanned(t, id), want, "scan")
 }
 
 // release does what an admin does.
@@ -198,9 +192,7 @@ func TestMoveIsCutOff(t *testing.T) {
 			p.await(t, idle)
 			p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 1)
 			p.wantPlace(t, id, true, "infected")
-			if got := len(p.places(t, id)); got != 1+c.left {
-				t.Errorf("S3 has %q", p.places(t, id))
-			}
+			stack.Want(t, len(p.places(t, id)), 1+c.left, "number of places in S3 (%q)", p.places(t, id))
 			fails()
 			p.release(t, id)
 			p.await(t, idle)

@@ -43,9 +43,7 @@ func TestSpaceIsTakenInTurn(t *testing.T) {
 	default:
 	}
 	first()
-	if n := stack.Receive(t, "8 bytes", got); n != 8 {
-		t.Errorf("%d were let in, want 8", n)
-	}
+	stack.Want(t, stack.Receive(t, "8 bytes", got), 8, "bytes that were let in")
 }
 
 // No room is no fault of the upload's; too little space for it alone is an error that says so.
@@ -81,9 +79,7 @@ func TestSpaceBoundsTheDisk(t *testing.T) {
 	g.await(t)
 	g.await(t) // two are in, and so wait the others
 	p.await(t, `select count(*) = 6 from timeline where event = 'processing'`)
-	if n := gauge(t, p.registry, "tramo_processing_temp_bytes"); n != float64(2*len(photo)) {
-		t.Errorf("%v bytes are taken, want two photos", n)
-	}
+	stack.Want(t, gauge(t, p.registry, "tramo_processing_temp_bytes"), float64(2*len(photo)), "bytes taken by two photos")
 	select {
 	case <-g.held:
 		t.Error("a third download was begun")
@@ -91,9 +87,7 @@ func TestSpaceBoundsTheDisk(t *testing.T) {
 	}
 	close(g.open)
 	p.await(t, allJobs, "completed")
-	if n := gauge(t, p.registry, "tramo_processing_temp_bytes"); n != 0 {
-		t.Errorf("%v bytes are still taken", n)
-	}
+	stack.Want(t, gauge(t, p.registry, "tramo_processing_temp_bytes"), 0, "bytes taken")
 }
 
 // An upload that is larger than all the space is a dead letter that tells the operator which setting to raise.

@@ -147,9 +147,7 @@ func (p *fixture) await(t *testing.T, sql string, args ...any) {
 // wantMetric reports a metric that has counted more or less, see metric.
 func (p *fixture) wantMetric(t *testing.T, name, label string, want int) {
 	t.Helper()
-	if n := p.metric(t, name, label); n != want {
-		t.Errorf("%s{%s} is %d, want %d", name, label, n, want)
-	}
+	stack.Want(t, p.metric(t, name, label), want, "%s{%s}", name, label)
 }
 
 const (
@@ -182,9 +180,7 @@ func (p *fixture) want(t *testing.T, id uuid.UUID, status storage.Status, reason
 			t.Errorf("the upload is %s (%s), want %s (%s)", u.Status, aws.ToString(u.FailureReason), status, reason)
 		}
 		drawn, err := tx.Thumbnails(p.ctx, id)
-		if len(drawn) != thumbnails {
-			t.Errorf("it has %d thumbnails, want %d", len(drawn), thumbnails)
-		}
+		stack.Want(t, len(drawn), thumbnails, "number of thumbnails in the row")
 		return err
 	})
 	p.WantCount(t, ends, `select count(*) from timeline where upload_id = $1 and event in ('completed', 'failed')`, id)
@@ -324,9 +320,7 @@ func TestWorkTwice(t *testing.T) {
 			p.want(t, id, storage.Completed, "", len(thumbnailSizes), 1)
 			p.wantMetric(t, stepTimes, "scan", workers)
 			p.wantMetric(t, outcomes, "", 1)
-			if n := p.drawn(t, id); n != len(thumbnailSizes) {
-				t.Errorf("S3 has %d thumbnails", n)
-			}
+			stack.Want(t, p.drawn(t, id), len(thumbnailSizes), "number of thumbnails in S3")
 		})
 	}
 }
@@ -361,9 +355,7 @@ func TestSupersededAttempt(t *testing.T) {
 			close(g.open)
 			stop()
 			p.want(t, id, storage.Processing, "", 0, 0)
-			if n := p.drawn(t, id); n != c.drawn {
-				t.Errorf("S3 has %d thumbnails, want %d", n, c.drawn)
-			}
+			stack.Want(t, p.drawn(t, id), c.drawn, "number of thumbnails in S3")
 			p.wantMetric(t, outcomes, "", 0)
 			var errs string
 			stack.Must(t, p.Worker.Pool().QueryRow(t.Context(), jobsErrors).Scan(&errs))

@@ -124,9 +124,7 @@ func TestAccessOfInvestors(t *testing.T) {
 	s.exec(t, `update uploads set status = 'completed', completed_at = now() where id = $1`, idOf(done))
 	eva.do("GET", done, nil).want(t, 200, "")
 	eva.do("GET", done+"/timeline", nil).want(t, 200, "")
-	if got := eva.listed(""); !slices.Equal(got, idsOf(done)) {
-		t.Errorf("the list has %q", got)
-	}
+	stack.Want(t, eva.listed(""), idsOf(done), "list")
 	if got := eva.listed("?status=failed"); len(got) > 0 {
 		t.Errorf("the list of what failed has %q", got)
 	}
@@ -180,7 +178,5 @@ func TestAccessOfOwnersAndManagers(t *testing.T) {
 	wantWhole(t, u, url, data)
 	other := u.create(5)
 	marta.do("DELETE", other, nil).want(t, 204, "")
-	if got := u.upload(other).Status; got != "cancelled" {
-		t.Errorf("it is %s", got)
-	}
+	stack.Want(t, u.upload(other).Status, "cancelled", "status")
 }

@@ -138,9 +138,7 @@ func TestAttacksOnTickets(t *testing.T) {
 		"the victim's secret behind nobody's name":       renamed(victims, uuid.New()),
 		"the victim's secret behind no name":             renamed(victims, uuid.Nil),
 	} {
-		if got := ask(forged); got != want {
-			t.Errorf("%s: %s\nand what never was: %s", name, got, want)
-		}
+		stack.Want(t, ask(forged), want, "%s: answer, which must be that for what never was", name)
 	}
 	s.user.listen(s.url, query("ticket", victims), "Authorization", "").ready()
 	stranger.listen(s.url, query("ticket", strangers), "Authorization", "").ready()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A victim has the ids, names and cursors, by kind, that others must not learn. Attacks take them from here, so that the
@@ -161,9 +162,7 @@ func (s *site) attack(t *testing.T, inside bool) {
 			never := v.phantom()
 			want := never.normal(before, before.try(a, never))
 			got := v.normal(attacker, attacker.try(a, v))
-			if got != want {
-				t.Errorf("%s, %s %s: the victim's is told from what never was:\n%s\nand\n%s", name, a.route, a.name, got, want)
-			}
+			stack.Want(t, got, want, "%s, %s %s: answer, which must be that for what never was", name, a.route, a.name)
 			for _, secret := range []string{"secreto.txt", "usuario-secreto", "completo!!", "trozo"} {
 				if strings.Contains(got, secret) {
 					t.Errorf("%s, %s %s: tells of %s: %s", name, a.route, a.name, secret, got)
@@ -171,9 +170,7 @@ func (s *site) attack(t *testing.T, inside bool) {
 			}
 		}
 	}
-	if after := s.rowsOf(t, u); after != before {
-		t.Errorf("the victim's rows changed from\n%s\nto\n%s", before, after)
-	}
+	stack.Want(t, s.rowsOf(t, u), before, "the victim's rows")
 	slow.finish(t, u)
 }
 

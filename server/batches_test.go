@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,9 +151,7 @@ func TestBatchManifest(t *testing.T) {
 	}
 
 	more := readAs[filed](t, u.post(u.batches()+"/"+f.Batch.ID.String()+"/uploads", obj{"uploads": entries(1, 10)}), 200)
-	if more.Batch.State != "open" {
-		t.Errorf("with another upload the batch is %s", more.Batch.State)
-	}
+	stack.Want(t, more.Batch.State, "open", "state of the batch with another upload")
 	// The same manifest again, without a key, changes nothing.
 	before := s.count(t, `select count(*) from timeline`)
 	again := readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "client_id": "lunes"}), 200)
@@ -212,9 +209,7 @@ func TestBatchManifestRefused(t *testing.T) {
 		"1 empty", "2 too-large", "3 type-not-allowed", "4 bad-metadata", "5 bad-metadata", "6 bad-metadata", "7 client-id-taken",
 		"8 bad-metadata", "9 bad-metadata",
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
+	stack.Want(t, got, want, "pages")
 
 	conflicts := []obj{with("client_id", "here"), good} // of another batch
 	a = u.post(u.batches(), obj{"project": "torre", "name": "y", "uploads": conflicts}).want(t, 422, "bad-manifest")
@@ -279,9 +274,7 @@ func TestBatchManifestAdoptsUploads(t *testing.T) {
 	u.patch(other, 0, reader(noise(10))).want(t, 204, "")
 	s.completes(t, idOf(other))
 	f = readAs[filed](t, u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": []obj{entry("other", 10)}}), 201)
-	if b := u.batch(f.Batch.ID); b.State != "completed" {
-		t.Errorf("the batch is %s", b.State)
-	}
+	stack.Want(t, u.batch(f.Batch.ID).State, "completed", "state of the batch")
 	s.wantCount(t, 1, `select count(*) from announcements where batch_id = $1`, f.Batch.ID)
 }
 
@@ -296,9 +289,7 @@ func TestBatchIdempotencyKey(t *testing.T) {
 	u.patch(f.Uploads[0].URL, 0, reader(noise(10))).want(t, 204, "")
 	again := u.post(u.batches(), manifest, "Idempotency-Key", `one`).want(t, 201, "")
 	again.wantHeader(t, "Location", first.header.Get("Location"))
-	if string(again.body) != string(first.body) {
-		t.Errorf("answered\n%s\nand then\n%s", first.body, again.body)
-	}
+	stack.Want(t, string(again.body), string(first.body), "second answer")
 	u.post(u.batches(), obj{"name": "y"}, "Idempotency-Key", "one").want(t, 422, "idempotency-key-reused")
 	u.post(u.batches()+"/"+f.Batch.ID.String()+"/uploads", obj{"uploads": manifest["uploads"]}, "Idempotency-Key", "one").want(t, 422, "idempotency-key-reused")
 	for _, key := range []string{" ", strings.Repeat("x", 256), "ñ"} {
@@ -390,9 +381,7 @@ func TestBatchRoles(t *testing.T) {
 	investor.do("GET", at, nil).want(t, 404, "not-found")
 	rename(manager, `{"name": ""}`).want(t, 422, "bad-batch")
 	rename(manager, `{"title": "y"}`).want(t, 400, "bad-request")
-	if b := readAs[batchJSON](t, rename(manager, `{"name": "Torre, martes"}`), 200); b.Name != "Torre, martes" {
-		t.Errorf("got %+v", b)
-	}
+	stack.Want(t, readAs[batchJSON](t, rename(manager, `{"name": "Torre, martes"}`), 200).Name, "Torre, martes", "name")
 	s.wantCount(t, 1, `select count(*) from audit where action = 'batch.rename' and subject = $1 and actor = 'constructora'`, f.Batch.ID.String())
 	// Anybody of the project may add uploads, which are then that user's.
 	readAs[filed](t, manager.post(at+"/uploads", obj{"uploads": entries(1, 10)}), 200)
@@ -438,9 +427,7 @@ func TestBatchRetry(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	for _, i := range []int{0, 1} {
-		if j := u.upload(f.Uploads[i].URL); j.Status != "uploaded" {
-			t.Errorf("got %+v", j)
-		}
+		stack.Want(t, u.upload(f.Uploads[i].URL).Status, "uploaded", "status")
 		s.wantJobs(t, f.Uploads[i].URL, 2)
 		s.completes(t, f.Uploads[i].ID)
 	}
@@ -514,9 +501,7 @@ func TestBatchList(t *testing.T) {
 		for _, b := range list.Items {
 			got = append(got, b.ID)
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: got %v, want %v", query, got, want)
-		}
+		stack.Want(t, got, want, "%s", query)
 	}
 	for _, query := range []string{"day=today", "day=2026-11-22&tz=Mars", "tz=Local", "tz=../etc/passwd", "state=done", "limit=0", "cursor=x", "project=%00"} {
 		u.do("GET", u.batches()+"?"+query, nil).want(t, http.StatusBadRequest, "bad-request")

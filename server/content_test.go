@@ -104,9 +104,7 @@ func TestThumbnails(t *testing.T) {
 	s3.want(t, 200, "")
 	s3.wantHeader(t, "Content-Type", "image/webp")
 	s3.wantHeader(t, "Content-Disposition", `inline; filename="`+idOf(address).String()+`-160.webp"`)
-	if string(s3.body) != "picture" {
-		t.Errorf("%q", s3.body)
-	}
+	stack.Want(t, string(s3.body), "picture", "body")
 	for _, size := range []string{"480", "0", "-160", "x", "160.webp", "99999999999999999999"} {
 		s.user.do("GET", address+"/thumbnails/"+size, nil).want(t, 404, "not-found")
 	}

@@ -118,9 +118,7 @@ func TestDeadLettersOfAnotherTenant(t *testing.T) {
 	root.do("POST", letter+"/retry", nil, "Tramo-Tenant", u.who.Tenant.String()).want(t, 200, "")
 	s.wantJobs(t, upload, 1)
 	home := value[uuid.UUID](t, s, `select home_tenant from audit where tenant_id = $1 and action = 'dead_letter.retry'`, u.who.Tenant)
-	if home != root.who.Tenant {
-		t.Errorf("the audit log says %s", home)
-	}
+	stack.Want(t, home, root.who.Tenant, "tenant in the audit log")
 }
 
 // Many dead letters are retried by ids, by step and time, or all, each in a transaction of its own.
@@ -146,18 +144,10 @@ func TestDeadLettersRetryMany(t *testing.T) {
 	if got := ask(`{"step":"scan","since":"2026-01-01T00:00:00Z"}`); got.Retried != 1 || len(got.Left) != 0 {
 		t.Errorf("got %+v", got)
 	}
-	if got := readAs[letterAnswer](t, root.do("GET", two, nil), 200); got.State != "retried" {
-		t.Errorf("got %+v", got)
-	}
-	if got := u.upload(pictures); got.Status != "failed" {
-		t.Errorf("got %+v", got)
-	}
-	if got := ask(`{"since":"2100-01-01T00:00:00Z"}`); got.Retried != 0 {
-		t.Errorf("got %+v", got)
-	}
-	if got := ask(`{"all":true}`); got.Retried != 1 {
-		t.Errorf("got %+v", got)
-	}
+	stack.Want(t, readAs[letterAnswer](t, root.do("GET", two, nil), 200).State, "retried", "state of the letter")
+	stack.Want(t, u.upload(pictures).Status, "failed", "status")
+	stack.Want(t, ask(`{"since":"2100-01-01T00:00:00Z"}`).Retried, 0, "number retried, of the future")
+	stack.Want(t, ask(`{"all":true}`).Retried, 1, "number retried, of all")
 	many := strings.TrimSuffix(strings.Repeat(`"`+stranger+`",`, 201), ",")
 	for _, body := range []string{``, `{}`, `[]`, `{"all":false}`, `{"all":true,"step":"scan"}`, `{"ids":[]}`, `{"ids":["x"]}`, `{"what":1}`, `{"all":true}{}`,
 		`{"ids":[` + many + `]}`, `{"step":"\u0000"}`} {

@@ -29,9 +29,7 @@ func (u user) sendDraft(r *http.Request) (a answer, told string) {
 		if code != 104 || h.Get("Upload-Draft-Interop-Version") != r.Header.Get("Upload-Draft-Interop-Version") {
 			u.t.Errorf("interim answer %d %v", code, h)
 		}
-		if h.Get("Tus-Resumable") != "" {
-			u.t.Errorf("interim answer of tus: %v", h)
-		}
+		stack.Want(u.t, h.Get("Tus-Resumable"), "", "Tus-Resumable of an interim answer")
 		told = h.Get("Location")
 		return nil
 	}}
@@ -170,9 +168,7 @@ func TestDraftRefusals(t *testing.T) {
 			c.as.t = t
 			a, told := c.as.sendDraft(c.as.draft("6", c.method, c.url, []byte(c.body), c.headers...))
 			a.want(t, c.status, c.problem)
-			if told != "" {
-				t.Errorf("an interim answer tells %s", told)
-			}
+			stack.Want(t, told, "", "what an interim answer tells")
 		})
 	}
 	a, _ := u.sendDraft(u.draft("6", "DELETE", url, nil))

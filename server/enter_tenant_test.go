@@ -263,9 +263,7 @@ func TestAuditLog(t *testing.T) {
 		for _, e := range s.auditBy(t, marta, query) {
 			got.WriteString(*e.Subject)
 		}
-		if got.String() != want {
-			t.Errorf("%s tells %s, want %s", query, got.String(), want)
-		}
+		stack.Want(t, got.String(), want, "%s", query)
 	}
 	for _, query := range []string{"?limit=0", "?limit=x", "?limit=501", "?cursor=x", "?cursor=-1", "?cursor=0", "?actor=%00", "?action=%ff"} {
 		marta.do("GET", s.url+"/api/audit"+query, nil).want(t, 400, "bad-request")

@@ -277,9 +277,7 @@ func checkLinks(t *testing.T, l exportedLine) {
 	for _, link := range []string{l.Links.Original, l.Links.Thumbnails["160"]} {
 		u, err := url.Parse(link)
 		stack.Must(t, err)
-		if u.Query().Get("X-Amz-Expires") != "86400" {
-			t.Errorf("the link %s does not work for a day", link)
-		}
+		stack.Want(t, u.Query().Get("X-Amz-Expires"), "86400", "seconds that the link %s works", link)
 	}
 	res, err := client.Get(l.Links.Original)
 	stack.Must(t, err)

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -63,16 +62,10 @@ func TestFormEqualsTus(t *testing.T) {
 		}
 
 		want, got := s.rows(t, tus.header.Get("Location")), s.rows(t, address)
-		if want != got {
-			t.Errorf("by tus:\n%s\nby a form:\n%s", want, got)
-		}
+		stack.Want(t, got, want, "rows by a form, which must be those by tus")
 		wantJSON := told(t, s.user.do("GET", tus.header.Get("Location"), nil).body)
-		if got := told(t, form.body); !maps.Equal(wantJSON, got) {
-			t.Errorf("by tus:\n%v\nby a form:\n%v", wantJSON, got)
-		}
-		if again := told(t, s.user.do("GET", s.url+address, nil).body); !maps.Equal(again, wantJSON) {
-			t.Errorf("GET tells %v", again)
-		}
+		stack.Want(t, told(t, form.body), wantJSON, "answer to a form, which must be that to tus")
+		stack.Want(t, told(t, s.user.do("GET", s.url+address, nil).body), wantJSON, "answer to GET")
 		if wantJSON["status"] != `"uploaded"` || wantJSON["sha256"] != strconv.Quote(sha) {
 			t.Errorf("%v", wantJSON)
 		}
@@ -325,9 +318,7 @@ func FuzzForm(f *testing.F) {
 		var charged, accounted int64
 		stack.Must(t, a.admin.QueryRow(t.Context(), `select t.charged_bytes, coalesce(sum(u.charged_bytes), 0) from tenants t
 			left join uploads u on u.tenant_id = t.id where t.id = $1 group by 1`, a.user.who.Tenant).Scan(&charged, &accounted))
-		if charged != accounted {
-			t.Errorf("%q: %d bytes are charged, %d accounted for", body, charged, accounted)
-		}
+		stack.Want(t, charged, accounted, "bytes charged for %q, which must be those accounted for", body)
 		a.spare(t)
 	})
 }

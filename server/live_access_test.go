@@ -2,7 +2,6 @@ package server_test
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -117,9 +116,7 @@ func TestLiveAccess(t *testing.T) {
 				first[e.told(t).ID] = true
 			}
 		}
-		if want := ids(c.first); !maps.Equal(first, want) {
-			t.Errorf("%s %v %q: its snapshot has %v, want %v", c.who.who.Role, c.who.who.Projects, c.query, first, want)
-		}
+		stack.Want(t, first, ids(c.first), "%s %v %q: snapshot", c.who.who.Role, c.who.who.Projects, c.query)
 	}
 	unfinished := begin(s.user, "east") // an investor must not receive it
 	streams[0].upload(idOf(unfinished), "pending")
@@ -157,9 +154,7 @@ func TestLiveAccess(t *testing.T) {
 		for _, url := range markers {
 			delete(later, idOf(url))
 		}
-		if want := ids(c.later); !maps.Equal(later, want) {
-			t.Errorf("%s %v %q: it was told of %v, want %v", c.who.who.Role, c.who.who.Projects, c.query, later, want)
-		}
+		stack.Want(t, later, ids(c.later), "%s %v %q: what it was told of", c.who.who.Role, c.who.who.Projects, c.query)
 	}
 }
 
@@ -266,9 +261,7 @@ func TestLiveTokenExpiry(t *testing.T) {
 		"ticket": soon.listen(s.url, query("ticket", j.Ticket), "Authorization", ""),
 	} {
 		es := l.until("its end", func(e event, _ saying) bool { return e.Event == "end" })
-		if got := es[len(es)-1].told(t).Reason; got != "token_expired" {
-			t.Errorf("%s: it ended for %s", name, got)
-		}
+		stack.Want(t, es[len(es)-1].told(t).Reason, "token_expired", "%s: reason of its end", name)
 		if e, more := l.next(); more {
 			t.Errorf("%s: after its end it tells %v", name, names([]event{e}))
 		}

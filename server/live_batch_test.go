@@ -56,9 +56,7 @@ func TestLiveBatches(t *testing.T) {
 	if !found {
 		t.Errorf("GET tells %s\na listener's snapshot %v", listed.body, names(es))
 	}
-	if n := last(investor, "completed", "lunes"); n != 1 {
-		t.Errorf("an investor was told %d times of a batch, once of which it was complete", n)
-	}
+	stack.Want(t, last(investor, "completed", "lunes"), 1, "how often an investor was told of a batch, once of which it was complete")
 	boss.do("PATCH", s.url+"/api/batches"+"/"+id.String(), strings.NewReader(`{"name":"martes"}`), "Content-Type", "application/json").want(t, 200, "")
 	last(all, "completed", "martes")
 	marker := bea.create(10, "Upload-Metadata", metadata("project", "other"))

@@ -178,9 +178,7 @@ func (s *site) count(t testing.TB, sql string, args ...any) int {
 
 func (s *site) wantCount(t testing.TB, want int, sql string, args ...any) {
 	t.Helper()
-	if n := s.count(t, sql, args...); n != want {
-		t.Errorf("%s %v yields %d, want %d", sql, args, n, want)
-	}
+	stack.Want(t, s.count(t, sql, args...), want, "%s %v", sql, args)
 }
 
 func (s *site) wantJobs(t testing.TB, upload string, want int) {
@@ -286,9 +284,7 @@ func (u user) offset(url string) int {
 
 func (u user) wantOffset(url string, want int) {
 	u.t.Helper()
-	if got := u.offset(url); got != want {
-		u.t.Errorf("%s is at offset %d, want %d", url, got, want)
-	}
+	stack.Want(u.t, u.offset(url), want, "offset of %s", url)
 }
 
 // upload is what GET tells.
@@ -339,9 +335,7 @@ func (a answer) wantNoText(t testing.TB, texts ...string) {
 // wantHeader checks a header; "" wants none.
 func (a answer) wantHeader(t testing.TB, name, value string) {
 	t.Helper()
-	if got := a.header.Get(name); got != value {
-		t.Errorf("%s is %q, want %q", name, got, value)
-	}
+	stack.Want(t, a.header.Get(name), value, "header %s", name)
 }
 
 // metadata encodes pairs as Upload-Metadata.

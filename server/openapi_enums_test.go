@@ -25,9 +25,7 @@ func TestOpenAPIBatchCounts(t *testing.T) {
 	described := slices.Sorted(maps.Keys(counts.Properties))
 	want := append(without(constantsOf(t, "storage", "Status", ""), "concatenated"), "total")
 	slices.Sort(want)
-	if !slices.Equal(described, want) {
-		t.Errorf("described are %q, want %q", described, want)
-	}
+	stack.Want(t, described, want, "described counts")
 }
 
 // The described values of each field are exactly the constants in the code.

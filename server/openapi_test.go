@@ -88,9 +88,7 @@ func TestOpenAPIProblemTypes(t *testing.T) {
 	}
 	slices.Sort(described)
 	slices.Sort(explained)
-	if !slices.Equal(described, explained) {
-		t.Errorf("described are\n%v\nand explained\n%v", described, explained)
-	}
+	stack.Want(t, described, explained, "described problem types, which must be those that are explained")
 }
 
 // The description as JSON equals the YAML.
@@ -106,8 +104,6 @@ func TestOpenAPIAsJSON(t *testing.T) {
 	stack.Must(t, err)
 	got, err := json.Marshal(doc)
 	stack.Must(t, err)
-	if string(got) != string(want) {
-		t.Errorf("JSON has\n%s\nYAML has\n%s", got, want)
-	}
+	stack.Want(t, string(got), string(want), "description as JSON, which must be that as YAML")
 	user{t: t}.do("GET", s.url+"/openapi.json", nil, "If-None-Match", a.header.Get("ETag")).want(t, http.StatusNotModified, "")
 }

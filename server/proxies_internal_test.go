@@ -45,9 +45,7 @@ func TestAddressBehindProxies(t *testing.T) {
 		if c.forwarded != nil {
 			r.Header["X-Forwarded-For"] = c.forwarded
 		}
-		if got := ps.extractor()(r); got != c.want {
-			t.Errorf("%s: %s, want %s", c.name, got, c.want)
-		}
+		stack.Want(t, ps.extractor()(r), c.want, "%s", c.name)
 	}
 	for _, bad := range []string{"10.0.0.0/33", "proxy.internal", "10.0.0", "::ffff:10.0.0.0/104", "fe80::1%eth0"} {
 		var ps Proxies
@@ -78,8 +76,6 @@ func TestForwardedAddress(t *testing.T) {
 		r := &http.Request{RemoteAddr: c.peer, Header: http.Header{}}
 		r.Header.Set(c.header, c.said)
 		ps.sanitize(r)
-		if got := r.Header.Get(c.header); got != c.want {
-			t.Errorf("%s: %q of %q is left, want %q", c.name, got, c.said, c.want)
-		}
+		stack.Want(t, r.Header.Get(c.header), c.want, "%s: what is left of %q", c.name, c.said)
 	}
 }

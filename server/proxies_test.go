@@ -35,9 +35,7 @@ func TestRateLimitBehindProxy(t *testing.T) {
 		{"2001:db8::3", 429},
 		{"2001:db8:0:1::3", 200},
 	} {
-		if got := from(c.forwarded); got != c.want {
-			t.Errorf("request %d, of %s: %d, want %d", i, c.forwarded, got, c.want)
-		}
+		stack.Want(t, from(c.forwarded), c.want, "request %d, of %s", i, c.forwarded)
 	}
 }
 
@@ -55,8 +53,6 @@ func TestLocationBehindAProxy(t *testing.T) {
 		if !strings.HasPrefix(first, prefix) {
 			t.Errorf("with proxies in %s an upload is at %s", networks, first)
 		}
-		if again := s.user.create(5, headers...); again != first {
-			t.Errorf("with proxies in %s the same upload is at %s", networks, again)
-		}
+		stack.Want(t, s.user.create(5, headers...), first, "the same upload, with proxies in %s", networks)
 	}
 }

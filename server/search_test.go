@@ -2,7 +2,6 @@ package server_test
 
 import (
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/tenant"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A photo is what a search tells of one.
@@ -111,9 +111,7 @@ func TestSearch(t *testing.T) {
 		{u, []string{"taken", "..0001-01-01"}, nil},
 		{u, []string{"near", far, "taken", "2026-11-21..2026-11-21"}, []uuid.UUID{town}},
 	} {
-		if got := c.who.search(c.query...).ids(); !slices.Equal(got, c.want) {
-			t.Errorf("%s, %q: found %v, want %v", c.who.who.Role, c.query, got, c.want)
-		}
+		stack.Want(t, c.who.search(c.query...).ids(), c.want, "%s, %q", c.who.who.Role, c.query)
 	}
 
 	first := u.search("near", far, "limit", "3")
@@ -121,9 +119,7 @@ func TestSearch(t *testing.T) {
 		t.Fatal("there is no next page")
 	}
 	second := u.search("near", far, "limit", "3", "cursor", first.Next.String())
-	if got := append(first.ids(), second.ids()...); !slices.Equal(got, []uuid.UUID{failed, town, block, here}) {
-		t.Errorf("the pages have %v", got)
-	}
+	stack.Want(t, append(first.ids(), second.ids()...), []uuid.UUID{failed, town, block, here}, "pages")
 	for i, want := range []float64{0, 5960.1, 111.2} {
 		if got := first.Items[i].DistanceM; got == nil || *got != want {
 			t.Errorf("item %d: %+v, want %v m", i, first.Items[i], want)

@@ -32,13 +32,9 @@ func TestTenant(t *testing.T) {
 			"id": s.user.who.Tenant.String(), "quota_bytes": 1000.0, "charged_bytes": 250.0, "remaining_bytes": 750.0,
 			"max_upload_bytes": 300.0, "max_uploads": 7.0,
 		} {
-			if fields[name] != want {
-				t.Errorf("%s: %s is %v, want %v", role, name, fields[name], want)
-			}
+			stack.Want(t, fields[name], want, "%s: %s", role, name)
 		}
-		if string(limits) != `[{"burst":2000,"name":"uploads","per_minute":50}]` {
-			t.Errorf("%s: the limits are %s", role, limits)
-		}
+		stack.Want(t, string(limits), `[{"burst":2000,"name":"uploads","per_minute":50}]`, "%s: limits", role)
 	}
 	stranger := s.as(t, tenant.Identity{Tenant: uuid.New(), User: "luz", Role: tenant.Constructora})
 	stranger.do("GET", s.url+"/api/tenant", nil).want(t, 404, "not-found")
@@ -60,9 +56,7 @@ func TestTenantQuotaInRefusals(t *testing.T) {
 	} {
 		got := readAs[map[string]any](t, s.user.do("POST", s.user.uploads, nil, "Upload-Length", c.length).want(t, 413, c.problem), 413)
 		for name, want := range c.want {
-			if got[name] != want {
-				t.Errorf("%s bytes: %s is %v, want %v", c.length, name, got[name], want)
-			}
+			stack.Want[any](t, got[name], want, "%s bytes: %s", c.length, name)
 		}
 	}
 	s.user.do("POST", s.user.uploads, nil, "Upload-Length", "", "Upload-Defer-Length", "1").want(t, 413, "quota-exceeded")

@@ -114,9 +114,7 @@ func TestTusHead(t *testing.T) {
 		}
 		slices.Sort(got)
 		want := strings.Split("filename w7EudHh0,flag,own Ciw=", ",")
-		if !slices.Equal(got, want) {
-			t.Errorf("Upload-Metadata %q", got)
-		}
+		stack.Want(t, got, want, "Upload-Metadata")
 		switch offset {
 		case "0":
 			u.patch(url, 0, strings.NewReader("four"))
@@ -226,7 +224,5 @@ func TestTusOptions(t *testing.T) {
 	told := strings.Split(a.header.Get("Tus-Extension"), ",")
 	slices.Sort(told)
 	slices.Sort(works)
-	if !slices.Equal(told, works) {
-		t.Errorf("OPTIONS tells %q, and what works is %q", told, works)
-	}
+	stack.Want(t, told, works, "extensions in OPTIONS, which must be those that work")
 }

@@ -151,9 +151,7 @@ func TestWebhooksOfOtherTenants(t *testing.T) {
 	if len(list.Items) != 0 {
 		t.Errorf("another tenant sees %+v", list)
 	}
-	if after := s.webhookRows(t); after != before {
-		t.Errorf("rows changed from\n%s\nto\n%s", before, after)
-	}
+	stack.Want(t, s.webhookRows(t), before, "rows")
 }
 
 func (s *site) webhookRows(t *testing.T) string {

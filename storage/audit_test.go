@@ -34,9 +34,7 @@ func TestAuditActionsAreDocumented(t *testing.T) {
 	known := storage.AuditActions()
 	slices.Sort(known)
 	slices.Sort(documented)
-	if !slices.Equal(known, documented) {
-		t.Errorf("docs/reference/audit.md explains %q,\nand the log can be told of %q", documented, known)
-	}
+	stack.Want(t, known, documented, "actions of the log, which must be those in docs/reference/audit.md")
 
 	list := filepath.Join(root, "storage/audit.go")
 	source, err := os.ReadFile(list)
@@ -104,11 +102,7 @@ func TestAuditLogIsTheWholeCompanys(t *testing.T) {
 		"narrowed":    count(func(id *tenant.Identity) { id.Role, id.Projects = tenant.Admin, []string{"torre"} }),
 		"an investor": count(func(id *tenant.Identity) { id.Role = tenant.Inversionista }),
 	} {
-		if n != 0 {
-			t.Errorf("%s: reads %d entries", name, n)
-		}
+		stack.Want(t, n, 0, "%s: number of entries", name)
 	}
-	if n := count(func(*tenant.Identity) {}); n != 3 {
-		t.Errorf("the company reads %d entries of 3", n)
-	}
+	stack.Want(t, count(func(*tenant.Identity) {}), 3, "number of entries that the company reads")
 }

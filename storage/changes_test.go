@@ -61,9 +61,7 @@ func TestChangesAreTold(t *testing.T) {
 	announcements := 0
 	for len(got) < many || announcements == 0 {
 		c := stack.Receive(t, "change", heard)
-		if c.Tenant != storagetest.TenantOf(t, ctx) {
-			t.Errorf("told of tenant %s", c.Tenant)
-		}
+		stack.Want(t, c.Tenant, storagetest.TenantOf(t, ctx), "tenant")
 		got, announcements = append(got, c.Uploads...), announcements+len(c.Announcements)
 	}
 	byID := func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }

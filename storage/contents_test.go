@@ -53,9 +53,7 @@ func TestAdvanceRefuses(t *testing.T) {
 		})
 	}
 	stack.Must(t, advance(fence, storage.Progress{To: 10, HashState: []byte("state"), TailSize: 10}))
-	if s := d.Upload(t, ctx, id).Status; s != storage.Uploading {
-		t.Errorf("the upload is %s", s)
-	}
+	stack.Want(t, d.Upload(t, ctx, id).Status, storage.Uploading, "status")
 	for _, c := range []struct {
 		name  string
 		fence int64
@@ -91,9 +89,7 @@ func TestAdvanceRefuses(t *testing.T) {
 	})
 
 	stack.Must(t, advance(fence, storage.Progress{From: 10, To: 100, HadTail: true, Object: "key"}))
-	if n := d.tail(t, ctx, id); n != 0 {
-		t.Errorf("the tail still has %d bytes", n)
-	}
+	stack.Want(t, d.tail(t, ctx, id), 0, "bytes of the tail")
 	stack.WantErr(t, advance(fence, storage.Progress{From: 100, To: 100, Object: "another"}), storage.ErrFenced)
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
 		_, err := tx.ReservePart(ctx, id, fence, "mp", "key")

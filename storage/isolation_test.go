@@ -243,13 +243,9 @@ func TestForgottenTenant(t *testing.T) {
 		d.Must(t, ctxA, func(tx storage.Tx) error {
 			return tx.QueryRow(ctxA, "select count(*) from "+table).Scan(&n)
 		})
-		if n != 1 {
-			t.Errorf("with scope, %s shows %d rows", table, n)
-		}
+		stack.Want(t, n, 1, "rows of %s with scope", table)
 		stack.Must(t, d.API.Pool().QueryRow(t.Context(), "select count(*) from "+table).Scan(&n))
-		if n != 0 {
-			t.Errorf("without scope, %s shows %d rows", table, n)
-		}
+		stack.Want(t, n, 0, "rows of %s without scope", table)
 	}
 }
 

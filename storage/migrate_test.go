@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,9 +50,7 @@ func TestMigrateAtOnce(t *testing.T) {
 			t.Errorf("tables are missing from %s", before)
 		}
 		stack.Must(t, storage.Migrate(t.Context(), storage.Config{URL: telemetry.Secret(cluster.URL("postgres", name))}, storage.Passwords{}))
-		if after := catalog(t, conn); after != before {
-			t.Errorf("another migration changed the schema from\n%s\nto\n%s", before, after)
-		}
+		stack.Want(t, catalog(t, conn), before, "schema after another migration")
 		checkPassword(t, conn, "tramo_api", secrets.API)
 		checkPassword(t, conn, "tramo_worker", secrets.Worker)
 	}
@@ -97,9 +94,7 @@ func checkPassword(t *testing.T, conn *pgx.Conn, role, password string) {
 	mac := hmac.New(sha256.New, salted)
 	mac.Write([]byte("Client Key"))
 	stored := sha256.Sum256(mac.Sum(nil))
-	if got := base64.StdEncoding.EncodeToString(stored[:]); got != stored64 {
-		t.Errorf("%s does not have the password that was set", role)
-	}
+	stack.Want(t, base64.StdEncoding.EncodeToString(stored[:]), stored64, "stored password of %s", role)
 }
 
 // Kill a migration in the middle, by its context: the next one succeeds.
@@ -141,7 +136,5 @@ func TestReleasedMigrationsStay(t *testing.T) {
 		stack.Must(t, err)
 		found[f.Name()] = fmt.Sprintf("%x", sha256.Sum256(content))
 	}
-	if !maps.Equal(found, released) {
-		t.Errorf("migrations are %v, want %v", found, released)
-	}
+	stack.Want(t, found, released, "migrations")
 }

@@ -74,12 +74,8 @@ func TestStatesAreThoseOfPostgres(t *testing.T) {
 	for _, m := range regexp.MustCompile(`'([a-z]+)'`).FindAllStringSubmatch(check, -1) {
 		known = append(known, storage.Status(m[1]))
 	}
-	if !slices.Equal(known, states) {
-		t.Errorf("Postgres knows the states %q, want %q", known, states)
-	}
-	if want := "'" + string(storage.Moves()[storage.MoveCreate].To) + "'::text"; first != want {
-		t.Errorf("an upload begins as %s, want %s", first, want)
-	}
+	stack.Want(t, known, states, "states in Postgres")
+	stack.Want(t, first, "'"+string(storage.Moves()[storage.MoveCreate].To)+"'::text", "first state of an upload")
 }
 
 // Every move can be made from the states that the table names and from no other, and what follows is what it says.

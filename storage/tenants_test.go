@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -39,13 +38,9 @@ func TestQuotaAtTheEdgeOfTwoServers(t *testing.T) {
 		})
 	}
 	stack.Must(t, stack.Ended(t, "creations by two servers", g.Wait))
-	if admitted.Load() != fits {
-		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
-	}
+	stack.Want(t, admitted.Load(), fits, "admitted uploads")
 	d.WantRoom(t, ctx, size-1)
-	if got := d.warnings(t, ctx); !slices.Equal(got, []int{80, 95}) {
-		t.Errorf("the tenant was warned at %v percent, want once at 80 and once at 95", got)
-	}
+	stack.Want(t, d.warnings(t, ctx), []int{80, 95}, "percents of the warnings")
 }
 
 func openWide(t *testing.T, d *database, connections int) *storage.DB {
@@ -83,9 +78,7 @@ func TestQuotaWarnings(t *testing.T) {
 	step := func(size int64, want ...int) uuid.UUID {
 		t.Helper()
 		id := d.Create(t, ctx, size)
-		if got := d.warnings(t, ctx); !slices.Equal(got, want) {
-			t.Errorf("after %d bytes more the tenant was warned at %v percent, want %v", size, got, want)
-		}
+		stack.Want(t, d.warnings(t, ctx), want, "percents of the warnings after %d bytes more", size)
 		return id
 	}
 	first := step(799)
@@ -153,9 +146,7 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	deferred := storagetest.NewUpload(0)
 	deferred.MaxSize = 500
 	stack.Must(t, create(deferred))
-	if u := d.Upload(t, ctx, deferred.ID); u.ChargedBytes != 100 {
-		t.Errorf("an upload of unknown size is charged with %d bytes, want the tenant's largest", u.ChargedBytes)
-	}
+	stack.Want(t, d.Upload(t, ctx, deferred.ID).ChargedBytes, 100, "charge of an upload of unknown size, which is the tenant's largest")
 	declare := func(size int64) error {
 		return d.API.InTenant(ctx, func(tx storage.Tx) error {
 			return tx.DeclareLength(ctx, deferred.ID, storage.NoFence, size)

@@ -105,9 +105,7 @@ func TestTimelinePages(t *testing.T) {
 		t.Fatalf("got %v", offsets)
 	}
 	for i, o := range offsets {
-		if o != int64(i) {
-			t.Errorf("got %v", offsets)
-		}
+		stack.Want(t, o, int64(i), "offset of an event, of %v", offsets)
 	}
 	stranger := d.NewTenant(t, 1000)
 	stack.WantErr(t, d.API.InTenant(stranger, func(tx storage.Tx) error {

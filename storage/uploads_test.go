@@ -39,9 +39,7 @@ func TestQuotaAtTheEdge(t *testing.T) {
 		})
 	}
 	stack.Must(t, stack.Ended(t, "creations", g.Wait))
-	if admitted.Load() != fits {
-		t.Errorf("%d uploads were admitted, %d fit", admitted.Load(), fits)
-	}
+	stack.Want(t, admitted.Load(), fits, "admitted uploads")
 	d.WantRoom(t, ctx, size-1)
 	d.Create(t, ctx, size-1)
 	d.WantRoom(t, ctx, 0)
@@ -78,9 +76,7 @@ func TestRefundOnce(t *testing.T) {
 				})
 			}
 			stack.Must(t, stack.Ended(t, "eight ends of one upload", g.Wait))
-			if ended.Load() != 1 {
-				t.Errorf("it ended %d times", ended.Load())
-			}
+			stack.Want(t, ended.Load(), 1, "how often it ended")
 			d.WantRoom(t, ctx, 500)
 		})
 	}
@@ -130,9 +126,7 @@ func TestTenantIsLockedBeforeUpload(t *testing.T) {
 	d.WantRoom(t, ctx, 1<<40-10)
 	var charged int64
 	stack.Must(t, admin.QueryRow(t.Context(), `select charged_bytes from uploads`).Scan(&charged))
-	if charged != 10 {
-		t.Errorf("the upload says that %d bytes are charged, not 10", charged)
-	}
+	stack.Want(t, charged, 10, "charge in the upload")
 }
 
 // Cancel uploads while others are created under the same client ids: none of them deadlocks, and the quota
@@ -245,9 +239,7 @@ func TestClientID(t *testing.T) {
 		}
 		d.Must(t, ctx, func(tx storage.Tx) error {
 			found, err := tx.UploadByClientID(ctx, "ana", "IMG_1")
-			if found.ID != id {
-				t.Errorf("%s: the id names %s, want %s", c.name, found.ID, id)
-			}
+			stack.Want(t, found.ID, id, "%s: upload that the id names", c.name)
 			return err
 		})
 		holder = id
@@ -410,9 +402,7 @@ func TestPagesWhileUploadsArrive(t *testing.T) {
 		page.Before = got[len(got)-1].ID
 		d.Create(t, ctx, 1)
 	}
-	if !slices.Equal(seen, there) {
-		t.Errorf("pages showed %d uploads, want the %d in order", len(seen), len(there))
-	}
+	stack.Want(t, seen, there, "ids on the pages")
 }
 
 func TestPageFilters(t *testing.T) {
@@ -444,9 +434,7 @@ func TestPageFilters(t *testing.T) {
 		c.page.Limit = 100
 		d.Must(t, ctx, func(tx storage.Tx) error {
 			got, err := tx.Uploads(ctx, c.page)
-			if len(got) != c.want {
-				t.Errorf("%+v shows %d uploads, want %d", c.page, len(got), c.want)
-			}
+			stack.Want(t, len(got), c.want, "uploads shown by %+v", c.page)
 			return err
 		})
 	}

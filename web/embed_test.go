@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 func builtPage() fstest.MapFS {
@@ -57,15 +59,11 @@ func TestHandlerServesTheBuiltPage(t *testing.T) {
 		t.Run(tt.method+" "+tt.path, func(t *testing.T) {
 			t.Parallel()
 			w := get(t, h, tt.method, tt.path)
-			if w.Code != http.StatusOK {
-				t.Errorf("status = %d, want 200", w.Code)
-			}
+			stack.Want(t, w.Code, http.StatusOK, "status")
 			if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, tt.contentType) {
 				t.Errorf("Content-Type = %q, want %q", got, tt.contentType)
 			}
-			if got := w.Header().Get("Cache-Control"); got != tt.cacheControl {
-				t.Errorf("Cache-Control = %q, want %q", got, tt.cacheControl)
-			}
+			stack.Want(t, w.Header().Get("Cache-Control"), tt.cacheControl, "Cache-Control")
 		})
 	}
 }
@@ -84,9 +82,7 @@ func TestHandlerRevalidatesTheIndex(t *testing.T) {
 	t.Parallel()
 	h := newPage(builtPage(), "https://thumbnails.example")
 	etag := get(t, h, "GET", "/").Header().Get("ETag")
-	if w := get(t, h, "GET", "/", "If-None-Match", etag); w.Code != http.StatusNotModified {
-		t.Errorf("status = %d, want 304", w.Code)
-	}
+	stack.Want(t, get(t, h, "GET", "/", "If-None-Match", etag).Code, http.StatusNotModified, "status")
 }
 
 func TestHandlerSaysHowToBuildThePage(t *testing.T) {

@@ -110,9 +110,7 @@ func TestBatchEndsOnce(t *testing.T) {
 	if got := d.announced(t, batchID); !slices.Equal(got, []string{"batch.failed"}) {
 		t.Fatalf("announced: %v", got)
 	}
-	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchFailed {
-		t.Errorf("the batch is %s", s)
-	}
+	stack.Want(t, d.readBatch(t, ctx, batchID).State, storage.BatchFailed, "state of the batch")
 
 	var retried []uuid.UUID
 	d.Must(t, ctx, func(tx storage.Tx) (err error) {
@@ -128,9 +126,7 @@ func TestBatchEndsOnce(t *testing.T) {
 	if len(retried) != 800 {
 		t.Fatalf("%d were retried, not the 800 whose objects are there", len(retried))
 	}
-	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchOpen {
-		t.Errorf("retried, the batch is %s", s)
-	}
+	stack.Want(t, d.readBatch(t, ctx, batchID).State, storage.BatchOpen, "state of the batch after the retry")
 	d.processed(t, retried)
 	atOnce(t, retried, func(_ int, id uuid.UUID) error {
 		return d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) })
@@ -213,9 +209,7 @@ func TestBatchEndsWhileOneIsAdded(t *testing.T) {
 	}
 	stack.Must(t, holding.Commit(t.Context()))
 	stack.Must(t, stack.Receive(t, "creation", created))
-	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchOpen {
-		t.Errorf("the batch is %s, with an upload in it that has not ended", s)
-	}
+	stack.Want(t, d.readBatch(t, ctx, batchID).State, storage.BatchOpen, "state of the batch, with an upload in it that has not ended")
 }
 
 // addAndEnd makes an upload in the batch under a client id that others use at the same time, and ends it.
@@ -268,9 +262,7 @@ func TestCancelBatchAndAddAtOnce(t *testing.T) {
 		if err := stack.Ended(t, "cancellations and creations", g.Wait); err != nil && !errors.Is(err, storage.ErrBatchCancelled) && !errors.Is(err, storage.ErrWrongStatus) {
 			t.Fatal(err)
 		}
-		if b := d.readBatch(t, ctx, batchID); b.State != storage.BatchCancelled {
-			t.Errorf("the batch is %s", b.State)
-		}
+		stack.Want(t, d.readBatch(t, ctx, batchID).State, storage.BatchCancelled, "state of the batch")
 		if got := d.announced(t, batchID); len(got) != 0 {
 			t.Errorf("announced: %v", got)
 		}
@@ -310,9 +302,7 @@ func TestSentAgain(t *testing.T) {
 	for _, id := range []uuid.UUID{ids[1], again.ID} {
 		d.MustWork(t, ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) })
 	}
-	if got := d.announced(t, batchID); !slices.Equal(got, []string{"batch.completed"}) {
-		t.Errorf("announced: %v", got)
-	}
+	stack.Want(t, d.announced(t, batchID), []string{"batch.completed"}, "announcements")
 	d.Must(t, ctx, func(tx storage.Tx) error {
 		totals, err := batch.Totals(ctx, tx, batchID)
 		if n := totals[batchID].ByStatus; n[storage.Completed] != 2 || n[storage.Failed] != 0 {
@@ -328,9 +318,7 @@ func TestSentAgain(t *testing.T) {
 	d.MustWork(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, again.ID, storage.MoveLose.Because(storage.Failure{Reason: storage.ReasonLost}))
 	})
-	if s := d.readBatch(t, ctx, batchID).State; s != storage.BatchFailed {
-		t.Errorf("with a lost object the batch is %s", s)
-	}
+	stack.Want(t, d.readBatch(t, ctx, batchID).State, storage.BatchFailed, "state of the batch with a lost object")
 	if got := d.announced(t, batchID); len(got) != 1 {
 		t.Errorf("announced: %v", got)
 	}
@@ -520,9 +508,7 @@ func TestBatchPagesAndTrouble(t *testing.T) {
 		{batch.Page{From: day.Add(24 * time.Hour)}, nil},
 		{batch.Page{To: day}, nil},
 	} {
-		if got := list(c.page); !slices.Equal(got, c.want) {
-			t.Errorf("%+v: got %v, want %v", c.page, got, c.want)
-		}
+		stack.Want(t, list(c.page), c.want, "%+v", c.page)
 	}
 	d.Must(t, ctx, func(tx storage.Tx) error {
 		stuck, n, err := batch.Stuck(ctx, tx, open, 5*time.Minute, 1)

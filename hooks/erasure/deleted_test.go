@@ -3,7 +3,6 @@ package erasure_test
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -119,9 +118,7 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 	s.Must(t, s.Ctx, func(tx storage.Tx) error { _, err := erasure.RestoreUpload(ctx, tx, id); return err })
 	after := s.Upload(t, ctx, id)
 	before.UpdatedAt, after.UpdatedAt = time.Time{}, time.Time{}
-	if !reflect.DeepEqual(before, after) {
-		t.Errorf("it was %+v and is %+v", before, after)
-	}
+	stack.Want(t, after, before, "upload after it was restored")
 	var events []storage.Event
 	s.Must(t, s.Ctx, func(tx storage.Tx) error {
 		entries, err := tx.Timeline(ctx, id, 0, 100)
@@ -130,9 +127,7 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 		}
 		return err
 	})
-	if want := []storage.Event{storage.EventDeleted, storage.EventRestored}; !slices.Equal(events, want) {
-		t.Errorf("the timeline ends with %v", events)
-	}
+	stack.Want(t, events, []storage.Event{storage.EventDeleted, storage.EventRestored}, "end of the timeline")
 }
 
 // A deleted file is sent again under the same client id: then the deleted upload cannot be restored. One whose retention is
@@ -300,9 +295,7 @@ func TestDeletedUploadsLeaveTheirBatch(t *testing.T) {
 		t.Errorf("without what had failed: %+v", b)
 	}
 	got := storagetest.Column[string](t, s.Admin(t), `select type from announcements where batch_id = $1 order by created_at`, batch)
-	if want := []string{"batch.failed", "batch.completed"}; !slices.Equal(got, want) {
-		t.Errorf("announced %q, want %q", got, want)
-	}
+	stack.Want(t, got, []string{"batch.failed", "batch.completed"}, "announcements")
 	s.Must(t, s.Ctx, func(tx storage.Tx) error { _, err := erasure.RestoreUpload(ctx, tx, ids[2]); return err })
 	if b := read(); b.Ended {
 		t.Errorf("with one that is to be processed: %+v", b)

@@ -184,7 +184,5 @@ func (n *Tenant) Jobs(t *testing.T, id uuid.UUID) int {
 // WantJobs reports an upload with more or fewer processing jobs.
 func (n *Tenant) WantJobs(t *testing.T, id uuid.UUID, want int) {
 	t.Helper()
-	if got := n.Jobs(t, id); got != want {
-		t.Errorf("there are %d jobs, want %d", got, want)
-	}
+	stack.Want(t, n.Jobs(t, id), want, "number of jobs")
 }

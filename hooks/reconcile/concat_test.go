@@ -45,9 +45,7 @@ func TestReconcileConcatenations(t *testing.T) {
 	if u := s.Upload(t, s.Ctx, final.ID); u.Status != storage.Uploaded || u.ChargedBytes != 20 {
 		t.Errorf("the final upload is %+v", u)
 	}
-	if u := s.Upload(t, s.Ctx, b); u.Status != storage.Concatenated {
-		t.Errorf("a partial upload is %s", u.Status)
-	}
+	stack.Want(t, s.Upload(t, s.Ctx, b).Status, storage.Concatenated, "status of a partial upload")
 	s.WantRoom(t, s.Ctx, hookstest.Quota-20)
 	s.WantObject(t, keyB, false)
 	s.WantObject(t, keyAlone, false)

@@ -47,9 +47,7 @@ func TestReconcilerKnowsQuarantine(t *testing.T) {
 	want = append(want, s.Keys(whole).Quarantine(6))
 	slices.Sort(want)
 	slices.Sort(deleted)
-	if !slices.Equal(deleted, want) {
-		t.Errorf("deleted are %q, want %q", deleted, want)
-	}
+	stack.Want(t, deleted, want, "deleted objects")
 	for _, key := range []string{keptKey, original, picture, unknown} {
 		s.WantObject(t, key, true)
 	}
@@ -76,9 +74,7 @@ func TestReconcilerLeavesTheOnlyCopy(t *testing.T) {
 				found++
 			}
 		}
-		if found != 1 {
-			t.Errorf("%s was found %d times", left, found)
-		}
+		stack.Want(t, found, 1, "findings of %s", left)
 		s.WantObject(t, left, true)
 	}
 }

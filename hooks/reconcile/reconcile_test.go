@@ -125,9 +125,7 @@ func (s *site) idle(t *testing.T) disorder {
 	s.Exec(t, `insert into tails values ($1, $2, 5, '567')`, s.ID, id)
 	room := s.Room(t, s.Ctx)
 	return disorder{upload: id, repaired: func(t *testing.T) {
-		if u := s.Upload(t, s.Ctx, id); u.Status != storage.Expired {
-			t.Errorf("got %+v", u)
-		}
+		stack.Want(t, s.Upload(t, s.Ctx, id).Status, storage.Expired, "status")
 		s.WantCount(t, 1, `select count(*) from timeline where upload_id = $1 and event = 'expired'`, id)
 		s.WantRoom(t, s.Ctx, room+10)
 		s.WantCount(t, 0, `select count(*) from tails where upload_id = $1`, id)
@@ -278,9 +276,7 @@ func (s *site) checkLeft(t *testing.T, found reconcile.Result, p disorder) {
 		t.Errorf("a second pass found %+v", again)
 	}
 	s.checkCounted(t, found.Kind, 2, 0)
-	if n := s.metric(t, "tramo_reconcile_unrepaired", found.Kind); n != 1 {
-		t.Errorf("%d are unrepaired", n)
-	}
+	stack.Want(t, s.metric(t, "tramo_reconcile_unrepaired", found.Kind), 1, "number of unrepaired findings")
 }
 
 func (s *site) checkCounted(t *testing.T, kind reconcile.Kind, found, repaired int) {

@@ -80,20 +80,14 @@ func TestReconcileDryRun(t *testing.T) {
 	rows, things := s.dump(t), s.S3(t)
 	s.r.DryRun = true
 	found := s.reconcile(t)
-	if got := kindsOf(found); !slices.Equal(got, allKinds(t)) {
-		t.Errorf("found %v", got)
-	}
+	stack.Want(t, kindsOf(found), allKinds(t), "findings")
 	for _, f := range found {
 		if f.Outcome != reconcile.Planned && f.Outcome != reconcile.Left {
 			t.Errorf("%s was %s", f.Kind, f.Outcome)
 		}
 	}
-	if after := s.dump(t); after != rows {
-		t.Errorf("rows have changed from\n%s\nto\n%s", rows, after)
-	}
-	if after := s.S3(t); !slices.Equal(after, things) {
-		t.Errorf("S3 has changed from\n%v\nto\n%v", things, after)
-	}
+	stack.Want(t, s.dump(t), rows, "rows")
+	stack.Want(t, s.S3(t), things, "what S3 holds")
 }
 
 // Nothing that is younger than the grace is repaired. Quota is compared in one snapshot and needs no grace.
@@ -102,9 +96,7 @@ func TestReconcileLeavesTheYoung(t *testing.T) {
 	s := newSite(t)
 	s.makeAll(t)
 	s.r.Expiry, s.r.StuckGrace, s.r.OrphanGrace = 2*time.Hour, time.Hour, time.Hour
-	if got := kindsOf(s.reconcile(t)); !slices.Equal(got, needNoLease) {
-		t.Errorf("found %v", got)
-	}
+	stack.Want(t, kindsOf(s.reconcile(t)), needNoLease, "findings")
 }
 
 // needNoLease are repaired in rows that no lease guards.
@@ -125,16 +117,12 @@ func TestReconcileLeavesTheHeld(t *testing.T) {
 		}
 		want := append([]reconcile.Kind{reconcile.UnknownMultipart, reconcile.UnknownObject}, needNoLease...)
 		slices.Sort(want)
-		if got := kindsOf(s.reconcile(t)); !slices.Equal(got, want) {
-			t.Errorf("found %v, want %v", got, want)
-		}
+		stack.Want(t, kindsOf(s.reconcile(t)), want, "findings")
 		return nil
 	}))
 	found := s.reconcile(t)
 	want := slices.DeleteFunc(allKinds(t), func(k reconcile.Kind) bool { return slices.Contains(needNoLease, k) })
-	if got := kindsOf(found); !slices.Equal(got, want) {
-		t.Errorf("found %v, want %v", got, want)
-	}
+	stack.Want(t, kindsOf(found), want, "findings")
 	for _, f := range found {
 		if repairable := all[f.Kind].repaired != nil; repairable != (f.Outcome == reconcile.Repaired) {
 			t.Errorf("%s was %s: %v", f.Kind, f.Outcome, f.Reason)
@@ -186,9 +174,7 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 		}
 		return nil
 	}))
-	if after := s.S3(t); !slices.Equal(after, before) {
-		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
-	}
+	stack.Want(t, s.S3(t), before, "what S3 holds")
 }
 
 // All is in order again between finding and repairing: no repair is made, and no timeline tells of one.
@@ -238,9 +224,7 @@ func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
 		t.Errorf("found %v", kindsOf(found))
 	}
 	for _, f := range found {
-		if f.Outcome != reconcile.Left {
-			t.Errorf("%s was %s", f.Kind, f.Outcome)
-		}
+		stack.Want(t, f.Outcome, reconcile.Left, "outcome of %s", f.Kind)
 	}
 	if after := s.S3(t); len(after) != len(before)+1 {
 		t.Errorf("S3 has changed from\n%v\nto\n%v", before, after)
@@ -292,9 +276,7 @@ func TestReconcileBesideAFrozenHolder(t *testing.T) {
 			return err
 		}
 		s.Exec(t, `update lease_holders set expires_at = now() - interval '1 second' where replica = 'server'`)
-		if got := kindsOf(s.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.IdleUpload}) {
-			t.Errorf("found %v", got)
-		}
+		stack.Want(t, kindsOf(s.reconcile(t)), []reconcile.Kind{reconcile.IdleUpload}, "findings")
 		p.repaired(t)
 		err = s.API.InTenant(ctx, func(tx storage.Tx) error {
 			return tx.Advance(ctx, p.upload, lease.Fence(), storage.Progress{From: 8, To: 10})
@@ -303,9 +285,7 @@ func TestReconcileBesideAFrozenHolder(t *testing.T) {
 		s.Put(t, s.Keys(p.upload).Original(lease.Fence()))
 		return nil
 	}))
-	if got := kindsOf(s.reconcile(t)); !slices.Equal(got, []reconcile.Kind{reconcile.OrphanedObject}) {
-		t.Errorf("found %v", got)
-	}
+	stack.Want(t, kindsOf(s.reconcile(t)), []reconcile.Kind{reconcile.OrphanedObject}, "findings")
 	p.repaired(t)
 }
 
@@ -348,9 +328,7 @@ func TestReconcileDeletesUnknown(t *testing.T) {
 	s.WantObject(t, unknown, false)
 	s.WantObject(t, foreign, true)
 	stack.Must(t, s.Bucket.Delete(t.Context(), foreign))
-	if after := s.S3(t); !slices.Equal(after, kept) {
-		t.Errorf("S3 has changed from\n%v\nto\n%v", kept, after)
-	}
+	stack.Want(t, s.S3(t), kept, "what S3 holds")
 }
 
 // The reconciler is pointed at the wrong bucket, where nothing is, or at one where much is missing: no upload fails for it,
@@ -414,7 +392,5 @@ func TestInventoryOverPages(t *testing.T) {
 	for _, f := range s.reconcile(t) {
 		got = append(got, f.Key)
 	}
-	if !slices.Equal(got, orphans) {
-		t.Errorf("found %v, want %v", got, orphans)
-	}
+	stack.Want(t, got, orphans, "findings")
 }

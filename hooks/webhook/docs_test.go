@@ -39,9 +39,7 @@ func TestExplained(t *testing.T) {
 	}
 	slices.Sort(explained)
 	slices.Sort(there)
-	if !slices.Equal(explained, there) {
-		t.Errorf("explained are\n%v\nand there are\n%v", explained, there)
-	}
+	stack.Want(t, explained, there, "explained types and errors")
 }
 
 // The page's code for Node accepts what we send, with either secret during a rotation, and nothing else.
@@ -83,8 +81,6 @@ func TestNodeVerifies(t *testing.T) {
 		"other body":   {current, body + " ", now, false},
 		"an hour ago":  {current, body, now.Add(-time.Hour), false},
 	} {
-		if got := try(c.secret, c.body, c.at, sent); got != c.want {
-			t.Errorf("%s: accepted is %t", name, got)
-		}
+		stack.Want(t, try(c.secret, c.body, c.at, sent), c.want, "%s is accepted", name)
 	}
 }

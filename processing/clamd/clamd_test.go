@@ -374,7 +374,5 @@ tramo_clamd_up{address="unix:/nowhere"} 0
 	if err := testutil.CollectAndCompare(scanner, strings.NewReader(want), "tramo_clamd_up"); err != nil {
 		t.Error(err)
 	}
-	if n := testutil.CollectAndCount(scanner, "tramo_clamd_signatures_timestamp_seconds"); n != 1 {
-		t.Errorf("%d ages of signatures", n)
-	}
+	stack.Want(t, testutil.CollectAndCount(scanner, "tramo_clamd_signatures_timestamp_seconds"), 1, "number of ages of signatures")
 }

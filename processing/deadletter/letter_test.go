@@ -46,9 +46,7 @@ func TestWrite(t *testing.T) {
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, ended) })
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, ended.ID, storage.Transition{Move: storage.MoveCancel}) })
 	stack.WantErr(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return deadletter.Write(ctx, tx, ended.ID, aCause("scan")) }), storage.ErrWrongStatus)
-	if n := len(d.letters(t, ctx, deadletter.Page{})); n != 1 {
-		t.Errorf("there are %d letters", n)
-	}
+	stack.Want(t, len(d.letters(t, ctx, deadletter.Page{})), 1, "number of letters")
 }
 
 // An error of any length, with any bytes, is kept as text of a length that the table takes.
@@ -140,17 +138,11 @@ func TestLettersAreNarrowed(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	_, letter := d.fail(t, ctx, storagetest.NewUpload(10), aCause("scan"))
 	narrow := func(project string) context.Context { return as(ctx, tenant.Empleado, project) }
-	if n := len(d.letters(t, narrow("puente"), deadletter.Page{})); n != 0 {
-		t.Errorf("%d letters of another project are seen", n)
-	}
+	stack.Want(t, len(d.letters(t, narrow("puente"), deadletter.Page{})), 0, "number of another project's letters in the list")
 	puente, all := narrow("puente"), 0 // also by a statement that forgets the upload
 	d.Must(t, puente, func(tx storage.Tx) error { return tx.QueryRow(puente, `select count(*) from dead_letters`).Scan(&all) })
-	if all != 0 {
-		t.Errorf("the table shows %d letters of another project", all)
-	}
-	if n := len(d.letters(t, narrow("torre"), deadletter.Page{})); n != 1 {
-		t.Errorf("%d letters of the project are seen", n)
-	}
+	stack.Want(t, all, 0, "number of another project's letters in the table")
+	stack.Want(t, len(d.letters(t, narrow("torre"), deadletter.Page{})), 1, "number of the project's letters in the list")
 	in := narrow("torre")
 	d.Must(t, in, func(tx storage.Tx) error { return retry(in, tx, letter.Upload) })
 	if got := d.letters(t, ctx, deadletter.Page{})[0]; got.State != deadletter.Retried || *got.RetriedBy != "ana" {
@@ -193,16 +185,12 @@ func TestLetterIsSettled(t *testing.T) {
 	again := n
 	again.ID = uuid.Must(uuid.NewV7())
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, again) })
-	if got := d.letters(t, ctx, deadletter.Page{})[0]; got.State != deadletter.Settled {
-		t.Errorf("got %+v", got)
-	}
+	stack.Want(t, d.letters(t, ctx, deadletter.Page{})[0].State, deadletter.Settled, "state of the letter")
 	if err := d.API.InTenant(ctx, func(tx storage.Tx) error { return retry(ctx, tx, id) }); err == nil {
 		t.Error("it is retried all the same")
 	}
 	d.Must(t, ctx, func(tx storage.Tx) error { return tx.Move(ctx, again.ID, storage.Transition{Move: storage.MoveCancel}) })
-	if got := d.letters(t, ctx, deadletter.Page{})[0]; got.State != deadletter.Open {
-		t.Errorf("got %+v", got)
-	}
+	stack.Want(t, d.letters(t, ctx, deadletter.Page{})[0].State, deadletter.Open, "state of the letter")
 }
 
 // A letter goes with its upload.

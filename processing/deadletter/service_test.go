@@ -104,9 +104,7 @@ func TestDeadLettersAreForAdmins(t *testing.T) {
 			}
 		}
 	}
-	if got := s.letterOf(t, ctx, letter.Upload); got.State != deadletter.Open {
-		t.Errorf("got %+v", got)
-	}
+	stack.Want(t, s.letterOf(t, ctx, letter.Upload).State, deadletter.Open, "state of the letter")
 }
 
 // Eight admins retry a letter at once: it is retried once, by one job with all its attempts. The results of steps are kept, the
@@ -178,9 +176,7 @@ func TestRetryOfAnUploadMarksItsLetter(t *testing.T) {
 	}
 	_, err := s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID)
 	stack.WantErr(t, err, deadletter.ErrNothingToRetry)
-	if n := s.jobs(t, upload); n != 1 {
-		t.Errorf("there are %d jobs", n)
-	}
+	stack.Want(t, s.jobs(t, upload), 1, "number of jobs")
 }
 
 // A failed batch is open again while its dead letter is retried, and is announced again when it is completed.
@@ -218,9 +214,7 @@ func TestRetryInACancelledBatch(t *testing.T) {
 	stack.Must(t, err)
 	_, err = s.deadLetters().Retry(asRole(ctx, "root", tenant.Admin), letter.ID)
 	stack.Must(t, err)
-	if n := s.jobs(t, upload); n != 1 {
-		t.Errorf("there are %d jobs", n)
-	}
+	stack.Want(t, s.jobs(t, upload), 1, "number of jobs")
 	s.WantCount(t, 1, `select count(*) from batches where cancelled_at is not null`)
 }
 
@@ -262,9 +256,7 @@ func TestWhatCannotBeRetried(t *testing.T) {
 		stack.Must(t, d.Discard(admin, discarded.ID))
 	}
 	s.WantCount(t, 1, `select count(*) from audit where action = 'dead_letter.discard' and subject = $1`, kept.String())
-	if u := s.Upload(t, ctx, kept); u.Status != storage.Failed {
-		t.Errorf("got %+v", u)
-	}
+	stack.Want(t, s.Upload(t, ctx, kept).Status, storage.Failed, "status")
 	retried, left, err := d.RetryAll(admin, []uuid.UUID{discarded.ID, deleted.ID, otherwise.ID})
 	stack.Must(t, err)
 	if len(retried) != 1 || retried[0].ID != discarded.ID || len(left) != 2 || !errors.Is(left[0].Err, storage.ErrNotFound) ||

@@ -111,8 +111,9 @@ func look(t *testing.T, name string, picture examine.Thumbnail, spots []spot) {
 	}
 }
 
-// What is no picture shows its first page, its preview or a frame: the right one, the right way up, in its colours.
-func TestPicturesOfWhatIsNone(t *testing.T) {
+// The thumbnail of a document is its first page or its preview, that of a video a frame: the right one, the right way up, in
+// its colours.
+func TestThumbnailsOfDocumentsAndVideos(t *testing.T) {
 	t.Parallel()
 	flag := asPNG(t, halves(200, 100))
 	var file bytes.Buffer
@@ -154,7 +155,7 @@ func TestPicturesOfWhatIsNone(t *testing.T) {
 			t.Parallel()
 			drawing, err := withTools().Draw(t.Context(), someone, unlinked(t, c.content), examine.DrawRequest{ContentType: c.contentType, Sizes: []int{160, 480}})
 			if err != nil || drawing.NoThumbnail != "" || len(drawing.Thumbnails) != 2 || drawing.Partial {
-				t.Fatalf("%d pictures, %q, partial=%t, %v", len(drawing.Thumbnails), drawing.NoThumbnail, drawing.Partial, err)
+				t.Fatalf("%d thumbnails, %q, partial=%t, %v", len(drawing.Thumbnails), drawing.NoThumbnail, drawing.Partial, err)
 			}
 			if drawing.Width != 0 || drawing.Height != 0 {
 				t.Errorf("%d by %d pixels, of a file that has none", drawing.Width, drawing.Height)
@@ -178,8 +179,8 @@ func turned(t *testing.T, content []byte) []byte {
 	return film(t, "mp4", "-i", path, "-c", "copy", "-metadata:s:v:0", "rotate=90")
 }
 
-// A file without a picture says why, or that there is none to be had; only what no program opens is sent back.
-func TestNoPictures(t *testing.T) {
+// A file without a thumbnail is reported with the reason; only one that no program opens is unreadable.
+func TestNoThumbnails(t *testing.T) {
 	t.Parallel()
 	page := stack.PDF(stack.PDFConfig{Content: stack.RedCorner})
 	hex := strings.Repeat("61", 32)
@@ -211,9 +212,7 @@ func TestNoPictures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			drawing, err := withTools().Draw(t.Context(), someone, unlinked(t, c.content), examine.DrawRequest{ContentType: c.contentType, Sizes: []int{160}})
-			if len(drawing.Thumbnails) != 0 {
-				t.Errorf("%d pictures", len(drawing.Thumbnails))
-			}
+			stack.Want(t, len(drawing.Thumbnails), 0, "number of thumbnails")
 			if c.want == unreadable {
 				var sentBack *examine.UnreadableError
 				if !errors.As(err, &sentBack) || sentBack.Sentence == "" {
@@ -344,9 +343,7 @@ func TestVideosLeadNowhere(t *testing.T) {
 			t.Errorf("%s: %d pictures, %v", name, len(drawing.Thumbnails), err)
 		}
 	}
-	if n := visits.Load(); n != 0 {
-		t.Errorf("ffmpeg made %d connections", n)
-	}
+	stack.Want(t, visits.Load(), 0, "number of ffmpeg's connections")
 }
 
 func TestReadDocument(t *testing.T) {

@@ -118,9 +118,7 @@ func TestRequestRescans(t *testing.T) {
 		"older than next": {quarantine.Rescan{Since: day(3), Until: day(4), Signatures: 101}, 105},
 		"unknown":         {quarantine.Rescan{Since: day(4), Until: day(5), Signatures: 1}, 105},
 	} {
-		if got := request(true, c.which); got != c.want {
-			t.Errorf("%s: %d, want %d", name, got, c.want)
-		}
+		stack.Want(t, request(true, c.which), c.want, "%s", name)
 	}
 	n.WantCount(t, 0, jobs)
 	if first, second := request(false, quarantine.Rescan{Since: day(10)}), request(false, quarantine.Rescan{Since: day(1)}); first != 105 || second != 1051-105 {

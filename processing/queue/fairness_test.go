@@ -34,9 +34,7 @@ func (p *fixture) next(t *testing.T) (id uuid.UUID) {
 
 func (p *fixture) wantPriorities(t *testing.T, when string, ctx context.Context, want string) {
 	t.Helper()
-	if got := p.priorities(t, ctx); got != want {
-		t.Errorf("%s: jobs by priority are %s, want %s", when, got, want)
-	}
+	stack.Want(t, p.priorities(t, ctx), want, "%s, jobs by priority", when)
 }
 
 // A burst comes behind another tenant's single photo, but for its first few; and those that are left of it move up, so
@@ -56,17 +54,11 @@ func TestBurstGivesWay(t *testing.T) {
 		stack.Must(t, err)
 		return moved
 	}
-	if moved := rank(); moved != 0 {
-		t.Errorf("%d jobs moved without a reason", moved)
-	}
+	stack.Want(t, rank(), 0, "number of jobs that moved without a reason")
 	p.Exec(t, `delete from river_job where id in (select id from river_job order by priority, id limit 4)`) // worked
-	if moved := rank(); moved != 4+4+4 {
-		t.Errorf("%d jobs moved, want 12", moved)
-	}
+	stack.Want(t, rank(), 4+4+4, "number of jobs that moved")
 	// What moved up has been there for longer, and yet comes behind.
-	if next := p.next(t); next != storagetest.TenantOf(t, other) {
-		t.Error("the burst's next few come before the single photo")
-	}
+	stack.Want(t, p.next(t), storagetest.TenantOf(t, other), "tenant of the next job, whose single photo comes before the burst's next few")
 	p.wantPriorities(t, "later", p.ctx, "4x1 46x2 450x3 6x4")
 
 	// Many that arrive at the same moment do not see each other.
@@ -101,9 +93,7 @@ func TestNextPriority(t *testing.T) {
 		p.arrive(t, p.ctx, 1)
 		p.Must(t, p.ctx, func(tx storage.Tx) error {
 			got, err := nextPriority(p.ctx, tx)
-			if got != want {
-				t.Errorf("with %d uploads it is %d, want %d", i+1, got, want)
-			}
+			stack.Want(t, got, want, "with %d uploads", i+1)
 			return err
 		})
 	}
@@ -113,9 +103,7 @@ func TestNextPriority(t *testing.T) {
 	p.Exec(t, `update uploads set status = 'processing' where tenant_id = $1 and status = 'uploaded'`, storagetest.TenantOf(t, p.ctx))
 	p.Must(t, p.ctx, func(tx storage.Tx) error {
 		got, err := nextPriority(p.ctx, tx)
-		if got != 1 {
-			t.Errorf("with 3 uploads that wait it is %d", got)
-		}
+		stack.Want(t, got, 1, "with 3 uploads that wait")
 		return err
 	})
 }

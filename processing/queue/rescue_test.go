@@ -102,13 +102,9 @@ func TestRequeueOrphans(t *testing.T) {
 	} {
 		id := g.job(t, c.worker, c.ran, c.attempt)
 		orphans := g.requeue(t)
-		if got := g.state(t, id); got != c.want {
-			t.Errorf("a job %s is %q, want %q", c.name, got, c.want)
-		}
+		stack.Want(t, g.state(t, id), c.want, "state of a job %s", c.name)
 		told := slices.ContainsFunc(orphans, func(j orphan) bool { return j.ID == id && j.Exhausted == (c.attempt == 3) })
-		if told != strings.HasSuffix(c.want, "lost") {
-			t.Errorf("a job %s: told of %+v", c.name, orphans)
-		}
+		stack.Want(t, told, strings.HasSuffix(c.want, "lost"), "a job %s is among the orphans %+v", c.name, orphans)
 	}
 }
 

@@ -82,9 +82,7 @@ func TestNothingStaysForTheNext(t *testing.T) {
 	for before := range files {
 		for after := range files {
 			_ = said(files[before])
-			if said(files[after]) != alone[after] {
-				t.Errorf("file %d after file %d is not what it is alone", after, before)
-			}
+			stack.Want(t, said(files[after]), alone[after], "file %d after file %d, which must be what it is alone", after, before)
 		}
 	}
 }

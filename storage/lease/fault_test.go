@@ -59,9 +59,7 @@ func TestTakeOverWaitsForAWrite(t *testing.T) {
 		return nil
 	})
 	stack.Receive(t, "lease", next)
-	if n := d.Upload(t, ctx, id).Received; n != 10 {
-		t.Errorf("the new holder sees %d bytes", n)
-	}
+	stack.Want(t, d.Upload(t, ctx, id).Received, 10, "bytes that the new holder sees")
 }
 
 // expire makes a replica's heartbeat late, as a long pause of the process would.
@@ -295,9 +293,7 @@ func TestTakeOverFromAFrozenTransaction(t *testing.T) {
 	if err == nil {
 		t.Error("the frozen transaction was committed")
 	}
-	if n := d.Upload(t, ctx, id).Received; n != 0 {
-		t.Errorf("%d bytes of a transaction that was ended", n)
-	}
+	stack.Want(t, d.Upload(t, ctx, id).Received, 0, "bytes of a transaction that was ended")
 }
 
 // Requests have taken every connection of the pool, for longer than the time to live: the heartbeat does not
@@ -348,7 +344,5 @@ func TestConnectionsDieSilently(t *testing.T) {
 	stack.Receive(t, "call of letGo", asked)
 	stack.Must(t, mine.Release(ctx))
 	wantAfter(t, stack.Receive(t, "lease", next), mine)
-	if n := one.metrics(t, "tramo_leases_lost_total")[0].GetCounter().GetValue(); n != 0 {
-		t.Errorf("%v leases were lost", n)
-	}
+	stack.Want(t, one.metrics(t, "tramo_leases_lost_total")[0].GetCounter().GetValue(), 0, "lost leases")
 }

@@ -149,9 +149,7 @@ func TestLeaseExcludes(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					if n := inside.Add(1); n != 1 {
-						t.Errorf("%d hold the lease", n)
-					}
+					stack.Want(t, inside.Add(1), 1, "number of holders")
 					if before := last.Swap(mine.Fence()); before >= mine.Fence() {
 						t.Errorf("fence %d came after %d", mine.Fence(), before)
 					}
@@ -216,9 +214,7 @@ func TestLeaseExcludesWhoeverGivesUp(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					if n := inside[which].Add(1); n != 1 {
-						t.Errorf("%d hold the lease", n)
-					}
+					stack.Want(t, inside[which].Add(1), 1, "number of holders")
 					inside[which].Add(-1)
 					if err := mine.Release(ctx); err != nil {
 						return err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"testing"
 
 	"github.com/google/uuid"
@@ -39,9 +38,7 @@ func TestConcatenate(t *testing.T) {
 			final := s.final(t, partials, len(content))
 			s.proxy.spent()
 			stack.Must(t, r.concat(s.ctx, final))
-			if got := s.proxy.spent(); !maps.Equal(got, c.want) {
-				t.Errorf("%v requests, want %v", got, c.want)
-			}
+			stack.Want(t, s.proxy.spent(), c.want, "requests")
 			s.checkConcatenated(t, final, partials, content)
 			stack.Must(t, r.concat(s.ctx, final))
 			if got := s.proxy.spent(); len(got) > 0 {
@@ -75,9 +72,7 @@ func TestConcatenateRepeated(t *testing.T) {
 				}
 				at, err := s.replica(t).head(s.ctx, final)
 				stack.Must(t, err)
-				if at != int64(len(content)) {
-					t.Errorf("the offset is %d", at)
-				}
+				stack.Want(t, at, int64(len(content)), "offset")
 				if n := s.proxy.spent()[copyPart]; n > 3 {
 					t.Errorf("%d copies", n)
 				}

@@ -311,25 +311,19 @@ func (r *replica) wantOffset(t *testing.T, id uuid.UUID, want int64) {
 	t.Helper()
 	offset, err := r.head(r.site.ctx, id)
 	stack.Must(t, err)
-	if offset != want {
-		t.Errorf("the offset is %d, want %d", offset, want)
-	}
+	stack.Want(t, offset, want, "offset")
 }
 
 // wantLost reports that S3 has lost bytes of more or fewer uploads.
 func (r *replica) wantLost(t *testing.T, want int64) {
 	t.Helper()
-	if lost := r.lost.Load(); lost != want {
-		t.Errorf("%d offsets were lost, want %d", lost, want)
-	}
+	stack.Want(t, r.lost.Load(), want, "number of lost offsets")
 }
 
 // wantFinished reports an upload that became uploaded more or less often.
 func (s *site) wantFinished(t *testing.T, id uuid.UUID, want int) {
 	t.Helper()
-	if n := s.finish.finished(id); n != want {
-		t.Errorf("it became uploaded %d times, want %d", n, want)
-	}
+	stack.Want(t, s.finish.finished(id), want, "how often it became uploaded")
 }
 
 // send sends content[from:to], which must go well.

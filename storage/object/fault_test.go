@@ -401,9 +401,7 @@ func TestAskedToLetGoBeforeReading(t *testing.T) {
 		}()
 		stack.Receive(t, "question", asked)
 		n, err := u.Write(s.ctx, 0, &sent{Reader: readerFunc(func([]byte) (int, error) { <-endless; return 0, io.EOF })}, nil)
-		if n != 0 {
-			t.Errorf("%d bytes were written", n)
-		}
+		stack.Want(t, n, 0, "bytes written")
 		return err
 	})
 	stack.WantErr(t, err, object.ErrTakenOver)

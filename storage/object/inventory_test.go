@@ -55,9 +55,7 @@ func TestInventoryOfQuarantine(t *testing.T) {
 			t.Errorf("got %s", u.Key)
 		}
 	}
-	if found != 1 {
-		t.Errorf("%d multipart uploads", found)
-	}
+	stack.Want(t, found, 1, "number of multipart uploads")
 }
 
 // More than a page of objects and of multipart uploads is listed: each once, objects in the order of keys, and nothing

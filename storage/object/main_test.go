@@ -121,9 +121,7 @@ func (s *site) checkDurable(t *testing.T, id uuid.UUID, sent []byte) {
 		t.Errorf("the tail at %d has %d bytes, the row says %d, or they differ", at, len(tail), c.TailSize)
 	}
 	at += c.TailSize
-	if at != c.Received {
-		t.Errorf("the offset is %d, parts and tail have %d bytes", c.Received, at)
-	}
+	stack.Want(t, at, c.Received, "bytes of parts and tail, which must be the offset")
 }
 
 // tail are the bytes that no part holds yet.

@@ -91,9 +91,7 @@ func spools(t *testing.T, random *rand.Rand, b *buffers) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if kept := info.Sys().(*syscall.Stat_t).Blocks; kept != 0 {
-			t.Errorf("%d blocks of the disk are still taken", kept)
-		}
+		stack.Want(t, info.Sys().(*syscall.Stat_t).Blocks, 0, "blocks of the disk that are taken")
 	}
 	if err := b.close(); err != nil {
 		t.Error(err)
@@ -142,9 +140,7 @@ func TestWaitingHoldsNoBlock(t *testing.T) {
 	s := spool{from: b, held: run{from: b}}
 	check := func(when string, lent int) {
 		t.Helper()
-		if got := 16 - len(b.memory); got != lent {
-			t.Errorf("%s: %d blocks are lent, want %d", when, got, lent)
-		}
+		stack.Want(t, 16-len(b.memory), lent, "%s: number of blocks lent", when)
 	}
 	bring := func(n int) {
 		t.Helper()
@@ -162,9 +158,7 @@ func TestWaitingHoldsNoBlock(t *testing.T) {
 	taken := s.take()
 	taken.release()
 	check("after they were taken", 0)
-	if n := len(s.scratch); n != waitSize {
-		t.Errorf("a client that is waited for holds %d bytes", n)
-	}
+	stack.Want(t, len(s.scratch), waitSize, "bytes held by a client that is waited for")
 }
 
 // Nothing is lent beyond what there is, and who waits is told when a block comes back.
@@ -223,8 +217,6 @@ func TestSlow(t *testing.T) {
 			spool: spool{held: run{size: c.fresh}},
 		}
 		w.row.Size = c.size
-		if got := w.slow(); got != c.want {
-			t.Errorf("%s: slow is %t", c.name, got)
-		}
+		stack.Want(t, w.slow(), c.want, "%s: slow", c.name)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -108,9 +107,7 @@ func TestRequestsToS3(t *testing.T) {
 			if _, err := r.head(s.ctx, id); err != nil {
 				t.Error(err)
 			}
-			if got := s.proxy.spent(); !maps.Equal(got, c.want) {
-				t.Errorf("it took %v, want %v", got, c.want)
-			}
+			stack.Want(t, s.proxy.spent(), c.want, "requests")
 		})
 	}
 }
@@ -227,9 +224,7 @@ func TestContenderInterruptsAWriter(t *testing.T) {
 	if r := stack.Receive(t, "end of the interrupted request", ended); r.now != arrived || !errors.Is(r.err, object.ErrTakenOver) {
 		t.Errorf("the interrupted request wrote %d bytes, %v", r.now, r.err)
 	}
-	if offset != arrived {
-		t.Errorf("the offset is %d, %d bytes had arrived", offset, arrived)
-	}
+	stack.Want(t, offset, arrived, "offset, which must be the bytes that had arrived")
 	two.send(t, id, content, arrived, len(content))
 	s.checkComplete(t, id, content)
 }

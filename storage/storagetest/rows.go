@@ -85,9 +85,7 @@ func (d *Database) Room(t testing.TB, ctx context.Context) (room int64) {
 // WantRoom reports a quota that has not so many bytes left.
 func (d *Database) WantRoom(t testing.TB, ctx context.Context, want int64) {
 	t.Helper()
-	if got := d.Room(t, ctx); got != want {
-		t.Errorf("%d bytes of the quota are left, want %d", got, want)
-	}
+	stack.Want(t, d.Room(t, ctx), want, "bytes of the quota that are left")
 }
 
 // Exec runs a statement as the superuser.
@@ -109,9 +107,7 @@ func (d *Database) Count(t testing.TB, sql string, args ...any) (n int) {
 // WantCount reports a query that does not return the number.
 func (d *Database) WantCount(t testing.TB, want int, sql string, args ...any) {
 	t.Helper()
-	if got := d.Count(t, sql, args...); got != want {
-		t.Errorf("%d, want %d: %s %v", got, want, sql, args)
-	}
+	stack.Want(t, d.Count(t, sql, args...), want, "%s %v", sql, args)
 }
 
 // once has a connection of the superuser's for as long as fn runs.

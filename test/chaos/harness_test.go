@@ -83,9 +83,7 @@ func TestLine(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	l.resume()
-	if n := stack.Receive(t, "number of bytes", received); n != 5 {
-		t.Errorf("%d bytes arrived after the silence, want 5", n)
-	}
+	stack.Want(t, stack.Receive(t, "number of bytes", received), 5, "bytes that arrived after the silence")
 
 	stack.Receive(t, "request", begun)
 	conn := send("ha")

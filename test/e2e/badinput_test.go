@@ -128,9 +128,7 @@ func TestTusProtocolAnswers(t *testing.T) {
 		"Tus-Extension": "creation,creation-with-upload,termination,concatenation,creation-defer-length,checksum,checksum-trailer,expiration",
 	}
 	for h, v := range want {
-		if got := a.header.Get(h); got != v {
-			t.Errorf("OPTIONS: %s is %q, want %q", h, got, v)
-		}
+		stack.Want(t, a.header.Get(h), v, "OPTIONS: %s", h)
 	}
 	meta := metadata("filename", "a.txt", "own-key", "ñandú")
 	created := u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "5", "Upload-Metadata", meta)

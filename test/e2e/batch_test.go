@@ -98,9 +98,7 @@ func TestBatchOfACrew(t *testing.T) {
 	at := there.URL + "/api/batches/" + f.Batch.ID
 	for i := 1; i < len(photos); i++ {
 		sent := crew.sendTo(t, there, f.Uploads[i].URL, photos[i])
-		if sent.URL != f.Uploads[i].URL {
-			t.Errorf("it was sent to %s, not to %s", sent.URL, f.Uploads[i].URL)
-		}
+		stack.Want(t, sent.URL, f.Uploads[i].URL, "address of the upload")
 	}
 	b := crew.awaitBatch(at, "failed", nil)
 	if b.Counts["completed"] != 2 || b.Counts["failed"] != 1 || b.Failed.Items[0].Failure.Reason != "unreadable" {

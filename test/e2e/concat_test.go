@@ -214,9 +214,7 @@ func TestDeferredLengthIsDeclaredOnce(t *testing.T) {
 	}
 	empty := begin()
 	patch(empty, 0, "", "0").want(t, http.StatusUnprocessableEntity, "empty")
-	if up := u.get(empty); up.Status != "cancelled" {
-		t.Errorf("empty: %+v", up)
-	}
+	stack.Want(t, u.get(empty).Status, "cancelled", "status of an empty upload")
 }
 
 // partial sends data as a partial upload.

@@ -105,15 +105,11 @@ func TestDeadLetterRetry(t *testing.T) {
 	wantLines(t, strings.Split(out, "\n"), "ID TENANT UPLOAD FAILED STATE STEP ATTEMPTS ERROR", id+" "+idOf(urls[1])+" open scan 3 SHA-256")
 	out, err = in.letters(t, "list", "--json", "--step", "thumbnails")
 	stack.Must(t, err)
-	if out != "" {
-		t.Errorf("of another step are listed %s", out)
-	}
+	stack.Want(t, out, "", "letters of another step")
 	out, err = in.letters(t, "retry", "--all", "--step", "scan", "--dry-run")
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": would retry upload "+idOf(urls[1]), "2 found, 0 retried, 0 failed")
-	if up := u.get(urls[1]); up.Status != "failed" {
-		t.Errorf("a dry run made it %s", up.Status)
-	}
+	stack.Want(t, u.get(urls[1]).Status, "failed", "status after a dry run")
 	out, err = in.letters(t, "retry", id)
 	stack.Must(t, err)
 	wantLines(t, strings.Split(out, "\n"), id+": retried upload "+idOf(urls[1]), "1 found, 1 retried, 0 failed")
@@ -131,9 +127,7 @@ func TestDeadLetterRetry(t *testing.T) {
 	if left := root.deadLetters(in.server, ""); len(left) != 0 {
 		t.Errorf("open are %+v", left)
 	}
-	if up := u.get(urls[2]); up.Status != "failed" {
-		t.Errorf("got %+v", up)
-	}
+	stack.Want(t, u.get(urls[2]).Status, "failed", "status")
 	stack.Until(t, "no open letter in the metrics", func() bool { return w.metric(t, `tramo_dead_letters{step="scan"}`) == 0 })
 	if n := in.count(t, `select count(*) from audit where actor = 'operator' and role = 'admin' and (action, subject) in (values
 		('dead_letter.retry', '`+idOf(urls[1])+`'), ('dead_letter.discard', '`+idOf(urls[2])+`'))`); n != 2 {

@@ -111,12 +111,8 @@ func TestLeasesNeedNineConnections(t *testing.T) {
 	if up := u.get(u.send(r, photo)); up.Status != "uploaded" || up.SHA256 != sumOf(photo) {
 		t.Errorf("beside the silent, a photo is %+v", up)
 	}
-	if n := count(t, conn, `select count(*) from upload_leases`); n != held {
-		t.Errorf("%d rows stand for %d held uploads", n, held)
-	}
-	if n := r.metric(t, "tramo_leases_held"); n != held {
-		t.Errorf("%v uploads are still held", n)
-	}
+	stack.Want(t, count(t, conn, `select count(*) from upload_leases`), held, "rows of held uploads")
+	stack.Want(t, r.metric(t, "tramo_leases_held"), held, "held leases")
 }
 
 // A hundred times, one after the other, a PATCH hangs half-open on one replica and its client asks the other: the
@@ -180,9 +176,7 @@ func TestLeaseOfAKilledServer(t *testing.T) {
 	if expired.Sub(killed) > ttl {
 		t.Errorf("the lease outlived its holder by %s", expired.Sub(killed))
 	}
-	if n := second.metric(t, wokenBy("rechecked")); n != 1 {
-		t.Errorf("%v leases were had by asking again, not 1", n)
-	}
+	stack.Want(t, second.metric(t, wokenBy("rechecked")), 1, "leases that were had by asking again")
 }
 
 // Freeze a holder for longer than its time to live, and let it go on: another replica has taken over and written,
@@ -240,9 +234,7 @@ func TestLeasesOfHeldUploadsOutlivePostgres(t *testing.T) {
 		checkOriginal(t, idOf(url), data)
 	}
 	for _, r := range []replica{first, second} {
-		if n := r.metric(t, "tramo_leases_lost_total"); n != 0 {
-			t.Errorf("%v leases were lost", n)
-		}
+		stack.Want(t, r.metric(t, "tramo_leases_lost_total"), 0, "lost leases")
 	}
 }
 

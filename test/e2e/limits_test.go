@@ -129,9 +129,7 @@ func TestTenantCommands(t *testing.T) {
 			shown = strings.Join(strings.Fields(rest), " ")
 		}
 	}
-	if shown != "1.0 MiB 1.0 KiB 0% 1.0 KiB 3" {
-		t.Errorf("list shows %q", shown)
-	}
+	stack.Want(t, shown, "1.0 MiB 1.0 KiB 0% 1.0 KiB 3", "list")
 	run("set", name, "--max-upload-size", "0", "--max-uploads", "0")
 	u.create(r, 1025)
 	for _, wrong := range [][]string{{"set", "nobody " + name}, {"set", name, "--quota", "lots"}, {"set", name, "--max-uploads", "-1"}} {

@@ -196,9 +196,7 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 	r.awaitMetric(t, "tramo_upload_received_bytes_total", acknowledged+500_000)
 	r.Kill()
 	sending.hangUp() // Go's client would wait for its body
-	if a := sending.answer(); a.status != 0 {
-		t.Errorf("a killed server answered %d", a.status)
-	}
+	stack.Want(t, sending.answer().status, 0, "status that a killed server answered")
 	other := tramo.replicas[0].URL + "/api/uploads/" + idOf(url)
 	got := u.offset(other)
 	if got < acknowledged {
@@ -225,9 +223,7 @@ func TestDeadLetter(t *testing.T) {
 		t.Errorf("%s %+v", up.Status, up.Failure)
 	}
 	w.awaitMetric(t, `tramo_jobs{state="discarded"}`, 1)
-	if n := strings.Count(w.Output(), "exhausted=false"); n != 2 {
-		t.Errorf("it was tried again %d times, not 2", n)
-	}
+	stack.Want(t, strings.Count(w.Output(), "exhausted=false"), 2, "retries")
 	u.completes(u.send(r, stack.PNG(12, 12), "filetype", "image/png"))
 }
 

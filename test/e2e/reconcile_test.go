@@ -46,9 +46,7 @@ func (in *isolated) count(t *testing.T, sql string) (n int) {
 
 func (in *isolated) wantCount(t *testing.T, want int, sql string) {
 	t.Helper()
-	if n := in.count(t, sql); n != want {
-		t.Errorf("%s yields %d, want %d", sql, n, want)
-	}
+	stack.Want(t, in.count(t, sql), want, "%s", sql)
 }
 
 // reconcile runs the command and returns its lines.

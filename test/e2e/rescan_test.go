@@ -44,15 +44,9 @@ func TestRescanCommand(t *testing.T) {
 		stack.Must(t, err)
 		return strings.TrimSpace(out)
 	}
-	if got := rescan("--since", "2036-01-01"); got != "0 uploads wait to be scanned again." {
-		t.Errorf("of the future: %s", got)
-	}
-	if got := rescan("--since", today, "--dry-run"); got != "tenant acme: 2\n2 uploads would be scanned again." {
-		t.Errorf("to look first: %s", got)
-	}
-	if got := rescan("--since", today, "--tenant", "acme", "--signatures-before", "99999"); got != "tenant acme: 2\n2 uploads wait to be scanned again." {
-		t.Errorf("in earnest: %s", got)
-	}
+	stack.Want(t, rescan("--since", "2036-01-01"), "0 uploads wait to be scanned again.", "rescan of the future")
+	stack.Want(t, rescan("--since", today, "--dry-run"), "tenant acme: 2\n2 uploads would be scanned again.", "dry run")
+	stack.Want(t, rescan("--since", today, "--tenant", "acme", "--signatures-before", "99999"), "tenant acme: 2\n2 uploads wait to be scanned again.", "rescan")
 	for _, args := range [][]string{{}, {"--since", "yesterday"}, {"--since", today, "--tenant", "nobody"}, {"--since", "2026-11-02", "--until", "2026-11-01"}} {
 		if out, err := in.Tramo(stack.Context(t), append([]string{"rescan"}, args...)...); err == nil {
 			t.Errorf("%v: %s", args, out)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,9 +65,7 @@ func TestTimelineAndTrace(t *testing.T) {
 	u.await(at)
 
 	told := u.timeline(at, "3")
-	if whole := u.timeline(at, "500"); !slices.Equal(events(told), events(whole)) {
-		t.Errorf("by pages %v, whole %v", events(told), events(whole))
-	}
+	stack.Want(t, events(told), events(u.timeline(at, "500")), "events by pages")
 	traced := false
 	replicas := map[string]string{"created": "server-1", "uploaded": "server-1", "processing": "worker-1", "scan": "worker-1", "completed": "worker-1"}
 	var order []string
@@ -90,13 +87,9 @@ func TestTimelineAndTrace(t *testing.T) {
 		if e.TraceID == nil || (*e.TraceID == traceID) != traced {
 			t.Errorf("%s in the trace %v", e.Event, e.TraceID)
 		}
-		if (e.DurationMS != nil) != (e.Event == "scan") {
-			t.Errorf("%s took %v", e.Event, e.DurationMS)
-		}
+		stack.Want(t, e.DurationMS != nil, e.Event == "scan", "%s has a duration", e.Event)
 	}
-	if want := []string{"created", "uploaded", "processing", "scan", "completed"}; !slices.Equal(order, want) {
-		t.Errorf("the order is %v", events(told))
-	}
+	stack.Want(t, order, []string{"created", "uploaded", "processing", "scan", "completed"}, "order")
 	for name, p := range map[string]*stack.Process{"server": server.Process, "worker": worker.Process} {
 		if !strings.Contains(p.Output(), "trace_id="+traceID) {
 			t.Errorf("the %s logs nothing in the trace:\n%s", name, p.Output())
@@ -143,9 +136,7 @@ func TestTimelineOfDrops(t *testing.T) {
 		"received 100000 connection_lost 100000", "resumed 100000", "received 250000 taken_over 150000",
 		"resumed 250000", fmt.Sprintf("received %d whole %d", len(photo), len(photo)-250_000),
 	}
-	if !slices.Equal(told, want) {
-		t.Errorf("told %q, want %q", told, want)
-	}
+	stack.Want(t, told, want, "timeline")
 }
 
 // Answers without a trace of the client's begin one, errors and the page's too; a broken traceparent is none.

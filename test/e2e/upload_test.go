@@ -62,18 +62,14 @@ func checkThumbnails(t *testing.T, up upload) {
 		if len(data) != d.Bytes || !bytes.HasPrefix(data, []byte("RIFF")) || string(data[8:12]) != "WEBP" || d.Type != "image/webp" {
 			t.Errorf("thumbnail %d: %d bytes, %.12q, %s", d.Size, len(data), data, d.Type)
 		}
-		if max(d.Width, d.Height) != d.Size {
-			t.Errorf("thumbnail %d is %d by %d", d.Size, d.Width, d.Height)
-		}
+		stack.Want(t, max(d.Width, d.Height), d.Size, "size of a thumbnail of %d by %d", d.Width, d.Height)
 		for _, chunk := range []string{"EXIF", "XMP "} {
 			if bytes.Contains(data, []byte(chunk)) {
 				t.Errorf("thumbnail %d carries %s", d.Size, chunk)
 			}
 		}
 	}
-	if !slices.Equal(sizes, []int{160, 480, 1600}) {
-		t.Errorf("thumbnails %v", sizes)
-	}
+	stack.Want(t, sizes, []int{160, 480, 1600}, "sizes of thumbnails")
 }
 
 // checkFacts compares with fieldPhotoTags.
@@ -206,9 +202,7 @@ func TestCancel(t *testing.T) {
 	u.patch(url, 0, make([]byte, 1000))
 	u.do("DELETE", url, nil).want(t, http.StatusNoContent, "")
 	u.do("HEAD", url, nil).want(t, http.StatusGone, "")
-	if got := u.get(url).Status; got != "cancelled" {
-		t.Errorf("status %s", got)
-	}
+	stack.Want(t, u.get(url).Status, "cancelled", "status")
 	if files := objectsOf(t, idOf(url)); len(files) != 0 {
 		t.Errorf("left in S3: %v", files)
 	}
@@ -248,9 +242,7 @@ func TestList(t *testing.T) {
 		}
 	}
 	slices.Reverse(made)
-	if !slices.Equal(listed, made) {
-		t.Errorf("listed %v, made %v", listed, made)
-	}
+	stack.Want(t, listed, made, "list")
 }
 
 // sentReport is what tus.mjs prints.

@@ -130,9 +130,7 @@ func (inst *installation) checkEnd(id string, forgetful bool) {
 			(select count(*) from step_results where upload_id = u.id) || ' kept')
 		from uploads u where id = $1`, id)
 	inst.must(err)
-	if want := "completed, completed, 1 ends, 0 kept"; got != want {
-		inst.t.Errorf("the upload is %q, want %q", got, want)
-	}
+	stack.Want(inst.t, got, "completed, completed, 1 ends, 0 kept", "upload")
 	whole, err := ask[string](inst, `
 		select string_agg(event, ' ' order by seq) from timeline where upload_id = $1 and event in ('type', 'facts', 'completed')`, id)
 	inst.must(err)

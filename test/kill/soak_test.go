@@ -231,9 +231,7 @@ func (inst *installation) checkExpected(e expected) {
 		inst.t.Logf("%s is a dead letter after three lost attempts", e.id)
 		return
 	}
-	if got != want {
-		inst.t.Errorf("%s is %q, want %q", e.id, got, want)
-	}
+	stack.Want(inst.t, got, want, "%s", e.id)
 	list, err := inst.S3.Client("").ListObjectsV2(stack.Context(inst.t), &s3.ListObjectsV2Input{Bucket: &inst.Bucket})
 	inst.must(err)
 	thumbnails := 0
@@ -242,9 +240,7 @@ func (inst *installation) checkExpected(e expected) {
 			thumbnails++
 		}
 	}
-	if thumbnails != e.thumbnails {
-		inst.t.Errorf("S3 has %d thumbnails of %s, want %d", thumbnails, e.id, e.thumbnails)
-	}
+	stack.Want(inst.t, thumbnails, e.thumbnails, "thumbnails of %s in S3", e.id)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -22,9 +22,7 @@ func TestClamdKnowsEICAR(t *testing.T) {
 // Debian's limits end at 25 MB, beyond which clamd either hangs up or says OK unread.
 func TestClamdReadsALargeStream(t *testing.T) {
 	t.Parallel()
-	if got := scan(t, stack.Get(t, ground.Clamd), make([]byte, 101<<20)); got != "stream: OK" {
-		t.Errorf("clamd says %q of 101 MiB of zeros, want stream: OK", got)
-	}
+	stack.Want(t, scan(t, stack.Get(t, ground.Clamd), make([]byte, 101<<20)), "stream: OK", "clamd's answer to 101 MiB of zeros")
 }
 
 func TestClamdRestarts(t *testing.T) {
@@ -33,9 +31,7 @@ func TestClamdRestarts(t *testing.T) {
 	stack.Must(t, err)
 	clamd.Kill()
 	stack.Must(t, clamd.Restart(t.Context()))
-	if got := scan(t, clamd, []byte("harmless")); got != "stream: OK" {
-		t.Errorf("clamd says %q, want stream: OK", got)
-	}
+	stack.Want(t, scan(t, clamd, []byte("harmless")), "stream: OK", "clamd's answer")
 	stack.Must(t, clamd.Stop())
 	stack.Must(t, clamd.Stop())
 }

@@ -41,9 +41,7 @@ func TestPostgresSurvivesKill(t *testing.T) {
 	stack.Must(t, err)
 	stack.Must(t, conn.QueryRow(stack.Context(t), "select sum(n) from kept").Scan(&sum))
 	stack.Must(t, conn.Close(stack.Context(t)))
-	if sum != 3 {
-		t.Errorf("sum of committed rows = %d, want 3", sum)
-	}
+	stack.Want(t, sum, 3, "sum of committed rows")
 	stack.Must(t, again.Stop())
 	stack.Must(t, pg.Stop())
 }
@@ -57,9 +55,7 @@ func TestPostgresFitsBelowAClosedDirectory(t *testing.T) {
 	exec(t, pg.AdminURL(), "create table t (n int)")
 	info, err := os.Stat(filepath.Join(closed, "cluster"))
 	stack.Must(t, err)
-	if info.Mode().Perm() != 0o700 {
-		t.Errorf("mode of the cluster's directory = %v, want 0700", info.Mode().Perm())
-	}
+	stack.Want(t, info.Mode().Perm(), 0o700, "mode of the cluster's directory")
 	stack.Must(t, pg.Stop())
 }
 

@@ -28,9 +28,7 @@ func TestProxyCutsAfter(t *testing.T) {
 
 	proxy.Clear()
 	stack.Must(t, post(t, proxy.URL(), make([]byte, 1<<20)))
-	if n := stack.Receive(t, "number of bytes", received); n != 1<<20 {
-		t.Errorf("after Clear the server received %d bytes, want 1 MiB", n)
-	}
+	stack.Want(t, stack.Receive(t, "number of bytes", received), 1<<20, "bytes that the server received after Clear")
 }
 
 func TestProxyDownAndUp(t *testing.T) {
@@ -43,9 +41,7 @@ func TestProxyDownAndUp(t *testing.T) {
 	}
 	stack.Must(t, proxy.Up())
 	stack.Must(t, post(t, proxy.URL(), nil))
-	if proxy.Addr() != addr {
-		t.Errorf("address after Up = %s, was %s", proxy.Addr(), addr)
-	}
+	stack.Want(t, proxy.Addr(), addr, "address after Up")
 }
 
 func TestProxyLatency(t *testing.T) {

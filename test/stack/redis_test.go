@@ -25,7 +25,5 @@ func TestRedis(t *testing.T) {
 	url := r.URL()
 	r.Kill()
 	stack.Must(t, r.Restart(context.WithoutCancel(t.Context())))
-	if r.URL() != url {
-		t.Errorf("it moved from %s to %s", url, r.URL())
-	}
+	stack.Want(t, r.URL(), url, "address after the restart")
 }

@@ -59,12 +59,8 @@ func TestS3PresignedLink(t *testing.T) {
 	if res.status != http.StatusOK || res.body != "seen" {
 		t.Errorf("the link answers %d %q, want 200 and the object", res.status, res.body)
 	}
-	if got := res.header.Get("Content-Disposition"); got != `attachment; filename="a b.jpg"` {
-		t.Errorf("Content-Disposition = %q", got)
-	}
-	if res := get(t, strings.Replace(link.URL, "linked", "other", 1)); res.status != http.StatusForbidden {
-		t.Errorf("a forged link answers %d, want 403", res.status)
-	}
+	stack.Want(t, res.header.Get("Content-Disposition"), `attachment; filename="a b.jpg"`, "Content-Disposition")
+	stack.Want(t, get(t, strings.Replace(link.URL, "linked", "other", 1)).status, http.StatusForbidden, "status of a forged link")
 }
 
 func TestS3Tags(t *testing.T) {
@@ -114,9 +110,7 @@ func TestS3AbortedMultipartLeavesNothing(t *testing.T) {
 	}))
 	list, err := client.ListMultipartUploads(stack.Context(t), &s3.ListMultipartUploadsInput{Bucket: &bucket, Prefix: &key})
 	stack.Must(t, err)
-	if len(list.Uploads) != 0 {
-		t.Errorf("%d multipart uploads are listed, want none", len(list.Uploads))
-	}
+	stack.Want(t, len(list.Uploads), 0, "number of multipart uploads in the list")
 }
 
 func upload(t *testing.T, client *s3.Client, bucket, key string, body []byte) (id string, parts []types.CompletedPart) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -65,9 +64,7 @@ func TestS3ProxyCountsByKind(t *testing.T) {
 		"PutObject": 1, "GetObject": 1, "HeadObject": 1, "CreateMultipartUpload": 2, "UploadPart": 3, "UploadPartCopy": 1, "ListParts": 1,
 		"ListMultipartUploads": 1, "CompleteMultipartUpload": 1, "AbortMultipartUpload": 1, "ListObjectsV2": 1, "DeleteObjects": 1, "DeleteObject": 1,
 	}
-	if counts := proxy.Counts(); !maps.Equal(counts, want) {
-		t.Errorf("counted %v, want %v", counts, want)
-	}
+	stack.Want(t, proxy.Counts(), want, "requests")
 	sums := proxy.Bytes()
 	if sums["PutObject"] != 1000 || sums["GetObject"] != 1000 || sums["UploadPart"] != 6<<20+1 {
 		t.Errorf("counted %v bytes; put and got 1000, uploaded parts of 6 MiB and 1 byte", sums)
@@ -107,15 +104,11 @@ func TestS3ProxyStreams(t *testing.T) {
 	}()
 	_, err = io.WriteString(w, "first")
 	stack.Must(t, err)
-	if got := stack.Receive(t, "request", begun); got != "first" {
-		t.Errorf("the server reads %q", got)
-	}
+	stack.Want(t, stack.Receive(t, "request", begun), "first", "what the server reads")
 	_, err = io.WriteString(w, "then")
 	stack.Must(t, err)
 	stack.Must(t, w.Close())
-	if got := stack.Receive(t, "answer", answered); got != "then" {
-		t.Errorf("the client reads %q", got)
-	}
+	stack.Want(t, stack.Receive(t, "answer", answered), "then", "what the client reads")
 }
 
 // With a fault before, S3 never gets the request; with one after, S3 has done it. The client gets the same answer.
@@ -185,12 +178,8 @@ func TestS3ProxyDeliversLate(t *testing.T) {
 		res.Body.Close()
 		t.Error("a request that was to be held back was answered at once")
 	}
-	if got := stack.Receive(t, "request that was held back", arrived); got != "late" {
-		t.Errorf("S3 hears %q", got)
-	}
-	if n := proxy.InFlight(); n != 1 {
-		t.Errorf("%d requests are on their way, want the late one", n)
-	}
+	stack.Want(t, stack.Receive(t, "request that was held back", arrived), "late", "what S3 receives")
+	stack.Want(t, proxy.InFlight(), 1, "requests on their way, with the late one")
 	close(released)
 }
 

@@ -3,7 +3,9 @@ package stack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os/exec"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +46,15 @@ func WantErr(t testing.TB, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
 		t.Errorf("got error %v, want %v", got, want)
+	}
+}
+
+// Want reports a value that differs from want (see [reflect.DeepEqual]). What the value is follows as a format and its
+// arguments.
+func Want[T any](t testing.TB, got, want T, what string, args ...any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s: got %+v, want %+v", fmt.Sprintf(what, args...), got, want)
 	}
 }
 
