@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -29,6 +30,13 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 		// Setting a deadline fails only where there is no connection, as in some tests. net/http resets both deadlines
 		// before the connection's next request.
 		connection := http.NewResponseController(c.Response())
+		if errors.Is(context.Cause(r.Context()), context.Canceled) {
+			// A read deadline has passed after an earlier request's body: net/http cancels all requests of the connection
+			// then. The client of this one waits.
+			r = r.WithContext(context.WithoutCancel(r.Context()))
+			c.SetRequest(r)
+			c.Response().Header().Set(echo.HeaderConnection, "close")
+		}
 		body := &boundedBody{ReadCloser: r.Body, most: most}
 		r.Body = body
 		// After the handler net/http reads the rest of the body, before it sends the answer. Handlers of streams have set
@@ -44,7 +52,9 @@ func (s *Server) bound(next echo.HandlerFunc) echo.HandlerFunc {
 			return next(c)
 		}
 		late := time.Now().Add(s.RequestTimeout)
-		_ = connection.SetReadDeadline(late)
+		if r.ContentLength != 0 { // else nothing is read, but by net/http, which would take the deadline for the client's end
+			_ = connection.SetReadDeadline(late)
+		}
 		_ = connection.SetWriteDeadline(late.Add(s.RequestTimeout))
 		if r.ContentLength > most {
 			return bodyTooLarge(most)

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // newBare makes a server with middleware and without parts.
@@ -29,6 +32,51 @@ func newBare(t *testing.T, change func(*Server)) *Server {
 	s.echo.HTTPErrorHandler = problem.Handler(s.auth.AuditDenial)
 	s.echo.Use(s.setOrigin, s.secure, s.logRequest, s.Metrics.observe, recovered, s.bound)
 	return s
+}
+
+// A request without a body that takes longer than RequestTimeout is not taken for one whose client has gone. Where a read
+// deadline has made net/http believe that, the connection's next request is answered, and ends the connection.
+func TestReadDeadlineWithoutReader(t *testing.T) {
+	t.Parallel()
+	s := newBare(t, func(s *Server) { s.RequestTimeout = 100 * time.Millisecond })
+	canceled := make(chan error, 1)
+	s.echo.Any("/slow", func(c echo.Context) error {
+		_, _ = io.Copy(io.Discard, c.Request().Body)
+		if c.Request().Method == http.MethodPost {
+			_ = http.NewResponseController(c.Response()).SetReadDeadline(time.Now())
+		}
+		select {
+		case <-c.Request().Context().Done():
+		case <-time.After(2 * s.RequestTimeout):
+		}
+		canceled <- c.Request().Context().Err()
+		_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Time{})
+		return c.NoContent(http.StatusNoContent)
+	})
+	listening := httptest.NewServer(s.echo)
+	defer listening.Close()
+	conn, err := net.Dial("tcp", listening.Listener.Addr().String()) //nolint:noctx // it is closed below
+	stack.Must(t, err)
+	defer conn.Close()
+	stack.Must(t, conn.SetReadDeadline(time.Now().Add(stack.Patience)))
+	answers := bufio.NewReader(conn)
+	for _, c := range []struct {
+		request          string
+		canceled, closes bool
+	}{
+		{"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", false, false},
+		{"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx", true, false},
+		{"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", false, true},
+	} {
+		_, err := io.WriteString(conn, c.request)
+		stack.Must(t, err)
+		res, err := http.ReadResponse(answers, nil)
+		stack.Must(t, err)
+		res.Body.Close()
+		if got := <-canceled != nil; got != c.canceled || res.Close != c.closes {
+			t.Errorf("%.4s canceled: %t, want %t; closes: %t, want %t", c.request, got, c.canceled, res.Close, c.closes)
+		}
+	}
 }
 
 // A body that is too large or too slow has a problem of its own, whatever error the handler returns.

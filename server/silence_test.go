@@ -65,6 +65,9 @@ func (l line) hear(what string) answer {
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	stack.Must(l.t, err)
+	if res.Close { // which the parser takes out of the header
+		res.Header.Set("Connection", "close")
+	}
 	return answer{res.StatusCode, res.Header, b}
 }
 
@@ -189,4 +192,32 @@ func TestSlowRequestKeepsItsConnection(t *testing.T) {
 	l.hear("a slow creation").want(t, http.StatusCreated, "")
 	l.ask(s.user, "POST", s.uploads(), headers...)
 	l.hear("the creation that follows it").want(t, http.StatusCreated, "")
+}
+
+// A request is interrupted for another one. When its body has arrived, what follows on its connection is answered; in the
+// middle of its body, the answer says that the connection ends.
+func TestInterruptedRequestKeepsItsConnection(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.user
+	for body, closes := range map[string]bool{"0123456789": false, "01234": true} {
+		url := u.create(1000)
+		held := s.transaction(t, `select from contents where upload_id = $1 for update`, idOf(url))
+		l := u.patchLine(t, url, "Content-Length: 10")
+		l.say(body)
+		s.run(t, `select pg_sleep(0.5)`)
+		other := make(chan answer, 1)
+		go func() { other <- u.do("HEAD", url, nil) }()
+		s.run(t, `select pg_sleep(0.5)`)
+		stack.Must(t, held.Commit(t.Context()))
+		interrupted := l.hear("a request that another interrupts").want(t, http.StatusLocked, "busy")
+		stack.Receive(t, "answer to the request that interrupts", other).want(t, http.StatusOK, "")
+		if got := interrupted.header.Get("Connection") == "close"; got != closes {
+			t.Fatalf("after %d bytes of 10 the connection closes: %t", len(body), got)
+		}
+		if !closes {
+			l.ask(u, "GET", url, "")
+			l.hear("the request that follows it").want(t, http.StatusOK, "")
+		}
+	}
 }

@@ -107,10 +107,11 @@ func Of(err error) (p Problem, known bool) {
 		return p, true
 	}
 	p = internal
-	if storage.IsUnavailable(err) {
+	gone := errors.Is(err, context.Canceled) // the client, which is no news; whoever reads the answer all the same tries again
+	if gone || storage.IsUnavailable(err) {
 		p, _ = Of(object.ErrUnavailable)
 	}
-	return p, errors.Is(err, context.Canceled) // the client has gone, which is no news
+	return p, gone
 }
 
 // An entryProblem is what is wrong with one entry of a manifest.

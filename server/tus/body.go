@@ -30,6 +30,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case err == nil:
 	case errors.Is(err, io.EOF):
 		b.ended = true
+		x.arrived.Store(true)
 		x.awaitNothing()
 	case errors.Is(context.Cause(x.request.Context()), object.ErrStopping):
 		b.cut = object.ErrStopping
@@ -44,9 +45,9 @@ func (b *body) Read(p []byte) (int, error) {
 func (x *exchange) awaitNothing() { _ = x.connection.SetReadDeadline(time.Time{}) }
 
 // SetReadDeadline is how tusd bounds silence, from the last read on, and how it interrupts a read. Only the latter gets
-// through.
+// through, and only while there is something to read: see awaitNothing.
 func (x *exchange) SetReadDeadline(t time.Time) error {
-	if t.After(time.Now()) {
+	if t.After(time.Now()) || x.arrived.Load() {
 		return nil
 	}
 	x.interrupted.Store(true)
@@ -60,8 +61,14 @@ func (x *exchange) SetWriteDeadline(time.Time) error { return nil }
 // answerTime is how long an answer may take to leave.
 const answerTime = 30 * time.Second
 
-// allowAnswer bounds the answer, which is sent now.
-func (x *exchange) allowAnswer() { _ = x.connection.SetWriteDeadline(time.Now().Add(answerTime)) }
+// allowAnswer bounds the answer, which is sent now. A connection whose reading was interrupted ends with it, because net/http
+// has cancelled all requests that would follow.
+func (x *exchange) allowAnswer() {
+	_ = x.connection.SetWriteDeadline(time.Now().Add(answerTime))
+	if x.interrupted.Load() {
+		x.Header().Set("Connection", "close")
+	}
+}
 
 // A source is a body as tusd's reader passes it on, without its errors.
 type source struct {
