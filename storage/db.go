@@ -189,7 +189,7 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 		return err
 	}
 	var noted, told changes
-	err = pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle + settings + scope}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, beginner{db.pool}, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle + settings + scope}, func(tx pgx.Tx) error {
 		err := fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, replica: db.replica, changes: &noted})
 		if err == nil {
 			told = noted
@@ -199,6 +199,21 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	// Also after a failed commit: it may have succeeded and only its answer was lost. A needless notification costs a read.
 	db.notifier.note(told)
 	return err
+}
+
+// A beginner begins transactions. Where the pool's connection turns out to be broken, as all are after Postgres has restarted,
+// it begins once more on a new one: nothing has been done.
+type beginner struct{ pool *pgxpool.Pool }
+
+// BeginTx implements the interface of [pgx.BeginTxFunc].
+func (b beginner) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
+	tx, err := b.pool.BeginTx(ctx, o)
+	var connect *pgconn.ConnectError
+	if err == nil || ctx.Err() != nil || errors.As(err, &connect) || !IsUnavailable(err) {
+		return tx, err
+	}
+	b.pool.Reset()
+	return b.pool.BeginTx(ctx, o)
 }
 
 // scopeOf is the statement that sets the scope for row-level security.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
 	"github.com/tramo/tramo/test/stack"
@@ -33,5 +35,34 @@ func TestKilledPostgresIsUnavailable(t *testing.T) {
 	}
 	if err := d.API.Ping(ctx); !storage.IsUnavailable(err) {
 		t.Errorf("while it is down: %v", err)
+	}
+}
+
+// No transaction fails because the pool's connections are those of a Postgres that was restarted meanwhile.
+func TestRestartedPostgresIsAvailable(t *testing.T) {
+	t.Parallel()
+	d, postgres := storagetest.Alone(t, stack.PostgresConfig{})
+	ctx := d.NewTenant(t, 1<<20)
+	const connections = 3
+	var open errgroup.Group
+	all := make(chan struct{}, connections)
+	done := make(chan struct{})
+	for range connections {
+		open.Go(func() error {
+			return d.API.InTenant(ctx, func(storage.Tx) error {
+				all <- struct{}{}
+				<-done
+				return nil
+			})
+		})
+	}
+	for range connections {
+		stack.Receive(t, "open transaction", all)
+	}
+	close(done)
+	stack.Must(t, stack.Ended(t, "transactions", open.Wait))
+	stack.Must(t, postgres.Restart(ctx))
+	for range connections {
+		stack.Must(t, d.API.InTenant(ctx, func(storage.Tx) error { return nil }))
 	}
 }

@@ -2,6 +2,7 @@ package stack_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -171,13 +172,20 @@ func TestS3ProxyDeliversLate(t *testing.T) {
 	t.Cleanup(server.Close)
 	proxy := newS3Proxy(t, server.URL)
 	proxy.Fault(func(string, int) stack.Fault { return stack.Fault{Delay: 300 * time.Millisecond} })
-	client := &http.Client{Timeout: 50 * time.Millisecond}
-	req, err := http.NewRequestWithContext(stack.Context(t), http.MethodPut, proxy.Endpoint()+"/b/k", strings.NewReader("late"))
+	ctx, giveUp := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, proxy.Endpoint()+"/b/k", strings.NewReader("late"))
 	stack.Must(t, err)
-	if res, err := client.Do(req); err == nil {
-		res.Body.Close()
-		t.Error("a request that was to be held back was answered at once")
-	}
+	answered := make(chan error, 1)
+	go func() {
+		res, err := http.DefaultClient.Do(req)
+		if err == nil {
+			res.Body.Close()
+		}
+		answered <- err
+	}()
+	stack.Until(t, "the request is held back", func() bool { return proxy.InFlight() == 1 })
+	giveUp()
+	stack.WantErr(t, stack.Receive(t, "end of the client's patience", answered), context.Canceled)
 	stack.Want(t, stack.Receive(t, "request that was held back", arrived), "late", "what S3 receives")
 	stack.Want(t, proxy.InFlight(), 1, "requests on their way, with the late one")
 	close(released)
