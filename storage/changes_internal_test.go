@@ -29,6 +29,7 @@ func TestNotificationsOfProgress(t *testing.T) {
 			<-time.After(10 * time.Millisecond)
 		}
 		<-time.After(time.Minute)
+		synctest.Wait()
 		for i, at := range sent {
 			if least := time.Duration(i+1) * notifyProgressEvery; at < least {
 				t.Errorf("notification %d was sent after %s, want %s or later", i+1, at, least)
@@ -43,6 +44,7 @@ func TestNotificationsOfProgress(t *testing.T) {
 		n.note(changes{now: upload})
 		n.note(changes{progress: upload})
 		<-time.After(time.Minute)
+		synctest.Wait()
 		if len(sent) != 1 || sent[0] != notifyEvery {
 			t.Errorf("a status was notified at %s, want once, after %s", sent, notifyEvery)
 		}
