@@ -122,7 +122,7 @@ func TestSilentFormIsAnswered(t *testing.T) {
 // The body of any other request has a time to arrive in, and who takes longer is told so.
 func TestSilentRequestIsAnswered(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.RequestTimeout = 200 * time.Millisecond })
+	s := newSite(t, func(c *server.Config, _ *server.Parts) { c.RequestTimeout = 2 * time.Second })
 	for _, framing := range []string{"Content-Length: 1000", "Transfer-Encoding: chunked"} {
 		l := s.user.line(t, "POST", s.url+"/api/batches", "Content-Type: application/json", framing)
 		l.hear("a silent request").want(t, http.StatusRequestTimeout, "too-slow")
