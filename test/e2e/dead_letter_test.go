@@ -155,3 +155,22 @@ func (in *isolated) overwrite(t *testing.T, key string, content []byte) {
 	_, err := in.S3.Client("").PutObject(stack.Context(t), &s3.PutObjectInput{Bucket: &in.Bucket, Key: &key, Body: bytes.NewReader(content)})
 	stack.Must(t, err)
 }
+
+// A command tells listeners of what it has changed before it ends.
+func TestDeadLetterCommandNotifies(t *testing.T) {
+	t.Parallel()
+	in := newIsolated(t)
+	u := in.user(t)
+	id := idOf(u.send(in.server, stack.PNG(10, 10), "filetype", "image/png"))
+	in.exec(t, `update uploads set status = 'failed', failure_reason = 'dead_lettered' where id = $1`, id)
+	in.exec(t, `
+		insert into dead_letters (tenant_id, id, upload_id, job_id, kind, step, error, attempts)
+		select tenant_id, gen_random_uuid(), id, 1, 'process_upload', 'scan', 'x', 3 from uploads where id = $1`, id)
+	stack.Must(t, in.server.Stop()) // only the command notifies
+	in.exec(t, `listen tramo_changes`)
+	out, err := in.letters(t, "retry", "--all")
+	stack.Must(t, err)
+	wantLines(t, strings.Split(out, "\n"), "1 found, 1 retried, 0 failed")
+	_, err = in.sql.WaitForNotification(stack.Context(t))
+	stack.Must(t, err)
+}

@@ -54,15 +54,23 @@ func (c *migrateCommand) Run(ctx context.Context) error {
 // operator is embedded by commands that see every tenant.
 type operator struct {
 	Database storage.Config `embed:""`
+	db       *storage.DB
 }
 
-// ProvideDatabase connects for a command's Run, which kong calls with the database. The end of the program disconnects.
-func (o *operator) ProvideDatabase(ctx context.Context) (*storage.DB, error) {
-	db, err := storage.Open(ctx, o.Database)
-	if err != nil {
+// ProvideDatabase connects for a command's Run, which kong calls with the database.
+func (o *operator) ProvideDatabase(ctx context.Context) (_ *storage.DB, err error) {
+	if o.db, err = storage.Open(ctx, o.Database); err != nil {
 		return nil, err
 	}
-	return db, db.RequireOperator(ctx)
+	return o.db, o.db.RequireOperator(ctx)
+}
+
+// AfterRun disconnects, and first tells listeners what the command has changed. kong calls it after Run, however that ends.
+func (o *operator) AfterRun() error {
+	if o.db != nil {
+		o.db.Close()
+	}
+	return nil
 }
 
 // tenantsNamed returns the tenant that has this name or id; all, for "".
