@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -201,19 +202,17 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	return err
 }
 
-// A beginner begins transactions. Where the pool's connection turns out to be broken, as all are after Postgres has restarted,
-// it begins once more on a new one: nothing has been done.
+// A beginner begins transactions. A connection of the pool may be broken, as all are after Postgres has restarted: then it
+// begins on another one, because nothing has been done.
 type beginner struct{ pool *pgxpool.Pool }
 
 // BeginTx implements the interface of [pgx.BeginTxFunc].
 func (b beginner) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 	tx, err := b.pool.BeginTx(ctx, o)
-	var connect *pgconn.ConnectError
-	if err == nil || ctx.Err() != nil || errors.As(err, &connect) || !IsUnavailable(err) {
-		return tx, err
+	for n := int32(0); isBroken(err) && ctx.Err() == nil && n < b.pool.Stat().MaxConns(); n++ {
+		tx, err = b.pool.BeginTx(ctx, o) // the pool has dropped the broken one
 	}
-	b.pool.Reset()
-	return b.pool.BeginTx(ctx, o)
+	return tx, err
 }
 
 // scopeOf is the statement that sets the scope for row-level security.
@@ -241,16 +240,21 @@ func scopeOf(id tenant.Identity) (string, error) {
 // query: a later try may do better.
 func IsUnavailable(err error) bool {
 	var connect *pgconn.ConnectError
-	var network net.Error
-	if errors.As(err, &connect) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, pgconn.ErrConnClosed) {
-		return true
-	}
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
-		return false
-	}
 	// PostgreSQL documentation, Appendix A: class 08, connection exception; 53, insufficient resources;
-	// 57P0x, operator intervention; 25P03, idle_in_transaction_session_timeout.
-	return strings.HasPrefix(pgErr.Code, "08") || strings.HasPrefix(pgErr.Code, "53") ||
-		strings.HasPrefix(pgErr.Code, "57P") || pgErr.Code == "25P03"
+	// 25P03, idle_in_transaction_session_timeout.
+	return errors.As(err, &connect) || isBroken(err) || hasCode(err, "08", "53", "25P03")
+}
+
+// isBroken reports whether err says that a connection has ended, or is ended by Postgres (57P0x, operator intervention).
+func isBroken(err error) bool {
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return !errors.As(err, &connect) && (errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, pgconn.ErrConnClosed) || hasCode(err, "57P"))
+}
+
+// hasCode reports whether err is one of Postgres whose code begins with one of these.
+func hasCode(err error, prefixes ...string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(pgErr.Code, p) })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/tramo/tramo/storage/object"
@@ -13,14 +14,17 @@ import (
 type body struct {
 	io.ReadCloser
 	exchange *exchange
-	ended    bool  // at its client's end
-	cut      error // why it ended before that; nil if it did not
+	ended    atomic.Bool // at its client's end
+	cut      error       // why it ended before that; nil if it did not
 }
 
 // Read implements [io.Reader]. It waits for [Config.NetworkTimeout], from now: the request may have waited before for its
 // lease, or for room, and its client was not silent then.
 func (b *body) Read(p []byte) (int, error) {
 	x := b.exchange
+	if b.ended.Load() {
+		return 0, io.EOF // without a deadline: see awaitNothing
+	}
 	_ = x.connection.SetReadDeadline(time.Now().Add(x.handler.NetworkTimeout))
 	if x.interrupted.Load() { // before that deadline was set, perhaps
 		_ = x.connection.SetReadDeadline(time.Now())
@@ -29,8 +33,7 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
-		b.ended = true
-		x.arrived.Store(true)
+		b.ended.Store(true)
 		x.awaitNothing()
 	case errors.Is(context.Cause(x.request.Context()), object.ErrStopping):
 		b.cut = object.ErrStopping
@@ -47,7 +50,7 @@ func (x *exchange) awaitNothing() { _ = x.connection.SetReadDeadline(time.Time{}
 // SetReadDeadline is how tusd bounds silence, from the last read on, and how it interrupts a read. Only the latter gets
 // through, and only while there is something to read: see awaitNothing.
 func (x *exchange) SetReadDeadline(t time.Time) error {
-	if t.After(time.Now()) || x.arrived.Load() {
+	if t.After(time.Now()) || x.body.ended.Load() {
 		return nil
 	}
 	x.interrupted.Store(true)
@@ -77,7 +80,7 @@ type source struct {
 }
 
 // Ended implements [object.Body].
-func (s source) Ended() bool { return s.body.ended }
+func (s source) Ended() bool { return s.body.ended.Load() }
 
 // Cut implements [object.Body].
 func (s source) Cut() error { return s.body.cut }

@@ -32,7 +32,6 @@ type exchange struct {
 	denied   func(p problem.Problem) // is called with a problem before the client is told
 
 	connection  *http.ResponseController // fails only where there is no connection, as in some tests
-	arrived     atomic.Bool              // the whole body has
 	interrupted atomic.Bool              // tusd reads no more of the body
 
 	lease  *lease.Lease // once tusd has locked an upload
