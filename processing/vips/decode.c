@@ -1,18 +1,9 @@
 #include "decode.h"
 
-#include <string.h>
-
-// The warnings since tramo_clear, for tramo_messages. libvips may log from threads of its own.
-static GMutex messages_lock;
-static char messages[4096];
-
+// Warnings decide nothing here, and whoever reads a child's standard error looks for the reason of a crash.
 static void
-keep_message(const gchar *domain, GLogLevelFlags level, const gchar *message, gpointer unused)
+drop_message(const gchar *domain, GLogLevelFlags level, const gchar *message, gpointer unused)
 {
-	g_mutex_lock(&messages_lock);
-	g_strlcat(messages, message, sizeof messages);
-	g_strlcat(messages, "\n", sizeof messages);
-	g_mutex_unlock(&messages_lock);
 }
 
 void
@@ -20,22 +11,10 @@ tramo_clear(void)
 {
 	static gsize once = 0;
 	if (g_once_init_enter(&once)) {
-		g_log_set_handler("VIPS", G_LOG_LEVEL_WARNING, keep_message, NULL);
+		g_log_set_handler("VIPS", G_LOG_LEVEL_WARNING, drop_message, NULL);
 		g_once_init_leave(&once, 1);
 	}
-	g_mutex_lock(&messages_lock);
-	messages[0] = 0;
-	g_mutex_unlock(&messages_lock);
 	vips_error_clear();
-}
-
-char *
-tramo_messages(void)
-{
-	g_mutex_lock(&messages_lock);
-	char *text = g_strconcat(messages, vips_error_buffer(), NULL);
-	g_mutex_unlock(&messages_lock);
-	return text;
 }
 
 // first_frame opens lazily: it reads the header, and no pixels. The loader is named, and never guessed, so that bytes reach

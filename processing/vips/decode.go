@@ -15,8 +15,7 @@ import (
 	"github.com/h2non/bimg"
 )
 
-// libvips has one error buffer and one log for all threads: the messages about one image must not be taken for those about
-// another. A process that draws has one image at a time anyway.
+// libvips has one error buffer for all threads: the errors of one image must not be taken for those of another. A process that draws has one image at a time anyway.
 var libvips sync.Mutex
 
 // exclusively runs f with libvips to itself, and leaves nothing in it for the next caller.
@@ -78,17 +77,17 @@ type how struct {
 	turn   turning
 }
 
-// decode also returns the warnings of the libraries. The pixels must be closed.
-func (s source) decode(h how) (pixels, string, error) {
+// decode returns pixels that must be closed.
+func (s source) decode(h how) (pixels, error) {
 	var out pixels
 	C.tramo_clear()
 	buf, length, loader := s.start()
 	failed := C.tramo_decode(buf, length, loader, flag(h.strict), C.int(max(1, h.shrink)), C.int(h.rows), C.int(h.size),
 		C.int(h.turn.clockwise), flag(h.turn.mirror), out.c())
 	if failed != 0 {
-		return pixels{}, "", fault()
+		return pixels{}, fault()
 	}
-	return out, complaints(), nil
+	return out, nil
 }
 
 func flag(set bool) C.int {
@@ -100,13 +99,6 @@ func flag(set bool) C.int {
 
 // fault is why the last call failed.
 func fault() error { return classify(errors.New(C.GoString(C.vips_error_buffer()))) }
-
-// complaints are the warnings of libvips and of the libraries below it since the last tramo_clear.
-func complaints() string {
-	text := C.tramo_messages()
-	defer C.g_free(C.gpointer(text))
-	return C.GoString(text)
-}
 
 // pixels are an image in sRGB, 8 bits a band, without metadata. They are C's memory.
 type pixels struct{ raw C.TramoPixels }

@@ -1,5 +1,4 @@
 // The parts of libvips that bimg does not reach: see decode.go.
-#include <stdlib.h>
 #include <vips/vips.h>
 
 // The loaders, in the order of the Go constants.
@@ -19,7 +18,6 @@ typedef struct {
 
 // Every function below returns 0, or -1 with the cause in libvips' error buffer.
 void tramo_clear(void);
-char *tramo_messages(void);
 int tramo_head(const void *buf, size_t len, int loader, TramoHead *head);
 int tramo_rows(const void *buf, size_t len, int loader, int *rows);
 int tramo_decode(const void *buf, size_t len, int loader, int strict, int shrink, int rows, int size, int clockwise, int mirror, TramoPixels *out);

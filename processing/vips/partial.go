@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // decoded is the part of an image that could be decoded.
@@ -27,21 +26,10 @@ func (s source) decodeAll(h how) (decoded, error) {
 
 func (s source) wholeOrPart(h how) (decoded, error) {
 	if s.kind == jpegFormat {
-		// libjpeg continues after damage, with a warning: one pass is enough.
-		pixels, complaints, err := s.decode(h)
-		if err == nil {
-			return decoded{pixels, damagedJPEG(complaints)}, nil
-		}
-		if ended, cut := wholeSegments(s.bytes); cut {
-			// libjpeg gives up on a segment that ends too early, though it may have read enough scans before it.
-			if pixels, _, endedErr := (source{ended, jpegFormat}).decode(h); endedErr == nil {
-				return decoded{pixels, true}, nil
-			}
-		}
-		return s.upperRows(h, err)
+		return s.wholeOrPartJPEG(h)
 	}
 	h.strict = true
-	whole, _, err := s.decode(h)
+	whole, err := s.decode(h)
 	if err == nil {
 		return decoded{whole, false}, nil
 	}
@@ -49,8 +37,28 @@ func (s source) wholeOrPart(h how) (decoded, error) {
 		return decoded{}, err
 	}
 	h.strict = false
-	if part, _, lenientErr := s.decode(h); lenientErr == nil {
+	if part, lenientErr := s.decode(h); lenientErr == nil {
 		return decoded{part, true}, nil
+	}
+	return s.upperRows(h, err)
+}
+
+// wholeOrPartJPEG decodes once, because libjpeg continues after damage.
+func (s source) wholeOrPartJPEG(h how) (decoded, error) {
+	pixels, err := s.decode(h)
+	if err == nil {
+		damaged, err := damagedJPEG(s.bytes)
+		if err != nil {
+			pixels.close()
+			return decoded{}, err
+		}
+		return decoded{pixels, damaged}, nil
+	}
+	if ended, cut := wholeSegments(s.bytes); cut {
+		// libjpeg gives up on a segment that ends too early, though it may have read enough scans before it.
+		if pixels, endedErr := (source{ended, jpegFormat}).decode(h); endedErr == nil {
+			return decoded{pixels, true}, nil
+		}
 	}
 	return s.upperRows(h, err)
 }
@@ -66,22 +74,11 @@ func (s source) upperRows(h how, why error) (decoded, error) {
 		return decoded{}, why
 	}
 	h.rows, h.shrink = rows, 1
-	part, _, err := s.decode(h)
+	part, err := s.decode(h)
 	if err != nil {
 		return decoded{}, why
 	}
 	return decoded{part, true}, nil
-}
-
-// damagedJPEG reports whether libjpeg warned of lost pixels (its jerror.h, JWRN_*), and not only of metadata. libexif warns too.
-func damagedJPEG(complaints string) bool {
-	lower := strings.ToLower(complaints)
-	for _, lost := range []string{"corrupt jpeg data", "premature end of jpeg", "inconsistent progression", "invalid sos"} {
-		if strings.Contains(lower, lost) {
-			return true
-		}
-	}
-	return false
 }
 
 // wholeSegments ends a JPEG before the marker segment that it is cut off in, if it is cut off in one.
