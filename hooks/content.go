@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -23,63 +24,84 @@ type Content struct {
 	Upload storage.Upload
 	Keys   object.Keys
 	Key    string
-	Type   string // media type as detected; "" if unknown
+	Type   string    // media type as detected; "" if unknown
+	Size   int64     // bytes
+	Until  time.Time // of a thumbnail: until when its entry in the audit log covers what is given out
 }
 
 const outcomeInfected = "infected"
 
-// ReadContent finds the content of an upload, or its thumbnail of that size in pixels (0: the original). Only completed uploads,
-// which are scanned and clean, have content: any other is a [*tenant.Refusal], and a missing thumbnail [storage.ErrNotFound].
-// The access is audited in the transaction that reads the rows.
-func ReadContent(ctx context.Context, db *storage.DB, upload uuid.UUID, thumbnail int) (c Content, err error) {
+// Contents gives content out. Only completed uploads, which are scanned and clean, have content: any other is a
+// [*tenant.Refusal]. The access is audited in the transaction that reads the rows.
+type Contents struct {
+	DB    *storage.DB
+	shown shown
+}
+
+// Original finds the content of an upload. Each call is audited.
+func (c *Contents) Original(ctx context.Context, upload uuid.UUID) (Content, error) {
+	return c.read(ctx, upload, storage.AuditUploadContent, func(ctx context.Context, tx storage.Tx, found *Content) error {
+		if found.Upload.ObjectKey == nil {
+			return storage.ErrNotFound
+		}
+		found.Key, found.Size = *found.Upload.ObjectKey, found.Upload.Size
+		if found.Upload.DetectedType != nil {
+			found.Type = *found.Upload.DetectedType
+		}
+		return tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadContent, Subject: upload.String()})
+	})
+}
+
+// Thumbnail finds the thumbnail of that size in pixels, or returns [storage.ErrNotFound]. One entry in the audit log covers all
+// thumbnails of an upload for a user for [ThumbnailsCovered].
+func (c *Contents) Thumbnail(ctx context.Context, upload uuid.UUID, size int) (Content, error) {
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return Content{}, err
+	}
+	viewer, now := viewerOf(who, upload), time.Now()
+	until, covered := c.shown.until(viewer, now)
+	found, err := c.read(ctx, upload, storage.AuditUploadThumbnails, func(ctx context.Context, tx storage.Tx, found *Content) error {
+		ds, err := tx.Thumbnails(ctx, upload)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(ds, func(d storage.Thumbnail) bool { return d.Size == size })
+		if i < 0 {
+			return storage.ErrNotFound
+		}
+		found.Key, found.Type, found.Size, found.Until = ds[i].ObjectKey, ds[i].ContentType, ds[i].Bytes, until
+		if covered {
+			return nil
+		}
+		return tx.Audit(ctx, storage.Audit{
+			Action: storage.AuditUploadThumbnails, Subject: upload.String(), Detail: map[string]any{"until": until.UTC()},
+		})
+	})
+	if err == nil && !covered {
+		c.shown.cover(viewer, until, now)
+	}
+	return found, err
+}
+
+// read finds content by find, which audits that it is given out.
+func (c *Contents) read(ctx context.Context, upload uuid.UUID, action string, find func(context.Context, storage.Tx, *Content) error) (found Content, err error) {
 	var refusal error
-	err = db.InTenant(ctx, func(tx storage.Tx) error {
+	err = c.DB.InTenant(ctx, func(tx storage.Tx) error {
 		u, err := tx.Upload(ctx, upload)
 		if err != nil {
 			return err
 		}
-		c = Content{Upload: u, Keys: object.Keys{Tenant: tx.Tenant, Project: u.Project, Upload: u.ID}}
-		a := storage.Audit{Action: storage.AuditUploadContent, Subject: upload.String(), Detail: map[string]any{"thumbnail": thumbnail}}
-		if thumbnail == 0 {
-			a.Detail = nil
+		found = Content{Upload: u, Keys: object.Keys{Tenant: tx.Tenant, Project: u.Project, Upload: u.ID}}
+		if refusal = refuseContent(u); refusal == nil {
+			return find(ctx, tx, &found)
 		}
-		switch refusal = refuseContent(u); {
-		case refusal != nil && isInfected(u): // an attempt to download an infected file
-			a.Outcome = outcomeInfected
-		case refusal != nil:
-			return nil
-		default:
-			if err := c.find(ctx, tx, thumbnail); err != nil {
-				return err
-			}
-		}
-		return tx.Audit(ctx, a)
-	})
-	return c, errors.Join(err, refusal)
-}
-
-// find completes c.
-func (c *Content) find(ctx context.Context, tx storage.Tx, thumbnail int) error {
-	if thumbnail == 0 {
-		if c.Upload.ObjectKey == nil {
-			return storage.ErrNotFound
-		}
-		c.Key = *c.Upload.ObjectKey
-		if c.Upload.DetectedType != nil {
-			c.Type = *c.Upload.DetectedType
+		if isInfected(u) { // an attempt to download an infected file
+			return tx.Audit(ctx, storage.Audit{Action: action, Subject: upload.String(), Outcome: outcomeInfected})
 		}
 		return nil
-	}
-	ds, err := tx.Thumbnails(ctx, c.Upload.ID)
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(ds, func(d storage.Thumbnail) bool { return d.Size == thumbnail })
-	if i < 0 {
-		return storage.ErrNotFound
-	}
-	c.Key, c.Type = ds[i].ObjectKey, ds[i].ContentType
-	return nil
+	})
+	return found, errors.Join(err, refusal)
 }
 
 func isInfected(u storage.Upload) bool {

@@ -99,6 +99,7 @@ var attacksOnUploads = []attack{
 	simply("GET /api/uploads/:id/content", "/api/uploads/{whole}/content"),
 	simply("HEAD /api/uploads/:id/content", "/api/uploads/{whole}/content"),
 	simply("GET /api/uploads/:id/thumbnails/:size", "/api/uploads/{whole}/thumbnails/160"),
+	simply("GET /api/uploads/:id/thumbnails/:size", "/api/uploads/{whole}/thumbnails/160?link=AAAA"),
 	simply("HEAD /api/uploads/:id/thumbnails/:size", "/api/uploads/{whole}/thumbnails/160"),
 	simply("HEAD /api/uploads/:id", "/api/uploads/{upload}"),
 	simply("HEAD /api/uploads/:id", "/api/uploads/{whole}"),

@@ -15,7 +15,7 @@ import (
 
 // exposedHeaders are the response headers that a page of another origin may read.
 var exposedHeaders = []string{
-	"Location", "Content-Disposition", "Allow", "Retry-After", "ETag", "WWW-Authenticate",
+	"Location", "Content-Disposition", "Content-Range", "Allow", "Retry-After", "ETag", "WWW-Authenticate",
 	"Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Metadata", "Upload-Concat", "Upload-Expires",
 	"Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
 	"Upload-Complete", "Upload-Incomplete", "Upload-Limit", tus.DraftHeader,

@@ -66,7 +66,7 @@ func (s *site) another(t testing.TB, shape func(*server.Config)) (string, *serve
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	followed := make(chan struct{})
 	go func() { sv.Follow(ctx); close(followed) }()
-	listening := httptest.NewServer(sv)
+	listening := httptest.NewServer(s.guarded(t, sv))
 	t.Cleanup(func() {
 		listening.CloseClientConnections()
 		listening.Close()

@@ -98,6 +98,8 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	}
 	verifier, err := auth.NewVerifier(context.WithoutCancel(t.Context()), auth.Config{Secret: secret}, log)
 	stack.Must(t, err)
+	links, err := auth.NewLinks(secret)
+	stack.Must(t, err)
 	receipts, err := hooks.NewReceipts(s.API, hooks.ReceiptConfig{Issuer: "test", Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
 	stack.Must(t, err)
 	vault, err := webhook.NewVault(secret)
@@ -114,14 +116,14 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 			Quarantine:  &quarantine.Service{DB: s.API, Queue: q, Log: log},
 			Limits:      &ratelimit.Limits{},
 		},
-		Verifier: verifier, Metrics: server.NewMetrics(s.registry), Tracers: noop.NewTracerProvider(),
+		Verifier: verifier, Links: links, Metrics: server.NewMetrics(s.registry), Tracers: noop.NewTracerProvider(),
 	}
 	for _, option := range options {
 		option(&serverConf, &parts)
 	}
 	s.server, err = server.New(serverConf, parts)
 	stack.Must(t, err)
-	listening := httptest.NewServer(s.server)
+	listening := httptest.NewServer(s.guarded(t, s.server))
 	t.Cleanup(listening.Close)
 	s.url = listening.URL
 	s.user = s.newTenant(t)

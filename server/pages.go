@@ -29,11 +29,13 @@ func (s *Server) pages() (p pages, err error) {
 	if err != nil {
 		return p, err
 	}
-	images, err := s.Bucket.Origin()
-	if err != nil {
-		return p, err
+	thumbnails := "" // where the page's thumbnails are, besides on this server
+	if !s.ServeContent {
+		if thumbnails, err = s.Bucket.Origin(); err != nil {
+			return p, err
+		}
 	}
-	page := web.New(images)
+	page := web.New(thumbnails)
 	p.openAPI = echo.WrapHandler(web.NewFile("application/yaml", openAPI)) // RFC 9512
 	p.openAPIJSON = echo.WrapHandler(web.NewFile("application/json", asJSON))
 	p.problems = problems.Serve

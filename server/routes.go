@@ -9,6 +9,7 @@ import (
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/server/resource"
 )
 
 // A route is a row of the table of routes.
@@ -34,6 +35,7 @@ func (s *Server) routes(h handlers) []route {
 	var (
 		anyone   access
 		user     = access{s.auth.Authenticate, s.Limits.User}
+		viewer   = access{s.auth.AuthenticateByLink(resource.LinkParameter), s.Limits.User}
 		sender   = append(user, s.concurrency.Limit)
 		listener = access{s.live.AuthenticateByTicket(s.auth.Authenticate)}
 		manager  = append(user, api.ForTenantManagers)
@@ -55,8 +57,8 @@ func (s *Server) routes(h handlers) []route {
 		{"GET", "/api/uploads/:id/timeline", h.ListTimeline, user, 0},
 		{"GET", "/api/uploads/:id/tags", h.GetTags, user, 0},
 		{"GET", "/api/uploads/:id/receipt", h.GetReceipt, user, 0},
-		{"GET HEAD", "/api/uploads/:id/content", h.GetContent, user, 0},
-		{"GET HEAD", "/api/uploads/:id/thumbnails/:size", h.GetThumbnail, user, 0},
+		{"GET HEAD", "/api/uploads/:id/content", h.GetContent, user, streamed},
+		{"GET HEAD", "/api/uploads/:id/thumbnails/:size", h.GetThumbnail, viewer, streamed},
 		{"POST", "/api/uploads/:id/retry", h.RetryUpload, user, 0},
 		{"POST", "/api/uploads/:id/restore", h.RestoreUpload, user, 0},
 

@@ -17,6 +17,7 @@ import (
 	"github.com/labstack/echo/v4"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
 	"github.com/tramo/tramo/server/live"
@@ -38,6 +39,7 @@ type Config struct {
 	MaxBody        int64         `kong:"-"` // bytes of such a request's body, unless the table of routes says otherwise
 	CORSOrigins    []string      `name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may use the API in a browser, such as https://app.example.com, separated by commas; * for all. Default: only this server's own."`
 	TrustedProxies Proxies       `name:"trusted-proxies" placeholder:"NETWORKS" help:"Networks of the proxies in front of this server, such as 10.0.0.0/8, separated by commas. X-Forwarded-For, -Proto and -Host are believed from these only."`
+	ServeContent   bool          `name:"serve-content" help:"Whether this server sends files and thumbnails itself, for clients that cannot reach S3. Otherwise it redirects them to S3, and their bytes take no way through it."`
 	TenantUploads  int           `name:"tenant-uploads" help:"How many uploads of a tenant may send to one server at the same time, unless the tenant has a maximum of its own; 0 for any number."`
 	Live           live.Config   `embed:""`
 }
@@ -79,6 +81,7 @@ func (c Config) Validate() error {
 type Parts struct {
 	api.Services
 	Verifier *auth.Verifier
+	Links    *auth.Links
 	Metrics  *Metrics
 	Tracers  trace.TracerProvider
 }
@@ -100,9 +103,9 @@ type Server struct {
 // New makes the rooms of the server and wires the routes.
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
-	s.auth = &auth.Authenticator{Verifier: p.Verifier, DB: p.DB, Log: p.Log}
+	s.auth = &auth.Authenticator{Verifier: p.Verifier, Links: p.Links, DB: p.DB, Log: p.Log}
 	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LeaseTimeout}
-	s.reader = &resource.Reader{DB: p.DB, Expiry: p.Uploads.Expiry, Bucket: p.Bucket, Log: p.Log}
+	s.reader = &resource.Reader{DB: p.DB, Expiry: p.Uploads.Expiry, Sign: p.Links.Sign, Log: p.Log}
 	s.live = live.New(c.Live, live.Parts{DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log, CheckOrigin: s.checkOrigin})
 	uploads, err := tus.New(tus.Config{
 		PublicURL: c.PublicURL, NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LeaseTimeout,
@@ -131,9 +134,9 @@ func New(c Config, p Parts) (*Server, error) {
 		s.Limits.Address,
 	)
 	resources := &api.API{
-		Services: p.Services, Reader: s.reader, Base: s.baseOf,
+		Services: p.Services, Contents: &hooks.Contents{DB: p.DB}, Reader: s.reader, Base: s.baseOf,
 		Config: api.Config{
-			MaxUploads: c.TenantUploads, PublicURL: c.PublicURL,
+			MaxUploads: c.TenantUploads, PublicURL: c.PublicURL, ServeContent: c.ServeContent,
 			NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LeaseTimeout, ShutdownTimeout: c.ShutdownTimeout,
 		},
 	}

@@ -20,6 +20,7 @@ const (
 	AuditTenantExport      = "tenant.export"
 	AuditRequestDeny       = "request.deny"
 	AuditUploadContent     = "upload.content"
+	AuditUploadThumbnails  = "upload.thumbnails"
 	AuditUploadRetry       = "upload.retry"
 	AuditUploadDelete      = "upload.delete"
 	AuditUploadRestore     = "upload.restore"
@@ -50,7 +51,7 @@ const (
 func AuditActions() []string {
 	return []string{
 		AuditTenantEnter, AuditTenantExport, AuditRequestDeny,
-		AuditUploadContent, AuditUploadRetry, AuditUploadDelete, AuditUploadRestore, AuditUploadPurge,
+		AuditUploadContent, AuditUploadThumbnails, AuditUploadRetry, AuditUploadDelete, AuditUploadRestore, AuditUploadPurge,
 		AuditLetterRetry, AuditLetterDiscard,
 		AuditUploadQuarantine, AuditQuarantineRelease, AuditQuarantineErase, AuditUploadRescan,
 		AuditBatchRename, AuditBatchRetry, AuditBatchCancel,

@@ -37,8 +37,8 @@ const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect
 // is nil until it is built.
 type Page map[string]*File
 
-// New reads the built page. Besides its own origin, it loads thumbnails from another one, such as
-// https://bucket.s3.sa-east-1.amazonaws.com.
+// New reads the built page. It loads thumbnails from its own origin, which may redirect to another one, such as
+// https://bucket.s3.sa-east-1.amazonaws.com; "" for none.
 func New(thumbnails string) Page {
 	built, err := fs.Sub(dist, "dist")
 	if err != nil {

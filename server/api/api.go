@@ -38,13 +38,15 @@ type Services struct {
 type API struct {
 	Config
 	Services
-	Reader *resource.Reader
-	Base   func(*http.Request) string // scheme and host of absolute addresses in the answer to a request
+	Contents *hooks.Contents
+	Reader   *resource.Reader
+	Base     func(*http.Request) string // scheme and host of absolute addresses in the answer to a request
 }
 
 // Config has the limits of an [API].
 type Config struct {
-	MaxUploads int // concurrent uploads of a tenant without a maximum of its own; 0 for no limit
+	MaxUploads   int  // concurrent uploads of a tenant without a maximum of its own; 0 for no limit
+	ServeContent bool // send content instead of redirecting to S3
 
 	// Of forms.
 	PublicURL       string        // of this server, for the addresses of uploads; "" for addresses without a host

@@ -25,6 +25,7 @@ var errMayNotEnter = &tenant.Refusal{
 // An Authenticator finds the identity that a request acts for, and audits what it is denied.
 type Authenticator struct {
 	Verifier *Verifier
+	Links    *Links
 	DB       *storage.DB
 	Log      *slog.Logger
 	denials  denials

@@ -147,7 +147,7 @@ func (h *Hub) Listen(c echo.Context) error {
 		return nil //nolint:nilerr // the transport has answered already
 	}
 	defer st.close()
-	return h.serve(ctx, l, st, lastEventID(r))
+	return h.serve(ctx, l, &personal{st, h.Reader, who}, lastEventID(r))
 }
 
 // lastEventID is the id of the last message that a returning client received. EventSource sends it as a header when it
@@ -178,6 +178,25 @@ type stream interface {
 	beat(ctx context.Context, id string) error
 	// close ends the stream.
 	close()
+}
+
+// A personal stream adds to messages, which all listeners share, the links to thumbnails of its user.
+type personal struct {
+	stream
+	reader *resource.Reader
+	who    tenant.Identity
+}
+
+func (p *personal) send(ctx context.Context, m *message) error {
+	if m.upload == nil {
+		return p.stream.send(ctx, m)
+	}
+	linked, err := newMessage(m.event, p.reader.Linked(*m.upload, p.who))
+	if err != nil {
+		return err
+	}
+	linked.id = m.id
+	return p.stream.send(ctx, linked)
 }
 
 var errDisconnected = errors.New("listener has disconnected")

@@ -30,6 +30,8 @@ type message struct {
 	id    string // where a client resumes; "" for the id of the message before
 	data  []byte // JSON in one line
 
+	upload *resource.Upload // whose thumbnails each listener is sent with links of its own; nil for none
+
 	// Who it concerns.
 	subject     uuid.UUID // an upload or a batch; the zero id for none
 	version     version
@@ -52,7 +54,7 @@ func newMessage(event string, data any) (*message, error) {
 
 // readUploads makes messages of the uploads that read returns.
 func (h *Hub) readUploads(ctx context.Context, read func(context.Context, storage.Tx) ([]storage.Upload, error)) ([]*message, error) {
-	us, items, err := h.Reader.Uploads(ctx, read)
+	us, items, err := h.Reader.Unlinked(ctx, read)
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +62,9 @@ func (h *Hub) readUploads(ctx context.Context, read func(context.Context, storag
 	for i, u := range us {
 		if ms[i], err = newMessage(eventUpload, items[i]); err != nil {
 			return nil, err
+		}
+		if len(items[i].Thumbnails) > 0 {
+			ms[i].upload = &items[i]
 		}
 		ms[i].subject, ms[i].version, ms[i].project, ms[i].user = u.ID, versionOf(u), u.Project, u.UserID
 		if ms[i].moved = u.UpdatedAt; u.Status.Receiving() && u.TouchedAt.After(u.UpdatedAt) {

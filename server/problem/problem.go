@@ -40,6 +40,7 @@ var (
 	ErrTenantBusy       = errors.New("tenant has as many uploads in progress as it may")
 	ErrTooManyListeners = errors.New("too many listeners")
 	ErrBadTicket        = errors.New("no such ticket") // it never existed, was used, or is too old
+	ErrBadLink          = errors.New("no such link")   // it was changed, is too old, or leads elsewhere
 	ErrWebhookURL       = errors.New("URL is not allowed for webhooks")
 	ErrIncomplete       = errors.New("request declares the upload complete, but bytes are missing")
 	ErrDraftHeader      = errors.New("header does not belong to this method")

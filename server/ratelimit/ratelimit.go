@@ -25,27 +25,29 @@ type Rate struct {
 // Rates are the limits on what clients request. See docs/reference/limits.md.
 type Rates struct {
 	IP          Rate // requests of an address, or of an IPv6 network of 64 bits, other than transfers
-	IPTransfers Rate // PATCH, HEAD and DELETE of uploads, of the same
-	User        Rate // requests of a user, other than transfers and creations
+	IPTransfers Rate // PATCH, HEAD and DELETE of uploads, and thumbnails, of the same
+	User        Rate // requests of a user, other than transfers, creations and thumbnails
 	Uploads     Rate // uploads that a user creates; a batch counts as its entries
+	Thumbnails  Rate // thumbnails that a user is shown
 	Transfers   Rate // PATCH, HEAD and DELETE of uploads, of a user
 }
 
 // Config is the settings of the rates.
 type Config struct {
-	IP            int `name:"rate-ip" help:"Requests a minute of an IP address; 0 for any number."`
-	IPBurst       int `name:"rate-ip-burst" help:"Burst of TRAMO_RATE_IP: how many requests at once; 0 for as many as in a minute."`
-	IPTransfers   int `name:"rate-ip-transfers" help:"PATCH, HEAD and DELETE of uploads a minute of an IP address, which TRAMO_RATE_IP does not count; 0 for any number."`
-	User          int `name:"rate-user" help:"Requests to the API a minute of a user; 0 for any number."`
-	UserBurst     int `name:"rate-user-burst" help:"Burst of TRAMO_RATE_USER: how many requests at once; 0 for as many as in a minute."`
-	Uploads       int `name:"rate-uploads" help:"New uploads a minute of a user, on average; 0 for any number."`
-	UploadsBurst  int `name:"rate-uploads-burst" help:"Burst of TRAMO_RATE_UPLOADS: how many new uploads at once, after a time without any; 0 for as many as in a minute."`
-	UserTransfers int `name:"rate-user-transfers" help:"PATCH, HEAD and DELETE of uploads a minute of a user, which TRAMO_RATE_USER does not count; 0 for any number."`
+	IP             int `name:"rate-ip" help:"Requests a minute of an IP address; 0 for any number."`
+	IPBurst        int `name:"rate-ip-burst" help:"Burst of TRAMO_RATE_IP: how many requests at once; 0 for as many as in a minute."`
+	IPTransfers    int `name:"rate-ip-transfers" help:"PATCH, HEAD and DELETE of uploads, and thumbnails, a minute of an IP address, which TRAMO_RATE_IP does not count; 0 for any number."`
+	User           int `name:"rate-user" help:"Requests to the API a minute of a user; 0 for any number."`
+	UserBurst      int `name:"rate-user-burst" help:"Burst of TRAMO_RATE_USER: how many requests at once; 0 for as many as in a minute."`
+	Uploads        int `name:"rate-uploads" help:"New uploads a minute of a user, on average; 0 for any number."`
+	UploadsBurst   int `name:"rate-uploads-burst" help:"Burst of TRAMO_RATE_UPLOADS: how many new uploads at once, after a time without any; 0 for as many as in a minute."`
+	UserThumbnails int `name:"rate-user-thumbnails" help:"Thumbnails a minute of a user, which TRAMO_RATE_USER does not count; 0 for any number."`
+	UserTransfers  int `name:"rate-user-transfers" help:"PATCH, HEAD and DELETE of uploads a minute of a user, which TRAMO_RATE_USER does not count; 0 for any number."`
 }
 
 // DefaultConfig serves a crew that sends 2,000 photos at once, and stops a client that loops.
 func DefaultConfig() Config {
-	return Config{IP: 1000, IPTransfers: 12000, User: 100, Uploads: 50, UploadsBurst: 2000, UserTransfers: 3000}
+	return Config{IP: 1000, IPTransfers: 12000, User: 100, Uploads: 50, UploadsBurst: 2000, UserThumbnails: 3000, UserTransfers: 3000}
 }
 
 // Validate reports what is wrong with c.
@@ -57,6 +59,7 @@ func (c Config) Validate() error {
 	}{
 		{"TRAMO_RATE_IP", c.IP}, {"TRAMO_RATE_IP_BURST", c.IPBurst}, {"TRAMO_RATE_IP_TRANSFERS", c.IPTransfers},
 		{"TRAMO_RATE_USER", c.User}, {"TRAMO_RATE_USER_BURST", c.UserBurst}, {"TRAMO_RATE_USER_TRANSFERS", c.UserTransfers},
+		{"TRAMO_RATE_USER_THUMBNAILS", c.UserThumbnails},
 		{"TRAMO_RATE_UPLOADS", c.Uploads}, {"TRAMO_RATE_UPLOADS_BURST", c.UploadsBurst},
 	} {
 		if r.rate < 0 || r.rate > maxPerMinute {
@@ -73,6 +76,7 @@ func (c Config) Rates() Rates {
 		IPTransfers: Rate{PerMinute: c.IPTransfers},
 		User:        Rate{PerMinute: c.User, Burst: c.UserBurst},
 		Uploads:     Rate{PerMinute: c.Uploads, Burst: c.UploadsBurst},
+		Thumbnails:  Rate{PerMinute: c.UserThumbnails},
 		Transfers:   Rate{PerMinute: c.UserTransfers},
 	}
 }
@@ -112,7 +116,7 @@ type counter interface {
 
 // Limits hold clients to rates. Zero Limits limit nothing.
 type Limits struct {
-	ip, ipTransfers, user, uploads, transfers Limit
+	ip, ipTransfers, user, uploads, thumbnails, transfers Limit
 
 	counter   counter
 	decisions *prometheus.CounterVec
@@ -126,6 +130,7 @@ func New(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.Logger
 		ipTransfers: r.IPTransfers.limit("ip-transfers"),
 		user:        r.User.limit("user"),
 		uploads:     r.Uploads.limit("uploads"),
+		thumbnails:  r.Thumbnails.limit("thumbnails"),
 		transfers:   r.Transfers.limit("transfers"),
 		decisions: promauto.With(registry).NewCounterVec(prometheus.CounterOpts{
 			Name: "tramo_rate_limit_decisions_total",
@@ -133,7 +138,7 @@ func New(r Rates, redis *Redis, registry prometheus.Registerer, log *slog.Logger
 		}, []string{"policy", "outcome"}),
 		log: log,
 	}
-	memory, err := newMemory(l.ip, l.ipTransfers, l.user, l.uploads, l.transfers)
+	memory, err := newMemory(l.ip, l.ipTransfers, l.user, l.uploads, l.thumbnails, l.transfers)
 	if err != nil {
 		return nil, err
 	}
@@ -166,5 +171,5 @@ func (l *Limits) take(ctx context.Context, p Limit, key string, n int) (v verdic
 
 // List returns the limits that are set.
 func (l *Limits) List() []Limit {
-	return slices.DeleteFunc([]Limit{l.ip, l.ipTransfers, l.user, l.uploads, l.transfers}, func(p Limit) bool { return p.PerMinute == 0 })
+	return slices.DeleteFunc([]Limit{l.ip, l.ipTransfers, l.user, l.uploads, l.thumbnails, l.transfers}, func(p Limit) bool { return p.PerMinute == 0 })
 }

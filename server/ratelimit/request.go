@@ -22,12 +22,16 @@ import (
 type class int
 
 const (
-	request  class = iota
-	creation       // of one upload
-	transfer       // sends, resumes or cancels an upload
+	request   class = iota
+	creation        // of one upload
+	transfer        // sends, resumes or cancels an upload
+	thumbnail       // a gallery asks for hundreds
 )
 
 func classOf(c echo.Context) class {
+	if c.Path() == resource.UploadsPath+"/:id/thumbnails/:size" {
+		return thumbnail
+	}
 	switch c.Request().Method {
 	case http.MethodPatch, http.MethodHead, http.MethodDelete:
 		if c.Path() == resource.UploadsPath+"/:id" {
@@ -55,7 +59,7 @@ func (cl class) refusal() error {
 func (l *Limits) Address(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		p, cl := l.ip, classOf(c)
-		if cl == transfer {
+		if cl == transfer || cl == thumbnail {
 			p = l.ipTransfers
 		}
 		if err := l.limit(c, p, addressKey(tenant.OriginOf(c.Request().Context()).Address), 1, cl); err != nil {
@@ -74,6 +78,8 @@ func (l *Limits) User(next echo.HandlerFunc) echo.HandlerFunc {
 			p = l.transfers
 		case creation:
 			p = l.uploads
+		case thumbnail:
+			p = l.thumbnails
 		}
 		if err := l.limitUser(c, p, 1, cl); err != nil {
 			return err

@@ -3,8 +3,8 @@ package resource
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -18,8 +18,9 @@ import (
 type Reader struct {
 	DB     *storage.DB
 	Expiry hooks.Expiry
-	Bucket *object.Bucket
-	Log    *slog.Logger
+	// Sign returns the signature of a user's link to a thumbnail.
+	Sign func(who tenant.Identity, project string, upload uuid.UUID, size int) string
+	Log  *slog.Logger
 }
 
 // Upload reads one upload, or returns [storage.ErrNotFound].
@@ -34,9 +35,31 @@ func (r *Reader) Upload(ctx context.Context, id uuid.UUID) (Upload, error) {
 	return items[0], nil
 }
 
-// Uploads returns the rows that read returns, with the JSON representation of each. It reads their thumbnails in the same
-// transaction.
+// Uploads is [Reader.Unlinked] with links to thumbnails for the user that ctx acts as.
 func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage.Tx) ([]storage.Upload, error)) (rows []storage.Upload, items []Upload, err error) {
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows, items, err = r.Unlinked(ctx, read)
+	for i := range items {
+		items[i] = r.Linked(items[i], who)
+	}
+	return rows, items, err
+}
+
+// Linked returns u with the user's own links to its thumbnails.
+func (r *Reader) Linked(u Upload, who tenant.Identity) Upload {
+	u.Thumbnails = slices.Clone(u.Thumbnails)
+	for i, t := range u.Thumbnails {
+		u.Thumbnails[i].URL = thumbnailPath(u.ID, t.Size) + "?" + LinkParameter + "=" + r.Sign(who, u.Project, u.ID, t.Size)
+	}
+	return u
+}
+
+// Unlinked returns the rows that read returns, with the JSON representation of each, whose thumbnails have addresses that need
+// a token. It reads the thumbnails in the same transaction.
+func (r *Reader) Unlinked(ctx context.Context, read func(context.Context, storage.Tx) ([]storage.Upload, error)) (rows []storage.Upload, items []Upload, err error) {
 	drawn := make(map[uuid.UUID][]storage.Thumbnail)
 	err = r.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if rows, err = read(ctx, tx); err != nil {
@@ -61,10 +84,13 @@ func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage
 		return nil, nil, err
 	}
 	items = make([]Upload, len(rows))
+	who, err := tenant.From(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	for i, u := range rows {
-		if items[i], err = r.describe(ctx, u, drawn[u.ID]); err != nil {
-			return nil, nil, err
-		}
+		items[i] = r.describe(u)
+		r.addThumbnails(ctx, &items[i], object.Keys{Tenant: who.Tenant, Project: u.Project, Upload: u.ID}, drawn[u.ID])
 	}
 	return rows, items, nil
 }
@@ -72,7 +98,7 @@ func (r *Reader) Uploads(ctx context.Context, read func(context.Context, storage
 // isGivenOut reports whether the upload's content may be linked: it was scanned and found clean, and is not deleted.
 func isGivenOut(u storage.Upload) bool { return u.Status == storage.Completed && u.DeletedAt == nil }
 
-func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.Thumbnail) (Upload, error) {
+func (r *Reader) describe(u storage.Upload) Upload {
 	j := Upload{
 		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
@@ -93,34 +119,22 @@ func (r *Reader) describe(ctx context.Context, u storage.Upload, ds []storage.Th
 		sum := hex.EncodeToString(u.SHA256)
 		j.SHA256 = &sum
 	}
-	if !isGivenOut(u) {
-		return j, nil
+	if isGivenOut(u) {
+		content := ContentPath(u.ID)
+		j.ContentURL, j.Placeholder = &content, u.Placeholder // which shows the content, too
 	}
-	content := ContentPath(u.ID)
-	j.ContentURL, j.Placeholder = &content, u.Placeholder // which shows the content, too
-	err := r.link(ctx, &j, ds)
-	return j, err
+	return j
 }
 
-// link adds the thumbnails of an upload. One whose key is not the upload's own is left out.
-func (r *Reader) link(ctx context.Context, j *Upload, ds []storage.Thumbnail) error {
-	who, err := tenant.From(ctx)
-	if err != nil {
-		return err
-	}
-	keys := object.Keys{Tenant: who.Tenant, Project: j.Project, Upload: j.ID}
+// addThumbnails adds the thumbnails of an upload. One whose key is not the upload's own is left out.
+func (r *Reader) addThumbnails(ctx context.Context, j *Upload, keys object.Keys, ds []storage.Thumbnail) {
 	for _, d := range ds {
-		url, err := r.Bucket.Link(ctx, keys, d.ObjectKey)
-		if errors.Is(err, object.ErrForeignKey) {
-			r.Log.ErrorContext(ctx, "a row names an object of another upload", slog.String("upload_id", j.ID.String()), slog.Any("err", err))
+		if owner, ok := object.ParseKey(d.ObjectKey); !ok || owner != keys {
+			r.Log.ErrorContext(ctx, "a row names an object of another upload", slog.String("upload_id", j.ID.String()))
 			continue
 		}
-		if err != nil {
-			return err
-		}
 		j.Thumbnails = append(j.Thumbnails, Thumbnail{
-			Size: d.Size, Width: d.WidthPx, Height: d.HeightPx, Bytes: d.Bytes, Type: d.ContentType, URL: url,
+			Size: d.Size, Width: d.WidthPx, Height: d.HeightPx, Bytes: d.Bytes, Type: d.ContentType, URL: thumbnailPath(j.ID, d.Size),
 		})
 	}
-	return nil
 }

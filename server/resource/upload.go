@@ -3,6 +3,7 @@
 package resource
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,12 +11,20 @@ import (
 	"github.com/tramo/tramo/storage"
 )
 
+// LinkParameter is the parameter of a thumbnail's address that has the signature of a user's link to it.
+const LinkParameter = "link"
+
 // UploadsPath is the collection of uploads: tus writes them, GET reads their state.
 const UploadsPath = "/api/uploads"
 
 // ContentPath returns the address of an upload's content, relative to the server. It does not change, unlike the link that it
 // redirects to.
 func ContentPath(upload uuid.UUID) string { return UploadsPath + "/" + upload.String() + "/content" }
+
+// thumbnailPath is the same for the upload's thumbnail of that size.
+func thumbnailPath(upload uuid.UUID, size int) string {
+	return UploadsPath + "/" + upload.String() + "/thumbnails/" + strconv.Itoa(size)
+}
 
 // An Upload is the state of an upload. Offsets and sizes are bytes, times RFC 3339.
 type Upload struct {
@@ -76,7 +85,7 @@ type Thumbnail struct {
 	Height int    `json:"height"`
 	Bytes  int64  `json:"bytes"`
 	Type   string `json:"type"`
-	URL    string `json:"url"` // works for [object.LinkLife]
+	URL    string `json:"url"` // relative to the server; with a link of the user's own it needs no token
 }
 
 // ScanOf returns the latest virus scan of an upload, nil for none.

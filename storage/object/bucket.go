@@ -24,7 +24,7 @@ import (
 // ErrNoObject says that S3 has no object under the key, or no multipart upload with the id.
 var ErrNoObject = errors.New("no such object")
 
-// LinkLife is how long a presigned link works.
+// LinkLife is how long a link to the content of an upload works.
 const LinkLife = 15 * time.Minute
 
 // BucketConfig says where objects go. Credentials and region come from the AWS SDK's own chain.
@@ -137,15 +137,8 @@ func (b *Bucket) Tag(ctx context.Context, key, name, value string) error {
 	return nil
 }
 
-// Link returns a URL at which anyone can read an object of an upload for [LinkLife]. Make one only after the upload's
-// row was read in the caller's tenant and says that it has been scanned. Whatever the row says, a key that is not one
-// of that upload's, or an upload that is none of the caller's, is [ErrForeignKey]: so a wrong row links nothing of
-// another tenant's.
-func (b *Bucket) Link(ctx context.Context, of Keys, key string) (string, error) {
-	return b.LinkFor(ctx, of, key, LinkLife)
-}
-
-// LinkFor is Link for another time, a week at most, that [Bucket.LinksUntil] may cut short.
+// LinkFor is [Bucket.LinkAs] for an object that is served as it was stored. life is a week at most, and [Bucket.LinksUntil] may cut
+// it short.
 func (b *Bucket) LinkFor(ctx context.Context, of Keys, key string, life time.Duration) (string, error) {
 	if err := of.check(ctx, key); err != nil {
 		return "", err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -55,13 +56,13 @@ func TestLinksStayWithTheUpload(t *testing.T) {
 		"row climbs to a neighbour":   {as(me), mine, mine.Prefix() + "../../../../../" + neighbour.Thumbnail(160), object.ErrForeignKey},
 		"upload of nobody, no tenant": {as(me), object.Keys{}, mine.Thumbnail(160), object.ErrForeignKey},
 	} {
-		url, err := bucket.Link(c.ctx, c.of, c.key)
+		url, err := bucket.LinkFor(c.ctx, c.of, c.key, time.Minute)
 		if !errors.Is(err, c.want) || (err == nil) != (url != "") {
 			t.Errorf("%s: %q, %v", name, url, err)
 		}
 	}
 
-	url, err := bucket.Link(as(me), mine, mine.Thumbnail(160))
+	url, err := bucket.LinkFor(as(me), mine, mine.Thumbnail(160), time.Minute)
 	stack.Must(t, err)
 	client := http.Client{Timeout: stack.Patience}
 	res, err := client.Get(url) //nolint:noctx // of the test's own S3

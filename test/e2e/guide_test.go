@@ -83,7 +83,7 @@ func TestGuide(t *testing.T) {
 	private, _ := newReceiptKey(t)
 	r, err := tramo.serve(stack.Context(t), "TRAMO_RECEIPT_KEY_FILE="+private, // and with the limits that there are by default
 		"TRAMO_RATE_IP=1000", "TRAMO_RATE_IP_TRANSFERS=12000", "TRAMO_RATE_USER=100", "TRAMO_RATE_UPLOADS=50",
-		"TRAMO_RATE_USER_TRANSFERS=3000", "TRAMO_TENANT_UPLOADS=500")
+		"TRAMO_RATE_USER_TRANSFERS=3000", "TRAMO_RATE_USER_THUMBNAILS=3000", "TRAMO_TENANT_UPLOADS=500")
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, r.Stop()) })
 	tenant, _ := newTenant(t, "50GiB")

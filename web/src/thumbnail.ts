@@ -5,7 +5,7 @@ import { canvasOf, pixelsOf, type Dimensions } from './placeholder'
 import { iconFor } from './words'
 
 export class Thumbnail {
-  private url: string | null = null
+  private address: string | null = null
   private img: HTMLImageElement | null = null
   private placeholder: HTMLCanvasElement | null = null
   private asked = false
@@ -23,8 +23,10 @@ export class Thumbnail {
 
   show(state: UploadState): void {
     const thumbnail = thumbnailOf(state)
-    if (!thumbnail || thumbnail.url === this.url) return
-    this.url = thumbnail.url
+    // The server gives a new link to the same thumbnail every half hour. One that is loaded stays.
+    const address = thumbnail?.url.split('?')[0]
+    if (!thumbnail || address === this.address) return
+    this.address = address ?? null
     if (!this.img) this.hold(state.placeholder, thumbnail)
     const img = this.img ?? this.make()
     img.width = thumbnail.width
@@ -56,7 +58,7 @@ export class Thumbnail {
     img.addEventListener('error', () => {
       img.remove()
       this.img = null
-      this.url = null
+      this.address = null
       if (this.asked) return
       this.asked = true
       this.stale()

@@ -125,6 +125,9 @@ func (s *devStack) startParts(ctx context.Context) error {
 		"TRAMO_S3_ENDPOINT="+s.cfg.S3Endpoint, "TRAMO_S3_BUCKET="+s.cfg.S3Bucket, "TRAMO_CLAMD="+s.cfg.Clamd,
 		"TRAMO_PUBLIC_URL="+s.cfg.PublicURL, "TRAMO_LOG_FORMAT="+s.cfg.LogFormat,
 		"TRAMO_RECEIPT_KEY_FILE="+s.cfg.ReceiptKeyFile, "TRAMO_WEBHOOK_KEY="+s.cfg.WebhookKey)
+	if os.Getenv("TRAMO_SERVE_CONTENT") == "" && s.ownS3 {
+		s.extraEnv = append(s.extraEnv, "TRAMO_SERVE_CONTENT=true") // a phone reaches the server, and not S3 on this machine
+	}
 	if os.Getenv("TRAMO_WEBHOOK_ALLOW") == "" {
 		// Receivers of webhooks are tried out on this machine.
 		s.extraEnv = append(s.extraEnv, "TRAMO_WEBHOOK_ALLOW=127.0.0.0/8,::1/128", "TRAMO_WEBHOOK_ALLOW_HTTP=true")

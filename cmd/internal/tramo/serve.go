@@ -36,6 +36,7 @@ type serveCommand struct {
 	Store    object.Config         `embed:""`
 	Expiry   hooks.Expiry          `embed:""`
 	Auth     auth.Config           `embed:""`
+	Links    auth.LinkConfig       `embed:""`
 	Rates    ratelimit.Config      `embed:""`
 	Redis    ratelimit.RedisConfig `embed:""`
 	Policy   hooks.Policy          `embed:""`
@@ -63,7 +64,25 @@ func defaultServe() serveCommand {
 
 // Check implements [cli.Checker].
 func (c *serveCommand) Check() error {
-	return errors.Join(c.Store.ValidateMaxUpload(c.Policy.MaxSize), c.Receipts.ReadKeys())
+	err := errors.Join(c.Store.ValidateMaxUpload(c.Policy.MaxSize), c.Receipts.ReadKeys())
+	if c.Auth.JWKSURL != "" && len(c.linkSecrets()) == 0 {
+		err = errors.Join(err, errors.New("TRAMO_LINK_KEY: TRAMO_JWKS_URL brings no secret that could sign links to thumbnails; give all servers the same, such as openssl rand -hex 32 prints"))
+	}
+	return err
+}
+
+// linkSecrets are those that links to thumbnails may be signed with: the first signs. All servers have the same ones already,
+// so that none needs one more.
+func (c *serveCommand) linkSecrets() (secrets []string) {
+	for _, keys := range []telemetry.Secret{c.Links.Keys, c.Auth.Secret, c.Webhooks.Keys} {
+		if keys != "" {
+			secrets = append(secrets, strings.Split(string(keys), ",")...)
+		}
+	}
+	if c.Receipts.Key != nil {
+		secrets = append(secrets, string(c.Receipts.Key.Seed()))
+	}
+	return secrets
 }
 
 // Run implements the command.
@@ -104,6 +123,10 @@ func (c *serveCommand) Run(ctx context.Context) error {
 // assemble makes the parts of the server, each from those below it.
 func (c *serveCommand) assemble(ctx context.Context, b *wiring.Base) (server.Parts, error) {
 	verifier, err := auth.NewVerifier(ctx, c.Auth, b.Log)
+	if err != nil {
+		return server.Parts{}, err
+	}
+	links, err := auth.NewLinks(c.linkSecrets()...)
 	if err != nil {
 		return server.Parts{}, err
 	}
@@ -154,6 +177,7 @@ func (c *serveCommand) assemble(ctx context.Context, b *wiring.Base) (server.Par
 			Log:         b.Log,
 		},
 		Verifier: verifier,
+		Links:    links,
 		Metrics:  server.NewMetrics(b.Registry),
 		Tracers:  telemetry.NewTracerProvider(),
 	}, nil
