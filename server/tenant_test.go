@@ -29,7 +29,7 @@ func TestTenant(t *testing.T) {
 		fields := readAs[map[string]any](t, u.do("GET", s.url+"/api/tenant", nil), 200)
 		limits, _ := json.Marshal(fields["rate_limits"])
 		for name, want := range map[string]any{
-			"id": s.user.who.Tenant.String(), "quota_bytes": 1000.0, "charged_bytes": 250.0, "remaining_bytes": 750.0,
+			"id": s.user.who.Tenant.String(), "user_id": "luz", "role": string(role), "quota_bytes": 1000.0, "charged_bytes": 250.0, "remaining_bytes": 750.0,
 			"max_upload_bytes": 300.0, "max_uploads": 7.0,
 		} {
 			stack.Want(t, fields[name], want, "%s: %s", role, name)

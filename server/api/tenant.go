@@ -9,12 +9,15 @@ import (
 
 	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
-// tenantJSON has the quota and the limits of a tenant. Sizes are bytes.
+// tenantJSON has the quota and the limits of a tenant, and who asks. Sizes are bytes.
 type tenantJSON struct {
 	ID             uuid.UUID         `json:"id"`
 	Name           string            `json:"name"`
+	UserID         string            `json:"user_id"` // of the token, as the role
+	Role           tenant.Role       `json:"role"`
 	QuotaBytes     int64             `json:"quota_bytes"`
 	ChargedBytes   int64             `json:"charged_bytes"`
 	RemainingBytes int64             `json:"remaining_bytes"`
@@ -23,14 +26,18 @@ type tenantJSON struct {
 	RateLimits     []ratelimit.Limit `json:"rate_limits"`
 }
 
-// GetTenant answers any user with the quota and the limits of its tenant.
+// GetTenant answers any user with the quota and the limits of its tenant, and with who the user is.
 func (a *API) GetTenant(c echo.Context) error {
+	who, err := tenant.From(c.Request().Context())
+	if err != nil {
+		return err
+	}
 	t, err := read(c.Request().Context(), a.DB, func(ctx context.Context, tx storage.Tx) (storage.Tenant, error) { return tx.Account(ctx) })
 	if err != nil {
 		return err
 	}
 	j := tenantJSON{
-		ID: t.ID, Name: t.Name, QuotaBytes: t.QuotaBytes, ChargedBytes: t.ChargedBytes, RemainingBytes: t.Remaining(),
+		ID: t.ID, Name: t.Name, UserID: who.User, Role: who.Role, QuotaBytes: t.QuotaBytes, ChargedBytes: t.ChargedBytes, RemainingBytes: t.Remaining(),
 		MaxUploadBytes: t.MaxUpload(a.Uploads.Admission.Policy.MaxSize), RateLimits: a.Limits.List(),
 	}
 	most := a.MaxUploads

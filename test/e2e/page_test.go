@@ -223,3 +223,69 @@ func TestOpenAPIPageInABrowser(t *testing.T) {
 	stack.Must(t, chromedp.Do(ctx, chromedp.EmulateViewport(1280, 800)))
 	screenshot(t, ctx, "docs-desktop.png")
 }
+
+// A link with a token does not replace the token in use: the page shows whose it is, and asks. Pictures and lists stay those of
+// the person who was signed in, until that person agrees. Without a session, and for a fresh token of the same person, nobody is
+// asked; a link whose token is refused changes nothing.
+func TestPageAsksBeforeReplacingASession(t *testing.T) {
+	t.Parallel()
+	r := watched(t, tramo.replicas[0])
+	mine, _ := newTenant(t, "1GiB")
+	theirs, _ := newTenant(t, "1GiB")
+	ana, eva := tramo.userOf(t, mine, "ana", "empleado"), tramo.userOf(t, theirs, "eva", "constructora")
+	ana.completes(ana.send(r, stack.PNG(20, 20), "filename", "mia.png", "filetype", "image/png"))
+	eva.completes(eva.send(r, stack.PNG(20, 20), "filename", "suya.png", "filetype", "image/png"))
+	ctx := browser(t)
+	const dialog, session = `[data-testid="replace"]`, `[data-testid="session"]`
+	stored := func() string { return ask(t, ctx, chromedp.Evaluate[string](`sessionStorage.getItem('tramo:token')`)) }
+	wantSession := func(want string) {
+		t.Helper()
+		if got := ask(t, ctx, chromedp.Text(session)); got != want {
+			t.Errorf("the page shows the session of %q, want %q", got, want)
+		}
+	}
+	stack.Must(t, chromedp.Do(ctx,
+		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
+		chromedp.Navigate(r.URL+"/#token="+ana.token),
+		chromedp.WaitVisible(session),
+		chromedp.WaitVisible(`[data-name="mia.png"]`),
+	))
+	wantSession("ana · " + mine)
+	for way, open := range map[string]string{
+		"while the page is open": `location.hash = 'token=` + eva.token + `'`,
+		"as a new page":          `location.href = '/?again#token=` + eva.token + `'`,
+	} {
+		stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[any](open), chromedp.WaitVisible(dialog)))
+		text := ask(t, ctx, chromedp.Text(dialog))
+		if !strings.Contains(text, "Ahora: ana · "+mine) || !strings.Contains(text, "eva · "+theirs) {
+			t.Errorf("%s: the page asks %q", way, text)
+		}
+		if stored() != ana.token {
+			t.Fatalf("%s: the link has replaced the session", way)
+		}
+		screenshot(t, ctx, "page-replace.png")
+		stack.Must(t, chromedp.Do(ctx, chromedp.Click(dialog+` [data-action="keep"]`), chromedp.WaitNotVisible(dialog), chromedp.WaitVisible(`[data-name="mia.png"]`)))
+		if at := ask(t, ctx, chromedp.Location()); stored() != ana.token || strings.Contains(at, "token") {
+			t.Errorf("%s: after the person has refused, at %s", way, at)
+		}
+		wantSession("ana · " + mine)
+	}
+	stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[any](`location.hash = 'token=forged'`), chromedp.WaitVisible(dialog)))
+	if text := ask(t, ctx, chromedp.Text(dialog)); !strings.Contains(text, "no es válido") || strings.Contains(text, "Cambiar\n") {
+		t.Errorf("of a forged token the page says %q", text)
+	}
+	stack.Must(t, chromedp.Do(ctx, chromedp.Click(dialog+` [data-action="keep"]`), chromedp.WaitNotVisible(dialog)))
+	fresh := tramo.userOf(t, mine, "ana", "constructora").token
+	stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[any](`location.hash = 'token=`+fresh+`'`)))
+	ask[bool](t, ctx, chromedp.Poll[bool](`sessionStorage.getItem('tramo:token') === '`+fresh+`'`))
+	stack.Must(t, chromedp.Do(ctx,
+		chromedp.Evaluate[any](`location.hash = 'token=`+eva.token+`'`),
+		chromedp.WaitVisible(dialog),
+		chromedp.Click(dialog+` [data-action="replace"]`),
+		chromedp.WaitVisible(`[data-name="suya.png"]`),
+	))
+	wantSession("eva · " + theirs)
+	if stored() != eva.token {
+		t.Error("the person has agreed, and the session is still the old one")
+	}
+}

@@ -8,6 +8,7 @@ type Schemas = components['schemas']
 
 export type UploadState = Schemas['Upload']
 export type UploadPage = Schemas['UploadPage']
+export type Account = Schemas['Tenant']
 export type ServerStatus = Schemas['UploadStatus']
 export type FailureReason = Schemas['Failure']['reason']
 type Problem = Schemas['Problem']
@@ -71,6 +72,11 @@ export class Api {
 
   async upload(id: string): Promise<UploadState> {
     return succeeded(await this.client.GET('/api/uploads/{id}', { params: { path: { id } } }))
+  }
+
+  /** The company and the user that the access code stands for. */
+  async account(): Promise<Account> {
+    return succeeded(await this.client.GET('/api/tenant'))
   }
 
   /** A ticket opens one event stream, within 30 seconds. */

@@ -10,6 +10,7 @@ import { totals } from './item'
 import { Live } from './live'
 import { Recent } from './recent'
 import { Rows } from './rows'
+import { askBeforeReplacing, showSession } from './session'
 import './style.css'
 import { Summary } from './summary'
 import { Token } from './token'
@@ -29,6 +30,7 @@ const say = (text: string): void => {
   live.textContent = text
 }
 
+const sending = (): number => totals(uploads.items.values()).sending
 const waiting = (): void => events.update()
 const uploads: Uploads = new Uploads(
   api,
@@ -72,6 +74,8 @@ token.onChange(() => {
 })
 const project = projectInput(projectBox)
 accessForm(need(document, '#access'), token)
+showSession(need(document, '#session'), api, token)
+askBeforeReplacing(need(document, '#replace'), token, () => sending() > 0)
 
 function chosen(files: File[]): void {
   const slug = project()
@@ -114,7 +118,7 @@ document.addEventListener('visibilitychange', () => {
 })
 
 window.addEventListener('beforeunload', (e) => {
-  if (totals(uploads.items.values()).sending > 0) e.preventDefault()
+  if (sending() > 0) e.preventDefault()
 })
 
 // Speed and time left change without an event when nothing is sent.
