@@ -188,10 +188,11 @@ func TestWrongRowLinksNothing(t *testing.T) {
 	url := other.create(10)
 	other.patch(url, 0, strings.NewReader("0123456789")).want(t, 204, "")
 	s.completeAt(t, other, url, "default")
-	other.do("GET", url, nil).want(t, 200, "").wantText(t, "thumbnails/160.webp")
+	other.do("GET", url, nil).want(t, 200, "").wantText(t, "thumbnails/160?link=")
 	s.exec(t, `update thumbnails set object_key = (select object_key from thumbnails where upload_id = $2) where upload_id = $1`, idOf(url), v["whole"])
 	for _, path := range []string{url, other.uploads} {
 		other.do("GET", path, nil).want(t, 200, "").wantNoText(t, v["whole"], "/thumbnails/")
 	}
+	other.do("GET", url+"/thumbnails/160", nil).want(t, 500, "internal").wantHeader(t, "Location", "")
 	slow.finish(t, s.like(t, s.user, func(id *tenant.Identity) { id.User = v["user"] }))
 }

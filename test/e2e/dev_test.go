@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -67,6 +69,7 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 	if up, _ := first.user.await(url); up.Status != "completed" || len(up.Thumbnails) != 3 || up.Facts.GPS == nil {
 		t.Fatalf("%+v", up)
 	}
+	shownBy(t, first, url)
 	receipt := first.user.do("GET", url+"/receipt", nil).want(t, http.StatusOK, "")
 	family := descendants(t, first.process.Pid())
 	if len(family) < 6 {
@@ -95,6 +98,26 @@ func TestDevSurvivesBeingKilled(t *testing.T) {
 		t.Errorf("Ctrl-C: %v", err)
 	}
 	awaitGone(t, family)
+}
+
+// shownBy checks that the laptop's server alone gives the content of an upload and its thumbnails: a phone on the same network
+// does not reach an S3 server at 127.0.0.1.
+func shownBy(t *testing.T, dev laptop, url string) {
+	t.Helper()
+	for _, d := range dev.user.get(url).Thumbnails {
+		r, err := http.NewRequestWithContext(stack.Context(t), http.MethodGet, dev.at.URL+d.URL, nil)
+		stack.Must(t, err)
+		res, err := http.DefaultTransport.RoundTrip(r)
+		stack.Must(t, err)
+		n, err := io.Copy(io.Discard, res.Body)
+		stack.Must(t, errors.Join(err, res.Body.Close()))
+		if res.StatusCode != http.StatusOK || n != int64(d.Bytes) {
+			t.Errorf("thumbnail %d: %s, %d bytes", d.Size, res.Status, n)
+		}
+	}
+	if a := dev.user.do("GET", url+"/content", nil, "Range", "bytes=0-1"); a.status != http.StatusPartialContent || string(a.body) != "\xff\xd8" {
+		t.Errorf("content: %d, %q", a.status, a.body)
+	}
 }
 
 // With external addresses given, tramo-dev uses those and starts none of its own.

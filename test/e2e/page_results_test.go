@@ -90,6 +90,31 @@ func TestPageShowsResults(t *testing.T) {
 	screenshot(t, ctx, "results-desktop.png")
 }
 
+// Where browsers cannot reach S3, the server sends the thumbnails itself, and the page's policy names no other place.
+func TestPageWithoutS3(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r := tramo.serves(t, "TRAMO_SERVE_CONTENT=true")
+	url := u.send(r, read(t, fieldPhoto(t)), "filename", "norte.jpg", "filetype", "image/jpeg")
+	u.completes(url)
+	if policy := u.do("GET", r.URL+"/", nil).header.Get("Content-Security-Policy"); !strings.HasSuffix(policy, "img-src 'self'") {
+		t.Errorf("the policy is %q", policy)
+	}
+	ctx := browser(t)
+	stack.Must(t, chromedp.Do(ctx,
+		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)),
+		chromedp.Navigate(r.URL+"/#token="+u.token),
+		chromedp.WaitVisible(`[data-testid="recent-thumbnail"]`),
+	))
+	ask[bool](t, ctx, chromedp.Poll[bool](`(() => {
+		const i = document.querySelector('img[data-testid="recent-thumbnail"]'); return i.complete && i.naturalWidth > 0 })()`))
+	from := ask(t, ctx, chromedp.Evaluate[string](`document.querySelector('img[data-testid="recent-thumbnail"]').currentSrc`))
+	if !strings.HasPrefix(from, url+"/thumbnails/160?link=") {
+		t.Errorf("the thumbnail is from %s", from)
+	}
+	screenshot(t, ctx, "page-without-s3.png")
+}
+
 // A layout is where things are on the page, in its pixels.
 type layout struct {
 	Rows                        string // of all rows, as text

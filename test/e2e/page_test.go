@@ -255,7 +255,7 @@ func TestPageAsksBeforeReplacingASession(t *testing.T) {
 		"while the page is open": `location.hash = 'token=` + eva.token + `'`,
 		"as a new page":          `location.href = '/?again#token=` + eva.token + `'`,
 	} {
-		stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[any](open), chromedp.WaitVisible(dialog)))
+		stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void](open), chromedp.WaitVisible(dialog)))
 		text := ask(t, ctx, chromedp.Text(dialog))
 		if !strings.Contains(text, "Ahora: ana · "+mine) || !strings.Contains(text, "eva · "+theirs) {
 			t.Errorf("%s: the page asks %q", way, text)
@@ -270,16 +270,16 @@ func TestPageAsksBeforeReplacingASession(t *testing.T) {
 		}
 		wantSession("ana · " + mine)
 	}
-	stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[any](`location.hash = 'token=forged'`), chromedp.WaitVisible(dialog)))
+	stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void](`location.hash = 'token=forged'`), chromedp.WaitVisible(dialog)))
 	if text := ask(t, ctx, chromedp.Text(dialog)); !strings.Contains(text, "no es válido") || strings.Contains(text, "Cambiar\n") {
 		t.Errorf("of a forged token the page says %q", text)
 	}
 	stack.Must(t, chromedp.Do(ctx, chromedp.Click(dialog+` [data-action="keep"]`), chromedp.WaitNotVisible(dialog)))
 	fresh := tramo.userOf(t, mine, "ana", "constructora").token
-	stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[any](`location.hash = 'token=`+fresh+`'`)))
+	stack.Must(t, chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void](`location.hash = 'token=`+fresh+`'`)))
 	ask[bool](t, ctx, chromedp.Poll[bool](`sessionStorage.getItem('tramo:token') === '`+fresh+`'`))
 	stack.Must(t, chromedp.Do(ctx,
-		chromedp.Evaluate[any](`location.hash = 'token=`+eva.token+`'`),
+		chromedp.Evaluate[chromedp.Void](`location.hash = 'token=`+eva.token+`'`),
 		chromedp.WaitVisible(dialog),
 		chromedp.Click(dialog+` [data-action="replace"]`),
 		chromedp.WaitVisible(`[data-name="suya.png"]`),
