@@ -184,7 +184,7 @@ func (a *Admission) findExisting(ctx context.Context, n storage.NewUpload) (Admi
 	}
 	if old.SizeDeferred && n.Size > 0 {
 		// The client will not declare it again.
-		err := a.DB.InTenant(ctx, func(tx storage.Tx) error { return DeclareLength(ctx, tx, old.ID, n.Size) })
+		err := a.DB.InTenant(ctx, func(tx storage.Tx) error { return DeclareLength(ctx, tx, old, n.Size) })
 		if err != nil {
 			return Admitted{}, err
 		}
@@ -213,9 +213,11 @@ func Same(n storage.NewUpload, old storage.Upload) bool {
 }
 
 // DeclareLength is [storage.Tx.DeclareLength] for a request that has no lease, with a [*tenant.Refusal].
-func DeclareLength(ctx context.Context, tx storage.Tx, id uuid.UUID, size int64) error {
-	err := tx.DeclareLength(ctx, id, storage.NoFence, size)
+func DeclareLength(ctx context.Context, tx storage.Tx, u storage.Upload, size int64) error {
+	err := tx.DeclareLength(ctx, u.ID, storage.NoFence, size)
 	switch {
+	case errors.Is(err, storage.ErrTooLarge):
+		return tooLarge(size, u.ChargedBytes)
 	case errors.Is(err, storage.ErrFenced):
 		return tenant.Refuse(ErrBusy, "Another request sends this upload, whose length was not known, just now. Try again in a moment.")
 	case errors.Is(err, storage.ErrBadLength), errors.Is(err, storage.ErrWrongStatus):

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/hooks/erasure"
@@ -193,11 +194,25 @@ func (s *Uploads) Concatenate(ctx context.Context, id uuid.UUID, wait time.Durat
 // Write is [object.Upload.Write]. An upload of which S3 has lost bytes ends.
 func (u *Upload) Write(ctx context.Context, offset int64, body object.Body, check *object.Check) (int64, error) {
 	n, err := u.Upload.Write(ctx, offset, body, check)
+	if errors.Is(err, object.ErrTooLong) {
+		err = u.TooLong()
+	}
 	return n, u.endLost(ctx, err)
 }
 
+// TooLong refuses a body with more bytes than the upload, of unknown size, may have.
+func (u *Upload) TooLong() error {
+	most := u.Row().ChargedBytes
+	return &tenant.Refusal{
+		Cause:  object.ErrTooLong,
+		Detail: fmt.Sprintf("The file has more than %s, which is the most.", humanize.IBytes(uint64(most))),
+		Facts:  map[string]any{"max_bytes": most},
+	}
+}
+
 // DeclareLength gives an upload of unknown size its size in bytes. When all bytes are there already, Finish is next. One
-// that turns out to have no content ends, and is [ErrEmpty]. A size that it cannot have is [storage.ErrBadLength].
+// that turns out to have no content ends, and is [ErrEmpty]. A size above what it may have is [ErrTooLarge], and another that
+// it cannot have [storage.ErrBadLength].
 func (u *Upload) DeclareLength(ctx context.Context, length int64) error {
 	if length == 0 && u.Row().Received == 0 {
 		if err := u.Cancel(ctx); err != nil { // nothing can come of it, and it holds quota
@@ -206,7 +221,10 @@ func (u *Upload) DeclareLength(ctx context.Context, length int64) error {
 		return tenant.Refuse(ErrEmpty, "The upload has ended. Choose a file that has content.")
 	}
 	err := u.Upload.DeclareLength(ctx, length)
-	if errors.Is(err, storage.ErrWrongStatus) {
+	switch {
+	case errors.Is(err, storage.ErrTooLarge):
+		return tooLarge(length, u.Row().ChargedBytes)
+	case errors.Is(err, storage.ErrWrongStatus):
 		return storage.ErrBadLength
 	}
 	return err

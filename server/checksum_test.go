@@ -99,18 +99,29 @@ func TestChecksumOfCreation(t *testing.T) {
 
 func TestChecksumsThatAreNone(t *testing.T) {
 	t.Parallel()
-	u := newSite(t).user
+	s := newSite(t)
+	u := s.user
 	url := u.create(5)
 	for name, header := range map[string]string{
 		"unknown algorithm": "md5 XUFAKrxLKna5cZ2REBfFkg==",
 		"uppercase":         "SHA1 qvTGHdzF6KLavt4PO0gs2a6pQ00=",
 		"no sum":            "sha1",
 		"not Base64":        "sha1 ???",
-		"too short":         "sha1 qvTGHQ==",
-		"hexadecimal":       "crc32 3610a686",
 	} {
 		t.Run(name, func(t *testing.T) {
 			u.patch(url, 0, strings.NewReader("hello"), "Upload-Checksum", header).want(t, 400, "upload-checksum")
+			u.wantOffset(url, 0)
+		})
+	}
+	for name, header := range map[string]string{
+		"too short":   "sha1 qvTGHQ==",
+		"too long":    sum("sha1", []byte("hello"))[:len("sha1 ")] + sum("sha256", []byte("hello"))[len("sha256 "):],
+		"hexadecimal": "crc32 3610a686",
+	} {
+		t.Run(name, func(t *testing.T) { // no body matches it
+			u.patch(url, 0, strings.NewReader("hello"), "Upload-Checksum", header).want(t, 460, "body-mismatch")
+			u.wantOffset(url, 0)
+			s.trailing(t, url, []byte("hello"), header).want(t, 460, "body-mismatch")
 			u.wantOffset(url, 0)
 		})
 	}

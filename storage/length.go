@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrBadLength says that an upload cannot have the declared length: more bytes have arrived, or fewer are allowed.
+// ErrBadLength says that an upload cannot have the declared length: more bytes have arrived.
 var ErrBadLength = errors.New("upload cannot have that length")
 
 // NoFence stands for a request without a lease, which may act only while nobody holds one.
@@ -17,7 +17,8 @@ const NoFence = 0
 
 // DeclareLength sets the size, in bytes, of an upload whose size was deferred, and refunds the rest of its charge. Declaring
 // the same size again changes nothing. It returns [ErrFenced] unless the lease with this fence is held (for [NoFence]: if
-// any is held), [ErrBadLength], or [ErrWrongStatus] for an upload that has another size or has ended.
+// any is held), [ErrTooLarge] for more than the upload is charged, [ErrBadLength], or [ErrWrongStatus] for an upload that has
+// another size or has ended.
 func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64) error {
 	if err := tx.LockTenant(ctx); err != nil {
 		return err
@@ -35,7 +36,9 @@ func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64)
 		return nil
 	case !u.SizeDeferred, !u.Status.Receiving():
 		return ErrWrongStatus
-	case size <= 0, size < u.Received, size > u.ChargedBytes:
+	case size > u.ChargedBytes:
+		return ErrTooLarge
+	case size <= 0, size < u.Received:
 		return ErrBadLength
 	}
 	_, err = tx.Exec(ctx, `

@@ -68,7 +68,7 @@ func adoptable(ctx context.Context, tx storage.Tx, batch storage.Batch, n storag
 	case old.BatchID != nil && *old.BatchID != batch.ID:
 		return tenant.Refuse(hooks.ErrClientIDTaken, "Your upload with this client_id belongs to the batch %s. Use a new client_id for each file.", old.BatchID)
 	case old.SizeDeferred:
-		return hooks.DeclareLength(ctx, tx, old.ID, n.Size)
+		return hooks.DeclareLength(ctx, tx, old, n.Size)
 	}
 	return nil
 }

@@ -50,7 +50,6 @@ var (
 	ErrUploadLength     = errors.New("Upload-Length is missing or not valid")
 	ErrTwoLengths       = errors.New("Upload-Length and Upload-Defer-Length exclude each other")
 	ErrDeferLength      = errors.New("Upload-Defer-Length is not valid")
-	ErrBeyondLength     = errors.New("body goes beyond the length of the upload")
 	ErrContentType      = errors.New("content type is not that of an upload")
 	ErrUploadConcat     = errors.New("Upload-Concat is not valid")
 	ErrUploadChecksum   = errors.New("Upload-Checksum is not valid")

@@ -98,11 +98,11 @@ var table = []row{
 	on("complete", 409, "Part of another upload", "This upload is part of another one, or is being added to it. Delete the other one.", hooks.ErrPartOfAnother),
 
 	on("tus-version", 412, "Unsupported tus version", "Send Tus-Resumable: 1.0.0, or Upload-Draft-Interop-Version: 3, 4, 5 or 6.", ErrTusVersion),
-	on("beyond-length", 413, "More bytes than announced", "The body exceeds Upload-Length. "+resumeDetail, ErrBeyondLength),
+	on("beyond-length", 413, "More bytes than announced", "The body exceeds Upload-Length. Create a new upload with the size that the file has now.", object.ErrBeyondLength),
 	on("content-type", 415, "Wrong content type", "PATCH requires Content-Type: application/offset+octet-stream, or application/partial-upload for the IETF draft.", ErrContentType),
 	on("upload-length", 400, "Upload is not complete", "The request says that the upload is complete, but bytes are missing. "+resumeDetail, ErrIncomplete),
 	on("draft-header", 400, "Header is not allowed here", "HEAD and DELETE must have neither Upload-Offset nor Upload-Complete nor Upload-Length.", ErrDraftHeader),
-	on("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length: once, not less than its offset, not more than Tus-Max-Size.", ErrUploadLength, storage.ErrBadLength),
+	on("upload-length", 400, "Upload-Length is missing or not valid", "Send the size of the file in bytes as Upload-Length: once, and not less than its offset.", ErrUploadLength, storage.ErrBadLength),
 	on("upload-length", 400, "Upload-Length and Upload-Defer-Length exclude each other", "Send one of the two.", ErrTwoLengths),
 	on("upload-length", 400, "Upload-Defer-Length is not valid", "Send 1, or send Upload-Length instead.", ErrDeferLength),
 	on("upload-concat", 400, "Upload-Concat is not valid", "Send partial, or final; followed by the URLs of partial uploads, separated by spaces.", ErrUploadConcat),

@@ -14,6 +14,7 @@ import (
 type body struct {
 	io.ReadCloser
 	exchange *exchange
+	read     int64       // bytes
 	ended    atomic.Bool // at its client's end
 	cut      error       // why it ended before that; nil if it did not
 }
@@ -30,6 +31,7 @@ func (b *body) Read(p []byte) (int, error) {
 		_ = x.connection.SetReadDeadline(time.Now())
 	}
 	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
@@ -76,11 +78,21 @@ func (x *exchange) allowAnswer() {
 // A source is a body as tusd's reader passes it on, without its errors.
 type source struct {
 	io.Reader
-	body *body
+	body   *body
+	passed int64 // bytes
+}
+
+// Read implements [io.Reader]. tusd's reader holds back the first byte that goes beyond the upload's length.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if s.passed += int64(n); s.body.read > s.passed {
+		err = object.ErrBeyondLength
+	}
+	return n, err
 }
 
 // Ended implements [object.Body].
-func (s source) Ended() bool { return s.body.ended.Load() }
+func (s *source) Ended() bool { return s.body.ended.Load() }
 
 // Cut implements [object.Body].
-func (s source) Cut() error { return s.body.cut }
+func (s *source) Cut() error { return s.body.cut }

@@ -19,7 +19,7 @@ var translations = []struct {
 }{
 	{handler.ErrUnsupportedVersion, problem.ErrTusVersion},
 	{handler.ErrMaxSizeExceeded, hooks.ErrTooLarge},
-	{handler.ErrSizeExceeded, problem.ErrBeyondLength},
+	{handler.ErrSizeExceeded, object.ErrBeyondLength},
 	{handler.ErrInvalidContentType, problem.ErrContentType},
 	{handler.ErrInvalidUploadLength, problem.ErrUploadLength},
 	{handler.ErrUploadLengthAndUploadDeferLength, problem.ErrTwoLengths},

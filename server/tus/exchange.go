@@ -139,7 +139,7 @@ func (x *exchange) finish() (cause error) {
 	}
 	p, known := problem.Of(err)
 	switch {
-	case errors.Is(err, hooks.ErrTooLarge) && p.Facts == nil, errors.Is(err, object.ErrTooLong):
+	case errors.Is(err, hooks.ErrTooLarge) && p.Facts == nil:
 		p.Facts = map[string]any{"max_bytes": x.handler.maxSize}
 	case known:
 	case x.held == http.StatusMethodNotAllowed:
@@ -150,8 +150,11 @@ func (x *exchange) finish() (cause error) {
 		cause = err
 	}
 	x.describe()
-	draft := draftVersion(x.request) != ""
-	if info, ok := x.info(); ok && draft && (info.SizeIsDeferred || info.Offset < info.Size) {
+	draft, creates := draftVersion(x.request) != "", x.request.Method == http.MethodPost
+	if creates && x.upload != nil { // whose address its client has from nowhere else
+		x.Header().Set("Location", x.handler.address(x.request.Header, x.request.Host, x.upload.id))
+	}
+	if info, ok := x.info(); ok && (draft || creates && !info.IsFinal) && (info.SizeIsDeferred || info.Offset < info.Size) {
 		x.Header().Set("Upload-Offset", strconv.FormatInt(info.Offset, 10)) // drafts, Upload Append: MUST
 	}
 	if p.Status == http.StatusPreconditionFailed && !draft {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/tramo/tramo/hooks"
@@ -20,6 +21,9 @@ func (x *exchange) validate() error {
 		return err
 	}
 	if err := checkNumbers(r.Header); err != nil {
+		return err
+	}
+	if err := x.checkLength(); err != nil {
 		return err
 	}
 	if draftVersion(r) != "" {
@@ -53,6 +57,25 @@ func checkNumbers(h http.Header) error {
 	return nil
 }
 
+// checkLength refuses a length above Tus-Max-Size (tus 1.0.0, Creation, Upload-Length: MUST), which tusd does in a creation only,
+// and, before there is an upload, a creation whose content is longer than its Upload-Length.
+func (x *exchange) checkLength() error {
+	r := x.request
+	told := r.Header.Get("Upload-Length")
+	if told == "" {
+		return nil
+	}
+	length, err := strconv.ParseInt(told, 10, 64)
+	brings := draftVersion(r) != "" || r.Header.Get("Content-Type") == contentType
+	switch {
+	case err != nil || length > x.handler.maxSize: // more digits than 64 bits have
+		return hooks.ErrTooLarge
+	case r.Method == http.MethodPost && brings && r.ContentLength > length:
+		return object.ErrBeyondLength
+	}
+	return nil
+}
+
 // checkMetadataHeader holds the header to tus 1.0.0, Creation, Upload-Metadata: comma-separated pairs of a
 // key, which is neither empty nor there twice, and a Base64 value, which may be left out.
 func checkMetadataHeader(header string) error {
@@ -77,6 +100,9 @@ func checkMetadataHeader(header string) error {
 }
 
 const checksumHeader = "Upload-Checksum"
+
+// contentType is that of a body with an upload's bytes (tus 1.0.0, PATCH).
+const contentType = "application/offset+octet-stream"
 
 // expectChecksum lets the store compare the body with the checksum that the client announces, before the body or behind it
 // (tus 1.0.0, Checksum).
@@ -104,7 +130,7 @@ func (x *exchange) expectChecksum() error {
 }
 
 // parseChecksum reads an Upload-Checksum header: the name of an algorithm, a space, and the sum in Base64. Its errors wrap
-// [problem.ErrUploadChecksum].
+// [problem.ErrUploadChecksum], or [object.ErrChecksum] for a sum of another length than the algorithm's: no body matches it.
 func parseChecksum(header string) (object.Checksum, error) {
 	name, encoded, _ := strings.Cut(strings.TrimSpace(header), " ")
 	h := object.NewHash(name)
@@ -112,11 +138,11 @@ func parseChecksum(header string) (object.Checksum, error) {
 		return object.Checksum{}, fmt.Errorf("%w: the algorithm %q is none of %s", problem.ErrUploadChecksum, name, object.ChecksumAlgorithms())
 	}
 	sum, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil {
+	if err != nil || len(sum) == 0 {
 		return object.Checksum{}, fmt.Errorf("%w: the checksum is not Base64", problem.ErrUploadChecksum)
 	}
 	if len(sum) != h.Size() {
-		return object.Checksum{}, fmt.Errorf("%w: a %s has %d bytes, not %d", problem.ErrUploadChecksum, name, h.Size(), len(sum))
+		return object.Checksum{}, fmt.Errorf("%w: a %s has %d bytes, not %d", object.ErrChecksum, name, h.Size(), len(sum))
 	}
 	return object.Checksum{Algorithm: name, Sum: sum}, nil
 }

@@ -2,7 +2,9 @@ package tus
 
 import (
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/storage/object"
 )
 
 // tusd sends the text of an error that it does not know to the client and forgets the error. Each error of ours is noted in
@@ -118,10 +121,41 @@ func (u *upload) GetInfo(context.Context) (handler.FileInfo, error) { return u.i
 // WriteChunk implements [handler.Upload]. tusd's reader ends early and without an error when the client's connection drops,
 // and tusd says so afterwards.
 func (u *upload) WriteChunk(ctx context.Context, offset int64, src io.Reader) (n int64, err error) {
-	if err = u.open(ctx); err == nil {
-		n, err = u.Write(ctx, offset, source{src, u.exchange.body}, u.exchange.checksum)
+	if err = u.open(ctx); err != nil {
+		return 0, u.exchange.note(err)
+	}
+	if announced := u.exchange.request.ContentLength; u.Row().SizeDeferred && offset+announced > u.Row().ChargedBytes {
+		err = u.TooLong() // before the client pays for bytes that are refused
+	} else {
+		n, err = u.Write(ctx, offset, &source{Reader: src, body: u.exchange.body}, u.exchange.checksum)
+	}
+	if err != nil && u.exchange.request.Method == http.MethodPost {
+		u.abandon(ctx, err)
 	}
 	return n, u.exchange.note(err)
+}
+
+// abandonTimeout bounds the cancellation of the upload of a refused creation.
+const abandonTimeout = 10 * time.Second
+
+// abandon cancels an upload whose creation is refused because of cause, to release its quota at once, if nothing of it was kept
+// and its client would not come back for it: by its client_id, or by the address in a draft's interim answer. A body beyond
+// the declared length is of another file.
+func (u *upload) abandon(ctx context.Context, cause error) {
+	x, row := u.exchange, u.Row()
+	resumable := row.ClientID != nil || draftVersion(x.request) != ""
+	if row.Received > 0 || resumable && !errors.Is(cause, object.ErrBeyondLength) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonTimeout)
+	defer cancel()
+	if err := u.Cancel(ctx); err != nil {
+		x.handler.uploads.Log.WarnContext(ctx, "upload of a refused creation is left to expire",
+			slog.String("upload_id", u.id.String()), slog.Any("err", err))
+		return
+	}
+	x.upload = nil
+	x.Header().Del("Location") // which the answer to a draft has from the beginning
 }
 
 // FinishUpload implements [handler.Upload].

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"github.com/tus/tusd/v2/pkg/handler"
 	"golang.org/x/exp/slog"
@@ -163,7 +164,7 @@ func (h *Handler) create(e handler.HookEvent) (handler.HTTPResponse, handler.Fil
 		// An error is tusd's way to answer at once. The client gets the address and the offset of the upload
 		// it has; content that it sent along is not read.
 		header := handler.HTTPHeader{
-			"Location": h.Base(e.HTTPRequest.Header, e.HTTPRequest.Header.Get("Host")) + resource.UploadsPath + "/" + a.ID.String(), // as tusd forms it
+			"Location": h.address(e.HTTPRequest.Header, e.HTTPRequest.Header.Get("Host"), a.ID),
 		}
 		if a.Offset != hooks.Untold {
 			header["Upload-Offset"] = strconv.FormatInt(a.Offset, 10)
@@ -177,6 +178,11 @@ func (h *Handler) create(e handler.HookEvent) (handler.HTTPResponse, handler.Fil
 		}
 	}
 	return handler.HTTPResponse{}, handler.FileInfoChanges{ID: a.ID.String()}, nil
+}
+
+// address is the upload's in the answer to a request to host, as tusd forms it.
+func (h *Handler) address(header http.Header, host string, id uuid.UUID) string {
+	return h.Base(header, host) + resource.UploadsPath + "/" + id.String()
 }
 
 // base is what the addresses of uploads begin with: a path, where the public URL is not known.

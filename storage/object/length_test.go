@@ -3,7 +3,9 @@ package object_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -67,9 +69,9 @@ func TestLengthsRefused(t *testing.T) {
 	id := s.deferred(t)
 	stack.Must(t, r.append(s.ctx, id, noise(10), -1))
 	under := func(fn func(*upload) error) error { return r.under(s.ctx, id, func() {}, fn) }
-	for _, length := range []int64{0, 9, maxDeferred + 1} {
+	for length, want := range map[int64]error{0: storage.ErrBadLength, 9: storage.ErrBadLength, maxDeferred + 1: storage.ErrTooLarge} {
 		err := under(func(u *upload) error { return u.DeclareLength(s.ctx, length) })
-		stack.WantErr(t, err, storage.ErrBadLength)
+		stack.WantErr(t, err, want)
 	}
 	stack.WantErr(t, r.declare(s.ctx, id, nil, 20), nil) // nobody has the lease
 	stack.Must(t, under(func(u *upload) error {
@@ -110,3 +112,43 @@ func (r *replica) append(ctx context.Context, id uuid.UUID, data []byte, length 
 		return err
 	})
 }
+
+// A client is silent after the last byte, for longer than a checkpoint takes, and then sends more: the upload is not
+// complete meanwhile, and not afterwards. What came before is kept.
+func TestBeyondTheLength(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	c := config(part)
+	c.CheckpointInterval = 100 * time.Millisecond
+	r := s.replicaWith(t, c, time.Minute)
+	content := noise(part + 1000)
+	id, other := s.create(t, len(content)), s.create(t, 100)
+	sent := bytes.NewReader(content)
+	body := readerFunc(func(p []byte) (int, error) {
+		if sent.Len() > 0 {
+			return sent.Read(p)
+		}
+		_, err := r.sending(other, 0).Write(make([]byte, 50)) // it begins later, and has its checkpoint later
+		stack.Must(t, err)
+		stack.Until(t, "checkpoint of the other upload", func() bool {
+			_, c, _ := s.rows(t, other)
+			return c.Received == 50
+		})
+		return 1, nil
+	})
+	stack.WantErr(t, r.under(s.ctx, id, func() {}, func(u *upload) error {
+		_, err := u.Write(s.ctx, 0, &unended{body}, nil)
+		return err
+	}), object.ErrBeyondLength)
+	if _, c, _ := s.rows(t, id); c.Received > int64(part) || c.Stored {
+		t.Errorf("%+v", c)
+	}
+	s.checkDurable(t, id, content)
+	s.wantFinished(t, id, 0)
+}
+
+// An unended body is none that its client has ended.
+type unended struct{ io.Reader }
+
+func (*unended) Ended() bool { return false }
+func (*unended) Cut() error  { return nil }

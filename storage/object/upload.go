@@ -20,6 +20,8 @@ var (
 	ErrLost = errors.New("stored bytes are gone")
 	// ErrTooLong says that a body goes beyond the most that an upload of unknown size may have.
 	ErrTooLong = errors.New("body is longer than the upload may be")
+	// ErrBeyondLength says that a body goes beyond the length that was declared for its upload.
+	ErrBeyondLength = errors.New("body goes beyond the length of the upload")
 	// ErrTakenOver says that another request wants the upload, and the body was not read to its end.
 	ErrTakenOver = errors.New("another request has taken over")
 	// ErrNoBuffer says that a body which must be kept until its checksum is verified has no room to be kept in.

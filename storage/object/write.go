@@ -21,7 +21,8 @@ const flushesInFlight = 3
 // ErrStopping says that a body was cut off because the server stops.
 var ErrStopping = errors.New("server is stopping")
 
-// A Body is what one request brings. Its reader may end early, with or without an error: what came before counts.
+// A Body is what one request brings. Its reader may end early, with or without an error: what came before counts. A reader
+// that holds back what goes beyond the upload's length says so with [ErrBeyondLength].
 type Body interface {
 	io.Reader
 	// Ended reports whether the reader has come to where the client says that the body ends.
@@ -31,8 +32,9 @@ type Body interface {
 }
 
 // Write makes durable what body brings from the offset on, and returns how many bytes that was, also when body or S3 fails
-// in the middle. A body that check finds wrong is [ErrChecksum], and nothing of it counts; nil finds all right. A lease that
-// is lost is [storage.ErrFenced].
+// in the middle. A body that check finds wrong is [ErrChecksum], and nothing of it counts; nil finds all right. One that goes
+// beyond the upload's size is [ErrBeyondLength], and does not complete it: the file is not the one that was declared. One
+// that goes beyond what an upload of unknown size may have is [ErrTooLong]. A lease that is lost is [storage.ErrFenced].
 //
 // What has arrived is flushed when it fills a part, at checkpoints while the client is slow ([Config]), and at the body's
 // end. Flushes run beside the reading and beside each other; their commits are in order, so that the offset has no holes.
@@ -53,7 +55,7 @@ func (u *Upload) Write(ctx context.Context, offset int64, body Body, check *Chec
 	switch {
 	case errors.Is(err, errCut):
 		err = nil // whoever reads from the client knows what cut the body off
-	case err == nil && u.lease.Wanted() && (u.row.SizeDeferred || u.content.Received < u.row.Size):
+	case err == nil && u.lease.Wanted() && (u.row.SizeDeferred || u.content.Received < u.row.Size || !body.Ended()):
 		err = ErrTakenOver
 	}
 	return u.content.Received - offset, err
@@ -151,13 +153,15 @@ func (w *writer) room() (room []byte, full bool) {
 	if w.ctx.Err() != nil {
 		return nil, false
 	}
-	left := w.limit() - w.at - w.spool.size()
-	if left <= 0 {
+	if w.full() {
 		return nil, true
 	}
 	room = w.spool.room()
-	return room[:min(int64(len(room)), left)], false
+	return room[:min(int64(len(room)), w.limit()-w.at-w.spool.size())], false
 }
+
+// full reports whether the upload has as many bytes as it may.
+func (w *writer) full() bool { return w.at+w.spool.size() >= w.limit() }
 
 // limit is the upload's size, or the most that it may become while its size is not declared.
 func (w *writer) limit() int64 {
@@ -167,17 +171,19 @@ func (w *writer) limit() int64 {
 	return w.row.Size
 }
 
-// readEnd reads on when the upload has all its bytes: to refuse a body that goes beyond the limit of an upload of unknown size
-// (the protocol refuses others), and to reach the checksum behind a body.
+// readEnd reads on when the upload has as many bytes as it may, to refuse a body that has more, and to reach the checksum
+// behind a body.
 func (w *writer) readEnd(src io.Reader) error {
-	if !w.row.SizeDeferred && w.check == nil {
-		return nil
-	}
 	var more [1]byte
-	if n, _ := io.ReadFull(src, more[:]); n > 0 {
+	n, err := io.ReadFull(src, more[:])
+	switch {
+	case n == 0 && !errors.Is(err, ErrBeyondLength):
+		return nil
+	case w.row.SizeDeferred:
 		return ErrTooLong
 	}
-	return nil
+	w.fail(ErrBeyondLength) // the last bytes are never flushed
+	return ErrBeyondLength
 }
 
 // arrived records n bytes that were read into room, and flushes if due.
@@ -201,8 +207,8 @@ func (w *writer) arrived(room []byte, n int) error {
 	w.check.write(room[:n])
 	fresh := w.spool.size()
 	switch {
-	case w.at+fresh == w.limit():
-		return nil // close flushes
+	case w.full():
+		return nil // close flushes, once it is known that the body ends here
 	case w.tail+fresh >= w.store.conf.PartSize:
 		return w.flush()
 	case w.check != nil && w.spool.full && w.tail+fresh < MinPartSize:
@@ -224,11 +230,12 @@ func (w *writer) slow() bool {
 	return rate*float64(need) > float64(w.store.conf.CheckpointInterval)
 }
 
-// checkpoint is called by the timer a checkpoint's interval after the spool's first byte arrived.
+// checkpoint is called by the timer a checkpoint's interval after the spool's first byte arrived. The upload's last bytes wait
+// for the body's end: they would complete it.
 func (w *writer) checkpoint() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.closed && w.spool.size() > 0 {
+	if !w.closed && w.spool.size() > 0 && !w.full() {
 		_ = w.flush() // close reports its error
 	}
 }
