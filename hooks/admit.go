@@ -405,7 +405,7 @@ func enterBatch(ctx context.Context, tx storage.Tx, n *storage.NewUpload) error 
 	if n.Batch == "" || n.Kind == storage.Partial {
 		return nil
 	}
-	named, _ := uuid.Parse(n.Batch) // the zero id, which no batch has, if it is a name
+	named := storage.BatchID(n.Batch)
 	b, err := tx.FindBatch(ctx, named, n.Project, n.Batch)
 	switch {
 	case errors.Is(err, storage.ErrNotFound) && named.Version() == 7:

@@ -100,6 +100,12 @@ func TestAdmits(t *testing.T) {
 			func(u storage.Upload) bool { return *u.DeclaredType == "application/octet-stream" }},
 		{"checksum in capitals", 10, map[string]string{"sha256": strings.Repeat("AB", 32)},
 			func(u storage.Upload) bool { return len(u.DeclaredSHA256) == 32 && u.DeclaredSHA256[0] == 0xab }},
+		{"batch whose name is nearly an id", 10, map[string]string{"batch": "01a22c3e-caca-715c-b3be-05zzzzzzzzzz"},
+			func(u storage.Upload) bool { return *u.Batch == "01a22c3e-caca-715c-b3be-05zzzzzzzzzz" }},
+		{"batch whose name is an id without its last digit", 10, map[string]string{"batch": "01a22c3e-caca-715c-b3be-053b9880428"},
+			func(u storage.Upload) bool { return *u.Batch == "01a22c3e-caca-715c-b3be-053b9880428" }},
+		{"batch whose name has an id", 10, map[string]string{"batch": "x01a22c3e-caca-715c-b3be-053b9880428cx"},
+			func(u storage.Upload) bool { return *u.Batch == "x01a22c3e-caca-715c-b3be-053b9880428cx" }},
 		{"keys of the client's own", 10, map[string]string{"relativePath": "null", "": "", "ñ": "😀\\u0000"},
 			func(u storage.Upload) bool { return u.Metadata["ñ"] == "😀\\u0000" }},
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -77,6 +78,16 @@ type NewBatch struct {
 	ClientID string // "" for none
 	UserID   string
 	Manifest bool // its client says what belongs to it
+}
+
+// BatchID returns the id that a client gives for a batch, or the zero id, which no batch has, for a name of the client's own.
+// [uuid.Parse] takes other spellings as well, and returns a part of an id together with its error.
+func BatchID(s string) uuid.UUID {
+	id, err := uuid.Parse(s)
+	if err != nil || !strings.EqualFold(id.String(), s) {
+		return uuid.Nil
+	}
+	return id
 }
 
 // FindBatch returns the batch that a client names, or [ErrNotFound]: the one with that id, in whatever project, or else

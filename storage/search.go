@@ -97,7 +97,7 @@ func (p Page) where() (sql string, args pgx.NamedArgs) {
 	}
 	if p.Batch != "" {
 		sql += ` and (u.batch = @batch or u.batch_id = @batch_id)`
-		args["batch"], args["batch_id"] = p.Batch, OrNull(p.batchID())
+		args["batch"], args["batch_id"] = p.Batch, OrNull(BatchID(p.Batch))
 	}
 	if p.Status != "" {
 		sql, args["status"] = sql+` and u.status = @status`, string(p.Status)
@@ -136,13 +136,4 @@ func (s Span) where(args pgx.NamedArgs) (sql string) {
 		sql, args["until"] = sql+` and `+column+` < @until`, s.Before
 	}
 	return sql
-}
-
-// batchID returns the batch as an id, or the zero id if it is a name.
-func (p Page) batchID() uuid.UUID {
-	id, err := uuid.Parse(p.Batch)
-	if err != nil {
-		return uuid.Nil
-	}
-	return id
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
 
@@ -46,7 +47,7 @@ func parseFilter(c echo.Context, who tenant.Identity) (f filter, err error) {
 	}
 	f.batches, f.projects = query["batch"], query["project"]
 	for _, b := range f.batches {
-		if id, err := uuid.Parse(b); err == nil {
+		if id := storage.BatchID(b); id != uuid.Nil {
 			f.batchIDs = append(f.batchIDs, id)
 		}
 	}
