@@ -59,6 +59,8 @@ const (
 	maxClientID = 128
 	MaxLabel    = 128     // a client's name for a batch
 	maxMetadata = 8 << 10 // all keys and values together
+
+	maxMetadataHeader = 3 * maxMetadata // Base64 and separators make at most so much of it, without superfluous spaces
 )
 
 // Policy limits what may be uploaded.
@@ -102,6 +104,9 @@ type Request struct {
 	SizeDeferred bool  // (tus 1.0.0, Creation With Defer Length)
 	AtMost       int64 // most bytes that an upload of deferred size can have; 0 if unknown
 	Metadata     map[string]string
+
+	// MetadataHeader is the Upload-Metadata that Metadata comes from, to be returned as it is; "" for none.
+	MetadataHeader string
 
 	// tus 1.0.0, Concatenation
 	Partial  bool
@@ -287,15 +292,16 @@ func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 		meta = map[string]string{} // null is not a JSON object
 	}
 	n := storage.NewUpload{
-		UserID:   who.User,
-		ClientID: meta[MetaClientID],
-		Project:  meta[MetaProject],
-		Batch:    meta[MetaBatch],
-		Filename: baseName(meta[MetaFilename]),
-		Metadata: meta,
-		Size:     r.Size,
-		MaxSize:  p.MaxSize,
-		Kind:     storage.Single,
+		UserID:         who.User,
+		ClientID:       meta[MetaClientID],
+		Project:        meta[MetaProject],
+		Batch:          meta[MetaBatch],
+		Filename:       baseName(meta[MetaFilename]),
+		Metadata:       meta,
+		MetadataHeader: r.MetadataHeader,
+		Size:           r.Size,
+		MaxSize:        p.MaxSize,
+		Kind:           storage.Single,
 	}
 	if !who.Role.CanUpload() {
 		return n, tenant.ErrForbidden
@@ -355,6 +361,8 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 	switch {
 	case total > maxMetadata:
 		return tenant.Refuse(ErrBadMetadata, "The metadata has %d bytes; the most is %d.", total, maxMetadata)
+	case len(n.MetadataHeader) > maxMetadataHeader:
+		return tenant.Refuse(ErrBadMetadata, "Upload-Metadata has %d bytes; the most is %d.", len(n.MetadataHeader), maxMetadataHeader)
 	case len(n.Filename) > maxFilename:
 		return tenant.Refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxFilename)
 	case len(n.Batch) > MaxLabel:

@@ -52,7 +52,8 @@ type Upload struct {
 	DeclaredType   *string           `db:"declared_type"`
 	DeclaredSHA256 []byte            `db:"declared_sha256"`
 	Metadata       map[string]string `db:"metadata"`
-	Size           int64             `db:"size"` // bytes; 0 while deferred
+	MetadataHeader *string           `db:"metadata_header"` // what Metadata was read from, as the client wrote it
+	Size           int64             `db:"size"`            // bytes; 0 while deferred
 	SizeDeferred   bool              `db:"size_deferred"`
 	ChargedBytes   int64             `db:"charged_bytes"` // to the tenant's quota
 	Received       int64             `db:"received"`
@@ -106,7 +107,7 @@ type Scanned struct {
 // SelectUpload selects uploads u, with their contents c and scans s, for an [Upload].
 var SelectUpload = `
 	select u.id, u.user_id, u.client_id, u.project, u.batch, u.batch_id, u.filename, u.declared_type, u.declared_sha256,
-	       u.metadata, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received,
+	       u.metadata, u.metadata_header, coalesce(u.size, 0) as size, u.size is null as size_deferred, u.charged_bytes, c.received,
 	       u.status, u.failure_reason, u.failure_detail, u.detected_type, u.sha256, u.object_key, u.created_at,
 	       u.updated_at, c.touched_at, u.uploaded_at, u.completed_at, u.kind, u.partials, u.final_id, u.deleted_at, nullif(u.purge_at, '-infinity') as purge_at,
 	       u.type_mismatch, ` + found() + `,
@@ -133,6 +134,7 @@ type NewUpload struct {
 	DeclaredType   string    // "" for none
 	DeclaredSHA256 []byte    // nil for none
 	Metadata       map[string]string
+	MetadataHeader string      // what Metadata was read from; "" for none
 	Size           int64       // bytes; 0 if the client has not declared it yet
 	MaxSize        int64       // bytes that an upload of unknown size may have and is charged
 	Kind           Kind        // "" for [Single]
@@ -174,9 +176,9 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 			returning id, `+bytes+` as bytes, charged_bytes, quota_bytes
 		), created as (
 			insert into uploads (tenant_id, id, user_id, client_id, project, batch, filename, declared_type,
-			                     declared_sha256, metadata, size, charged_bytes, kind, partials, batch_id)
+			                     declared_sha256, metadata, size, charged_bytes, kind, partials, batch_id, metadata_header)
 			select id, $2, $3, nullif($4, ''), $5, nullif($6, ''), nullif($7, ''), nullif($8, ''), $9, $10,
-			       nullif($11, 0), bytes, $13, $14, $15
+			       nullif($11, 0), bytes, $13, $14, $15, nullif($17, '')
 			from charged
 			returning tenant_id, id
 		), content as (
@@ -193,7 +195,7 @@ func (tx Tx) CreateUpload(ctx context.Context, n NewUpload) error {
 		)
 		select bytes, charged_bytes, quota_bytes, (select count(*) from opened) from charged`,
 		tx.Tenant, n.ID, n.UserID, n.ClientID, n.Project, n.Batch, n.Filename, n.DeclaredType,
-		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials, OrNull(n.BatchID), n.Size == 0).
+		n.DeclaredSHA256, n.Metadata, n.Size, n.charge(), n.Kind, n.Partials, OrNull(n.BatchID), n.Size == 0, n.MetadataHeader).
 		Scan(&c.bytes, &c.charged, &c.quota, &opened)
 	switch {
 	case IsUniqueViolation(err, "uploads_client_id"):

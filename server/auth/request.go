@@ -35,7 +35,11 @@ type Authenticator struct {
 func (a *Authenticator) Authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		lines := r.Header.Values("Authorization")
+		if len(lines) != 1 { // a proxy before us may have read the other one
+			return problem.ErrUnauthorized
+		}
+		scheme, token, _ := strings.Cut(lines[0], " ")
 		if !strings.EqualFold(scheme, "Bearer") {
 			return problem.ErrUnauthorized
 		}

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/resource"
@@ -129,7 +129,7 @@ func (h *Hub) Listen(c echo.Context) error {
 	}
 	l := newListener(who, f, h.Backlog, cut)
 	open := h.openSSE
-	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	if httpguts.HeaderValuesContainsToken(r.Header.Values("Upgrade"), "websocket") { // a list (RFC 9110, section 7.8)
 		if err := h.CheckOrigin(r); err != nil {
 			return err
 		}

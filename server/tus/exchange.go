@@ -107,6 +107,9 @@ func (x *exchange) describe() {
 	h := x.Header()
 	if x.request.Method == http.MethodHead {
 		h.Del("Content-Length")
+		if h.Get(metadataHeader) != "" { // of which tusd forgets order and spelling
+			h.Set(metadataHeader, x.upload.metadata())
+		}
 	}
 	if x.upload == nil || x.request.Method == http.MethodDelete {
 		return

@@ -14,13 +14,14 @@ import (
 )
 
 // validate refuses what tusd lets pass: a role that may not write (even its HEAD would interrupt somebody's PATCH), a HEAD
-// of another protocol version, numbers that are none, and metadata that it would silently drop or fail at.
+// of another protocol version, headers that are there twice, numbers that are none, and metadata that it would silently drop
+// or fail at.
 func (x *exchange) validate() error {
 	r := x.request
 	if _, err := hooks.MayUpload(r.Context()); err != nil {
 		return err
 	}
-	if err := checkNumbers(r.Header); err != nil {
+	if err := checkLines(r.Header); err != nil {
 		return err
 	}
 	if err := x.checkLength(); err != nil {
@@ -33,7 +34,7 @@ func (x *exchange) validate() error {
 		return problem.ErrTusVersion
 	}
 	if r.Method == http.MethodPost {
-		if err := checkMetadataHeader(r.Header.Get("Upload-Metadata")); err != nil {
+		if err := joinMetadata(r.Header); err != nil {
 			return err
 		}
 	}
@@ -43,14 +44,23 @@ func (x *exchange) validate() error {
 	return x.resolvePartials()
 }
 
-// checkNumbers holds offsets and lengths to what they must be, non-negative integers (tus 1.0.0, Upload-Offset and
-// Upload-Length). tusd takes a sign, and the first of two.
-func checkNumbers(h http.Header) error {
-	for name, err := range map[string]error{
-		"Upload-Offset": problem.ErrUploadOffset, "Upload-Length": problem.ErrUploadLength,
-	} {
-		values := h.Values(name)
-		if len(values) > 1 || len(values) == 1 && strings.Trim(values[0], "0123456789") != "" {
+// once are the headers of which a request may have one line. tusd reads the first of several, and a proxy before it may have
+// read another (RFC 9110, section 5.3).
+var once = map[string]error{
+	"Upload-Offset": problem.ErrUploadOffset, "Upload-Length": problem.ErrUploadLength, "Upload-Defer-Length": problem.ErrDeferLength,
+	"Upload-Concat": problem.ErrUploadConcat, "Upload-Complete": problem.ErrBadRequest, "Upload-Incomplete": problem.ErrBadRequest,
+	"Content-Type": problem.ErrBadRequest, "Content-Disposition": problem.ErrBadRequest,
+	"Tus-Resumable": problem.ErrBadRequest, DraftHeader: problem.ErrBadRequest, overrideHeader: problem.ErrBadRequest,
+}
+
+// checkLines refuses two lines of a header that a request has once, and offsets and lengths that are not what they must be,
+// non-negative integers (tus 1.0.0, Upload-Offset and Upload-Length): tusd takes a sign.
+func checkLines(h http.Header) error {
+	for name, err := range once {
+		switch values := h.Values(name); {
+		case len(values) > 1:
+			return tenant.Refuse(err, "Send %s once.", name)
+		case len(values) == 1 && (name == "Upload-Offset" || name == "Upload-Length") && strings.Trim(values[0], "0123456789") != "":
 			return err
 		}
 	}
@@ -72,29 +82,6 @@ func (x *exchange) checkLength() error {
 		return hooks.ErrTooLarge
 	case r.Method == http.MethodPost && brings && r.ContentLength > length:
 		return object.ErrBeyondLength
-	}
-	return nil
-}
-
-// checkMetadataHeader holds the header to tus 1.0.0, Creation, Upload-Metadata: comma-separated pairs of a
-// key, which is neither empty nor there twice, and a Base64 value, which may be left out.
-func checkMetadataHeader(header string) error {
-	if strings.TrimSpace(header) == "" {
-		return nil
-	}
-	seen := make(map[string]bool)
-	for pair := range strings.SplitSeq(header, ",") {
-		key, value, _ := strings.Cut(strings.TrimSpace(pair), " ")
-		switch {
-		case key == "":
-			return tenant.Refuse(hooks.ErrBadMetadata, "Upload-Metadata has a pair without a key.")
-		case seen[key]:
-			return tenant.Refuse(hooks.ErrBadMetadata, "Upload-Metadata has the key %q twice.", key)
-		}
-		seen[key] = true
-		if _, err := base64.StdEncoding.DecodeString(value); err != nil {
-			return tenant.Refuse(hooks.ErrBadMetadata, "The value of %q in Upload-Metadata is not Base64.", key)
-		}
 	}
 	return nil
 }

@@ -107,6 +107,14 @@ func (u *upload) info() handler.FileInfo {
 	}
 }
 
+// metadata is the upload's Upload-Metadata (tus 1.0.0, Creation: MUST be as its client gave it).
+func (u *upload) metadata() string {
+	if given := u.Row().MetadataHeader; given != nil {
+		return *given
+	}
+	return formatMetadata(u.Row().Metadata)
+}
+
 // expires returns when the upload expires unless more of it arrives.
 func (u *upload) expires() (time.Time, bool) {
 	if u.Upload == nil {

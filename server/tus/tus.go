@@ -119,10 +119,12 @@ func NameProtocol(h http.Header, r *http.Request) {
 	}
 }
 
+const overrideHeader = "X-HTTP-Method-Override"
+
 // OverrideMethod returns the request under the method that a client means which cannot send all of them (tus 1.0.0,
 // X-HTTP-Method-Override). It is a copy: to the connection the request is still what was sent.
 func OverrideMethod(r *http.Request) *http.Request {
-	m := r.Header.Get("X-HTTP-Method-Override")
+	m := r.Header.Get(overrideHeader)
 	if m == "" || !strings.HasPrefix(r.URL.Path, resource.UploadsPath) {
 		return r
 	}
@@ -155,7 +157,8 @@ func methods(tusd *handler.UnroutedHandler) http.Handler {
 func (h *Handler) create(e handler.HookEvent) (handler.HTTPResponse, handler.FileInfoChanges, error) {
 	a, err := h.uploads.Create(e.Context, hooks.Request{
 		Size: e.Upload.Size, SizeDeferred: e.Upload.SizeIsDeferred, Metadata: e.Upload.MetaData,
-		Partial: e.Upload.IsPartial, Partials: e.Upload.PartialUploads,
+		MetadataHeader: e.HTTPRequest.Header.Get(metadataHeader),
+		Partial:        e.Upload.IsPartial, Partials: e.Upload.PartialUploads,
 	})
 	if err != nil {
 		return handler.HTTPResponse{}, handler.FileInfoChanges{}, exchangeOf(e.Context).note(err)
