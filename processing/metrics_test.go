@@ -2,6 +2,7 @@ package processing
 
 import (
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,4 +32,14 @@ func TestQuotaMetric(t *testing.T) {
 		}
 	}
 	stack.Want(t, got, map[string]float64{"Obras S.A.": 0.25, "Nada": 1}, "metric")
+}
+
+// Counting that panics is a metric that is missing: the registry counts in goroutines of its own.
+func TestCountingPanics(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&Backlog{Log: slog.New(slog.DiscardHandler)}) // without a database
+	if _, err := registry.Gather(); err == nil || !strings.Contains(err.Error(), "panic") {
+		t.Errorf("gathered: %v", err)
+	}
 }

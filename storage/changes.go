@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/sourcegraph/conc/panics"
 )
 
 // changesChannel is the NOTIFY channel of live changes.
@@ -134,7 +135,7 @@ func (t *notifier) notify() {
 	t.mu.Unlock()
 	if len(all) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), notifyTimeout) // the requests that made the changes are answered
-		_ = t.send(ctx, all)                                                    // listeners poll for lost notifications
+		_ = panics.Try(func() { _ = t.send(ctx, all) })                         // listeners poll for lost notifications
 		cancel()
 	}
 	t.mu.Lock()

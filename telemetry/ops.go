@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sourcegraph/conc/panics"
 )
 
 // NewRegistry makes a registry with the metrics of the build, the process and the Go runtime.
@@ -104,7 +105,11 @@ func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
 	for i, c := range o.Checks {
 		wg.Go(func() {
 			found[i] = "ok"
-			if err := c.Ask(ctx); err != nil {
+			var err error
+			if p := panics.Try(func() { err = c.Ask(ctx) }); p != nil {
+				err = p.AsError()
+			}
+			if err != nil {
 				found[i] = err.Error()
 			}
 		})

@@ -45,6 +45,7 @@ func TestReadiness(t *testing.T) {
 			{Name: "good", Ask: func(context.Context) error { return nil }},
 			{Name: "bad", Ask: func(context.Context) error { return errors.New("connection refused") }},
 			{Name: "slow", Ask: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
+			{Name: "broken", Ask: func(context.Context) error { panic("an answer that nobody expects") }},
 		},
 	}
 	ask := func(path string) (int, map[string]string) {
@@ -55,7 +56,7 @@ func TestReadiness(t *testing.T) {
 		return w.Code, found
 	}
 	status, found := ask("/readyz")
-	if status != http.StatusServiceUnavailable || found["good"] != "ok" || found["bad"] != "connection refused" || found["slow"] == "ok" {
+	if status != http.StatusServiceUnavailable || found["good"] != "ok" || found["bad"] != "connection refused" || found["slow"] == "ok" || !strings.Contains(found["broken"], "nobody expects") {
 		t.Errorf("%d %v", status, found)
 	}
 	ops.Checks = ops.Checks[:2]

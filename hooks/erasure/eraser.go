@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sourcegraph/conc/panics"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/processing/queue"
@@ -147,7 +148,11 @@ func (e *Eraser) purgeEach(ctx context.Context, refs []storage.UploadRef, erasur
 	group.SetLimit(purgesAtOnce)
 	for i, ref := range refs {
 		group.Go(func() error {
-			if err := e.purge(asEraser(ctx, ref.Tenant), ref.Upload, erasure); err != nil {
+			var err error
+			if p := panics.Try(func() { err = e.purge(asEraser(ctx, ref.Tenant), ref.Upload, erasure) }); p != nil {
+				err = p.AsError()
+			}
+			if err != nil {
 				errs[i] = fmt.Errorf("remove upload %s: %w", ref.Upload, err)
 			}
 			return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/batch"
@@ -244,7 +245,10 @@ func (r *Reconciler) treat(ctx context.Context, t *tally, f Finding) {
 	case r.DryRun:
 		res.Outcome = Planned
 	default:
-		res.Reason = c.repair(asOperator(ctx, f.Tenant), f)
+		// What goes wrong with one upload must not keep the pass from the others.
+		if p := panics.Try(func() { res.Reason = c.repair(asOperator(ctx, f.Tenant), f) }); p != nil {
+			res.Reason = p.AsError()
+		}
 		res.Outcome = outcomeOf(res.Reason)
 	}
 	r.Metrics.count(res)

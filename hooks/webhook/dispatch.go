@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sourcegraph/conc/panics"
+
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 )
@@ -52,11 +54,13 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	var cleaned time.Time
 	for {
 		if time.Since(cleaned) > every {
-			d.note(ctx, d.clean(ctx))
+			d.note(ctx, d.clean)
 			cleaned = time.Now()
 		}
-		_, err := d.dispatch(ctx)
-		d.note(ctx, err)
+		d.note(ctx, func(ctx context.Context) error {
+			_, err := d.dispatch(ctx)
+			return err
+		})
 		select {
 		case <-ctx.Done():
 			return nil
@@ -71,8 +75,12 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 }
 
-// note logs an error: the next round tries again.
-func (d *Dispatcher) note(ctx context.Context, err error) {
+// note logs an error, or a panic: the next round tries again.
+func (d *Dispatcher) note(ctx context.Context, do func(context.Context) error) {
+	var err error
+	if p := panics.Try(func() { err = do(ctx) }); p != nil {
+		err = p.AsError()
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		d.log.ErrorContext(ctx, "webhooks not dispatched", slog.Any("err", err))
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/storage"
 )
@@ -66,6 +67,13 @@ func (*Backlog) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (c *Backlog) Collect(ch chan<- prometheus.Metric) {
+	if p := panics.Try(func() { c.collect(ch) }); p != nil { // in a goroutine of the registry's
+		c.Log.Warn("counting for metrics failed", slog.Any("err", p.AsError()))
+		ch <- prometheus.NewInvalidMetric(deliveriesDesc, p.AsError())
+	}
+}
+
+func (c *Backlog) collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	b, err := countBacklog(ctx, c.DB)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/sourcegraph/conc/panics"
 )
 
 // Timeouts bound the waiting for clamd; a zero field means its default.
@@ -85,7 +87,13 @@ func (d *daemon) scan(ctx context.Context, conn net.Conn, r io.Reader) (Verdict,
 
 	// clamd may answer, and close the connection, while the stream is still being sent.
 	replies := make(chan reply, 1)
-	go func() { replies <- readReply(conn) }()
+	go func() {
+		var r reply
+		if p := panics.Try(func() { r = readReply(conn) }); p != nil {
+			r.err = p.AsError()
+		}
+		replies <- r
+	}()
 
 	sent, err := d.stream(conn, r, replies)
 	var answer reply

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sourcegraph/conc/panics"
 )
 
 // How often each clamd is asked for its version: more often while it does not answer, so that it is used again soon.
@@ -112,7 +114,10 @@ func (s *Scanner) Run(ctx context.Context) {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				wait := askEvery
-				if d.refresh(ctx); d.failing() == 1 {
+				if p := panics.Try(func() { d.refresh(ctx) }); p != nil {
+					d.state.Store(&state{asked: time.Now(), err: p.AsError()})
+				}
+				if d.failing() == 1 {
 					wait = askAgainSoon
 				}
 				select {
@@ -130,9 +135,9 @@ func (s *Scanner) Ping(ctx context.Context) error {
 	answers := make(chan error, len(s.daemons))
 	for _, d := range s.daemons {
 		go func() {
-			text, err := d.ask(ctx, "PING")
-			if err == nil && text != "PONG" {
-				err = fmt.Errorf("clamd answers a ping with %q", text)
+			var err error
+			if p := panics.Try(func() { err = d.ping(ctx) }); p != nil {
+				err = p.AsError()
 			}
 			if err != nil {
 				err = fmt.Errorf("%s: %w", d.name, err)
@@ -149,4 +154,12 @@ func (s *Scanner) Ping(ctx context.Context) error {
 		all = append(all, err)
 	}
 	return errors.Join(all...)
+}
+
+func (d *daemon) ping(ctx context.Context) error {
+	text, err := d.ask(ctx, "PING")
+	if err == nil && text != "PONG" {
+		err = fmt.Errorf("clamd answers a ping with %q", text)
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/storage"
 )
@@ -45,7 +46,11 @@ func (p *Pool) rank(ctx context.Context) {
 	tick := time.NewTicker(rankEvery)
 	defer tick.Stop()
 	for {
-		if _, err := rankJobs(ctx, p.db); err != nil && ctx.Err() == nil {
+		var err error
+		if caught := panics.Try(func() { _, err = rankJobs(ctx, p.db) }); caught != nil {
+			err = caught.AsError()
+		}
+		if err != nil && ctx.Err() == nil {
 			p.log.WarnContext(ctx, "ranking jobs failed", slog.Any("err", err))
 		}
 		select {

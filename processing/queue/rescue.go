@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/lease"
@@ -26,12 +27,12 @@ func (p *Pool) rescue(ctx context.Context) {
 	tick := time.NewTicker(min(rescueEvery, p.conf.LostAfter/2))
 	defer tick.Stop()
 	for {
-		orphans, err := requeueOrphans(ctx, p.db, p.leases.Process(), p.conf.LostAfter)
+		var err error
+		if caught := panics.Try(func() { err = p.rescueOnce(ctx) }); caught != nil {
+			err = caught.AsError()
+		}
 		if err != nil && ctx.Err() == nil {
 			p.log.WarnContext(ctx, "looking for orphaned jobs failed", slog.Any("err", err))
-		}
-		for _, o := range orphans {
-			p.lost(ctx, o)
 		}
 		select {
 		case <-tick.C:
@@ -39,6 +40,14 @@ func (p *Pool) rescue(ctx context.Context) {
 			return
 		}
 	}
+}
+
+func (p *Pool) rescueOnce(ctx context.Context) error {
+	orphans, err := requeueOrphans(ctx, p.db, p.leases.Process(), p.conf.LostAfter)
+	for _, o := range orphans {
+		p.lost(ctx, o)
+	}
+	return err
 }
 
 // lost tells the job's worker that an attempt was lost with its process. If this process dies first, the reconciler finds the

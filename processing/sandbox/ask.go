@@ -88,7 +88,9 @@ func (c *child) answer(ctx context.Context, order []byte, file *os.File, read Re
 	defer func() { _ = output.Close() }()
 	over := make(chan struct{})
 	verdict := make(chan error, 1)
-	go func() { verdict <- c.box.watch(ctx, c.process, c.box.config.Limits, over, output) }()
+	go func() {
+		verdict <- recovered(func() error { return c.box.watch(ctx, c.process, c.box.config.Limits, over, output) })
+	}()
 	limit := c.box.config.Limits.Output
 	readErr := read(&cappedReader{r: output, left: limit, limit: limit}, c.served == 0)
 	close(over)

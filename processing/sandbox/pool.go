@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/sourcegraph/conc/panics"
 )
 
 // take returns a child for the owner: one of theirs that is idle, unless it has to be fresh; the spare one; or a new one.
@@ -114,7 +116,11 @@ func (b *Box) Warm() {
 	b.running.Add(1)
 	go func() {
 		defer b.running.Done()
-		c, err := b.startChild(context.Background()) // Close ends it
+		var c *child
+		err := recovered(func() (err error) {
+			c, err = b.startChild(context.Background()) // Close ends it
+			return err
+		})
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.warming = false
@@ -127,6 +133,14 @@ func (b *Box) Warm() {
 		}
 		b.spare = c
 	}()
+}
+
+// recovered makes a panic of f its error: a goroutine that works for one file must not end the worker.
+func recovered(f func() error) (err error) {
+	if p := panics.Try(func() { err = f() }); p != nil {
+		err = p.AsError()
+	}
+	return err
 }
 
 // gone reports whether an idle child has died.

@@ -70,7 +70,7 @@ func (b *Box) run(ctx context.Context, tool Tool, stdin *os.File, limits Limits,
 
 	over := make(chan struct{})
 	verdict := make(chan error, 1)
-	go func() { verdict <- b.watch(ctx, p, limits, over, output) }()
+	go func() { verdict <- recovered(func() error { return b.watch(ctx, p, limits, over, output) }) }()
 	_, copyErr := io.Copy(stdout, &cappedReader{r: output, left: limits.Output, limit: limits.Output})
 	if copyErr != nil {
 		p.kill() // it may still be writing

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
@@ -164,7 +165,12 @@ func (f *feed) run(ctx context.Context) {
 		case <-polling.C:
 			f.poll()
 		}
-		wait, err := f.work(ctx)
+		var wait time.Duration
+		var err error
+		if p := panics.Try(func() { wait, err = f.work(ctx) }); p != nil {
+			f.poll() // for what was taken and not sent
+			err = p.AsError()
+		}
 		if err != nil && ctx.Err() == nil {
 			f.hub.Log.WarnContext(ctx, "changes not sent to listeners", slog.String("tenant_id", f.tenant.String()), slog.Any("err", err))
 			wait = retryDelay

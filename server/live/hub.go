@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
@@ -39,7 +40,10 @@ func (h *Hub) Run(ctx context.Context) {
 	defer all.Wait()
 	all.Go(func() {
 		for ctx.Err() == nil {
-			err := h.DB.Follow(ctx, h.pollAll, h.notified)
+			var err error
+			if p := panics.Try(func() { err = h.DB.Follow(ctx, h.pollAll, h.notified) }); p != nil {
+				err = p.AsError()
+			}
 			if ctx.Err() != nil {
 				return
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/sony/gobreaker/v2"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/telemetry"
 )
@@ -134,7 +135,12 @@ func (s *shared) take(ctx context.Context, p Limit, key string, n int) (verdict,
 		// A client that disconnects must not count as a failure of Redis.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 		defer cancel()
-		return s.ask(ctx, p, key, n)
+		var v verdict
+		var err error
+		if caught := panics.Try(func() { v, err = s.ask(ctx, p, key, n) }); caught != nil {
+			err = caught.AsError() // the client takes what a script answers for what it must be
+		}
+		return v, err
 	})
 	if err == nil {
 		return v, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/sourcegraph/conc/panics"
 
 	"github.com/tramo/tramo/storage"
 )
@@ -27,7 +28,11 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer m.background.Wait()
 	defer m.expiry.Stop()
 	for ctx.Err() == nil {
-		if err := m.connectAndBeat(ctx); err != nil && ctx.Err() == nil {
+		var err error
+		if p := panics.Try(func() { err = m.connectAndBeat(ctx) }); p != nil {
+			err = p.AsError() // all that goes on in this process depends on the next heartbeat
+		}
+		if err != nil && ctx.Err() == nil {
 			m.log.WarnContext(ctx, "lease heartbeat failed", slog.Any("err", err))
 			m.db.Pool().Reset() // idle connections have probably ended too, and no request should find that out
 		}
@@ -227,7 +232,11 @@ func (m *Manager) handleWant(ctx context.Context, owner, upload uuid.UUID) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.ttl/4)
 		defer cancel()
 		me, _ := m.self()
-		if err := m.giveBack(ctx, owner, upload, me, anyFence); err != nil {
+		var err error
+		if p := panics.Try(func() { err = m.giveBack(ctx, owner, upload, me, anyFence) }); p != nil {
+			err = p.AsError()
+		}
+		if err != nil {
 			m.log.WarnContext(ctx, "lease not given back", slog.Any("err", err))
 		}
 	})

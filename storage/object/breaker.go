@@ -43,11 +43,15 @@ func isOutage(err error) bool {
 	if !errors.As(err, &answer) {
 		return true
 	}
+	if saysUnsupported(err) {
+		return false
+	}
 	status := answer.HTTPStatusCode()
 	return status >= 500 || status == 429 // too many requests
 }
 
-// through sends every operation of a client through a breaker, and wraps outages in [ErrUnavailable].
+// through sends every operation of a client through a breaker, and wraps outages in [ErrUnavailable] and what the store
+// cannot do in [ErrUnsupported].
 func through(b *gobreaker.CircuitBreaker[struct{}]) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("CircuitBreaker", func(
@@ -58,8 +62,11 @@ func through(b *gobreaker.CircuitBreaker[struct{}]) func(*middleware.Stack) erro
 				out, metadata, err = next.HandleInitialize(ctx, in)
 				return struct{}{}, err
 			})
-			if isOutage(err) {
+			switch {
+			case isOutage(err):
 				err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			case saysUnsupported(err):
+				err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 			}
 			return out, metadata, err
 		}), middleware.Before)

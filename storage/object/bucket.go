@@ -85,9 +85,12 @@ func (b *Bucket) Ping(ctx context.Context) error {
 
 // Put stores an object of size bytes. body must be seekable for a request to be repeated.
 func (b *Bucket) Put(ctx context.Context, key, contentType string, body io.ReadSeeker, size int64) error {
-	_, err := b.s3.PutObject(ctx, &s3.PutObjectInput{
+	out, err := b.s3.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &b.name, Key: &key, Body: body, ContentLength: &size, ContentType: &contentType,
 	})
+	if err == nil {
+		_, err = told("PutObject", "ETag", out.ETag)
+	}
 	if err != nil {
 		return fmt.Errorf("put object: %w", err)
 	}
@@ -103,7 +106,10 @@ func (b *Bucket) Get(ctx context.Context, key string) (io.ReadCloser, int64, err
 	if err != nil {
 		return nil, 0, fmt.Errorf("get object: %w", err)
 	}
-	return out.Body, aws.ToInt64(out.ContentLength), nil
+	if out.ContentLength == nil {
+		return nil, 0, errors.Join(lacking("GetObject", "Content-Length"), out.Body.Close())
+	}
+	return out.Body, *out.ContentLength, nil
 }
 
 // Size returns an object's size in bytes. An absent one is [ErrNoObject].
@@ -112,10 +118,16 @@ func (b *Bucket) Size(ctx context.Context, key string) (int64, error) {
 	if isAbsent(err) {
 		return 0, ErrNoObject
 	}
+	if err == nil {
+		_, err = told("HeadObject", "ETag", out.ETag) // something that is not S3 may answer 200 to everything
+	}
+	if err == nil && out.ContentLength == nil {
+		err = lacking("HeadObject", "Content-Length")
+	}
 	if err != nil {
 		return 0, fmt.Errorf("head object: %w", err)
 	}
-	return aws.ToInt64(out.ContentLength), nil
+	return *out.ContentLength, nil
 }
 
 // Delete removes an object; removing an absent one is no error.

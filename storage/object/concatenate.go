@@ -132,21 +132,21 @@ func (c *concatenation) copy(ctx context.Context, s span, step *storage.Progress
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
+	g.Go(recovered(func() error {
 		part, err := c.store.bucket.copyPart(ctx, key, id, number, from.key, s, whole)
 		if errors.Is(err, errNoCopySource) {
 			return errNoSource{s.partial}
 		}
 		step.Part = &part
 		return err
-	})
-	g.Go(func() (err error) {
+	}))
+	g.Go(recovered(func() (err error) {
 		if whole && step.From == 0 { // its hash is known, because no byte comes before it
 			c.hash, err = resumeHash(from.state)
 			return err
 		}
 		return c.read(ctx, s, c.hash)
-	})
+	}))
 	return g.Wait()
 }
 

@@ -38,6 +38,14 @@ func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, fro
 		in.CopySourceRange = aws.String(byteRange(s.start, s.end))
 	}
 	out, err := b.s3.UploadPartCopy(ctx, in)
+	var tag string
+	switch {
+	case err != nil:
+	case out.CopyPartResult == nil:
+		err = lacking("UploadPartCopy", "CopyPartResult")
+	default:
+		tag, err = told("UploadPartCopy", "ETag", out.CopyPartResult.ETag)
+	}
 	var api smithy.APIError
 	switch {
 	case errors.As(err, &api) && api.ErrorCode() == "NoSuchKey":
@@ -47,7 +55,7 @@ func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, fro
 	case err != nil:
 		return storage.Part{}, fmt.Errorf("copy part %d: %w", number, err)
 	}
-	return storage.Part{Number: number, Size: s.size(), ETag: aws.ToString(out.CopyPartResult.ETag)}, nil
+	return storage.Part{Number: number, Size: s.size(), ETag: tag}, nil
 }
 
 // putConcatenatedPart stores a run as a part beside copied ones. An absent multipart upload is [ErrNoObject].

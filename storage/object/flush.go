@@ -46,7 +46,7 @@ type flush struct {
 // run runs the flush. If it fails, it cancels the flushes after it, whose commits cannot succeed.
 func (f *flush) run() {
 	defer close(f.done)
-	if f.err = f.makeDurable(f.ctx); f.err != nil {
+	if f.err = recovered(func() error { return f.makeDurable(f.ctx) })(); f.err != nil {
 		f.fail(f.err)
 		f.report()
 	}

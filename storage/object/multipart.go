@@ -28,10 +28,13 @@ func (b *Bucket) putRun(ctx context.Context, key string, r *run) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.s3.PutObject(ctx, &s3.PutObjectInput{
+	out, err := b.s3.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &b.name, Key: &key, ContentType: aws.String(octetStream),
 		Body: r.reader(), ContentLength: &r.size, ChecksumCRC32C: &sum,
 	}, unsigned)
+	if err == nil {
+		_, err = told("PutObject", "ETag", out.ETag)
+	}
 	if err != nil {
 		return fmt.Errorf("put object: %w", err)
 	}
@@ -46,10 +49,13 @@ func (b *Bucket) beginMultipart(ctx context.Context, key string, copied bool) (i
 		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32c
 	}
 	out, err := b.s3.CreateMultipartUpload(ctx, in, unchecked)
+	if err == nil {
+		id, err = told("CreateMultipartUpload", "UploadId", out.UploadId)
+	}
 	if err != nil {
 		return "", fmt.Errorf("create multipart upload: %w", err)
 	}
-	return aws.ToString(out.UploadId), nil
+	return id, nil
 }
 
 // putPart stores a run as a part. An absent multipart upload is [ErrNoObject].
@@ -69,10 +75,14 @@ func (b *Bucket) uploadPart(ctx context.Context, in *s3.UploadPartInput, r *run,
 	if isAbsent(err) {
 		return storage.Part{}, ErrNoObject
 	}
+	var tag string
+	if err == nil {
+		tag, err = told("UploadPart", "ETag", out.ETag)
+	}
 	if err != nil {
 		return storage.Part{}, fmt.Errorf("upload part %d: %w", *in.PartNumber, err)
 	}
-	return storage.Part{Number: *in.PartNumber, Size: r.size, ETag: aws.ToString(out.ETag)}, nil
+	return storage.Part{Number: *in.PartNumber, Size: r.size, ETag: tag}, nil
 }
 
 // completeMultipart makes the object from its parts. An absent multipart upload is [ErrNoObject]: it was aborted, or completed
@@ -85,11 +95,14 @@ func (b *Bucket) completeMultipart(ctx context.Context, key, id string, parts []
 			done[i].ChecksumCRC32C = &p.Checksum
 		}
 	}
-	_, err := b.s3.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+	out, err := b.s3.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &b.name, Key: &key, UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{Parts: done},
 	})
 	if isAbsent(err) {
 		return ErrNoObject
+	}
+	if err == nil {
+		_, err = told("CompleteMultipartUpload", "ETag", out.ETag)
 	}
 	if err != nil {
 		return fmt.Errorf("complete multipart upload: %w", err)

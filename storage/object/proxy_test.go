@@ -18,6 +18,9 @@ const (
 	createUpload   = "CreateMultipartUpload"
 	uploadPart     = "UploadPart"
 	copyPart       = "UploadPartCopy"
+	headObject     = "HeadObject"
+	listUploads    = "ListMultipartUploads"
+	listObjects    = "ListObjectsV2"
 	completeUpload = "CompleteMultipartUpload"
 	abortUpload    = "AbortMultipartUpload"
 )

@@ -53,26 +53,26 @@ func (b *Bucket) removeAll(ctx context.Context, prefix string) (removed int, err
 // removeSome aborts multipart uploads before it deletes objects, so that it finds the object of one that completes meanwhile.
 // It counts what it lists, so 0 means that S3 lists nothing.
 func (b *Bucket) removeSome(ctx context.Context, prefix string) (removed int, err error) {
-	begun, err := b.s3.ListMultipartUploads(ctx, &s3.ListMultipartUploadsInput{Bucket: &b.name, Prefix: &prefix})
+	begun, _, err := b.listMultiparts(ctx, prefix, "")
 	if err != nil {
 		return 0, fmt.Errorf("list multipart uploads to abort: %w", err)
 	}
-	for _, u := range begun.Uploads {
-		if err := b.Abort(ctx, aws.ToString(u.Key), aws.ToString(u.UploadId)); err != nil {
+	for _, u := range begun {
+		if err := b.Abort(ctx, u.Key, u.MultipartID); err != nil {
 			return removed, err
 		}
 		removed++
 	}
-	listed, err := b.s3.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: &prefix})
+	listed, _, err := b.listObjects(ctx, prefix, "")
 	if err != nil {
 		return removed, fmt.Errorf("list objects to delete: %w", err)
 	}
-	if len(listed.Contents) == 0 {
+	if len(listed) == 0 {
 		return removed, nil
 	}
-	ids := make([]types.ObjectIdentifier, len(listed.Contents)) // S3 lists no more than DeleteObjects takes: 1,000
-	for i, o := range listed.Contents {
-		ids[i].Key = o.Key
+	ids := make([]types.ObjectIdentifier, len(listed)) // S3 lists no more than DeleteObjects takes: 1,000
+	for i, o := range listed {
+		ids[i].Key = &o.Key
 	}
 	out, err := b.s3.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 		Bucket: &b.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},

@@ -236,7 +236,9 @@ func (w *writer) checkpoint() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.closed && w.spool.size() > 0 && !w.full() {
-		_ = w.flush() // close reports its error
+		if err := recovered(w.flush)(); err != nil {
+			w.fail(err) // close returns it
+		}
 	}
 }
 

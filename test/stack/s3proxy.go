@@ -29,9 +29,12 @@ type Fault struct {
 	// Hold is called in place of a delay before the request is sent to S3, which happens when Hold returns; Answered once S3
 	// has answered, before its client is. Either may be nil.
 	Hold, Answered func()
-	// Status, such as 503, answers in place of S3, with Code in the error document; by default InternalError.
+	// Status, such as 503, answers in place of S3, with Code in the error document; by default InternalError. 200 answers
+	// with nothing.
 	Status int
 	Code   string
+	// Change alters S3's answer before the client sees it; nil for none. Other stores answer in many ways: see [NoETag].
+	Change func(*http.Response)
 	// Cut closes the connection without an answer.
 	Cut bool
 }
@@ -206,6 +209,9 @@ func (p *S3Proxy) answered(res *http.Response) error {
 	if c.fault.Answered != nil {
 		c.fault.Answered()
 	}
+	if c.fault.Change != nil {
+		c.fault.Change(res)
+	}
 	if !c.fault.After {
 		return nil
 	}
@@ -245,6 +251,9 @@ func (f Fault) answer(w http.ResponseWriter) {
 }
 
 func (f Fault) document() []byte {
+	if f.Status == http.StatusOK {
+		return nil
+	}
 	code := f.Code
 	if code == "" {
 		code = "InternalError"
