@@ -99,6 +99,24 @@ func (tx Tx) ReservePart(ctx context.Context, id uuid.UUID, fence int64, multipa
 	return number, nil
 }
 
+// RestartParts forgets the parts of a final upload, and its multipart upload, so that it begins anew. Without the lease it
+// returns [ErrFenced].
+func (tx Tx) RestartParts(ctx context.Context, id uuid.UUID, fence int64) error {
+	tag, err := tx.Exec(ctx, `
+		with `+heldLease+`, forgotten as (delete from parts p using held where p.tenant_id = $1 and p.upload_id = $2)
+		update contents c set received = 0, hash_state = null, object_key = null, multipart_id = null, next_part = 1
+		from held, uploads u
+		where c.tenant_id = $1 and c.upload_id = $2 and u.tenant_id = $1 and u.id = $2 and u.kind = 'final' and not c.stored`,
+		tx.Tenant, id, fence)
+	switch {
+	case err != nil:
+		return fmt.Errorf("restart parts: %w", err)
+	case tag.RowsAffected() == 0:
+		return ErrFenced
+	}
+	return nil
+}
+
 // A Progress moves an upload's offset over bytes that are durable now.
 type Progress struct {
 	From, To  int64  // offsets, bytes; equal if only the object was completed

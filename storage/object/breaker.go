@@ -73,5 +73,19 @@ func through(b *gobreaker.CircuitBreaker[struct{}]) func(*middleware.Stack) erro
 	}
 }
 
+// ready returns [ErrUnavailable] if S3 is not to be asked for something that costs more than a request. While nobody knows
+// whether S3 is back, a request that costs nothing finds out.
+func (b *Bucket) ready(ctx context.Context) error {
+	switch b.breaker.State() {
+	case gobreaker.StateOpen:
+		return ErrUnavailable
+	case gobreaker.StateHalfOpen:
+		if err := b.Ping(ctx); errors.Is(err, ErrUnavailable) {
+			return err
+		}
+	}
+	return nil
+}
+
 // Unavailable reports whether the circuit breaker is open.
 func (b *Bucket) Unavailable() bool { return b.breaker.State() == gobreaker.StateOpen }

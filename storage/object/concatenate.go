@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,11 +55,17 @@ func (u *Upload) concatenate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sizes := make([]int64, len(c.sources))
-	for i, s := range c.sources {
-		sizes[i] = s.size
+	pieces := c.plan()
+	if int(u.content.NextPart)-1+len(pieces) > MaxParts {
+		if err := u.restart(ctx); err != nil {
+			return err
+		}
+		if c, err = u.newConcatenation(ctx); err != nil {
+			return err
+		}
+		pieces = c.plan()
 	}
-	for _, p := range plan(sizes, u.content.Received) {
+	for _, p := range pieces {
 		err := c.add(ctx, p)
 		var gone errNoSource
 		switch {
@@ -69,6 +76,34 @@ func (u *Upload) concatenate(ctx context.Context) error {
 		case err != nil:
 			return fmt.Errorf("concatenate upload %s at %d: %w", u.row.ID, u.content.Received, err)
 		}
+	}
+	return nil
+}
+
+// plan returns the pieces from the offset on.
+func (c *concatenation) plan() []piece {
+	sizes := make([]int64, len(c.sources))
+	for i, s := range c.sources {
+		sizes[i] = s.size
+	}
+	return plan(sizes, c.content.Received)
+}
+
+// restart gives up the multipart upload of a final upload that has no part numbers left: failures have used them up. All its
+// bytes are those of its partial uploads, which are there.
+func (u *Upload) restart(ctx context.Context) error {
+	old := u.content
+	err := u.store.db.InTenant(ctx, func(tx storage.Tx) error { return tx.RestartParts(ctx, u.row.ID, u.fence()) })
+	if err != nil {
+		return err
+	}
+	u.content = storage.Content{NextPart: 1}
+	u.store.log.WarnContext(ctx, "part numbers are used up, the concatenation begins anew", slog.String("upload_id", u.row.ID.String()))
+	if old.MultipartID == nil {
+		return nil
+	}
+	if err := u.store.bucket.Abort(ctx, *old.ObjectKey, *old.MultipartID); err != nil { // the reconciler finds it
+		u.store.log.WarnContext(ctx, "multipart upload not aborted", slog.String("upload_id", u.row.ID.String()), slog.Any("err", err))
 	}
 	return nil
 }

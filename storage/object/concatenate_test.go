@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"testing"
 
 	"github.com/google/uuid"
@@ -79,6 +80,64 @@ func TestConcatenateRepeated(t *testing.T) {
 				s.checkConcatenated(t, final, partials, content)
 			})
 		}
+	}
+}
+
+// Nobody knows how often clients ask for the offset of a final upload while S3 is away: once the circuit is open, no HEAD uses
+// up a part number, nor does one that finds out whether S3 is back.
+func TestConcatenateDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	s, r := serve(t)
+	partials, content := s.partials(t, r, part, 2*part)
+	final := s.final(t, partials, len(content))
+	s.proxy.spent()
+	s.proxy.chooses(func(kind string, n int) stack.Fault {
+		if kind == copyPart && n == 2 {
+			return refuse // so that there is a multipart upload
+		}
+		return stack.Fault{}
+	})
+	if err := r.concat(s.ctx, final); err == nil {
+		t.Fatal("a failure was called success")
+	}
+	s.proxy.chooses(func(string, int) stack.Fault { return stack.Fault{Status: http.StatusServiceUnavailable} })
+	for !r.Unavailable() {
+		_, err := r.head(s.ctx, final)
+		stack.WantErr(t, err, object.ErrUnavailable)
+	}
+	_, before, _ := s.rows(t, final)
+	for range 20 {
+		_, err := r.head(s.ctx, final)
+		stack.WantErr(t, err, object.ErrUnavailable)
+	}
+	stack.Until(t, "the circuit to try S3 again", func() bool { return !r.Unavailable() })
+	_, err := r.head(s.ctx, final)
+	stack.WantErr(t, err, object.ErrUnavailable)
+	if _, after, _ := s.rows(t, final); after.NextPart != before.NextPart {
+		t.Errorf("the next part is %d, and was %d", after.NextPart, before.NextPart)
+	}
+	s.proxy.chooses(nil)
+	stack.Until(t, "S3 to be back", func() bool { return r.concat(s.ctx, final) == nil })
+	s.checkConcatenated(t, final, partials, content)
+}
+
+// A final upload has fewer part numbers left than it needs: it begins a new multipart upload, and leaves nothing of the old.
+func TestConcatenateWithoutNumbers(t *testing.T) {
+	t.Parallel()
+	for _, next := range []int{object.MaxParts - 1, object.MaxParts + 1} {
+		s, r := serve(t)
+		partials, content := s.partials(t, r, part, 1000, 2*part, 3)
+		final := s.final(t, partials, len(content))
+		s.proxy.next(uploadPart, refuse)
+		if err := r.concat(s.ctx, final); err == nil {
+			t.Fatal("a failure was called success")
+		}
+		if _, _, parts := s.rows(t, final); len(parts) != 1 {
+			t.Fatalf("%d parts are durable", len(parts))
+		}
+		s.Exec(t, `update contents set next_part = $1 where upload_id = $2`, next, final)
+		stack.Must(t, r.concat(s.ctx, final))
+		s.checkConcatenated(t, final, partials, content)
 	}
 }
 

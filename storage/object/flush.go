@@ -218,8 +218,12 @@ type multipart struct {
 	id, key *string
 }
 
-// reserve creates the multipart upload if there is none, and returns the next part number.
+// reserve creates the multipart upload if there is none, and returns the next part number. Numbers are few: none is used up
+// while S3 is away.
 func (m *multipart) reserve(ctx context.Context) (id, key string, number int32, err error) {
+	if err := m.store.bucket.ready(ctx); err != nil {
+		return "", "", 0, err
+	}
 	id, key, err = m.begin(ctx)
 	if err != nil {
 		return "", "", 0, err
