@@ -43,7 +43,7 @@ func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func
 	case errors.Is(err, object.ErrNoObject):
 		return false, fmt.Errorf("object of upload %s: %w", w.upload.ID, err)
 	case err != nil:
-		return false, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+		return false, unavailable(err)
 	}
 	defer body.Close() // an error changes nothing about what was read
 	if size != w.upload.Size {
@@ -61,6 +61,14 @@ func (p *Pipeline) read(ctx context.Context, w *work, into io.Writer, along func
 		return false, fmt.Errorf("upload %s: the object's SHA-256 is not that of what was received", w.upload.ID)
 	}
 	return false, nil
+}
+
+// unavailable makes an error of S3 one that waits for it, unless waiting does not help.
+func unavailable(err error) error {
+	if errors.Is(err, object.ErrUnsupported) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
 }
 
 // open returns the upload's bytes, and downloads them if an earlier attempt did the step that downloads.

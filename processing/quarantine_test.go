@@ -167,9 +167,9 @@ func TestMoveIsCutOff(t *testing.T) {
 		left int    // objects that nobody names afterwards
 	}{
 		"before the copy":               {"CopyObject", 0, 0},
-		"after the copy":                {"HeadObject", 0, 1},
-		"while its tags are removed":    {"DeleteObjectTagging", 0, 1},
-		"before it is tagged":           {"PutObjectTagging", 0, 1},
+		"after the copy":                {"HeadObject", 0, 0},
+		"while its tags are removed":    {"DeleteObjectTagging", 0, 0},
+		"before it is tagged":           {"PutObjectTagging", 0, 0},
 		"before the old one is deleted": {"DeleteObject", 0, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -206,6 +206,68 @@ func TestMoveIsCutOff(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A store says that it does not have an operation that a move into quarantine uses, or answers with nothing: the move does
+// without it, once, and the circuit stays closed.
+func TestMoveInStoresThatLackSomething(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		lacks map[string]stack.Fault
+		tag   string
+	}{
+		"no copies":    {map[string]stack.Fault{"CopyObject": stack.NotImplemented}, "infected"},
+		"empty copies": {map[string]stack.Fault{"CopyObject": stack.EmptyAnswer}, "infected"},
+		"no tags":      {map[string]stack.Fault{"PutObjectTagging": stack.NotImplemented, "DeleteObjectTagging": stack.NotImplemented}, ""},
+		"neither": {map[string]stack.Fault{
+			"CopyObject": stack.NotImplemented, "PutObjectTagging": stack.NotImplemented, "DeleteObjectTagging": stack.NotImplemented,
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlant(t)
+			p.proxied(t).Fault(func(kind string, _ int) stack.Fault { return c.lacks[kind] })
+			id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
+			p.run(t)
+			p.await(t, idle)
+			p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 1)
+			p.wantOnly(t, id, p.wantPlace(t, id, true, c.tag), 0)
+			if p.pipeline.Bucket.Unavailable() {
+				t.Error("what a store lacks counts as an outage")
+			}
+		})
+	}
+}
+
+// A store that cannot be read at all is not waited for: the upload becomes a dead letter that names the operation.
+func TestStoreWithoutReads(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	p.proxied(t).Fault(func(kind string, _ int) stack.Fault { return map[string]stack.Fault{"GetObject": stack.NotImplemented}[kind] })
+	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
+	p.run(t)
+	p.await(t, `select exists (select from dead_letters where error like '%GetObject%not supported by this S3 store%')`)
+	p.WantCount(t, 1, `select count(*) from uploads where id = $1 and status = 'failed'`, id)
+}
+
+// S3 fails at the last request before the rows know of a move, again and again: no copy stays behind.
+func TestMoveIsRepeated(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t)
+	failed := 0
+	proxy := p.proxied(t)
+	proxy.Fault(func(kind string, _ int) stack.Fault {
+		if kind != "PutObjectTagging" || failed == 3 {
+			return stack.Fault{}
+		}
+		failed++
+		return stack.Fault{Status: 400, Code: "InvalidRequest"}
+	})
+	id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
+	p.run(t)
+	p.await(t, idle)
+	p.want(t, id, storage.Failed, storage.ReasonInfected, 0, 1)
+	p.wantOnly(t, id, p.wantPlace(t, id, true, "infected"), 0)
 }
 
 // An attempt that lost its lease after it copied the object, because its worker froze, changes nothing.

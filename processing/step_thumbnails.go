@@ -8,7 +8,6 @@ import (
 	"log/slog"
 
 	"github.com/tramo/tramo/processing/examine"
-	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage"
 )
@@ -76,7 +75,7 @@ func (p *Pipeline) store(ctx context.Context, w *work, drawn []examine.Thumbnail
 		key := w.keys.Thumbnail(t.Size)
 		size := int64(len(t.WebP))
 		if err := p.Bucket.Put(ctx, key, webp, bytes.NewReader(t.WebP), size); err != nil {
-			return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+			return nil, unavailable(err)
 		}
 		thumbnails[i] = storage.Thumbnail{
 			Size: t.Size, WidthPx: t.Width, HeightPx: t.Height, Bytes: size, ContentType: webp, ObjectKey: key,

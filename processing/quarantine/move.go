@@ -51,11 +51,7 @@ func (m *Mover) Begin(ctx context.Context, u storage.Upload, key func(fence int6
 	}
 	move := &Move{mover: m, upload: u, lease: held, from: *u.ObjectKey, to: key(held.Fence())}
 	if err := m.Bucket.Copy(ctx, move.from, move.to, u.Size); err != nil {
-		move.End(ctx)
-		if errors.Is(err, object.ErrNoObject) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+		return nil, move.giveUp(ctx, fmt.Errorf("move an object: %w", err))
 	}
 	return move, nil
 }
@@ -67,11 +63,23 @@ func (m *Mover) BeginQuarantine(ctx context.Context, u storage.Upload, keys obje
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Bucket.Tag(ctx, move.to, "scan", f.Reason); err != nil {
-		move.End(ctx)
-		return nil, fmt.Errorf("%w: %w", queue.ErrUnavailable, err)
+	switch err := m.Bucket.Tag(ctx, move.to, "scan", f.Reason); {
+	case errors.Is(err, object.ErrUnsupported): // the key says it, too
+		m.Log.WarnContext(ctx, "object in quarantine has no tag", slog.String("upload_id", u.ID.String()), slog.Any("err", err))
+	case err != nil:
+		return nil, move.giveUp(ctx, err)
 	}
 	return move, nil
+}
+
+// giveUp ends a move that no row knows of. Its copy is deleted, so that attempts do not leave one each: S3 may fail for hours.
+func (m *Move) giveUp(ctx context.Context, cause error) error {
+	m.delete(ctx, m.to)
+	m.End(ctx)
+	if errors.Is(cause, object.ErrNoObject) || errors.Is(cause, object.ErrUnsupported) {
+		return cause // waiting does not help
+	}
+	return fmt.Errorf("%w: %w", queue.ErrUnavailable, cause)
 }
 
 // To is the key of the copy.
@@ -106,12 +114,15 @@ func (m *Move) Restore(ctx context.Context, tx storage.Tx) error {
 
 // Clean deletes the objects that the rows, once committed, do not name any more.
 func (m *Move) Clean(ctx context.Context) {
-	if m == nil {
-		return
+	if m != nil {
+		m.delete(ctx, append(m.thumbnails, m.from)...)
 	}
+}
+
+func (m *Move) delete(ctx context.Context, keys ...string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout) // the job may be over
 	defer cancel()
-	for _, key := range append(m.thumbnails, m.from) {
+	for _, key := range keys {
 		if err := m.mover.Bucket.Delete(ctx, key); err != nil {
 			m.mover.Log.WarnContext(ctx, "moved object left something in S3", slog.String("upload_id", m.upload.ID.String()), slog.Any("err", err))
 			return

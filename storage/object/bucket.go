@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -51,6 +52,8 @@ type Bucket struct {
 	sign    *s3.PresignClient
 	name    string
 	breaker *gobreaker.CircuitBreaker[struct{}]
+
+	noPartCopy atomic.Bool // the store has said that it does not copy parts
 }
 
 // OpenBucket makes a client; it sends nothing.

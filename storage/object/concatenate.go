@@ -39,6 +39,9 @@ type source struct {
 	state []byte // of its hash at its end
 }
 
+// errNoPartCopy says that the store does not copy parts.
+var errNoPartCopy = errors.New("no parts are copied")
+
 // errNoSource says that S3 no longer has a partial upload.
 type errNoSource struct{ partial int }
 
@@ -51,11 +54,21 @@ func (u *Upload) concatenate(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	u.store.assemblies <- struct{}{}
 	defer func() { <-u.store.assemblies }()
+	err := u.addPieces(ctx, u.store.bucket.copiesParts())
+	if errors.Is(err, errNoPartCopy) {
+		u.store.log.WarnContext(ctx, "S3 copies no parts, and the bytes go through this server", slog.String("upload_id", u.row.ID.String()), slog.Any("err", err))
+		err = u.addPieces(ctx, false)
+	}
+	return err
+}
+
+// addPieces makes durable what is not yet. Pieces that may be copied are, or else sent again.
+func (u *Upload) addPieces(ctx context.Context, copied bool) error {
 	c, err := u.newConcatenation(ctx)
 	if err != nil {
 		return err
 	}
-	pieces := c.plan()
+	pieces := c.plan(copied)
 	if int(u.content.NextPart)-1+len(pieces) > MaxParts {
 		if err := u.restart(ctx); err != nil {
 			return err
@@ -63,7 +76,7 @@ func (u *Upload) concatenate(ctx context.Context) error {
 		if c, err = u.newConcatenation(ctx); err != nil {
 			return err
 		}
-		pieces = c.plan()
+		pieces = c.plan(copied)
 	}
 	for _, p := range pieces {
 		err := c.add(ctx, p)
@@ -81,10 +94,13 @@ func (u *Upload) concatenate(ctx context.Context) error {
 }
 
 // plan returns the pieces from the offset on.
-func (c *concatenation) plan() []piece {
+func (c *concatenation) plan(copied bool) []piece {
 	sizes := make([]int64, len(c.sources))
 	for i, s := range c.sources {
 		sizes[i] = s.size
+	}
+	if !copied {
+		return planSent(sizes, c.content.Received, max(c.store.conf.PartSize, leastPiece(sizes)))
 	}
 	return plan(sizes, c.content.Received)
 }
@@ -169,8 +185,11 @@ func (c *concatenation) copy(ctx context.Context, s span, step *storage.Progress
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(recovered(func() error {
 		part, err := c.store.bucket.copyPart(ctx, key, id, number, from.key, s, whole)
-		if errors.Is(err, errNoCopySource) {
+		switch {
+		case errors.Is(err, errNoCopySource):
 			return errNoSource{s.partial}
+		case errors.Is(err, ErrUnsupported):
+			return fmt.Errorf("%w: %w", errNoPartCopy, err)
 		}
 		step.Part = &part
 		return err

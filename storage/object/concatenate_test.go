@@ -83,6 +83,40 @@ func TestConcatenateRepeated(t *testing.T) {
 	}
 }
 
+// A store that copies no parts gets their bytes from this server, at the first request. One that says so is not asked again;
+// that of an empty answer may be in order next time. For others, uploads go on.
+func TestConcatenateWithoutCopies(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		what  stack.Fault
+		asked int // how often a copy was, for two final uploads
+	}{"not implemented": {stack.NotImplemented, 1}, "empty": {stack.EmptyAnswer, 2}, "no ETag": {stack.Fault{Change: stack.NoETag}, 2}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			r := s.replica(t)
+			s.proxy.chooses(only(copyPart, c.what))
+			s.proxy.spent()
+			for range 2 {
+				partials, content := s.partials(t, r, part-1, 2, 2*part+5, 3, 100)
+				final := s.final(t, partials, len(content))
+				stack.Must(t, r.concat(s.ctx, final))
+				u, _, _ := s.rows(t, final)
+				if got := s.object(t, *u.ObjectKey); !bytes.Equal(got, content) {
+					t.Errorf("the object has %d bytes that differ from the %d that were sent", len(got), len(content))
+				}
+				s.wantFinished(t, final, 1)
+			}
+			if n := s.proxy.spent()[copyPart]; n != c.asked {
+				t.Errorf("%d copies were asked for, want %d", n, c.asked)
+			}
+			if r.Unavailable() {
+				t.Error("what a store lacks counts as an outage")
+			}
+		})
+	}
+}
+
 // Nobody knows how often clients ask for the offset of a final upload while S3 is away: once the circuit is open, no HEAD uses
 // up a part number, nor does one that finds out whether S3 is back.
 func TestConcatenateDuringAnOutage(t *testing.T) {

@@ -38,6 +38,9 @@ func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, fro
 		in.CopySourceRange = aws.String(byteRange(s.start, s.end))
 	}
 	out, err := b.s3.UploadPartCopy(ctx, in)
+	if saysUnsupported(err) {
+		b.noPartCopy.Store(true)
+	}
 	var tag string
 	switch {
 	case err != nil:
@@ -57,6 +60,9 @@ func (b *Bucket) copyPart(ctx context.Context, key, id string, number int32, fro
 	}
 	return storage.Part{Number: number, Size: s.size(), ETag: tag}, nil
 }
+
+// copiesParts reports whether the store may be asked to copy parts: it has not said that it does not.
+func (b *Bucket) copiesParts() bool { return !b.noPartCopy.Load() }
 
 // putConcatenatedPart stores a run as a part beside copied ones. An absent multipart upload is [ErrNoObject].
 func (b *Bucket) putConcatenatedPart(ctx context.Context, key, id string, number int32, r *run) (storage.Part, error) {

@@ -34,11 +34,7 @@ func (p piece) size() (size int64) {
 // [MaxParts], so that each part can fail once. A span that is copied is a whole partial upload, or a range of one with more
 // than MinPartSize bytes, because S3 copies no range of a smaller object.
 func plan(sizes []int64, from int64) (pieces []piece) {
-	total := int64(0)
-	for _, size := range sizes {
-		total += size
-	}
-	least := max(MinPartSize, (total+MaxParts/2-1)/(MaxParts/2))
+	least := leastPiece(sizes)
 	var seam piece
 	for i, size := range sizes {
 		start := min(from, size)
@@ -66,6 +62,37 @@ func plan(sizes []int64, from int64) (pieces []piece) {
 		pieces = append(pieces, seam)
 	}
 	return pieces
+}
+
+// planSent is plan for a store that copies no parts: each piece but the last has least bytes, and all are read and sent again.
+func planSent(sizes []int64, from, least int64) (pieces []piece) {
+	var p piece
+	for i, size := range sizes {
+		start := min(from, size)
+		from -= start
+		for start < size {
+			end := min(size, start+least-p.size())
+			p.spans = append(p.spans, span{i, start, end})
+			start = end
+			if p.size() == least {
+				pieces = append(pieces, p)
+				p = piece{}
+			}
+		}
+	}
+	if len(p.spans) > 0 {
+		pieces = append(pieces, p)
+	}
+	return pieces
+}
+
+// leastPiece is the least size of all pieces but the last, in bytes.
+func leastPiece(sizes []int64) int64 {
+	total := int64(0)
+	for _, size := range sizes {
+		total += size
+	}
+	return max(MinPartSize, (total+MaxParts/2-1)/(MaxParts/2))
 }
 
 // cut divides a span of at least least bytes into pieces of about the same size.

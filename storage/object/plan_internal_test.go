@@ -3,6 +3,7 @@ package object
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -134,5 +135,40 @@ func checkPlan(t *testing.T, sizes []int64, from int64, pieces []piece) {
 	}
 	if resent := slices.ContainsFunc(pieces, func(p piece) bool { return !p.copied && p.size() > 4<<30 }); resent {
 		t.Error("more is sent again than buffers should hold")
+	}
+}
+
+// Pieces that are sent cover all bytes from the offset on, in order, and all but the last are of the size that was asked for.
+func TestPlanSent(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		var sizes []int64
+		total := int64(0)
+		for range 1 + random.IntN(6) {
+			sizes = append(sizes, 1+random.Int64N(50))
+			total += sizes[len(sizes)-1]
+		}
+		from, least := random.Int64N(total), 1+random.Int64N(40)
+		at := from
+		pieces := planSent(sizes, from, least)
+		for i, p := range pieces {
+			if size := p.size(); p.copied || size > least || size < least && i < len(pieces)-1 {
+				t.Fatalf("%v from %d: piece %d is %+v", sizes, from, i, p)
+			}
+			for _, s := range p.spans {
+				before := int64(0)
+				for _, size := range sizes[:s.partial] {
+					before += size
+				}
+				if before+s.start != at || s.end > sizes[s.partial] || s.size() <= 0 {
+					t.Fatalf("%v from %d: span %+v at %d", sizes, from, s, at)
+				}
+				at += s.size()
+			}
+		}
+		if at != total {
+			t.Fatalf("%v from %d: ends at %d of %d", sizes, from, at, total)
+		}
 	}
 }

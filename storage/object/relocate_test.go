@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -55,5 +56,60 @@ func TestCopy(t *testing.T) {
 	for u, err := range bucket.Multiparts(t.Context()) {
 		stack.Must(t, err)
 		t.Errorf("left is %+v", u)
+	}
+}
+
+// A store that copies nothing, in either way, gets the bytes of a copy from here, in one request or in parts.
+func TestCopyThroughThisProcess(t *testing.T) {
+	t.Parallel()
+	_, name, direct := newBucket(t)
+	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
+	for i, size := range []int64{1, object.SendSpan, object.SendSpan + 1, 2*object.SendSpan + 7} {
+		content := noise(int(size))
+		from := k.Original(int64(i))
+		stack.Must(t, direct.Put(t.Context(), from, "application/octet-stream", bytes.NewReader(content), size))
+		for j, what := range []stack.Fault{stack.NotImplemented, stack.EmptyAnswer} {
+			for l, most := range []int64{object.MaxCopy, size - 1} { // copied whole, or in parts
+				p := newProxy(t)
+				p.chooses(func(kind string, _ int) stack.Fault {
+					if kind == "CopyObject" || kind == copyPart {
+						return what
+					}
+					return stack.Fault{}
+				})
+				bucket := openBucket(t, p.Endpoint(), name)
+				to := k.Quarantine(int64(100*i + 10*j + l))
+				stack.Must(t, bucket.CopyIn(t.Context(), from, to, size, most, object.MinPartSize))
+				body, _, err := direct.Get(t.Context(), to)
+				stack.Must(t, err)
+				got, err := io.ReadAll(body)
+				_ = body.Close()
+				if err != nil || !bytes.Equal(got, content) {
+					t.Errorf("a copy of %d bytes has %d, or others: %v", size, len(got), err)
+				}
+				if bucket.Unavailable() {
+					t.Error("the circuit is open")
+				}
+			}
+		}
+	}
+	for u, err := range direct.Multiparts(t.Context()) {
+		stack.Must(t, err)
+		t.Errorf("left is %+v", u)
+	}
+}
+
+// A store that deletes one object at a time is asked to.
+func TestRemoveOneByOne(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t)
+	bucket := openBucket(t, p.Endpoint(), stack.Get(t, ground.S3).Bucket())
+	k := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
+	for n := range int64(3) {
+		stack.Must(t, bucket.Put(t.Context(), k.Original(n), "text/plain", strings.NewReader("x"), 1))
+	}
+	p.chooses(only("DeleteObjects", stack.NotImplemented))
+	if n, err := bucket.RemoveUpload(t.Context(), k); err != nil || n != 3 {
+		t.Errorf("%d removed, %v", n, err)
 	}
 }

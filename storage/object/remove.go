@@ -78,6 +78,14 @@ func (b *Bucket) removeSome(ctx context.Context, prefix string) (removed int, er
 		Bucket: &b.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
 	})
 	switch {
+	case errors.Is(err, ErrUnsupported):
+		for _, id := range ids {
+			if err := b.Delete(ctx, *id.Key); err != nil {
+				return removed, err
+			}
+			removed++
+		}
+		return removed, nil
 	case err != nil:
 		return removed, fmt.Errorf("delete objects: %w", err)
 	case len(out.Errors) > 0:

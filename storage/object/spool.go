@@ -141,6 +141,11 @@ type run struct {
 	size    int64 // bytes
 }
 
+// runOf returns a run of bytes that are no buffer's.
+func runOf(p []byte) *run {
+	return &run{extents: []extent{{block: block{memory: p}, end: len(p), private: true}}, size: int64(len(p))}
+}
+
 func (r *run) last() *extent {
 	if len(r.extents) == 0 {
 		return nil
