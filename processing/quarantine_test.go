@@ -225,7 +225,7 @@ func TestMoveInStoresThatLackSomething(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlant(t)
+			p := newFixture(t)
 			p.proxied(t).Fault(func(kind string, _ int) stack.Fault { return c.lacks[kind] })
 			id := p.receive(t, infectedPhoto(), infectedPhoto(), 1)
 			p.run(t)
@@ -242,7 +242,7 @@ func TestMoveInStoresThatLackSomething(t *testing.T) {
 // A store that cannot be read at all is not waited for: the upload becomes a dead letter that names the operation.
 func TestStoreWithoutReads(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	p.proxied(t).Fault(func(kind string, _ int) stack.Fault { return map[string]stack.Fault{"GetObject": stack.NotImplemented}[kind] })
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.run(t)
@@ -253,7 +253,7 @@ func TestStoreWithoutReads(t *testing.T) {
 // S3 fails at the last request before the rows know of a move, again and again: no copy stays behind.
 func TestMoveIsRepeated(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	failed := 0
 	proxy := p.proxied(t)
 	proxy.Fault(func(kind string, _ int) stack.Fault {

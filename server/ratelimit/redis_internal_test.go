@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -29,7 +30,7 @@ func TestRedisAnswersNonsense(t *testing.T) {
 			go answerNonsense(conn)
 		}
 	}()
-	redis, err := OpenRedis("redis://"+l.Addr().String(), time.Minute)
+	redis, err := RedisConfig{URL: telemetry.Secret("redis://" + l.Addr().String()), Timeout: time.Minute}.Open()
 	stack.Must(t, err)
 	t.Cleanup(func() { redis.Close() })
 	p := policy{name: "user", rate: 60, burst: 10}
