@@ -243,7 +243,9 @@ func TestMoveInStoresThatLackSomething(t *testing.T) {
 func TestStoreWithoutReads(t *testing.T) {
 	t.Parallel()
 	p := newFixture(t)
-	p.proxied(t).Fault(func(kind string, _ int) stack.Fault { return map[string]stack.Fault{"GetObject": stack.NotImplemented}[kind] })
+	p.proxied(t).Fault(func(kind string, _ int) stack.Fault {
+		return map[string]stack.Fault{"GetObject": stack.NotImplemented}[kind]
+	})
 	id := p.receive(t, smallPhoto(), smallPhoto(), 1)
 	p.run(t)
 	p.await(t, `select exists (select from dead_letters where error like '%GetObject%not supported by this S3 store%')`)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +52,9 @@ type Ops struct {
 	Log      *slog.Logger
 	// CheckTimeout bounds the checks of one request to /readyz; 0 means five seconds.
 	CheckTimeout time.Duration
+
+	mu   sync.Mutex
+	told map[string][]string // by check, what was logged since it was ok last
 }
 
 // Run serves until ctx is done.
@@ -121,8 +125,28 @@ func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
 		answer[c.Name] = found[i]
 		if found[i] != "ok" && !c.Optional {
 			status = http.StatusServiceUnavailable
-			o.Log.WarnContext(ctx, "not ready", slog.String("dependency", c.Name), slog.String("err", found[i]))
+		}
+		if !c.Optional {
+			o.tell(ctx, c.Name, found[i])
 		}
 	}
 	writeJSON(w, status, answer)
+}
+
+// tell logs each thing once, however often it is asked for, until the dependency is ok again.
+func (o *Ops) tell(ctx context.Context, name, found string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.told == nil {
+		o.told = make(map[string][]string)
+	}
+	before := o.told[name]
+	switch {
+	case found == "ok" && before != nil:
+		o.Log.InfoContext(ctx, "ready again", slog.String("dependency", name))
+		delete(o.told, name)
+	case found != "ok" && !slices.Contains(before, found):
+		o.Log.WarnContext(ctx, "not ready", slog.String("dependency", name), slog.String("err", found))
+		o.told[name] = append(before, found)
+	}
 }

@@ -70,3 +70,35 @@ func TestReadiness(t *testing.T) {
 		}
 	}
 }
+
+// However often /readyz is asked, the log has each reason once, and that the dependency is back.
+func TestReadinessIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	var err error
+	ops := telemetry.Ops{
+		Registry: telemetry.NewRegistry(), Log: slog.New(slog.NewTextHandler(&out, nil)),
+		Checks: []telemetry.Check{{Name: "s3", Ask: func(context.Context) error { return err }}},
+	}
+	ask := func(times int) {
+		for range times {
+			ops.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		}
+	}
+	for range 50 { // as a circuit breaker alternates
+		err = errors.New("connection refused")
+		ask(10)
+		err = errors.New("tried again in a moment")
+		ask(10)
+	}
+	err = nil
+	ask(10)
+	err = errors.New("connection refused")
+	ask(10)
+	log := out.String()
+	for text, want := range map[string]int{"connection refused": 2, "tried again": 1, "ready again": 1, "not ready": 3} {
+		if n := strings.Count(log, text); n != want {
+			t.Errorf("%q is logged %d times, want %d:\n%s", text, n, want, log)
+		}
+	}
+}

@@ -163,7 +163,7 @@ func (n *Tenant) Sound(t *testing.T) {
 	n.MustWork(t, n.Ctx, func(tx storage.Tx) error {
 		return tx.Move(n.Ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected, Detail: "EICAR"}))
 	})
-	stack.Must(t, n.Bucket.Tag(n.Ctx, key, "scan", storage.ReasonInfected))
+	stack.Must(t, n.Bucket.Tag(n.Ctx, key, int64(len(Content)), "scan", storage.ReasonInfected))
 }
 
 // GivenUp makes an upload whose worker was killed on the last attempt, so that River gave its job up.

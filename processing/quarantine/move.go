@@ -63,7 +63,7 @@ func (m *Mover) BeginQuarantine(ctx context.Context, u storage.Upload, keys obje
 	if err != nil {
 		return nil, err
 	}
-	switch err := m.Bucket.Tag(ctx, move.to, "scan", f.Reason); {
+	switch err := m.Bucket.Tag(ctx, move.to, u.Size, "scan", f.Reason); {
 	case errors.Is(err, object.ErrUnsupported): // the key says it, too
 		m.Log.WarnContext(ctx, "object in quarantine has no tag", slog.String("upload_id", u.ID.String()), slog.Any("err", err))
 	case err != nil:

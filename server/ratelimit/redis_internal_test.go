@@ -33,7 +33,7 @@ func TestRedisAnswersNonsense(t *testing.T) {
 	redis, err := RedisConfig{URL: telemetry.Secret("redis://" + l.Addr().String()), Timeout: time.Minute}.Open()
 	stack.Must(t, err)
 	t.Cleanup(func() { redis.Close() })
-	p := policy{name: "user", rate: 60, burst: 10}
+	p := Limit{Name: "user", PerMinute: 60, Burst: 10}
 	alone, err := newMemory(p)
 	stack.Must(t, err)
 	s := newShared(redis, alone, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"net/url"
 	"sync/atomic"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/sony/gobreaker/v2"
 )
 
@@ -54,6 +57,7 @@ type Bucket struct {
 	breaker *gobreaker.CircuitBreaker[struct{}]
 
 	noPartCopy atomic.Bool // the store has said that it does not copy parts
+	noTags     atomic.Bool // the store takes requests about tags for requests about objects, or refuses them
 }
 
 // OpenBucket makes a client; it sends nothing.
@@ -78,12 +82,56 @@ func OpenBucket(ctx context.Context, c BucketConfig) (*Bucket, error) {
 	return &Bucket{s3: client, sign: s3.NewPresignClient(client), name: c.Name, breaker: breaker}, nil
 }
 
-// Ping reports whether the bucket is there and may be used.
+// Ping reports whether the bucket is there and may be used. Its errors are for people: each says what to do, and the same
+// fault is always the same text.
 func (b *Bucket) Ping(ctx context.Context) error {
-	if _, err := b.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name}); err != nil {
-		return fmt.Errorf("reach bucket %s: %w", b.name, err)
+	_, err := b.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.name})
+	if err == nil {
+		return nil
 	}
-	return nil
+	var answer *smithyhttp.ResponseError
+	status := 0
+	if errors.As(err, &answer) {
+		status = answer.HTTPStatusCode()
+	}
+	switch status {
+	case http.StatusNotFound:
+		err = &pingError{"it does not exist: create it, or set TRAMO_S3_BUCKET to one that exists", err}
+	case http.StatusForbidden, http.StatusUnauthorized:
+		err = &pingError{"credentials refused: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and that they may use the bucket", err}
+	case http.StatusMovedPermanently:
+		err = &pingError{"it is in another region: set AWS_REGION", err}
+	default:
+		err = &pingError{reason(err), err}
+	}
+	return fmt.Errorf("bucket %s: %w", b.name, err)
+}
+
+// A pingError says in place of its cause what a person needs to know.
+type pingError struct {
+	text  string
+	cause error
+}
+
+func (e *pingError) Error() string { return e.text }
+func (e *pingError) Unwrap() error { return e.cause }
+
+// reason is an error of S3 without what differs each time: the ids of requests, and ports of ours.
+func reason(err error) string {
+	var api smithy.APIError
+	var answer *smithyhttp.ResponseError
+	var network *net.OpError
+	switch {
+	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
+		return "S3 does not answer, and is tried again in a moment"
+	case errors.As(err, &answer) && errors.As(err, &api):
+		return fmt.Sprintf("S3 answers %d %s", answer.HTTPStatusCode(), api.ErrorCode())
+	case errors.As(err, &answer):
+		return fmt.Sprintf("S3 answers %d", answer.HTTPStatusCode())
+	case errors.As(err, &network) && network.Addr != nil:
+		return fmt.Sprintf("%s %s: %s", network.Op, network.Addr, network.Err)
+	}
+	return err.Error()
 }
 
 // Put stores an object of size bytes. body must be seekable for a request to be repeated.
@@ -141,13 +189,23 @@ func (b *Bucket) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// Tag sets one tag on an object and removes all others.
-func (b *Bucket) Tag(ctx context.Context, key, name, value string) error {
+// Tag sets one tag on an object of size bytes and removes all others. A store that has no tags may have taken the tag for the
+// object's content: that is an error, the object is gone, and next time there is [ErrUnsupported].
+func (b *Bucket) Tag(ctx context.Context, key string, size int64, name, value string) error {
+	if b.noTags.Load() {
+		return lacking("PutObjectTagging", "effect")
+	}
 	_, err := b.s3.PutObjectTagging(ctx, &s3.PutObjectTaggingInput{
 		Bucket: &b.name, Key: &key, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: &name, Value: &value}}},
 	})
 	if err != nil {
 		return fmt.Errorf("tag object: %w", err)
+	}
+	if got, err := b.Size(ctx, key); err != nil || got != size {
+		if err == nil || errors.Is(err, ErrNoObject) {
+			b.noTags.Store(true)
+		}
+		return errors.Join(fmt.Errorf("the tagged object has %d bytes, not %d", got, size), err)
 	}
 	return nil
 }

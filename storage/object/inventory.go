@@ -36,6 +36,9 @@ func (b *Bucket) Objects(ctx context.Context) iter.Seq2[Listed, error] {
 			return true
 		}
 		for o, err := range b.objectsUnder(ctx, allPrefix) {
+			if err == nil && strings.HasPrefix(o.Key, scratchPrefix) {
+				continue
+			}
 			if err == nil && !yieldQuarantined(o.Key) {
 				return
 			}
@@ -116,6 +119,9 @@ func (b *Bucket) Multiparts(ctx context.Context) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		for _, prefix := range prefixes(allPrefix) {
 			for l, err := range b.multipartsUnder(ctx, prefix) {
+				if err == nil && strings.HasPrefix(l.Key, scratchPrefix) {
+					continue
+				}
 				if !yield(l, err) || err != nil {
 					return
 				}

@@ -30,6 +30,10 @@ func (b *Bucket) LinkAs(ctx context.Context, of Keys, key string, p Presentation
 	if err := of.check(ctx, key); err != nil {
 		return "", err
 	}
+	return b.linkAs(ctx, key, p)
+}
+
+func (b *Bucket) linkAs(ctx context.Context, key string, p Presentation) (string, error) {
 	expires := s3.WithPresignExpires(p.Life)
 	get := &s3.GetObjectInput{
 		Bucket: &b.name, Key: &key, ResponseContentType: &p.Type, ResponseContentDisposition: &p.Disposition,

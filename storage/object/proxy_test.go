@@ -56,7 +56,12 @@ type rule struct {
 
 func newProxy(t *testing.T) *proxy {
 	t.Helper()
-	s3, err := stack.NewS3Proxy(stack.Get(t, ground.S3).Endpoint())
+	return newProxyTo(t, stack.Get(t, ground.S3).Endpoint())
+}
+
+func newProxyTo(t *testing.T, endpoint string) *proxy {
+	t.Helper()
+	s3, err := stack.NewS3Proxy(endpoint)
 	stack.Must(t, err)
 	t.Cleanup(s3.Stop)
 	p := &proxy{S3Proxy: s3}

@@ -25,7 +25,7 @@ func TestCopy(t *testing.T) {
 	content[len(content)-1] = 'z'
 	size := int64(len(content))
 	stack.Must(t, bucket.Put(t.Context(), k.Original(1), "application/octet-stream", bytes.NewReader(content), size))
-	stack.Must(t, bucket.Tag(t.Context(), k.Original(1), "scan", "infected"))
+	stack.Must(t, bucket.Tag(t.Context(), k.Original(1), size, "scan", "infected"))
 
 	for i, most := range []int64{object.MaxCopy, size, size - 1} {
 		to := k.Quarantine(int64(i))

@@ -70,27 +70,41 @@ func (b *Bucket) removeSome(ctx context.Context, prefix string) (removed int, er
 	if len(listed) == 0 {
 		return removed, nil
 	}
-	ids := make([]types.ObjectIdentifier, len(listed)) // S3 lists no more than DeleteObjects takes: 1,000
+	keys := make([]string, len(listed)) // S3 lists no more than DeleteObjects takes: 1,000
 	for i, o := range listed {
-		ids[i].Key = &o.Key
+		keys[i] = o.Key
+	}
+	deleted, err := b.deleteAll(ctx, keys)
+	if errors.Is(err, ErrUnsupported) {
+		deleted, err = b.deleteEach(ctx, keys)
+	}
+	return removed + deleted, err
+}
+
+// deleteAll deletes up to 1,000 objects with one request.
+func (b *Bucket) deleteAll(ctx context.Context, keys []string) (deleted int, err error) {
+	ids := make([]types.ObjectIdentifier, len(keys))
+	for i := range keys {
+		ids[i].Key = &keys[i]
 	}
 	out, err := b.s3.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 		Bucket: &b.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
 	})
 	switch {
-	case errors.Is(err, ErrUnsupported):
-		for _, id := range ids {
-			if err := b.Delete(ctx, *id.Key); err != nil {
-				return removed, err
-			}
-			removed++
-		}
-		return removed, nil
 	case err != nil:
-		return removed, fmt.Errorf("delete objects: %w", err)
+		return 0, fmt.Errorf("delete objects: %w", err)
 	case len(out.Errors) > 0:
-		return removed + len(ids) - len(out.Errors), fmt.Errorf("delete objects: %d are left, one because of %s",
+		return len(ids) - len(out.Errors), fmt.Errorf("delete objects: %d are left, one because of %s",
 			len(out.Errors), aws.ToString(out.Errors[0].Code))
 	}
-	return removed + len(ids), nil
+	return len(ids), nil
+}
+
+func (b *Bucket) deleteEach(ctx context.Context, keys []string) (deleted int, err error) {
+	for i, key := range keys {
+		if err := b.Delete(ctx, key); err != nil {
+			return i, err
+		}
+	}
+	return len(keys), nil
 }

@@ -62,6 +62,7 @@ func (s *devStack) startPrograms(ctx context.Context) error {
 		}},
 	}
 	for _, p := range programs {
+		p.quiet = 2 * time.Second
 		if err := p.Restart(ctx); err != nil {
 			return err
 		}
@@ -93,6 +94,8 @@ type program struct {
 	*stack.Process
 	cfg stack.ProcessConfig
 	ops string // URL of its operations listener
+	// quiet is how long awaitReady says nothing.
+	quiet time.Duration
 }
 
 // Restart implements [process]. It starts the program, too.
@@ -101,10 +104,9 @@ func (p *program) Restart(context.Context) (err error) {
 	return err
 }
 
-// awaitReady waits until the program is ready, and prints what it waits for whenever that changes.
+// awaitReady waits until the program is ready, and prints each thing that it waits for, once.
 func (p *program) awaitReady(ctx context.Context, out *console) error {
-	const patience = 2 * time.Second
-	began, said := time.Now(), ""
+	began, said := time.Now(), map[string]bool{}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -112,8 +114,8 @@ func (p *program) awaitReady(ctx context.Context, out *console) error {
 		if err == nil {
 			return nil
 		}
-		if why := err.Error(); why != said && time.Since(began) > patience {
-			said = why
+		if why := err.Error(); !said[why] && time.Since(began) > p.quiet {
+			said[why] = true
 			out.printf("  waiting for %s: %s", p.cfg.Name, why)
 		}
 		select {

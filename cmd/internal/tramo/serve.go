@@ -106,9 +106,11 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	probe := &object.Probe{Bucket: b.Bucket, Log: log}
 	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, Checks: []telemetry.Check{
 		{Name: "postgres", Ask: b.DB.Ping},
-		{Name: "s3", Ask: b.Bucket.Ping},
+		{Name: "s3", Ask: probe.Ready},
+		{Name: "s3_operations", Ask: probe.Complete, Optional: true},
 		{Name: "jwks", Ask: parts.Verifier.Ready},
 	}}
 	// Leases outlive the requests that hold them.
@@ -116,6 +118,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error { return s.Run(ctx) })
 		g.Go(func() error { return ops.Run(ctx) })
+		g.Go(func() error { return probe.Run(ctx) })
 		return g.Wait()
 	})
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/storage/lease"
+	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/telemetry"
 )
 
@@ -121,15 +122,18 @@ func (c *command) Run(ctx context.Context) error {
 	}
 	defer func() { _ = w.box.Close() }()
 	w.box.Warm()
+	probe := &object.Probe{Bucket: b.Bucket, Log: log}
 	// clamd answers a ping after its running scans, so a busy worker must not seem unready because of it.
 	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, CheckTimeout: 15 * time.Second, Checks: append([]telemetry.Check{
 		{Name: "postgres", Ask: b.DB.Ping},
-		{Name: "s3", Ask: b.Bucket.Ping},
+		{Name: "s3", Ask: probe.Ready},
+		{Name: "s3_operations", Ask: probe.Complete, Optional: true},
 		{Name: "clamd", Ask: w.scanner.Ping},
 	}, w.tools...)}
 	return b.Leases.During(ctx, func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return ops.Run(ctx) })
+		group.Go(func() error { return probe.Run(ctx) })
 		group.Go(func() error { w.scanner.Run(ctx); return nil })
 		group.Go(func() error { return w.pool.Run(ctx) })
 		group.Go(func() error { return w.dispatch(ctx) })
