@@ -30,9 +30,7 @@ var cameraModules = []string{"github.com/bep/imagemeta", "github.com/rwcarlsen/g
 // known are the differences that are left, each with its reason: what exiftool has, and Tramo on purpose or for want of a
 // better library has not.
 var known = map[string]string{
-	"bep/imagemeta/testdata/images/corrupt/huge_tag_exif.jpg taken_local":      brokenEXIF,
 	"bep/imagemeta/testdata/images/corrupt/huge_tag_exif.jpg size":             noPixels,
-	"bep/imagemeta/testdata/images/corrupt/max_uint32_exif.jpg taken_local":    brokenEXIF,
 	"bep/imagemeta/testdata/images/corrupt/max_uint32_exif.jpg size":           noPixels,
 	"bep/imagemeta/testdata/images/metadata-extractor/issue-590.png latitude":  "the XMP has three fractions and no hemisphere; exiftool takes their seconds for minutes, and is wrong",
 	"bep/imagemeta/testdata/images/metadata-extractor/issue-590.png longitude": "likewise",
@@ -40,10 +38,7 @@ var known = map[string]string{
 	"bep/imagemeta/testdata/images/metadata-extractor/withXmp.jpg taken_at":    "likewise",
 }
 
-const (
-	brokenEXIF = "broken on purpose: imagemeta stops at a tag that is larger than the file, exiftool goes on"
-	noPixels   = "broken on purpose: it has no frame, and the size that exiftool tells is EXIF's word"
-)
+const noPixels = "broken on purpose: it has no frame, and the size that exiftool tells is EXIF's word"
 
 // A photo's facts by field, as text; what is unknown is missing.
 type told map[string]string

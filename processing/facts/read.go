@@ -52,11 +52,17 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 			return err
 		}
 	}
-	attempt("dimensions", from(r, format, imagemeta.CONFIG))
-	attempt("IPTC", from(r, format, imagemeta.IPTC))
 	var exif []byte
 	var xmp [][]byte
+	var dimensions, iptc io.ReadSeeker = r, r
 	switch format {
+	case imagemeta.JPEG:
+		attempt("segments", func() error {
+			header, err := readJPEGHeader(r)
+			exif, xmp = header.exif, header.xmp
+			dimensions, iptc = bytes.NewReader(header.rest), bytes.NewReader(header.rest)
+			return err
+		})
 	case imagemeta.PNG, imagemeta.WebP:
 		attempt("chunks", func() (err error) {
 			var packet []byte
@@ -70,14 +76,31 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 			exif, xmp, err = heifItems(r)
 			return err
 		})
-	default:
-		attempt("EXIF", from(r, format, imagemeta.EXIF))
-		attempt("XMP", from(r, format, imagemeta.XMP))
 	}
-	if exif != nil {
-		content := bytes.NewReader(bytes.TrimPrefix(exif, []byte("Exif\x00\x00")))
-		attempt("EXIF", from(&limitedSeeker{source: content, left: readLimit, until: r.until}, imagemeta.TIFF, imagemeta.EXIF))
+	isTIFF := format == imagemeta.TIFF || format == imagemeta.DNG
+	if exif != nil || isTIFF {
+		attempt("EXIF", func() error {
+			source := io.ReadSeeker(r)
+			if !isTIFF {
+				source = bytes.NewReader(bytes.TrimPrefix(exif, []byte("Exif\x00\x00")))
+			}
+			sound, packet, tooMany, err := soundEXIF(source)
+			if err != nil {
+				return err
+			}
+			if packet != nil {
+				xmp = append(xmp, packet)
+			}
+			found.tooMany = found.tooMany || tooMany
+			exif = sound
+			return from(bytes.NewReader(sound), imagemeta.TIFF, imagemeta.EXIF)()
+		})
 	}
+	if isTIFF {
+		iptc = bytes.NewReader(exif)
+	}
+	attempt("dimensions", from(dimensions, format, imagemeta.CONFIG))
+	attempt("IPTC", from(iptc, format, imagemeta.IPTC))
 	for _, packet := range xmp {
 		attempt("XMP", func() error { return found.readXMP(bytes.NewReader(packet)) })
 	}
@@ -98,7 +121,6 @@ func (found *reading) decode(r io.ReadSeeker, format imagemeta.ImageFormat, sour
 			found.keep(groupOf(tag), tag.Tag, tag.Value)
 			return nil
 		},
-		HandleXMP:    found.readXMP,
 		LimitNumTags: maxTags,
 		LimitTagSize: maxTagSize,
 	})

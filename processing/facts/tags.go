@@ -19,13 +19,13 @@ const (
 // tags are raw values by "Group:Name", as exiftool calls them: a string, a float64, or a list of those.
 type tags map[string]any
 
-// keep lets the first of two equal names win.
+// keep lets the first of two equal names win that says anything.
 func (t tags) keep(group, name string, value any) {
 	key := group + ":" + name
 	if _, seen := t[key]; seen || len(t) >= maxTags {
 		return
 	}
-	if v := plain(value); v != nil {
+	if v := plain(value); v != nil && v != "" {
 		t[key] = v
 	}
 }

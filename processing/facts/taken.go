@@ -1,6 +1,8 @@
 package facts
 
 import (
+	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +37,10 @@ func (t tags) taken() (at *time.Time, zone, local string) {
 	xmp := clocks{
 		xmpClock(t.text("XMP-exif:DateTimeOriginal")), xmpClock(t.text("XMP-photoshop:DateCreated")), xmpClock(t.text("XMP-xmp:CreateDate")),
 	}
-	all := slices.Concat(exif, xmp, clocks{t.iptcClock(), changed})
+	all := slices.Concat(exif, xmp, clocks{t.iptcClock()})
+	if unset(t.text("ExifIFD:DateTimeOriginal")) && unset(t.text("ExifIFD:CreateDate")) {
+		all = append(all, changed) // or else what the camera wrote is not replaced by what an editor wrote, even if it cannot be read
+	}
 	first := slices.IndexFunc(all, func(c clock) bool { return plausibleClock(c.wall) })
 	satellite, haveSatellite := t.satelliteTime()
 	if first < 0 {
@@ -58,6 +63,9 @@ func (t tags) taken() (at *time.Time, zone, local string) {
 	return nil, "", local
 }
 
+// unset reports whether a clock is one of blanks or zeros: of unknown time.
+func unset(text string) bool { return strings.Trim(text, " :0") == "" }
+
 // offsetAt returns the offset that one of the clocks has which shows wall, or nil.
 func (c clocks) offsetAt(wall time.Time) *int {
 	for _, one := range c {
@@ -68,14 +76,34 @@ func (c clocks) offsetAt(wall time.Time) *int {
 	return nil
 }
 
-// exifClock reads "2026:05:04 17:45:10" (EXIF 2.32, 4.6.5), its offset in a tag of its own.
+// exifSpelling is that of EXIF (EXIF 2.32, 4.6.5), "2026:05:04 17:45:10", and those of programs that write it otherwise: other
+// separators, no seconds, the half of the day or a zone behind.
+var exifSpelling = regexp.MustCompile(`^(\d{4})[:/.-](\d\d)[:/.-](\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(?:[.,]\d+)?)?(?: ?([AaPp])\.? ?[Mm]\b| ?(Z|[+-]\d\d:\d\d)$|\D|$)`)
+
+// exifClock reads a clock with its offset, which has a tag of its own.
 func (t tags) exifClock(name, offset string) (c clock) {
-	wall, err := time.Parse("2006:01:02 15:04:05", firstBytes(t.text(name), 19))
+	part := exifSpelling.FindStringSubmatch(t.text(name))
+	if part == nil {
+		return clock{}
+	}
+	hour, second, later := part[4], cmp.Or(part[6], "00"), time.Duration(0)
+	if hour == "24" {
+		hour = "00" // Android's cameras counted the hours of a day from 1 to 24: its pattern was "kk"
+	}
+	if second == "60" { // rounded up, or a leap second
+		second, later = "59", time.Second
+	}
+	layout := "2006:01:02 15:04:05"
+	text := part[1] + ":" + part[2] + ":" + part[3] + " " + hour + ":" + part[5] + ":" + second
+	if half := part[7]; half != "" && hour <= "12" {
+		layout, text = "2006:01:02 03:04:05 PM", text+" "+strings.ToUpper(half)+"M"
+	}
+	wall, err := time.Parse(layout, text)
 	if err != nil {
 		return clock{}
 	}
-	c.wall = wall
-	if seconds, ok := parseOffset(t.text(offset)); ok {
+	c.wall = wall.Add(later)
+	if seconds, ok := parseOffset(cmp.Or(t.text(offset), part[8])); ok {
 		c.offset = &seconds
 	}
 	return c

@@ -32,10 +32,9 @@ var xmpGroups = map[string]string{
 	"http://ns.adobe.com/xap/1.0/rights/":         "XMP-xmpRights",
 }
 
-// readXMP adds the simple properties and lists of a packet (ISO 16684-1, 7); structures are left out. It reads all of
-// r, as imagemeta asks. encoding/xml resolves no entity that a document declares; a document that declares any is refused.
+// readXMP adds the simple properties and lists of a packet (ISO 16684-1, 7); structures are left out.
+// encoding/xml resolves no entity that a document declares; a document that declares any is refused.
 func (t tags) readXMP(r io.Reader) error {
-	defer func() { _, _ = io.Copy(io.Discard, r) }()
 	decoder := xml.NewDecoder(io.LimitReader(r, maxXMP))
 	p := xmpParser{tags: t}
 	for {
