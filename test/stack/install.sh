@@ -56,10 +56,10 @@ collect() {
 	if ! have npm || ! have node || [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 18 ]; then
 		need nodejs npm
 	fi
-	# Small, and every site sends PDFs. ffmpeg draws the posters of videos and brings 150 MB along: who wants none runs without.
+	# Every site sends PDFs and films. Tramo also runs without these, but then they have no thumbnails.
 	{ have pdftoppm && have pdfinfo; } || need poppler-utils
-	[ "$scope" = test ] || return 0
 	have ffmpeg || need ffmpeg
+	[ "$scope" = test ] || return 0
 	have exiftool || need libimage-exiftool-perl
 	{ have vips && have vipsthumbnail; } || need libvips-tools
 	have redis-server || need redis-server
