@@ -35,7 +35,6 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 		return err
 	}
 	w.results.Facts = record(found, w.results.Facts)
-	w.results.Document.Pages = cmp.Or(w.results.Document.Pages, storage.OrNull(int32(found.Pages)))
 	w.results.Document.Title = cmp.Or(w.results.Document.Title, storage.OrNull(found.Title))
 	w.results.Tags = storage.Tags{Tags: found.Tags, Truncated: found.TagsTruncated}
 	return nil
@@ -51,7 +50,7 @@ func (p *Pipeline) readDocument(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	w.results.Document = storage.Document{Pages: storage.OrNull(int32(document.Pages)), Title: storage.OrNull(document.Title)}
+	w.results.Document = storage.Document{Pages: storage.OrNull(document.Pages), Title: storage.OrNull(document.Title)}
 	return nil
 }
 
@@ -67,8 +66,8 @@ func record(f facts.Facts, before storage.Facts) storage.Facts {
 		Camera: storage.Camera{
 			CameraMake: storage.OrNull(f.CameraMake), CameraModel: storage.OrNull(f.CameraModel), Lens: storage.OrNull(f.Lens), Software: storage.OrNull(f.Software),
 		},
-		Orientation: storage.OrNull(int16(f.Orientation)),
-		WidthPx:     cmp.Or(before.WidthPx, storage.OrNull(int32(width))), HeightPx: cmp.Or(before.HeightPx, storage.OrNull(int32(height))),
+		Orientation: storage.OrNull(int16(f.Orientation)), DurationS: storage.OrNull(f.Duration),
+		WidthPx: cmp.Or(before.WidthPx, storage.OrNull(int32(width))), HeightPx: cmp.Or(before.HeightPx, storage.OrNull(int32(height))),
 	}
 	if local, err := storage.ParseLocalTime(f.TakenLocal); err == nil {
 		r.TakenLocal = &local

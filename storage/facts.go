@@ -13,17 +13,18 @@ import (
 // Facts are read from the metadata of a file. This is the one list of them: a fact is a field here, a column of uploads, and
 // a property in server/openapi.yaml. A nil field is unknown.
 type Facts struct {
-	TakenAt     *time.Time `db:"taken_at" json:"taken_at"`       // nil unless the camera named its zone, or GPS the time
+	TakenAt     *time.Time `db:"taken_at" json:"taken_at"`       // nil unless the camera named its zone, or GPS or a film's header the time
 	TakenLocal  *LocalTime `db:"taken_local" json:"taken_local"` // the camera's wall clock
-	TakenZone   *string    `db:"taken_zone" json:"taken_zone"`   // how TakenAt was derived: offset, xmp or gps
+	TakenZone   *string    `db:"taken_zone" json:"taken_zone"`   // how TakenAt was derived: offset, xmp, gps or header
 	Place       `json:"gps"`
 	Camera      `json:"camera"`
-	Orientation *int16 `db:"orientation" json:"orientation"` // EXIF 2.32, tag 274: 1 to 8
-	WidthPx     *int32 `db:"width_px" json:"width"`          // upright
-	HeightPx    *int32 `db:"height_px" json:"height"`
+	Orientation *int16   `db:"orientation" json:"orientation"` // EXIF 2.32, tag 274: 1 to 8
+	WidthPx     *int32   `db:"width_px" json:"width"`          // upright
+	HeightPx    *int32   `db:"height_px" json:"height"`
+	DurationS   *float64 `db:"duration_s" json:"duration"` // of a film, seconds
 }
 
-// A Place is where a photo was taken (WGS 84).
+// A Place is where a photo or a film was taken (WGS 84).
 type Place struct {
 	Latitude     *float64 `db:"latitude" json:"latitude"` // degrees
 	Longitude    *float64 `db:"longitude" json:"longitude"`

@@ -350,7 +350,7 @@ func TestReadDocument(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		config stack.PDFConfig
-		pages  int
+		pages  int32
 		title  string
 	}{
 		"plain":              {stack.PDFConfig{Title: "Acta de obra 14"}, 1, "Acta de obra 14"},

@@ -8,7 +8,7 @@ import (
 
 // Document is the metadata of a document. A field may be empty.
 type Document struct {
-	Pages int    // at least 1, or 0 if unknown
+	Pages int32  // at least 1, or 0 if unknown
 	Title string // as clean as the texts of Facts
 }
 
@@ -23,7 +23,7 @@ func ParsePDFInfo(output []byte) Document {
 			d.Title = cleanText(strings.TrimSpace(value), textLimit)
 		case name == "Pages":
 			if pages, err := strconv.ParseInt(strings.TrimSpace(value), 10, 32); err == nil && pages > 0 && pages <= maxPages {
-				d.Pages = int(pages)
+				d.Pages = int32(pages)
 			}
 		}
 	}

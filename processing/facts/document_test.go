@@ -17,6 +17,9 @@ func TestParsePDFInfo(t *testing.T) {
 		"a lie about the pages": {"Title: x\nPages:  7\nPages:           3\n", Document{3, "x"}},
 		"no page":               {"Pages: 0\n", Document{}},
 		"too many to be true":   {"Pages: 99999999999\n", Document{}},
+		"more than 32 bits":     {"Pages: 4294967297\n", Document{}},
+		"as many as 31 bits":    {"Pages: 2147483648\n", Document{}},
+		"less than none":        {"Pages: -3\n", Document{}},
 		"nothing":               {"", Document{}},
 	} {
 		if got := ParsePDFInfo([]byte(c.output)); got != c.want {

@@ -1,5 +1,5 @@
-// Package facts reads the metadata of photos (EXIF, XMP, IPTC) and of documents. Any of it may be false: whoever wrote the file can
-// write anything. Package facts drops only what is impossible.
+// Package facts reads the metadata of photos (EXIF, XMP, IPTC), of films and of documents. Any of it may be false: whoever wrote
+// the file can write anything. Package facts drops only what is impossible.
 package facts
 
 import (
@@ -22,6 +22,7 @@ const (
 	ZoneFromOffset = "offset" // the camera wrote it beside its clock (EXIF 2.31, OffsetTimeOriginal)
 	ZoneFromXMP    = "xmp"    // the XMP tells the time with its zone
 	ZoneFromGPS    = "gps"    // the satellites' time beside the camera's, or alone
+	ZoneFromHeader = "header" // a film's header, which is in UTC (ISO/IEC 14496-12, 8.2.2); not every camera keeps to that
 )
 
 // localLayout is the layout of Facts.TakenLocal: a wall clock, no zone.
@@ -33,6 +34,8 @@ const (
 	timeLimit = 5 * time.Second
 	textLimit = 200
 	maxPages  = 10_000_000
+	// maxDuration is of a film; a time-lapse of a site can be long.
+	maxDuration = 30 * 24 * time.Hour
 )
 
 // Facts are the metadata of a file, unproven. Every field may be empty. docs/reference/facts.md says where each comes from.
@@ -62,7 +65,8 @@ type Facts struct {
 	Height      int `json:"height,omitempty"`
 	// Turned says that Width and Height are upright, whatever Orientation says (ISO/IEC 23008-12, irot).
 	Turned bool `json:"turned,omitempty"`
-	Pages  int  `json:"pages,omitempty"` // of a document
+	// Duration is a film's, in seconds, or 0 when unknown.
+	Duration float64 `json:"duration,omitempty"`
 
 	// Tags are the tags themselves, by group and name: an object of objects, of at most MaxTags bytes, or nil.
 	// TagsTruncated says that there were more.
@@ -70,15 +74,18 @@ type Facts struct {
 	TagsTruncated bool            `json:"tags_truncated,omitempty"`
 }
 
-// Read reads EXIF, XMP and IPTC from an image of the given media type. A type that has none gives empty
-// Facts. When some of the metadata is damaged, it returns the facts of the rest, and an error: the image
-// itself may be intact.
+// Read reads EXIF, XMP and IPTC from an image of the given media type, or the boxes of a film. A type that has none gives empty
+// Facts. When some of the metadata is damaged, it returns the facts of the rest, and an error: the file itself may be intact.
 func Read(r io.ReadSeeker, contentType string) (Facts, error) {
-	format, ok := metadataFormats[mediatype.Canonical(contentType)]
+	limited := &limitedSeeker{source: r, left: readLimit, until: time.Now().Add(timeLimit)}
+	contentType = mediatype.Canonical(contentType)
+	if films[contentType] {
+		return readFilm(limited)
+	}
+	format, ok := metadataFormats[contentType]
 	if !ok {
 		return Facts{}, nil
 	}
-	limited := &limitedSeeker{source: r, left: readLimit, until: time.Now().Add(timeLimit)}
 	found := reading{tags: tags{}}
 	err := found.read(limited, format)
 	facts := found.facts()
@@ -99,8 +106,12 @@ func (f Facts) Upright() (width, height int) {
 
 // Readable reports whether Read reads a media type.
 func Readable(mediaType string) bool {
-	_, ok := metadataFormats[mediatype.Canonical(mediaType)]
-	return ok
+	mediaType = mediatype.Canonical(mediaType)
+	return metadataFormats[mediaType] != 0 || films[mediaType]
+}
+
+var films = map[string]bool{
+	"video/mp4": true, "video/quicktime": true, "video/3gpp": true, "video/3gpp2": true, "video/x-m4v": true,
 }
 
 var metadataFormats = map[string]imagemeta.ImageFormat{
@@ -222,8 +233,8 @@ func (f Facts) Plausible() Facts {
 	if f.Width < 1 || f.Height < 1 || f.Width > math.MaxInt32 || f.Height > math.MaxInt32 {
 		f.Width, f.Height = 0, 0
 	}
-	if f.Pages < 1 || f.Pages > maxPages {
-		f.Pages = 0
+	if f.Duration = math.Round(f.Duration*1000) / 1000; !(f.Duration > 0 && f.Duration <= maxDuration.Seconds()) {
+		f.Duration = 0
 	}
 	f.Tags, f.TagsTruncated = plausibleTags(f.Tags, f.TagsTruncated)
 	return f.plausiblyTaken()
@@ -234,7 +245,7 @@ func (f Facts) plausiblyTaken() Facts {
 		f.TakenLocal = ""
 	}
 	switch f.TakenZone {
-	case ZoneFromOffset, ZoneFromXMP, ZoneFromGPS:
+	case ZoneFromOffset, ZoneFromXMP, ZoneFromGPS, ZoneFromHeader:
 	default:
 		f.TakenAt = nil
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -126,7 +127,7 @@ func TestReadFactsOfOtherTypes(t *testing.T) {
 
 // Whatever a stranger writes, in whatever format, the facts are plausible and can be kept, and reading them ends.
 func FuzzReadFacts(f *testing.F) {
-	types := []string{"image/jpeg", "image/png", "image/webp", "image/tiff", "image/heic", "image/avif", "image/x-adobe-dng"}
+	types := []string{"image/jpeg", "image/png", "image/webp", "image/tiff", "image/heic", "image/avif", "image/x-adobe-dng", "video/mp4", "video/quicktime"}
 	sample := tagged(f, "a.jpg", append([]string{"-DateTimeOriginal=2026:05:04 17:45:10", "-OffsetTimeOriginal=-03:00", "-Orientation#=3"}, place...)...)
 	f.Add(sample, byte(0))
 	f.Add(exiftool(f, "a.jpg", tagged(f, "a.jpg"), append(iptcSays, xmpSays...)...), byte(0))
@@ -141,6 +142,10 @@ func FuzzReadFacts(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic\x00\x00\x00\x0cmeta\x00\x00\x00\x00"), byte(4))
 	f.Add(heif(blob, said), byte(4))
 	f.Add(heif(blob, said), byte(5))
+	f.Add(photo(append(slices.Clone(says), leads...), clocked, santiago), byte(3))
+	f.Add(movie(header, box("udta", international("\xa9xyz", "-34.6037-058.3816/"), box("loci", numbers(0, 0, 0, 0, 0, 0)))), byte(7))
+	f.Add(movie(header, keyed("com.apple.quicktime.location.ISO6709", "-3436.222-05822.896+25/"), box("uuid", xmpBox, said)), byte(8))
+	f.Add([]byte(box("meta", numbers(0), box("xml ", numbers(0), `<a><CreationDate value="2026-05-04T17:45:10-03:00"/></a>`))), byte(7))
 	f.Fuzz(func(t *testing.T, content []byte, kind byte) {
 		facts, _ := Read(bytes.NewReader(content), types[int(kind)%len(types)])
 		checkKept(t, facts)

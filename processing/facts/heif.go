@@ -2,16 +2,12 @@ package facts
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 )
 
 // maxPackets is how many XMP packets of a file are read: of a phone's, two.
 const maxPackets = 4
-
-var errBadHEIF = errors.New("the sizes of the file's boxes are invalid")
 
 // heifItems finds the EXIF of a HEIF or an AVIF, from its TIFF header on, and the XMP of all its images (ISO/IEC
 // 23008-12, annex A; ISO/IEC 14496-12, 8.11). imagemeta does so, too, but a crafted EXIF makes it read a hundred
@@ -52,31 +48,21 @@ func heifItems(r io.ReadSeeker) (exif []byte, xmp [][]byte, err error) {
 }
 
 // metaBox returns the content of the file's meta box behind its version, or nil if there is none.
-func metaBox(r io.ReadSeeker) ([]byte, error) {
-	for at := int64(0); ; {
-		if _, err := r.Seek(at, io.SeekStart); err != nil {
-			return nil, err
-		}
-		head := make([]byte, 16)
-		if n, err := io.ReadFull(r, head); n < 8 {
-			return nil, nil
-		} else if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, err
-		}
-		size, behind := int64(binary.BigEndian.Uint32(head)), int64(8)
-		if size == 1 {
-			size, behind = int64(binary.BigEndian.Uint64(head[8:])), 16
-		}
-		if size < behind {
-			return nil, nil // the last box goes on to the end; a photo's meta is not there
-		}
-		if string(head[4:8]) == "meta" && size >= behind+4 {
-			return readAt(r, at+behind+4, size-behind-4)
-		}
-		if at += size; at < 0 {
-			return nil, errBadHEIF
-		}
+func metaBox(r io.ReadSeeker) (content []byte, err error) {
+	end, err := r.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
 	}
+	err = eachBox(r, 0, end, func(name string, from, to int64) error {
+		if name != "meta" || to-from < 4 {
+			return nil
+		}
+		if content, err = readAt(r, from+4, to-from-4); err != nil {
+			return err
+		}
+		return io.EOF
+	})
+	return content, ended(err)
 }
 
 func readAt(r io.ReadSeeker, at, size int64) ([]byte, error) {

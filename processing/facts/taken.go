@@ -76,6 +76,8 @@ func (c clocks) offsetAt(wall time.Time) *int {
 	return nil
 }
 
+const exifLayout = "2006:01:02 15:04:05"
+
 // exifSpelling is that of EXIF (EXIF 2.32, 4.6.5), "2026:05:04 17:45:10", and those of programs that write it otherwise: other
 // separators, no seconds, the half of the day or a zone behind.
 var exifSpelling = regexp.MustCompile(`^(\d{4})[:/.-](\d\d)[:/.-](\d\d)[ T](\d\d):(\d\d)(?::(\d\d)(?:[.,]\d+)?)?(?: ?([AaPp])\.? ?[Mm]\b| ?(Z|[+-]\d\d:\d\d)$|\D|$)`)
@@ -93,7 +95,7 @@ func (t tags) exifClock(name, offset string) (c clock) {
 	if second == "60" { // rounded up, or a leap second
 		second, later = "59", time.Second
 	}
-	layout := "2006:01:02 15:04:05"
+	layout := exifLayout
 	text := part[1] + ":" + part[2] + ":" + part[3] + " " + hour + ":" + part[5] + ":" + second
 	if half := part[7]; half != "" && hour <= "12" {
 		layout, text = "2006:01:02 03:04:05 PM", text+" "+strings.ToUpper(half)+"M"
