@@ -161,6 +161,44 @@ func TestUndefinedFractions(t *testing.T) {
 	}
 }
 
+// appended is a JPEG with one more segment.
+func appended(marker byte, content string) []byte {
+	return append(append(binary.BigEndian.AppendUint16([]byte{0xff, 0xd8, 0xff, marker}, uint16(2+len(content))), content...), "\xff\xda\x00\x02\xff\xd9"...)
+}
+
+// Cameras from before EXIF tell the time taken as well: an Olympus D-320L, a Canon PowerShot A5.
+func TestTimesFromBeforeEXIF(t *testing.T) {
+	t.Parallel()
+	little := binary.LittleEndian
+	heapOf := func(tag uint16, value string) string {
+		out := little.AppendUint16([]byte(value), 1)
+		out = little.AppendUint32(little.AppendUint32(little.AppendUint16(out, tag), uint32(len(value))), 0)
+		return string(little.AppendUint32(out, uint32(len(value))))
+	}
+	canon := func(heap string) string { return "II\x1a\x00\x00\x00HEAPJPGM" + strings.Repeat("\x00", 12) + heap }
+	taken := string(little.AppendUint32(nil, 972687386)) + strings.Repeat("\x00", 8)
+	endless := heapOf(0x300a, strings.Repeat("\x00", 1000))
+	endless = endless[:1000] + strings.Repeat("\x0a\x30\x00\x10\x00\x00\x00\x00\x00\x00", 4000) + "\xe6\x03\x00\x00"
+	for name, c := range map[string]struct {
+		file []byte
+		want string
+	}{
+		"an Olympus":            {appended(0xec, "OLYMPUS OPTICAL CO.,LTD.   \x00 713\r\n[picture info]\r\nTimeDate=909698819\r\nShutter=33363\r\n"), "1998-10-29T22:06:59"},
+		"an Olympus without":    {appended(0xec, "OLYMPUS OPTICAL CO.,LTD.   \x00 713\r\n[picture info]\r\nTimeDate=0\r\n"), ""},
+		"an Olympus of letters": {appended(0xec, "[picture info]\r\nTimeDate=99999999999\r\n"), ""},
+		"a Canon":               {appended(0xe0, canon(heapOf(0x300a, heapOf(0x180e, taken)))), "2000-10-27T22:56:26"},
+		"a Canon without":       {appended(0xe0, canon(heapOf(0x300a, heapOf(0x180c, taken)))), ""},
+		"a Canon, cut":          {appended(0xe0, canon(heapOf(0x300a, heapOf(0x180e, taken)))[:50]), ""},
+		"heaps in each other":   {appended(0xe0, canon(endless)), ""},
+		"a header beyond":       {appended(0xe0, "II\xff\xff\xff\xffHEAPJPGM"), ""},
+	} {
+		f, err := Read(bytes.NewReader(c.file), "image/jpeg")
+		if err != nil || f.TakenLocal != c.want || f.TakenAt != nil {
+			t.Errorf("%s: taken %q, want %q, %v", name, f.TakenLocal, c.want, err)
+		}
+	}
+}
+
 // However a camera spells the time taken, what an editor wrote when it changed the photo is not it.
 func TestSpellingsOfTheTimeTaken(t *testing.T) {
 	t.Parallel()

@@ -12,6 +12,7 @@ import (
 type jpegHeader struct {
 	exif []byte   // from its TIFF header on
 	xmp  [][]byte // at most maxPackets
+	old  tags     // of the time before EXIF
 	rest []byte   // a JPEG of the frame's header and the IPTC, for imagemeta
 }
 
@@ -19,7 +20,7 @@ type jpegHeader struct {
 // As decoders do, it goes on at the next marker where there are bytes between two segments.
 func readJPEGHeader(r io.Reader) (h jpegHeader, err error) {
 	in := bufio.NewReader(r)
-	h.rest = []byte{0xff, markerSOI}
+	h.rest, h.old = []byte{0xff, markerSOI}, tags{}
 	for {
 		marker, err := nextMarker(in)
 		if err != nil || marker == markerSOS || marker == markerEOI {
@@ -53,7 +54,9 @@ const (
 	markerSOI   = 0xd8
 	markerEOI   = 0xd9
 	markerSOS   = 0xda
+	markerAPP0  = 0xe0
 	markerAPP1  = 0xe1
+	markerAPP12 = 0xec
 	markerAPP13 = 0xed
 )
 
@@ -79,6 +82,8 @@ func (h *jpegHeader) keep(marker byte, length [2]byte, content []byte) {
 		if packet, ok := bytes.CutPrefix(content, []byte("http://ns.adobe.com/xap/1.0/\x00")); ok && len(h.xmp) < maxPackets {
 			h.xmp = append(h.xmp, packet)
 		}
+	case marker == markerAPP0, marker == markerAPP12:
+		h.old.keepOldTime(marker, content)
 	case marker == markerAPP13 && bytes.HasPrefix(content, []byte("Photoshop 3.0\x00")), isFrame(marker):
 		h.rest = append(append(append(h.rest, 0xff, marker), length[:]...), content...)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"strings"
 
@@ -60,6 +61,7 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 		attempt("segments", func() error {
 			header, err := readJPEGHeader(r)
 			exif, xmp = header.exif, header.xmp
+			maps.Copy(found.tags, header.old)
 			dimensions, iptc = bytes.NewReader(header.rest), bytes.NewReader(header.rest)
 			return err
 		})

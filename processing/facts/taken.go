@@ -37,7 +37,8 @@ func (t tags) taken() (at *time.Time, zone, local string) {
 	xmp := clocks{
 		xmpClock(t.text("XMP-exif:DateTimeOriginal")), xmpClock(t.text("XMP-photoshop:DateCreated")), xmpClock(t.text("XMP-xmp:CreateDate")),
 	}
-	all := slices.Concat(exif, xmp, clocks{t.iptcClock()})
+	older := clocks{t.exifClock("CIFF:DateTimeOriginal", ""), t.exifClock("PictureInfo:DateTimeOriginal", "")}
+	all := slices.Concat(exif, older, xmp, clocks{t.iptcClock()})
 	if unset(t.text("ExifIFD:DateTimeOriginal")) && unset(t.text("ExifIFD:CreateDate")) {
 		all = append(all, changed) // or else what the camera wrote is not replaced by what an editor wrote, even if it cannot be read
 	}
