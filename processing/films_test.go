@@ -33,7 +33,7 @@ func TestFilmThroughThePipeline(t *testing.T) {
 	content := filmed(t, "film.mov", "-movflags", "use_metadata_tags", "-metadata", "com.apple.quicktime.creationdate=2026-05-04T17:45:09-0300",
 		"-metadata", "com.apple.quicktime.location.ISO6709=-34.6037-058.3816+025.500/", "-metadata", "com.apple.quicktime.make=Apple",
 		"-metadata", "com.apple.quicktime.title=Losa, nivel 3")
-	p := newPlant(t)
+	p := newFixture(t)
 	p.pipeline.Examiner.Tools = examine.FindTools()
 	id := p.receive(t, content, content, 1)
 	p.run(t)
@@ -80,7 +80,7 @@ func wantFilm(t *testing.T, u storage.Upload) {
 // A film whose header alone says when, as Android's do, is found by instant.
 func TestFilmOfAHeader(t *testing.T) {
 	t.Parallel()
-	p := newPlant(t)
+	p := newFixture(t)
 	content := filmed(t, "film.mp4", "-metadata", "creation_time=2026-05-04T20:45:09Z")
 	id := p.receive(t, content, content, 1)
 	p.run(t)

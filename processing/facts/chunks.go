@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/zlib"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -27,17 +28,60 @@ func chunks(r io.ReadSeeker, format imagemeta.ImageFormat) (exif, xmp []byte, er
 			exif, err = read()
 		case name == "XMP " && xmp == nil:
 			xmp, err = read()
-		case (name == "iTXt" || name == "zTXt") && xmp == nil:
+		case name == "iTXt" || name == "zTXt" || name == "tEXt":
+			if exif != nil && xmp != nil {
+				return nil
+			}
 			text, err := read()
 			if err != nil {
 				return err
 			}
-			xmp, err = xmpOfText(text, name == "zTXt")
+			if bytes.HasPrefix(text, []byte(rawProfile)) {
+				oldExif, oldXMP := profileOfText(text, name == "zTXt")
+				exif, xmp = cmpOr(exif, oldExif), cmpOr(xmp, oldXMP)
+			} else if xmp == nil && name != "tEXt" {
+				xmp, err = xmpOfText(text, name == "zTXt")
+			}
 			return err
 		}
 		return err
 	})
 	return exif, xmp, err
+}
+
+func cmpOr(a, b []byte) []byte {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+const rawProfile = "Raw profile type "
+
+// profileOfText returns the EXIF or the XMP of a text chunk as ImageMagick wrote it before PNG had a chunk for it: the name and the
+// length on a line each, and then hexadecimal digits. What is something else is left out.
+func profileOfText(text []byte, compressed bool) (exif, xmp []byte) {
+	kind, text, _ := bytes.Cut(bytes.TrimPrefix(text, []byte(rawProfile)), []byte{0})
+	if compressed && len(text) > 0 {
+		text, _ = inflate(text[1:])
+	}
+	lines := bytes.SplitN(bytes.TrimLeft(text, "\n"), []byte("\n"), 3)
+	if len(lines) < 3 {
+		return nil, nil
+	}
+	content := bytes.ReplaceAll(lines[2], []byte("\n"), nil)
+	n, _ := hex.Decode(content, bytes.TrimSpace(content))
+	content = content[:n]
+	packet, isXMP := bytes.CutPrefix(content, []byte(xmpHeader))
+	switch {
+	case n == 0:
+		return nil, nil
+	case string(kind) == "xmp" || isXMP:
+		return nil, packet
+	case string(kind) == "exif" || string(kind) == "APP1":
+		return content, nil
+	}
+	return nil, nil
 }
 
 // A chunkLayout is the layout of a file's chunks: PNG (third edition, 5.3) or RIFF (RFC 9649, 2.3).

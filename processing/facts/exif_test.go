@@ -3,6 +3,8 @@ package facts
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -157,6 +159,39 @@ func TestUndefinedFractions(t *testing.T) {
 			if got := summary(f); got != c.want+",   , , title , 0" {
 				t.Errorf("%s, %s: got\n%s, want\n%s", name, mediaType, got, c.want)
 			}
+		}
+	}
+}
+
+// PNG had no chunk for EXIF for twenty years: ImageMagick wrote it as text.
+func TestProfilesOfText(t *testing.T) {
+	t.Parallel()
+	exif := "Exif\x00\x00" + string(photo(slices.Concat(says, leads), clocked, santiago))
+	said := packet(`<rdf:Description tiff:Make="Camara" exif:DateTimeOriginal="2024-03-14T16:20:05" exif:GPSLatitude="33,26.934S" exif:GPSLongitude="70,40.1536W"/>`)
+	digits := func(kind, content string) string {
+		coded := hex.EncodeToString([]byte(content))
+		lines := "\n" + kind + "\n" + fmt.Sprintf("%8d", len(content))
+		for part := range slices.Chunk([]byte(coded), 72) {
+			lines += "\n" + string(part)
+		}
+		return lines + "\n"
+	}
+	named := func(kind string) string { return "Raw profile type " + kind + "\x00" }
+	for name, chunks := range map[string][]string{
+		"exif":           {"tEXt", named("exif") + digits("exif", exif)},
+		"APP1":           {"tEXt", named("APP1") + digits("generic profile", exif)},
+		"APP1 is XMP":    {"tEXt", named("APP1") + digits("generic profile", xmpHeader+said)},
+		"xmp":            {"tEXt", named("xmp") + digits("xmp", said)},
+		"compressed":     {"zTXt", named("exif") + "\x00" + deflated(digits("exif", exif))},
+		"compressed XMP": {"zTXt", named("xmp") + "\x00" + deflated(digits("xmp", said))},
+		"beside another": {"tEXt", "Software\x00x", "tEXt", named("icc") + digits("icc", exif), "zTXt", named("exif"), "tEXt", named("exif"), "tEXt", named("exif") + digits("exif", exif)},
+		"of bad digits":  {"tEXt", named("exif") + "\nexif\n  4\nzz", "tEXt", named("exif") + digits("exif", exif)},
+		"behind eXIf":    {"eXIf", exif[6:], "tEXt", named("exif") + digits("exif", "MM\x00*")},
+	} {
+		f, err := Read(bytes.NewReader(pngWith(append([]string{"IHDR", ihdr}, chunks...)...)), "image/png")
+		const want = "none , 2024-03-14T16:20:05, at -33.44890 -70.66923 none none, Camara  , , title , 0"
+		if got := summary(f); err != nil || got != want {
+			t.Errorf("%s: got\n%s, want\n%s, %v", name, got, want, err)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,7 +45,7 @@ func filmSummary(f Facts) string {
 func TestFilms(t *testing.T) {
 	t.Parallel()
 	made := []string{"-metadata", "creation_time=2026-05-04T20:45:10Z"}
-	placed := append(made, "-metadata", "location=-34.6037-058.3816/")
+	placed := slices.Clip(slices.Concat(made, []string{"-metadata", "location=-34.6037-058.3816/"}))
 	for name, c := range map[string]struct {
 		name      string
 		arguments []string // of ffmpeg

@@ -50,6 +50,9 @@ func ended(err error) error {
 	return err
 }
 
+// xmpHeader is before the XMP of a JPEG.
+const xmpHeader = "http://ns.adobe.com/xap/1.0/\x00"
+
 const (
 	markerSOI   = 0xd8
 	markerEOI   = 0xd9
@@ -79,7 +82,7 @@ func (h *jpegHeader) keep(marker byte, length [2]byte, content []byte) {
 			h.exif = content[6:]
 		}
 	case marker == markerAPP1:
-		if packet, ok := bytes.CutPrefix(content, []byte("http://ns.adobe.com/xap/1.0/\x00")); ok && len(h.xmp) < maxPackets {
+		if packet, ok := bytes.CutPrefix(content, []byte(xmpHeader)); ok && len(h.xmp) < maxPackets {
 			h.xmp = append(h.xmp, packet)
 		}
 	case marker == markerAPP0, marker == markerAPP12:
