@@ -215,6 +215,7 @@ type upload struct {
 		Width       int
 		Height      int
 		Orientation int
+		Duration    float64
 	}
 }
 
