@@ -323,10 +323,19 @@ func TestHostileMetadata(t *testing.T) {
 		large[i] = entry{makeTag, ascii, math.MaxUint32, nil}
 	}
 	circles := append(append([]byte("MM\x00*\x00\x00\x00\x08"), directory(8, 0, words(0x014a, long, same...))...), directory(same[0], 0, large...)...)
+	// 5,000 pointers to one directory of 65,535 entries that cannot be read.
+	pointers := make([]entry, 5000)
+	for i := range pointers {
+		pointers[i] = words(0x8769, long, 8+2+12*5000+4)
+	}
+	led := append(append([]byte("MM\x00*\x00\x00\x00\x08"), directory(8, 0, pointers...)...), directory(8+2+12*5000+4, 0, make([]entry, math.MaxUint16)...)...)
 	for _, c := range []struct {
 		name, mediaType string
 		file            []byte
 	}{
+		{"pointers to one directory", "image/tiff", led},
+		{"pointers to one directory", "image/heic", heif(led, packet(""))},
+		{"pointers to one directory", "image/png", pngWith("IHDR", ihdr, "eXIf", string(led))},
 		{"directories again and again", "image/tiff", circles},
 		{"directories again and again", "image/png", pngWith("IHDR", ihdr, "eXIf", string(circles))},
 		{"directories again and again", "image/webp", webp("VP8X", vp8x, "EXIF", string(circles))},

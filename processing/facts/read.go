@@ -84,7 +84,8 @@ func (found *reading) read(r *limitedSeeker, format imagemeta.ImageFormat) error
 		attempt("EXIF", func() error {
 			source := io.ReadSeeker(r)
 			if !isTIFF {
-				source = bytes.NewReader(bytes.TrimPrefix(exif, []byte("Exif\x00\x00")))
+				content := bytes.NewReader(bytes.TrimPrefix(exif, []byte("Exif\x00\x00")))
+				source = &limitedSeeker{source: content, left: readLimit, until: r.until}
 			}
 			sound, packet, tooMany, err := soundEXIF(source)
 			if err != nil {
