@@ -14,6 +14,7 @@ import (
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -98,7 +99,8 @@ func TestAnswersWithoutLength(t *testing.T) {
 	t.Parallel()
 	p := newProxy(t)
 	bucket := openBucket(t, p.Endpoint(), stack.Get(t, ground.S3).Bucket())
-	key := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}.Original(1)
+	keys := object.Keys{Tenant: uuid.New(), Project: "torre", Upload: uuid.New()}
+	key := keys.Original(1)
 	stack.Must(t, bucket.Put(t.Context(), key, "text/plain", strings.NewReader("content"), 7))
 	p.chooses(func(string, int) stack.Fault {
 		return stack.Fault{Change: func(res *http.Response) { res.Header.Del("Content-Length"); res.ContentLength = -1 }}
@@ -106,6 +108,14 @@ func TestAnswersWithoutLength(t *testing.T) {
 	size, err := bucket.Size(t.Context(), key)
 	if !errors.Is(err, object.ErrUnsupported) {
 		t.Errorf("a size of %d, %v", size, err)
+	}
+	who := tenant.Identity{Tenant: keys.Tenant, User: "ana", Role: tenant.Empleado}
+	opened, err := bucket.Open(tenant.With(t.Context(), who), keys, key, "")
+	if err == nil {
+		opened.Close()
+	}
+	if !errors.Is(err, object.ErrUnsupported) {
+		t.Errorf("an object is opened: %v", err)
 	}
 	body, size, err := bucket.Get(t.Context(), key)
 	if err == nil {

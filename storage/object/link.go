@@ -86,7 +86,10 @@ func (b *Bucket) Open(ctx context.Context, of Keys, key, byteRange string) (*Ope
 	case err != nil:
 		return nil, fmt.Errorf("get object: %w", err)
 	}
-	return &Opened{out.Body, aws.ToInt64(out.ContentLength), aws.ToString(out.ContentRange)}, nil
+	if out.ContentLength == nil {
+		return nil, errors.Join(lacking("GetObject", "Content-Length"), out.Body.Close())
+	}
+	return &Opened{out.Body, *out.ContentLength, aws.ToString(out.ContentRange)}, nil
 }
 
 // Origin returns where links lead: a scheme and a host.
