@@ -4,19 +4,62 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/connection"
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/tenant"
 )
 
-// maxHeader bounds a request's headers, in bytes. A final upload names up to [hooks.MaxPartials] addresses in one.
-const maxHeader = 256 << 10
+// maxHeader bounds a request's line and headers, in bytes: a final upload names up to [hooks.MaxPartials] addresses, of some
+// 100 bytes each, beside a token and metadata.
+const maxHeader = 128 << 10
+
+// headerTimeout is how long a request's line and headers may take to arrive.
+const headerTimeout = 10 * time.Second
+
+// heads bounds what requests cost before they are known. A thousand connections that never end their headers cost 15 KiB
+// each, which is net/http's, as much again for lines and free bytes, and the memory, all together.
+var heads = connection.Heads{Size: maxHeader, Lines: 100, Free: 8 << 10, Memory: 8 << 20}
+
+// listener puts bounds around one.
+func (s *Server) listener(l *net.TCPListener) *connection.Listener {
+	return &connection.Listener{
+		TCPListener: l, Config: s.Connections, Heads: &heads, Metrics: s.Metrics.connections,
+		Key: func(a netip.Addr) string {
+			if s.TrustedProxies.contain(a) {
+				return "" // behind it are others
+			}
+			return ratelimit.AddressKey(a.String())
+		},
+		Refusal: func(r connection.Reason) []byte {
+			p, _ := problem.Of(refusedConnections[r])
+			return problem.Raw(p)
+		},
+	}
+}
+
+// refusedConnections are the errors of connections that are refused.
+var refusedConnections = map[connection.Reason]error{
+	connection.InAll: problem.ErrTooManyConnections, connection.FromAddress: problem.ErrTooManyConnections,
+	connection.HeadMemory: problem.ErrTooManyConnections,
+	connection.HeadSize:   problem.ErrHeadTooLarge, connection.HeadLines: problem.ErrHeadTooLarge,
+}
+
+// awaitHead tells a connection that it is idle.
+func awaitHead(c net.Conn, state http.ConnState) {
+	if state == http.StateIdle {
+		connection.Await(c)
+	}
+}
 
 // bound limits the body and the time of requests other than uploads, so that a client that sends or reads a byte now and
 // then cannot hold a connection or memory.

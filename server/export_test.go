@@ -1,6 +1,9 @@
 package server
 
 import (
+	"context"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -17,4 +20,9 @@ func (s *Server) Routes() []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// ServeBehind is serve, for tests that look at each answer.
+func (s *Server) ServeBehind(ctx context.Context, l *net.TCPListener, behind http.Handler) error {
+	return s.serve(ctx, l, behind)
 }

@@ -9,8 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,11 +123,24 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 	}
 	s.server, err = server.New(serverConf, parts)
 	stack.Must(t, err)
-	listening := httptest.NewServer(s.guarded(t, s.server))
-	t.Cleanup(listening.Close)
-	s.url = listening.URL
+	s.url = serve(t, s.server, s.guarded(t, s.server))
 	s.user = s.newTenant(t)
 	return s
+}
+
+// serve puts a server on the network until the test ends, behind a handler, and returns its address.
+func serve(t testing.TB, sv *server.Server, behind http.Handler) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	stack.Must(t, err)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- sv.ServeBehind(ctx, l.(*net.TCPListener), behind) }()
+	t.Cleanup(func() {
+		cancel()
+		stack.Must(t, <-ended)
+	})
+	return "http://" + l.Addr().String()
 }
 
 // lease heartbeats until the test ends.

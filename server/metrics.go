@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/tramo/tramo/server/connection"
 	"github.com/tramo/tramo/server/live"
 )
 
@@ -16,6 +17,8 @@ type Metrics struct {
 	requests *prometheus.HistogramVec
 	inFlight *prometheus.GaugeVec
 	live     *live.Metrics
+
+	connections *connection.Metrics
 }
 
 // NewMetrics registers them.
@@ -31,7 +34,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: "tramo_http_requests_in_flight",
 			Help: "Requests in progress, by method.",
 		}, []string{"method"}),
-		live: live.NewMetrics(r),
+		live:        live.NewMetrics(r),
+		connections: connection.NewMetrics(r),
 	}
 }
 

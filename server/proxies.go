@@ -56,7 +56,12 @@ func (ps Proxies) trusts(r *http.Request) bool {
 	if err != nil {
 		return false
 	}
-	a := peer.Addr().Unmap().WithZone("")
+	return ps.contain(peer.Addr())
+}
+
+// contain reports whether the address is that of one of the proxies.
+func (ps Proxies) contain(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
 	for _, p := range ps {
 		if p.Contains(a) {
 			return true

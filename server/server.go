@@ -20,6 +20,7 @@ import (
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/auth"
+	"github.com/tramo/tramo/server/connection"
 	"github.com/tramo/tramo/server/live"
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/server/ratelimit"
@@ -35,13 +36,17 @@ type Config struct {
 	LeaseTimeout    time.Duration `kong:"-"` // how long a request waits for an upload that another request writes
 	ShutdownTimeout time.Duration `kong:"-"` // how long running requests may take to save what has arrived
 
-	RequestTimeout time.Duration `kong:"-"` // how long a request other than an upload may take to arrive, and its answer to be sent
-	MaxBody        int64         `kong:"-"` // bytes of such a request's body, unless the table of routes says otherwise
-	CORSOrigins    []string      `name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may use the API in a browser, such as https://app.example.com, separated by commas; * for all. Default: only this server's own."`
-	TrustedProxies Proxies       `name:"trusted-proxies" placeholder:"NETWORKS" help:"Networks of the proxies in front of this server, such as 10.0.0.0/8, separated by commas. X-Forwarded-For, -Proto and -Host are believed from these only."`
-	ServeContent   bool          `name:"serve-content" help:"Whether this server sends files and thumbnails itself, for clients that cannot reach S3. Otherwise it redirects them to S3, and their bytes take no way through it."`
-	TenantUploads  int           `name:"tenant-uploads" help:"How many uploads of a tenant may send to one server at the same time, unless the tenant has a maximum of its own; 0 for any number."`
-	Live           live.Config   `embed:""`
+	RequestTimeout time.Duration     `kong:"-"` // how long a request other than an upload may take to arrive, and its answer to be sent
+	MaxBody        int64             `kong:"-"` // bytes of such a request's body, unless the table of routes says otherwise
+	CORSOrigins    []string          `name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may use the API in a browser, such as https://app.example.com, separated by commas; * for all. Default: only this server's own."`
+	TrustedProxies Proxies           `name:"trusted-proxies" placeholder:"NETWORKS" help:"Networks of the proxies in front of this server, such as 10.0.0.0/8, separated by commas. X-Forwarded-For, -Proto and -Host are believed from these only."`
+	ServeContent   bool              `name:"serve-content" help:"Whether this server sends files and thumbnails itself, for clients that cannot reach S3. Otherwise it redirects them to S3, and their bytes take no way through it."`
+	TenantUploads  int               `name:"tenant-uploads" help:"How many uploads of a tenant may send to one server at the same time, unless the tenant has a maximum of its own; 0 for any number."`
+	UserUploads    int               `name:"user-uploads" help:"How many of these may be one user's; 0 for half of them."`
+	LeastRate      int64             `name:"least-rate" type:"bytes" help:"How much an upload must send in a second, on average over two minutes, to keep its place when another of its tenant waits for one; 0 for nothing."`
+	LeastRateOver  time.Duration     `kong:"-"` // of waiting for the client
+	Live           live.Config       `embed:""`
+	Connections    connection.Config `embed:""`
 }
 
 // DefaultConfig returns the defaults.
@@ -54,13 +59,16 @@ func DefaultConfig() Config {
 		RequestTimeout:  30 * time.Second,
 		MaxBody:         1 << 20,
 		TenantUploads:   500,
+		LeastRate:       1 << 10,
+		LeastRateOver:   2 * time.Minute,
 		Live:            live.DefaultConfig(),
+		Connections:     connection.DefaultConfig(),
 	}
 }
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
-	errs := []error{c.Live.Validate(), ValidateOrigins(c.CORSOrigins)}
+	errs := []error{c.Live.Validate(), c.Connections.Validate(), ValidateOrigins(c.CORSOrigins)}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("TRAMO_LISTEN: %q is not an address such as 127.0.0.1:8080 or :8080", c.Listen))
 	}
@@ -73,6 +81,12 @@ func (c Config) Validate() error {
 	}
 	if c.TenantUploads < 0 {
 		errs = append(errs, fmt.Errorf("TRAMO_TENANT_UPLOADS: %d is less than 0", c.TenantUploads))
+	}
+	if c.UserUploads < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_USER_UPLOADS: %d is less than 0", c.UserUploads))
+	}
+	if c.LeastRate < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_LEAST_RATE: %d is less than 0", c.LeastRate))
 	}
 	return errors.Join(errs...)
 }
@@ -104,7 +118,9 @@ type Server struct {
 func New(c Config, p Parts) (*Server, error) {
 	s := &Server{Config: c, Parts: p, echo: echo.New()}
 	s.auth = &auth.Authenticator{Verifier: p.Verifier, Links: p.Links, DB: p.DB, Log: p.Log}
-	s.concurrency = &ratelimit.Concurrency{DB: p.DB, MaxUploads: c.TenantUploads, Wait: c.LeaseTimeout}
+	s.concurrency = &ratelimit.Concurrency{
+		DB: p.DB, MaxUploads: c.TenantUploads, UserUploads: c.UserUploads, LeastRate: c.LeastRate, LeastRateOver: c.LeastRateOver, Wait: c.LeaseTimeout,
+	}
 	s.reader = &resource.Reader{DB: p.DB, Expiry: p.Uploads.Expiry, Sign: p.Links.Sign, Log: p.Log}
 	s.live = live.New(c.Live, live.Parts{DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log, CheckOrigin: s.checkOrigin})
 	uploads, err := tus.New(tus.Config{
@@ -148,11 +164,6 @@ func New(c Config, p Parts) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP implements [http.Handler].
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.handler.ServeHTTP(w, tus.OverrideMethod(r))
-}
-
 // Run serves until ctx is done. Then it interrupts running uploads, which save what has arrived and release their leases,
 // and ends event streams; clients reconnect.
 func (s *Server) Run(ctx context.Context) error {
@@ -165,12 +176,20 @@ func (s *Server) Run(ctx context.Context) error {
 	followed.Go(func() { s.Follow(following) })
 	defer followed.Wait()
 	defer stopFollowing()
+	return s.serve(ctx, l.(*net.TCPListener), s)
+}
+
+// serve is the part of [Server.Run] that is about the network. It closes the listener.
+func (s *Server) serve(ctx context.Context, tcp *net.TCPListener, handler http.Handler) error {
+	l := s.listener(tcp)
 	base, stopUploads := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopUploads(nil)
 	hs := &http.Server{
-		Handler:           s,
+		Handler:           handler,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: 10 * time.Second,
+		ConnContext:       connection.Context,
+		ConnState:         awaitHead,
+		ReadHeaderTimeout: headerTimeout,
 		MaxHeaderBytes:    maxHeader,
 		IdleTimeout:       2 * time.Minute,
 		// No ReadTimeout and no WriteTimeout: an upload takes as long as its network needs, and its reader bounds the
@@ -187,11 +206,13 @@ func (s *Server) Run(ctx context.Context) error {
 	stopUploads(tus.ErrStopping)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTimeout)
 	defer cancel()
-	if err := hs.Shutdown(last); err != nil {
-		return fmt.Errorf("finish running requests: %w", errors.Join(err, hs.Close()))
+	err := hs.Shutdown(last)
+	if err != nil {
+		err = fmt.Errorf("finish running requests: %w", errors.Join(err, hs.Close()))
 	}
+	l.Drain(last)  // clients of interrupted uploads read that the server stops
 	s.live.Close() // WebSockets, which Shutdown does not know
-	return nil
+	return err
 }
 
 // Follow sends listeners what changes in the database, until ctx is done. [Server.Run] calls it.

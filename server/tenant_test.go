@@ -1,10 +1,12 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -76,7 +78,7 @@ func TestTenantConcurrency(t *testing.T) {
 	var a answer
 	stack.Until(t, "the only slot is taken", func() bool {
 		a = s.user.patch(quick, 0, reader(noise(1)), "Content-Length", "1")
-		return a.status == 423
+		return strings.Contains(string(a.body), "tenant-busy")
 	})
 	a.want(t, 423, "tenant-busy")
 	a.wantHeader(t, "Retry-After", "5")
@@ -93,6 +95,43 @@ func TestTenantConcurrency(t *testing.T) {
 	stack.Must(t, sender.Close())
 	stack.Receive(t, "answer to the slow PATCH", ended).want(t, 204, "")
 	s.user.patch(quick, offset, reader(noise(8-offset))).want(t, 204, "")
+}
+
+// One of a crew holds all places with bodies that hardly arrive. Once another one waits, they give way, and lose nothing: by tus,
+// by the draft, and as a form.
+func TestSlowBodyGivesWay(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *server.Config, _ *server.Parts) {
+		c.TenantUploads, c.LeaseTimeout = 1, patience
+		c.LeastRate, c.LeastRateOver = 1<<20, 100*time.Millisecond
+	})
+	ana, luz := s.user, s.user.as(s, "luz", tenant.Empleado)
+	for name, headers := range map[string][]string{
+		"tus":   {"Tus-Resumable: 1.0.0", "Upload-Offset: 0", "Content-Type: " + octets},
+		"draft": {"Upload-Draft-Interop-Version: 6", "Upload-Offset: 0", "Upload-Complete: ?0", "Content-Type: application/partial-upload"},
+		"form":  {"Content-Type: multipart/form-data; boundary=b"},
+	} {
+		url, method := ana.create(mib), "PATCH"
+		address := url
+		if name == "form" {
+			method, address = "POST", ana.uploads
+		}
+		l := ana.line(t, method, address, append(headers, "Content-Length: 1000000", "Expect: 100-continue")...)
+		answers := bufio.NewReader(l)
+		if asked, err := answers.ReadString('\n'); err != nil || !strings.HasPrefix(asked, "HTTP/1.1 100") {
+			t.Fatalf("%s: the body is not asked for: %q, %v", name, asked, err)
+		}
+		_, err := answers.ReadString('\n')
+		stack.Must(t, err)
+		l.say("0123456789")
+		hers := luz.create(8)
+		luz.patch(hers, 0, reader(noise(8))).want(t, 204, "")
+		a, _ := l.next(answers)
+		a.want(t, http.StatusLocked, "gave-way")
+		if name != "form" {
+			ana.wantOffset(url, 10)
+		}
+	}
 }
 
 // A manifest has the limits of single uploads: the tenant's maximum size, its quota warnings, and the rate of new uploads, where

@@ -152,6 +152,8 @@ func (b *idleBody) Read(p []byte) (int, error) {
 	case err == nil:
 	case errors.Is(err, io.EOF):
 		_ = b.connection.SetReadDeadline(time.Time{}) // net/http would take it for the end of the connection
+	case errors.Is(err, problem.ErrGaveWay):
+		b.end(&tenant.Refusal{Cause: problem.ErrGaveWay, Detail: "Hardly anything of the form arrived while others of your company waited. Send it again."})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.end(tenant.Refuse(problem.ErrSilent, "The form was idle for too long. Send it again."))
 	default:

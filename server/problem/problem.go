@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -57,6 +58,10 @@ var (
 	ErrNotImplemented   = errors.New("not implemented")
 	ErrSilent           = errors.New("body was silent for too long")
 	ErrCutOff           = errors.New("connection was cut off")
+	ErrGaveWay          = errors.New("body was slow while others waited")
+	ErrHeadTooLarge     = errors.New("request line and headers are too large")
+
+	ErrTooManyConnections = errors.New("too many connections")
 )
 
 // A Problem is an error as a client sees it (RFC 9457). Type is stable and documented in docs/reference/problems.md;
@@ -193,6 +198,17 @@ func Write(w http.ResponseWriter, method string, p Problem) (status int, sent in
 	}
 	n, _ := w.Write(p.json(h.Get(echo.HeaderXRequestID))) // an error means that the client has gone
 	return p.Status, int64(n)
+}
+
+// Raw is a whole HTTP/1.1 answer, for a connection on which no request is known and which is closed after it.
+func Raw(p Problem) []byte {
+	body := p.json("")
+	retry := ""
+	if p.Status == http.StatusServiceUnavailable {
+		retry = "Retry-After: 5\r\n"
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nCache-Control: no-store\r\n%sConnection: close\r\n\r\n%s",
+		p.Status, http.StatusText(p.Status), ContentType, len(body), retry, body)
 }
 
 // json is the body. The request id finds the request in the logs, for a person who asks for help.

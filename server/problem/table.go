@@ -35,6 +35,8 @@ func on(name string, status int, title, detail string, causes ...error) row {
 var table = []row{
 	on("request-too-large", 413, "Request is too large", "Send less in each request.", ErrBodyTooLarge),
 	on("too-slow", 408, "Request came too slowly", "Send the request again, over a better connection if possible.", ErrTooSlow),
+	on("headers-too-large", 431, "Request line and headers are too large", "Send fewer and shorter headers, or name fewer partial uploads in Upload-Concat.", ErrHeadTooLarge),
+	on("too-many-connections", 503, "Too many connections", "Nothing is lost. Close connections that you do not need, and try again in a moment.", ErrTooManyConnections),
 	on("unauthorized", 401, "Not signed in", "Send a valid token as Authorization: Bearer TOKEN. Tokens expire: sign in again to get a new one.", ErrUnauthorized),
 	on("bad-request", 400, "Request is not valid", "Correct the request; sending it again unchanged will not help.", ErrBadRequest),
 	on("bad-ticket", 401, "Ticket is not valid", "Get a new ticket with POST /api/events/tickets. Each works once, within 30 seconds.", ErrBadTicket),
@@ -115,6 +117,7 @@ var table = []row{
 	on("unavailable", 503, "Server is restarting", resumeDetail, object.ErrStopping),
 	on("cut-off", 423, "Connection was silent for too long", resumeDetail, ErrSilent),
 	on("cut-off", 423, "Connection was cut off", resumeDetail, ErrCutOff),
+	on("gave-way", 423, "Upload gave way to another", "Hardly anything arrived over this connection while others of your company waited. "+resumeDetail, ErrGaveWay),
 }
 
 // internal is for errors that the table does not have.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage"
@@ -17,11 +16,15 @@ import (
 )
 
 // Concurrency limits how many request bodies of a tenant this server reads at the same time, so that one tenant's phones
-// cannot take the whole server. Requests that wait are served in the order of their arrival.
+// cannot take the whole server, and how many of them are one user's. Requests that wait are served in the order of their
+// arrival; once one waits, a body that hardly arrives gives way.
 type Concurrency struct {
-	DB         *storage.DB
-	MaxUploads int           // of a tenant that has no maximum of its own; 0 for any number
-	Wait       time.Duration // how long a request waits for its turn
+	DB            *storage.DB
+	MaxUploads    int           // of a tenant that has no maximum of its own; 0 for any number
+	UserUploads   int           // of these, one user's; 0 for half of them
+	LeastRate     int64         // bytes a second, below which a body gives way; 0 for none
+	LeastRateOver time.Duration // of waiting for its client
+	Wait          time.Duration // how long a request waits for its turn
 
 	places places
 	maxima sync.Map // of tenants, by id
@@ -46,20 +49,37 @@ func (l *Concurrency) Limit(next echo.HandlerFunc) echo.HandlerFunc {
 		if most == 0 {
 			return next(c)
 		}
+		terms := l.terms(most)
+		connection := http.NewResponseController(c.Response())
+		p := &place{user: userKey(who), cut: func() { _ = connection.SetReadDeadline(time.Now()) }}
+		p.meter.over = l.LeastRateOver
 		waiting, cancel := context.WithTimeout(r.Context(), l.Wait)
 		defer cancel()
-		release, err := l.places.acquire(waiting, who.Tenant, most)
+		release, err := l.places.acquire(waiting, who.Tenant, p, terms)
 		if err != nil {
 			c.Response().Header().Set("Retry-After", "5")
-			return &tenant.Refusal{
-				Cause:  problem.ErrTenantBusy,
-				Detail: "Your company has as many uploads in progress as it may. Nothing is lost. Try again in a moment.",
-				Facts:  map[string]any{"max_uploads": most},
+			if errors.Is(err, errOwnShare) {
+				return refuseBusy("You have as many uploads in progress as one user may. Nothing is lost. Try again in a moment.", terms.share)
 			}
+			return refuseBusy("Your company has as many uploads in progress as it may. Nothing is lost. Try again in a moment.", most)
 		}
 		defer release()
+		r.Body = meteredBody{r.Body, &p.meter}
 		return next(c)
 	}
+}
+
+func refuseBusy(detail string, most int) error {
+	return &tenant.Refusal{Cause: problem.ErrTenantBusy, Detail: detail, Facts: map[string]any{"max_uploads": most}}
+}
+
+// terms are those of a tenant that may have so many uploads.
+func (l *Concurrency) terms(most int) terms {
+	share := (most + 1) / 2
+	if l.UserUploads > 0 {
+		share = min(l.UserUploads, most)
+	}
+	return terms{most: most, share: share, least: rate{l.LeastRate, l.LeastRateOver}}
 }
 
 // maximumAge is how long a tenant's maximum is used before it is read again.
@@ -91,48 +111,4 @@ func (l *Concurrency) maxUploads(ctx context.Context, id uuid.UUID) (int, error)
 	}
 	l.maxima.Store(id, maximum{most, time.Now()})
 	return most, nil
-}
-
-// places are those of all tenants. The zero value is ready.
-type places struct {
-	mu      sync.Mutex
-	tenants map[uuid.UUID]*tenantPlaces
-}
-
-// tenantPlaces exist while a request has a place or waits for one.
-type tenantPlaces struct {
-	*semaphore.Weighted
-	most  int
-	users int
-}
-
-// acquire takes one of the tenant's places, of which there are most. It waits until ctx is done.
-func (p *places) acquire(ctx context.Context, id uuid.UUID, most int) (release func(), err error) {
-	p.mu.Lock()
-	t := p.tenants[id]
-	if t == nil || t.most != most { // requests that have a place keep it when the maximum changes
-		t = &tenantPlaces{Weighted: semaphore.NewWeighted(int64(most)), most: most}
-		if p.tenants == nil {
-			p.tenants = make(map[uuid.UUID]*tenantPlaces)
-		}
-		p.tenants[id] = t
-	}
-	t.users++
-	p.mu.Unlock()
-	if err := t.Acquire(ctx, 1); err != nil {
-		p.leave(id, t)
-		return nil, err
-	}
-	return func() {
-		t.Release(1)
-		p.leave(id, t)
-	}, nil
-}
-
-func (p *places) leave(id uuid.UUID, t *tenantPlaces) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t.users--; t.users == 0 && p.tenants[id] == t {
-		delete(p.tenants, id)
-	}
 }

@@ -62,7 +62,7 @@ func (l *Limits) Address(next echo.HandlerFunc) echo.HandlerFunc {
 		if cl == transfer || cl == thumbnail {
 			p = l.ipTransfers
 		}
-		if err := l.limit(c, p, addressKey(tenant.OriginOf(c.Request().Context()).Address), 1, cl); err != nil {
+		if err := l.limit(c, p, AddressKey(tenant.OriginOf(c.Request().Context()).Address), 1, cl); err != nil {
 			return err
 		}
 		return next(c)
@@ -99,11 +99,16 @@ func (l *Limits) limitUser(c echo.Context, p Limit, n int, cl class) error {
 	if err != nil {
 		return err
 	}
+	return l.limit(c, p, userKey(who), n, cl)
+}
+
+// userKey is the key of a user.
+func userKey(who tenant.Identity) string {
 	home := who.Tenant
 	if who.Home != uuid.Nil {
 		home = who.Home // an admin counts as a user of its own tenant, whichever tenant it enters
 	}
-	return l.limit(c, p, home.String()+":"+who.User, n, cl)
+	return home.String() + ":" + who.User
 }
 
 // limit counts n for the key, tells the client what remains, and returns a refusal if the limit is exceeded.
@@ -155,9 +160,9 @@ func addItem(h http.Header, header, name, key1 string, value1 int64, key2 string
 // seconds rounds up, so that a client that waits for so long has waited long enough.
 func seconds(d time.Duration) int64 { return int64(math.Ceil(max(d, 0).Seconds())) }
 
-// addressKey is the key of an address: an IPv4 address, or the first 64 bits of an IPv6 address. They name a network, and
+// AddressKey is the key of an address: an IPv4 address, or the first 64 bits of an IPv6 address. They name a network, and
 // each customer of a provider has at least one (RFC 6177, section 2).
-func addressKey(address string) string {
+func AddressKey(address string) string {
 	a, err := netip.ParseAddr(address)
 	if err != nil {
 		return address

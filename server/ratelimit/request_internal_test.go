@@ -54,7 +54,7 @@ func TestAddressKey(t *testing.T) {
 		"fe80::1%eth0":         "fe80::/64",
 		"":                     "",
 	} {
-		if got := addressKey(address); got != want {
+		if got := AddressKey(address); got != want {
 			t.Errorf("%s counts as %s, want %s", address, got, want)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/object"
 )
 
@@ -39,6 +40,9 @@ func (b *body) Read(p []byte) (int, error) {
 		x.awaitNothing()
 	case errors.Is(context.Cause(x.request.Context()), object.ErrStopping):
 		b.cut = object.ErrStopping
+	case errors.Is(err, problem.ErrGaveWay):
+		b.cut = x.note(err) // tusd would call it an error of the server
+		x.interrupted.Store(true)
 	default:
 		b.cut = err
 	}

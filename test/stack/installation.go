@@ -87,7 +87,7 @@ func (in *Installation) Env(role string, extra ...string) []string {
 		"TRAMO_LISTEN=127.0.0.1:0", "TRAMO_OPS_LISTEN=127.0.0.1:0",
 		// The clients of tests and benchmarks are few users at one address.
 		"TRAMO_RATE_IP=0", "TRAMO_RATE_IP_TRANSFERS=0", "TRAMO_RATE_USER=0", "TRAMO_RATE_UPLOADS=0", "TRAMO_RATE_USER_TRANSFERS=0", "TRAMO_RATE_USER_THUMBNAILS=0",
-		"TRAMO_TENANT_UPLOADS=0",
+		"TRAMO_TENANT_UPLOADS=0", "TRAMO_ADDRESS_CONNECTIONS=0",
 	)
 	if in.Clamd != nil {
 		env = append(env, "TRAMO_CLAMD="+in.Clamd.Address())

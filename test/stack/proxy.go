@@ -45,6 +45,11 @@ func (p *Proxy) Latency(d time.Duration) error {
 	return p.add("latency", "downstream", map[string]int64{"latency": d.Milliseconds()})
 }
 
+// Bandwidth bounds what each client sends, in bits a second.
+func (p *Proxy) Bandwidth(bits int64) error {
+	return p.add("bandwidth", "upstream", map[string]int64{"rate": bits / 8000}) // KB a second
+}
+
 // Down closes every connection and refuses new ones.
 func (p *Proxy) Down() { p.proxy.Stop() }
 
