@@ -5,9 +5,13 @@
 
 BIN  := $(CURDIR)/bin
 LINT := $(BIN)/tools/golangci-lint
+VULN := $(BIN)/tools/govulncheck
+VULN_DB := $(BIN)/vulndb
 
 # No VCS stamp: in another user's clone git refuses to answer root, and the build fails.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+# The release to build with, whose standard library has no known vulnerability; an older go fetches it as a module.
+export GOTOOLCHAIN := go1.27.3+auto
 # The tests run the programs that make built.
 export TRAMO_BIN := $(BIN)
 
@@ -30,6 +34,15 @@ test: setup build ## Run all tests: those of the page, then those in Go with the
 	npm --prefix web test
 	go test -race -timeout 60m ./...
 
+FUZZ_TIME ?= 1m
+
+.PHONY: fuzz
+fuzz: setup build ## Run each fuzz target for FUZZ_TIME (1m)
+	@set -e; go test -list '^Fuzz' ./... | awk '/^Fuzz/ { names[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, names[i]; n = 0 }' | \
+	while read -r package target; do \
+		echo "$$package $$target"; go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) "$$package"; \
+	done
+
 SEEDS ?= 100
 
 .PHONY: soak
@@ -46,6 +59,10 @@ bench: setup build ## Measure Tramo, stock tusd and a bare S3 client; ARGS="-onl
 lint: setup web $(LINT) ## Check the code, the direction of imports, and the description of the API
 	$(LINT) run ./...
 	npm --prefix web run lint
+
+.PHONY: vuln
+vuln: web $(VULN) $(VULN_DB)/index/db.json ## Fail if the code reaches a known vulnerability that test/vuln/excused.txt does not excuse
+	go run ./test/vuln $(VULN) -db file://$(VULN_DB) ./...
 
 .PHONY: docs
 docs: ## Generate docs/reference/settings.md, cli.md and metrics.md from the code
@@ -81,6 +98,12 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES) server/o
 web/node_modules/.package-lock.json: web/package-lock.json
 	npm --prefix web ci --no-audit --no-fund
 	@touch $@
+
+# The database is the data of the module golang.org/x/vulndb: as new as test/tools/go.mod says, and there without a network.
+$(VULN) $(VULN_DB)/index/db.json &: test/tools/go.mod test/tools/go.sum
+	cd test/tools && go build -o $(BIN)/tools/ golang.org/x/vuln/cmd/govulncheck golang.org/x/vulndb/cmd/indexdb
+	cd test/tools && $(BIN)/tools/indexdb -vulns "$$(go list -m -f '{{.Dir}}' golang.org/x/vulndb)/data/osv" -out $(VULN_DB)
+	@touch $(VULN) $(VULN_DB)/index/db.json
 
 $(LINT): test/tools/go.mod test/tools/go.sum
 	cd test/tools && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

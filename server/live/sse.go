@@ -44,7 +44,7 @@ func (h *Hub) openSSE(ctx context.Context, c echo.Context) (stream, error) {
 	header.Set("X-Accel-Buffering", "no") // nginx must not buffer
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(http.StatusOK)
-	retry := retryInterval/2 + rand.N(retryInterval)
+	retry := retryInterval/2 + rand.N(retryInterval) //nolint:gosec // spreads reconnections; nobody gains by guessing it
 	if err := st.write(ctx, "retry: %d\n\n", retry.Milliseconds()); err != nil {
 		return st, err
 	}
