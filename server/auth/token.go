@@ -21,8 +21,12 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// clockSkew is how far the clock of a token's issuer may be from ours.
+// clockSkew is how long a token is valid after it has expired.
 const clockSkew = 30 * time.Second
+
+// clockAhead is how far the clock of a token's issuer may be ahead of ours, for iat and nbf: a few minutes at most (RFC 7519,
+// sections 4.1.5 and 4.1.6). It locks a whole company out, while a token that lives longer than it should helps a thief.
+const clockAhead = 2 * time.Minute
 
 // maxSubject is the longest user id, in bytes, as in OpenID Connect (Core 1.0, section 2, sub).
 const maxSubject = 255
@@ -86,7 +90,7 @@ func NewVerifier(ctx context.Context, c Config, log *slog.Logger) (*Verifier, er
 		v.keys = followKeys(ctx, c.JWKSURL, keysClient(), log)
 	}
 	options := []jwt.ParserOption{
-		jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockSkew),
+		jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockAhead),
 		jwt.WithStrictDecoding(),
 	}
 	if c.Issuer != "" {
@@ -156,7 +160,11 @@ func (v *Verifier) identity(c jwt.MapClaims) (tenant.Identity, error) {
 	if err != nil || expires == nil {
 		return tenant.Identity{}, errors.New("claim exp is not a time")
 	}
-	return tenant.Identity{Tenant: id, User: user, Role: role, Projects: projects, Expires: expires.Add(clockSkew)}, nil
+	end := expires.Add(clockSkew)
+	if !time.Now().Before(end) { // the parser is as lenient with this as with a clock that is ahead
+		return tenant.Identity{}, jwt.ErrTokenExpired
+	}
+	return tenant.Identity{Tenant: id, User: user, Role: role, Projects: projects, Expires: end}, nil
 }
 
 // projectsOf returns the projects that the token restricts its bearer to, nil for all. A claim without a project is the

@@ -138,9 +138,9 @@ func TestTokensThatAreRefused(t *testing.T) {
 		"expires at zero":          forge(t, claims("exp", 0)),
 		"expires in words":         forge(t, claims("exp", "tomorrow")),
 		"expires under other name": forge(t, claims("exp", nil, "EXP", in(time.Hour))),
-		"not yet":                  forge(t, claims("nbf", in(time.Minute))),
+		"not yet":                  forge(t, claims("nbf", in(5*time.Minute))),
 		"not yet, in words":        forge(t, claims("nbf", "now")),
-		"issued later":             forge(t, claims("iat", in(time.Minute))),
+		"issued later":             forge(t, claims("iat", in(5*time.Minute))),
 
 		"no issuer":         forge(t, claims("iss", nil)),
 		"other issuer":      forge(t, claims("iss", "https://id.example.com.evil.org")),
@@ -198,13 +198,14 @@ func TestTokensThatAreGood(t *testing.T) {
 		config auth.Config
 		claims jwt.MapClaims
 	}{
-		"expired within the skew":     {strict, claims("exp", in(-20*time.Second))},
-		"not yet, within the skew":    {strict, claims("nbf", in(20*time.Second))},
-		"issued within the skew":      {strict, claims("iat", in(20*time.Second))},
-		"one audience":                {strict, claims("aud", "tramo")},
-		"issuer and audience any":     {auth.Config{Secret: secret}, claims("iss", "whoever", "aud", "whatever")},
-		"neither issuer nor audience": {auth.Config{Secret: secret}, claims("iss", nil, "aud", nil)},
-		"claims of others":            {strict, claims("Tenant", uuid.NewString(), "ROLE", "admin", "Projects", []string{}, "name", "Ana")},
+		"expired within the skew":                      {strict, claims("exp", in(-20*time.Second))},
+		"not yet, within the skew":                     {strict, claims("nbf", in(time.Minute))},
+		"issued within the skew":                       {strict, claims("iat", in(time.Minute))},
+		"issued and not yet, by a clock that is ahead": {strict, claims("iat", in(110*time.Second), "nbf", in(110*time.Second))},
+		"one audience":                                 {strict, claims("aud", "tramo")},
+		"issuer and audience any":                      {auth.Config{Secret: secret}, claims("iss", "whoever", "aud", "whatever")},
+		"neither issuer nor audience":                  {auth.Config{Secret: secret}, claims("iss", nil, "aud", nil)},
+		"claims of others":                             {strict, claims("Tenant", uuid.NewString(), "ROLE", "admin", "Projects", []string{}, "name", "Ana")},
 	} {
 		got, err := verifier(t, c.config).Verify(t.Context(), forge(t, c.claims))
 		if err != nil || !sameIdentity(got, crew) {
