@@ -11,11 +11,13 @@ import (
 	"log/slog"
 	"mime"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	"github.com/google/uuid"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
@@ -55,10 +57,11 @@ const (
 
 // Limits on metadata, in bytes.
 const (
-	maxFilename = 255
-	maxClientID = 128
-	MaxLabel    = 128     // a client's name for a batch
-	maxMetadata = 8 << 10 // all keys and values together
+	maxGivenName = 765 // the longest of file systems: 255 characters of UTF-16, with three bytes each
+	maxFilename  = 255 // of the name that is shown; the whole one stays in the metadata
+	maxClientID  = 128
+	MaxLabel     = 128     // a client's name for a batch
+	maxMetadata  = 8 << 10 // all keys and values together
 
 	maxMetadataHeader = 3 * maxMetadata // Base64 and separators make at most so much of it, without superfluous spaces
 )
@@ -210,7 +213,7 @@ func ToldOffset(u storage.Upload) int64 {
 func Same(n storage.NewUpload, old storage.Upload) bool {
 	name := ""
 	if old.Filename != nil {
-		name = *old.Filename
+		name = norm.NFC.String(*old.Filename) // of the previous release
 	}
 	return n.Kind == old.Kind && name == n.Filename &&
 		(old.Size == n.Size || n.Size == 0 || old.SizeDeferred) &&
@@ -296,7 +299,7 @@ func (p Policy) Examine(who tenant.Identity, r Request) (storage.NewUpload, erro
 		ClientID:       meta[MetaClientID],
 		Project:        meta[MetaProject],
 		Batch:          meta[MetaBatch],
-		Filename:       baseName(meta[MetaFilename]),
+		Filename:       norm.NFC.String(baseName(meta[MetaFilename])), // macOS decomposes letters, others do not
 		Metadata:       meta,
 		MetadataHeader: r.MetadataHeader,
 		Size:           r.Size,
@@ -363,8 +366,8 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 		return tenant.Refuse(ErrBadMetadata, "The metadata has %d bytes; the most is %d.", total, maxMetadata)
 	case len(n.MetadataHeader) > maxMetadataHeader:
 		return tenant.Refuse(ErrBadMetadata, "Upload-Metadata has %d bytes; the most is %d.", len(n.MetadataHeader), maxMetadataHeader)
-	case len(n.Filename) > maxFilename:
-		return tenant.Refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxFilename)
+	case len(n.Filename) > maxGivenName:
+		return tenant.Refuse(ErrBadMetadata, "filename has %d bytes; the most is %d.", len(n.Filename), maxGivenName)
 	case len(n.Batch) > MaxLabel:
 		return tenant.Refuse(ErrBadMetadata, "batch has %d bytes; the most is %d.", len(n.Batch), MaxLabel)
 	case len(n.ClientID) > maxClientID:
@@ -372,6 +375,7 @@ func checkMetadata(n *storage.NewUpload, meta map[string]string) error {
 	case !object.ValidProject(n.Project):
 		return tenant.Refuse(ErrBadMetadata, "project must match %s.", object.ProjectPattern)
 	}
+	n.Filename = shorten(n.Filename)
 	if s := meta[MetaSHA256]; s != "" {
 		sum, err := hex.DecodeString(s)
 		if err != nil || len(sum) != 32 {
@@ -391,13 +395,39 @@ func (p Policy) declaredType(s string) (string, error) {
 	if err != nil || !strings.Contains(t, "/") {
 		return "", tenant.Refuse(ErrBadMetadata, "filetype %q is not a media type such as image/jpeg; leave it out when it is not known.", s)
 	}
-	if t != octetStream && !p.Types.Allows(t) {
-		return "", tenant.Refuse(ErrTypeNotAllowed, "Files of type %s are not accepted here.", t)
+	switch {
+	case strings.HasSuffix(t, "/*"):
+		return mediatype.Unknown, nil
+	case t == mediatype.Unknown, p.Types.Allows(t):
+		return t, nil
+	case slices.Contains(saysNothing, t):
+		return mediatype.Unknown, nil
 	}
-	return t, nil
+	return "", tenant.Refuse(ErrTypeNotAllowed, "Files of type %s are not accepted here.", t)
 }
 
-const octetStream = "application/octet-stream" // stands for an unknown type
+// saysNothing are types that clients declare which do not know the type: those of the request, of a download, and names of MP4
+// that do not tell what it holds. The content decides.
+var saysNothing = []string{
+	"binary/octet-stream", "multipart/form-data", "application/x-www-form-urlencoded", "application/mp4", "video/x-m4v",
+	"application/unknown", "application/x-unknown", "application/download", "application/x-download", "application/force-download",
+}
+
+// shorten cuts a file name to [maxFilename] bytes, and keeps its extension.
+func shorten(name string) string {
+	if len(name) <= maxFilename {
+		return name
+	}
+	extension := path.Ext(name)
+	if len(extension) > 16 { // it is none
+		extension = ""
+	}
+	stem := name[:maxFilename-len(extension)]
+	for !utf8.ValidString(stem) { // a character was cut
+		stem = stem[:len(stem)-1]
+	}
+	return stem + extension
+}
 
 // baseName drops directories, which some clients send.
 func baseName(name string) string {

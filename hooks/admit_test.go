@@ -47,7 +47,8 @@ func TestRefusals(t *testing.T) {
 		{"project that climbs", ctx, 10, map[string]string{"project": ".."}, hooks.ErrBadMetadata},
 		{"project with a line break", ctx, 10, map[string]string{"project": "a\n"}, hooks.ErrBadMetadata},
 		{"long project", ctx, 10, map[string]string{"project": long(65)}, hooks.ErrBadMetadata},
-		{"long file name", ctx, 10, map[string]string{"filename": long(256)}, hooks.ErrBadMetadata},
+		{"long file name", ctx, 10, map[string]string{"filename": long(766)}, hooks.ErrBadMetadata},
+		{"type of a family that is none", ctx, 10, map[string]string{"filetype": "*/exe"}, hooks.ErrTypeNotAllowed},
 		{"long batch", ctx, 10, map[string]string{"batch": long(129)}, hooks.ErrBadMetadata},
 		{"long client id", ctx, 10, map[string]string{"client_id": long(129)}, hooks.ErrBadMetadata},
 		{"much metadata", ctx, 10, map[string]string{"x": long(4096), "y": long(4096)}, hooks.ErrBadMetadata},
@@ -98,6 +99,14 @@ func TestAdmits(t *testing.T) {
 			func(u storage.Upload) bool { return *u.DeclaredType == "image/jpeg" }},
 		{"type that is not known", 10, map[string]string{"filetype": "application/octet-stream"},
 			func(u storage.Upload) bool { return *u.DeclaredType == "application/octet-stream" }},
+		{"long name in Cyrillic", 10, map[string]string{"filename": strings.Repeat("я", 300) + ".jpeg"}, func(u storage.Upload) bool {
+			return *u.Filename == strings.Repeat("я", 125)+".jpeg" && u.Metadata["filename"] == strings.Repeat("я", 300)+".jpeg"
+		}},
+		{"longest name of a file system, of 255 characters", 10, map[string]string{"filename": strings.Repeat("漢", 255)},
+			func(u storage.Upload) bool { return *u.Filename == strings.Repeat("漢", 85) }},
+		{"name with a point and no extension", 10, map[string]string{"filename": "a." + long(300)},
+			func(u storage.Upload) bool { return *u.Filename == "a."+long(253) }},
+		{"name in NFD", 10, map[string]string{"filename": "caf\u0065\u0301 n\u0303.jpg"}, func(u storage.Upload) bool { return *u.Filename == "caf\u00e9 \u00f1.jpg" }},
 		{"checksum in capitals", 10, map[string]string{"sha256": strings.Repeat("AB", 32)},
 			func(u storage.Upload) bool { return len(u.DeclaredSHA256) == 32 && u.DeclaredSHA256[0] == 0xab }},
 		{"batch whose name is nearly an id", 10, map[string]string{"batch": "01a22c3e-caca-715c-b3be-05zzzzzzzzzz"},
@@ -182,4 +191,36 @@ func TestCreatedAgainWhileCancelled(t *testing.T) {
 		}
 		stack.Must(t, stack.Ended(t, "cancellation and creations", g.Wait))
 	}
+}
+
+// Clients that do not know the type, or only its family, send one of these: the content decides.
+func TestTypesThatSayNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := s.NewTenant(t, 1<<20)
+	for _, declared := range []string{
+		"image/*", "*/*", "IMAGE/*; q=0.8", "video/*", "binary/octet-stream", "application/mp4", "video/x-m4v", "multipart/form-data",
+		"application/x-www-form-urlencoded", "application/force-download", "application/unknown",
+	} {
+		got, err := s.Admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"filetype": declared}})
+		stack.Must(t, err)
+		stack.Want(t, *s.Upload(t, ctx, got.ID).DeclaredType, "application/octet-stream", "type declared as %s", declared)
+	}
+}
+
+// macOS decomposes letters (NFD) where others do not (NFC): a repeated creation finds its upload.
+func TestOneNameInTwoForms(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ctx := s.NewTenant(t, 1<<20)
+	create := func(name string) hooks.Admitted {
+		a, err := s.Admission.Admit(ctx, hooks.Request{Size: 10, Metadata: map[string]string{"filename": name, "client_id": "one"}})
+		stack.Must(t, err)
+		return a
+	}
+	nfd, nfc := "cami\u006f\u0301n.jpg", "cami\u00f3n.jpg"
+	first := create(nfd)
+	stack.Want(t, create(nfc).ID, first.ID, "upload of the composed name")
+	s.Exec(t, `update uploads set filename = $2 where id = $1`, first.ID, nfd) // as the previous release kept it
+	stack.Want(t, create(nfc).ID, first.ID, "upload of the previous release")
 }

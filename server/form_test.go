@@ -295,7 +295,7 @@ func TestFormDetection(t *testing.T) {
 	} {
 		s.user.form(strings.NewReader(body), c.headers...).want(t, c.status, "")
 	}
-	// The draft takes a body of any type for the file.
+	// The draft takes a body for the file, and not the form around it.
 	s.user.form(strings.NewReader(body), "Upload-Draft-Interop-Version", "6", "Upload-Complete", "?1").want(t, http.StatusUnsupportedMediaType, "")
 }
 
@@ -321,4 +321,31 @@ func FuzzForm(f *testing.F) {
 		stack.Want(t, charged, accounted, "bytes charged for %q, which must be those accounted for", body)
 		a.spare(t)
 	})
+}
+
+// curl on Windows sends names and values in the code page of the system.
+func TestFormOfACodePage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := s.user.form(strings.NewReader(field("nota", "ma\xf1ana")+field("se\xf1al", "x")+
+		field("file; filename=\"cami\xf3n \x80 5.txt\"", "hello", "Content-Type: text/plain")+formEnd)).want(t, 201, "")
+	address := s.url + a.header.Get("Location")
+	stack.Want(t, s.user.upload(address).Filename, "camión € 5.txt", "name")
+	s.wantCount(t, 1, `select count(*) from uploads where id = $1 and metadata @> '{"nota": "mañana", "señal": "x"}'`, idOf(address))
+}
+
+// Clients leave out the quotation marks that RFC 2045, section 5.1, wants around these.
+func TestFormBoundaries(t *testing.T) {
+	t.Parallel()
+	u := newSite(t).user
+	for _, b := range []string{"----=_Part_1.2", "a:b", "a/b?c", "(a,b)", "=", "'a+b'"} {
+		for _, contentType := range []string{"multipart/form-data; boundary=" + b, `Multipart/Form-Data;Boundary="` + b + `"`, "multipart/form-data; charset=utf-8;boundary=" + b + " ; x=y"} {
+			body := strings.ReplaceAll(field(`file; filename="a.txt"`, "hello")+formEnd, boundary, b)
+			u.form(strings.NewReader(body), "Content-Type", contentType).want(t, 201, "")
+		}
+	}
+	u.form(strings.NewReader(formEnd), "Content-Type", "multipart/form-data; a=:; b").want(t, 400, "bad-request").wantText(t, "boundary")
+	r := u.request("POST", u.uploads, strings.NewReader(formEnd), "Tus-Resumable", "")
+	r.Header["Content-Type"] = []string{"multipart/form-data; boundary=a", "multipart/form-data; boundary=b"}
+	u.send(r).want(t, 400, "bad-request").wantText(t, "Content-Type")
 }

@@ -2,12 +2,12 @@ package server
 
 import (
 	"cmp"
-	"mime"
 	"net/http"
 	"strings"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/tramo/tramo/server/api"
 	"github.com/tramo/tramo/server/resource"
 	"github.com/tramo/tramo/server/tus"
 )
@@ -36,8 +36,8 @@ func isForm(r *http.Request) bool {
 	if r.Method != http.MethodPost || r.Header.Get("Tus-Resumable") != "" || r.Header.Get(tus.DraftHeader) != "" {
 		return false
 	}
-	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return err == nil && t == "multipart/form-data"
+	_, ok := api.Boundary(r)
+	return ok
 }
 
 // formOr passes forms to form, and all other requests to tus.

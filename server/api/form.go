@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
@@ -40,11 +43,11 @@ type form struct {
 
 // openForm reads a form up to the first byte of its file.
 func openForm(r *http.Request, body *idleBody) (*form, error) {
-	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || params["boundary"] == "" {
-		return nil, problem.BadRequest("The Content-Type of a form must name its boundary.")
+	boundary, _ := Boundary(r)
+	if boundary == "" || len(r.Header.Values("Content-Type")) > 1 {
+		return nil, problem.BadRequest("A form must have one Content-Type, which names its boundary.")
 	}
-	f := &form{body: body, parts: multipart.NewReader(body, params["boundary"]), meta: map[string]string{}}
+	f := &form{body: body, parts: multipart.NewReader(body, boundary), meta: map[string]string{}}
 	for len(f.meta) <= maxFields {
 		p, err := f.parts.NextRawPart()
 		switch {
@@ -64,10 +67,40 @@ func openForm(r *http.Request, body *idleBody) (*form, error) {
 	return nil, tenant.Refuse(hooks.ErrBadMetadata, "The form has more than %d fields.", maxFields)
 }
 
+// Boundary returns the boundary of a form, "" for none. ok is false for a request that is no form. Some clients do not quote a
+// boundary with characters for which they should, such as = and : (RFC 2046, section 5.1.1).
+func Boundary(r *http.Request) (boundary string, ok bool) {
+	const formType = "multipart/form-data"
+	header := r.Header.Get("Content-Type")
+	if t, params, err := mime.ParseMediaType(header); err == nil {
+		return params["boundary"], t == formType
+	}
+	t, params, _ := strings.Cut(header, ";")
+	if !strings.EqualFold(strings.TrimSpace(t), formType) {
+		return "", false
+	}
+	for param := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(param, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "boundary") {
+			return strings.Trim(strings.TrimSpace(value), `"`), true
+		}
+	}
+	return "", true
+}
+
+// text returns what a client has sent as UTF-8, or, as curl does on Windows, in the code page of Western Europe and America.
+func text(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	s, _ = charmap.Windows1252.NewDecoder().String(s) // it knows all bytes
+	return s
+}
+
 func (f *form) addField(p *multipart.Part) error {
-	name := p.FormName()
+	name := text(p.FormName())
 	if _, twice := f.meta[name]; twice || name == "" {
-		return tenant.Refuse(hooks.ErrBadMetadata, "Each part of a form must have a unique name, unlike %q.", strings.ToValidUTF8(name, "?"))
+		return tenant.Refuse(hooks.ErrBadMetadata, "Each part of a form must have a unique name, unlike %q.", name)
 	}
 	value, err := io.ReadAll(io.LimitReader(p, maxFieldValue+1))
 	switch {
@@ -76,14 +109,14 @@ func (f *form) addField(p *multipart.Part) error {
 	case len(value) > maxFieldValue:
 		return tenant.Refuse(hooks.ErrBadMetadata, "A field of the form has more than %d bytes. Only the part of the file, which has a filename, may have more.", maxFieldValue)
 	}
-	f.meta[name] = string(value)
+	f.meta[name] = text(string(value))
 	return nil
 }
 
 // describeFile takes name and type from the file's part, unless fields have them. Browsers encode a quotation mark as %22
 // (HTML Standard, "multipart/form-data encoding algorithm").
 func (f *form) describeFile() {
-	if name := strings.ReplaceAll(f.file.FileName(), "%22", `"`); f.meta["filename"] == "" && name != "" {
+	if name := strings.ReplaceAll(text(f.file.FileName()), "%22", `"`); f.meta["filename"] == "" && name != "" {
 		f.meta["filename"] = name
 	}
 	if t := f.file.Header.Get("Content-Type"); f.meta["filetype"] == "" && t != "" {
@@ -120,7 +153,7 @@ func (f *form) end() error {
 	case p.FileName() != "":
 		return problem.BadRequest("The form has more than one file. Send one form for each.")
 	}
-	return problem.BadRequest("The form has the field %q after its file. Send all fields before the file.", strings.ToValidUTF8(p.FormName(), "?"))
+	return problem.BadRequest("The form has the field %q after its file. Send all fields before the file.", text(p.FormName()))
 }
 
 // explain translates an error of reading the form for the client.

@@ -49,8 +49,12 @@ func checkDraft(r *http.Request) error {
 			if v == "" {
 				continue
 			}
-			if _, _, err := mime.ParseMediaType(v); err != nil {
+			t, _, err := mime.ParseMediaType(v)
+			switch {
+			case err != nil:
 				return tenant.Refuse(hooks.ErrBadMetadata, "%s is not valid: %v.", name, err)
+			case t == "multipart/form-data": // the file would be the form around it
+				return tenant.Refuse(hooks.ErrTypeNotAllowed, "In the IETF draft, the body is the file itself, without a form around it.")
 			}
 		}
 	}
