@@ -128,6 +128,9 @@ func (c *checker) orphans(ctx context.Context) ([]orphan, error) {
 	return slices.Concat(objects, open, quota), err
 }
 
+// scratch begins the keys of what a replica tries its store with. What one that was killed leaves, another removes an hour later.
+const scratch = "tenants/scratch/"
+
 func (c *checker) strayObjects(ctx context.Context) (found []orphan, err error) {
 	owned := map[string]bool{}
 	rows, err := c.conn.Query(ctx, "select object_key from uploads where object_key is not null")
@@ -149,7 +152,7 @@ func (c *checker) strayObjects(ctx context.Context) (found []orphan, err error) 
 		}
 		for _, o := range page.Contents {
 			key := aws.ToString(o.Key)
-			if !owned[key] && !strings.HasSuffix(key, "/") {
+			if !owned[key] && !strings.HasSuffix(key, "/") && !strings.HasPrefix(key, scratch) {
 				kind, _, _ := strings.Cut(path.Base(key), "-")
 				found = append(found, orphan{kind, fmt.Sprintf("%s of %d bytes", key, aws.ToInt64(o.Size))})
 			}
@@ -164,6 +167,9 @@ func (c *checker) openUploads(ctx context.Context) (found []orphan, err error) {
 		return nil, err
 	}
 	for _, m := range open.Uploads {
+		if strings.HasPrefix(aws.ToString(m.Key), scratch) {
+			continue
+		}
 		found = append(found, orphan{"multipart upload", aws.ToString(m.Key)})
 	}
 	return found, nil
