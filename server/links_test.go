@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/server/ratelimit"
@@ -321,4 +322,46 @@ func TestGalleryRate(t *testing.T) {
 	}
 	show(t, link).wantRefused(t, 429, "rate-limited", "thumbnails")
 	s.user.do("GET", address, nil).want(t, 200, "")
+}
+
+// A gallery of a thousand photos: the lists are two requests that write nothing, each thumbnail is shown within the rates that
+// there are by default, and each has its entry.
+func TestGalleryOfAThousand(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, limited(t, ratelimit.DefaultConfig().Rates()))
+	const photos = 1000
+	first := idOf(s.pictured(t, s.user))
+	s.exec(t, `insert into uploads select (jsonb_populate_record(u, jsonb_build_object('id', gen_random_uuid()))).*
+		from uploads u, generate_series(2, $2) where u.id = $1`, first, photos)
+	for _, table := range []string{"contents", "thumbnails"} {
+		s.exec(t, `insert into `+table+` select (jsonb_populate_record(x, jsonb_build_object('upload_id', u.id) ||
+				case when x.tableoid = 'thumbnails'::regclass then jsonb_build_object('object_key',
+					replace(to_jsonb(x)->>'object_key', x.upload_id::text, u.id::text)) else '{}' end)).*
+			from `+table+` x join uploads u using (tenant_id) where x.upload_id = $1 and u.id <> $1`, first)
+	}
+	var links []string
+	for cursor := ""; len(links) < photos; {
+		page := readAs[struct {
+			Items []pictures
+			Next  string
+		}](t, s.user.do("GET", s.user.uploads+"?limit=500"+cursor, nil), 200)
+		for _, p := range page.Items {
+			links = append(links, absolute(t, s.url, p.Thumbnails[0].URL))
+		}
+		cursor = "&cursor=" + page.Next
+	}
+	s.wantCount(t, 0, `select count(*) from audit where tenant_id = $1`, s.user.who.Tenant)
+	begun := time.Now()
+	var g errgroup.Group
+	g.SetLimit(6) // as many as a browser opens to one host
+	for _, link := range links {
+		g.Go(func() error {
+			show(t, link).want(t, 302, "")
+			return nil
+		})
+	}
+	stack.Must(t, g.Wait())
+	t.Logf("%d thumbnails in %s", photos, time.Since(begun))
+	s.wantCount(t, photos, `select count(distinct subject) from audit where tenant_id = $1 and action = 'upload.thumbnails'`, s.user.who.Tenant)
+	s.wantCount(t, photos, `select count(*) from audit where tenant_id = $1`, s.user.who.Tenant)
 }
