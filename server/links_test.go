@@ -262,6 +262,7 @@ func TestServedContent(t *testing.T) {
 		{"Range", "bytes=3-5", "", "345", "bytes 3-5/10", 206},
 		{"Range", "bytes=7-", "", "789", "bytes 7-9/10", 206},
 		{"Range", "bytes=-2", "", "89", "bytes 8-9/10", 206},
+		{"Range", "bytes=0-1,3-5", "", "0123456789", "", 200},
 		{"Range", "bytes=3-5", etag, "345", "bytes 3-5/10", 206},
 		{"Range", "bytes=3-5", `"another"`, "0123456789", "", 200},
 		{"If-None-Match", etag, "", "", "", 304},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -73,7 +74,7 @@ func (b *Bucket) Open(ctx context.Context, of Keys, key, byteRange string) (*Ope
 		return nil, err
 	}
 	get := &s3.GetObjectInput{Bucket: &b.name, Key: &key}
-	if byteRange != "" {
+	if byteRange != "" && !strings.Contains(byteRange, ",") { // S3 serves one range; several may be ignored (RFC 9110, section 14.2)
 		get.Range = &byteRange
 	}
 	out, err := b.s3.GetObject(ctx, get, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
