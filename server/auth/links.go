@@ -47,14 +47,15 @@ func (c LinkConfig) Validate() error {
 // it, for one thumbnail of one upload, for an hour at most and no longer than the user's token.
 type Links struct{ keys [][]byte }
 
-// NewLinks derives keys from secrets (RFC 5869). The first signs; all of them verify.
+// NewLinks derives keys from secrets (RFC 5869). The first signs; all of them verify. The label of the derivation has the version
+// of what links say: whoever changes that counts it up, so that no server reads what another release has written.
 func NewLinks(secrets ...string) (*Links, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("no secret to sign links with")
 	}
 	l := &Links{}
 	for _, secret := range secrets {
-		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "tramo links to thumbnails", sha256.Size)
+		key, err := hkdf.Key(sha256.New, []byte(secret), nil, "tramo links to thumbnails 1", sha256.Size)
 		if err != nil {
 			return nil, fmt.Errorf("derive the key of links: %w", err)
 		}
