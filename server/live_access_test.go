@@ -249,7 +249,7 @@ func TestLiveTokenExpiry(t *testing.T) {
 	s := newSite(t)
 	s.live(t, nil)
 	// Tokens are accepted for half a minute after they expire (clock skew).
-	token, err := auth.Config{Secret: secret}.Sign(s.user.who, -27*time.Second, time.Now())
+	token, err := auth.Config{Secrets: secret}.Sign(s.user.who, -27*time.Second, time.Now())
 	stack.Must(t, err)
 	soon := s.user
 	soon.token = token

@@ -37,7 +37,7 @@ func (s *Server) routes(h handlers) []route {
 		user     = access{s.auth.Authenticate, s.Limits.User}
 		viewer   = access{s.auth.AuthenticateByLink(resource.LinkParameter), s.Limits.User}
 		sender   = append(user, s.concurrency.Limit)
-		listener = access{s.live.AuthenticateByTicket(s.auth.Authenticate)}
+		listener = access{s.live.AuthenticateByTicket(s.auth.Authenticate), s.Limits.User}
 		manager  = append(user, api.ForTenantManagers)
 	)
 	return []route{

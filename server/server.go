@@ -122,7 +122,10 @@ func New(c Config, p Parts) (*Server, error) {
 		DB: p.DB, MaxUploads: c.TenantUploads, UserUploads: c.UserUploads, LeastRate: c.LeastRate, LeastRateOver: c.LeastRateOver, Wait: c.LeaseTimeout,
 	}
 	s.reader = &resource.Reader{DB: p.DB, Expiry: p.Uploads.Expiry, Sign: p.Links.Sign, Log: p.Log}
-	s.live = live.New(c.Live, live.Parts{DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log, CheckOrigin: s.checkOrigin})
+	s.live = live.New(c.Live, live.Parts{
+		DB: p.DB, Reader: s.reader, Metrics: p.Metrics.live, Log: p.Log,
+		CheckOrigin: s.checkOrigin, Admit: s.auth.Admit, Standing: s.auth.Forget,
+	})
 	uploads, err := tus.New(tus.Config{
 		PublicURL: c.PublicURL, NetworkTimeout: c.NetworkTimeout, LeaseTimeout: c.LeaseTimeout,
 		Base: s.baseAt, Denied: s.auth.AuditDenial,

@@ -18,6 +18,12 @@ const OutcomeDone = "done"
 const (
 	AuditTenantEnter       = "tenant.enter"
 	AuditTenantExport      = "tenant.export"
+	AuditTenantAdd         = "tenant.add"
+	AuditTenantChange      = "tenant.change"
+	AuditTenantSuspend     = "tenant.suspend"
+	AuditTenantResume      = "tenant.resume"
+	AuditTokenIssue        = "token.issue"
+	AuditTokenRevoke       = "token.revoke"
 	AuditRequestDeny       = "request.deny"
 	AuditUploadContent     = "upload.content"
 	AuditUploadThumbnails  = "upload.thumbnails"
@@ -50,7 +56,8 @@ const (
 // AuditActions are all actions: [Tx.Audit] refuses any other.
 func AuditActions() []string {
 	return []string{
-		AuditTenantEnter, AuditTenantExport, AuditRequestDeny,
+		AuditTenantEnter, AuditTenantExport, AuditTenantAdd, AuditTenantChange, AuditTenantSuspend, AuditTenantResume,
+		AuditTokenIssue, AuditTokenRevoke, AuditRequestDeny,
 		AuditUploadContent, AuditUploadThumbnails, AuditUploadRetry, AuditUploadDelete, AuditUploadRestore, AuditUploadPurge,
 		AuditLetterRetry, AuditLetterDiscard,
 		AuditUploadQuarantine, AuditQuarantineRelease, AuditQuarantineErase, AuditUploadRescan,

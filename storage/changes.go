@@ -38,6 +38,9 @@ const (
 	announced     ChangeKind = 'a'
 )
 
+// standingMark stands in a payload for the tenant's [Standing].
+const standingMark = "s"
+
 // A change names one changed row.
 type change struct {
 	tenant uuid.UUID
@@ -190,6 +193,7 @@ type Changes struct {
 	Uploads       []uuid.UUID
 	Batches       []uuid.UUID
 	Announcements []uuid.UUID
+	Standing      bool // of the tenant itself
 }
 
 // parseChanges is the inverse of payloads.
@@ -202,6 +206,10 @@ func parseChanges(payload string) (c Changes, err error) {
 		return c, fmt.Errorf("tenant of changes: %w", err)
 	}
 	for _, w := range words[1:] {
+		if w == standingMark {
+			c.Standing = true
+			continue
+		}
 		raw, err := base64.RawStdEncoding.DecodeString(w[1:])
 		if err != nil {
 			return c, fmt.Errorf("changed row %q: %w", w, err)

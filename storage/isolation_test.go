@@ -145,6 +145,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into webhook_secrets values ('%[1]s', '%[2]s', '%[2]s', 'x');
 		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
 		select tenant_id, '%[2]s', '%[2]s', id from announcements where tenant_id = '%[1]s';
+		insert into revocations values ('%[1]s', 'ana', now() - interval '1 year');
 		insert into event_tickets values ('%[1]s', sha256('x'), now() + interval '1 minute', 'ana', 'empleado', null, null, now())`, owner, id))
 	return ctx, id
 }

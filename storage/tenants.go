@@ -51,6 +51,8 @@ type Tenant struct {
 	MaxUploads     *int      `db:"max_uploads"`      // in progress at one server; nil for the installation's
 	// Since when its erasure runs and it takes no uploads; nil if there is none.
 	ErasingAt *time.Time `db:"erasing_at"`
+	// Since when its tokens are refused; nil while they are valid.
+	SuspendedAt *time.Time `db:"suspended_at"`
 }
 
 // Remaining is what is left of the quota, in bytes. It is never negative, although a quota may be lowered below the charge.
@@ -64,7 +66,10 @@ func (t Tenant) MaxUpload(most int64) int64 {
 	return min(most, *t.MaxUploadBytes)
 }
 
-const selectTenant = `select id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads, erasing_at from tenants `
+const (
+	tenantColumns = `id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads, erasing_at, suspended_at`
+	selectTenant  = `select ` + tenantColumns + ` from tenants `
+)
 
 // Account returns the tenant of the transaction, or [ErrNotFound] if a token names a tenant that does not exist.
 func (tx Tx) Account(ctx context.Context) (Tenant, error) {
@@ -85,17 +90,17 @@ type TenantChange struct {
 	MaxUploads     *int
 }
 
-// ChangeTenant changes and returns the tenant, or returns [ErrNotFound]. A quota may be lower than the charge: then no upload
-// can begin, and no stored upload is lost. It needs an operator's role.
-func (db *DB) ChangeTenant(ctx context.Context, name string, c TenantChange) (Tenant, error) {
-	rows, err := db.pool.Query(ctx, `
+// ChangeTenant changes and returns the tenant. A quota may be lower than the charge: then no upload can begin, and no stored
+// upload is lost. It needs an operator's role.
+func (tx Tx) ChangeTenant(ctx context.Context, c TenantChange) (Tenant, error) {
+	rows, err := tx.Query(ctx, `
 		update tenants set
 			quota_bytes = coalesce($2, quota_bytes),
 			max_upload_bytes = case when $3::bigint is null then max_upload_bytes else nullif($3, 0) end,
 			max_uploads = case when $4::integer is null then max_uploads else nullif($4, 0) end
-		where name = $1
-		returning id, name, quota_bytes, charged_bytes, max_upload_bytes, max_uploads, erasing_at`,
-		name, c.QuotaBytes, c.MaxUploadBytes, c.MaxUploads)
+		where id = $1
+		returning `+tenantColumns,
+		tx.Tenant, c.QuotaBytes, c.MaxUploadBytes, c.MaxUploads)
 	return CollectOne[Tenant]("change tenant", rows, err)
 }
 

@@ -94,20 +94,16 @@ func TestQuotaWarnings(t *testing.T) {
 	cancel(edge)
 	step(50, 80, 95, 95, 95) // 949 → 999: it never fell below 80
 	cancel(first)
-	if _, err := d.Worker.ChangeTenant(t.Context(), d.nameOf(t, ctx), storage.TenantChange{QuotaBytes: new(int64(201))}); err != nil {
-		t.Fatal(err)
-	}
+	d.change(t, ctx, storage.TenantChange{QuotaBytes: new(int64(201))})
 	step(1, 80, 95, 95, 95)
 }
 
-func (d *database) nameOf(t *testing.T, ctx context.Context) (name string) {
+// change changes the tenant as an operator does.
+func (d *database) change(t *testing.T, ctx context.Context, c storage.TenantChange) storage.Tenant {
 	t.Helper()
-	d.Must(t, ctx, func(tx storage.Tx) error {
-		account, err := tx.Account(ctx)
-		name = account.Name
-		return err
-	})
-	return name
+	changed, err := storage.InTenant(ctx, d.Worker, func(tx storage.Tx) (storage.Tenant, error) { return tx.ChangeTenant(ctx, c) })
+	stack.Must(t, err)
+	return changed
 }
 
 // A charge that is not committed announces no warning.
@@ -132,9 +128,7 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	ctx := d.NewTenant(t, 1000)
 	change := func(c storage.TenantChange) storage.Tenant {
 		t.Helper()
-		changed, err := d.Worker.ChangeTenant(t.Context(), d.nameOf(t, ctx), c)
-		stack.Must(t, err)
-		return changed
+		return d.change(t, ctx, c)
 	}
 	create := func(n storage.NewUpload) error {
 		return d.API.InTenant(ctx, func(tx storage.Tx) error { return tx.CreateUpload(ctx, n) })
@@ -163,6 +157,9 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	stack.WantErr(t, create(storagetest.NewUpload(1)), storage.ErrQuotaExceeded)
 	change(storage.TenantChange{QuotaBytes: new(int64(2000))})
 	stack.Must(t, create(storagetest.NewUpload(501)))
-	_, err := d.Worker.ChangeTenant(t.Context(), "nobody", storage.TenantChange{})
-	stack.WantErr(t, err, storage.ErrNotFound)
+	nobody := storagetest.As(t.Context(), uuid.New())
+	stack.WantErr(t, d.Worker.InTenant(nobody, func(tx storage.Tx) error {
+		_, err := tx.ChangeTenant(nobody, storage.TenantChange{})
+		return err
+	}), storage.ErrNotFound)
 }

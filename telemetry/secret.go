@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"fmt"
+	"net/netip"
 )
 
 // A Secret is a setting that is never printed: logs, errors and JSON show [redacted] in its place. string(s) reads it.
@@ -20,4 +21,11 @@ func (s Secret) shown() string {
 		return ""
 	}
 	return redacted
+}
+
+// IsThisMachine reports whether nobody can listen on the way to a host: it is this machine, by its loopback addresses, or the
+// path of a socket. "" is this machine too.
+func IsThisMachine(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || host == "localhost" || host[0] == '/' || err == nil && ip.Unmap().IsLoopback()
 }

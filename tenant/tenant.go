@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,7 +56,33 @@ type Identity struct {
 	Role     Role
 	Projects []string  // the only ones that the user sees; nil for all
 	Home     uuid.UUID // tenant of the token of an [Admin] that has entered another tenant; otherwise zero
+	Issued   time.Time // when the token was issued; zero if it does not say
 	Expires  time.Time // when the token expires
+}
+
+// The users that Tramo's own programs act as. No token may name them: the audit log tells them from people.
+const (
+	Worker     = "worker"     // processes uploads
+	Eraser     = "eraser"     // removes what was deleted or erased
+	Reconciler = "reconciler" // repairs
+	Rescan     = "rescan"     // scans completed uploads again
+	Operator   = "operator"   // whoever runs tramo's commands
+	Erased     = "erased"     // stands for a user that was erased
+)
+
+// IsProgram reports whether the user is none of a tenant's, in whatever case it is written.
+func IsProgram(user string) bool {
+	return slices.ContainsFunc([]string{Worker, Eraser, Reconciler, Rescan, Operator, Erased}, func(name string) bool {
+		return strings.EqualFold(name, user)
+	})
+}
+
+// OwnTenant is the tenant of the token.
+func (id Identity) OwnTenant() uuid.UUID {
+	if id.Home != uuid.Nil {
+		return id.Home
+	}
+	return id.Tenant
 }
 
 // Sees reports whether the user sees the project.

@@ -245,5 +245,5 @@ func (e *Eraser) purgeDue(ctx context.Context) error {
 }
 
 func asEraser(ctx context.Context, id uuid.UUID) context.Context {
-	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "eraser", Role: tenant.Admin})
+	return tenant.With(ctx, tenant.Identity{Tenant: id, User: tenant.Eraser, Role: tenant.Admin})
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
 // A Kind is what an erasure removes.
@@ -44,9 +46,12 @@ type Erasure struct {
 	ApprovedBy  *string    `db:"approved_by" json:"approved_by"`
 	ApprovedAt  *time.Time `db:"approved_at" json:"approved_at"`
 	CancelledBy *string    `db:"cancelled_by" json:"cancelled_by"`
-	EndedAt     *time.Time `db:"ended_at" json:"ended_at"`
-	Uploads     int64      `db:"uploads" json:"uploads"` // removed so far
-	Objects     int64      `db:"objects" json:"objects"` // removed from S3 so far; the last ones of a worker that died are missing
+	// The tenant of the requester's token, and the address; nil if a previous release recorded the request.
+	RequestedHome *uuid.UUID `db:"requested_home" json:"-"`
+	RequestedFrom *string    `db:"requested_from" json:"-"`
+	EndedAt       *time.Time `db:"ended_at" json:"ended_at"`
+	Uploads       int64      `db:"uploads" json:"uploads"` // removed so far
+	Objects       int64      `db:"objects" json:"objects"` // removed from S3 so far; the last ones of a worker that died are missing
 }
 
 // Errors of the transactions below.
@@ -57,7 +62,7 @@ var (
 
 const selectErasure = `
 	select tenant_id, id, kind, subject, state, requested_by, requested_at, approved_by, approved_at, cancelled_by,
-		ended_at, uploads, objects from erasures `
+		requested_home, requested_from, ended_at, uploads, objects from erasures `
 
 // request records that the transaction's user wants something erased. A tenant's erasure waits for approval, and is
 // errErasing if there is one already; the others run. An upload that the tenant does not have, deleted or not, is
@@ -73,9 +78,9 @@ func request(ctx context.Context, tx storage.Tx, kind Kind, subject string) (Era
 		}
 	}
 	_, err = tx.Exec(ctx, `
-		insert into erasures (tenant_id, id, kind, subject, state, requested_by)
-		values ($1, $2, $3::text, nullif($4, ''), case when $3 = 'tenant' then 'waiting' else 'running' end, $5)`,
-		tx.Tenant, id, kind, subject, tx.Who.User)
+		insert into erasures (tenant_id, id, kind, subject, state, requested_by, requested_home, requested_from)
+		values ($1, $2, $3::text, nullif($4, ''), case when $3 = 'tenant' then 'waiting' else 'running' end, $5, $6, nullif($7, ''))`,
+		tx.Tenant, id, kind, subject, tx.Who.User, tx.Who.OwnTenant(), tenant.OriginOf(ctx).Address)
 	switch {
 	case storage.IsUniqueViolation(err, "erasures_of_tenant"):
 		return Erasure{}, errErasing
@@ -135,20 +140,31 @@ func approve(ctx context.Context, tx storage.Tx, id uuid.UUID) (Erasure, error) 
 	switch {
 	case err != nil:
 		return e, err
-	case e.RequestedBy == tx.Who.User:
+	case samePerson(ctx, tx.Who, e):
 		return e, errSamePerson
 	}
 	_, err = tx.Exec(ctx, `
 		with told as (update tenants set erasing_at = now() where id = $1)
-		update erasures set state = 'running', approved_by = $3, approved_at = now() where tenant_id = $1 and id = $2`,
-		tx.Tenant, id, tx.Who.User)
+		update erasures set state = 'running', approved_by = $3, approved_at = now(), approved_home = $4, approved_from = nullif($5, '')
+		where tenant_id = $1 and id = $2`, tx.Tenant, id, tx.Who.User, tx.Who.OwnTenant(), tenant.OriginOf(ctx).Address)
 	if err != nil {
 		return e, fmt.Errorf("approve erasure: %w", err)
+	}
+	if err := tx.StandingChanged(ctx); err != nil {
+		return e, err
 	}
 	if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditErasureApprove, Subject: id.String()}); err != nil {
 		return e, err
 	}
 	return find(ctx, tx, id)
+}
+
+// samePerson reports whether somebody may be who requested the erasure. Whoever gets two tokens from one directory can write
+// two names into them, so another name is not enough: the two are of different tenants, or at different addresses.
+func samePerson(ctx context.Context, who tenant.Identity, e Erasure) bool {
+	from := tenant.OriginOf(ctx).Address
+	return strings.EqualFold(strings.TrimSpace(who.User), strings.TrimSpace(e.RequestedBy)) ||
+		e.RequestedHome != nil && *e.RequestedHome == who.OwnTenant() && e.RequestedFrom != nil && *e.RequestedFrom == from
 }
 
 // cancel ends an erasure that still waits. Any other is [storage.ErrWrongStatus].

@@ -313,5 +313,5 @@ func (r *Reconciler) forgetAnswers(ctx context.Context) error {
 }
 
 func asOperator(ctx context.Context, id uuid.UUID) context.Context {
-	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "reconciler", Role: tenant.Admin})
+	return tenant.With(ctx, tenant.Identity{Tenant: id, User: tenant.Reconciler, Role: tenant.Admin})
 }

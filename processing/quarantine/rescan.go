@@ -14,7 +14,7 @@ import (
 )
 
 // RescanUser is the actor in the audit log when newer signatures find something.
-const RescanUser = "rescan"
+const RescanUser = tenant.Rescan
 
 // A Rescan says which completed uploads are to be scanned again.
 type Rescan struct {

@@ -182,7 +182,7 @@ func superseded(ctx context.Context, db *storage.DB, job int64, attempt int) (ye
 
 // asWorker makes ctx act for the tenant that the job names.
 func asWorker(ctx context.Context, job *Job) context.Context {
-	return tenant.With(ctx, tenant.Identity{Tenant: job.Tenant, User: "worker", Role: tenant.Admin})
+	return tenant.With(ctx, tenant.Identity{Tenant: job.Tenant, User: tenant.Worker, Role: tenant.Admin})
 }
 
 func logFor(log *slog.Logger, job *Job) *slog.Logger {

@@ -39,7 +39,7 @@ func (a *API) PostForm(c echo.Context) error {
 	// The upload is finished or abandoned also after the client has disconnected: no later request would do it.
 	ctx := context.WithoutCancel(r.Context())
 	body := &idleBody{ReadCloser: r.Body, connection: http.NewResponseController(c.Response()), timeout: a.NetworkTimeout}
-	defer a.interruptAtShutdown(r.Context(), body)()
+	defer a.interruptInTime(r.Context(), body)()
 	f, err := openForm(r, body)
 	if err != nil {
 		return err
@@ -56,12 +56,16 @@ func (a *API) PostForm(c echo.Context) error {
 	return answer(c, http.StatusCreated, j)
 }
 
-// interruptAtShutdown interrupts a body when the server stops and half of its shutdown timeout has passed. Forms get longer
-// than other uploads, because an interrupted form is sent again from its start.
-func (a *API) interruptAtShutdown(ctx context.Context, b *idleBody) (stop func()) {
+// interruptInTime interrupts a body when its client's token is no longer valid, and when the server stops and half of its
+// shutdown timeout has passed. Forms get longer than other uploads, because an interrupted form is sent again from its start.
+func (a *API) interruptInTime(ctx context.Context, b *idleBody) (stop func()) {
 	over := make(chan struct{})
 	context.AfterFunc(ctx, func() {
-		if !errors.Is(context.Cause(ctx), object.ErrStopping) {
+		cause := context.Cause(ctx)
+		if errors.As(cause, new(*tenant.Refusal)) {
+			b.interrupt(cause)
+		}
+		if !errors.Is(cause, object.ErrStopping) {
 			return // the client has disconnected, and reads fail
 		}
 		select {

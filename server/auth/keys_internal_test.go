@@ -99,7 +99,7 @@ func provided(t *testing.T, test func(t *testing.T, i *issuer, v *Verifier)) {
 	synctest.Test(t, func(t *testing.T) {
 		i := newIssuer(t)
 		i.rotate("first")
-		v, err := NewVerifier(t.Context(), Config{Secret: telemetry.Secret(strings.Repeat("s", MinSecret))}, slog.New(slog.DiscardHandler))
+		v, err := NewVerifier(t.Context(), Config{Secrets: telemetry.Secret(strings.Repeat("s", MinSecret))}, slog.New(slog.DiscardHandler))
 		stack.Must(t, err)
 		v.parser = jwt.NewParser(jwt.WithValidMethods([]string{"EdDSA"}), jwt.WithExpirationRequired())
 		v.keys = followKeys(t.Context(), "http://id.example.com/keys", i.client(), slog.New(slog.DiscardHandler))

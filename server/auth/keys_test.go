@@ -80,7 +80,7 @@ func publish(t *testing.T, keys ...map[string]any) auth.Config {
 		_, _ = w.Write(set)
 	}))
 	t.Cleanup(published.Close)
-	return auth.Config{JWKSURL: published.URL}
+	return auth.Config{JWKSURL: published.URL, Audience: "tramo"}
 }
 
 // Keys that a JWKS publishes verify tokens, each those of its own algorithm. A public key is not a secret: a token that

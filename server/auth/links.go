@@ -44,7 +44,7 @@ func (c LinkConfig) Validate() error {
 }
 
 // Links signs and verifies links to thumbnails, for img elements, which send no header. A link stands for the user who got
-// it, for one thumbnail of one upload, for an hour at most and no longer than the user's token.
+// it, for one thumbnail of one upload, for an hour at most and no longer than the user's token: it is revoked with that.
 type Links struct{ keys [][]byte }
 
 // NewLinks derives keys from secrets (RFC 5869). The first signs; all of them verify. The label of the derivation has the version
@@ -79,6 +79,7 @@ func (l *Links) signAt(who tenant.Identity, project string, upload uuid.UUID, si
 	}
 	b := append(append([]byte{}, who.Tenant[:]...), who.Home[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(expires.Unix()))
+	b = binary.BigEndian.AppendUint64(b, uint64(who.Issued.Unix()))
 	b = appendText(appendText(b, string(who.Role)), project)
 	b = append(b, who.User...)
 	return base64.RawURLEncoding.EncodeToString(append(b, tag(l.keys[0], b, upload, size)...))
@@ -120,6 +121,9 @@ func readLink(b []byte) (who tenant.Identity) {
 	text := func() string { return string(next(int(next(1)[0]))) }
 	who.Tenant, who.Home = uuid.UUID(next(16)), uuid.UUID(next(16))
 	who.Expires = time.Unix(int64(binary.BigEndian.Uint64(next(8))), 0)
+	if issued := time.Unix(int64(binary.BigEndian.Uint64(next(8))), 0); !issued.IsZero() {
+		who.Issued = issued
+	}
 	who.Role = tenant.Role(text())
 	if project := text(); project != "" {
 		who.Projects = []string{project}
@@ -141,9 +145,7 @@ func (a *Authenticator) AuthenticateByLink(parameter string) echo.MiddlewareFunc
 			if err != nil {
 				return err
 			}
-			r := c.Request()
-			c.SetRequest(r.WithContext(tenant.With(r.Context(), who)))
-			return next(c)
+			return a.Admit(c, who, next)
 		}
 	}
 }

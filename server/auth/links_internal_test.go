@@ -30,11 +30,12 @@ func TestLinkIdentity(t *testing.T) {
 	t.Parallel()
 	l, now, upload := linksOf(t, linkSecret), time.Unix(1_800_000_000, 0), uuid.New()
 	wide := tenant.Identity{Tenant: uuid.New(), User: "ana@example.com", Role: tenant.Empleado, Expires: now.Add(10 * time.Minute)}
-	narrow, abroad, longest := wide, wide, wide
+	narrow, abroad, longest, issued := wide, wide, wide, wide
 	narrow.Projects = []string{"puente", "torre"}
 	abroad.Role, abroad.Home = tenant.Admin, uuid.New()
+	issued.Issued = now.Add(-time.Minute)
 	longest.User = strings.Repeat("ñ", maxSubject/2)
-	for name, who := range map[string]tenant.Identity{"wide": wide, "narrow": narrow, "abroad": abroad, "longest": longest} {
+	for name, who := range map[string]tenant.Identity{"wide": wide, "narrow": narrow, "abroad": abroad, "longest": longest, "issued": issued} {
 		got, err := l.verify(l.signAt(who, "torre", upload, 160, now), upload, 160, now)
 		if who.Projects != nil {
 			who.Projects = []string{"torre"}

@@ -28,7 +28,9 @@ type Authenticator struct {
 	Links    *Links
 	DB       *storage.DB
 	Log      *slog.Logger
-	denials  denials
+
+	denials   denials
+	standings standings
 }
 
 // Authenticate is middleware that puts the identity of the request's token into its context.
@@ -50,13 +52,15 @@ func (a *Authenticator) Authenticate(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			return fmt.Errorf("%w: %w", problem.ErrUnauthorized, err)
 		}
+		if err := a.Check(r.Context(), id); err != nil {
+			return err
+		}
 		// Before the tenant is entered, so that a refusal to enter is logged and audited as this user's.
 		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
 		if id, err = a.enterTenant(c, id); err != nil {
 			return err
 		}
-		c.SetRequest(r.WithContext(tenant.With(r.Context(), id)))
-		return next(c)
+		return a.serve(c, id, next)
 	}
 }
 

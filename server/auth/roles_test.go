@@ -31,7 +31,7 @@ func TestRoleMap(t *testing.T) {
 		{"admin=constructora", "admin", "constructora"},
 		{"empleado=empleado,foreman=empleado", "empleado", "empleado"},
 	} {
-		v := verifier(t, auth.Config{Secret: secret, Roles: roleMap(t, c.roles)})
+		v := verifier(t, auth.Config{Secrets: secret, Roles: roleMap(t, c.roles)})
 		id, err := v.Verify(t.Context(), forge(t, claims("role", c.claim)))
 		if string(id.Role) != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("with the map %q the role %q is %q, %v; want %q", c.roles, c.claim, id.Role, err, c.want)
@@ -57,7 +57,7 @@ func TestRoleMapMistakes(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, m, err)
 		}
 	}
-	if err := (auth.Config{Secret: secret, Roles: auth.RoleMap{"foreman": "boss"}}).Validate(); err == nil {
+	if err := (auth.Config{Secrets: secret, Roles: auth.RoleMap{"foreman": "boss"}}).Validate(); err == nil {
 		t.Error("a map to a role that there is not passes")
 	}
 }
@@ -65,7 +65,7 @@ func TestRoleMapMistakes(t *testing.T) {
 // A token that is signed with a map verifies with it; a role that the map has no name for is not signed.
 func TestSignWithRoleMap(t *testing.T) {
 	t.Parallel()
-	c := auth.Config{Secret: secret, Roles: roleMap(t, "foreman=empleado,worker=empleado,owner=constructora")}
+	c := auth.Config{Secrets: secret, Roles: roleMap(t, "foreman=empleado,worker=empleado,owner=constructora")}
 	token, err := c.Sign(crew, time.Hour, time.Now())
 	stack.Must(t, err)
 	if got, err := verifier(t, c).Verify(t.Context(), token); err != nil || !sameIdentity(got, crew) {

@@ -41,7 +41,7 @@ func TestSignedTokensVerify(t *testing.T) {
 	narrow := crew
 	narrow.Projects = []string{"torre-norte", "Puente_2"}
 	for _, c := range []auth.Config{
-		{Secret: secret}, {Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"},
+		{Secrets: secret}, {Secrets: secret, Issuer: "https://id.example.com", Audience: "tramo"},
 	} {
 		for _, id := range []tenant.Identity{crew, narrow} {
 			token, err := c.Sign(id, time.Hour, time.Now())
@@ -102,7 +102,7 @@ func signText(t testing.TB, header, payload string) string {
 
 func TestTokensThatAreRefused(t *testing.T) {
 	t.Parallel()
-	v := verifier(t, auth.Config{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"})
+	v := verifier(t, auth.Config{Secrets: secret, Issuer: "https://id.example.com", Audience: "tramo"})
 	rs, err := rsa.GenerateKey(rand.Reader, 2048)
 	stack.Must(t, err)
 	good := forge(t, claims())
@@ -156,12 +156,20 @@ func TestTokensThatAreRefused(t *testing.T) {
 		"tenant is a list":        forge(t, claims("tenant", []string{tenantID.String()})),
 		"tenant under other name": forge(t, claims("tenant", nil, "Tenant", tenantID.String())),
 
-		"no subject":              forge(t, claims("sub", nil)),
-		"empty subject":           forge(t, claims("sub", "")),
-		"subject is a number":     forge(t, claims("sub", 7)),
-		"subject too long":        forge(t, claims("sub", strings.Repeat("a", 256))),
-		"subject with NUL":        forge(t, claims("sub", "a\x00b")),
-		"subject with line break": forge(t, claims("sub", "a\nb")),
+		"no subject":               forge(t, claims("sub", nil)),
+		"empty subject":            forge(t, claims("sub", "")),
+		"subject is a number":      forge(t, claims("sub", 7)),
+		"subject too long":         forge(t, claims("sub", strings.Repeat("a", 256))),
+		"subject with NUL":         forge(t, claims("sub", "a\x00b")),
+		"subject of spaces":        forge(t, claims("sub", " ")),
+		"subject after a space":    forge(t, claims("sub", " ana")),
+		"subject before a space":   forge(t, claims("sub", "ana\u00a0")),
+		"subject is a worker's":    forge(t, claims("sub", "worker")),
+		"subject is the eraser's":  forge(t, claims("sub", "Eraser")),
+		"subject is an operator's": forge(t, claims("sub", "operator")),
+		"subject is the rescan's":  forge(t, claims("sub", "rescan")),
+		"subject was erased":       forge(t, claims("sub", "erased")),
+		"subject with line break":  forge(t, claims("sub", "a\nb")),
 
 		"no role":         forge(t, claims("role", nil)),
 		"unknown role":    forge(t, claims("role", "root")),
@@ -193,7 +201,7 @@ func TestTokensThatAreRefused(t *testing.T) {
 // What is neither wrong nor ours to judge passes.
 func TestTokensThatAreGood(t *testing.T) {
 	t.Parallel()
-	strict := auth.Config{Secret: secret, Issuer: "https://id.example.com", Audience: "tramo"}
+	strict := auth.Config{Secrets: secret, Issuer: "https://id.example.com", Audience: "tramo"}
 	for name, c := range map[string]struct {
 		config auth.Config
 		claims jwt.MapClaims
@@ -203,8 +211,8 @@ func TestTokensThatAreGood(t *testing.T) {
 		"issued within the skew":                       {strict, claims("iat", in(time.Minute))},
 		"issued and not yet, by a clock that is ahead": {strict, claims("iat", in(110*time.Second), "nbf", in(110*time.Second))},
 		"one audience":                                 {strict, claims("aud", "tramo")},
-		"issuer and audience any":                      {auth.Config{Secret: secret}, claims("iss", "whoever", "aud", "whatever")},
-		"neither issuer nor audience":                  {auth.Config{Secret: secret}, claims("iss", nil, "aud", nil)},
+		"issuer and audience any":                      {auth.Config{Secrets: secret}, claims("iss", "whoever", "aud", "whatever")},
+		"neither issuer nor audience":                  {auth.Config{Secrets: secret}, claims("iss", nil, "aud", nil)},
 		"claims of others":                             {strict, claims("Tenant", uuid.NewString(), "ROLE", "admin", "Projects", []string{}, "name", "Ana")},
 	} {
 		got, err := verifier(t, c.config).Verify(t.Context(), forge(t, c.claims))
@@ -214,7 +222,7 @@ func TestTokensThatAreGood(t *testing.T) {
 	}
 	// RFC 7519, section 4: of a name that is there twice the last one counts, or the token is refused.
 	text := signText(t, `{"alg":"HS256"}`, fmt.Sprintf(`{"role":"admin","sub":"ana","tenant":%q,"exp":%d,"role":"empleado"}`, tenantID, in(time.Hour)))
-	if got, err := verifier(t, auth.Config{Secret: secret}).Verify(t.Context(), text); err == nil && got.Role != tenant.Empleado {
+	if got, err := verifier(t, auth.Config{Secrets: secret}).Verify(t.Context(), text); err == nil && got.Role != tenant.Empleado {
 		t.Errorf("of two roles %+v counts", got)
 	}
 }
@@ -222,7 +230,7 @@ func TestTokensThatAreGood(t *testing.T) {
 // Whatever is in a token that somebody signed for us, and whatever is not: nobody comes out of it who is nobody, or
 // who might break out of the statement that tells Postgres who asks.
 func FuzzVerify(f *testing.F) {
-	v := verifier(f, auth.Config{Secret: secret})
+	v := verifier(f, auth.Config{Secrets: secret})
 	for _, payload := range []string{
 		`{"sub":"ana","tenant":"01890a5d-ac96-774b-bcce-b302099a8057","role":"empleado","exp":9999999999}`,
 		`{"sub":"ana","tenant":"01890a5d-ac96-774b-bcce-b302099a8057","role":"admin","exp":9999999999,"projects":["a","b"]}`,
@@ -280,23 +288,118 @@ func TestConfig(t *testing.T) {
 		good   bool
 	}{
 		"neither":      {auth.Config{}, false},
-		"both":         {auth.Config{Secret: secret, JWKSURL: "https://id.example.com/keys"}, false},
-		"short secret": {auth.Config{Secret: telemetry.Secret(secret[1:])}, false},
-		"no URL":       {auth.Config{JWKSURL: "keys"}, false},
-		"a file":       {auth.Config{JWKSURL: "file://host/keys"}, false},
-		"secret":       {auth.Config{Secret: secret}, true},
-		"JWKS":         {auth.Config{JWKSURL: "https://id.example.com/keys"}, true},
+		"both":         {auth.Config{Secrets: secret, JWKSURL: "https://id.example.com/keys", Audience: "tramo"}, false},
+		"short secret": {auth.Config{Secrets: telemetry.Secret(secret[1:])}, false},
+		"no URL":       {auth.Config{JWKSURL: "keys", Audience: "tramo"}, false},
+		"a file":       {auth.Config{JWKSURL: "file://host/keys", Audience: "tramo"}, false},
+		"secret":       {auth.Config{Secrets: secret}, true},
+		"JWKS":         {auth.Config{JWKSURL: "https://id.example.com/keys", Audience: "tramo"}, true},
+
+		"JWKS for any audience":     {auth.Config{JWKSURL: "https://id.example.com/keys"}, false},
+		"JWKS in plain text":        {auth.Config{JWKSURL: "http://id.example.com/keys", Audience: "tramo"}, false},
+		"JWKS on a private network": {auth.Config{JWKSURL: "http://10.0.0.1/keys", Audience: "tramo"}, false},
+		"JWKS on a name like ours":  {auth.Config{JWKSURL: "http://localhost.example.com/keys", Audience: "tramo"}, false},
+		"JWKS on this machine":      {auth.Config{JWKSURL: "http://127.0.0.1:9000/keys", Audience: "tramo"}, true},
+		"two secrets":               {auth.Config{Secrets: telemetry.Secret(secret + "," + second)}, true},
+		"a short one of two":        {auth.Config{Secrets: telemetry.Secret(secret + "," + second[1:])}, false},
+		"an empty one of two":       {auth.Config{Secrets: secret + ","}, false},
+		"a negative lifetime":       {auth.Config{Secrets: secret, MaxLifetime: -1}, false},
 	} {
 		if err := c.config.Validate(); (err == nil) != c.good {
 			t.Errorf("%s: %v", name, err)
-		} else if err != nil && strings.Contains(err.Error(), string(c.config.Secret)) && c.config.Secret != "" {
+		} else if err != nil && strings.Contains(err.Error(), string(c.config.Secrets)) && c.config.Secrets != "" {
 			t.Errorf("%s: the error tells the secret", name)
 		}
 	}
 }
 
-// sameIdentity compares all but when the token ends, which differs from test to test.
+// second is the other secret, while they are rotated.
+const second = "fedcba9876543210fedcba9876543210"
+
+// While secrets are rotated, tokens that either has signed are good, and new ones are signed with the first.
+func TestSecretsRotate(t *testing.T) {
+	t.Parallel()
+	sign := func(c auth.Config) string {
+		t.Helper()
+		token, err := c.Sign(crew, time.Hour, time.Now())
+		stack.Must(t, err)
+		return token
+	}
+	only, both, after := auth.Config{Secrets: secret}, auth.Config{Secrets: telemetry.Secret(second + ", " + secret)}, auth.Config{Secrets: second}
+	for name, c := range map[string]struct {
+		token string
+		by    auth.Config
+		good  bool
+	}{
+		"old, during":           {sign(only), both, true},
+		"new, during":           {sign(both), both, true},
+		"new, afterwards":       {sign(both), after, true},
+		"old, afterwards":       {sign(only), after, false},
+		"new, before":           {sign(both), only, false},
+		"of neither":            {forgeWith(t, jwt.SigningMethodHS256, []byte(strings.Repeat("x", 32)), claims()), both, false},
+		"of both as one secret": {forgeWith(t, jwt.SigningMethodHS256, []byte(second+", "+secret), claims()), both, false},
+		"not signed":            {forgeWith(t, jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, claims()), both, false},
+	} {
+		if _, err := verifier(t, c.by).Verify(t.Context(), c.token); (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A token that is valid for longer than the maximum is refused, whatever it says of when it was issued.
+func TestTokensThatLiveTooLong(t *testing.T) {
+	t.Parallel()
+	v := verifier(t, auth.Config{Secrets: secret, MaxLifetime: time.Hour})
+	for name, c := range map[string]struct {
+		claims jwt.MapClaims
+		good   bool
+	}{
+		"an hour":                    {claims("iat", in(0), "exp", in(time.Hour)), true},
+		"an hour, half of it gone":   {claims("iat", in(-30*time.Minute), "exp", in(30*time.Minute)), true},
+		"an hour, issued at no time": {claims("exp", in(time.Hour)), true},
+		"two hours":                  {claims("iat", in(0), "exp", in(2*time.Hour)), false},
+		"two hours, most of it gone": {claims("iat", in(-110*time.Minute), "exp", in(10*time.Minute)), false},
+		"two, issued at no time":     {claims("exp", in(2*time.Hour)), false},
+		"for ever":                   {claims("iat", in(0), "exp", int64(253402300799)), false},
+		"issued in words":            {claims("iat", "now"), false},
+	} {
+		_, err := v.Verify(t.Context(), forge(t, c.claims))
+		if (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := verifier(t, auth.Config{Secrets: secret}).Verify(t.Context(), forge(t, claims("exp", in(1000*time.Hour)))); err != nil {
+		t.Errorf("without a maximum: %v", err)
+	}
+}
+
+// Only the tenants that the operator names have admins, under whatever name the role comes.
+func TestAdminsOfOtherTenants(t *testing.T) {
+	t.Parallel()
+	other := uuid.New()
+	c := auth.Config{Secrets: secret, AdminTenants: auth.Tenants{tenantID: true}}
+	mapped := auth.Config{Secrets: secret, AdminTenants: auth.Tenants{tenantID: true}, Roles: auth.RoleMap{"root": tenant.Admin}}
+	for name, c := range map[string]struct {
+		config auth.Config
+		claims jwt.MapClaims
+		good   bool
+	}{
+		"of the operator":           {c, claims("role", "admin"), true},
+		"of another":                {c, claims("role", "admin", "tenant", other.String()), false},
+		"where nobody may":          {auth.Config{Secrets: secret}, claims("role", "admin"), false},
+		"of the operator, mapped":   {mapped, claims("role", "root"), true},
+		"of another, mapped":        {mapped, claims("role", "root", "tenant", other.String()), false},
+		"the manager of another":    {c, claims("role", "constructora", "tenant", other.String()), true},
+		"of another, in upper case": {c, claims("role", "admin", "tenant", strings.ToUpper(other.String())), false},
+	} {
+		if _, err := verifier(t, c.config).Verify(t.Context(), forge(t, c.claims)); (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// sameIdentity compares all but when the token begins and ends, which differs from test to test.
 func sameIdentity(a, b tenant.Identity) bool {
-	a.Expires = b.Expires
+	a.Issued, a.Expires = b.Issued, b.Expires
 	return reflect.DeepEqual(a, b)
 }

@@ -67,6 +67,9 @@ func (h *Hub) Run(ctx context.Context) {
 
 // notified passes a notification to the tenant's feed.
 func (h *Hub) notified(c storage.Changes) {
+	if c.Standing {
+		h.Standing(c.Tenant)
+	}
 	h.mu.Lock()
 	f := h.feeds[c.Tenant]
 	h.mu.Unlock()

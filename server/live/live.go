@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"golang.org/x/net/http/httpguts"
 
@@ -70,6 +71,11 @@ type Parts struct {
 	Log     *slog.Logger
 	// CheckOrigin returns an error for a request from a page that may not use the API.
 	CheckOrigin func(*http.Request) error
+	// Admit serves a request as the user that its ticket stands for, while that user's token is valid. When it no longer is,
+	// the request's context ends with a [*tenant.Refusal] as its cause.
+	Admit func(echo.Context, tenant.Identity, echo.HandlerFunc) error
+	// Standing is called when the standing of a tenant has changed.
+	Standing func(id uuid.UUID)
 }
 
 // AuthenticateByTicket wraps the middleware that takes a token: a browser's EventSource and WebSocket cannot send a header,
@@ -90,8 +96,7 @@ func (h *Hub) AuthenticateByTicket(byToken echo.MiddlewareFunc) echo.MiddlewareF
 			if err != nil {
 				return err
 			}
-			c.SetRequest(r.WithContext(tenant.With(r.Context(), who)))
-			return next(c)
+			return h.Admit(c, who, next)
 		}
 	}
 }
@@ -204,11 +209,9 @@ var errDisconnected = errors.New("listener has disconnected")
 // endTimeout is how long a listener may take to receive why its stream ends.
 const endTimeout = time.Second
 
-// serve sends a listener what there is and then what changes, until the client disconnects, its token expires, or the
-// server shuts down.
+// serve sends a listener what there is and then what changes, until the client disconnects, its token is no longer valid, or
+// the server shuts down.
 func (h *Hub) serve(ctx context.Context, l *listener, st stream, lastID string) error {
-	expiry := time.NewTimer(time.Until(l.who.Expires))
-	defer expiry.Stop()
 	beat := time.NewTicker(h.Heartbeat)
 	defer beat.Stop()
 	sent, err := h.catchUp(ctx, l, st, lastID)
@@ -218,8 +221,6 @@ func (h *Hub) serve(ctx context.Context, l *listener, st stream, lastID string) 
 			err = context.Cause(ctx)
 		case <-st.gone():
 			return nil
-		case <-expiry.C:
-			return h.end(ctx, st, "token_expired")
 		case <-l.wake:
 			err = h.sendAll(ctx, st, withoutCovered(l.take(), sent))
 		case <-beat.C:
@@ -227,9 +228,14 @@ func (h *Hub) serve(ctx context.Context, l *listener, st stream, lastID string) 
 			err = st.beat(ctx, l.feed.resumeID())
 		}
 	}
-	switch {
-	case errors.Is(context.Cause(ctx), object.ErrStopping):
+	var refusal *tenant.Refusal
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, object.ErrStopping):
 		return h.end(ctx, st, "shutdown")
+	case errors.As(cause, &refusal) && !time.Now().Before(l.who.Expires):
+		return h.end(ctx, st, "token_expired")
+	case refusal != nil:
+		return h.end(ctx, st, "token_refused")
 	case errors.Is(err, errDisconnected), ctx.Err() != nil:
 		return nil
 	}

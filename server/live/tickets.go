@@ -33,9 +33,9 @@ func IssueTicket(ctx context.Context, tx storage.Tx, ttl time.Duration) (ticket 
 	}
 	err = tx.QueryRow(ctx, `
 		with swept as (delete from event_tickets where tenant_id = $1 and expires_at <= now())
-		insert into event_tickets (tenant_id, hash, expires_at, user_id, role, projects, home_tenant, token_expires_at)
-		values ($1, $2, now() + $3, $4, $5, $6, $7, $8) returning expires_at`,
-		tx.Tenant, hash[:], ttl, tx.Who.User, tx.Who.Role, tx.Who.Projects, home, tx.Who.Expires).Scan(&expires)
+		insert into event_tickets (tenant_id, hash, expires_at, user_id, role, projects, home_tenant, token_expires_at, token_issued_at)
+		values ($1, $2, now() + $3, $4, $5, $6, $7, $8, $9) returning expires_at`,
+		tx.Tenant, hash[:], ttl, tx.Who.User, tx.Who.Role, tx.Who.Projects, home, tx.Who.Expires, storage.OrNull(tx.Who.Issued)).Scan(&expires)
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("issue ticket: %w", err)
 	}
@@ -57,11 +57,12 @@ func redeemTicket(ctx context.Context, db *storage.DB, ticket string) (who tenan
 	ctx = tenant.With(ctx, tenant.Identity{Tenant: owner})
 	err = db.InTenant(ctx, func(tx storage.Tx) error {
 		var home *uuid.UUID
+		var issued *time.Time
 		var fresh bool
 		err := tx.QueryRow(ctx, `
 			delete from event_tickets where tenant_id = $1 and hash = $2
-			returning user_id, role, projects, home_tenant, token_expires_at, expires_at > now()`, tx.Tenant, hash[:]).
-			Scan(&who.User, &who.Role, &who.Projects, &home, &who.Expires, &fresh)
+			returning user_id, role, projects, home_tenant, token_expires_at, token_issued_at, expires_at > now()`, tx.Tenant, hash[:]).
+			Scan(&who.User, &who.Role, &who.Projects, &home, &who.Expires, &issued, &fresh)
 		if errors.Is(err, pgx.ErrNoRows) || err == nil && !fresh {
 			return problem.ErrBadTicket
 		}
@@ -70,6 +71,9 @@ func redeemTicket(ctx context.Context, db *storage.DB, ticket string) (who tenan
 		}
 		if home != nil {
 			who.Home = *home
+		}
+		if issued != nil {
+			who.Issued = *issued
 		}
 		return nil
 	})

@@ -29,6 +29,7 @@ const ContentType = "application/problem+json"
 // Errors of HTTP itself, for the rooms of server. Each has a row in the table.
 var (
 	ErrUnauthorized     = errors.New("no valid token")
+	ErrSuspended        = errors.New("tenant is suspended")
 	ErrKeysUnavailable  = errors.New("the keys that verify tokens are not available")
 	ErrBadRequest       = errors.New("request is not valid")
 	ErrNotFound         = errors.New("no such resource")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 // A body is a request's. It bounds its client's silence, and remembers how it ended, which tusd keeps to itself.
@@ -38,15 +39,28 @@ func (b *body) Read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
 		x.awaitNothing()
-	case errors.Is(context.Cause(x.request.Context()), object.ErrStopping):
-		b.cut = object.ErrStopping
 	case errors.Is(err, problem.ErrGaveWay):
 		b.cut = x.note(err) // tusd would call it an error of the server
 		x.interrupted.Store(true)
 	default:
 		b.cut = err
+		if cause := context.Cause(x.request.Context()); errors.Is(cause, object.ErrStopping) {
+			b.cut = object.ErrStopping
+		} else if errors.As(cause, new(*tenant.Refusal)) {
+			b.cut = cause
+		}
 	}
 	return n, err
+}
+
+// interruptIfRefused interrupts the body when the client's token is no longer valid. What has arrived is kept.
+func (x *exchange) interruptIfRefused() (stop func() bool) {
+	ctx := x.request.Context()
+	return context.AfterFunc(ctx, func() {
+		if errors.As(context.Cause(ctx), new(*tenant.Refusal)) {
+			_ = x.SetReadDeadline(time.Now())
+		}
+	})
 }
 
 // awaitNothing takes the deadline for reading away, while no body is read. net/http reads then, to learn whether the client

@@ -16,6 +16,7 @@ import (
 	"github.com/tramo/tramo/server/problem"
 	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
+	"github.com/tramo/tramo/tenant"
 )
 
 // An exchange is one request and its answer. It completes tusd's successes and holds its errors back, to tell them as
@@ -139,6 +140,9 @@ func (x *exchange) finish() (cause error) {
 	if err == nil {
 		code, _, _ := strings.Cut(string(x.text), ":")
 		err = translate(code)
+	}
+	if errors.As(x.body.cut, new(*tenant.Refusal)) { // tusd takes it for silence
+		err = x.body.cut
 	}
 	p, known := problem.Of(err)
 	switch {

@@ -86,7 +86,9 @@ func (h *Handler) Serve(c echo.Context) error {
 	if err := x.validate(); err != nil {
 		x.cause = err
 	} else {
+		stop := x.interruptIfRefused()
 		h.tusd.ServeHTTP(x, x.request)
+		stop()
 	}
 	if cause := x.finish(); cause != nil {
 		problem.SetCause(c, cause)

@@ -22,8 +22,9 @@ const patience = stack.Patience
 
 // A user sends requests with its own token.
 type user struct {
-	t     *testing.T
-	token string
+	t      *testing.T
+	token  string
+	enters string // the id of the tenant that an admin acts in; "" for its own
 }
 
 // newTenant makes a tenant for this test alone and returns one of its field crew.
@@ -51,6 +52,16 @@ func (in installation) userOf(t *testing.T, tenant, id, role string) user {
 	token, err := in.Tramo(ctx, "token", "--tenant", tenant, "--user", id, "--role", role)
 	stack.Must(t, err)
 	return user{t: t, token: strings.TrimSpace(token)}
+}
+
+// adminOf is an admin of a tenant of the operator's, in another tenant.
+func (in installation) adminOf(t *testing.T, home, id, tenant string) user {
+	t.Helper()
+	u := in.userOf(t, home, id, "admin")
+	out, err := in.Tramo(stack.Context(t), "tenant", "add", tenant, "--if-missing")
+	stack.Must(t, err)
+	u.enters = out
+	return u
 }
 
 // An answer is a response read to its end.
@@ -133,6 +144,9 @@ func (u user) addHeaders(r *http.Request, headers []string) {
 	r.Header.Set("Tus-Resumable", "1.0.0")
 	if u.token != "" {
 		r.Header.Set("Authorization", "Bearer "+u.token)
+	}
+	if u.enters != "" {
+		r.Header.Set("Tramo-Tenant", u.enters)
 	}
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i+1] == "" {

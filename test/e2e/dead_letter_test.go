@@ -42,7 +42,7 @@ func TestDeadLetterRetry(t *testing.T) {
 	t.Parallel()
 	in := newIsolated(t)
 	u := in.user(t)
-	root := in.userOf(t, "acme", "root", "admin")
+	root := in.adminOf(t, "operators", "root", "acme")
 	photos := make(map[string][]byte) // by where they are kept
 	var urls []string
 	for i := range 3 {

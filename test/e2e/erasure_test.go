@@ -32,7 +32,7 @@ func newScene(t *testing.T) *scene {
 	_, err := s.Tramo(stack.Context(t), "tenant", "add", "other")
 	stack.Must(t, err)
 	s.manager, s.other = s.userOf(t, "acme", "jefa", "constructora"), s.userOf(t, "other", "jefe", "constructora")
-	s.one, s.two = s.userOf(t, "acme", "one", "admin"), s.userOf(t, "acme", "two", "admin")
+	s.one, s.two = s.adminOf(t, "operators", "one", "acme"), s.adminOf(t, "auditors", "two", "acme")
 	stack.Must(t, s.sql.QueryRow(stack.Context(t), `select id::text from tenants where name = 'acme'`).Scan(&s.acme))
 	stack.Must(t, s.sql.QueryRow(stack.Context(t), `select id::text from tenants where name = 'other'`).Scan(&s.otherID))
 
@@ -178,6 +178,8 @@ func TestErasureSurvivesKills(t *testing.T) {
 		before := s.dump(t, s.otherID, keep...)
 		erasure := s.one.erasure(s.server, `{"tenant": true}`)
 		s.one.do("POST", erasure+"/approve", nil).want(t, http.StatusForbidden, "")
+		same := s.adminOf(t, "operators", "two", "acme") // from the same place
+		same.do("POST", erasure+"/approve", nil).want(t, http.StatusForbidden, "")
 		s.two.do("POST", erasure+"/approve", nil).want(t, http.StatusAccepted, "")
 		s.crew.do("POST", s.server.URL+"/api/uploads", nil, "Upload-Length", "5").want(t, http.StatusForbidden, "")
 		s.hunt(t, s.one, erasure, seeded(t))

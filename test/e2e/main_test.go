@@ -54,6 +54,9 @@ func start(ctx context.Context) (err error) {
 	}}); err != nil {
 		return err
 	}
+	if tramo.installation, err = tramo.withOperators(ctx); err != nil {
+		return err
+	}
 	for range 2 {
 		r, err := tramo.serve(ctx)
 		if err != nil {
@@ -122,6 +125,16 @@ func install(t *testing.T, in stack.Installation) installation {
 	made, err := tramo.ground.Install(stack.Context(t), in)
 	stack.Must(t, err)
 	return installation{made}
+}
+
+// withOperators makes the tenants operators and auditors, and lets them have admins.
+func (in installation) withOperators(ctx context.Context) (installation, error) {
+	one, err := in.Tramo(ctx, "tenant", "add", "operators")
+	if err != nil {
+		return in, err
+	}
+	two, err := in.Tramo(ctx, "tenant", "add", "auditors")
+	return installation{in.With("TRAMO_ADMIN_TENANTS=" + one + "," + two)}, err
 }
 
 // ownPostgres starts a Postgres that the test may restart.

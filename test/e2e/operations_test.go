@@ -34,6 +34,7 @@ func TestSettingsThatAreWrong(t *testing.T) {
 			"TRAMO_NETWORK_TIMEOUT=0s", "TRAMO_DELETED_RETENTION=1s", "TRAMO_MAX_BATCH=0", "TRAMO_STALLED_AFTER=0s", "TRAMO_LISTENERS_PER_USER=0",
 			"TRAMO_LISTENERS_PER_TENANT=0", "TRAMO_BUFFER_MEMORY=1", "TRAMO_CHECKPOINT_BYTES=1", "TRAMO_CHECKPOINT_INTERVAL=1ms", "TRAMO_WEBHOOK_KEY=short",
 			"TRAMO_LINK_KEY=short", "TRAMO_RATE_USER_THUMBNAILS=-1",
+			"TRAMO_TOKEN_MAX_LIFETIME=-1s", "TRAMO_ADMIN_TENANTS=acme",
 		}, []string{"TRAMO_DATABASE_URL", "TRAMO_S3_BUCKET"}},
 		"server without a secret": {"tramo", []string{"serve", "--jwks-url=http://127.0.0.1:9"}, nil, []string{"TRAMO_LINK_KEY"}},
 		"worker": {"tramo-worker", nil, []string{

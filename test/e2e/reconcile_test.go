@@ -25,6 +25,8 @@ func newIsolated(t *testing.T) *isolated {
 	t.Helper()
 	in := &isolated{installation: install(t, stack.Installation{Bucket: newName()})}
 	var err error
+	in.installation, err = in.withOperators(stack.Context(t))
+	stack.Must(t, err)
 	in.server, err = in.serve(stack.Context(t))
 	stack.Must(t, err)
 	t.Cleanup(func() { stack.Must(t, in.server.Stop()) })

@@ -74,7 +74,7 @@ func TestRescanCommand(t *testing.T) {
 		t.Errorf("the other upload is %+v", got)
 	}
 
-	olga := in.userOf(t, "acme", "olga", "admin")
+	olga := in.adminOf(t, "operators", "olga", "acme")
 	at := in.server.URL + "/api/admin/quarantine"
 	if a := olga.do("GET", at, nil); !strings.Contains(string(a.body), idOf(url)) || strings.Contains(string(a.body), idOf(other)) {
 		t.Errorf("in quarantine: %d %s", a.status, a.body)

@@ -201,6 +201,7 @@ const problems: Record<string, string> = {
   '/problems/lost': 'Este envío no puede seguir. Elige el archivo otra vez.',
   '/problems/no-tenant': 'Tu código es de una empresa que no existe aquí. Pide uno nuevo.',
   '/problems/quota-exceeded': 'Tu empresa ya no tiene espacio. Avisa a tu administrador.',
+  '/problems/suspended': 'Tu empresa está suspendida. No se pierde nada. Avisa a tu administrador.',
   '/problems/too-large': 'El archivo es demasiado grande.',
   '/problems/type-not-allowed': 'Este tipo de archivo no se acepta aquí.',
 }

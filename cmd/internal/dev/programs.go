@@ -25,7 +25,10 @@ func (s *devStack) migrate(ctx context.Context) error {
 		if _, err := s.tramoRun(ctx, s.adminEnv, "migrate"); err != nil {
 			return err
 		}
-		_, err := s.tramoRun(ctx, s.workerEnv, "tenant", "add", demoTenant, "--if-missing")
+		id, err := s.tramoRun(ctx, s.workerEnv, "tenant", "add", demoTenant, "--if-missing")
+		if os.Getenv("TRAMO_ADMIN_TENANTS") == "" {
+			s.extraEnv = append(s.extraEnv, "TRAMO_ADMIN_TENANTS="+strings.TrimSpace(id)) // what admins do is tried out here too
+		}
 		return err
 	})
 }
@@ -84,7 +87,9 @@ func (s *devStack) environ(env []string) []string {
 		name, _, _ := strings.Cut(v, "=")
 		return strings.HasPrefix(name, "TRAMO_DEV_") ||
 			s.ownS3 && strings.HasPrefix(name, "AWS_") ||
-			slices.ContainsFunc(set, func(o string) bool { return strings.HasPrefix(o, name+"=") })
+			slices.ContainsFunc(set, func(o string) bool {
+				return strings.HasPrefix(o, name+"=") || strings.HasPrefix(o, strings.TrimSuffix(name, "_FILE")+"=")
+			})
 	})
 	return append(inherited, set...)
 }

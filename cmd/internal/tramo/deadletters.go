@@ -208,7 +208,7 @@ func reason(err error) error {
 
 // asOperator acts in a tenant, for whoever has the operator's login to the database.
 func asOperator(ctx context.Context, id uuid.UUID) context.Context {
-	return tenant.With(ctx, tenant.Identity{Tenant: id, User: "operator", Role: tenant.Admin})
+	return tenant.With(ctx, tenant.Identity{Tenant: id, User: tenant.Operator, Role: tenant.Admin})
 }
 
 type deadLettersRetryCommand struct{ letterChoice }

@@ -54,6 +54,7 @@ func defaultServe() serveCommand {
 		Base:    wiring.Config{Lease: lease.DefaultConfig()},
 		Store:   object.DefaultConfig(),
 		Expiry:  hooks.DefaultExpiry(),
+		Auth:    auth.DefaultConfig(),
 		Rates:   ratelimit.DefaultConfig(),
 		Redis:   ratelimit.DefaultRedisConfig(),
 		Policy:  hooks.DefaultPolicy(),
@@ -74,7 +75,7 @@ func (c *serveCommand) Check() error {
 // linkSecrets are those that links to thumbnails may be signed with: the first signs. All servers have the same ones already,
 // so that none needs one more.
 func (c *serveCommand) linkSecrets() (secrets []string) {
-	for _, keys := range []telemetry.Secret{c.Links.Keys, c.Auth.Secret, c.Webhooks.Keys} {
+	for _, keys := range []telemetry.Secret{c.Links.Keys, c.Auth.Secrets, c.Webhooks.Keys} {
 		if keys != "" {
 			secrets = append(secrets, strings.Split(string(keys), ",")...)
 		}
@@ -190,7 +191,7 @@ func (c *serveCommand) assemble(ctx context.Context, b *wiring.Base) (server.Par
 func metrics(ctx context.Context, registry prometheus.Registerer) error {
 	c := defaultServe()
 	c.Base.Database.URL, c.Base.Bucket.Name, c.Redis.URL = "postgres://localhost", "none", "redis://localhost"
-	c.Auth.Secret = telemetry.Secret(strings.Repeat("s", auth.MinSecret))
+	c.Auth.Secrets = telemetry.Secret(strings.Repeat("s", auth.MinSecret))
 	b, err := wiring.Open(ctx, c.Base, registry, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err

@@ -19,8 +19,8 @@ type grammar struct {
 	Reconcile   reconcileCommand   `cmd:"" help:"Find uploads, objects, multipart uploads, jobs and quotas that contradict each other, and repair them. Workers do the same regularly."`
 	DeadLetters deadLettersCommand `cmd:"" name:"dead-letters" help:"List, retry and discard dead letters of all tenants: uploads whose processing was given up."`
 	Rescan      rescanCommand      `cmd:"" help:"Scan completed uploads for viruses again, with the signatures of today. Fresh uploads come first."`
-	Tenant      tenantCommand      `cmd:"" help:"Add, change and list tenants."`
-	Token       tokenCommand       `cmd:"" help:"Print a token for a user of a tenant, signed with TRAMO_JWT_SECRET."`
+	Tenant      tenantCommand      `cmd:"" help:"Add, change, list, suspend and resume tenants."`
+	Token       tokenCommand       `cmd:"" help:"Issue tokens, and revoke them."`
 }
 
 // Program is tramo, for the command line.
