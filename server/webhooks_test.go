@@ -10,8 +10,12 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks/webhook"
+	"github.com/tramo/tramo/server"
+	"github.com/tramo/tramo/server/live"
+	"github.com/tramo/tramo/server/ratelimit"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
@@ -236,4 +240,44 @@ func TestWebhookBodyMatchesGET(t *testing.T) {
 			t.Errorf("%s is %v, and GET tells %v", name, value, got[name])
 		}
 	}
+}
+
+// A NUL character in any text of any JSON body is a mistake of the client's, on every route; an escaped backslash before its
+// name is none.
+func TestNULInJSON(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.user.as(s, "jefa", tenant.Constructora)
+	for path, body := range map[string]string{
+		"POST /api/webhooks":                 `{"url":"https://93.184.215.14/","description":"a\u0000b"}`,
+		"POST /api/webhooks ":                `{"url":"https://93.184.215.14/","types":["\u0000"]}`,
+		"POST /api/erasures":                 `{"user_id":"\u0000"}`,
+		"POST /api/batches":                  `{"name":"\u0000","uploads":[]}`,
+		"POST /api/batches ":                 `{"name":"x","uploads":[{"client_id":"a","size":1,"filename":"a\u0000.jpg"}]}`,
+		"POST /api/admin/dead-letters/retry": `{"step":"\u0000"}`,
+	} {
+		method, path, _ := strings.Cut(strings.TrimSpace(path), " ")
+		u.call(method, s.url+path, body, nil).want(t, 400, "bad-request").wantText(t, "NUL")
+	}
+	u.call("POST", s.url+"/api/webhooks", `{"url":"https://93.184.215.14/","description":"C:\\u0000"}`, nil).want(t, 201, "")
+}
+
+// Requests for events count towards the rate of their user, whether a token or a ticket opens the stream.
+func TestEventsCountTowardsTheUser(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(_ *server.Config, p *server.Parts) {
+		limits, err := ratelimit.New(ratelimit.Rates{User: ratelimit.Rate{PerMinute: 1, Burst: 3}}, nil, prometheus.NewRegistry(), p.Log)
+		stack.Must(t, err)
+		p.Limits = limits
+	})
+	ana, ben := s.user, s.user.as(s, "ben", tenant.Empleado)
+	for range 3 {
+		ana.do("GET", s.url+live.Path+"?upload=x", nil).want(t, 400, "bad-request")
+	}
+	ana.do("GET", s.url+live.Path, nil).want(t, 429, "rate-limited")
+	ana.do("GET", s.url+live.Path+"?"+query("ticket", s.ticket(t, ana)), nil, "Authorization", "").want(t, 429, "rate-limited")
+	for range 3 {
+		ben.do("GET", s.url+live.Path+"?upload=x&"+query("ticket", s.ticket(t, ben)), nil, "Authorization", "").want(t, 400, "bad-request")
+	}
+	ben.do("GET", s.url+live.Path, nil).want(t, 429, "rate-limited")
 }

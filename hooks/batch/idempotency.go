@@ -3,13 +3,17 @@ package batch
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
+	"github.com/tramo/tramo/tenant"
 )
 
 // AnswerRetention is how long a repeated request with an idempotency key gets the answer of the first one, at least.
@@ -26,6 +30,17 @@ var (
 type IdempotencyKey struct {
 	Key     string // the client's; "" for a request that acts each time
 	Request []byte // SHA-256 of the request
+}
+
+// madeBy is the SHA-256 of the request with what its token gives access to: an answer may have what another token of the same
+// user does not see, or be another person's who has entered the tenant under the same name.
+func (k IdempotencyKey) madeBy(who tenant.Identity) []byte {
+	projects := "all"
+	if who.Projects != nil {
+		projects = strings.Join(slices.Sorted(slices.Values(who.Projects)), ",") // names have no comma
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%x %s %s %s", k.Request, who.OwnTenant(), who.Role, projects))
+	return sum[:]
 }
 
 // once runs do, whose effects and answer are committed with this transaction or not at all. If the user made the request
@@ -45,12 +60,13 @@ func once(ctx context.Context, tx storage.Tx, k IdempotencyKey, do func() ([]byt
 	if !free {
 		return nil, false, ErrKeyBusy
 	}
+	made := k.madeBy(tx.Who)
 	var request []byte
 	err = tx.QueryRow(ctx, `
 		select request, answer from idempotency_keys where tenant_id = $1 and user_id = $2 and key = $3`,
 		tx.Tenant, tx.Who.User, k.Key).Scan(&request, &answer)
 	switch {
-	case err == nil && !bytes.Equal(request, k.Request):
+	case err == nil && !bytes.Equal(request, made):
 		return nil, false, ErrKeyReused
 	case err == nil:
 		return answer, true, nil
@@ -62,7 +78,7 @@ func once(ctx context.Context, tx storage.Tx, k IdempotencyKey, do func() ([]byt
 	}
 	_, err = tx.Exec(ctx, `
 		insert into idempotency_keys (tenant_id, user_id, key, request, answer) values ($1, $2, $3, $4, $5)`,
-		tx.Tenant, tx.Who.User, k.Key, k.Request, answer)
+		tx.Tenant, tx.Who.User, k.Key, made, answer)
 	if err != nil {
 		return nil, false, fmt.Errorf("keep answer: %w", err)
 	}

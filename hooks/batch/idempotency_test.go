@@ -6,6 +6,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/tramo/tramo/hooks/batch"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/storagetest"
@@ -55,6 +57,28 @@ func TestIdempotencyKey(t *testing.T) {
 		if _, again, err := act(other, keyOf("k", "b"), nil); err != nil || again {
 			t.Errorf("somebody else's key: again %t, %v", again, err)
 		}
+	}
+
+	// An answer is given to nobody who may see less than the one who got it, or who has entered under the same name.
+	who.User = "ana"
+	for name, change := range map[string]func(*tenant.Identity){
+		"some projects":            func(id *tenant.Identity) { id.Projects = []string{"torre"} },
+		"another role":             func(id *tenant.Identity) { id.Role = tenant.Constructora },
+		"an admin who has entered": func(id *tenant.Identity) { id.Home = uuid.New() },
+	} {
+		as := who
+		change(&as)
+		if answer, _, err := act(tenant.With(ctx, as), keyOf("k", "a"), nil); !errors.Is(err, batch.ErrKeyReused) {
+			t.Errorf("%s: %q, %v", name, answer, err)
+		}
+	}
+	narrow := who
+	narrow.Projects = []string{"torre", "casa"}
+	_, _, err = act(tenant.With(ctx, narrow), keyOf("narrow", "a"), nil)
+	stack.Must(t, err)
+	narrow.Projects = []string{"casa", "torre"} // the same in another order
+	if _, again, err := act(tenant.With(ctx, narrow), keyOf("narrow", "a"), nil); err != nil || !again {
+		t.Errorf("the same projects: again %t, %v", again, err)
 	}
 
 	// While it runs, the same request is refused.

@@ -30,6 +30,11 @@ type Guard struct {
 	resolver  *net.Resolver // of this process, unless a test has its own
 }
 
+// azureWire is a public address at which every machine in Azure reaches its platform: DHCP, DNS, and the wire server with the
+// machine's configuration (Microsoft, "What is IP address 168.63.129.16?"). The metadata addresses of other clouds are in
+// networks that are not public.
+var azureWire = netip.MustParsePrefix("168.63.129.16/32")
+
 // NewGuard makes a guard.
 func NewGuard(c Config) *Guard {
 	var v4, v6 []netip.Prefix
@@ -41,7 +46,8 @@ func NewGuard(c Config) *Guard {
 		}
 	}
 	return &Guard{
-		rules:     ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...)),
+		rules: ssrf.New(ssrf.WithAnyPort(), ssrf.WithDeniedV4Prefixes(azureWire),
+			ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...)),
 		allowHTTP: c.AllowHTTP,
 		resolver:  net.DefaultResolver,
 	}

@@ -52,9 +52,14 @@ func TestCheckURL(t *testing.T) {
 		{"https://[::]/", false, false},
 		{"https://192.168.1.1/", false, false},
 		{"https://172.16.0.1/", false, false},
-		{"https://169.254.169.254/latest/meta-data", false, false}, // of cloud machines
-		{"https://[fd00:ec2::254]/", false, true},                  // the same address, allowed by this configuration
-		{"https://100.64.0.1/", false, false},                      // carriers' NAT
+		{"https://169.254.169.254/latest/meta-data", false, false},     // of cloud machines
+		{"https://[fd00:ec2::254]/", false, true},                      // the same address, allowed by this configuration
+		{"https://168.63.129.16/machine?comp=goalstate", false, false}, // of Azure
+		{"https://168.63.129.17/", true, true},
+		{"https://[::ffff:168.63.129.16]/", false, false},
+		{"https://100.100.100.200/", false, false}, // metadata of Alibaba
+		{"https://192.0.0.192/", false, false},     // and of Oracle
+		{"https://100.64.0.1/", false, false},      // carriers' NAT
 		{"https://[fe80::1]/", false, false},
 		{"https://[fe80::1%25eth0]/", false, false},
 		{"https://224.0.0.1/", false, false},

@@ -72,6 +72,9 @@ func readJSON(c echo.Context, v any) ([]byte, error) {
 	case !utf8.Valid(body):
 		return nil, problem.BadRequest("The body is not JSON in UTF-8 (RFC 8259, section 8.1).")
 	}
+	if hasNUL(body) {
+		return nil, problem.BadRequest("The body has a text with a NUL character, which is no text (\\u0000). Leave it out.")
+	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -81,6 +84,19 @@ func readJSON(c echo.Context, v any) ([]byte, error) {
 		return nil, problem.BadRequest("The body has more than one JSON value. Send one JSON object.")
 	}
 	return body, nil
+}
+
+// hasNUL reports whether a text in a JSON body, a name or a value, has the character U+0000, which Postgres stores in no text.
+func hasNUL(body []byte) bool {
+	if !bytes.Contains(body, []byte(`\u0000`)) { // the only way to write it (RFC 8259, section 7)
+		return false
+	}
+	for d := json.NewDecoder(bytes.NewReader(body)); ; {
+		t, err := d.Token()
+		if s, ok := t.(string); err != nil || ok && strings.ContainsRune(s, 0) {
+			return err == nil
+		}
+	}
 }
 
 // readFields is [readJSON] for a request whose fields are all optional, so that its body may be empty.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -36,8 +35,8 @@ func checkTypes(types []string) error {
 }
 
 func checkDescription(d *string) error {
-	if d != nil && (len(*d) > maxDescription || !utf8.ValidString(*d)) {
-		return problem.BadRequest("description must be UTF-8 text of at most %d bytes.", maxDescription)
+	if d != nil && (len(*d) > maxDescription || !storage.IsText(*d)) {
+		return problem.BadRequest("description must be UTF-8 text of at most %d bytes without NUL characters.", maxDescription)
 	}
 	return nil
 }
