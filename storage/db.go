@@ -63,6 +63,22 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// Warnings reports what is valid and dangerous.
+func (c Config) Warnings() []string {
+	pc, err := pgxpool.ParseConfig(string(c.URL))
+	if err != nil {
+		return nil
+	}
+	plain := pc.ConnConfig.TLSConfig == nil && !telemetry.IsThisMachine(pc.ConnConfig.Host)
+	for _, f := range pc.ConnConfig.Fallbacks {
+		plain = plain || f.TLSConfig == nil && !telemetry.IsThisMachine(f.Host)
+	}
+	if plain {
+		return []string{"TRAMO_DATABASE_URL: rows and the password may go over the network in plain text; add sslmode=verify-full"}
+	}
+	return nil
+}
+
 // A DB is a pool of connections to Tramo's database. It is safe for concurrent use.
 type DB struct {
 	pool     *pgxpool.Pool

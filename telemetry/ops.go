@@ -2,12 +2,14 @@ package telemetry
 
 import (
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +36,7 @@ type Check struct {
 // OpsConfig says where the operations listener is.
 type OpsConfig struct {
 	Listen string `name:"ops-listen" help:"Address of /livez, /readyz and /metrics. Clients must not reach it."`
+	Token  Secret `name:"ops-token" placeholder:"TOKEN" help:"Token of 16 bytes or more that /metrics asks for, as Authorization: Bearer TOKEN. Without it /readyz says only whether the process is ready, and not why. Default: none is asked for."`
 }
 
 // Validate reports what is wrong with c.
@@ -41,8 +44,14 @@ func (c OpsConfig) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("TRAMO_OPS_LISTEN: %q is not an address such as 127.0.0.1:9090 or :9090", c.Listen)
 	}
+	if c.Token != "" && len(c.Token) < minOpsToken {
+		return fmt.Errorf("TRAMO_OPS_TOKEN: it has %d bytes; at least %d are needed, such as openssl rand -hex 32 prints", len(c.Token), minOpsToken)
+	}
 	return nil
 }
+
+// minOpsToken is the least length of a token, in bytes.
+const minOpsToken = 16
 
 // Ops is the operations listener: /livez, /readyz and /metrics, on an address that clients cannot reach.
 type Ops struct {
@@ -78,8 +87,22 @@ func (o *Ops) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", livez)
 	mux.HandleFunc("GET /readyz", o.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry}))
+	metrics := promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if !o.trusts(r) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "TRAMO_OPS_TOKEN is needed", http.StatusUnauthorized)
+			return
+		}
+		metrics.ServeHTTP(w, r)
+	})
 	return mux
+}
+
+// trusts reports whether a request has the token, or none is asked for.
+func (o *Ops) trusts(r *http.Request) bool {
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return o.Token == "" || bearer && subtle.ConstantTimeCompare([]byte(token), []byte(o.Token)) == 1
 }
 
 // livez answers 200, with the build, as long as the process answers at all.
@@ -129,6 +152,9 @@ func (o *Ops) readyz(w http.ResponseWriter, r *http.Request) {
 		if !c.Optional {
 			o.tell(ctx, c.Name, found[i])
 		}
+	}
+	if !o.trusts(r) {
+		answer = map[string]string{} // probes need the status alone
 	}
 	writeJSON(w, status, answer)
 }

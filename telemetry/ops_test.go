@@ -102,3 +102,40 @@ func TestReadinessIsLoggedOnce(t *testing.T) {
 		}
 	}
 }
+
+// Where a token is set, metrics and the reasons of readiness are for those who have it; probes need none.
+func TestOpsToken(t *testing.T) {
+	t.Parallel()
+	token := "0123456789abcdef"
+	ops := telemetry.Ops{
+		OpsConfig: telemetry.OpsConfig{Listen: ":9090", Token: telemetry.Secret(token)},
+		Registry:  telemetry.NewRegistry(),
+		Log:       slog.New(slog.DiscardHandler),
+		Checks:    []telemetry.Check{{Name: "postgres", Ask: func(context.Context) error { return errors.New("refused") }}},
+	}
+	if err := ops.Validate(); err != nil {
+		t.Error(err)
+	}
+	if err := (telemetry.OpsConfig{Listen: ":9090", Token: telemetry.Secret(token[1:])}).Validate(); err == nil || strings.Contains(err.Error(), token[1:]) {
+		t.Errorf("a short token: %v", err)
+	}
+	for header, trusted := range map[string]bool{
+		"Bearer " + token: true, "": false, "Bearer": false, "Bearer ": false, "Bearer " + token + "x": false, "Basic " + token: false, token: false,
+	} {
+		ask := func(path string) *httptest.ResponseRecorder {
+			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil)
+			r.Header.Set("Authorization", header)
+			ops.Handler().ServeHTTP(w, r)
+			return w
+		}
+		if w := ask("/metrics"); (w.Code == http.StatusOK) != trusted || !trusted && (w.Code != http.StatusUnauthorized || strings.Contains(w.Body.String(), "go_")) {
+			t.Errorf("%q: /metrics answers %d", header, w.Code)
+		}
+		if w := ask("/readyz"); w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "refused") != trusted {
+			t.Errorf("%q: /readyz answers %d %s", header, w.Code, w.Body)
+		}
+		if w := ask("/livez"); w.Code != http.StatusOK {
+			t.Errorf("%q: /livez answers %d", header, w.Code)
+		}
+	}
+}

@@ -3,7 +3,8 @@
 // A package that has settings declares them in a struct: a field's tag name is the setting's one name, help says what it
 // does, and a Validate method says what is wrong with the values. A command embeds such structs (`embed:""`), with their
 // defaults as values. Everything else follows from that: the flag --part-size, the variable TRAMO_PART_SIZE, --help, and
-// docs/reference/settings.md.
+// docs/reference/settings.md. A field of type [telemetry.Secret] can also come from a file: TRAMO_KEY_FILE names the one with
+// the value of TRAMO_KEY.
 package cli
 
 import (
@@ -11,10 +12,13 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -54,6 +58,7 @@ func Main(p Program) {
 	command, err := parse(parser, os.Args[1:])
 	if !errors.As(err, new(mistakes)) {
 		parser.FatalIfErrorf(err)
+		warn(command)
 		err = command.Run()
 	}
 	stop()
@@ -91,6 +96,51 @@ func parse(parser *kong.Kong, args []string) (*kong.Context, error) {
 	return command, nil
 }
 
+// A Warner is a struct of settings that are valid and worth a warning.
+type Warner interface {
+	// Warnings returns one text for each, which begins with the variable.
+	Warnings() []string
+}
+
+// warn logs the warnings of a command's settings.
+func warn(command *kong.Context) {
+	conf := telemetry.LogConfig{Format: "text", Level: "info"} // of commands for a terminal
+	var texts []string
+	eachConfig(command.Model.Node.Target, func(c any) { // of a program that is one command
+		collect(c, &conf, &texts)
+	})
+	if selected := command.Selected(); selected != nil {
+		eachConfig(selected.Target, func(c any) { collect(c, &conf, &texts) })
+	}
+	for _, f := range command.Flags() {
+		if f.Envs != nil && isPlain(f.Target) {
+			texts = append(texts, f.Envs[0]+": what is sent there goes over the network in plain text; use a URL with TLS")
+		}
+	}
+	log := telemetry.NewLogger(os.Stderr, conf)
+	for _, text := range texts {
+		log.Warn("setting", slog.String("warning", text))
+	}
+}
+
+// isPlain reports whether a value is a URL that leads to another machine without encryption.
+func isPlain(v reflect.Value) bool {
+	if v.Kind() != reflect.String {
+		return false
+	}
+	u, err := url.Parse(v.String())
+	return err == nil && slices.Contains([]string{"http", "redis", "tcp"}, u.Scheme) && !telemetry.IsThisMachine(u.Hostname())
+}
+
+func collect(c any, conf *telemetry.LogConfig, texts *[]string) {
+	if l, ok := c.(*telemetry.LogConfig); ok {
+		*conf = *l
+	}
+	if w, ok := c.(Warner); ok {
+		*texts = append(*texts, w.Warnings()...)
+	}
+}
+
 // Root is embedded by the grammar of a program.
 type Root struct {
 	Version kong.VersionFlag `name:"version" env:"-" help:"Print the version and exit."`
@@ -116,7 +166,7 @@ func (Root) Validate(command *kong.Context) error {
 func New(p Program, options ...kong.Option) (*kong.Kong, error) {
 	return kong.New(p.Grammar, append(options,
 		kong.Name(p.Name), kong.Description(p.Description), kong.Vars{"version": p.Name + " " + telemetry.ThisBuild().String()},
-		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.UsageOnError(), kong.Resolvers(kong.ResolverFunc(resolveSecret)), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.NamedMapper("bytes", kong.MapperFunc(readSize)), kong.TypeMapper(reflect.TypeFor[netip.Prefix](), kong.MapperFunc(readNetwork)),
 		kong.PostBuild(func(k *kong.Kong) error {
 			return eachFlag(k.Model, func(f *kong.Flag) error {
@@ -217,11 +267,52 @@ func readNetwork(ctx *kong.DecodeContext, target reflect.Value) error {
 	return nil
 }
 
+// fileSuffix makes the variable that names the file of a secret.
+const fileSuffix = "_FILE"
+
+// resolveSecret returns the content of a secret's file, nil if there is none.
+func resolveSecret(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
+	value, err := readSecret(f)
+	if value == "" || err != nil { // which readEnvironment reports
+		return nil, nil //nolint:nilnil // kong's way to say that there is no value
+	}
+	return value, nil
+}
+
+// readSecret returns the content of the file that a secret's variable names, without the line break at its end; "" if it names
+// none.
+func readSecret(f *kong.Flag) (string, error) {
+	if f.Target.Type() != reflect.TypeFor[telemetry.Secret]() || len(f.Envs) == 0 {
+		return "", nil
+	}
+	variable := f.Envs[0] + fileSuffix
+	path := os.Getenv(variable)
+	if path == "" {
+		return "", nil
+	}
+	if os.Getenv(f.Envs[0]) != "" {
+		return "", fmt.Errorf("%s, %s: both are set; set one", f.Envs[0], variable)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	value := strings.TrimRight(string(content), "\r\n")
+	if value == "" {
+		return "", fmt.Errorf("%s: %s is empty", variable, path)
+	}
+	return value, nil
+}
+
 // readEnvironment returns what is wrong with variables whose values their flags cannot take, by name, and hides these from
 // kong, which would stop at the first.
 func readEnvironment(app *kong.Application) map[string]error {
 	unread := make(map[string]error)
 	_ = eachFlag(app, func(f *kong.Flag) error {
+		if _, err := readSecret(f); err != nil {
+			unread[f.Envs[0]] = err
+			return nil
+		}
 		for _, name := range f.Envs {
 			value, set := os.LookupEnv(name)
 			if !set {
@@ -255,4 +346,18 @@ func validateFields(v reflect.Value) error {
 		errs = append(errs, validateFields(v.Field(i)))
 	}
 	return errors.Join(errs...)
+}
+
+// eachConfig calls do with a pointer to each exported struct that is embedded in v, on whatever level.
+func eachConfig(v reflect.Value, do func(any)) {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		if _, embedded := field.Tag.Lookup("embed"); !embedded && !field.Anonymous || v.Field(i).Kind() != reflect.Struct {
+			continue
+		}
+		if field.IsExported() {
+			do(v.Field(i).Addr().Interface())
+		}
+		eachConfig(v.Field(i), do)
+	}
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -47,9 +50,29 @@ func (c netConfig) Validate() error {
 	return nil
 }
 
+type keyConfig struct {
+	Key   telemetry.Secret `name:"key" help:"Key."`
+	Spare telemetry.Secret `name:"spare-key" help:"Spare key."`
+}
+
+func (c keyConfig) Validate() error {
+	if c.Key == "short" {
+		return errors.New("TRAMO_KEY: it is short")
+	}
+	return nil
+}
+
+func (c keyConfig) Warnings() []string {
+	if c.Key == "worn" {
+		return []string{"TRAMO_KEY: it is worn"}
+	}
+	return nil
+}
+
 type runCommand struct {
 	Part partConfig `embed:""`
 	Net  netConfig  `embed:""`
+	Keys keyConfig  `embed:""`
 	Limit
 	DryRun bool `env:"-"`
 }
@@ -121,6 +144,72 @@ func TestMistakesAreReportedAtOnce(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "TRAMO_WAIT") {
 		t.Errorf("a setting of another command is reported:\n%v", err)
+	}
+}
+
+// A secret comes from the file that its variable with _FILE names. A flag goes before it; a variable beside it, a file that is
+// not there and one that is empty are mistakes, and no mistake tells a secret.
+func TestSecretsFromFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Setenv("TRAMO_ALLOW", "10.0.0.0/8")
+	for name, c := range map[string]struct {
+		key, keyFile string
+		args         []string
+		want         telemetry.Secret
+		mistake      string
+	}{
+		"from a file":                {"", file("good", "of the file\n"), nil, "of the file", ""},
+		"with blanks and two lines":  {"", file("pem", " a\nb \r\n"), nil, " a\nb ", ""},
+		"flag before the file":       {"", file("good", "of the file\n"), []string{"--key=of the flag"}, "of the flag", ""},
+		"variable":                   {"of the variable", "", nil, "of the variable", ""},
+		"both":                       {"of the variable", file("good", "of the file"), nil, "", "TRAMO_KEY, TRAMO_KEY_FILE: both are set"},
+		"no such file":               {"", filepath.Join(dir, "none"), nil, "", "TRAMO_KEY_FILE: "},
+		"empty":                      {"", file("empty", "\n"), nil, "", "TRAMO_KEY_FILE: "},
+		"a file that is not allowed": {"", file("short", "short\n"), nil, "", "TRAMO_KEY: it is short"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TRAMO_KEY", c.key)
+			t.Setenv("TRAMO_KEY_FILE", c.keyFile)
+			t.Setenv("TRAMO_PART_SIZE_FILE", filepath.Join(dir, "none")) // is no variable: sizes are no secrets
+			g, parser := newParser(t)
+			_, err := parse(parser, append([]string{"run"}, c.args...))
+			switch {
+			case c.mistake == "" && (err != nil || g.Run.Keys.Key != c.want):
+				t.Errorf("%q, %v", string(g.Run.Keys.Key), err)
+			case c.mistake != "" && (!errors.As(err, new(mistakes)) || !strings.Contains(err.Error(), c.mistake)):
+				t.Errorf("%v, want %q", err, c.mistake)
+			case err != nil && strings.Contains(err.Error(), "of the"):
+				t.Errorf("it tells the secret: %v", err)
+			}
+		})
+	}
+}
+
+// Warnings of all structs of a command are found.
+func TestWarnings(t *testing.T) {
+	g := &testGrammar{Run: runCommand{Keys: keyConfig{Key: "worn"}}}
+	var texts []string
+	var conf telemetry.LogConfig
+	eachConfig(reflect.ValueOf(&g.Run).Elem(), func(c any) { collect(c, &conf, &texts) })
+	if len(texts) != 1 || texts[0] != "TRAMO_KEY: it is worn" {
+		t.Errorf("%q", texts)
+	}
+	for url, plain := range map[string]bool{
+		"http://minio:9000": true, "redis://cache:6379/0": true, "tcp://10.0.0.7:3310": true, "http://[2001:db8::1]:9000": true,
+		"https://minio:9000": false, "rediss://cache:6379/0": false, "http://127.0.0.1:9000": false, "http://[::1]:9000": false,
+		"redis://localhost:6379": false, "unix:/run/clamd.sock": false, "http": false, "": false, "10.0.0.7:3310": false,
+	} {
+		if got := isPlain(reflect.ValueOf(telemetry.Secret(url))); got != plain {
+			t.Errorf("%s is plain: %t", url, got)
+		}
 	}
 }
 

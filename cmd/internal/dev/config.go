@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tramo/tramo/cmd/internal/cli"
+	"github.com/tramo/tramo/telemetry"
 )
 
 type config struct {
@@ -30,16 +31,16 @@ type config struct {
 	WorkerOpsListen string `name:"dev-worker-ops-listen" help:"Address of the worker's /livez, /readyz and /metrics."`
 	PublicURL       string `name:"public-url" placeholder:"URL" help:"URL at which clients reach the server. Default: the Host of each request, so that a phone may use another address."`
 
-	DatabaseURL string `name:"database-url" placeholder:"URL" help:"URL of a superuser of a Postgres database to use instead of a private one. The roles tramo_api and tramo_worker belong to the whole Postgres server, and get the passwords in TRAMO_API_PASSWORD and TRAMO_WORKER_PASSWORD, or new ones: do not use a server that another Tramo uses."`
-	S3Endpoint  string `name:"s3-endpoint" placeholder:"URL" help:"URL of an S3 server to use instead of a private one. Credentials come from the AWS SDK's variables."`
-	S3Bucket    string `name:"s3-bucket" placeholder:"NAME" help:"Bucket at TRAMO_S3_ENDPOINT, or at AWS without an endpoint."`
-	S3Listen    string `name:"dev-s3-listen" placeholder:"ADDRESS" help:"Address of the private S3 server. Default: a free port, the same at each start."`
-	Clamd       string `name:"clamd" placeholder:"ADDRESS" help:"Address of a clamd to use instead of a private one: unix:/path/to/socket or tcp://host:port."`
+	DatabaseURL telemetry.Secret `name:"database-url" placeholder:"URL" help:"URL of a superuser of a Postgres database to use instead of a private one. The roles tramo_api and tramo_worker belong to the whole Postgres server, and get the passwords in TRAMO_API_PASSWORD and TRAMO_WORKER_PASSWORD, or new ones: do not use a server that another Tramo uses."`
+	S3Endpoint  string           `name:"s3-endpoint" placeholder:"URL" help:"URL of an S3 server to use instead of a private one. Credentials come from the AWS SDK's variables."`
+	S3Bucket    string           `name:"s3-bucket" placeholder:"NAME" help:"Bucket at TRAMO_S3_ENDPOINT, or at AWS without an endpoint."`
+	S3Listen    string           `name:"dev-s3-listen" placeholder:"ADDRESS" help:"Address of the private S3 server. Default: a free port, the same at each start."`
+	Clamd       string           `name:"clamd" placeholder:"ADDRESS" help:"Address of a clamd to use instead of a private one: unix:/path/to/socket or tcp://host:port."`
 
-	JWTSecret      string `name:"jwt-secret" placeholder:"SECRET" help:"Secret that signs tokens. Default: generated at the first start."`
-	JWKSURL        string `name:"jwks-url" placeholder:"URL" help:"URL of an identity provider's keys, instead of a secret. Then there is no demo token."`
-	ReceiptKeyFile string `name:"receipt-key-file" placeholder:"FILE" help:"Private key that signs receipts. Default: generated at the first start."`
-	WebhookKey     string `name:"webhook-key" placeholder:"SECRET" help:"Secret that encrypts the secrets which sign webhooks. Default: generated at the first start."`
+	JWTSecret      telemetry.Secret `name:"jwt-secret" placeholder:"SECRET" help:"Secret that signs tokens. Default: generated at the first start."`
+	JWKSURL        string           `name:"jwks-url" placeholder:"URL" help:"URL of an identity provider's keys, instead of a secret. Then there is no demo token."`
+	ReceiptKeyFile string           `name:"receipt-key-file" placeholder:"FILE" help:"Private key that signs receipts. Default: generated at the first start."`
+	WebhookKey     telemetry.Secret `name:"webhook-key" placeholder:"SECRET" help:"Secret that encrypts the secrets which sign webhooks. Default: generated at the first start."`
 
 	LogFormat string `name:"log-format" help:"Format of the log: text or json."`
 }
@@ -69,7 +70,7 @@ func (c *config) Check() error {
 		}
 	}
 	if c.DatabaseURL != "" {
-		u, err := url.Parse(c.DatabaseURL)
+		u, err := url.Parse(string(c.DatabaseURL))
 		if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 			errs = append(errs, errors.New("TRAMO_DATABASE_URL: give a URL, postgres://user:password@host/database"))
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tramo/tramo/telemetry"
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -96,14 +97,18 @@ func (s *devStack) prepare() error {
 		return err
 	}
 	if s.cfg.signsTokens() && s.cfg.JWTSecret == "" {
-		if s.cfg.JWTSecret, err = secret(s.cfg.Dir, "jwt-secret"); err != nil {
+		made, err := secret(s.cfg.Dir, "jwt-secret")
+		if err != nil {
 			return err
 		}
+		s.cfg.JWTSecret = telemetry.Secret(made)
 	}
 	if s.cfg.WebhookKey == "" {
-		if s.cfg.WebhookKey, err = secret(s.cfg.Dir, "webhook-key"); err != nil {
+		made, err := secret(s.cfg.Dir, "webhook-key")
+		if err != nil {
 			return err
 		}
+		s.cfg.WebhookKey = telemetry.Secret(made)
 	}
 	if s.cfg.ReceiptKeyFile == "" {
 		s.cfg.ReceiptKeyFile, err = receiptKey(s.cfg.Dir)
@@ -124,7 +129,7 @@ func (s *devStack) startParts(ctx context.Context) error {
 	s.extraEnv = append(s.extraEnv,
 		"TRAMO_S3_ENDPOINT="+s.cfg.S3Endpoint, "TRAMO_S3_BUCKET="+s.cfg.S3Bucket, "TRAMO_CLAMD="+s.cfg.Clamd,
 		"TRAMO_PUBLIC_URL="+s.cfg.PublicURL, "TRAMO_LOG_FORMAT="+s.cfg.LogFormat,
-		"TRAMO_RECEIPT_KEY_FILE="+s.cfg.ReceiptKeyFile, "TRAMO_WEBHOOK_KEY="+s.cfg.WebhookKey)
+		"TRAMO_RECEIPT_KEY_FILE="+s.cfg.ReceiptKeyFile, "TRAMO_WEBHOOK_KEY="+string(s.cfg.WebhookKey))
 	if os.Getenv("TRAMO_SERVE_CONTENT") == "" && s.ownS3 {
 		s.extraEnv = append(s.extraEnv, "TRAMO_SERVE_CONTENT=true") // a phone reaches the server, and not S3 on this machine
 	}
@@ -135,7 +140,7 @@ func (s *devStack) startParts(ctx context.Context) error {
 	if s.cfg.JWKSURL != "" {
 		s.extraEnv = append(s.extraEnv, "TRAMO_JWKS_URL="+s.cfg.JWKSURL)
 	} else {
-		s.extraEnv = append(s.extraEnv, "TRAMO_JWT_SECRET="+s.cfg.JWTSecret)
+		s.extraEnv = append(s.extraEnv, "TRAMO_JWT_SECRET="+string(s.cfg.JWTSecret))
 	}
 	return nil
 }
@@ -169,7 +174,7 @@ func isDuplicateDatabase(err error) bool {
 
 // useDatabase sets passwords for the roles on the server that the settings name.
 func (s *devStack) useDatabase() error {
-	admin, err := url.Parse(s.cfg.DatabaseURL)
+	admin, err := url.Parse(string(s.cfg.DatabaseURL))
 	if err != nil {
 		return errors.New("TRAMO_DATABASE_URL: not a URL") // the error would quote the password
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -69,6 +70,9 @@ func commands(app *kong.Application, program string) (names []string, nodes map[
 	return names, nodes
 }
 
+// isSecret reports whether a setting can come from a file.
+func isSecret(f *kong.Flag) bool { return f.Target.Type() == reflect.TypeFor[telemetry.Secret]() }
+
 func path(n *kong.Node) []string {
 	if n.Parent == nil {
 		return nil
@@ -120,6 +124,7 @@ func (u *use) where() string {
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	uses := make(map[string][]*use) // by variable
+	secrets := make(map[string]bool)
 	for _, p := range programs() {
 		names, nodes := commands(model(t, p), p.Name)
 		for _, name := range names {
@@ -137,6 +142,9 @@ func TestSettings(t *testing.T) {
 				if f.Help == "" || !strings.HasSuffix(f.Help, ".") {
 					t.Errorf("%s: the help of --%s is no sentence: %q", name, f.Name, f.Help)
 				}
+				if isSecret(f) {
+					secrets["`"+variable+"`"] = true
+				}
 				uses[variable] = add(uses[variable], f.Help, f.Default, name)
 			}
 		}
@@ -150,6 +158,13 @@ A setting is a variable of the environment or a flag, which goes before the vari
 ` + "`--part-size`" + `, and so on. Sizes are written ` + "`100MiB`, `8MB` or `5242880`" + `; durations ` + "`50ms`, `90s` or `1h30m`" + `; lists with commas. A program
 reports all mistakes in its settings at once, and does not start. Below each setting stand the commands that have it, with
 its default there.
+
+Every secret can come from a file, such as one that Kubernetes or Docker mounts: ` + "`TRAMO_JWT_SECRET_FILE`" + ` names the file
+with the value of ` + "`TRAMO_JWT_SECRET`" + `, and so on for ` + strings.Join(slices.Sorted(maps.Keys(secrets)), ", ") + `.
+A line break at its end does not count.
+
+A program warns at its start of a URL that leads to another machine in plain text: ` + "`http://`, `redis://`, `tcp://`" + `, or a
+database without TLS.
 
 Credentials and the region of S3 come from the [variables and files of the AWS SDK](https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html).
 
@@ -173,6 +188,7 @@ func TestVariablesAreSettings(t *testing.T) {
 			for _, f := range flags(n) {
 				for _, variable := range f.Envs {
 					settings[variable] = true
+					settings[variable+"_FILE"] = settings[variable+"_FILE"] || isSecret(f)
 				}
 			}
 		}
