@@ -25,10 +25,11 @@ const (
 	PDFToPPM = "pdftoppm" // a PDF's first page
 	PDFInfo  = "pdfinfo"  // its title, and how many pages it has
 	FFmpeg   = "ffmpeg"   // a frame of a video
+	FFprobe  = "ffprobe"  // whether its colours are those of high dynamic range
 )
 
 // ToolNames are all of them.
-func ToolNames() []string { return []string{PDFToPPM, PDFInfo, FFmpeg} }
+func ToolNames() []string { return []string{PDFToPPM, PDFInfo, FFmpeg, FFprobe} }
 
 // Tools are the programs that are installed: their paths, by name. Only a sandbox runs them.
 type Tools map[string]string
@@ -58,23 +59,6 @@ func pageArguments(size int) []string {
 	return []string{"-f", "1", "-l", "1", "-singlefile", "-cropbox", "-scale-to", strconv.Itoa(size), "-png", "-"}
 }
 
-// posterPixels is the largest video whose frames are decoded: twice 8K.
-const posterPixels = 1 << 26
-
-// posterArguments take one frame out of a video, upright, into a box of a size. The file is read as ISO/IEC 14496-12 whatever
-// it looks like: no playlist is followed, no other file opened. The frame is the last key frame within the first second: the first
-// frame is often black. Its time is kept (-copyts), because that of a shorter video would be before the beginning.
-func posterArguments(size int) []string {
-	box := strconv.Itoa(size)
-	return []string{
-		"-nostdin", "-hide_banner", "-loglevel", "error",
-		"-protocol_whitelist", "file", "-f", "mov", "-threads", "1", "-max_pixels", strconv.Itoa(posterPixels),
-		"-noaccurate_seek", "-ss", "1", "-copyts", "-i", sandbox.StdinPath, "-map", "0:V:0", "-an", "-sn", "-dn", "-frames:v", "1",
-		"-vf", "scale='min(" + box + ",iw*sar)':'min(" + box + ",ih)':force_original_aspect_ratio=decrease",
-		"-threads", "1", "-pix_fmt", "rgb24", "-c:v", "png", "-f", "image2pipe", "pipe:1",
-	}
-}
-
 // A drawer is a tool that makes an image of a file, and what it says about the files of which it makes none.
 type drawer struct {
 	program   string
@@ -95,7 +79,7 @@ var drawers = map[route]drawer{
 		sentence:  "The PDF is damaged, or has no page; check that it opens, and send it again.",
 	},
 	routePoster: {
-		program: FFmpeg, arguments: posterArguments,
+		program:  FFmpeg,
 		nothing:  []string{"matches no streams"}, // it has sound only
 		damaged:  []string{"moov atom not found"},
 		sentence: "The video is cut off; check that it plays on the phone, and send it again.",
@@ -114,7 +98,7 @@ func (e *Examiner) drawWithTool(ctx context.Context, tenant uuid.UUID, file *os.
 	}
 	defer func() { _ = image.Close() }()
 	tool := drawers[routeOf(r.ContentType)]
-	if err := e.run(ctx, tool.program, tool.arguments(slices.Max(r.Sizes)), file, image); err != nil {
+	if err := e.drawLargest(ctx, tool, file, image, r); err != nil {
 		return tool.explain(err)
 	}
 	if reason, err := looksDrawn(image, r); err != nil || reason != "" {
@@ -127,6 +111,15 @@ func (e *Examiner) drawWithTool(ctx context.Context, tenant uuid.UUID, file *os.
 	}
 	d.Width, d.Height = 0, 0
 	return d, err
+}
+
+// drawLargest has the tool make the image, in its largest size.
+func (e *Examiner) drawLargest(ctx context.Context, tool drawer, file, image *os.File, r DrawRequest) error {
+	size := slices.Max(r.Sizes)
+	if routeOf(r.ContentType) == routePoster {
+		return e.drawPoster(ctx, file, image, size)
+	}
+	return e.run(ctx, tool.program, tool.arguments(size), file, image)
 }
 
 // explain returns what follows for a file on which the tool failed.

@@ -3,6 +3,7 @@ package examine_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
@@ -121,6 +122,7 @@ func TestThumbnailsOfDocumentsAndVideos(t *testing.T) {
 	white := color.RGBA{255, 255, 255, 255}
 	upright := []spot{{.5, .2, red}, {.5, .8, blue}}
 	corner := []spot{{.1, .95, red}, {.9, .95, white}, {.1, .1, white}}
+	bands := []spot{{.12, .5, color.RGBA{245, 0, 0, 255}}, {.37, .5, color.RGBA{245, 245, 245, 255}}, {.62, .5, color.RGBA{128, 128, 128, 255}}, {.87, .5, color.RGBA{0, 0, 245, 255}}}
 	whole := func(c color.RGBA) []spot { return []spot{{.1, .1, c}, {.9, .9, c}} }
 	for name, c := range map[string]struct {
 		contentType   string
@@ -150,6 +152,14 @@ func TestThumbnailsOfDocumentsAndVideos(t *testing.T) {
 		// A phone that is held upright films on its side, and says so in a matrix.
 		"mp4 held upright": {"video/mp4", turned(t, film(t, "mp4", "-f", "lavfi", "-i", "color=c=red:s=320x180:r=25:d=2,drawbox=x=0:w=160:h=180:t=fill:color=blue", "-pix_fmt", "yuv420p", "-c:v", "libx264")),
 			180, 320, upright},
+		"mp4 of wide pixels":           {"video/mp4", shaped(t, "320x240", "4/3"), 427, 240, upright},
+		"mp4 of wide pixels, large":    {"video/mp4", shaped(t, "1440x1080", "4/3"), 480, 270, upright},
+		"mp4 of narrow pixels":         {"video/mp4", shaped(t, "352x288", "10/11"), 320, 288, upright},
+		"mp4 of wide pixels, upright":  {"video/mp4", turned(t, shaped(t, "320x240", "4/3")), 180, 320, []spot{{.2, .5, red}, {.8, .5, blue}}},
+		"mp4 of pixels like threads":   {"video/mp4", shaped(t, "320x240", "1/200"), 2, 240, nil},
+		"mov in PQ":                    {"video/quicktime", bright(t, "smpte2084", 320), 320, 180, bands},
+		"mov in HLG, as an iphone's":   {"video/quicktime", bright(t, "arib-std-b67", 320), 320, 180, bands},
+		"mov in HLG, of odd thumbnail": {"video/quicktime", bright(t, "arib-std-b67", 1928), 480, 45, bands},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -177,6 +187,23 @@ func turned(t *testing.T, content []byte) []byte {
 	path := filepath.Join(t.TempDir(), "flat.mp4")
 	stack.Must(t, os.WriteFile(path, content, 0o600))
 	return film(t, "mp4", "-i", path, "-c", "copy", "-metadata:s:v:0", "rotate=90")
+}
+
+// shaped has ffmpeg film halves in stored pixels of a size, each so much wider than high.
+func shaped(t *testing.T, size, aspect string) []byte {
+	t.Helper()
+	return film(t, "mp4", "-f", "lavfi", "-i", "color=c=red:s="+size+":r=5:d=1,drawbox=y=ih/2:h=ih/2:t=fill:color=blue,setsar="+aspect,
+		"-pix_fmt", "yuv420p", "-c:v", "libx264")
+}
+
+// bright has ffmpeg film four bands, 180 pixels high, in high dynamic range: red, reference white, grey and blue.
+func bright(t *testing.T, transfer string, width int) []byte {
+	t.Helper()
+	return film(t, "mov", "-f", "lavfi", "-i", fmt.Sprintf("color=c=red:s=%dx180:r=5:d=1,"+
+		"drawbox=x=iw/4:w=iw/4:t=fill:color=white,drawbox=x=iw/2:w=iw/4:t=fill:color=gray,drawbox=x=3*iw/4:w=iw/4:t=fill:color=blue", width),
+		"-vf", "format=gbrp,zscale=tin=bt709:pin=bt709:min=gbr:rin=full:t=linear:p=bt709:m=gbr:npl=203,format=gbrpf32le,"+
+			"zscale=p=bt2020:t="+transfer+":m=bt2020nc:r=limited:npl=203,format=yuv420p10le",
+		"-c:v", "libx265", "-x265-params", "log-level=none:colorprim=bt2020:colormatrix=bt2020nc:transfer="+transfer, "-tag:v", "hvc1")
 }
 
 // A file without a thumbnail is reported with the reason; only one that no program opens is unreadable.
@@ -288,7 +315,7 @@ func TestToolsMissing(t *testing.T) {
 	gone := filepath.Join(t.TempDir(), "gone")
 	for name, tools := range map[string]examine.Tools{
 		"never there": nil,
-		"since gone":  {examine.PDFToPPM: gone, examine.PDFInfo: gone, examine.FFmpeg: gone},
+		"since gone":  {examine.PDFToPPM: gone, examine.PDFInfo: gone, examine.FFmpeg: gone, examine.FFprobe: gone},
 	} {
 		examiner := newExaminer(t, sandbox.Config{Limits: roomy}, tools)
 		for _, contentType := range []string{pdfType, "video/mp4"} {
