@@ -119,7 +119,7 @@ const (
 	protected   = "completed, protected"
 	infected    = "failed: infected"
 	unscannable = "failed: unscannable"
-	unreadable  = "failed: unreadable"
+	unreadable  = "completed, unreadable"
 	notAllowed  = "failed: type_not_allowed"
 	mismatch    = "failed: type_mismatch"
 )
@@ -186,7 +186,10 @@ func impostors(photo []byte, eicar string) []hostileFile {
 		{"one byte", "image/jpeg", []byte{0xFF}, []string{mismatch, notAllowed}},
 		{"a start and nothing.jpg", "image/jpeg", []byte{0xFF, 0xD8, 0xFF}, []string{unreadable}},
 		{"noise behind a start.jpg", "image/jpeg", append([]byte{0xFF, 0xD8, 0xFF, 0xE0}, bytesOf(100_000)...), []string{unreadable, partial}},
-		{"a shell script.txt", "text/plain", []byte("#!/bin/sh\nrm -rf /\n"), []string{noThumbnail, notAllowed}},
+		{"a shell script.txt", "text/plain", []byte("#!/bin/sh\nrm -rf /\n"), []string{notAllowed}},
+		{"a batch.txt", "text/plain", []byte("@echo off\r\necho hi\r\n"), []string{notAllowed}},
+		{"a shortcut.txt", "text/plain", []byte("[InternetShortcut]\r\nURL=file://server/run.exe\r\n"), []string{notAllowed}},
+		{"a Java program.zip", "application/zip", zipped("META-INF/MANIFEST.MF", []byte("Main-Class: A\n")), []string{notAllowed}},
 		{"a text of one line of ten megabytes.txt", "text/plain", bytes.Repeat([]byte("hormigón "), 1_200_000), []string{noThumbnail}},
 	}
 }

@@ -19,8 +19,8 @@ func (p *fixture) kept(t *testing.T, id uuid.UUID) (u storage.Upload) {
 	return u
 }
 
-// A PDF ends with its pages' number, its title and three thumbnails; one that no program opens is sent
-// back; and where the tools are missing, it is kept, and says so.
+// A PDF ends with its pages' number, its title and three thumbnails. One that no program opens is kept, and says so; so is one where
+// the tools are missing.
 func TestPDFThroughThePipeline(t *testing.T) {
 	t.Parallel()
 	page := stack.PDF(stack.PDFConfig{Title: "Acta de obra 14", Pages: 3, Content: stack.RedCorner})
@@ -30,7 +30,10 @@ func TestPDFThroughThePipeline(t *testing.T) {
 	p.run(t)
 	p.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
 	p.want(t, good, storage.Completed, "", 3, 1)
-	p.want(t, broken, storage.Failed, storage.ReasonUnreadable, 0, 1)
+	p.want(t, broken, storage.Completed, "", 0, 1)
+	if u := p.kept(t, broken); u.NoThumbnail == nil || *u.NoThumbnail != examine.NoThumbnailUnreadable {
+		t.Errorf("of a PDF that no program opens: %+v", u)
+	}
 	u := p.kept(t, good)
 	if *u.DetectedType != "application/pdf" || u.Pages == nil || *u.Pages != 3 || u.Title == nil || *u.Title != "Acta de obra 14" || u.NoThumbnail != nil || u.WidthPx != nil {
 		t.Errorf("%+v", u)
@@ -68,4 +71,26 @@ func TestPreviewsThroughThePipeline(t *testing.T) {
 			t.Errorf("%s: %+v", *u.DetectedType, u)
 		}
 	}
+}
+
+// What nothing can decode is kept, and so are the facts that it has: it is clean, and what was sent.
+func TestUndecodableIsKept(t *testing.T) {
+	t.Parallel()
+	p := newFixture(t)
+	p.pipeline.Examiner.Tools = examine.FindTools()
+	photo := smallPhoto()
+	var ids []uuid.UUID
+	for _, content := range [][]byte{
+		photo[:120], stack.PNG(100, 100)[:30], []byte("\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom\x00\x00\x00\x08free"),
+		append([]byte("\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"), make([]byte, 100)...),
+	} {
+		ids = append(ids, p.receive(t, content, content, 1))
+	}
+	p.run(t)
+	p.await(t, `select bool_and(status in ('completed', 'failed')) from uploads`)
+	for _, id := range ids {
+		p.want(t, id, storage.Completed, "", 0, 1)
+	}
+	p.WantCount(t, len(ids), `select count(*) from uploads where no_thumbnail = 'unreadable' and failure_reason is null and not partial`)
+	p.WantCount(t, len(ids), `select count(*) from scans where verdict = 'clean'`)
 }

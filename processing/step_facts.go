@@ -18,7 +18,7 @@ func (p *Pipeline) readFacts(ctx context.Context, w *work) error {
 	if examine.Documented(w.results.DetectedType) {
 		return p.readDocument(ctx, w)
 	}
-	if !facts.Readable(w.results.DetectedType) {
+	if !examine.Readable(w.results.DetectedType) {
 		return nil
 	}
 	file, err := p.open(ctx, w)

@@ -33,10 +33,10 @@ func (c ThumbnailConfig) Validate() error {
 	return nil
 }
 
-// draw has thumbnails drawn in a child process, and stores them. A file of a type without thumbnails does not fail, nor does one
-// whose thumbnails cannot be drawn although it can be read.
+// draw has thumbnails drawn in a child process, and stores them. No file fails here, not even one that nothing can decode: it is
+// scanned, and what was sent, and another program may open it.
 func (p *Pipeline) draw(ctx context.Context, w *work) error {
-	if !examine.Drawable(w.results.DetectedType) {
+	if !examine.Drawable(w.results.DetectedType) || w.results.Drawn.NoThumbnail != nil {
 		return nil
 	}
 	file, err := p.open(ctx, w)
@@ -50,8 +50,8 @@ func (p *Pipeline) draw(ctx context.Context, w *work) error {
 	var limit *sandbox.LimitError
 	switch {
 	case errors.As(err, &unreadable):
-		p.Log.InfoContext(ctx, "image cannot be read", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
-		return reject(storage.ReasonUnreadable, "%s", unreadable.Sentence)
+		p.Log.InfoContext(ctx, "file cannot be decoded; the upload has no thumbnails", slog.String("upload_id", w.upload.ID.String()), slog.String("err", unreadable.Cause))
+		drawing = examine.Drawing{NoThumbnail: examine.NoThumbnailUnreadable}
 	case errors.As(err, &limit) && (limit.Limit != sandbox.LimitTime || w.Exhausted):
 		// In a child that had drawn nothing before, so that another attempt would hit the same limit. Only time may run out because
 		// the machine is busy.

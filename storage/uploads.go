@@ -32,7 +32,7 @@ const (
 	ReasonInfected         = "infected"
 	ReasonUnscannable      = "unscannable"
 	ReasonTooLargeToScan   = "too_large_to_scan"
-	ReasonUnreadable       = "unreadable"
+	ReasonUnreadable       = "unreadable" // only of uploads that 0.1.0 processed: they are kept since
 	ReasonTypeNotAllowed   = "type_not_allowed"
 	ReasonTypeMismatch     = "type_mismatch"
 	ReasonChecksumMismatch = "checksum_mismatch"

@@ -9,6 +9,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/tramo/tramo/processing/mediatype"
 )
 
 // The most that the parent reads from a child, in bytes: a file may have taken control of the child.
@@ -65,6 +67,9 @@ func readAnswer(r io.Reader, request childRequest, limit int64) (childAnswer, []
 // check sanitizes an answer: plausible facts, only the sizes that were asked for, lengths within limit.
 func (a *childAnswer) check(request childRequest, limit int64) error {
 	a.Facts = a.Facts.Plausible()
+	if request.Type && !mediatype.IsName(a.Type) {
+		return fmt.Errorf("%w: no media type", errBadAnswer)
+	}
 	a.Cause = strings.ToValidUTF8(a.Cause[:min(len(a.Cause), childCauseLimit)], "")
 	const maxDimension = 1 << 20
 	if a.Width < 0 || a.Height < 0 || a.Width > maxDimension || a.Height > maxDimension {
@@ -96,7 +101,6 @@ func (a *childAnswer) check(request childRequest, limit int64) error {
 // drawing turns an answer into the result of Draw.
 func (a *childAnswer) drawing(thumbnails []Thumbnail) (Drawing, error) {
 	d := Drawing{Width: a.Width, Height: a.Height, Thumbnails: thumbnails, Partial: a.Partial, Placeholder: a.Placeholder}
-	unreadable := func(sentence string) error { return &UnreadableError{Sentence: sentence, Cause: a.Cause} }
 	switch {
 	case a.Reason == "":
 		return d, nil
@@ -107,9 +111,7 @@ func (a *childAnswer) drawing(thumbnails []Thumbnail) (Drawing, error) {
 		d.NoThumbnail = NoThumbnailTooLarge
 		return d, nil
 	case a.Truncated:
-		return d, unreadable("The picture is cut off; send it again from the phone.")
-	case a.Reason == reasonNotAnImage:
-		return d, unreadable("The file says that it is a picture, but it is not; check that it opens, and send it again.")
+		return d, &UnreadableError{Cause: "cut off: " + a.Cause}
 	}
-	return d, unreadable("The picture is damaged; check that it opens on the phone, and send it again.")
+	return d, &UnreadableError{Cause: a.Cause}
 }

@@ -42,14 +42,17 @@ const (
 	reasonOutOfMemory   = "out-of-memory"
 )
 
-// childRequest asks for one of the two.
+// childRequest asks for one of these.
 type childRequest struct {
 	Draw    *DrawRequest `json:"draw,omitempty"`
 	FactsOf string       `json:"facts_of,omitempty"` // a media type
+	Type    bool         `json:"type,omitempty"`
 }
 
 // childAnswer is the line of JSON that the child writes first; the thumbnails follow it, back to back.
 type childAnswer struct {
+	Type        string           `json:"type,omitempty"`
+	Protected   bool             `json:"protected,omitempty"`
 	Facts       facts.Facts      `json:"facts"`
 	Width       int              `json:"width"`
 	Height      int              `json:"height"`
@@ -100,13 +103,17 @@ func examine(data []byte, request childRequest, render Renderer) (childAnswer, [
 	if request.Draw != nil {
 		return draw(data, *request.Draw, render)
 	}
+	if request.Type {
+		found := mediatype.Inspect(bytes.NewReader(data), int64(len(data)))
+		return childAnswer{Type: found.Type, Protected: found.Protected}, nil
+	}
 	// Damaged metadata is common; the rest counts.
 	found, _ := facts.Read(bytes.NewReader(data), request.FactsOf)
 	return childAnswer{Facts: found}, nil
 }
 
 func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Thumbnail) {
-	detected := mediatype.Detect(data[:min(len(data), mediatype.HeadSize)])
+	detected := mediatype.Inspect(bytes.NewReader(data), int64(len(data))).Type
 	switch routeOf(detected) {
 	case routeDirect:
 	case routeEmbedded:

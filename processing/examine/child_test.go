@@ -18,6 +18,7 @@ import (
 	"github.com/h2non/bimg"
 
 	"github.com/tramo/tramo/processing/examine"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/sandbox"
 	"github.com/tramo/tramo/processing/vips"
 	"github.com/tramo/tramo/test/stack"
@@ -174,7 +175,7 @@ func TestExamineATruncatedPhoto(t *testing.T) {
 	}
 	_, err = examiner.Draw(t.Context(), someone, unlinked(t, content[:100]), request)
 	var unreadable *examine.UnreadableError
-	if !errors.As(err, &unreadable) || !strings.Contains(unreadable.Sentence, "cut off") {
+	if !errors.As(err, &unreadable) || !strings.Contains(unreadable.Cause, "cut off") {
 		t.Errorf("%v, want an UnreadableError that says cut off", err)
 	}
 }
@@ -188,7 +189,7 @@ func TestExamineWhatIsNoPicture(t *testing.T) {
 	} {
 		_, err := examiner.Draw(t.Context(), someone, unlinked(t, []byte(content)), request)
 		var unreadable *examine.UnreadableError
-		if !errors.As(err, &unreadable) || unreadable.Sentence == "" {
+		if !errors.As(err, &unreadable) || unreadable.Cause == "" {
 			t.Errorf("%s: %v, want an UnreadableError", name, err)
 		}
 	}
@@ -244,5 +245,15 @@ func TestUnreadableIsSaidByAFreshChild(t *testing.T) {
 		if err != nil || len(found.Thumbnails) != 1 {
 			t.Errorf("%d pictures, %v", len(found.Thumbnails), err)
 		}
+	}
+}
+
+// A child looks into a container, and its answer is a media type or nothing.
+func TestInspect(t *testing.T) {
+	t.Parallel()
+	e := newExaminer(t, sandbox.Config{Limits: roomy}, nil)
+	found, err := e.Inspect(t.Context(), someone, unlinked(t, stack.Word97(200<<10, true)))
+	if want := (mediatype.Found{Type: "application/msword", Protected: true}); err != nil || found != want {
+		t.Errorf("%+v, %v, want %+v", found, err, want)
 	}
 }

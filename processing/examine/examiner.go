@@ -12,23 +12,24 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/processing/facts"
+	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/processing/sandbox"
 )
 
 // UnreadableError says why a file cannot be drawn: it is damaged. Another attempt has the same result.
 type UnreadableError struct {
-	Sentence string // for the person who sent it: what to do
-	Cause    string // for the log
+	Cause string // for the log
 }
 
 func (e *UnreadableError) Error() string { return "the image cannot be read: " + e.Cause }
 
-// Why a file that can be read has no thumbnails, besides the limits that a [sandbox.LimitError] names. Package storage keeps the
+// Why a file has no thumbnails, besides the limits that a [sandbox.LimitError] names. Package storage keeps the
 // reasons, and the API returns them.
 const (
 	NoThumbnailTooLarge    = "too_large"    // more pixels than are decoded
+	NoThumbnailUnreadable  = "unreadable"   // it is damaged: an UnreadableError
 	NoThumbnailUnsupported = "unsupported"  // perhaps an intact file, with a feature that cannot be drawn
-	NoThumbnailProtected   = "protected"    // a password is needed to look inside
+	NoThumbnailProtected   = "protected"    // a password is needed to look inside; of a type without thumbnails too
 	NoThumbnailToolMissing = "tool_missing" // the program that draws such files is not installed
 )
 
@@ -76,12 +77,32 @@ func (e *Examiner) Draw(ctx context.Context, tenant uuid.UUID, file *os.File, r 
 	return answer.drawing(thumbnails)
 }
 
+// Inspect is [mediatype.Inspect] of a file of the tenant whose first bytes are those of a container.
+func (e *Examiner) Inspect(ctx context.Context, tenant uuid.UUID, file *os.File) (mediatype.Found, error) {
+	answer, _, err := e.ask(ctx, tenant, file, childRequest{Type: true})
+	return mediatype.Found{Type: answer.Type, Protected: answer.Protected}, err
+}
+
+// Readable reports whether ReadFacts reads a media type.
+func Readable(mediaType string) bool { return readAs(mediaType) != "" }
+
+// readAs returns the kind of a media type as which facts are read of it, or "": a camera's raw file is a TIFF.
+func readAs(mediaType string) string {
+	for _, kind := range mediatype.Kinds(mediaType) {
+		if facts.Readable(kind) {
+			return kind
+		}
+	}
+	return ""
+}
+
 // ReadFacts reads the metadata of a file of the tenant. It leaves out damaged metadata.
 func (e *Examiner) ReadFacts(ctx context.Context, tenant uuid.UUID, file *os.File, contentType string) (facts.Facts, error) {
-	if !facts.Readable(contentType) {
+	kind := readAs(contentType)
+	if kind == "" {
 		return facts.Facts{}, nil
 	}
-	answer, _, err := e.ask(ctx, tenant, file, childRequest{FactsOf: contentType})
+	answer, _, err := e.ask(ctx, tenant, file, childRequest{FactsOf: kind})
 	return answer.Facts, err
 }
 

@@ -21,7 +21,7 @@ const (
 func routeOf(mediaType string) route {
 	mediaType = mediatype.Canonical(mediaType)
 	switch mediaType {
-	case "image/jpeg", "image/png", "image/webp", "image/gif", "image/tiff", "image/x-adobe-dng",
+	case "image/jpeg", "image/png", "image/apng", "image/webp", "image/gif", "image/tiff", "image/x-adobe-dng",
 		"image/heic", "image/heif", "image/avif":
 		return routeDirect
 	case "application/pdf":

@@ -66,7 +66,6 @@ type drawer struct {
 	protected []string
 	nothing   []string // there is nothing to draw in the file
 	damaged   []string
-	sentence  string // for the person who sent a damaged file
 }
 
 // drawers are the tools of the routes. A PDF that no reader opens is unreadable, and so is a video that was cut off when it was
@@ -76,13 +75,11 @@ var drawers = map[route]drawer{
 		program: PDFToPPM, arguments: pageArguments,
 		protected: []string{"Incorrect password", "security handler"},
 		damaged:   []string{"Couldn't read xref table", "May not be a PDF file", "Wrong page range given", "Invalid page count"},
-		sentence:  "The PDF is damaged, or has no page; check that it opens, and send it again.",
 	},
 	routePoster: {
-		program:  FFmpeg,
-		nothing:  []string{"matches no streams"}, // it has sound only
-		damaged:  []string{"moov atom not found"},
-		sentence: "The video is cut off; check that it plays on the phone, and send it again.",
+		program: FFmpeg,
+		nothing: []string{"matches no streams"}, // it has sound only
+		damaged: []string{"moov atom not found"},
 	},
 }
 
@@ -138,7 +135,7 @@ func (t drawer) explain(err error) (Drawing, error) {
 	case says(failed, t.nothing...):
 		return Drawing{}, nil
 	case says(failed, t.damaged...):
-		return Drawing{}, &UnreadableError{Sentence: t.sentence, Cause: failed.Error()}
+		return Drawing{}, &UnreadableError{Cause: failed.Error()}
 	}
 	return Drawing{NoThumbnail: NoThumbnailUnsupported}, nil
 }

@@ -242,7 +242,7 @@ func TestNoThumbnails(t *testing.T) {
 			stack.Want(t, len(drawing.Thumbnails), 0, "number of thumbnails")
 			if c.want == unreadable {
 				var sentBack *examine.UnreadableError
-				if !errors.As(err, &sentBack) || sentBack.Sentence == "" {
+				if !errors.As(err, &sentBack) || sentBack.Cause == "" {
 					t.Errorf("%q, %v, want an UnreadableError", drawing.NoThumbnail, err)
 				}
 				return

@@ -122,7 +122,7 @@ func TestTypePolicy(t *testing.T) {
 		}
 	}
 	standard, err := ParsePolicy(Accepted)
-	if err != nil || len(standard.Allowed) != 23 {
+	if err != nil || len(standard.Allowed) != 53 {
 		t.Errorf("the default list has %d entries, %v", len(standard.Allowed), err)
 	}
 }
@@ -152,6 +152,21 @@ func TestMismatch(t *testing.T) {
 		{"", "image/jpeg", false},
 		{Unknown, "image/jpeg", false},
 		{"Image/JPG; name=x", "image/jpeg", false},
+		// A type and what it is a kind of.
+		{"image/png", "image/apng", false},
+		{"text/plain", "message/rfc822", false},
+		{"text/plain", "image/x-portable-bitmap", false},
+		{"image/vnd.dxf", "text/plain", false},
+		{"application/dxf", "image/vnd.dxf", false},
+		{"application/ogg", "audio/ogg", false},
+		{"application/x-step", "text/plain", false},
+		{"application/json", "message/rfc822", false},
+		{"application/vnd.ms-excel", EncryptedOffice, false},
+		// Families that exclude each other.
+		{"video/mp4", "image/heic", true},
+		{"image/jpeg", "image/vnd.dwg", true},
+		{"audio/ogg", "image/jpeg", true},
+		{"text/plain", "video/mp4", true},
 	} {
 		if got := Mismatch(c.declared, c.detected); got != c.want {
 			t.Errorf("declared %q, detected %q: %t, want %t", c.declared, c.detected, got, c.want)

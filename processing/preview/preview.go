@@ -46,7 +46,7 @@ func finder(mediaType string) func([]byte) ([]byte, error) {
 	switch {
 	case mediaType == "image/vnd.dwg":
 		return fromDWG
-	case strings.HasPrefix(mediaType, "application/vnd.openxmlformats-officedocument."):
+	case strings.HasPrefix(mediaType, "application/vnd.openxmlformats-officedocument."), strings.HasSuffix(mediaType, ".macroenabled.12"):
 		return fromOOXML
 	case strings.HasPrefix(mediaType, "application/vnd.oasis.opendocument."):
 		return fromODF

@@ -221,8 +221,6 @@ func TestBadFiles(t *testing.T) {
 	}{
 		"virus":              {eicar(), []string{"filename", "eicar.com"}, "infected"},
 		"virus as a photo":   {eicar(), []string{"filename", "a.jpg", "filetype", "image/jpeg"}, "infected"},
-		"cut in its head":    {photo[:300], []string{"filename", "a.jpg", "filetype", "image/jpeg"}, "unreadable"},
-		"PNG cut in header":  {stack.PNG(100, 100)[:30], []string{"filetype", "image/png"}, "unreadable"},
 		"text as a photo":    {[]byte("no photo at all, but a text"), []string{"filetype", "image/jpeg"}, "type_mismatch"},
 		"photo as PDF":       {photo, []string{"filetype", "application/pdf"}, "type_mismatch"},
 		"page undeclared":    {[]byte("<!DOCTYPE html><html><script>alert(1)</script></html>"), nil, "type_not_allowed"},
@@ -252,6 +250,19 @@ func TestBadFiles(t *testing.T) {
 	})
 	t.Run("a good one afterwards", func(t *testing.T) {
 		u.completes(u.send(r, photo, "filetype", "image/jpeg", "sha256", sumOf(photo)))
+	})
+	t.Run("what cannot be decoded is kept", func(t *testing.T) {
+		for kind, data := range map[string][]byte{"image/jpeg": photo[:300], "image/png": stack.PNG(100, 100)[:30]} {
+			url := u.send(r, data, "filename", "a", "filetype", kind)
+			up := u.completes(url)
+			if up.NoThumbnail == nil || *up.NoThumbnail != "unreadable" || up.Failure != nil || len(up.Thumbnails) != 0 {
+				t.Errorf("%s: %s, %+v", kind, up.Status, up)
+			}
+			back := filepath.Join(t.TempDir(), "back")
+			if _, status := u.curl("-L", "-o", back, url+"/content"); status != "200" || !bytes.Equal(read(t, back), data) {
+				t.Errorf("%s: the content comes back with %s", kind, status)
+			}
+		}
 	})
 	t.Run("what has no picture", func(t *testing.T) {
 		up, _ := u.await(u.send(r, []byte("fecha;hora\n1;2\n"), "filename", "a.csv", "filetype", "text/csv"))

@@ -65,7 +65,7 @@ func (u user) awaitBatch(at, state string, since *string) (b batchAnswer) {
 
 // A crew makes its manifest where there is no network. One photo went up before; the answer to the manifest is lost, and it
 // is made again, at another replica; an unmodified tus-js-client sends what is missing to the addresses in the answer. One photo is
-// cut off: a manager has it processed again, in vain, and the crew sends it again.
+// none, but a program in an archive: a manager has it processed again, in vain, and the crew sends the photo.
 func TestBatchOfACrew(t *testing.T) {
 	t.Parallel()
 	name, crew := newTenant(t, "1GiB")
@@ -80,8 +80,8 @@ func TestBatchOfACrew(t *testing.T) {
 		})
 	}
 	whole := photos[2]
-	photos[2] = whole[:300] // of which nothing can be seen
-	entries[2]["size"] = len(photos[2])
+	photos[2] = stack.Zip(stack.ZipFile{Name: "META-INF/MANIFEST.MF", Content: "Main-Class: A\n"})
+	entries[2]["size"], entries[2]["type"] = len(photos[2]), "application/zip"
 	entries[1]["sha256"] = sumOf(photos[1])
 	early := crew.send(here, photos[0], "client_id", "photo-0", "filename", "IMG_0.jpg", "filetype", "image/jpeg", "project", "torre")
 
@@ -101,7 +101,7 @@ func TestBatchOfACrew(t *testing.T) {
 		stack.Want(t, sent.URL, f.Uploads[i].URL, "address of the upload")
 	}
 	b := crew.awaitBatch(at, "failed", nil)
-	if b.Counts["completed"] != 2 || b.Counts["failed"] != 1 || b.Failed.Items[0].Failure.Reason != "unreadable" {
+	if b.Counts["completed"] != 2 || b.Counts["failed"] != 1 || b.Failed.Items[0].Failure.Reason != "type_not_allowed" {
 		t.Fatalf("got %+v", b)
 	}
 	retried := decode[struct{ Retried []string }](t, manager.do("POST", at+"/retry", nil), 200)
@@ -110,7 +110,7 @@ func TestBatchOfACrew(t *testing.T) {
 	}
 	crew.awaitBatch(at, "failed", b.CompletedAt)
 
-	entries[2]["size"] = len(whole)
+	entries[2]["size"], entries[2]["type"] = len(whole), "image/jpeg"
 	again := decode[filedAnswer](t, crew.postJSON(at+"/uploads", map[string]any{"uploads": entries[2:]}), 200)
 	crew.sendTo(t, there, again.Uploads[0].URL, whole)
 	b = crew.awaitBatch(at, "completed", nil)

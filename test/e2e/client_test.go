@@ -208,15 +208,18 @@ func (u user) send(at replica, data []byte, meta ...string) string {
 
 // upload is the answer to GET.
 type upload struct {
-	ID         string
-	Status     string
-	Offset     int
-	Size       int
-	Filename   string
-	Type       string
-	Project    string
-	SHA256     string
-	Failure    *struct{ Reason, Detail string }
+	ID       string
+	Status   string
+	Offset   int
+	Size     int
+	Filename string
+	Type     string
+	Project  string
+	SHA256   string
+	Failure  *struct{ Reason, Detail string }
+
+	NoThumbnail *string `json:"no_thumbnail"`
+
 	Thumbnails []struct {
 		Size, Width, Height, Bytes int
 		Type, URL                  string

@@ -22,6 +22,7 @@ func TestPageShowsResults(t *testing.T) {
 	for name, results := range map[string]string{
 		"norte.jpg":   `placeholder = '1QcSHQRnh493V4dIh4eXh1h4kJUI'`,
 		"cortada.jpg": `partial = true`,
+		"rota.jpg":    `no_thumbnail = 'unreadable'`,
 		"mural.png":   `no_thumbnail = 'too_large'`,
 		"acta.pdf":    `detected_type = 'application/pdf', pages = 12, title = 'Acta de <b>obra</b>'`,
 	} {
@@ -54,6 +55,7 @@ func TestPageShowsResults(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"cortada.jpg": "La foto llegó dañada: se ve una parte.",
+		"rota.jpg":    "Lo tenemos tal como lo enviaste, pero no se puede mostrar. Revísalo antes de borrarlo.",
 		"mural.png":   "Sin imagen: es demasiado grande para mostrarla. El archivo está a salvo.",
 		"acta.pdf":    "Acta de <b>obra</b> · 12 páginas",
 	} {

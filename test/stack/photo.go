@@ -2,12 +2,15 @@ package stack
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"image"
 	"image/color"
 	"image/jpeg"
 	"image/png"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -94,4 +97,24 @@ func PNG(width, height int) []byte {
 	var out bytes.Buffer
 	_ = png.Encode(&out, img) // neither the picture nor a buffer can make the encoder err
 	return out.Bytes()
+}
+
+// AnimatedPNG makes an animated PNG (PNG third edition, 11.3.3.1) of two frames, the first of which is PNG's.
+func AnimatedPNG(width, height int) []byte {
+	still := PNG(width, height)
+	chunk := func(kind string, content []byte) []byte {
+		body := append([]byte(kind), content...)
+		out := binary.BigEndian.AppendUint32(nil, uint32(len(content)))
+		return binary.BigEndian.AppendUint32(append(out, body...), crc32.ChecksumIEEE(body))
+	}
+	control := func(sequence uint32) []byte {
+		c := binary.BigEndian.AppendUint32(nil, sequence)
+		c = binary.BigEndian.AppendUint32(c, uint32(width))
+		c = binary.BigEndian.AppendUint32(c, uint32(height))
+		return chunk("fcTL", append(c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 10, 0, 0))
+	}
+	const headerEnd, ending = 8 + 25, 12 // the signature and IHDR; IEND
+	pixels := still[bytes.Index(still, []byte("IDAT"))+4 : len(still)-ending-4]
+	return slices.Concat(still[:headerEnd], chunk("acTL", []byte{0, 0, 0, 2, 0, 0, 0, 0}), control(0), still[headerEnd:len(still)-ending],
+		control(1), chunk("fdAT", append([]byte{0, 0, 0, 2}, pixels...)), still[len(still)-ending:])
 }

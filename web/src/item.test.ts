@@ -24,6 +24,13 @@ it('totals leaves cancelled out, and does not wait for failed bytes', () => {
   expect(sum).toMatchObject({ sentBytes: 250, allBytes: 500 })
 })
 
+it('counts what is stored but should be looked at before it is deleted', () => {
+  const items = [item('uploaded'), item('uploaded'), item('uploaded'), item('uploaded')]
+  const states = [state({}), state({ no_thumbnail: 'unreadable' }), state({ partial: true }), state({ no_thumbnail: 'protected' })]
+  items.forEach((it, i) => applyState(it, states[i]!))
+  expect(totals(items)).toMatchObject({ count: 4, safe: 4, doubtful: 2, failed: 0 })
+})
+
 it('takes the thumbnail of size 160 over', () => {
   const it = item('uploaded')
   const link = { width: 160, height: 120, bytes: 1, type: 'image/webp' }

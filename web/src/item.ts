@@ -88,6 +88,8 @@ export function canRetry(item: Item): boolean {
 export interface Totals {
   count: number
   safe: number
+  /** Is safe, but should be looked at before it is deleted. */
+  doubtful: number
   failed: number
   retryable: number
   /** Has bytes to send. */
@@ -102,11 +104,17 @@ export interface Totals {
   allBytes: number
 }
 
+/** Whether a person should look at the file before deleting it: it is stored as it was sent, but not shown whole. */
+export function isDoubtful(state: UploadState | null): boolean {
+  return state?.status === 'completed' && (state.partial || state.no_thumbnail === 'unreadable')
+}
+
 /** Sums over the list. Cancelled items do not count; failed items count without their bytes. */
 export function totals(items: Iterable<Item>): Totals {
   const sum: Totals = {
     count: 0,
     safe: 0,
+    doubtful: 0,
     failed: 0,
     retryable: 0,
     sending: 0,
@@ -127,6 +135,7 @@ export function totals(items: Iterable<Item>): Totals {
     }
     sum.allBytes += item.file.size
     sum.sentBytes += Math.min(item.sent, item.file.size)
+    if (isDoubtful(item.state)) sum.doubtful++
     if (item.status === 'completed') sum.safe++
     else if (item.status === 'uploaded' || item.status === 'processing') sum.checking++
     else sum.sending++

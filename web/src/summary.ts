@@ -76,7 +76,7 @@ export class Summary {
   private verdictText(sum: Totals): string {
     if (sum.sending > 0) return ''
     if (sum.checking > 0) return t('checking')
-    if (sum.failed === 0) return t('allSafe')
+    if (sum.failed === 0) return t(sum.doubtful > 0 ? 'checkFirst' : 'allSafe')
     return sum.safe > 0 ? t('restSafe') : ''
   }
 

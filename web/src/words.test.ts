@@ -32,6 +32,9 @@ it('says why there is no thumbnail, and that the file is safe', () => {
     words.set(text, 1)
   }
   expect(words.size).toBe(5)
+  expect(noteText(state({ no_thumbnail: 'unreadable' }))).toBe(
+    'Lo tenemos tal como lo enviaste, pero no se puede mostrar. Revísalo antes de borrarlo.',
+  )
   expect(noteText(state({ no_thumbnail: 'haunted' as 'cpu' }))).toBe('Sin imagen. El archivo está a salvo.')
   expect(noteText(state({ no_thumbnail: 'cpu', status: 'failed' }))).toBe('')
 })

@@ -49,11 +49,12 @@ export function aboutText(state: UploadState): string {
   return [state.title?.trim(), pages].filter(Boolean).join(' · ')
 }
 
-/** Why the thumbnail of a safe file is partial or missing. */
+/** Why the thumbnail of a stored file is partial or missing. */
 export function noteText(state: UploadState): string {
   if (state.status !== 'completed') return ''
   if (state.partial) return t(state.type?.startsWith('image/') ? 'partialPhoto' : 'partialFile')
   if (!state.no_thumbnail) return ''
+  if (state.no_thumbnail === 'unreadable') return t('no_thumbnail_unreadable')
   // A reason that is newer than this page has no text here.
   const key = `no_thumbnail_${state.no_thumbnail}`
   return `${isKey(key) ? t(key) : t('noThumbnail')} ${t('fileIsSafe')}`
