@@ -138,7 +138,7 @@ func (s *Uploads) check(u storage.Upload) error {
 	case s.Expiry.passed(u):
 		return ErrExpired
 	case u.Status == storage.Cancelled,
-		u.Status == storage.Failed && (*u.FailureReason == storage.ReasonChecksumMismatch || *u.FailureReason == storage.ReasonLost):
+		u.Status == storage.Failed && (u.UploadedAt == nil || *u.FailureReason == storage.ReasonLost):
 		return ErrGone
 	}
 	return nil
@@ -191,8 +191,16 @@ func (s *Uploads) Concatenate(ctx context.Context, id uuid.UUID, wait time.Durat
 	return u.Finish(ctx)
 }
 
-// Write is [object.Upload.Write]. An upload of which S3 has lost bytes ends.
+// Write is [object.Upload.Write]. An upload of which S3 has lost bytes ends, and so does one whose first bytes show that it is not
+// accepted, before its client pays for the rest: that is [ErrTypeNotAllowed].
 func (u *Upload) Write(ctx context.Context, offset int64, body object.Body, check *object.Check) (int64, error) {
+	if offset == 0 {
+		begun, err := u.look(ctx, body)
+		if err != nil {
+			return 0, err
+		}
+		body = begun
+	}
 	n, err := u.Upload.Write(ctx, offset, body, check)
 	if errors.Is(err, object.ErrTooLong) {
 		err = u.TooLong()
