@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/hooks/webhook"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -49,9 +50,11 @@ func TestContent(t *testing.T) {
 	for _, c := range []struct{ data, mediaType, name, wantType, wantDisposition string }{
 		{"photo", "image/jpeg", "día 1.jpg", "image/jpeg", `inline; filename="d_a 1.jpg"; filename*=UTF-8''d%C3%ADa%201.jpg`},
 		{"%PDF-", "application/pdf", "plan.pdf", "application/pdf", `inline; filename="plan.pdf"`},
-		{"<script>", "text/html", "a.html", "application/octet-stream", `attachment; filename="a.html"`},
-		{"<svg/>", "image/svg+xml", "a.svg", "application/octet-stream", `attachment; filename="a.svg"`},
-		{"alert(1)", "text/javascript", "a.jpg", "application/octet-stream", `attachment; filename="a.jpg"`},
+		{"<script>", "text/html", "a.html", "application/octet-stream", `attachment; filename="a.html.txt"`},
+		{"<svg/>", "image/svg+xml", "a.svg", "application/octet-stream", `attachment; filename="a.svg.txt"`},
+		{"alert(1)", "text/javascript", "a.jpg", "application/octet-stream", `attachment; filename="a.jpg.txt"`},
+		{"echo hi", "text/plain", "run.bat", "text/plain", `attachment; filename="run.bat.txt"`},
+		{"photo", "image/jpeg", "foto\u202egpj.exe", "image/jpeg", `attachment; filename="fotogpj.exe.jpg"`},
 		{"a;b", "text/csv", "acta.csv", "text/csv", `attachment; filename="acta.csv"`},
 		{"x", "image/jpeg", "", "image/jpeg", `inline; filename="ID.jpg"`},
 	} {
@@ -179,5 +182,34 @@ func TestContentAudit(t *testing.T) {
 	who, id := s.user.who.User, idOf(address).String()
 	if want := []string{who + " infected " + id, who + " done " + id}; strings.Join(got, "; ") != strings.Join(want, "; ") {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A name whose characters change the direction of writing is told with these characters visible, wherever JSON tells it; the name that
+// its sender gave stays in the upload's metadata.
+func TestDirectionOfNamesIsShown(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const name, want = "foto\u202egpj.exe", `"filename":"foto[U+202E]gpj.exe"`
+	address := s.processed(t, s.user, "x", "image/jpeg", "filename", name, "batch", "lunes")
+	s.exec(t, `update uploads set title = $2 where id = $1`, idOf(address), "a\u2067b")
+	for _, url := range []string{address, s.user.uploads} {
+		body := string(s.user.do("GET", url, nil).want(t, 200, "").body)
+		if !strings.Contains(body, want) || !strings.Contains(body, `"title":"a[U+2067]b"`) {
+			t.Errorf("%s: %s", url, body)
+		}
+	}
+	if got := s.user.do("HEAD", address, nil).header.Get("Upload-Metadata"); !strings.Contains(got, metadata("filename", name)) {
+		t.Errorf("HEAD tells %s", got)
+	}
+	s.exec(t, `update uploads set status = 'failed', failure_reason = 'dead_lettered', failure_detail = '' where id = $1`, idOf(address))
+	batch := value[uuid.UUID](t, s, `select batch_id from uploads where id = $1`, idOf(address))
+	if body := string(s.user.do("GET", s.url+"/api/batches/"+batch.String(), nil).want(t, 200, "").body); !strings.Contains(body, want) {
+		t.Errorf("the batch: %s", body)
+	}
+	u, given := storage.Upload{}, name
+	u.Filename = &given
+	if told := webhook.Describe(u).Filename; *told != "foto[U+202E]gpj.exe" {
+		t.Errorf("a webhook tells %q", *told)
 	}
 }

@@ -50,7 +50,7 @@ type Failure struct {
 // Describe returns what a webhook tells of the upload.
 func Describe(u storage.Upload) Upload {
 	d := Upload{
-		ID: u.ID, Status: u.Status, Project: &u.Project, BatchID: u.BatchID, Batch: u.Batch, ClientID: u.ClientID, Filename: u.Filename,
+		ID: u.ID, Status: u.Status, Project: &u.Project, BatchID: u.BatchID, Batch: u.Batch, ClientID: u.ClientID, Filename: storage.Shown(u.Filename),
 		Type: u.DetectedType, CreatedAt: &u.CreatedAt, UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt,
 	}
 	if !u.SizeDeferred {

@@ -46,7 +46,7 @@ type troubleUploadJSON struct {
 
 func describeTrouble(u storage.Upload) troubleUploadJSON {
 	j := troubleUploadJSON{
-		ID: u.ID, ClientID: u.ClientID, UserID: u.UserID, Filename: u.Filename, Status: u.Status, Offset: u.Received,
+		ID: u.ID, ClientID: u.ClientID, UserID: u.UserID, Filename: storage.Shown(u.Filename), Status: u.Status, Offset: u.Received,
 		LastByteAt: u.TouchedAt, Failure: resource.FailureOf(u),
 	}
 	if !u.SizeDeferred {

@@ -6,68 +6,80 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/tramo/tramo/processing/mediatype"
 )
 
-// A servedType says how a browser handles content of a media type.
-type servedType struct {
-	extension string
-	inline    bool // the browser shows it; otherwise it saves it
-}
-
-// servedTypes are the types that content is served as. S3 cannot send X-Content-Type-Options, so this list has only types
-// that no browser runs or sniffs as something that it runs. All other content is served as application/octet-stream, which
-// browsers save. HTML, SVG, XML and scripts must never be in this list.
-var servedTypes = map[string]servedType{
-	"image/jpeg":        {".jpg", true},
-	"image/png":         {".png", true},
-	"image/gif":         {".gif", true},
-	"image/webp":        {".webp", true},
-	"image/avif":        {".avif", true},
-	"image/heic":        {".heic", true},
-	"image/heif":        {".heif", true},
-	"application/pdf":   {".pdf", true}, // browsers show it in a sandbox
-	"video/mp4":         {".mp4", true},
-	"video/quicktime":   {".mov", true},
-	"video/3gpp":        {".3gp", false},
-	"image/tiff":        {".tiff", false},
-	"image/x-adobe-dng": {".dng", false},
-	"image/vnd.dwg":     {".dwg", false},
-	"text/plain":        {".txt", false},
-	"text/csv":          {".csv", false},
-	"application/zip":   {".zip", false},
-	"application/vnd.openxmlformats-officedocument.wordprocessingml.document":   {".docx", false},
-	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet":         {".xlsx", false},
-	"application/vnd.openxmlformats-officedocument.presentationml.presentation": {".pptx", false},
-	"application/msword":                      {".doc", false},
-	"application/vnd.ms-excel":                {".xls", false},
-	"application/vnd.oasis.opendocument.text": {".odt", false},
+// servedTypes are the types that content is served as, and whether a browser shows them; it saves the others. S3 cannot send
+// X-Content-Type-Options, so this list has only types that no browser runs or sniffs as something that it runs. All other content is
+// served as application/octet-stream, which browsers save. HTML, SVG, XML and scripts must never be in this list.
+var servedTypes = map[string]bool{
+	"image/jpeg":        true,
+	"image/png":         true,
+	"image/apng":        true,
+	"image/gif":         true,
+	"image/webp":        true,
+	"image/avif":        true,
+	"image/heic":        true,
+	"image/heif":        true,
+	"image/bmp":         true,
+	"application/pdf":   true, // browsers show it in a sandbox
+	"video/mp4":         true,
+	"video/quicktime":   true,
+	"video/x-m4v":       true,
+	"audio/mp4":         true,
+	"audio/aac":         true,
+	"audio/ogg":         true,
+	"audio/wav":         true,
+	"audio/mpeg":        true,
+	"video/3gpp":        false,
+	"image/tiff":        false,
+	"image/x-adobe-dng": false,
+	"image/vnd.dwg":     false,
+	"text/plain":        false,
+	"text/csv":          false,
+	"application/zip":   false,
+	"application/vnd.openxmlformats-officedocument.wordprocessingml.document":   false,
+	"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet":         false,
+	"application/vnd.openxmlformats-officedocument.presentationml.presentation": false,
+	"application/msword":                             false,
+	"application/vnd.ms-excel":                       false,
+	"application/vnd.ms-powerpoint":                  false,
+	"application/vnd.oasis.opendocument.text":        false,
+	"application/vnd.oasis.opendocument.spreadsheet": false,
 }
 
 const unknownType = "application/octet-stream"
 
 // present returns the Content-Type and the Content-Disposition of content of mediaType with the sender's name, or, if that
-// is not usable, with fallback and the type's extension.
+// is not usable, with fallback and the type's extension. A name whose extension is not one of the type's gets one, and the content is
+// saved and not shown: a system that opens it goes by the extension, and text that is called run.bat would be run.
 func present(mediaType, name, fallback string) (contentType, disposition string) {
-	served, known := servedTypes[mediaType]
+	inline, known := servedTypes[mediaType]
 	if contentType = mediaType; !known {
 		contentType = unknownType
 	}
-	kind := "attachment"
-	if served.inline {
-		kind = "inline"
+	extension := mediatype.Extensions(mediaType)[0]
+	switch name = cleanName(name, maxName); {
+	case name == "":
+		name = fallback + extension
+	case !mediatype.HasExtension(mediaType, name):
+		name = cleanName(name, maxName-len(extension)) + extension
+		inline = false
 	}
-	if name = cleanName(name); name == "" {
-		name = fallback + served.extension
+	if inline {
+		return contentType, "inline" + disposed(name)
 	}
-	return contentType, kind + disposed(name)
+	return contentType, "attachment" + disposed(name)
 }
 
 // maxName is the longest file name that is returned, in bytes, as in most file systems.
 const maxName = 255
 
 // cleanName removes from a file name what could mislead its receiver: directories, control characters, and characters that
-// change the direction of writing, which make "gpj.exe" look like "exe.jpg" (RFC 6266, section 4.3). It may return "".
-func cleanName(name string) string {
+// change the direction of writing, which make "gpj.exe" look like "exe.jpg" (RFC 6266, section 4.3). It has at most so many bytes, and may
+// be "".
+func cleanName(name string, most int) string {
 	name = path.Base(strings.ReplaceAll(strings.ToValidUTF8(name, ""), `\`, "/"))
 	name = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) || r == utf8.RuneError {
@@ -75,7 +87,7 @@ func cleanName(name string) string {
 		}
 		return r
 	}, name)
-	for len(name) > maxName {
+	for len(name) > most {
 		extension := path.Ext(name)
 		if len(extension) > 16 {
 			extension = ""

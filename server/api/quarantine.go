@@ -27,7 +27,7 @@ type quarantinedJSON struct {
 
 func describeQuarantined(u storage.Upload) quarantinedJSON {
 	return quarantinedJSON{
-		ID: u.ID, Project: u.Project, BatchID: u.BatchID, UserID: u.UserID, Filename: u.Filename, Size: u.Size,
+		ID: u.ID, Project: u.Project, BatchID: u.BatchID, UserID: u.UserID, Filename: storage.Shown(u.Filename), Size: u.Size,
 		UploadedAt: u.UploadedAt, Failure: resource.FailureOf(u), Scan: resource.ScanOf(u),
 	}
 }

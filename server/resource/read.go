@@ -100,12 +100,13 @@ func isGivenOut(u storage.Upload) bool { return u.Status == storage.Completed &&
 
 func (r *Reader) describe(u storage.Upload) Upload {
 	j := Upload{
-		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: u.Filename, Type: u.DetectedType,
+		ID: u.ID, Status: u.Status, Offset: u.Received, Filename: storage.Shown(u.Filename), Type: u.DetectedType,
 		Project: u.Project, Batch: u.Batch, BatchID: u.BatchID, ClientID: u.ClientID, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		UploadedAt: u.UploadedAt, CompletedAt: u.CompletedAt, DeletedAt: u.DeletedAt, PurgeAt: u.PurgeAt,
 		Failure: FailureOf(u), Thumbnails: []Thumbnail{}, Facts: factsOf(u.Facts), Scan: ScanOf(u),
 		TypeMismatch: u.TypeMismatch, Partial: u.Partial, NoThumbnail: u.NoThumbnail, Document: u.Document,
 	}
+	j.Title = storage.Shown(u.Title)
 	if at, ok := r.Expiry.Of(u); ok {
 		j.ExpiresAt = &at
 	}

@@ -40,3 +40,8 @@ it.each([
   [3600, '1 h'],
   [5400, '1 h 30 min'],
 ])('duration(%d) is %s', (s, text) => expect(plain(format.duration(s))).toBe(text))
+
+it('shows characters that change the direction of writing', () => {
+  expect(format.shownName('foto\u202egpj.exe')).toBe('foto[U+202E]gpj.exe')
+  expect(format.shownName('\u2066día\u2069 ñ\u061c.pdf')).toBe('[U+2066]día[U+2069] ñ[U+061C].pdf')
+})

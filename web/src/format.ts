@@ -36,3 +36,11 @@ export function duration(seconds: number): string {
   const rest = minutes % 60
   return rest === 0 ? `${hours}\u00a0h` : `${hours}\u00a0h\u00a0${rest}\u00a0min`
 }
+
+/** A file name with the characters visible that change the direction of writing, as the server shows names. */
+export function shownName(name: string): string {
+  return name.replace(
+    /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    (c) => `[U+${c.charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}]`,
+  )
+}

@@ -27,7 +27,7 @@ class Row {
     this.bar = need(this.el, 'progress')
     this.state = need(this.el, '.state')
     this.detail = need(this.el, '.detail')
-    const name = item.file.name
+    const name = format.shownName(item.file.name)
     this.el.dataset['name'] = name
     this.el.dataset['key'] = String(item.key)
     const title = need<HTMLElement>(this.el, '.name')
