@@ -168,9 +168,12 @@ func TestOffsetAndSizeHold(t *testing.T) {
 			}
 		}
 		long := io.MultiReader(bytes.NewReader(content[40:]), bytes.NewReader(noise(1000)))
-		if n, err := u.Write(s.ctx, 40, &sent{Reader: long}, nil); n != 60 || err != nil {
-			t.Errorf("%d bytes were written, %v", n, err)
-		}
+		n, err := u.Write(s.ctx, 40, &sent{Reader: long}, nil)
+		stack.WantErr(t, err, object.ErrBeyondLength)
+		stack.Want(t, n, 0, "bytes written of a body that is too long")
+		n, err = u.Write(s.ctx, 40, &sent{Reader: bytes.NewReader(content[40:])}, nil)
+		stack.Must(t, err)
+		stack.Want(t, n, 60, "bytes written of a body that fits")
 		return u.finish(s.ctx)
 	})
 	s.checkComplete(t, id, content)
