@@ -210,7 +210,7 @@ func TestSlowBodiesGiveWay(t *testing.T) {
 					}
 				}
 				close(over)
-				client.CloseWithError(io.ErrUnexpectedEOF)
+				_ = client.CloseWithError(io.ErrUnexpectedEOF)
 				body.Close()
 				if err != nil {
 					<-ended

@@ -20,7 +20,7 @@ func TestFlushPanics(t *testing.T) {
 	f.run() // into a store without a bucket
 	<-f.done
 	var caught *panics.ErrRecovered
-	if !errors.As(f.err, &caught) || context.Cause(f.ctx) != f.err || len(w.flushing) != 0 {
+	if !errors.As(f.err, &caught) || !errors.Is(context.Cause(f.ctx), f.err) || len(w.flushing) != 0 {
 		t.Errorf("%d flushes in progress, %v", len(w.flushing), f.err)
 	}
 }

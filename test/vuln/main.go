@@ -37,8 +37,8 @@ type message struct {
 }
 
 func main() {
-	command := append(os.Args[1:2:2], "-format", "json")
-	if err := check(excused, append(command, os.Args[2:]...)); err != nil {
+	command := slices.Concat(os.Args[1:2], []string{"-format", "json"}, os.Args[2:])
+	if err := check(excused, command); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
