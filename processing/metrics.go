@@ -40,8 +40,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 // Backlog tells, at each scrape, how many jobs are in which state, how many uploads are on their way, how many dead letters wait
 // for a decision, and how full each tenant's quota is. Its database role must see every tenant.
 type Backlog struct {
+	MetricsConfig
 	DB  *storage.DB
 	Log *slog.Logger
+}
+
+// MetricsConfig says what metrics tell of tenants.
+type MetricsConfig struct {
+	Names bool `name:"metrics-tenant-names" help:"Show tenants by their names in metrics, which other systems keep, instead of by their ids."`
 }
 
 var (
@@ -93,8 +99,7 @@ func (c *Backlog) collect(ch chan<- prometheus.Metric) {
 	c.collectQuotas(ctx, ch)
 }
 
-// collectQuotas names tenants in a label: there are hundreds of them, not thousands, and operators need the name of a tenant whose
-// quota is almost used up.
+// collectQuotas has a label for each tenant: there are hundreds of them, not thousands. tramo tenant list has the names of ids.
 func (c *Backlog) collectQuotas(ctx context.Context, ch chan<- prometheus.Metric) {
 	tenants, err := c.DB.Tenants(ctx)
 	if err != nil {
@@ -107,6 +112,10 @@ func (c *Backlog) collectQuotas(ctx context.Context, ch chan<- prometheus.Metric
 		if t.QuotaBytes > 0 {
 			used = float64(t.ChargedBytes) / float64(t.QuotaBytes)
 		}
-		ch <- prometheus.MustNewConstMetric(quotaDesc, prometheus.GaugeValue, used, t.Name)
+		label := t.ID.String()
+		if c.Names {
+			label = t.Name
+		}
+		ch <- prometheus.MustNewConstMetric(quotaDesc, prometheus.GaugeValue, used, label)
 	}
 }

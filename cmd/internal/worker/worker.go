@@ -38,6 +38,7 @@ type command struct {
 	Log        telemetry.LogConfig        `embed:""`
 	Base       wiring.Config              `embed:""`
 	Workers    processing.WorkersConfig   `embed:""`
+	Metrics    processing.MetricsConfig   `embed:""`
 	Queue      queue.Config               `embed:""`
 	Space      processing.SpaceConfig     `embed:""`
 	Sandbox    sandbox.Config             `embed:""`
@@ -156,7 +157,7 @@ func (c *command) assemble(b *wiring.Base, dir string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.Registry.MustRegister(&processing.Backlog{DB: b.DB, Log: b.Log}, scanner)
+	b.Registry.MustRegister(&processing.Backlog{MetricsConfig: c.Metrics, DB: b.DB, Log: b.Log}, scanner)
 	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(b.Registry), b.Log
 	tools := examine.FindTools()
 	w := &parts{scanner: scanner, box: sandbox.New(c.Sandbox), tools: watchTools(tools, b.Registry)}
