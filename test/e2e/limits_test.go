@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -129,7 +130,16 @@ func TestTenantCommands(t *testing.T) {
 			shown = strings.Join(strings.Fields(rest), " ")
 		}
 	}
-	stack.Want(t, shown, "1.0 MiB 1.0 KiB 0% 1.0 KiB 3", "list")
+	stack.Want(t, shown, "active 1.0 MiB 1.0 KiB 0% 1.0 KiB 3", "list")
+
+	// A suspension ends the tenant's tokens within seconds, on every replica.
+	status := func(r replica) int { return u.do("POST", r.URL+"/api/uploads", nil, "Upload-Length", "1").status }
+	run("suspend", name)
+	for _, r := range tramo.replicas {
+		stack.Until(t, "the tenant's suspension", func() bool { return status(r) == http.StatusForbidden })
+	}
+	run("resume", name)
+	stack.Until(t, "the end of the suspension", func() bool { return status(r) == http.StatusCreated })
 	run("set", name, "--max-upload-size", "0", "--max-uploads", "0")
 	u.create(r, 1025)
 	for _, wrong := range [][]string{{"set", "nobody " + name}, {"set", name, "--quota", "lots"}, {"set", name, "--max-uploads", "-1"}} {
