@@ -187,7 +187,7 @@ func TestBatchManifestRefused(t *testing.T) {
 	u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": []obj{with("client_id", "here")}}).want(t, 201, "")
 	bad := []obj{
 		good, with("size", 0), with("size", maxSize+1), with("type", "video/mp4"), with("type", "x"), with("sha256", "abc"),
-		with("client_id", ""), maps.Clone(good), with("filename", strings.Repeat("x", 256)), with("filename", "a\x00b"),
+		with("client_id", ""), maps.Clone(good), with("filename", strings.Repeat("x", 766)), with("filename", "a\x00b"),
 	}
 	a := u.post(u.batches(), obj{"project": "torre", "name": "x", "uploads": bad}).want(t, 422, "bad-manifest")
 	p := readAs[struct {

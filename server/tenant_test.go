@@ -39,7 +39,7 @@ func TestTenant(t *testing.T) {
 		stack.Want(t, string(limits), `[{"burst":2000,"name":"uploads","per_minute":50}]`, "%s: limits", role)
 	}
 	stranger := s.as(t, tenant.Identity{Tenant: uuid.New(), User: "luz", Role: tenant.Constructora})
-	stranger.do("GET", s.url+"/api/tenant", nil).want(t, 404, "not-found")
+	stranger.do("GET", s.url+"/api/tenant", nil).want(t, 403, "no-tenant")
 }
 
 // A refusal for lack of quota has the numbers.

@@ -252,13 +252,13 @@ func TestNULInJSON(t *testing.T) {
 		"POST /api/webhooks":                 `{"url":"https://93.184.215.14/","description":"a\u0000b"}`,
 		"POST /api/webhooks ":                `{"url":"https://93.184.215.14/","types":["\u0000"]}`,
 		"POST /api/erasures":                 `{"user_id":"\u0000"}`,
-		"POST /api/batches":                  `{"name":"\u0000","uploads":[]}`,
-		"POST /api/batches ":                 `{"name":"x","uploads":[{"client_id":"a","size":1,"filename":"a\u0000.jpg"}]}`,
 		"POST /api/admin/dead-letters/retry": `{"step":"\u0000"}`,
 	} {
 		method, path, _ := strings.Cut(strings.TrimSpace(path), " ")
 		u.call(method, s.url+path, body, nil).want(t, 400, "bad-request").wantText(t, "NUL")
 	}
+	u.call("POST", s.url+"/api/batches", `{"name":"\u0000","uploads":[]}`, nil).want(t, 422, "bad-batch").wantText(t, "NUL")
+	u.call("POST", s.url+"/api/batches", `{"name":"x","uploads":[{"client_id":"a","size":1,"filename":"a\u0000.jpg"}]}`, nil).want(t, 422, "bad-manifest").wantText(t, `"index":0`)
 	u.call("POST", s.url+"/api/webhooks", `{"url":"https://93.184.215.14/","description":"C:\\u0000"}`, nil).want(t, 201, "")
 }
 

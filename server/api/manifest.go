@@ -40,7 +40,7 @@ func entriesOf(js []manifestEntryJSON) []batch.Entry {
 // CreateBatch creates a batch and all its uploads, whose addresses take HEAD and PATCH.
 func (a *API) CreateBatch(c echo.Context) error {
 	var m manifestJSON
-	body, err := readJSON(c, &m)
+	body, err := decodeJSON(c, &m) // a NUL character is told with its entry
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (a *API) AddToBatch(c echo.Context) error {
 	var m struct {
 		Uploads []manifestEntryJSON `json:"uploads"`
 	}
-	body, err := readJSON(c, &m)
+	body, err := decodeJSON(c, &m)
 	if err != nil {
 		return err
 	}

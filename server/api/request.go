@@ -58,8 +58,17 @@ const maxJSON = 8 << 20
 
 var errNoBody = problem.BadRequest("The body must be a JSON object.")
 
-// readJSON decodes the request's body into v and returns the body as it was sent. Fields that v does not have are an error.
+// readJSON is [decodeJSON] for texts that have no NUL character.
 func readJSON(c echo.Context, v any) ([]byte, error) {
+	body, err := decodeJSON(c, v)
+	if err == nil && hasNUL(body) {
+		err = problem.BadRequest("The body has a text with a NUL character, which is no text (\\u0000). Leave it out.")
+	}
+	return body, err
+}
+
+// decodeJSON decodes the request's body into v and returns the body as it was sent. Fields that v does not have are an error.
+func decodeJSON(c echo.Context, v any) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(c.Response(), c.Request().Body, maxJSON))
 	var large *http.MaxBytesError
 	switch {
@@ -71,9 +80,6 @@ func readJSON(c echo.Context, v any) ([]byte, error) {
 		return nil, errNoBody
 	case !utf8.Valid(body):
 		return nil, problem.BadRequest("The body is not JSON in UTF-8 (RFC 8259, section 8.1).")
-	}
-	if hasNUL(body) {
-		return nil, problem.BadRequest("The body has a text with a NUL character, which is no text (\\u0000). Leave it out.")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
