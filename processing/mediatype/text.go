@@ -54,7 +54,7 @@ func textType(head []byte, detected *mimetype.MIME) string {
 		named = Canonical(mimetype.Detect(begin).String()) // of UTF-16, only now
 	}
 	for _, known := range texts {
-		if known.begins.Match(begin) && !(Runs(named) && Runs(known.mediaType)) { // mimetype knows some interpreters by name
+		if known.begins.Match(begin) && (!Runs(named) || !Runs(known.mediaType)) { // mimetype knows some interpreters by name
 			return known.mediaType
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tramo/tramo/server/problem"
+	"github.com/tramo/tramo/test/stack"
 )
 
 // one is a tenant that may have one upload.
@@ -213,7 +214,7 @@ func TestSlowBodiesGiveWay(t *testing.T) {
 				_ = client.CloseWithError(io.ErrUnexpectedEOF)
 				body.Close()
 				if err != nil {
-					<-ended
+					_ = stack.Receive(t, "end of the slow body", ended)
 				}
 			})
 		})

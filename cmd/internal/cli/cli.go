@@ -106,7 +106,7 @@ type Warner interface {
 func warn(command *kong.Context) {
 	conf := telemetry.LogConfig{Format: "text", Level: "info"} // of commands for a terminal
 	var texts []string
-	eachConfig(command.Model.Node.Target, func(c any) { // of a program that is one command
+	eachConfig(command.Model.Target, func(c any) { // of a program that is one command
 		collect(c, &conf, &texts)
 	})
 	if selected := command.Selected(); selected != nil {
