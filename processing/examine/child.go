@@ -122,8 +122,11 @@ func draw(data []byte, request DrawRequest, render Renderer) (childAnswer, []Thu
 		return childAnswer{Reason: reasonNotAnImage, Cause: "it begins as " + detected}, nil
 	}
 	var answer childAnswer
-	if detected == "image/jpeg" {
+	switch detected {
+	case "image/jpeg":
 		answer.Truncated = truncatedJPEG(data)
+	case "image/png":
+		answer.Truncated = truncatedPNG(data)
 	}
 	found, _ := facts.Read(bytes.NewReader(data), detected)
 	rendered, err := render(data, found.Orientation, request.Sizes, request.MaxPixels)

@@ -5,6 +5,7 @@ import (
 	"image"
 	"image/color"
 	"image/jpeg"
+	"image/png"
 	"testing"
 
 	"github.com/tramo/tramo/test/stack"
@@ -19,6 +20,24 @@ func smallJPEG(t testing.TB) []byte {
 	var out bytes.Buffer
 	stack.Must(t, jpeg.Encode(&out, picture, nil))
 	return out.Bytes()
+}
+
+// A PNG cut anywhere is truncated; whole, and whatever follows it, it is not.
+func TestTruncatedPNGAtEveryByte(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	stack.Must(t, png.Encode(&out, image.NewGray(image.Rect(0, 0, 80, 60))))
+	whole := out.Bytes()
+	for length := range whole {
+		if !truncatedPNG(whole[:length]) {
+			t.Fatalf("cut after %d of %d bytes it is whole", length, len(whole))
+		}
+	}
+	for _, tail := range []string{"", "\n", "IDAT"} {
+		if truncatedPNG(append(bytes.Clone(whole), tail...)) {
+			t.Errorf("with %q behind its end it is truncated", tail)
+		}
+	}
 }
 
 // A JPEG cut anywhere is truncated; whole, and whatever follows it, it is not.

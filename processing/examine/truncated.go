@@ -41,3 +41,14 @@ func truncatedJPEG(jpeg []byte) bool {
 		rest = rest[min(max(2, int(binary.BigEndian.Uint16(rest))), len(rest)):]
 	}
 }
+
+// truncatedPNG reports whether a PNG ends before the end of IEND, its last chunk (PNG, third edition, sections 5.3 and 11.2.4).
+// Decoders stop at the last pixel.
+func truncatedPNG(png []byte) bool {
+	const signature, frame = 8, 12 // bytes: of the file, and of a chunk around its data
+	rest := png[min(signature, len(png)):]
+	for len(rest) >= frame && string(rest[4:8]) != "IEND" {
+		rest = rest[min(frame+int(binary.BigEndian.Uint32(rest)), len(rest)):]
+	}
+	return len(rest) < frame
+}
