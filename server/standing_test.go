@@ -22,12 +22,12 @@ func (s *site) operate(t testing.TB, u user, do func(storage.Tx) error) {
 
 func (s *site) suspend(t testing.TB, u user, is bool) {
 	t.Helper()
-	s.operate(t, u, func(tx storage.Tx) error { return tx.SuspendTenant(t.Context(), is) })
+	s.operate(t, u, func(tx storage.Tx) error { return storage.SuspendTenant(t.Context(), tx, is) })
 }
 
 func (s *site) revoke(t testing.TB, u user, who string, before time.Time) {
 	t.Helper()
-	s.operate(t, u, func(tx storage.Tx) error { return tx.RevokeTokens(t.Context(), who, before) })
+	s.operate(t, u, func(tx storage.Tx) error { return storage.RevokeTokens(t.Context(), tx, who, before) })
 }
 
 // everyDoor are requests of a manager's, one for each way in which a tenant's data is read or made.

@@ -101,7 +101,7 @@ func (tx Tx) ReservePart(ctx context.Context, id uuid.UUID, fence int64, multipa
 
 // RestartParts forgets the parts of a final upload, and its multipart upload, so that it begins anew. Without the lease it
 // returns [ErrFenced].
-func (tx Tx) RestartParts(ctx context.Context, id uuid.UUID, fence int64) error {
+func RestartParts(ctx context.Context, tx Tx, id uuid.UUID, fence int64) error {
 	tag, err := tx.Exec(ctx, `
 		with `+heldLease+`, forgotten as (delete from parts p using held where p.tenant_id = $1 and p.upload_id = $2)
 		update contents c set received = 0, hash_state = null, object_key = null, multipart_id = null, next_part = 1

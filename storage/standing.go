@@ -21,8 +21,8 @@ func (s Standing) Revokes(user string, issued time.Time) bool {
 	return issued.Before(s.Revoked[user]) || issued.Before(s.Revoked[""])
 }
 
-// Standing reads it. A tenant that does not exist has one too.
-func (tx Tx) Standing(ctx context.Context) (Standing, error) {
+// StandingOf reads the standing of the transaction's tenant. A tenant that does not exist has one too.
+func StandingOf(ctx context.Context, tx Tx) (Standing, error) {
 	rows, err := tx.Query(ctx, `
 		select t.id is not null as is_there, t.suspended_at is not null as suspended, t.erasing_at is not null as erasing,
 			t.erased_at is not null as erased,
@@ -31,15 +31,15 @@ func (tx Tx) Standing(ctx context.Context) (Standing, error) {
 	return CollectOne[Standing]("read the standing of a tenant", rows, err)
 }
 
-// StandingChanged tells all servers, at the commit, that the standing of the tenant has changed. Such a transaction is rare,
+// AnnounceStanding tells all servers, at the commit, that the standing of the tenant has changed. Such a transaction is rare,
 // and of programs that end after it, so the notification travels with it.
-func (tx Tx) StandingChanged(ctx context.Context) error {
+func AnnounceStanding(ctx context.Context, tx Tx) error {
 	_, err := Exec(ctx, tx, "notify of a standing", `select pg_notify('`+changesChannel+`', $1)`, tx.Tenant.String()+" "+standingMark)
 	return err
 }
 
 // SuspendTenant makes servers refuse the tenant's tokens, or accept them again. It needs an operator's role.
-func (tx Tx) SuspendTenant(ctx context.Context, suspend bool) error {
+func SuspendTenant(ctx context.Context, tx Tx, suspend bool) error {
 	n, err := Exec(ctx, tx, "suspend tenant", `
 		update tenants set suspended_at = case when $2 then coalesce(suspended_at, now()) end where id = $1 and erased_at is null`,
 		tx.Tenant, suspend)
@@ -49,12 +49,12 @@ func (tx Tx) SuspendTenant(ctx context.Context, suspend bool) error {
 	case n == 0:
 		return ErrNotFound
 	}
-	return tx.StandingChanged(ctx)
+	return AnnounceStanding(ctx, tx)
 }
 
 // RevokeTokens makes servers refuse the tokens of the user, or of all users for "", that were issued before a time. An
 // earlier revocation stays. It needs an operator's role.
-func (tx Tx) RevokeTokens(ctx context.Context, user string, before time.Time) error {
+func RevokeTokens(ctx context.Context, tx Tx, user string, before time.Time) error {
 	_, err := Exec(ctx, tx, "revoke tokens", `
 		insert into revocations (tenant_id, subject, issued_before) values ($1, $2, $3)
 		on conflict (tenant_id, subject) do update set issued_before = greatest(revocations.issued_before, excluded.issued_before)`,
@@ -62,5 +62,5 @@ func (tx Tx) RevokeTokens(ctx context.Context, user string, before time.Time) er
 	if err != nil {
 		return err
 	}
-	return tx.StandingChanged(ctx)
+	return AnnounceStanding(ctx, tx)
 }

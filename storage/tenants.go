@@ -92,7 +92,7 @@ type TenantChange struct {
 
 // ChangeTenant changes and returns the tenant. A quota may be lower than the charge: then no upload can begin, and no stored
 // upload is lost. It needs an operator's role.
-func (tx Tx) ChangeTenant(ctx context.Context, c TenantChange) (Tenant, error) {
+func ChangeTenant(ctx context.Context, tx Tx, c TenantChange) (Tenant, error) {
 	rows, err := tx.Query(ctx, `
 		update tenants set
 			quota_bytes = coalesce($2, quota_bytes),

@@ -101,7 +101,7 @@ func TestQuotaWarnings(t *testing.T) {
 // change changes the tenant as an operator does.
 func (d *database) change(t *testing.T, ctx context.Context, c storage.TenantChange) storage.Tenant {
 	t.Helper()
-	changed, err := storage.InTenant(ctx, d.Worker, func(tx storage.Tx) (storage.Tenant, error) { return tx.ChangeTenant(ctx, c) })
+	changed, err := storage.InTenant(ctx, d.Worker, func(tx storage.Tx) (storage.Tenant, error) { return storage.ChangeTenant(ctx, tx, c) })
 	stack.Must(t, err)
 	return changed
 }
@@ -146,7 +146,7 @@ func TestTenantsOwnMaximum(t *testing.T) {
 			return tx.DeclareLength(ctx, deferred.ID, storage.NoFence, size)
 		})
 	}
-	stack.WantErr(t, declare(101), storage.ErrBadLength)
+	stack.WantErr(t, declare(101), storage.ErrTooLarge)
 	stack.Must(t, declare(40))
 	d.WantRoom(t, ctx, 860)
 
@@ -159,7 +159,7 @@ func TestTenantsOwnMaximum(t *testing.T) {
 	stack.Must(t, create(storagetest.NewUpload(501)))
 	nobody := storagetest.As(t.Context(), uuid.New())
 	stack.WantErr(t, d.Worker.InTenant(nobody, func(tx storage.Tx) error {
-		_, err := tx.ChangeTenant(nobody, storage.TenantChange{})
+		_, err := storage.ChangeTenant(nobody, tx, storage.TenantChange{})
 		return err
 	}), storage.ErrNotFound)
 }

@@ -150,7 +150,7 @@ func approve(ctx context.Context, tx storage.Tx, id uuid.UUID) (Erasure, error) 
 	if err != nil {
 		return e, fmt.Errorf("approve erasure: %w", err)
 	}
-	if err := tx.StandingChanged(ctx); err != nil {
+	if err := storage.AnnounceStanding(ctx, tx); err != nil {
 		return e, err
 	}
 	if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditErasureApprove, Subject: id.String()}); err != nil {

@@ -48,7 +48,7 @@ func (s *standings) of(ctx context.Context, db *storage.DB, id uuid.UUID) (stora
 		defer cancel()
 		read := time.Now()
 		found, err := storage.InTenant(tenant.With(ctx, tenant.Identity{Tenant: id}), db, func(tx storage.Tx) (storage.Standing, error) {
-			return tx.Standing(ctx)
+			return storage.StandingOf(ctx, tx)
 		})
 		if err == nil {
 			s.known.Store(id, known{found, read})

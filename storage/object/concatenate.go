@@ -109,7 +109,7 @@ func (c *concatenation) plan(copied bool) []piece {
 // bytes are those of its partial uploads, which are there.
 func (u *Upload) restart(ctx context.Context) error {
 	old := u.content
-	err := u.store.db.InTenant(ctx, func(tx storage.Tx) error { return tx.RestartParts(ctx, u.row.ID, u.fence()) })
+	err := u.store.db.InTenant(ctx, func(tx storage.Tx) error { return storage.RestartParts(ctx, tx, u.row.ID, u.fence()) })
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (c *tenantSetCommand) Run(ctx context.Context, db *storage.DB) error {
 	change := storage.TenantChange{QuotaBytes: c.Quota, MaxUploadBytes: c.MaxUploadSize, MaxUploads: c.MaxUploads}
 	ctx = asOperator(ctx, id)
 	t, err := storage.InTenant(ctx, db, func(tx storage.Tx) (storage.Tenant, error) {
-		t, err := tx.ChangeTenant(ctx, change)
+		t, err := storage.ChangeTenant(ctx, tx, change)
 		if err != nil {
 			return t, err
 		}
@@ -126,7 +126,7 @@ func suspend(ctx context.Context, db *storage.DB, name string, is bool, action s
 	id, err := db.TenantByName(ctx, name)
 	if err == nil {
 		err = audited(ctx, db, id, storage.Audit{Action: action}, func(ctx context.Context, tx storage.Tx) error {
-			return tx.SuspendTenant(ctx, is)
+			return storage.SuspendTenant(ctx, tx, is)
 		})
 	}
 	if err != nil {

@@ -107,5 +107,5 @@ func (c *tokenRevokeCommand) Run(ctx context.Context, db *storage.DB) error {
 		before = time.Now()
 	}
 	entry := storage.Audit{Action: storage.AuditTokenRevoke, Subject: c.User, Detail: map[string]any{"issued_before": before.UTC()}}
-	return audited(ctx, db, id, entry, func(ctx context.Context, tx storage.Tx) error { return tx.RevokeTokens(ctx, c.User, before) })
+	return audited(ctx, db, id, entry, func(ctx context.Context, tx storage.Tx) error { return storage.RevokeTokens(ctx, tx, c.User, before) })
 }
