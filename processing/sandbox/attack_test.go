@@ -81,6 +81,14 @@ var attacks = map[string]func(target string) error{
 		limit := unix.Rlimit{Cur: 1000, Max: 1000}
 		return unix.Prlimit(number(pid), unix.RLIMIT_CPU, &limit, nil)
 	},
+	"raise its limit": func(string) error {
+		all := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+		return unix.Prlimit(0, unix.RLIMIT_FSIZE, &all, nil)
+	},
+	"read a locked file": func(path string) error {
+		_, err := os.ReadFile(path)
+		return err
+	},
 	"run a shell": func(string) error { return exec.Command("/bin/sh", "-c", "exit 0").Run() },
 	"become a shell": func(string) error {
 		return syscall.Exec("/bin/sh", []string{"sh", "-c", `printf '{"Worked":true}'`}, nil)
@@ -164,6 +172,9 @@ func attackTool(arguments []string) {
 				os.Exit(1)
 			}
 		}
+	case "look":
+		fmt.Print(lookAround())
+		return
 	case "limits":
 		var files unix.Rlimit
 		_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &files)

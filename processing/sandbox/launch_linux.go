@@ -11,9 +11,6 @@ import (
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 )
 
-// gateFile is the launcher's descriptor that ends when its parent has put it into its cgroup.
-const gateFile = 3
-
 // becomeTool is the main function of the launcher: it confines itself and replaces itself with the tool. It returns only errors.
 func becomeTool(order childOrder) error {
 	gate := os.NewFile(gateFile, "gate")

@@ -38,6 +38,8 @@ func init() {
 		attackTool(os.Args[2:])
 	case "worker":
 		worker(os.Args[2])
+	case "heir":
+		inherit()
 	default:
 		return
 	}
@@ -193,34 +195,6 @@ func exhaustDescriptors() string {
 			return fmt.Sprintf("%d %t", n, errors.Is(err, unix.EMFILE))
 		}
 	}
-}
-
-// surroundings are what a child sees.
-type surroundings struct {
-	Environment []string
-	Descriptors []string
-	Core, Fsize uint64
-	NoNewPrivs  int
-	Dumpable    int
-}
-
-func lookAround() string {
-	seen := surroundings{Environment: os.Environ()}
-	for fd := range 64 {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
-			name, _ := os.Readlink(fmt.Sprint("/proc/self/fd/", fd))
-			seen.Descriptors = append(seen.Descriptors, name)
-		}
-	}
-	var limit unix.Rlimit
-	_ = unix.Getrlimit(unix.RLIMIT_CORE, &limit)
-	seen.Core = limit.Max
-	_ = unix.Getrlimit(unix.RLIMIT_FSIZE, &limit)
-	seen.Fsize = limit.Max
-	seen.NoNewPrivs, _ = unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
-	seen.Dumpable, _ = unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	text, _ := json.Marshal(seen)
-	return string(text)
 }
 
 func firstByte(b *[120]byte) unsafe.Pointer { return unsafe.Pointer(b) }

@@ -35,6 +35,7 @@ func receive() (request []byte, input, output *os.File, err error) {
 func mapFile(*os.File) ([]byte, error)             { return nil, errNeedsLinux }
 func unmapFile([]byte)                             {}
 func confineChild(childOrder) (Confinement, error) { return Confinement{}, errNeedsLinux }
+func closeInherited(int) error                     { return errNeedsLinux }
 func becomeTool(childOrder) error                  { return errNeedsLinux }
 
 type (

@@ -20,6 +20,7 @@ type process struct {
 	cmd    *exec.Cmd
 	stderr words
 	group  *cgroup
+	ended  chan struct{} // closed when it has ended, and is not yet reaped
 	exited chan struct{} // closed when it and its group have ended
 	err    error         // of cmd.Wait, once it has exited
 
@@ -27,7 +28,7 @@ type process struct {
 	reaped bool // another process may have its number
 }
 
-// start starts the program of the Box again, with an order, in a process group of its own. The process can never gain privileges, and
+// start starts the program of the Box again, with an order, in a session of its own. The process has no privileges and gains none, and
 // ends with this one. The Box waits for it when it is closed.
 func (b *Box) start(cmd *exec.Cmd, order childOrder) (*process, error) {
 	order.Without = b.config.Without
@@ -38,10 +39,11 @@ func (b *Box) start(cmd *exec.Cmd, order childOrder) (*process, error) {
 	if err := b.begin(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, exited: make(chan struct{})}
+	p := &process{cmd: cmd, ended: make(chan struct{}), exited: make(chan struct{})}
 	cmd.Path, cmd.Args = b.config.Command[0], append(slices.Clone(b.config.Command), string(argument))
 	cmd.Dir, cmd.Env, cmd.Stderr = "/", append([]string{marker}, b.config.Env...), &p.stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// A session of its own has no terminal, and is a process group.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
 	started := make(chan error, 1)
 	go func() {
@@ -49,27 +51,31 @@ func (b *Box) start(cmd *exec.Cmd, order childOrder) (*process, error) {
 		// keeps its thread as long as the child lives. It never gives it back, because what startConfined
 		// did to it cannot be undone; the runtime ends the thread with the goroutine.
 		runtime.LockOSThread()
-		defer b.running.Done()
-		if err := startConfined(cmd); err != nil {
-			started <- err
-			return
+		err := startConfined(cmd)
+		started <- err
+		if err == nil {
+			awaitExit(cmd.Process.Pid)
 		}
-		b.know(p)
-		defer b.forget(p)
-		p.group = b.cgroups.hold(cmd.Process.Pid, order.Limits.Memory)
-		started <- nil
-		p.outlive()
+		close(p.ended)
 	}()
 	if err := <-started; err != nil {
+		b.running.Done()
 		return nil, fmt.Errorf("start a confined process: %w", err)
 	}
+	b.know(p)
+	p.group = b.cgroups.hold(cmd.Process.Pid, order.Limits.Memory)
+	go func() {
+		defer b.running.Done()
+		defer b.forget(p)
+		p.outlive()
+	}()
 	return p, nil
 }
 
 // outlive waits for the end of a process, and ends the processes that it has started.
 func (p *process) outlive() {
 	defer close(p.exited)
-	awaitExit(p.cmd.Process.Pid)
+	<-p.ended
 	p.kill() // ended but not yet reaped: its number still names its own group
 	p.mu.Lock()
 	p.reaped = true
@@ -110,17 +116,6 @@ func usedUp(state *os.ProcessState, limit time.Duration) (time.Duration, bool) {
 	killed := status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGXCPU)
 	used := state.UserTime() + state.SystemTime()
 	return used, killed && used >= limit/2
-}
-
-// startConfined starts a command that can never gain privileges by running another program. The calling
-// goroutine must have locked its thread and never unlock it: what is forbidden here to the
-// thread, and inherited by the child, cannot be allowed again. The child could not do it: a
-// Go program has several threads before its first line runs.
-func startConfined(command *exec.Cmd) error {
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("forbid new privileges: %w", err)
-	}
-	return command.Start()
 }
 
 // awaitExit waits until a child has ended, and leaves it to be reaped.

@@ -24,6 +24,17 @@ type childOrder struct {
 	Without []string `json:"without,omitempty"`
 }
 
+// gateFile is a tool's descriptor, until it is one, that ends when its parent has put it into its cgroup.
+const gateFile = 3
+
+// files is how many descriptors, from 0 on, the process is given.
+func (o childOrder) files() int {
+	if o.Tool != nil {
+		return gateFile + 1
+	}
+	return gateFile
+}
+
 // Serve is the main function of a process that a Box has started: it gives up the rights that it does not need, and answers one
 // request after the other until its parent closes the socket; or it becomes a tool. arguments are those after the hidden one.
 func Serve(arguments []string, service Service) error {
@@ -33,6 +44,9 @@ func Serve(arguments []string, service Service) error {
 	var order childOrder
 	if err := json.Unmarshal([]byte(arguments[0]), &order); err != nil {
 		return fmt.Errorf("read the order: %w", err)
+	}
+	if err := closeInherited(order.files()); err != nil {
+		return err
 	}
 	if order.Tool != nil {
 		return becomeTool(order)
