@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"context"
-	"io"
 
 	"github.com/tramo/tramo/processing/mediatype"
 	"github.com/tramo/tramo/storage"
@@ -10,47 +9,41 @@ import (
 	"github.com/tramo/tramo/tenant"
 )
 
-// A begunBody is a body whose first bytes were read before.
-type begunBody struct {
+// A watchedBody is a body whose first bytes are looked at as they pass.
+type watchedBody struct {
 	object.Body
-	begin []byte // of it, what was not read again
-	err   error  // how the reading ended, if it did
+	types   mediatype.Policy
+	begin   []byte // up to [mediatype.BeginSize] bytes
+	refused string // the type that is not accepted; "" for none
 }
 
-// Read implements [io.Reader].
-func (b *begunBody) Read(p []byte) (int, error) {
-	if len(b.begin) > 0 {
-		n := copy(p, b.begin)
-		b.begin = b.begin[n:]
-		return n, nil
+// Read implements [io.Reader]. Once it has read the first bytes, and they show that the file is not accepted, it brings no more.
+// Bytes of a slow client pass before that: they must become durable in time.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.Body.Read(p)
+	missing := mediatype.BeginSize - len(b.begin)
+	if missing == 0 || n == 0 {
+		return n, err
 	}
-	if b.err != nil {
-		return 0, b.err
+	b.begin = append(b.begin, p[:min(n, missing)]...)
+	if len(b.begin) == mediatype.BeginSize {
+		if mediaType, refused := b.types.Refuses(b.begin); refused {
+			b.refused = mediaType
+			return 0, object.ErrRefused
+		}
 	}
-	return b.Body.Read(p)
+	return n, err
 }
 
-// Ended implements [object.Body].
-func (b *begunBody) Ended() bool { return len(b.begin) == 0 && b.Body.Ended() }
-
-// look reads the first bytes of an upload, and ends it if they show that it is not accepted. What is small is left to the worker,
-// and so are the parts of a file that comes as several uploads.
-func (u *Upload) look(ctx context.Context, body object.Body) (object.Body, error) {
+// watch looks at the first bytes of an upload as they arrive; nil leaves it to the worker: what is small, and the parts of a
+// file that comes as several uploads.
+func (u *Upload) watch(offset int64, body object.Body) *watchedBody {
 	row := u.Row()
 	small := !row.SizeDeferred && row.Size <= mediatype.BeginSize
-	if small || row.Kind != storage.Single || u.uploads.Admission == nil || u.uploads.Store.Unavailable() {
-		return body, nil
+	if offset != 0 || small || row.Kind != storage.Single || u.uploads.Admission == nil {
+		return nil
 	}
-	begun := &begunBody{Body: body, begin: make([]byte, mediatype.BeginSize)}
-	n, err := io.ReadFull(body, begun.begin)
-	begun.begin, begun.err = begun.begin[:n], err
-	if n < mediatype.BeginSize {
-		return begun, nil
-	}
-	if mediaType, refused := u.uploads.Admission.Policy.Types.Refuses(begun.begin); refused {
-		return nil, u.refuseType(ctx, mediaType)
-	}
-	return begun, nil
+	return &watchedBody{Body: body, types: u.uploads.Admission.Policy.Types}
 }
 
 // refuseType ends the upload, of which nothing is kept.

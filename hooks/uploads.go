@@ -194,14 +194,14 @@ func (s *Uploads) Concatenate(ctx context.Context, id uuid.UUID, wait time.Durat
 // Write is [object.Upload.Write]. An upload of which S3 has lost bytes ends, and so does one whose first bytes show that it is not
 // accepted, before its client pays for the rest: that is [ErrTypeNotAllowed].
 func (u *Upload) Write(ctx context.Context, offset int64, body object.Body, check *object.Check) (int64, error) {
-	if offset == 0 {
-		begun, err := u.look(ctx, body)
-		if err != nil {
-			return 0, err
-		}
-		body = begun
+	watched := u.watch(offset, body)
+	if watched != nil {
+		body = watched
 	}
 	n, err := u.Upload.Write(ctx, offset, body, check)
+	if errors.Is(err, object.ErrRefused) {
+		return n, u.refuseType(ctx, watched.refused)
+	}
 	if errors.Is(err, object.ErrTooLong) {
 		err = u.TooLong()
 	}

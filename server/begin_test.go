@@ -73,6 +73,31 @@ func TestRefusedAtItsFirstBytes(t *testing.T) {
 	}
 }
 
+// The first bytes of a slow client become durable in time, like all others, although they do not say yet what the file is. When they
+// do, the upload is refused, and nothing of them is kept.
+func TestFirstBytesOfASlowClient(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	u := s.newTenant(t)
+	url := u.create(10_000_000)
+	body, client := io.Pipe()
+	t.Cleanup(func() { _ = client.Close() })
+	answered := make(chan answer, 1)
+	go func() {
+		answered <- u.do("PATCH", url, body, "Upload-Offset", "0", "Content-Type", octets)
+	}()
+	received := `select received from contents where tenant_id = $1`
+	for at := 0; at < 4000; at += 1000 { // a kilobyte, a checkpoint, and so on
+		_, err := client.Write([]byte(program + strings.Repeat("\x00", 1000-len(program))))
+		stack.Must(t, err)
+		stack.Until(t, "checkpoint", func() bool { return s.count(t, received, u.who.Tenant) == at+1000 })
+	}
+	_, _ = client.Write(make([]byte, 1000)) // fails if the answer was faster
+	stack.Receive(t, "answer", answered).want(t, http.StatusUnsupportedMediaType, "type-not-allowed")
+	s.wantCharged(t, u, 0)
+	s.wantCount(t, 0, `select count(*) from tails where tenant_id = $1`, u.who.Tenant)
+}
+
 // What may still be accepted goes on: its first bytes say too little, they are few, or they are not the file's first.
 func TestFirstBytesThatSayTooLittle(t *testing.T) {
 	t.Parallel()

@@ -21,8 +21,11 @@ const flushesInFlight = 3
 // ErrStopping says that a body was cut off because the server stops.
 var ErrStopping = errors.New("server is stopping")
 
-// A Body is what one request brings. Its reader may end early, with or without an error: what came before counts. A reader
-// that holds back what goes beyond the upload's length says so with [ErrBeyondLength].
+// ErrRefused is the error of a body's reader that has seen that its upload is not wanted.
+var ErrRefused = errors.New("body is refused")
+
+// A Body is what one request brings. Its reader may end early, with or without an error: what came before counts, unless the
+// error is [ErrRefused]. A reader that holds back what goes beyond the upload's length says so with [ErrBeyondLength].
 type Body interface {
 	io.Reader
 	// Ended reports whether the reader has come to where the client says that the body ends.
@@ -34,7 +37,8 @@ type Body interface {
 // Write makes durable what body brings from the offset on, and returns how many bytes that was, also when body or S3 fails
 // in the middle. A body that check finds wrong is [ErrChecksum], and nothing of it counts; nil finds all right. One that goes
 // beyond the upload's size is [ErrBeyondLength], and does not complete it: the file is not the one that was declared. One
-// that goes beyond what an upload of unknown size may have is [ErrTooLong]. A lease that is lost is [storage.ErrFenced].
+// that goes beyond what an upload of unknown size may have is [ErrTooLong]. One whose reader refuses it is [ErrRefused]. A lease
+// that is lost is [storage.ErrFenced].
 //
 // What has arrived is flushed when it fills a part, at checkpoints while the client is slow ([Config]), and at the body's
 // end. Flushes run beside the reading and beside each other; their commits are in order, so that the offset has no holes.
@@ -139,6 +143,10 @@ func (w *writer) readAll(src io.Reader) error {
 		n, cut := src.Read(room)
 		if err := w.arrived(room, n); err != nil {
 			return err
+		}
+		if errors.Is(cut, ErrRefused) {
+			w.fail(cut) // what is not durable yet is never flushed
+			return cut
 		}
 		if cut != nil {
 			return nil

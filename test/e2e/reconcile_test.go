@@ -97,7 +97,7 @@ func TestReconcileCommand(t *testing.T) {
 	wantLines(t, in.reconcile(t), "missing_job upload "+id+" repaired", "quota_drift repaired", "orphaned_object key "+late+" repaired",
 		"unknown_object key "+unknown+" left: --delete-unknown", "missing_job 1 found, 1 repaired", "unknown_object 1 found, 0 repaired")
 	in.wantCount(t, 2, `select count(*) from river_job where kind = 'process_upload'`)
-	in.wantCount(t, 0, `select count(*) from tenants where charged_bytes <> (select sum(size) from uploads)`)
+	in.wantCount(t, 0, `select count(*) from tenants t where charged_bytes <> (select coalesce(sum(size), 0) from uploads where tenant_id = t.id)`)
 	if _, err := os.Stat(in.path(late)); !os.IsNotExist(err) {
 		t.Errorf("the object that was nobody's: %v", err)
 	}
