@@ -32,7 +32,11 @@ var restrictions = map[string]string{
 		" check true",
 	"dead_letters.scope": "ALL to {public} using (EXISTS ( SELECT\n   FROM uploads u\n" +
 		"  WHERE ((u.tenant_id = dead_letters.tenant_id) AND (u.id = dead_letters.upload_id)))) check ",
-	"audit.tenant_wide": "SELECT to {public} using " + unscoped + " check ",
+	"announcements.undispatched": "INSERT to {tramo_api} using  check ((dispatched_at IS NULL) OR (type = 'webhook.test'::text))",
+	"audit.programs": "INSERT to {tramo_api} using  check (lower(actor) <> ALL (ARRAY['worker'::text, 'eraser'::text, 'reconciler'::text," +
+		" 'rescan'::text, 'operator'::text, 'erased'::text]))",
+	"webhook_deliveries.undelivered": "UPDATE to {tramo_api} using true check ((state <> 'delivered'::text) AND (job_id IS NULL))",
+	"audit.tenant_wide":              "SELECT to {public} using " + unscoped + " check ",
 }
 
 // looseKeys are the keys that have no tenant in them: tenants' names belong to the operator, holders are processes.

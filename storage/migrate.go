@@ -70,10 +70,15 @@ func migrateTramo(ctx context.Context, url string) error {
 	return nil
 }
 
-// riverGrants gives the API's role only what InsertManyFastTx needs. It cannot read jobs, whose arguments are of all
-// tenants.
+// riverGrants gives the API's role only what InsertManyFastTx needs, and only for jobs of its tenant: that is a COPY, which
+// Postgres refuses for a table with row-level security, so a trigger looks at each job. The role cannot read jobs, whose
+// arguments are of all tenants.
 const riverGrants = `
-grant insert on river_job to tramo_api;
+revoke insert on river_job from tramo_api;
+grant insert (args, created_at, kind, max_attempts, metadata, priority, queue, scheduled_at, state, tags, unique_key, unique_states)
+	on river_job to tramo_api;
+create or replace trigger own before insert on river_job for each row
+	when (current_user = 'tramo_api') execute function own_job();
 grant usage on sequence river_job_id_seq to tramo_api, tramo_worker;
 grant select, insert, update, delete on river_job, river_leader, river_queue, river_notification to tramo_worker;
 grant usage on sequence river_notification_id_seq to tramo_worker`

@@ -250,38 +250,33 @@ func TestClientID(t *testing.T) {
 	d.Create(t, ctx, 1)
 }
 
-// bring takes an upload to a status by the way that uploads go.
+// bring takes an upload to a status by the way that uploads go: a server's until it is uploaded, a worker's from then on.
 func (d *database) bring(t *testing.T, ctx context.Context, id uuid.UUID, s storage.Status) {
 	t.Helper()
-	d.Must(t, ctx, func(tx storage.Tx) error {
-		step := func(do bool, fn func() error) {
-			if do {
-				stack.Must(t, fn())
-			}
+	step := func(by *storage.DB, fn func(storage.Tx) error, to ...storage.Status) {
+		t.Helper()
+		if slices.Contains(to, s) {
+			stack.Must(t, by.InTenant(ctx, fn))
 		}
-		past := func(ss ...storage.Status) bool { return slices.Contains(ss, s) }
-		step(past(storage.Uploading), func() error {
-			_, err := tx.Exec(ctx, `update uploads set status = 'uploading' where id = $1`, id)
-			return err
-		})
-		step(past(storage.Uploaded, storage.Processing, storage.Completed, storage.Failed), func() error {
-			_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
-			return err
-		})
-		step(past(storage.Processing, storage.Completed, storage.Failed), func() error { return tx.MarkProcessing(ctx, id, 1) })
-		step(past(storage.Failed), func() error {
-			return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
-		})
-		step(past(storage.Cancelled), func() error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) })
-		step(past(storage.Expired), func() error {
-			_, err := tx.Exec(ctx, `update uploads set status = 'expired' where id = $1`, id)
-			return err
-		})
-		return nil
-	})
-	if past := s; past == storage.Completed {
-		stack.Must(t, d.Worker.InTenant(ctx, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }))
 	}
+	becomes := func(status string) func(storage.Tx) error {
+		return func(tx storage.Tx) error {
+			_, err := tx.Exec(ctx, `update uploads set status = $2 where id = $1`, id, status)
+			return err
+		}
+	}
+	step(d.API, becomes("uploading"), storage.Uploading)
+	step(d.API, func(tx storage.Tx) error {
+		_, err := tx.MarkUploaded(ctx, id, "key", make([]byte, 32))
+		return err
+	}, storage.Uploaded, storage.Processing, storage.Completed, storage.Failed)
+	step(d.API, func(tx storage.Tx) error { return tx.Move(ctx, id, storage.Transition{Move: storage.MoveCancel}) }, storage.Cancelled)
+	step(d.API, becomes("expired"), storage.Expired)
+	step(d.Worker, func(tx storage.Tx) error { return tx.MarkProcessing(ctx, id, 1) }, storage.Processing, storage.Completed, storage.Failed)
+	step(d.Worker, func(tx storage.Tx) error {
+		return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
+	}, storage.Failed)
+	step(d.Worker, func(tx storage.Tx) error { return tx.Complete(ctx, id, storage.Results{}) }, storage.Completed)
 	if got := d.Upload(t, ctx, id).Status; got != s {
 		t.Fatalf("the upload is %s, wanted %s", got, s)
 	}

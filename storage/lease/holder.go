@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -10,8 +11,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/sourcegraph/conc/panics"
-
-	"github.com/tramo/tramo/storage"
 )
 
 // leasesChannel notifies all processes that a lease is free. Requests to one holder go to that holder's own channel.
@@ -52,10 +51,15 @@ func (m *Manager) Close(ctx context.Context) error {
 		return nil
 	}
 	m.lose(me)
-	_, err := storage.Exec(ctx, m.db.Pool(), "unregister lease holder", `
+	var both pgx.Batch // one transaction
+	both.Queue(`select set_config('app.process', $1, true)`, m.process.String())
+	both.Queue(`
 		with gone as (delete from lease_holders where id = $1 returning id)
 		select pg_notify('`+leasesChannel+`', 'gone') from gone`, me)
-	return err
+	if err := m.db.Pool().SendBatch(ctx, &both).Close(); err != nil {
+		return fmt.Errorf("unregister lease holder: %w", err)
+	}
+	return nil
 }
 
 // During runs fn while the process is registered, and gives up all leases afterwards. When ctx is done the process stays
@@ -110,7 +114,8 @@ func (m *Manager) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Exec(ctx, "set synchronous_commit = off"); err != nil { // see [storage.DB.InTenantLazily]
+	// See [storage.DB.InTenantLazily]. Postgres lets the servers' role change the row of the process that it names, and no other.
+	if _, err := conn.Exec(ctx, "set synchronous_commit = off; set app.process = '"+m.process.String()+"'"); err != nil {
 		conn.Close(ctx)
 		return nil, err
 	}
