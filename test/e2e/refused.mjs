@@ -13,7 +13,7 @@ const byHTTP = ({ method, url, headers }, piped) => new Promise((resolve) => {
   const request = http.request(url, { method, headers: { ...headers, 'Content-Length': size } }, (response) => {
     let text = ''
     response.on('data', (d) => (text += d))
-    response.on('end', () => resolve(`${response.statusCode} ${JSON.parse(text).type}`))
+    response.on('end', () => resolve(`${response.statusCode} ${text && JSON.parse(text).type}`))
     response.on('error', (e) => resolve(`cut off: ${e.code}`))
   })
   request.on('error', (e) => resolve(e.code ?? String(e)))
@@ -25,7 +25,8 @@ const byFetch = async ({ method, url, headers }) => {
   let response
   try {
     response = await fetch(url, { method, headers, body })
-    return `${response.status} ${(await response.json()).type}`
+    const text = await response.text()
+    return `${response.status} ${text && JSON.parse(text).type}`
   } catch (e) {
     return `${response?.status} ${e.cause?.code ?? String(e.cause ?? e)}`
   }
