@@ -57,5 +57,6 @@ func (u *Upload) refuseType(ctx context.Context, mediaType string) error {
 		return err
 	}
 	u.uploads.Metrics.became(storage.Failed)
+	u.uploads.release(ctx, u.Row().ID)
 	return tenant.Refuse(ErrTypeNotAllowed, "%s", failure.Detail)
 }

@@ -34,5 +34,6 @@ func (s *site) receive(t *testing.T, ctx context.Context, r hooks.Request) (id u
 	t.Helper()
 	id = s.admit(t, ctx, r)
 	key, sum = s.Store(t, ctx, id, make([]byte, 10))
+	s.Exec(t, `update contents set received = 10, stored = true, object_key = $2 where upload_id = $1`, id, key)
 	return id, key, sum
 }

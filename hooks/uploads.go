@@ -254,17 +254,16 @@ func (u *Upload) Finish(ctx context.Context) error {
 		return err
 	}
 	if row.Kind == storage.Final {
-		if err := u.RemovePartials(context.WithoutCancel(ctx)); err != nil { // which belong to nobody now
-			u.uploads.Log.WarnContext(ctx, "concatenated uploads left objects in S3",
-				slog.String("upload_id", row.ID.String()), slog.Any("err", err))
+		if err := u.RemovePartials(context.WithoutCancel(ctx)); err != nil {
+			u.uploads.logRemains(ctx, row.ID, err)
 		}
 	}
 	return nil
 }
 
-// Cancel takes the upload back (tus 1.0.0, Termination). One that takes no more bytes is deleted, and can be restored for
-// a while; one that is part of another is [ErrPartOfAnother]. The rows decide; what S3 still holds afterwards belongs to
-// nobody.
+// Cancel takes the upload back (tus 1.0.0, Termination), removes what S3 has of it, and then refunds its quota. If S3 is away,
+// the upload is cancelled all the same, and stays charged until the reconciler has removed it. One that takes no more bytes is
+// deleted, and can be restored for a while; one that is part of another is [ErrPartOfAnother].
 func (u *Upload) Cancel(ctx context.Context) error {
 	id := u.Row().ID
 	err := u.uploads.cancel(ctx, id)
@@ -277,9 +276,7 @@ func (u *Upload) Cancel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := u.Remove(ctx); err != nil {
-		u.uploads.Log.WarnContext(ctx, "cancelled upload left something in S3", slog.String("upload_id", id.String()), slog.Any("err", err))
-	}
+	u.uploads.release(ctx, id)
 	return nil
 }
 
@@ -308,5 +305,6 @@ func (u *Upload) endLost(ctx context.Context, err error) error {
 			u.uploads.Log.ErrorContext(ctx, "acknowledged bytes are gone from S3", slog.String("upload_id", id.String()))
 		}
 	}
+	u.uploads.release(ctx, lost.Uploads...)
 	return err
 }

@@ -5,49 +5,15 @@ import (
 	"context"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/hooks/hookstest"
 	"github.com/tramo/tramo/storage"
-	"github.com/tramo/tramo/storage/lease"
-	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 	"github.com/tramo/tramo/test/stack"
 )
-
-// leased gives the site's uploads a store and leases, so that they can be opened.
-func (s *site) leased(t *testing.T) {
-	t.Helper()
-	u := s.Uploads
-	var err error
-	u.Store, err = object.NewStore(s.API, s.Bucket, object.DefaultConfig(), object.NewMetrics(prometheus.NewRegistry(), s.Bucket), u.Log)
-	stack.Must(t, err)
-	t.Cleanup(func() { stack.Must(t, u.Store.Close()) })
-	u.Admission, u.Expiry = s.Admission, hooks.DefaultExpiry()
-	u.Leases = lease.NewManager(s.API, "test", time.Minute, u.Log)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- u.Leases.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		stack.Must(t, stack.Receive(t, "end of the leases", ended))
-	})
-	waiting, stop := context.WithTimeout(t.Context(), stack.Patience)
-	defer stop()
-	stack.Must(t, u.Leases.Registered(waiting))
-}
-
-// create makes an upload as a POST does.
-func (s *site) create(t *testing.T, ctx context.Context, r hooks.Request) uuid.UUID {
-	t.Helper()
-	a, err := s.Uploads.Create(ctx, r)
-	stack.Must(t, err)
-	return a.ID
-}
 
 type sent struct{ io.Reader }
 
@@ -77,27 +43,11 @@ func (s *site) send(t *testing.T, ctx context.Context, id uuid.UUID, content []b
 	}
 }
 
-// terminate is what a DELETE comes to.
-func (s *site) terminate(ctx context.Context, id uuid.UUID) error {
-	waiting, cancel := context.WithTimeout(ctx, stack.Patience)
-	defer cancel()
-	l, err := s.Uploads.Leases.Acquire(waiting, id, nil)
-	if err != nil {
-		return err
-	}
-	defer l.Close(ctx)
-	u, err := s.Uploads.OpenToEnd(ctx, id, l)
-	if err != nil {
-		return err
-	}
-	return u.Cancel(ctx)
-}
-
 // An upload that has ended takes nothing more, and says why.
 func TestOpenOfEndedUploads(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.leased(t)
+	s.Serve(t)
 	ctx := s.NewTenant(t, 1000)
 	for name, c := range map[string]struct {
 		end  func(storage.Tx, uuid.UUID) error
@@ -118,7 +68,7 @@ func TestOpenOfEndedUploads(t *testing.T) {
 			return tx.Move(ctx, id, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonChecksumMismatch}))
 		}, hooks.ErrGone},
 	} {
-		a := s.create(t, ctx, hooks.Request{Size: 10})
+		a := s.Post(t, ctx, hooks.Request{Size: 10})
 		s.Must(t, ctx, func(tx storage.Tx) error { return c.end(tx, a) })
 		_, err := s.Uploads.Open(ctx, a, stack.Patience, nil)
 		if stack.WantErr(t, err, c.want); t.Failed() {
@@ -127,7 +77,7 @@ func TestOpenOfEndedUploads(t *testing.T) {
 		_, err = s.Uploads.View(ctx, a)
 		stack.WantErr(t, err, c.want)
 	}
-	a := s.create(t, ctx, hooks.Request{Size: 10})
+	a := s.Post(t, ctx, hooks.Request{Size: 10})
 	s.send(t, ctx, a, make([]byte, 10), true)
 	s.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, a, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
@@ -142,9 +92,9 @@ func TestOpenOfEndedUploads(t *testing.T) {
 func TestOpenFinishesFirst(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.leased(t)
+	s.Serve(t)
 	ctx := s.NewTenant(t, 1000)
-	id := s.create(t, ctx, hooks.Request{Size: 10})
+	id := s.Post(t, ctx, hooks.Request{Size: 10})
 	s.send(t, ctx, id, make([]byte, 10), false)
 	s.Exec(t, `revoke insert on river_job from tramo_api`)
 	_, err := s.Uploads.Open(ctx, id, stack.Patience, nil)
@@ -161,22 +111,22 @@ func TestOpenFinishesFirst(t *testing.T) {
 func TestCancelUpload(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.leased(t)
+	s.Serve(t)
 	ctx := s.NewTenant(t, 1000)
-	id := s.create(t, ctx, hooks.Request{Size: 10})
-	stack.Must(t, s.terminate(ctx, id))
-	stack.WantErr(t, s.terminate(ctx, id), hooks.ErrGone)
+	id := s.Post(t, ctx, hooks.Request{Size: 10})
+	stack.Must(t, s.Terminate(ctx, id))
+	stack.WantErr(t, s.Terminate(ctx, id), hooks.ErrGone)
 	s.WantRoom(t, ctx, 1000)
 
-	id = s.create(t, ctx, hooks.Request{Size: 10})
+	id = s.Post(t, ctx, hooks.Request{Size: 10})
 	s.send(t, ctx, id, make([]byte, 10), true)
-	stack.Must(t, s.terminate(ctx, id))
-	stack.WantErr(t, s.terminate(ctx, id), storage.ErrNotFound)
+	stack.Must(t, s.Terminate(ctx, id))
+	stack.WantErr(t, s.Terminate(ctx, id), storage.ErrNotFound)
 
-	partial := s.create(t, ctx, hooks.Request{Size: 10, Partial: true})
+	partial := s.Post(t, ctx, hooks.Request{Size: 10, Partial: true})
 	s.send(t, ctx, partial, make([]byte, 10), true)
-	final := s.create(t, ctx, hooks.Request{Partials: []string{partial.String()}})
-	stack.WantErr(t, s.terminate(ctx, partial), hooks.ErrPartOfAnother)
+	final := s.Post(t, ctx, hooks.Request{Partials: []string{partial.String()}})
+	stack.WantErr(t, s.Terminate(ctx, partial), hooks.ErrPartOfAnother)
 	stack.Must(t, s.Uploads.Concatenate(ctx, final, stack.Patience))
 	stack.Must(t, s.Uploads.Concatenate(ctx, final, stack.Patience))
 	if row := s.Upload(t, ctx, final); row.Status != storage.Uploaded || row.Received != 10 {
@@ -188,9 +138,9 @@ func TestCancelUpload(t *testing.T) {
 func TestDeclareNoContent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.leased(t)
+	s.Serve(t)
 	ctx := s.NewTenant(t, 1000)
-	id := s.create(t, ctx, hooks.Request{SizeDeferred: true})
+	id := s.Post(t, ctx, hooks.Request{SizeDeferred: true})
 	u := s.open(t, ctx, id)
 	defer u.Close(ctx)
 	stack.WantErr(t, u.DeclareLength(ctx, 0), hooks.ErrEmpty)
@@ -202,11 +152,11 @@ func TestDeclareNoContent(t *testing.T) {
 func TestWhoMayWrite(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	s.leased(t)
+	s.Serve(t)
 	ctx := s.NewTenant(t, 1000)
 	who, err := tenant.From(ctx)
 	stack.Must(t, err)
-	id := s.create(t, ctx, hooks.Request{Size: 10})
+	id := s.Post(t, ctx, hooks.Request{Size: 10})
 	_, err = hooks.MayUpload(hookstest.As(ctx, who.Tenant, "ida", tenant.Inversionista))
 	stack.WantErr(t, err, tenant.ErrForbidden)
 	for name, c := range map[string]struct {

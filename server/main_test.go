@@ -111,7 +111,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 			Webhooks: &webhook.Endpoints{DB: s.API, Guard: webhook.NewGuard(webhook.Config{}), Vault: vault},
 			Batches: &batch.Service{
 				Config: batch.DefaultConfig(), DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Queue: q,
-				Metrics: uploads.Metrics, Log: log,
+				Uploads: uploads, Metrics: uploads.Metrics, Log: log,
 			},
 			DeadLetters: &deadletter.Service{DB: s.API, Queue: q, Uploaded: uploads.Metrics.Into(storage.Uploaded), Log: log},
 			Quarantine:  &quarantine.Service{DB: s.API, Queue: q, Log: log},

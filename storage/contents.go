@@ -158,7 +158,7 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 		}
 	}
 	if p.HadTail && p.TailSize == 0 {
-		if err := tx.dropTail(ctx, id); err != nil {
+		if err := tx.dropTails(ctx, []uuid.UUID{id}); err != nil {
 			return err
 		}
 	}
@@ -198,8 +198,8 @@ func (tx Tx) Tail(ctx context.Context, id uuid.UUID, do func([]byte) error) erro
 	return nil
 }
 
-// dropTail deletes the tail of an upload that has ended.
-func (tx Tx) dropTail(ctx context.Context, id uuid.UUID) error {
-	_, err := Exec(ctx, tx, "drop tail", `delete from tails where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
+// dropTails deletes the tails of uploads that need them no more.
+func (tx Tx) dropTails(ctx context.Context, ids []uuid.UUID) error {
+	_, err := Exec(ctx, tx, "drop tails", `delete from tails where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
 	return err
 }

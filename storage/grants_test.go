@@ -40,7 +40,7 @@ var granted = map[string]string{
 	"thumbnails":       "- s: bytes content_type height_px object_key size tenant_id upload_id width_px",
 	"timeline":         "- si: at at_offset detail duration_ms event replica tenant_id trace_id upload_id s: seq",
 	"upload_leases":    "d su: waiter siu: fence holder_id si: tenant_id upload_id",
-	"uploads": "- su: deleted_at failure_detail failure_reason final_id object_key purge_at replaced_by sha256 status updated_at uploaded_at" +
+	"uploads": "- su: deleted_at failure_detail failure_reason final_id object_key purge_at remains replaced_by sha256 status updated_at uploaded_at" +
 		" siu: batch batch_id charged_bytes size" +
 		" si: client_id declared_sha256 declared_type filename id kind metadata metadata_header partials project tenant_id user_id" +
 		" s: altitude_m camera_make camera_model completed_at created_at detected_type direction_deg duration_s height_px latitude lens longitude no_thumbnail orientation pages partial placeholder software taken_at taken_local taken_zone title type_mismatch width_px",

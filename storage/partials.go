@@ -30,30 +30,14 @@ func (tx Tx) take(ctx context.Context, final uuid.UUID, partials []uuid.UUID) er
 	return nil
 }
 
-// concatenate ends the partial uploads of a final one, which now has their bytes, and charges it instead of them. It returns
-// what they were charged.
-func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) (charged int64, err error) {
+// concatenate ends the partial uploads of a final one, which now has their bytes and is charged for them. They stay charged as
+// well until their objects are gone: see [Release].
+func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) error {
 	moved, err := tx.MoveAll(ctx, `u.final_id = $2 and u.id in (
 			select unnest(f.partials) from uploads f where f.tenant_id = $1 and f.id = $2)`, final,
 		Transition{Move: MoveConcatenate, Detail: map[string]any{"final": final}})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	for _, m := range moved {
-		charged += m.Charged
-	}
-	_, err = tx.Exec(ctx, `update uploads set charged_bytes = size where tenant_id = $1 and id = $2`, tx.Tenant, final)
-	if err != nil {
-		return 0, fmt.Errorf("take charges over: %w", err)
-	}
-	return charged, tx.Append(ctx, final, Entry{Event: EventAssembled, Detail: map[string]any{"partials": len(moved)}})
-}
-
-// ForgetObjects records that the objects of concatenated uploads were deleted from S3.
-func (tx Tx) ForgetObjects(ctx context.Context, ids []uuid.UUID) error {
-	_, err := Exec(ctx, tx, "forget objects", `
-		update contents c set stored = false, object_key = null, multipart_id = null
-		from uploads u where u.tenant_id = $1 and u.id = any($2) and u.status = 'concatenated'
-		and c.tenant_id = $1 and c.upload_id = u.id`, tx.Tenant, ids)
-	return err
+	return tx.Append(ctx, final, Entry{Event: EventAssembled, Detail: map[string]any{"partials": len(moved)}})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -71,7 +72,7 @@ type rule struct {
 	announce string      // the announcement; "" for none. Partial uploads are never announced
 	batch    batchEffect // on the upload's batch
 	quota    quotaEffect
-	discard  bool // its tail is deleted, and the partial uploads that it had taken are free again
+	discard  bool // its tail is deleted
 	notPart  bool // a partial upload stays in its state
 	notTaken bool // a partial upload that a final one has taken cannot make the move
 }
@@ -86,10 +87,10 @@ const (
 type quotaEffect string
 
 const (
-	charges   quotaEffect = "charged"                     // with the declared size, or the largest allowed one
-	adjusts   quotaEffect = "adjusted to the stored size" // the rest is refunded
-	refunds   quotaEffect = "refunded"                    // completely
-	handsOver quotaEffect = "charged to the final upload" // instead of to this one
+	charges quotaEffect = "charged"                            // with the declared size, or the largest allowed one
+	adjusts quotaEffect = "adjusted to the stored size"        // the rest is refunded
+	refunds quotaEffect = "refunded"                           // completely: S3 has nothing of it
+	keeps   quotaEffect = "refunded once S3 has nothing of it" // in this transaction, or by [Release]
 )
 
 var receiving = []Status{Pending, Uploading}
@@ -116,17 +117,17 @@ var moves = map[Move]rule{
 	},
 	MoveReject: {
 		from: receiving, to: Failed,
-		event: EventFailed, announce: AnnounceUploadFailed, batch: settles, quota: refunds, discard: true,
+		event: EventFailed, announce: AnnounceUploadFailed, batch: settles, quota: keeps, discard: true,
 	},
 	MoveCancel: {
 		from: receiving, to: Cancelled,
-		event: EventCancelled, announce: AnnounceUploadCancelled, batch: settles, quota: refunds, discard: true, notTaken: true,
+		event: EventCancelled, announce: AnnounceUploadCancelled, batch: settles, quota: keeps, discard: true, notTaken: true,
 	},
 	MoveExpire: {
 		from: receiving, to: Expired,
-		event: EventExpired, announce: AnnounceUploadExpired, batch: settles, quota: refunds, discard: true, notTaken: true,
+		event: EventExpired, announce: AnnounceUploadExpired, batch: settles, quota: keeps, discard: true, notTaken: true,
 	},
-	MoveConcatenate: {from: []Status{Uploading}, to: Concatenated, event: EventConcatenated, batch: settles, quota: handsOver},
+	MoveConcatenate: {from: []Status{Uploading}, to: Concatenated, event: EventConcatenated, batch: settles, quota: keeps},
 	MoveRetry:       {from: []Status{Failed}, to: Uploaded, event: EventUploaded, batch: opens},
 }
 
@@ -178,6 +179,7 @@ func (m Move) Because(f Failure) Transition {
 type Moved struct {
 	ID      uuid.UUID `db:"id"`
 	Charged int64     `db:"charged_bytes"` // before
+	Remains bool      `db:"remains"`       // it has ended and is still charged, because S3 may have bytes of it: see [Release]
 }
 
 // Move moves one upload, and does all that follows. If the upload cannot make the move, Move changes nothing and returns
@@ -194,17 +196,17 @@ func (tx Tx) Move(ctx context.Context, id uuid.UUID, t Transition) error {
 // of their ids. It returns them.
 func (tx Tx) MoveAll(ctx context.Context, which string, arg any, t Transition) ([]Moved, error) {
 	r := moves[t.Move]
-	lock, set := "for no key update", t.Move.to()
-	if r.quota == refunds {
-		// The tenant is locked before its uploads, everywhere. FOR UPDATE also keeps others from taking a first lease: its
-		// row would refer to the upload.
-		if err := tx.LockTenant(ctx); err != nil {
+	set := t.Move.to()
+	switch r.quota {
+	case refunds, keeps:
+		if err := tx.lockToEnd(ctx, which, arg); err != nil {
 			return nil, err
 		}
-		lock = "for update"
+		set += `, remains = old.remains, charged_bytes = case when old.remains then u.charged_bytes else 0 end`
 	}
-	if r.quota == refunds || r.quota == handsOver {
-		set += ", charged_bytes = 0"
+	remains := "false"
+	if r.quota == keeps {
+		remains = mayRemain
 	}
 	if t.Set != "" {
 		set += ", " + t.Set
@@ -215,11 +217,11 @@ func (tx Tx) MoveAll(ctx context.Context, which string, arg any, t Transition) (
 	// RETURNING has only the new charge, so the row is locked and the old charge read first.
 	rows, err := tx.Query(ctx, `
 		with old as (
-			select u.id, u.charged_bytes from uploads u
-			where u.tenant_id = $1 and `+which+` and `+t.Move.from()+` order by u.id `+lock+`
+			select u.id, u.charged_bytes, `+remains+` remains from uploads u
+			where u.tenant_id = $1 and `+which+` and `+t.Move.from()+` order by u.id for no key update
 		)
 		update uploads u set `+set+` from old where u.tenant_id = $1 and u.id = old.id
-		returning u.id, old.charged_bytes`, append([]any{tx.Tenant, arg}, t.Args...)...)
+		returning u.id, old.charged_bytes, old.remains`, append([]any{tx.Tenant, arg}, t.Args...)...)
 	moved, err := Collect[Moved](string(t.Move)+" uploads", rows, err)
 	if err != nil || len(moved) == 0 {
 		return nil, err
@@ -253,30 +255,35 @@ func idsOf(moved []Moved) []uuid.UUID {
 	return column(moved, func(m Moved) uuid.UUID { return m.ID })
 }
 
-// release refunds the quota of uploads and gives up their tails and partial uploads, in one round trip.
-func (tx Tx) release(ctx context.Context, r rule, moved []Moved) error {
-	var all pgx.Batch
-	if r.discard {
-		all.Queue(`delete from tails where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, idsOf(moved))
-		all.Queue(`
-			update uploads p set final_id = null, updated_at = now() from uploads f
-			where f.tenant_id = $1 and f.id = any($2) and p.tenant_id = $1 and p.id = any(f.partials) and p.final_id = f.id`,
-			tx.Tenant, idsOf(moved))
-	}
-	if r.quota == refunds {
-		var sum int64
-		for _, m := range moved {
-			sum += m.Charged
-		}
-		all.Queue(`update tenants set charged_bytes = charged_bytes - $2 where id = $1`, tx.Tenant, sum)
-	}
-	if all.Len() == 0 {
-		return nil
-	}
-	if err := tx.SendBatch(ctx, &all).Close(); err != nil {
-		return fmt.Errorf("release uploads: %w", err)
+// mayRemain is the condition that S3 may have bytes of upload u: its rows name some, or somebody holds its lease or died with
+// it, and may have stored some that no row names yet.
+const mayRemain = `(
+	exists (select from contents c where c.tenant_id = u.tenant_id and c.upload_id = u.id and c.object_key is not null)
+	or exists (select from upload_leases l where l.tenant_id = u.tenant_id and l.upload_id = u.id))`
+
+// lockToEnd locks the tenant, and then its uploads, before their charge may change. FOR UPDATE also keeps others from taking a
+// first lease: its row would refer to the upload. The statement after it sees all leases that were taken before.
+func (tx Tx) lockToEnd(ctx context.Context, which string, arg any) error {
+	var both pgx.Batch
+	both.Queue(lockTenant, tx.Tenant)
+	both.Queue(`select from uploads u where u.tenant_id = $1 and `+which+` order by u.id for update`, tx.Tenant, arg)
+	if err := tx.SendBatch(ctx, &both).Close(); err != nil {
+		return fmt.Errorf("lock uploads to end them: %w", err)
 	}
 	return nil
+}
+
+// release gives up the tails of uploads, and refunds those of which S3 has nothing.
+func (tx Tx) release(ctx context.Context, r rule, moved []Moved) error {
+	if r.discard {
+		if err := tx.dropTails(ctx, idsOf(moved)); err != nil {
+			return err
+		}
+	}
+	if r.quota != refunds && r.quota != keeps {
+		return nil
+	}
+	return tx.refundAll(ctx, slices.DeleteFunc(slices.Clone(moved), func(m Moved) bool { return m.Remains }))
 }
 
 // follow writes timeline entries and announcements for a move and notifies listeners. The rows of the uploads and the quota
@@ -336,7 +343,7 @@ func lockFailed(ctx context.Context, tx Tx, which string, id uuid.UUID) ([]Uploa
 func (tx Tx) Retry(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 	moved, err := tx.MoveAll(ctx, "u.id = any($2)", ids, Transition{
 		Move: MoveRetry, Set: "failure_reason = null, failure_detail = null", Detail: map[string]any{"retry": true},
-		If: `u.object_key is not null and not exists (
+		If: `u.object_key is not null and not u.remains and not exists (
 			select from uploads o where o.tenant_id = $1 and o.user_id = u.user_id and o.client_id = u.client_id
 			and o.status not in ('failed', 'expired', 'cancelled', 'concatenated') and o.deleted_at is null)`,
 	})

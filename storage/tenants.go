@@ -137,9 +137,11 @@ func (db *DB) TenantByName(ctx context.Context, name string) (uuid.UUID, error) 
 // LockTenant locks the tenant's row. It comes before the lock of an upload whose charge is to change, as in CreateUpload: a
 // creation under the same client id waits for that upload's row while it holds the tenant's.
 func (tx Tx) LockTenant(ctx context.Context) error {
-	_, err := Exec(ctx, tx, "lock tenant", `select from tenants where id = $1 for no key update`, tx.Tenant)
+	_, err := Exec(ctx, tx, "lock tenant", lockTenant, tx.Tenant)
 	return err
 }
+
+const lockTenant = `select from tenants where id = $1 for no key update`
 
 // Refund gives bytes back to the tenant's quota.
 func (tx Tx) Refund(ctx context.Context, bytes int64) error {

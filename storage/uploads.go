@@ -302,7 +302,7 @@ func (tx Tx) AmongDeleted(ctx context.Context, fn func() error) error {
 }
 
 // MarkUploaded makes [MoveFinish]: it records that the whole object is stored under the key, and adjusts the quota to the
-// stored size. A final upload takes over its partial ones with their charges. It returns false if that was recorded before,
+// stored size. A final upload, which was charged nothing before, takes over its partial ones. It returns false if that was recorded before,
 // and [ErrWrongStatus] for an upload that has ended without it.
 func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 []byte) (bool, error) {
 	var size, charged int64
@@ -327,7 +327,7 @@ func (tx Tx) MarkUploaded(ctx context.Context, id uuid.UUID, key string, sha256 
 		return false, fmt.Errorf("mark uploaded: %w", err)
 	}
 	if kind == Final {
-		if charged, err = tx.concatenate(ctx, id); err != nil {
+		if err := tx.concatenate(ctx, id); err != nil {
 			return false, err
 		}
 	}

@@ -19,6 +19,7 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	s := hookstest.New(t)
 	return &site{s, &batch.Service{
-		Config: batch.DefaultConfig(), DB: s.API, Policy: s.Admission.Policy, Queue: s.Queue, Metrics: s.Uploads.Metrics, Log: s.Log,
+		Config: batch.DefaultConfig(), DB: s.API, Policy: s.Admission.Policy, Queue: s.Queue, Uploads: s.Uploads,
+		Metrics: s.Uploads.Metrics, Log: s.Log,
 	}}
 }

@@ -43,19 +43,26 @@ func checkName(name string) error {
 	return nil
 }
 
-// Cancel ends a batch and cancels its uploads that still take bytes: their quota is refunded, and requests that send to them
-// end. Uploads that have all their bytes are processed and kept. The reconciler removes what S3 has of the cancelled ones. It
-// returns how many uploads it cancelled. A batch that was cancelled before does not change.
+// Cancel ends a batch and cancels its uploads that still take bytes: requests that send to them end, what S3 has of them is
+// removed, and then their quota is refunded. What cannot be removed now stays charged, and the reconciler removes it. Uploads
+// that have all their bytes are processed and kept. Cancel returns how many uploads it cancelled. A batch that was cancelled
+// before does not change.
 func (s *Service) Cancel(ctx context.Context, id uuid.UUID) (ended int, err error) {
 	if _, err := tenant.RequireManager(ctx); err != nil {
 		return 0, err
 	}
+	var remaining []uuid.UUID
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
 		uploads, err := cancel(ctx, tx, id)
 		if err != nil {
 			return err
 		}
 		ended = len(uploads)
+		for _, u := range uploads {
+			if u.Remains {
+				remaining = append(remaining, u.ID)
+			}
+		}
 		return tx.Audit(ctx, storage.Audit{Action: storage.AuditBatchCancel, Subject: id.String(), Detail: map[string]any{"uploads": ended}})
 	})
 	if errors.Is(err, storage.ErrBatchCancelled) {
@@ -68,6 +75,7 @@ func (s *Service) Cancel(ctx context.Context, id uuid.UUID) (ended int, err erro
 		s.Metrics.Into(storage.Cancelled).Inc()
 	}
 	s.Log.InfoContext(ctx, "batch cancelled", tenant.LogAttr(ctx), slog.String("batch_id", id.String()), slog.Int("uploads", ended))
+	s.Uploads.ReleaseEach(ctx, remaining)
 	return ended, nil
 }
 

@@ -85,22 +85,22 @@ func declareManifest(ctx context.Context, tx storage.Tx, id uuid.UUID, name stri
 
 // cancel ends the batch and cancels its uploads that still take bytes. It returns these uploads; the holders of their leases
 // are asked to let go once this commits. A batch that was cancelled before is [storage.ErrBatchCancelled].
-func cancel(ctx context.Context, tx storage.Tx, id uuid.UUID) ([]uuid.UUID, error) {
-	var ids []uuid.UUID
-	_, err := tx.MoveAll(ctx, "u.batch_id = $2", id, storage.Transition{Move: storage.MoveCancel, Also: func(moved []storage.Moved) error {
-		for _, m := range moved {
-			ids = append(ids, m.ID)
-		}
+func cancel(ctx context.Context, tx storage.Tx, id uuid.UUID) ([]storage.Moved, error) {
+	cancelled, err := tx.MoveAll(ctx, "u.batch_id = $2", id, storage.Transition{Move: storage.MoveCancel, Also: func(moved []storage.Moved) error {
 		// The batch first: it must not end because its last upload does.
 		if err := markCancelled(ctx, tx, id); err != nil {
 			return err
 		}
+		ids := make([]uuid.UUID, len(moved))
+		for i, m := range moved {
+			ids[i] = m.ID
+		}
 		return lease.Want(ctx, tx, ids)
 	}})
-	if err == nil && len(ids) == 0 {
+	if err == nil && len(cancelled) == 0 {
 		err = markCancelled(ctx, tx, id)
 	}
-	return ids, err
+	return cancelled, err
 }
 
 // markCancelled records that the batch was cancelled.

@@ -62,6 +62,7 @@ type Service struct {
 	DB      *storage.DB
 	Policy  hooks.Policy
 	Queue   *queue.Queue
+	Uploads *hooks.Uploads // removes what S3 has of cancelled uploads
 	Metrics *hooks.Metrics
 	Log     *slog.Logger
 }

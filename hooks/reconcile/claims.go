@@ -23,11 +23,15 @@ type claim struct {
 	Thumbnails  []string       `db:"thumbnails"`   // their keys
 	Held        bool           `db:"held"`         // by a live process
 	Deleted     bool           `db:"deleted"`      // it keeps what it has until that is removed
+	Remains     bool           `db:"remains"`      // it has ended, and what it has is removed before it is refunded
 }
 
-// owns reports whether the rows name an object under the key. What an upload that was given up had begun is orphaned, and so
-// is the object of a partial upload whose bytes are another's.
+// owns reports whether the rows name an object under the key. What an upload that was given up had begun is orphaned once its
+// quota is refunded, and so is the object of a partial upload whose bytes are another's.
 func (c claim) owns(key string) bool {
+	if c.Remains {
+		return true
+	}
 	switch c.Status {
 	case storage.Expired, storage.Cancelled, storage.Concatenated:
 		return false
@@ -37,15 +41,15 @@ func (c claim) owns(key string) bool {
 		slices.Contains(c.Thumbnails, key)
 }
 
-// ownsMultipart reports whether the upload is still being put together by the multipart upload.
+// ownsMultipart reports whether the upload is still being put together by the multipart upload, or charged for it.
 func (c claim) ownsMultipart(id string) bool {
-	return c.Status.Receiving() && c.MultipartID != nil && *c.MultipartID == id
+	return c.Remains || c.Status.Receiving() && c.MultipartID != nil && *c.MultipartID == id
 }
 
 const selectClaim = `
 	select u.tenant_id, u.id, u.project, u.status, u.updated_at, u.object_key, c.object_key content_key, c.multipart_id,
 		array(select d.object_key from thumbnails d where d.tenant_id = u.tenant_id and d.upload_id = u.id) thumbnails,
-		` + storage.LeaseHeld + ` held, u.deleted_at is not null deleted
+		` + storage.LeaseHeld + ` held, u.deleted_at is not null deleted, u.remains
 	from uploads u join contents c on c.tenant_id = u.tenant_id and c.upload_id = u.id `
 
 // allClaims yields those of all uploads in the order of their keys in S3: by tenant, project and id.

@@ -25,6 +25,17 @@ func (r *Reconciler) uploads(ctx context.Context, kind Kind, condition string, a
 	}
 }
 
+// ended finds uploads that have ended and are still charged, deleted ones included, for S3 may have bytes of them.
+func (r *Reconciler) ended(ctx context.Context) iter.Seq2[Finding, error] {
+	return func(yield func(Finding, error) bool) {
+		for ref, err := range findRemaining(ctx, r.DB, r.StuckGrace) {
+			if !yield(Finding{Kind: EndedUpload, Tenant: ref.Tenant, Upload: ref.Upload}, err) {
+				return
+			}
+		}
+	}
+}
+
 func (r *Reconciler) drifts(ctx context.Context) iter.Seq2[Finding, error] {
 	return func(yield func(Finding, error) bool) {
 		found, err := findDrifts(ctx, r.DB)

@@ -29,6 +29,7 @@ type Kind string
 const (
 	InterruptedFinish Kind = "interrupted_finish"
 	IdleUpload        Kind = "idle_upload"
+	EndedUpload       Kind = "ended_upload"
 	MissingJob        Kind = "missing_job"
 	AbandonedJob      Kind = "abandoned_job"
 	OrphanedTail      Kind = "orphaned_tail"
@@ -55,6 +56,7 @@ func (r *Reconciler) quick(ctx context.Context) []check {
 	return []check{
 		{InterruptedFinish, "finish it", r.uploads(ctx, InterruptedFinish, finishCutOff, r.StuckGrace), r.finish},
 		{IdleUpload, "expire it", r.uploads(ctx, IdleUpload, idle, r.Expiry), r.expire},
+		{EndedUpload, "remove what S3 has of it, and refund its quota", r.ended(ctx), r.release},
 		{MissingJob, "enqueue its processing", r.uploads(ctx, MissingJob, withoutJob, r.StuckGrace), r.enqueue},
 		{AbandonedJob, "fail it and write its dead letter", r.uploads(ctx, AbandonedJob, jobGivenUp, r.StuckGrace), r.deadLetter},
 		{OrphanedTail, "delete the tail", r.uploads(ctx, OrphanedTail, withTail, r.StuckGrace), r.dropTail},

@@ -70,6 +70,7 @@ func (s *site) disorders() map[reconcile.Kind]func(t *testing.T) disorder {
 	return map[reconcile.Kind]func(t *testing.T) disorder{
 		reconcile.InterruptedFinish: s.cutOff,
 		reconcile.IdleUpload:        s.idle,
+		reconcile.EndedUpload:       s.ended,
 		reconcile.MissingJob:        s.withoutJob,
 		reconcile.AbandonedJob:      s.deadJob,
 		reconcile.OrphanedTail:      s.orphanTail,
@@ -168,10 +169,33 @@ func (s *site) orphanTail(t *testing.T) disorder {
 	}}
 }
 
-// The server died while it cancelled.
-func (s *site) orphanMultipart(t *testing.T) disorder {
+// The server died while it cancelled, or S3 was away: the upload is charged until S3 has nothing more of it.
+func (s *site) ended(t *testing.T) disorder {
 	id, multipart := s.Begin(t)
 	s.Must(t, s.Ctx, func(tx storage.Tx) error { return tx.Move(s.Ctx, id, storage.Transition{Move: storage.MoveCancel}) })
+	unnamed := s.Keys(id).Original(99) // of a holder that died before
+	s.Put(t, unnamed)
+	room := s.Room(t, s.Ctx)
+	return disorder{upload: id, repaired: func(t *testing.T) {
+		s.WantRoom(t, s.Ctx, room+10)
+		for _, left := range s.S3(t) {
+			if strings.Contains(left, multipart) || strings.Contains(left, unnamed) {
+				t.Errorf("S3 still has %s", left)
+			}
+		}
+	}}
+}
+
+// A holder that had frozen stored a part of an upload that was cancelled and refunded meanwhile.
+func (s *site) orphanMultipart(t *testing.T) disorder {
+	id, multipart := s.Begin(t)
+	s.Must(t, s.Ctx, func(tx storage.Tx) error {
+		if err := tx.Move(s.Ctx, id, storage.Transition{Move: storage.MoveCancel}); err != nil {
+			return err
+		}
+		_, err := storage.Release(s.Ctx, tx, []uuid.UUID{id})
+		return err
+	})
 	return disorder{upload: id, key: s.Keys(id).Original(1), repaired: func(t *testing.T) {
 		if slices.ContainsFunc(s.S3(t), func(key string) bool { return strings.Contains(key, multipart) }) {
 			t.Error("the multipart upload is still there")

@@ -57,30 +57,22 @@ func (r *Reconciler) finish(ctx context.Context, f Finding) error {
 
 var errUnfinished = errors.New("the store did not finish it")
 
-// expire ends the upload in its rows first. What S3 keeps of it is orphaned from then on, and is found as that if it is not
-// removed here.
+// expire ends the upload in its rows first. It stays charged until S3 has nothing more of it, and is found as an ended upload if
+// that is not removed here.
 func (r *Reconciler) expire(ctx context.Context, f Finding) error {
 	return r.underLease(ctx, f, func(*lease.Lease) error {
-		var c claim
-		err := r.repaired(ctx, f, func(tx storage.Tx) (err error) {
-			if err = r.expireRows(ctx, tx, f.Upload); err != nil {
-				return err
-			}
-			c, err = readClaim(ctx, tx, f.Upload)
-			return err
-		})
-		if err != nil {
+		if err := r.repaired(ctx, f, func(tx storage.Tx) error { return r.expireRows(ctx, tx, f.Upload) }); err != nil {
 			return err
 		}
 		r.Uploads.Into(storage.Expired).Inc()
-		if err := r.discard(ctx, c); err != nil {
+		if err := r.Finish.Release(ctx, f.Upload); err != nil {
 			r.Log.WarnContext(ctx, "parts of an expired upload are left in S3", slog.String("upload_id", f.Upload.String()), slog.Any("err", err))
 		}
 		return nil
 	})
 }
 
-// expireRows ends an upload that is idle and refunds its quota. Any other is [storage.ErrWrongStatus].
+// expireRows ends an upload that is idle. Any other is [storage.ErrWrongStatus].
 func (r *Reconciler) expireRows(ctx context.Context, tx storage.Tx, id uuid.UUID) error {
 	if err := tx.LockTenant(ctx); err != nil { // before the upload's row
 		return err
@@ -91,15 +83,23 @@ func (r *Reconciler) expireRows(ctx context.Context, tx storage.Tx, id uuid.UUID
 	return tx.Move(ctx, id, storage.Transition{Move: storage.MoveExpire})
 }
 
-func (r *Reconciler) discard(ctx context.Context, c claim) error {
-	if c.ContentKey == nil {
-		return nil
-	}
-	var err error
-	if c.MultipartID != nil {
-		err = r.Bucket.Abort(ctx, *c.ContentKey, *c.MultipartID)
-	}
-	return errors.Join(err, r.Bucket.Delete(ctx, *c.ContentKey))
+// release removes what S3 has of an upload that has ended, and refunds it.
+func (r *Reconciler) release(ctx context.Context, f Finding) error {
+	return r.underLease(ctx, f, func(*lease.Lease) error {
+		remaining, err := storage.InTenant(ctx, r.DB, func(tx storage.Tx) ([]storage.Remain, error) {
+			return storage.Remaining(ctx, tx, []uuid.UUID{f.Upload})
+		})
+		if err == nil && len(remaining) == 0 {
+			err = storage.ErrWrongStatus
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.Finish.Release(ctx, f.Upload); err != nil {
+			return err
+		}
+		return r.repaired(ctx, f, func(storage.Tx) error { return nil })
+	})
 }
 
 func (r *Reconciler) enqueue(ctx context.Context, f Finding) error {

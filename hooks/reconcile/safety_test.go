@@ -145,7 +145,7 @@ func TestReconcileFindsAHolderInBetween(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.Sound(t)
-	ids := []uuid.UUID{s.cutOff(t).upload, s.idle(t).upload, s.orphanTail(t).upload, s.orphanMultipart(t).upload, s.orphanObject(t).upload}
+	ids := []uuid.UUID{s.cutOff(t).upload, s.idle(t).upload, s.ended(t).upload, s.orphanTail(t).upload, s.orphanMultipart(t).upload, s.orphanObject(t).upload}
 	leases := lease.NewManager(s.API, "server", 5*time.Second, s.r.Log)
 	before := s.S3(t)
 	stack.Must(t, leases.During(t.Context(), func(ctx context.Context) error {
@@ -214,6 +214,12 @@ func TestReconcileFindsAnOwnerInBetween(t *testing.T) {
 		return s.r.Between(ctx, func() error {
 			s.Exec(t, `update uploads set object_key = $2 where id = $1`, object.upload, object.key)
 			s.Exec(t, `update uploads set status = 'uploading' where id = $1`, begun.upload)
+			for m, err := range s.Bucket.Multiparts(t.Context()) {
+				stack.Must(t, err)
+				if m.Key == begun.key {
+					s.Exec(t, `update contents set object_key = $2, multipart_id = $3 where upload_id = $1`, begun.upload, m.Key, m.MultipartID)
+				}
+			}
 			s.Exec(t, `insert into uploads (tenant_id, id, user_id, project, metadata, size, charged_bytes) values ($1, $2, 'ana', 'default', '{}', 10, 0)`, s.ID, stranger)
 			s.Exec(t, `insert into contents (tenant_id, upload_id) values ($1, $2)`, s.ID, stranger)
 			s.Put(t, lost.key)
@@ -238,7 +244,8 @@ func TestReconcilersAtOnce(t *testing.T) {
 	s := newSite(t)
 	all := s.makeAll(t)
 	delete(all, reconcile.QuotaDrift)
-	delete(all, reconcile.IdleUpload) // these two compare the free quota with an earlier value
+	delete(all, reconcile.IdleUpload) // these three compare the free quota with an earlier value
+	delete(all, reconcile.EndedUpload)
 	delete(all, reconcile.LostObject)
 	g, ctx := errgroup.WithContext(t.Context())
 	for range 4 {

@@ -50,6 +50,17 @@ func findUploads(ctx context.Context, db *storage.DB, condition string, age time
 	})
 }
 
+// findRemaining yields the uploads of all tenants that ended so long ago, that are still charged, and that no live process holds.
+func findRemaining(ctx context.Context, db *storage.DB, age time.Duration) iter.Seq2[storage.UploadRef, error] {
+	return storage.Paged(func(after storage.UploadRef) ([]storage.UploadRef, error) {
+		rows, err := db.Pool().Query(ctx, `
+			select u.tenant_id, u.id from uploads u
+			where u.remains and u.updated_at <= now() - $1::interval and not `+storage.LeaseHeld+` and (u.tenant_id, u.id) > ($2, $3)
+			order by u.tenant_id, u.id limit $4`, age, after.Tenant, after.Upload, storage.PageSize)
+		return storage.Collect[storage.UploadRef]("look for ended uploads", rows, err)
+	})
+}
+
 // confirm locks the upload's row and returns [storage.ErrWrongStatus] unless the condition is still true for it.
 func confirm(ctx context.Context, tx storage.Tx, id uuid.UUID, condition string, age time.Duration) error {
 	var still bool

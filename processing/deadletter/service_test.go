@@ -32,7 +32,7 @@ func (s *site) deadLetters() *deadletter.Service {
 }
 
 func (s *site) batches() *batch.Service {
-	return &batch.Service{DB: s.API, Queue: s.Queue, Metrics: s.Uploads.Metrics, Log: s.Log}
+	return &batch.Service{DB: s.API, Queue: s.Queue, Uploads: s.Uploads, Metrics: s.Uploads.Metrics, Log: s.Log}
 }
 
 func asRole(ctx context.Context, user string, role tenant.Role) context.Context {

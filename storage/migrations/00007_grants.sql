@@ -30,7 +30,7 @@ grant insert (tenant_id, hash, expires_at, user_id, role, projects, home_tenant,
 grant insert (tenant_id, id, user_id, client_id, project, batch, batch_id, filename, declared_type, declared_sha256, metadata,
   metadata_header, kind, partials, size, charged_bytes) on uploads to tramo_api;
 grant update (status, failure_reason, failure_detail, sha256, object_key, size, charged_bytes, batch, batch_id, replaced_by,
-  final_id, updated_at, uploaded_at, deleted_at, purge_at) on uploads to tramo_api;
+  final_id, updated_at, uploaded_at, deleted_at, purge_at, remains) on uploads to tramo_api;
 grant insert (tenant_id, upload_id) on contents to tramo_api;
 grant update (received, hash_state, object_key, multipart_id, next_part, tail_size, stored, touched_at) on contents to tramo_api;
 grant insert (tenant_id, upload_id, number, size, etag, checksum) on parts to tramo_api;

@@ -267,8 +267,8 @@ func (c *concatenation) reserve(ctx context.Context) (id, key string, number int
 	return id, key, number, err
 }
 
-// RemovePartials deletes the objects of the partial uploads of a final upload. Their rows say so already; an object that stays
-// is orphaned.
+// RemovePartials deletes the objects of the partial uploads of a final upload, which has their bytes, and refunds what the
+// partial uploads were charged.
 func (u *Upload) RemovePartials(ctx context.Context) error {
 	contents, err := u.partials(ctx)
 	if err != nil {
@@ -282,5 +282,8 @@ func (u *Upload) RemovePartials(ctx context.Context) error {
 			return err
 		}
 	}
-	return u.store.db.InTenant(ctx, func(tx storage.Tx) error { return tx.ForgetObjects(ctx, u.row.Partials) })
+	return u.store.db.InTenant(ctx, func(tx storage.Tx) error {
+		_, err := storage.Release(ctx, tx, u.row.Partials)
+		return err
+	})
 }

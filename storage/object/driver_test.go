@@ -90,6 +90,7 @@ func (f *finisher) finished(id uuid.UUID) int {
 type replica struct {
 	*object.Store
 	site   *site
+	bucket *object.Bucket
 	leases *lease.Manager
 	die    func()       // stops the heartbeat and gives nothing back
 	lost   atomic.Int64 // uploads of which S3 had lost bytes
@@ -113,7 +114,7 @@ func (s *site) replicaWith(t *testing.T, c object.Config, ttl time.Duration) *re
 	t.Helper()
 	bucket := openBucket(t, s.proxy.Endpoint(), stack.Get(t, ground.S3).Bucket())
 	db := s.As(t, "tramo_api")
-	r := &replica{site: s}
+	r := &replica{site: s, bucket: bucket}
 	var err error
 	r.Store, err = object.NewStore(db, bucket, c, object.NewMetrics(prometheus.NewRegistry(), bucket), stack.Log(t, slog.LevelInfo))
 	stack.Must(t, err)
@@ -199,7 +200,7 @@ func (r *replica) endLost(ctx context.Context, err error) error {
 	if !errors.As(err, &lost) {
 		return err
 	}
-	return errors.Join(err, r.site.API.InTenant(ctx, func(tx storage.Tx) error {
+	ended := r.site.API.InTenant(ctx, func(tx storage.Tx) error {
 		for _, id := range lost.Uploads {
 			u, err := tx.Upload(ctx, id)
 			if err != nil {
@@ -213,7 +214,11 @@ func (r *replica) endLost(ctx context.Context, err error) error {
 			}
 		}
 		return nil
-	}))
+	})
+	for _, id := range lost.Uploads {
+		ended = errors.Join(ended, r.release(ctx, id))
+	}
+	return errors.Join(err, ended)
 }
 
 // A sent body ends without an error, as tusd's does.
@@ -303,8 +308,28 @@ func (r *replica) terminate(ctx context.Context, id uuid.UUID) error {
 		if err != nil {
 			return err
 		}
-		_ = u.Remove(ctx) // no row names what is left
+		_ = r.release(ctx, id) // what is left stays charged
 		return nil
+	})
+}
+
+// release removes what S3 has of an upload that has ended, and refunds it.
+func (r *replica) release(ctx context.Context, id uuid.UUID) error {
+	remaining, err := storage.InTenant(ctx, r.site.API, func(tx storage.Tx) ([]storage.Remain, error) {
+		return storage.Remaining(ctx, tx, []uuid.UUID{id})
+	})
+	if err != nil {
+		return err
+	}
+	for _, left := range remaining {
+		keys := object.Keys{Tenant: r.site.tenant, Project: left.Project, Upload: id}
+		if err := r.bucket.RemoveUnfinished(ctx, keys, left.ObjectKey, left.MultipartID); err != nil {
+			return err
+		}
+	}
+	return r.site.API.InTenant(ctx, func(tx storage.Tx) error {
+		_, err := storage.Release(ctx, tx, []uuid.UUID{id})
+		return err
 	})
 }
 

@@ -370,7 +370,7 @@ func TestTerminate(t *testing.T) {
 	}
 }
 
-// S3 fails while an upload is cancelled: it is cancelled all the same.
+// S3 fails while an upload is cancelled: it is cancelled all the same, and charged until S3 has nothing more of it.
 func TestTerminateWithoutS3(t *testing.T) {
 	t.Parallel()
 	s, r := serve(t)
@@ -382,6 +382,18 @@ func TestTerminateWithoutS3(t *testing.T) {
 	stack.Must(t, r.terminate(s.ctx, id))
 	_, err := r.head(s.ctx, id)
 	stack.WantErr(t, err, errGone)
+	s.WantRoom(t, s.ctx, quota-2*part)
+	if err := r.release(s.ctx, id); err == nil {
+		t.Error("S3 has not removed it, and it was released")
+	}
+	s.WantRoom(t, s.ctx, quota-2*part)
+	for range 2 { // once
+		stack.Must(t, r.release(s.ctx, id))
+		s.WantRoom(t, s.ctx, quota)
+	}
+	if left := s.left(t); len(left) > 0 {
+		t.Errorf("S3 still has %q", left)
+	}
 }
 
 // A request that is asked to let go before it has begun to read its body reads none of it: whoever waits

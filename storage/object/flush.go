@@ -38,6 +38,7 @@ type flush struct {
 	tail     int64  // bytes before from that no part holds
 	state    []byte // of the hash at to
 	before   *flush
+	number   int32         // of its part, once it has one
 	numbered chan struct{} // closed when a part has its number
 	done     chan struct{} // closed when the flush is over
 	err      error
@@ -95,10 +96,14 @@ func (f *flush) makeDurable(ctx context.Context) error {
 		return errors.Join(err, f.keepTail(ctx, step))
 	}
 	free()
+	stored := err == nil || ctx.Err() != nil // or may be: S3 may have had all of it
 	if err == nil {
 		err = f.turn(ctx)
 	}
 	if err != nil {
+		if stored && f.number > 0 {
+			f.wasted(f.number)
+		}
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -172,6 +177,7 @@ func (f *flush) putPart(ctx context.Context, bytes *run, step *storage.Progress)
 	if err != nil {
 		return err
 	}
+	f.number = number
 	part, err := f.store.bucket.putPart(ctx, key, id, number, bytes)
 	if errors.Is(err, ErrNoObject) {
 		return f.lost() // a lifecycle rule, for example, has aborted the multipart upload

@@ -153,6 +153,20 @@ func (s *site) partsInS3(t *testing.T, c storage.Content) map[int32]string {
 	return there
 }
 
+// partBytes are how many bytes the parts have that S3 has of an upload, whether they count or not.
+func (s *site) partBytes(t *testing.T, id uuid.UUID) (bytes int64) {
+	t.Helper()
+	_, c, _ := s.rows(t, id)
+	out, err := stack.Get(t, ground.S3).Client("").ListParts(t.Context(), &s3.ListPartsInput{
+		Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: c.ObjectKey, UploadId: c.MultipartID,
+	})
+	stack.Must(t, err)
+	for _, p := range out.Parts {
+		bytes += *p.Size
+	}
+	return bytes
+}
+
 func (s *site) object(t *testing.T, key string) []byte {
 	t.Helper()
 	out, err := stack.Get(t, ground.S3).Client("").GetObject(t.Context(), &s3.GetObjectInput{Bucket: aws.String(stack.Get(t, ground.S3).Bucket()), Key: &key})

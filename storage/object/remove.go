@@ -26,6 +26,30 @@ func (b *Bucket) RemoveUpload(ctx context.Context, k Keys) (removed int, err err
 	return removed, nil
 }
 
+// RemoveUnfinished removes all that S3 has of an upload that has ended without being kept, outside of quarantine: what its rows
+// name, and what they do not because a process died. Nil names nothing: then S3 is not asked. Nobody may be writing the upload.
+// It can be repeated.
+func (b *Bucket) RemoveUnfinished(ctx context.Context, k Keys, key, multipart *string) error {
+	if key == nil {
+		return nil
+	}
+	if owner, ok := ParseKey(*key); !ok || owner != k {
+		return fmt.Errorf("%w: a key of upload %s", ErrForeignKey, k.Upload)
+	}
+	if multipart != nil {
+		if err := b.Abort(ctx, *key, *multipart); err != nil {
+			return err
+		}
+	}
+	if err := b.Delete(ctx, *key); err != nil {
+		return err
+	}
+	if _, err := b.removeAll(ctx, k.Prefix()); !errors.Is(err, ErrUnsupported) { // by a store that lists no multipart uploads
+		return err
+	}
+	return nil
+}
+
 // RemoveSomeOf removes up to a thousand objects and multipart uploads of a tenant, and returns their number: 0 if there are
 // no more.
 func (b *Bucket) RemoveSomeOf(ctx context.Context, tenant uuid.UUID) (removed int, err error) {

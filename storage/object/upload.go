@@ -146,18 +146,6 @@ func (u *Upload) lost(others ...uuid.UUID) error {
 	return &LostError{append([]uuid.UUID{u.row.ID}, others...)}
 }
 
-// Remove removes from S3 the object or the multipart upload of a cancelled upload. If it fails, they are orphaned, and the
-// reconciler finds them.
-func (u *Upload) Remove(ctx context.Context) error {
-	switch b := u.store.bucket; {
-	case u.content.MultipartID != nil && !u.content.Stored:
-		return b.Abort(ctx, *u.content.ObjectKey, *u.content.MultipartID)
-	case u.content.ObjectKey != nil:
-		return b.Delete(ctx, *u.content.ObjectKey)
-	}
-	return nil
-}
-
 // resumeHash continues the SHA-256 that was saved as state; nil begins one.
 func resumeHash(state []byte) (hash.Hash, error) {
 	h := sha256.New()

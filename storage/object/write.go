@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tramo/tramo/storage/lease"
 )
@@ -104,6 +106,8 @@ type writer struct {
 	timer    *time.Timer // runs while the spool holds bytes
 	closed   bool
 	last     *flush
+	waste    []int32        // numbers of parts that S3 may have and that will never count
+	flushes  sync.WaitGroup // those that run
 }
 
 // newWriter makes a writer at the upload's offset.
@@ -298,7 +302,7 @@ func (w *writer) flush() error {
 		w.tail = 0
 		w.progress.parts++
 	}
-	go f.run()
+	w.flushes.Go(f.run)
 	return nil
 }
 
@@ -336,6 +340,8 @@ func (w *writer) close(err error) error {
 	}
 	if cause := context.Cause(w.ctx); cause != nil {
 		err = cause
+		w.flushes.Wait()
+		w.emptyWaste()
 	}
 	w.fail(nil)
 	w.content.MultipartID, w.content.NextPart = w.multipart.id, w.parts+1
@@ -343,4 +349,37 @@ func (w *writer) close(err error) error {
 		w.content.ObjectKey = w.multipart.key
 	}
 	return err
+}
+
+// wasted records that a part of this number is never committed: its body was not what its client announced, or one before it
+// failed.
+func (w *writer) wasted(number int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waste = append(w.waste, number)
+}
+
+// emptyWaste replaces wasted parts by parts of one byte, for S3 has no request that deletes a part: a client whose checksums are
+// wrong again and again would fill S3 with what nobody is charged for. No number is used again, so a late request replaces
+// nothing that counts. What it cannot replace now goes with the multipart upload.
+func (w *writer) emptyWaste() {
+	w.mu.Lock()
+	waste := w.waste
+	w.mu.Unlock()
+	if len(waste) == 0 || w.multipart.id == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), storeTimeout)
+	defer cancel()
+	var group errgroup.Group
+	group.SetLimit(flushesInFlight)
+	for _, number := range waste {
+		group.Go(recovered(func() error {
+			_, err := w.store.bucket.putPart(ctx, *w.multipart.key, *w.multipart.id, number, runOf([]byte{0}))
+			return err
+		}))
+	}
+	if err := group.Wait(); err != nil {
+		w.store.log.WarnContext(ctx, "parts that do not count stay in S3", slog.String("upload_id", w.row.ID.String()), slog.Any("err", err))
+	}
 }

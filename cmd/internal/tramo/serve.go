@@ -171,7 +171,7 @@ func (c *serveCommand) assemble(ctx context.Context, b *wiring.Base) (server.Par
 			DB:          b.DB,
 			Bucket:      b.Bucket,
 			Uploads:     uploads,
-			Batches:     &batch.Service{Config: c.Batches, DB: b.DB, Policy: c.Policy, Queue: b.Queue, Metrics: uploads.Metrics, Log: b.Log},
+			Batches:     &batch.Service{Config: c.Batches, DB: b.DB, Policy: c.Policy, Queue: b.Queue, Uploads: uploads, Metrics: uploads.Metrics, Log: b.Log},
 			Receipts:    receipts,
 			Webhooks:    webhooks,
 			Erasures:    erasures,
