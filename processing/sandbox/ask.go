@@ -149,7 +149,7 @@ func (b *Box) watch(ctx context.Context, p *process, limits Limits, over <-chan 
 	}
 }
 
-// startChild starts a child and waits until it reports that it is confined, before it gets a file.
+// startChild starts a child and waits until it reports that it is confined as the operator requires, before it gets a file.
 func (b *Box) startChild(ctx context.Context) (*child, error) {
 	socket, theirs, err := socketPair()
 	if err != nil {
@@ -166,31 +166,33 @@ func (b *Box) startChild(ctx context.Context) (*child, error) {
 	b.config.Metrics.start("child")
 	stop := context.AfterFunc(ctx, c.kill)
 	defer stop()
-	if err := c.hello(); err != nil {
+	forced, err := c.hello()
+	if err != nil {
 		c.retire()
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("start a confined process: %w", context.Cause(ctx))
 		}
 		return nil, fmt.Errorf("start a confined process: %w: %s", errors.Join(err, c.err), c.stderr.String())
 	}
+	if err := forced.refusal(b.config.Confinement); err != nil {
+		c.retire()
+		return nil, err
+	}
+	b.report(forced)
 	return c, nil
 }
 
 // hello reads the child's report of its confinement.
-func (c *child) hello() error {
+func (c *child) hello() (forced Confinement, err error) {
 	_ = c.socket.SetReadDeadline(time.Now().Add(startTime))
 	said := make([]byte, 4<<10)
 	n, err := c.socket.Read(said)
 	if err != nil {
-		return err
+		return forced, err
 	}
-	var forced Confinement
-	if err := json.Unmarshal(said[:n], &forced); err != nil {
-		return err
-	}
+	err = json.Unmarshal(said[:n], &forced)
 	forced.Cgroup = c.group.String()
-	c.box.report(forced)
-	return nil
+	return forced, err
 }
 
 // retire ends a child and forgets it.

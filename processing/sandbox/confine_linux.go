@@ -33,24 +33,34 @@ func confineChild(order childOrder) (Confinement, error) {
 	return restrict(order.Without, landRules(), childCalls)
 }
 
-// restrict applies the Landlock and seccomp that the kernel supports, and returns what is in force.
-func restrict(without []string, rules []landlock.Rule, allowed policy) (Confinement, error) {
-	var forced Confinement
-	if version, err := ll.LandlockGetABIVersion(); err == nil && !slices.Contains(without, protectLandlock) {
+// restrict applies the Landlock and seccomp that the kernel supports, and returns what is in force. What a test leaves out counts
+// as not supported.
+func restrict(without []string, rules []landlock.Rule, allowed policy) (forced Confinement, err error) {
+	version, lack := ll.LandlockGetABIVersion()
+	if slices.Contains(without, protectLandlock) {
+		lack = unix.ENOSYS
+	}
+	if lack != nil {
+		forced.Lacks = append(forced.Lacks, fmt.Sprintf("Landlock (%v)", lack))
+	} else {
 		// Six has signals; an older kernel restricts less, and its version says so.
 		if err := landlock.V6.BestEffort().Restrict(rules...); err != nil {
 			return forced, fmt.Errorf("apply Landlock: %w", err)
 		}
 		forced.Landlock = version
 	}
-	if slices.Contains(without, protectSeccomp) {
-		return forced, nil
+	lack = errNoSeccomp
+	if !slices.Contains(without, protectSeccomp) {
+		lack = allowed.apply()
 	}
-	err := allowed.apply()
-	if err != nil && !errors.Is(err, errNoSeccomp) {
-		return forced, fmt.Errorf("apply seccomp: %w", err)
+	switch {
+	case lack == nil:
+		forced.Seccomp = true
+	case errors.Is(lack, errNoSeccomp):
+		forced.Lacks = append(forced.Lacks, fmt.Sprintf("seccomp (%v)", lack))
+	default:
+		return forced, fmt.Errorf("apply seccomp: %w", lack)
 	}
-	forced.Seccomp = err == nil
 	return forced, nil
 }
 

@@ -158,10 +158,12 @@ func inherit() {
 	if err != nil {
 		panic(err)
 	}
-	box := sandbox.New(sandbox.Config{Limits: roomy, Without: unprotected})
+	box := sandbox.New(sandbox.Config{Limits: roomy, Confinement: sandbox.Prefer, Without: unprotected})
+	confined := sandbox.New(sandbox.Config{Limits: roomy})
 	var child said
 	var tool bytes.Buffer
-	err = box.Ask(context.Background(), "A", order{Do: "look"}, input, into(&child))
+	err = errors.Join(confined.Prepare(context.Background()), confined.Close())
+	err = errors.Join(err, box.Ask(context.Background(), "A", order{Do: "look"}, input, into(&child)))
 	if err := errors.Join(err, box.Run(context.Background(), self("look"), input, roomy, &tool), box.Close()); err != nil {
 		panic(err)
 	}
@@ -171,19 +173,20 @@ func inherit() {
 // reachable is a copy of the test program that any user may run.
 func reachable(t *testing.T) string {
 	t.Helper()
-	directory, err := os.MkdirTemp("/tmp", "tramo-sandbox-")
+	directory, err := os.MkdirTemp("", "tramo-sandbox-")
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(directory) })
 	must(t, os.Chmod(directory, 0o755))
 	program, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
 	path := filepath.Join(directory, "sandbox.test")
-	must(t, os.WriteFile(path, program, 0o755))
+	must(t, os.WriteFile(path, program, 0o600))
+	must(t, os.Chmod(path, 0o755))
 	return path
 }
 
 // Start the worker with a socket that is not its own and with capabilities: as root, as a user, and as those in between.
-// Neither a child nor a tool has any of it.
+// Neither a child nor a tool has any of it, and each of these workers gets the confinement that it requires.
 func TestNothingIsInherited(t *testing.T) {
 	t.Parallel()
 	program := reachable(t)

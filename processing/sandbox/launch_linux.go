@@ -25,7 +25,11 @@ func becomeTool(order childOrder) error {
 	}
 	// The file behind the descriptor may be opened again.
 	rules := slices.Concat(landRules(), run, []landlock.Rule{landlock.PathAccess(ll.AccessFSReadFile, StdinPath)})
-	if _, err := restrict(order.Without, rules, toolCalls); err != nil {
+	forced, err := restrict(order.Without, rules, toolCalls)
+	if err != nil {
+		return err
+	}
+	if err := forced.refusal(order.Confinement); err != nil {
 		return err
 	}
 	// Last, because the tool's memory limit may be less than the launcher needs.

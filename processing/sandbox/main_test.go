@@ -40,6 +40,8 @@ func init() {
 		worker(os.Args[2])
 	case "heir":
 		inherit()
+	case "start":
+		startWorker(os.Args[2])
 	default:
 		return
 	}
@@ -224,6 +226,9 @@ func open(t testing.TB, c sandbox.Config) *sandbox.Box {
 	t.Helper()
 	if c.Limits.Memory == 0 {
 		c.Limits.Memory = roomy.Memory
+	}
+	if len(c.Without) > 0 {
+		c.Confinement = sandbox.Prefer
 	}
 	box := sandbox.New(c)
 	t.Cleanup(func() { _ = box.Close() })

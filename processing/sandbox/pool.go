@@ -124,15 +124,32 @@ func (b *Box) Warm() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.warming = false
-		if err != nil {
-			return // the next caller starts one, and gets the error
+		if err == nil { // or the next caller starts one, and gets the error
+			b.reserve(c)
 		}
-		if b.closed {
-			go c.retire()
-			return
-		}
-		b.spare = c
 	}()
+}
+
+// Prepare starts the first child, ahead of the file that needs it. Its error is why files cannot be read on this machine, such as
+// what the kernel lacks.
+func (b *Box) Prepare(ctx context.Context) error {
+	c, err := b.startChild(ctx)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserve(c)
+	return nil
+}
+
+// reserve keeps a child that has served nobody as the spare one. The caller holds the mutex.
+func (b *Box) reserve(c *child) {
+	if b.closed || (b.spare != nil && !b.spare.gone()) {
+		go c.retire()
+		return
+	}
+	b.spare = c
 }
 
 // recovered makes a panic of f its error: a goroutine that works for one file must not end the worker.

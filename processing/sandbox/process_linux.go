@@ -31,7 +31,7 @@ type process struct {
 // start starts the program of the Box again, with an order, in a session of its own. The process has no privileges and gains none, and
 // ends with this one. The Box waits for it when it is closed.
 func (b *Box) start(cmd *exec.Cmd, order childOrder) (*process, error) {
-	order.Without = b.config.Without
+	order.Confinement, order.Without = b.config.Confinement, b.config.Without
 	argument, err := json.Marshal(order)
 	if err != nil {
 		return nil, fmt.Errorf("write the order of a confined process: %w", err)

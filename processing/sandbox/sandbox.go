@@ -74,6 +74,8 @@ type Config struct {
 	// Env is the whole environment of the children that Ask starts: it carries no secret.
 	Env    []string `kong:"-"`
 	Limits Limits   `embed:""` // of one file, for Ask
+	// Confinement is Require or Prefer; "" means Require.
+	Confinement string `name:"confinement" help:"What happens where the kernel lacks Landlock or seccomp, which keep the processes that read uploaded files from everything else: require, and the worker does not start, or prefer, and it works without, with a warning."`
 	// Children is how many of them there are at most, a spare one aside; 0 means four a core, and eight at least.
 	// As many files can be worked on at once.
 	Children int           `name:"children" help:"How many child processes for reading files are kept at most, besides one that is started ahead. 0 for four a core, and at least eight. A child reads files of one tenant only: more children mean fewer restarts where many tenants upload at the same time."`
@@ -86,7 +88,9 @@ type Config struct {
 }
 
 // DefaultConfig is used where nothing is set.
-func DefaultConfig() Config { return Config{Limits: Limits{}.WithDefaults(), Files: defaultFiles} }
+func DefaultConfig() Config {
+	return Config{Limits: Limits{}.WithDefaults(), Confinement: Require, Files: defaultFiles}
+}
 
 const (
 	defaultFiles = 200
@@ -105,6 +109,9 @@ func (c Config) Validate() error {
 	if c.Limits.Wall < time.Second {
 		errs = append(errs, fmt.Errorf("TRAMO_CHILD_TIMEOUT: %s is less than 1s", c.Limits.Wall))
 	}
+	if c.Confinement != Require && c.Confinement != Prefer {
+		errs = append(errs, fmt.Errorf("TRAMO_CONFINEMENT: %q is neither require nor prefer", c.Confinement))
+	}
 	if c.Files < 1 {
 		errs = append(errs, fmt.Errorf("TRAMO_CHILD_FILES: %d is less than 1", c.Files))
 	}
@@ -119,6 +126,7 @@ func (c Config) withDefaults() Config {
 		c.Command = []string{"/proc/self/exe", Argument}
 	}
 	c.Limits = c.Limits.WithDefaults()
+	c.Confinement = cmp.Or(c.Confinement, Require)
 	c.Children = cmp.Or(c.Children, max(8, 4*runtime.GOMAXPROCS(0)))
 	c.Files = cmp.Or(c.Files, defaultFiles)
 	c.Idle = cmp.Or(c.Idle, time.Minute)

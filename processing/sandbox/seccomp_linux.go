@@ -12,7 +12,7 @@ import (
 )
 
 // errNoSeccomp: the kernel or the processor's architecture has no filters.
-var errNoSeccomp = errors.New("seccomp is not supported")
+var errNoSeccomp = errors.New("filters are not supported")
 
 // A policy says which system calls a process may make. All others fail with EPERM.
 type policy []string

@@ -18,10 +18,11 @@ type Service struct {
 
 // childOrder is the argument of a process that a Box starts. It names nothing that belongs to a tenant.
 type childOrder struct {
-	Limits  Limits   `json:"limits"`
-	Files   int      `json:"files,omitempty"`
-	Tool    *Tool    `json:"tool,omitempty"`
-	Without []string `json:"without,omitempty"`
+	Limits      Limits   `json:"limits"`
+	Files       int      `json:"files,omitempty"`
+	Tool        *Tool    `json:"tool,omitempty"`
+	Confinement string   `json:"confinement"`
+	Without     []string `json:"without,omitempty"`
 }
 
 // gateFile is a tool's descriptor, until it is one, that ends when its parent has put it into its cgroup.

@@ -21,7 +21,7 @@ import (
 
 // worker is the life of a program that uses a Box, at work and with an idle child and a spare one, until it is killed.
 func worker(protections string) {
-	box := sandbox.New(sandbox.Config{Limits: roomy, Without: strings.Split(protections, ",")})
+	box := sandbox.New(sandbox.Config{Limits: roomy, Confinement: sandbox.Prefer, Without: strings.Split(protections, ",")})
 	ctx := context.Background()
 	input, err := os.Open("/proc/self/cmdline")
 	if err != nil {

@@ -103,6 +103,11 @@ func (c *command) workers() (n int, why string) {
 func (c *command) Run(ctx context.Context) error {
 	log := telemetry.NewLogger(os.Stderr, c.Log)
 	registry := telemetry.NewRegistry()
+	box := c.newBox(registry, log)
+	defer func() { _ = box.Close() }()
+	if err := box.Prepare(ctx); err != nil {
+		return err
+	}
 	b, err := wiring.Open(ctx, c.Base, registry, log)
 	if err != nil {
 		return err
@@ -117,12 +122,10 @@ func (c *command) Run(ctx context.Context) error {
 		return err
 	}
 	defer clean()
-	w, err := c.assemble(b, dir)
+	w, err := c.assemble(b, box, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = w.box.Close() }()
-	w.box.Warm()
 	probe := &object.Probe{Bucket: b.Bucket, Log: log}
 	// clamd answers a ping after its running scans, so a busy worker must not seem unready because of it.
 	ops := &telemetry.Ops{OpsConfig: c.Ops, Registry: registry, Log: log, CheckTimeout: 15 * time.Second, Checks: append([]telemetry.Check{
@@ -145,26 +148,30 @@ func (c *command) Run(ctx context.Context) error {
 // parts are what a worker runs.
 type parts struct {
 	scanner  *clamd.Scanner
-	box      *sandbox.Box
 	tools    []telemetry.Check
 	pool     *queue.Pool
 	dispatch func(context.Context) error // of webhooks, until its context is done
 }
 
+// newBox makes what reads uploaded files.
+func (c *command) newBox(registry prometheus.Registerer, log *slog.Logger) *sandbox.Box {
+	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(registry), log
+	return sandbox.New(c.Sandbox)
+}
+
 // assemble makes the parts, each from those below it. Files go to dir.
-func (c *command) assemble(b *wiring.Base, dir string) (*parts, error) {
+func (c *command) assemble(b *wiring.Base, box *sandbox.Box, dir string) (*parts, error) {
 	scanner, err := clamd.New(c.Clamd.Addresses, clamd.Timeouts{Reply: processing.ScanReply})
 	if err != nil {
 		return nil, err
 	}
 	b.Registry.MustRegister(&processing.Backlog{MetricsConfig: c.Metrics, DB: b.DB, Log: b.Log}, scanner)
-	c.Sandbox.Env, c.Sandbox.Metrics, c.Sandbox.Log = examine.Environment(), sandbox.NewMetrics(b.Registry), b.Log
 	tools := examine.FindTools()
-	w := &parts{scanner: scanner, box: sandbox.New(c.Sandbox), tools: watchTools(tools, b.Registry)}
+	w := &parts{scanner: scanner, tools: watchTools(tools, b.Registry)}
 	c.Types.AllowMismatch = c.Mismatch.Mismatch == "record"
 	pipeline := &processing.Pipeline{
 		DB: b.DB, Bucket: b.Bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
-		Examiner: &examine.Examiner{Box: w.box, Tools: tools, TempDir: dir}, Leases: b.Leases, TempDir: dir, Space: processing.NewSpace(c.Space.Size, b.Registry), Metrics: processing.NewMetrics(b.Registry), Log: b.Log,
+		Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: dir}, Leases: b.Leases, TempDir: dir, Space: processing.NewSpace(c.Space.Size, b.Registry), Metrics: processing.NewMetrics(b.Registry), Log: b.Log,
 	}
 	c.Reconciler.Expiry = c.Expiry.Retention
 	reconciler, err := b.Reconciler(c.Reconciler)
@@ -208,7 +215,7 @@ func metrics(ctx context.Context, registry prometheus.Registerer) error {
 		return err
 	}
 	defer b.DB.Close()
-	_, err = c.assemble(b, "")
+	_, err = c.assemble(b, c.newBox(registry, b.Log), "")
 	return err
 }
 
