@@ -183,7 +183,7 @@ func (c *inspection) rights() {
 		or g.is_grantable and g.grantee <> 'tramo_owner'::regrole
 		or g.privilege_type in ('TRUNCATE', 'REFERENCES', 'TRIGGER') and g.grantee <> 'tramo_owner'::regrole
 		or c.relname in ('audit', 'timeline') and g.privilege_type in ('UPDATE', 'DELETE') and g.grantee = 'tramo_api'::regrole
-		or c.relname = 'audit' and g.privilege_type in ('UPDATE', 'DELETE') and g.grantee = 'tramo_worker'::regrole`)
+		or c.relname in ('audit', 'audit_seals') and g.privilege_type in ('UPDATE', 'DELETE') and g.grantee = 'tramo_worker'::regrole`)
 	c.list("right to make things", `select r from unnest(array['public', 'tramo_api', 'tramo_worker']) r where has_schema_privilege(r, 'public', 'create')`)
 	c.list("default right", `select format('%s: %s', defaclrole::regrole, defaclacl) from pg_default_acl`)
 	// The arguments of jobs are of all tenants.

@@ -22,6 +22,7 @@ import (
 var granted = map[string]string{
 	"announcements":    "- si: batch_id detail dispatched_at tenant_id trace_id type upload_id s: created_at id",
 	"audit":            "- si: action actor address detail home_tenant outcome request_id role subject tenant_id trace_id s: at seq",
+	"audit_seals":      "- s: digests hash last_seq number previous sealed_at seqs tenant_id times until",
 	"batches":          "- su: cancelled_at completed_at failed updated_at siu: manifest name si: client_id id project tenant_id user_id s: created_at",
 	"contents":         "- su: hash_state multipart_id next_part object_key received stored tail_size touched_at si: tenant_id upload_id",
 	"dead_letters":     "- su: discarded_at discarded_by retried_at retried_by s: attempts error failed_at id job_id kind step tenant_id trace_id upload_id",

@@ -61,6 +61,7 @@ func TestRoles(t *testing.T) {
 		"update audit set actor = 'x'", "delete from audit", "truncate audit",
 		"update dead_letters set error = 'x'", "delete from dead_letters", "insert into dead_letters (attempts) values (1)",
 		"update erasures set requested_by = 'x'", "delete from erasures", "update audit set actor = 'x'", "delete from audit", "truncate audit",
+		"insert into audit_seals default values", "update audit_seals set hash = previous", "delete from audit_seals", "truncate audit_seals",
 		"update tenants set quota_bytes = 1", "insert into tenants (id, name, quota_bytes) values (gen_random_uuid(), 'x', 1)",
 		"insert into thumbnails default values", "update goose_db_version set version_id = 0",
 		"create function f() returns int language sql security definer as 'select 1'",
@@ -145,6 +146,7 @@ func (d *database) everyRow(t *testing.T) (context.Context, uuid.UUID) {
 		insert into webhook_secrets values ('%[1]s', '%[2]s', '%[2]s', 'x');
 		insert into webhook_deliveries (tenant_id, id, endpoint_id, announcement_id)
 		select tenant_id, '%[2]s', '%[2]s', id from announcements where tenant_id = '%[1]s';
+		insert into audit_seals values ('%[1]s', 1, now(), now(), 0, '{0}', array[now()], array[sha256('')], sha256(''), sha256(''));
 		insert into revocations values ('%[1]s', 'ana', now() - interval '1 year');
 		insert into event_tickets values ('%[1]s', sha256('x'), now() + interval '1 minute', 'ana', 'empleado', null, null, now())`, owner, id))
 	return ctx, id

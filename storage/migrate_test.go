@@ -130,6 +130,7 @@ var released = map[string]string{
 	"00005_tokens.sql":          "825f34021632b6264d1815ba52a0cac36e89b184b137471eb094dc35720912ad",
 	"00006_remains.sql":         "9b1dbda772e4e1bb3a10a5ae46343206539dc83c157b61c39adbc58029b02676",
 	"00007_grants.sql":          "991f7f8ae45f9191d0a5be6cde31ddd9349d3638f4ad4401f3009a3a55051891",
+	"00008_audit_seals.sql":     "3dc676f793cf57b033610b81d690b33a88227fa409dd20e15b539685e6e2db00",
 }
 
 func TestReleasedMigrationsStay(t *testing.T) {

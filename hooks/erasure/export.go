@@ -56,6 +56,7 @@ var notExported = map[string]string{
 	"event_tickets":      "secrets of listeners, good for half a minute",
 	"step_results":       "results of steps, kept until processing ends; then the uploads have them",
 	"dead_letters":       "internal causes, for the operator of the installation; the timelines tell the tenant what became of its uploads",
+	"audit_seals":        "hashes of the audit log, by which the operator of the installation verifies it",
 	"revocations":        "which tokens are refused; the audit log tells who ended them, and when",
 	"announcements":      "deliveries to come; the timelines have the same",
 }

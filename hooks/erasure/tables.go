@@ -21,7 +21,7 @@ type table struct {
 func (t table) name() string { return pgx.Identifier{t.Name}.Sanitize() }
 
 // tenantTables returns all tables with rows of tenants in an order in which they can be emptied: a table stands before those
-// that it refers to. The audit log and the erasures stay, and are not among them. It reads the catalog, so that a new table is
+// that it refers to. The audit log, its seals and the erasures stay, and are not among them. It reads the catalog, so that a new table is
 // erased with the others unless somebody decides against it.
 func tenantTables(ctx context.Context, db *storage.DB) ([]table, error) {
 	rows, err := db.Pool().Query(ctx, `
@@ -34,7 +34,7 @@ func tenantTables(ctx context.Context, db *storage.DB) ([]table, error) {
 		select name, bool_or(attname = 'upload_id') as upload, bool_or(attname = 'user_id') as "user",
 			bool_or(attname = 'user_id' and in_key) is true as user_key
 		from columns group by oid, name
-		having bool_or(attname = 'tenant_id') and name not in ('audit', 'erasures') order by name`)
+		having bool_or(attname = 'tenant_id') and name not in ('audit', 'audit_seals', 'erasures') order by name`)
 	tables, err := storage.Collect[table]("list tables", rows, err)
 	if err != nil {
 		return nil, err

@@ -31,6 +31,7 @@ const (
 	Erase          Kind = "erase"           // remove what is to be removed
 	Reconcile      Kind = "reconcile"       // the reconciler's quick pass
 	TakeInventory  Kind = "inventory"       // and its long one
+	SealAudit      Kind = "seal_audit"      // seal entries of the audit log
 )
 
 // MaxAttempts is how often an upload's job is tried.
@@ -49,6 +50,7 @@ var kinds = map[Kind]struct {
 	DeliverWebhook: {"webhooks", 1, 1, 250 * time.Millisecond}, // the delivery's row says when the next attempt is due
 	Erase:          {"erase", 1, 1, time.Second},
 	Reconcile:      {"reconcile", 1, 1, time.Second},
+	SealAudit:      {"seal_audit", 1, 1, time.Second},
 	TakeInventory:  {"inventory", MaxAttempts, 1, time.Second}, // a worker's death costs an attempt, and the next inventory is hours away
 }
 

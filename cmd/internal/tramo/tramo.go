@@ -21,6 +21,7 @@ type grammar struct {
 	Rescan      rescanCommand      `cmd:"" help:"Scan completed uploads for viruses again, with the signatures of today. Fresh uploads come first."`
 	Tenant      tenantCommand      `cmd:"" help:"Add, change, list, suspend and resume tenants."`
 	Token       tokenCommand       `cmd:"" help:"Issue tokens, and revoke them."`
+	Audit       auditCommand       `cmd:"" help:"Verify the audit logs."`
 }
 
 // Program is tramo, for the command line.

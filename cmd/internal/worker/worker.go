@@ -17,6 +17,7 @@ import (
 	"github.com/tramo/tramo/cmd/internal/cli"
 	"github.com/tramo/tramo/cmd/internal/wiring"
 	"github.com/tramo/tramo/hooks"
+	"github.com/tramo/tramo/hooks/audit"
 	"github.com/tramo/tramo/hooks/erasure"
 	"github.com/tramo/tramo/hooks/reconcile"
 	"github.com/tramo/tramo/hooks/webhook"
@@ -51,6 +52,7 @@ type command struct {
 	Schedule   reconcile.Schedule         `embed:""`
 	Expiry     hooks.Expiry               `embed:""`
 	Eraser     erasure.EraserConfig       `embed:""`
+	Audit      audit.Config               `embed:""`
 	Webhooks   webhook.Config             `embed:""`
 	Sender     webhook.SenderConfig       `embed:""`
 }
@@ -82,6 +84,7 @@ func defaults() *command {
 		Schedule:   reconcile.DefaultSchedule(),
 		Expiry:     hooks.DefaultExpiry(),
 		Eraser:     erasure.DefaultEraserConfig(),
+		Audit:      audit.DefaultConfig(),
 		Sender:     webhook.DefaultSenderConfig(),
 	}
 }
@@ -189,6 +192,8 @@ func (c *command) assemble(b *wiring.Base, box *sandbox.Box, dir string) (*parts
 	w.pool.Register(queue.TakeInventory, queue.Pass(reconciler.TakeInventory, b.Log),
 		queue.Options{Workers: 1, Timeout: 6 * time.Hour, Every: c.Schedule.Inventory})
 	w.pool.Register(queue.Erase, queue.Pass(eraser.Erase, b.Log), queue.Options{Workers: 1, Timeout: time.Hour, Every: c.Eraser.Every})
+	sealer := audit.NewSealer(b.DB, b.Registry)
+	w.pool.Register(queue.SealAudit, queue.Pass(sealer.Seal, b.Log), queue.Options{Workers: 1, Timeout: time.Hour, Every: c.Audit.Every})
 	if c.Webhooks.Keys == "" {
 		b.Log.Warn("no webhooks: TRAMO_WEBHOOK_KEY is not set")
 		w.dispatch = func(context.Context) error { return nil }
