@@ -32,7 +32,7 @@ func startDev(t *testing.T, dir string, env ...string) laptop {
 	t.Helper()
 	ops := freeAddress(t)
 	env = append(env, "TRAMO_DEV_DIR="+dir, "TRAMO_LISTEN="+freeAddress(t), "TRAMO_OPS_LISTEN="+ops,
-		"TRAMO_DEV_WORKER_OPS_LISTEN="+freeAddress(t))
+		"TRAMO_DEV_WORKER_OPS_LISTEN="+freeAddress(t), "TRAMO_RATE_USER=0") // so that a slow machine's may ask often
 	p, err := stack.Start(stack.ProcessConfig{Path: tramo.Programs.Path("tramo-dev"), Env: stack.CleanEnv(env...)})
 	stack.Must(t, err)
 	t.Cleanup(func() {
