@@ -216,6 +216,9 @@ func TestFormCutOff(t *testing.T) {
 			stack.Until(t, "the upload is cancelled", func() bool {
 				return value[string](t, s, "select status from uploads where tenant_id = $1", u.who.Tenant) == "cancelled"
 			})
+			stack.Until(t, "its bytes are removed", func() bool {
+				return value[bool](t, s, "select not remains from uploads where tenant_id = $1", u.who.Tenant)
+			})
 			s.wantCharged(t, u, 0)
 		})
 	}

@@ -108,10 +108,24 @@ func (s *Site) Terminate(ctx context.Context, id uuid.UUID) error {
 	return u.Cancel(ctx)
 }
 
-// Stored counts the bytes that S3 has of a tenant's uploads: of objects, those in quarantine included and thumbnails not, and of
-// the parts of multipart uploads.
+// Stored counts the bytes that S3 has of a tenant's uploads: see [Site.StoredOf].
 func (s *Site) Stored(t testing.TB, tenant uuid.UUID) (bytes int64) {
 	t.Helper()
+	for _, n := range s.StoredOf(t, tenant) {
+		bytes += n
+	}
+	return bytes
+}
+
+// StoredOf counts the bytes that S3 has of each of a tenant's uploads: of objects, those in quarantine included and thumbnails not,
+// and of the parts of multipart uploads.
+func (s *Site) StoredOf(t testing.TB, tenant uuid.UUID) map[uuid.UUID]int64 {
+	t.Helper()
+	bytes := make(map[uuid.UUID]int64)
+	add := func(key string, size int64) {
+		keys, _ := object.ParseKey(key)
+		bytes[keys.Upload] += size
+	}
 	client := stack.Get(t, ground.S3).Client("") // not through the proxy
 	for _, prefix := range []string{object.TenantPrefix(tenant), "quarantine/" + object.TenantPrefix(tenant)} {
 		objects := s3.NewListObjectsV2Paginator(client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix})
@@ -120,7 +134,7 @@ func (s *Site) Stored(t testing.TB, tenant uuid.UUID) (bytes int64) {
 			stack.Must(t, err)
 			for _, o := range page.Contents {
 				if !strings.Contains(*o.Key, "/thumbnails/") {
-					bytes += *o.Size
+					add(*o.Key, *o.Size)
 				}
 			}
 		}
@@ -136,7 +150,7 @@ func (s *Site) Stored(t testing.TB, tenant uuid.UUID) (bytes int64) {
 				}
 				stack.Must(t, err)
 				for _, p := range page.Parts {
-					bytes += *p.Size
+					add(*m.Key, *p.Size)
 				}
 			}
 		}
