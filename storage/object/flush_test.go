@@ -191,7 +191,7 @@ func TestChecksum(t *testing.T) {
 	wrong[len(wrong)-1]++
 	for range 3 {
 		stack.WantErr(t, send(wrong, len(wrong)), object.ErrChecksum)
-		stack.Must(t, send(content, len(content)-1)) // the caller, which reads from the client, knows what ended it
+		stack.Must(t, send(content, len(content)-1))  // the caller, which reads from the client, knows what ended it
 		if bytes := s.partBytes(t, id); bytes > 100 { // one for each part that was sent
 			t.Errorf("S3 has parts of %d bytes that nobody is charged for", bytes)
 		}
