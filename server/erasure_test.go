@@ -12,9 +12,11 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/server"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
@@ -43,9 +45,10 @@ func (s *site) complete(t *testing.T, u user, pairs ...string) string {
 }
 
 type erasureAnswer struct {
-	ID      uuid.UUID
-	State   string
-	Subject *string
+	ID       uuid.UUID
+	State    string
+	Subject  *string
+	StartsAt *time.Time `json:"starts_at"`
 }
 
 func (a answer) erasure(t *testing.T) (e erasureAnswer) {
@@ -189,6 +192,34 @@ func TestErasures(t *testing.T) {
 	}](t, jefa.do("GET", all, nil), 200)
 	if len(list.Items) != 1 || list.Next != nil {
 		t.Errorf("got %+v", list)
+	}
+}
+
+// The erasure of a user says when it starts. Any manager of the company cancels it until then, and nobody else; one that was
+// cancelled stays so.
+func TestErasureIsCancelled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(_ *server.Config, p *server.Parts) { p.Erasures.Delay = time.Hour })
+	s.live(t, nil)
+	url := s.complete(t, s.user)
+	all := strings.TrimSuffix(s.user.uploads, "/uploads") + "/erasures"
+	jefa, jefe := s.user.as(s, "jefa", tenant.Constructora), s.user.as(s, "jefe", tenant.Constructora)
+	a := jefa.do("POST", all, strings.NewReader(`{"user_id": "ana"}`)).want(t, 202, "")
+	e := a.erasure(t)
+	if e.State != "scheduled" || e.StartsAt == nil || e.StartsAt.Before(time.Now().Add(50*time.Minute)) {
+		t.Errorf("requested: %s", a.body)
+	}
+	address := all + "/" + e.ID.String()
+	s.user.do("POST", address+"/cancel", nil).want(t, 403, "forbidden")
+	s.newTenant(t).as(s, "jefa", tenant.Constructora).do("POST", address+"/cancel", nil).want(t, 404, "not-found")
+	jefa.do("POST", address+"/approve", nil).want(t, 409, "erasure-state")
+	s.user.do("GET", url, nil).want(t, 200, "")
+	if e := jefe.do("POST", address+"/cancel", nil).want(t, 200, "").erasure(t); e.State != "cancelled" || e.StartsAt == nil {
+		t.Errorf("cancelled: %+v", e)
+	}
+	jefe.do("POST", address+"/cancel", nil).want(t, 409, "erasure-state")
+	if e := jefa.do("GET", address, nil).want(t, 200, "").erasure(t); e.State != "cancelled" {
+		t.Errorf("afterwards: %+v", e)
 	}
 }
 

@@ -95,7 +95,7 @@ func newSite(t testing.TB, options ...func(*server.Config, *server.Parts)) *site
 		Admission: &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: maxSize, Types: types}, Log: log},
 		DB:        s.API, Queue: q, Bucket: bucket, Store: store, Leases: s.leases, Expiry: hooks.DefaultExpiry(),
 		Metrics: hooks.NewMetrics(s.registry), Log: log,
-		Erasures: &erasure.Service{Config: erasure.DefaultConfig(), DB: s.API, Queue: q, Log: log},
+		Erasures: &erasure.Service{Config: erasure.Config{Retention: erasure.DefaultConfig().Retention}, DB: s.API, Queue: q, Log: log},
 	}
 	verifier, err := auth.NewVerifier(context.WithoutCancel(t.Context()), auth.Config{Secrets: secret, AdminTenants: reserved.set}, log)
 	stack.Must(t, err)

@@ -11,15 +11,17 @@ import (
 // The types of announcements. Webhooks deliver them, and docs/reference/webhooks.md explains them: a name that was used once
 // keeps its meaning.
 const (
-	AnnounceUploadCompleted = "upload.completed"
-	AnnounceUploadFailed    = "upload.failed"
-	AnnounceUploadExpired   = "upload.expired"
-	AnnounceUploadCancelled = "upload.cancelled"
-	AnnounceBatchCompleted  = "batch.completed"
-	AnnounceBatchFailed     = "batch.failed"
-	AnnounceQuotaWarning    = "quota.warning"
-	AnnounceWebhookDisabled = "webhook.disabled"
-	AnnounceWebhookTest     = "webhook.test" // goes to the tested endpoint only, whatever types it subscribed to
+	AnnounceUploadCompleted  = "upload.completed"
+	AnnounceUploadFailed     = "upload.failed"
+	AnnounceUploadExpired    = "upload.expired"
+	AnnounceUploadCancelled  = "upload.cancelled"
+	AnnounceBatchCompleted   = "batch.completed"
+	AnnounceBatchFailed      = "batch.failed"
+	AnnounceQuotaWarning     = "quota.warning"
+	AnnounceErasureScheduled = "erasure.scheduled"
+	AnnounceErasureCancelled = "erasure.cancelled"
+	AnnounceWebhookDisabled  = "webhook.disabled"
+	AnnounceWebhookTest      = "webhook.test" // goes to the tested endpoint only, whatever types it subscribed to
 )
 
 // AnnouncementTypes are those that an endpoint can subscribe to.
@@ -27,6 +29,7 @@ func AnnouncementTypes() []string {
 	return []string{
 		AnnounceUploadCompleted, AnnounceUploadFailed, AnnounceUploadExpired, AnnounceUploadCancelled,
 		AnnounceBatchCompleted, AnnounceBatchFailed, AnnounceQuotaWarning, AnnounceWebhookDisabled,
+		AnnounceErasureScheduled, AnnounceErasureCancelled,
 	}
 }
 

@@ -39,6 +39,7 @@ const (
 	AuditErasureRequest    = "erasure.request"
 	AuditErasureApprove    = "erasure.approve"
 	AuditErasureCancel     = "erasure.cancel"
+	AuditErasureStart      = "erasure.start"
 	AuditErasureDone       = "erasure.done"
 	AuditWebhookCreate     = "webhook.create"
 	AuditWebhookUpdate     = "webhook.update"
@@ -62,7 +63,7 @@ func AuditActions() []string {
 		AuditLetterRetry, AuditLetterDiscard,
 		AuditUploadQuarantine, AuditQuarantineRelease, AuditQuarantineErase, AuditUploadRescan,
 		AuditBatchRename, AuditBatchRetry, AuditBatchCancel,
-		AuditErasureRequest, AuditErasureApprove, AuditErasureCancel, AuditErasureDone,
+		AuditErasureRequest, AuditErasureApprove, AuditErasureCancel, AuditErasureStart, AuditErasureDone,
 		AuditWebhookCreate, AuditWebhookUpdate, AuditWebhookRotate, AuditWebhookTest, AuditWebhookReplay, AuditWebhookDisable,
 		AuditWebhookDelete,
 	}

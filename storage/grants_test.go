@@ -26,7 +26,7 @@ var granted = map[string]string{
 	"batches":          "- su: cancelled_at completed_at failed updated_at siu: manifest name si: client_id id project tenant_id user_id s: created_at",
 	"contents":         "- su: hash_state multipart_id next_part object_key received stored tail_size touched_at si: tenant_id upload_id",
 	"dead_letters":     "- su: discarded_at discarded_by retried_at retried_by s: attempts error failed_at id job_id kind step tenant_id trace_id upload_id",
-	"erasures":         "- su: approved_at approved_by approved_from approved_home cancelled_by ended_at siu: state si: id kind requested_by requested_from requested_home subject tenant_id s: objects requested_at uploads",
+	"erasures":         "- su: approved_at approved_by approved_from approved_home cancelled_by ended_at siu: starts_at state si: id kind requested_by requested_from requested_home subject tenant_id s: objects requested_at uploads",
 	"event_tickets":    "d si: expires_at hash home_tenant projects role tenant_id token_expires_at token_issued_at user_id",
 	"idempotency_keys": "- si: answer key request tenant_id user_id s: created_at",
 	"lease_holders":    "d siu: expires_at si: id replica s: since i: process",
@@ -112,6 +112,8 @@ func TestServersWriteNothingThatIsNotTheirs(t *testing.T) {
 	done, other := d.Create(t, ctx, 10), uuid.New()
 	d.Exec(t, fmt.Sprintf(`
 		insert into erasures (tenant_id, id, kind, state, requested_by) values ('%[1]s', '%[3]s', 'tenant', 'waiting', 'ana');
+		insert into erasures (tenant_id, id, kind, subject, state, requested_by, starts_at)
+			values ('%[1]s', gen_random_uuid(), 'user', 'x', 'scheduled', 'ana', now() + interval '1 hour');
 		update uploads set status = 'uploaded', uploaded_at = now(), sha256 = sha256('x'), object_key = 'x' where id = '%[2]s';
 		update tenants set erasing_at = now() where id = '%[1]s';
 		update dead_letters set retried_at = now(), retried_by = 'ana';
@@ -153,6 +155,8 @@ func TestServersWriteNothingThatIsNotTheirs(t *testing.T) {
 		`update erasures set state = 'running', approved_by = 'ben', approved_at = '2020-01-01' where state = 'waiting'`,
 		`update erasures set state = 'cancelled', cancelled_by = 'ana', ended_at = '2020-01-01' where state = 'waiting'`,
 		`update erasures set uploads = 0`,
+		`update erasures set state = 'running' where state = 'scheduled'`, `update erasures set starts_at = now() where state = 'scheduled'`,
+		`update erasures set state = 'cancelled', cancelled_by = 'ana', ended_at = now(), starts_at = now() where state = 'scheduled'`,
 		`update tenants set erasing_at = null`,
 		`update tenants set suspended_at = null`,
 
@@ -217,6 +221,7 @@ func TestServersWriteNothingThatIsNotTheirs(t *testing.T) {
 		`delete from lease_holders where replica = 'dead'`,
 		`update lease_holders set expires_at = expires_at + interval '1 second' where replica = 'r'`,
 		`update erasures set state = 'running', approved_by = 'ben', approved_at = now() where state = 'waiting'`,
+		`update erasures set state = 'cancelled', cancelled_by = 'ana', ended_at = now() where state = 'scheduled'`,
 		`update dead_letters set discarded_by = 'ana', discarded_at = now()`,
 		`update scans set released_by = 'ana', release_reason = 'x', released_at = now()`,
 	} {

@@ -131,6 +131,7 @@ var released = map[string]string{
 	"00006_remains.sql":         "9b1dbda772e4e1bb3a10a5ae46343206539dc83c157b61c39adbc58029b02676",
 	"00007_grants.sql":          "991f7f8ae45f9191d0a5be6cde31ddd9349d3638f4ad4401f3009a3a55051891",
 	"00008_audit_seals.sql":     "3dc676f793cf57b033610b81d690b33a88227fa409dd20e15b539685e6e2db00",
+	"00009_erasure_delay.sql":   "8dd507b339c8d60d848c2a69698751914974ffccf2f2725e5924b2b8cc47cf20",
 }
 
 func TestReleasedMigrationsStay(t *testing.T) {

@@ -166,7 +166,7 @@ func TestTenantErasureNeedsTwo(t *testing.T) {
 	stack.Must(t, err)
 	var e erasure.Erasure
 	s.Must(t, s.Ctx, func(tx storage.Tx) (err error) {
-		e, err = erasure.RequestIn(ctx, tx, erasure.OfTenant, "")
+		e, err = erasure.RequestIn(ctx, tx, erasure.OfTenant, "", 0)
 		return err
 	})
 	for name, sql := range map[string]string{
@@ -179,11 +179,11 @@ func TestTenantErasureNeedsTwo(t *testing.T) {
 			t.Errorf("approval %s: %v", name, err)
 		}
 	}
-	stack.WantErr(t, s.API.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.ApproveIn(ctx, tx, e.ID); return err }), erasure.ErrSamePerson)
-	stack.WantErr(t, s.API.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.RequestIn(ctx, tx, erasure.OfTenant, ""); return err }), erasure.ErrErasing)
+	stack.WantErr(t, s.API.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.ApproveIn(ctx, tx, e.ID, 0); return err }), erasure.ErrSamePerson)
+	stack.WantErr(t, s.API.InTenant(ctx, func(tx storage.Tx) error { _, err := erasure.RequestIn(ctx, tx, erasure.OfTenant, "", 0); return err }), erasure.ErrErasing)
 	who.User = "ben"
 	ben := tenant.With(ctx, who)
-	s.Must(t, ben, func(tx storage.Tx) error { _, err := erasure.ApproveIn(ben, tx, e.ID); return err })
+	s.Must(t, ben, func(tx storage.Tx) error { _, err := erasure.ApproveIn(ben, tx, e.ID, 0); return err })
 	stack.WantErr(t, s.API.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.CreateUpload(ctx, storage.NewUpload{ID: uuid.Must(uuid.NewV7()), UserID: "ana", Project: "torre", Metadata: map[string]string{}, Size: 1})
 	}), storage.ErrQuotaExceeded)

@@ -59,8 +59,24 @@ func (e *Eraser) Erase(ctx context.Context) error {
 		if e.tables, err = tenantTables(ctx, e.DB); err != nil {
 			return err
 		}
-		return errors.Join(e.eraseAll(ctx), e.purgeDue(ctx))
+		return errors.Join(e.startDue(ctx), e.eraseAll(ctx), e.purgeDue(ctx))
 	})
+}
+
+// startDue starts the erasures whose delay is over.
+func (e *Eraser) startDue(ctx context.Context) error {
+	due, err := scheduled(ctx, e.DB)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, s := range due {
+		ctx := asEraser(ctx, s.Tenant)
+		if err := e.DB.InTenant(ctx, func(tx storage.Tx) error { return start(ctx, tx, s) }); err != nil {
+			errs = append(errs, fmt.Errorf("erasure %s: %w", s.ID, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // eraseAll takes steps of all running erasures in turn, so that a small one does not wait for a large one.

@@ -24,20 +24,25 @@ var (
 	ErrBadRequest = errors.New("request for an erasure is not valid")
 )
 
-// Config says how long deleted uploads can be restored.
+// Config says how long deleted uploads can be restored, and erasures cancelled.
 type Config struct {
+	Delay     time.Duration `name:"erasure-delay" help:"How long after its request, or its approval, the erasure of a user or a tenant starts. Until then managers can cancel it. 0 to start at once."`
 	Retention time.Duration `name:"deleted-retention" help:"How long a deleted upload can be restored before it is erased. A change applies to later deletions."`
 }
 
 // DefaultConfig is used where nothing is set.
-func DefaultConfig() Config { return Config{Retention: 30 * 24 * time.Hour} }
+func DefaultConfig() Config { return Config{Delay: 24 * time.Hour, Retention: 30 * 24 * time.Hour} }
 
 // Validate reports what is wrong with c.
 func (c Config) Validate() error {
+	var errs []error
 	if c.Retention < time.Minute {
-		return fmt.Errorf("TRAMO_DELETED_RETENTION: %s is less than 1m", c.Retention)
+		errs = append(errs, fmt.Errorf("TRAMO_DELETED_RETENTION: %s is less than 1m", c.Retention))
 	}
-	return nil
+	if c.Delay < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_ERASURE_DELAY: %s is less than 0", c.Delay))
+	}
+	return errors.Join(errs...)
 }
 
 // maxUser is the longest user id, in bytes.
@@ -89,8 +94,8 @@ type Request struct {
 	Tenant bool
 }
 
-// Request requests an erasure. A manager may erase an upload, and all uploads of a user: they do not exist from then on. An
-// admin may erase the tenant, which another admin has to approve.
+// Request requests an erasure. A manager may erase an upload, which does not exist from then on, and all uploads of a user,
+// which starts after the delay. An admin may erase the tenant, which another admin has to approve.
 func (s *Service) Request(ctx context.Context, r Request) (e Erasure, err error) {
 	who, err := tenant.RequireManagerOfAll(ctx)
 	if err != nil {
@@ -104,7 +109,7 @@ func (s *Service) Request(ctx context.Context, r Request) (e Erasure, err error)
 		return e, tenant.Refuse(tenant.ErrForbidden, "Only an admin of the installation can request the erasure of a company.")
 	}
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
-		if e, err = request(ctx, tx, kind, subject); err != nil || r.Tenant {
+		if e, err = request(ctx, tx, kind, subject, s.Delay); err != nil || e.State != Running {
 			return err
 		}
 		return s.Queue.EnqueueErase(ctx, tx)
@@ -141,7 +146,7 @@ func (s *Service) EraseQuarantined(ctx context.Context, id uuid.UUID) (e Erasure
 		if err != nil {
 			return err
 		}
-		if e, err = request(ctx, tx, OfUpload, id.String()); err != nil {
+		if e, err = request(ctx, tx, OfUpload, id.String(), s.Delay); err != nil {
 			return err
 		}
 		detail := map[string]any{"signature": u.ScanSignature, "erasure": e.ID}
@@ -153,15 +158,15 @@ func (s *Service) EraseQuarantined(ctx context.Context, id uuid.UUID) (e Erasure
 	return e, s.logState(ctx, err, e)
 }
 
-// Approve starts a tenant's erasure that another admin has requested. It cannot be taken back.
+// Approve lets a tenant's erasure that another admin has requested start after the delay.
 func (s *Service) Approve(ctx context.Context, id uuid.UUID) (Erasure, error) {
 	var same bool
 	e, err := s.decide(ctx, id, func(tx storage.Tx) (e Erasure, err error) {
-		e, err = approve(ctx, tx, id)
+		e, err = approve(ctx, tx, id, s.Delay)
 		if same = errors.Is(err, errSamePerson); same {
 			return e, tx.Audit(ctx, storage.Audit{Action: storage.AuditErasureApprove, Subject: id.String(), Outcome: "same-admin"})
 		}
-		if err != nil {
+		if err != nil || e.State != Running {
 			return e, err
 		}
 		return e, s.Queue.EnqueueErase(ctx, tx)
@@ -172,7 +177,7 @@ func (s *Service) Approve(ctx context.Context, id uuid.UUID) (Erasure, error) {
 	return e, s.logState(ctx, err, e)
 }
 
-// Cancel takes back a tenant's erasure that nobody has approved.
+// Cancel takes back an erasure that has not started: that of a user by a manager, that of the tenant by an admin.
 func (s *Service) Cancel(ctx context.Context, id uuid.UUID) (Erasure, error) {
 	e, err := s.decide(ctx, id, func(tx storage.Tx) (Erasure, error) { return cancel(ctx, tx, id) })
 	return e, s.logState(ctx, err, e)
@@ -187,7 +192,7 @@ func (s *Service) decide(ctx context.Context, id uuid.UUID, fn func(storage.Tx) 
 		if e, err = find(ctx, tx, id); err != nil {
 			return err
 		}
-		if who.Role != tenant.Admin {
+		if who.Role != tenant.Admin && e.Kind == OfTenant {
 			return tenant.Refuse(tenant.ErrForbidden, "Only an admin of the installation can decide on the erasure of a company.")
 		}
 		e, err = fn(tx)

@@ -61,7 +61,7 @@ func New(t *testing.T) *Site {
 	types, err := mediatype.ParsePolicy("image/*,application/pdf")
 	stack.Must(t, err)
 	s.Admission = &hooks.Admission{DB: s.API, Policy: hooks.Policy{MaxSize: MaxSize, Types: types}, Log: s.Log}
-	s.Erasures = &erasure.Service{Config: erasure.DefaultConfig(), DB: s.API, Queue: s.Queue, Log: s.Log}
+	s.Erasures = &erasure.Service{Config: erasure.Config{Retention: erasure.DefaultConfig().Retention}, DB: s.API, Queue: s.Queue, Log: s.Log}
 	s.Uploads = &hooks.Uploads{
 		DB: s.API, Queue: s.Queue, Bucket: s.Bucket, Metrics: hooks.NewMetrics(prometheus.NewRegistry()), Log: s.Log, Erasures: s.Erasures,
 	}

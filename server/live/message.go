@@ -112,7 +112,7 @@ func announcementMessages(as []announced) ([]*message, error) {
 		case a.UploadID != nil || a.BatchID != nil:
 			continue
 		default:
-			m.tenantWide, m.forManagers = true, strings.HasPrefix(a.Type, "webhook.")
+			m.tenantWide, m.forManagers = true, strings.HasPrefix(a.Type, "webhook.") || strings.HasPrefix(a.Type, "erasure.")
 		}
 		m.subject, m.batch, m.label, m.user = orZero(a.UploadID), orZero(a.BatchID), orZero(a.Batch), orZero(a.User)
 		ms = append(ms, m)

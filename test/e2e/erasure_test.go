@@ -27,7 +27,7 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{isolated: newIsolated(t)}
+	s := &scene{isolated: newIsolated(t, "TRAMO_ERASURE_DELAY=0s")}
 	s.crew = s.user(t)
 	_, err := s.Tramo(stack.Context(t), "tenant", "add", "other")
 	stack.Must(t, err)

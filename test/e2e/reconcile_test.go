@@ -21,9 +21,9 @@ type isolated struct {
 	sql    *pgx.Conn
 }
 
-func newIsolated(t *testing.T) *isolated {
+func newIsolated(t *testing.T, vars ...string) *isolated {
 	t.Helper()
-	in := &isolated{installation: install(t, stack.Installation{Bucket: newName()})}
+	in := &isolated{installation: install(t, stack.Installation{Bucket: newName(), Vars: vars})}
 	var err error
 	in.installation, err = in.withOperators(stack.Context(t))
 	stack.Must(t, err)
