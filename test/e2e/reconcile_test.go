@@ -23,7 +23,7 @@ type isolated struct {
 
 func newIsolated(t *testing.T, vars ...string) *isolated {
 	t.Helper()
-	in := &isolated{installation: install(t, stack.Installation{Bucket: newName(), Vars: vars})}
+	in := &isolated{installation: installation{install(t, stack.Installation{Bucket: newName()}).With(vars...)}}
 	var err error
 	in.installation, err = in.withOperators(stack.Context(t))
 	stack.Must(t, err)
