@@ -45,8 +45,9 @@ func TestDirectoriesAreNotSweptByWhoBegins(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			dir, _, err := ownDir(parent, log)
+			dir, remove, err := ownDir(parent, log)
 			if err == nil {
+				t.Cleanup(remove) // which holds the lock until then
 				_, err = os.Stat(dir)
 			}
 			if err != nil {
