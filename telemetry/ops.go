@@ -35,8 +35,9 @@ type Check struct {
 
 // OpsConfig says where the operations listener is.
 type OpsConfig struct {
-	Listen string `name:"ops-listen" help:"Address of /livez, /readyz and /metrics. Clients must not reach it."`
-	Token  Secret `name:"ops-token" placeholder:"TOKEN" help:"Token of 16 bytes or more that /metrics asks for, as Authorization: Bearer TOKEN. Without it /readyz says only whether the process is ready, and not why. Default: none is asked for."`
+	Listen string `name:"ops-listen" help:"Address of /livez, /readyz, /metrics and, with TRAMO_PPROF, /debug/pprof/. Clients must not reach it."`
+	Token  Secret `name:"ops-token" placeholder:"TOKEN" help:"Token of 16 bytes or more that /metrics and /debug/pprof/ ask for, as Authorization: Bearer TOKEN. Without it /readyz says only whether the process is ready, and not why. Default: none is asked for."`
+	Pprof  bool   `name:"pprof" help:"Serve profiles at /debug/pprof/, for go tool pprof. Whoever reaches it, with the token where one is set, can slow the process down."`
 }
 
 // Validate reports what is wrong with c.
@@ -53,7 +54,7 @@ func (c OpsConfig) Validate() error {
 // minOpsToken is the least length of a token, in bytes.
 const minOpsToken = 16
 
-// Ops is the operations listener: /livez, /readyz and /metrics, on an address that clients cannot reach.
+// Ops is the operations listener: /livez, /readyz, /metrics and, if asked for, /debug/pprof/, on an address that clients cannot reach.
 type Ops struct {
 	OpsConfig
 	Checks   []Check
@@ -82,21 +83,28 @@ func (o *Ops) Run(ctx context.Context) error {
 	return nil
 }
 
-// Handler serves the three paths.
+// Handler serves the paths of o.
 func (o *Ops) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", livez)
 	mux.HandleFunc("GET /readyz", o.readyz)
-	metrics := promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /metrics", o.trusted(promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{Registry: o.Registry})))
+	if o.Pprof {
+		mux.Handle("GET /debug/pprof/", o.trusted(profiles()))
+	}
+	return mux
+}
+
+// trusted serves only requests that o trusts.
+func (o *Ops) trusted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !o.trusts(r) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "TRAMO_OPS_TOKEN is needed", http.StatusUnauthorized)
 			return
 		}
-		metrics.ServeHTTP(w, r)
+		h.ServeHTTP(w, r)
 	})
-	return mux
 }
 
 // trusts reports whether a request has the token, or none is asked for.

@@ -8,11 +8,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/pprof/profile"
+
 	"github.com/tramo/tramo/telemetry"
+	"github.com/tramo/tramo/test/stack"
 )
 
 func TestLoggers(t *testing.T) {
@@ -138,4 +142,68 @@ func TestOpsToken(t *testing.T) {
 			t.Errorf("%q: /livez answers %d", header, w.Code)
 		}
 	}
+}
+
+// Profiles are served where a setting asks for them, under the token of the metrics, and never the command line.
+func TestPprof(t *testing.T) {
+	t.Parallel()
+	const token = "0123456789abcdef"
+	const profiles = "/debug/pprof/"
+	ask := func(c telemetry.OpsConfig, path, sent string) *httptest.ResponseRecorder {
+		ops := telemetry.Ops{OpsConfig: c, Registry: telemetry.NewRegistry(), Log: slog.New(slog.DiscardHandler)}
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil)
+		if sent != "" {
+			r.Header.Set("Authorization", "Bearer "+sent)
+		}
+		ops.Handler().ServeHTTP(w, r)
+		return w
+	}
+	for _, path := range []string{"", "heap", "goroutine", "profile?seconds=1", "wall?seconds=1", "trace?seconds=1", "cmdline", "symbol"} {
+		if w := ask(telemetry.OpsConfig{Token: token}, profiles+path, token); w.Code != http.StatusNotFound {
+			t.Errorf("%s without the setting: %d", path, w.Code)
+		}
+		for _, other := range []string{"", token + "x"} {
+			w := ask(telemetry.OpsConfig{Token: token, Pprof: true}, profiles+path, other)
+			if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") != "Bearer" || w.Body.Len() > 100 {
+				t.Errorf("%s with the token %q: %d, %d bytes", path, other, w.Code, w.Body.Len())
+			}
+		}
+	}
+	for path, want := range map[string]int{
+		"": http.StatusOK, "heap": http.StatusOK, "goroutine?debug=1": http.StatusOK, "profile?seconds=1": http.StatusOK, "wall?seconds=1": http.StatusOK,
+		"trace?seconds=1": http.StatusOK, "cmdline": http.StatusNotFound, "wall?seconds=0": http.StatusBadRequest, "wall?seconds=x": http.StatusBadRequest,
+	} {
+		w := ask(telemetry.OpsConfig{Token: token, Pprof: true}, profiles+path, token)
+		if w.Code != want || want == http.StatusOK && w.Body.Len() == 0 {
+			t.Errorf("%s: %d, %d bytes, want %d", path, w.Code, w.Body.Len(), want)
+		}
+	}
+	if w := ask(telemetry.OpsConfig{Pprof: true}, profiles+"heap", ""); w.Code != http.StatusOK {
+		t.Errorf("where no token is set: %d", w.Code)
+	}
+}
+
+// A wall profile has the goroutines that only wait, and ends when its client goes.
+func TestWallProfile(t *testing.T) {
+	t.Parallel()
+	waiting, end := make(chan struct{}), make(chan struct{})
+	go waitsFor(waiting, end)
+	<-waiting
+	defer close(end)
+	ops := telemetry.Ops{OpsConfig: telemetry.OpsConfig{Pprof: true}, Registry: telemetry.NewRegistry(), Log: slog.New(slog.DiscardHandler)}
+	w := httptest.NewRecorder()
+	ops.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/debug/pprof/wall?seconds=1", nil))
+	got, err := profile.Parse(w.Body)
+	stack.Must(t, err)
+	if !slices.ContainsFunc(got.Function, func(f *profile.Function) bool { return strings.HasSuffix(f.Name, ".waitsFor") }) {
+		t.Error("a goroutine that waits is not in the profile")
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	ops.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/debug/pprof/wall?seconds=65535", nil).WithContext(gone))
+}
+
+func waitsFor(waiting, end chan struct{}) {
+	close(waiting)
+	<-end
 }
