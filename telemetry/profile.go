@@ -3,7 +3,7 @@ package telemetry
 import (
 	"cmp"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // G108: it also registers with http.DefaultServeMux, which no listener serves
+	"net/http/pprof" // which also registers with http.DefaultServeMux; no listener serves that
 	"strconv"
 	"time"
 

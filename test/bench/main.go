@@ -1,8 +1,9 @@
 // Bench measures Tramo against stock tusd and against a bare client of S3, over the same S3 server, in the same run and
 // taking turns, so that ratios hold on a machine that does other things too. It prints a table in Markdown, with
-// progress and every single value on standard error.
+// progress and every single value on standard error, beside the figures of the run before. Its own are in a file of the
+// output folder, for the next run.
 //
-//	go run ./test/bench [-only name,name] [-repeat n]
+//	go run ./test/bench [-only name,name] [-repeat n] [-compare file] [-profile] [-out folder]
 //
 // What it counts, such as requests, does not depend on the machine; the package's tests hold Tramo to that.
 package main
@@ -15,10 +16,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tramo/tramo/test/stack"
 )
 
 // A bench is a stand and what was measured on it.
@@ -57,35 +61,73 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
+// options are what the command line says.
+type options struct {
+	only    []string
+	repeat  int
+	out     string // the output folder, absolute
+	compare string // a file of figures; "" for the run before
+}
+
+func parse(args []string) (o options, err error) {
 	var names []string
 	for _, c := range cases {
 		names = append(names, c.name)
 	}
+	root, err := stack.RepoRoot()
+	if err != nil {
+		return o, err
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", strings.Join(names, ","), "measure only these")
-	repeat := flags.Int("repeat", 3, "how often; medians are reported")
+	flags.IntVar(&o.repeat, "repeat", 3, "how often; medians are reported")
+	flags.StringVar(&o.out, "out", filepath.Join(root, "test", "bench", "out"), "folder in which each run makes one of its own")
+	flags.StringVar(&o.compare, "compare", "", "file of figures to compare with; by default that of the run before")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return o, err
 	}
-	chosen := strings.Split(*only, ",")
-	for _, name := range chosen {
+	o.only = strings.Split(*only, ",")
+	for _, name := range o.only {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("-only: %q is none of %s", name, strings.Join(names, ", "))
+			return o, fmt.Errorf("-only: %q is none of %s", name, strings.Join(names, ", "))
 		}
 	}
-	if *repeat < 1 {
-		return errors.New("-repeat: at least 1")
+	if o.repeat < 1 {
+		return o, errors.New("-repeat: at least 1")
+	}
+	for _, path := range []*string{&o.out, &o.compare} { // the S3 server moves the working directory
+		if *path != "" && err == nil {
+			*path, err = filepath.Abs(*path)
+		}
+	}
+	return o, err
+}
+
+func run(ctx context.Context, args []string, out, progress io.Writer) (err error) {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	var earlier *record
+	if o.compare != "" {
+		if earlier, err = readRecord(o.compare); err != nil {
+			return fmt.Errorf("-compare: %w", err)
+		}
+	}
+	about := record{Commit: commit(ctx), Date: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(), Repeat: o.repeat}
+	about.Load[0] = load()
+	dir := filepath.Join(o.out, about.Date.Format("20060102T150405Z")+"-"+about.Commit)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
 	s, err := newStand(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
-	began := setting(ctx)
-	b := &bench{stand: s, report: report{progress: progress, begun: time.Now()}, repeat: *repeat}
+	b := &bench{stand: s, report: report{progress: progress, begun: time.Now()}, repeat: o.repeat}
 	for _, c := range cases {
-		if err == nil && slices.Contains(chosen, c.name) {
+		if err == nil && slices.Contains(o.only, c.name) {
 			fmt.Fprintln(progress, c.name)
 			if err = c.run(ctx, b); err != nil {
 				err = fmt.Errorf("%s: %w", c.name, err)
@@ -93,8 +135,16 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		}
 	}
 	// Also what was measured before something went wrong.
-	fmt.Fprintf(out, "%s at the start and %s at the end; %d repetitions.\n\n", began, load(), *repeat)
-	b.print(out)
+	about.Load[1] = load()
+	about.Figures = newRecord(b.rows).Figures
+	err = errors.Join(err, about.write(dir))
+	if earlier == nil {
+		var failed error
+		earlier, failed = before(o.out, &about)
+		err = errors.Join(err, failed)
+	}
+	fmt.Fprintf(out, "%s.\n%s\nFigures: %s\n\n", &about, about.comparison(earlier), filepath.Join(dir, figuresFile))
+	b.print(out, earlier)
 	return err
 }
 

@@ -64,33 +64,51 @@ func quantile(values []float64, q float64) float64 {
 type report struct {
 	progress io.Writer
 	begun    time.Time
-	rows     []string
-	missed   int
+	rows     []row
+}
+
+// A row is one figure of every peer.
+type row struct {
+	name    string
+	figures figures
+	format  string // of a value, for fmt
+	target  string // "" for none
+	met     bool   // by Tramo
 }
 
 var columns = []peer{tramo, stock, tuned, unhashed, bare}
 
 // row adds one figure of every peer, and whether Tramo's meets its target; no target, no verdict.
 func (r *report) row(name string, f figures, format, target string, met bool) {
-	cells := []string{name}
-	for _, p := range columns {
-		cell := "–"
-		if len(f[p]) > 0 {
-			cell = fmt.Sprintf(format, f.of(p))
-		}
-		cells = append(cells, cell)
+	added := row{name: name, figures: f, format: format, target: target, met: met}
+	r.rows = append(r.rows, added)
+	fmt.Fprintln(r.progress, added.line(columns, "–"))
+}
+
+// line is the row with a cell for each of the peers, what was measured before, the target and the verdict.
+func (r row) line(peers []peer, before string) string {
+	cells := []string{r.name}
+	for _, p := range peers {
+		cells = append(cells, r.cell(p))
 	}
-	verdict := "met"
+	cells = append(cells, before)
 	switch {
-	case target == "":
-		target, verdict = "–", ""
-	case !met:
-		verdict = "**missed**"
-		r.missed++
+	case r.target == "":
+		cells = append(cells, "–", "")
+	case r.met:
+		cells = append(cells, r.target, "met")
+	default:
+		cells = append(cells, r.target, "**missed**")
 	}
-	line := "| " + strings.Join(append(cells, target, verdict), " | ") + " |"
-	r.rows = append(r.rows, line)
-	fmt.Fprintln(r.progress, line)
+	return "| " + strings.Join(cells, " | ") + " |"
+}
+
+// cell is a peer's median, as a table shows it.
+func (r row) cell(p peer) string {
+	if len(r.figures[p]) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(r.format, r.figures.of(p))
 }
 
 // note prints what is not in the table.
@@ -105,14 +123,21 @@ func (r *report) spread(name string, f figures) {
 	}
 }
 
-func (r *report) print(w io.Writer) {
+// print prints the table of the peers that were measured, beside an earlier run's figures; nil for none.
+func (r *report) print(w io.Writer, earlier *record) {
+	peers := slices.DeleteFunc(slices.Clone(columns), func(p peer) bool {
+		return !slices.ContainsFunc(r.rows, func(r row) bool { return len(r.figures[p]) > 0 })
+	})
 	fmt.Fprint(w, "| figure |")
-	for _, p := range columns {
+	for _, p := range peers {
 		fmt.Fprintf(w, " %s |", p)
 	}
-	fmt.Fprint(w, " to reach | |\n|---|")
-	fmt.Fprintln(w, strings.Repeat("---|", len(columns)+2))
-	for _, row := range r.rows {
-		fmt.Fprintln(w, row)
+	before := "before"
+	if earlier != nil {
+		before = "at " + earlier.Commit
+	}
+	fmt.Fprintf(w, " %s | to reach | |\n|---|%s\n", before, strings.Repeat("---|", len(peers)+3))
+	for i, key := range keys(r.rows) {
+		fmt.Fprintln(w, r.rows[i].line(peers, earlier.beside(key, r.rows[i])))
 	}
 }
