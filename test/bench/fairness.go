@@ -201,19 +201,24 @@ func (sv *server) completed(ctx context.Context, address string) error {
 
 // workers are what completes uploads.
 type workers struct {
-	clamd   *stack.Clamd
-	process *stack.Replica
+	clamd    *stack.Clamd
+	process  *stack.Replica
+	profiled func() // ends its profiles
 }
 
 func (s *stand) startWorkers(ctx context.Context) (w *workers, err error) {
-	w = &workers{}
+	w = &workers{profiled: func() {}}
 	if w.clamd, err = stack.StartClamd(ctx, stack.ClamdConfig{}); err != nil {
 		return w, err
 	}
-	if w.process, err = s.Work(ctx, "TRAMO_CLAMD="+w.clamd.Address()); err != nil {
+	if w.process, err = s.Work(ctx, append(s.profiles.env(), "TRAMO_CLAMD="+w.clamd.Address())...); err != nil {
 		return w, errors.Join(err, w.clamd.Stop())
 	}
+	w.profiled = s.profiles.watch("worker", w.process.Ops)
 	return w, nil
 }
 
-func (w *workers) stop() error { return errors.Join(w.process.Stop(), w.clamd.Stop()) }
+func (w *workers) stop() error {
+	w.profiled()
+	return errors.Join(w.process.Stop(), w.clamd.Stop())
+}

@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/pprof/profile"
+
 	"github.com/tramo/tramo/test/stack"
 )
 
@@ -67,6 +69,7 @@ type options struct {
 	repeat  int
 	out     string // the output folder, absolute
 	compare string // a file of figures; "" for the run before
+	profile bool
 }
 
 func parse(args []string) (o options, err error) {
@@ -83,6 +86,7 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&o.repeat, "repeat", 3, "how often; medians are reported")
 	flags.StringVar(&o.out, "out", filepath.Join(root, "test", "bench", "out"), "folder in which each run makes one of its own")
 	flags.StringVar(&o.compare, "compare", "", "file of figures to compare with; by default that of the run before")
+	flags.BoolVar(&o.profile, "profile", false, "write CPU and wall profiles of server and worker beside the figures, which this makes worse")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -114,7 +118,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 			return fmt.Errorf("-compare: %w", err)
 		}
 	}
-	about := record{Commit: commit(ctx), Date: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(), Repeat: o.repeat}
+	about := record{Commit: commit(ctx), Date: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(), Repeat: o.repeat, Profiled: o.profile}
 	about.Load[0] = load()
 	dir := filepath.Join(o.out, about.Date.Format("20060102T150405Z")+"-"+about.Commit)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -125,11 +129,14 @@ func run(ctx context.Context, args []string, out, progress io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
+	if o.profile {
+		s.profiles = &profiles{dir: dir, merged: map[string]*profile.Profile{}}
+	}
 	b := &bench{stand: s, report: report{progress: progress, begun: time.Now()}, repeat: o.repeat}
 	for _, c := range cases {
 		if err == nil && slices.Contains(o.only, c.name) {
 			fmt.Fprintln(progress, c.name)
-			if err = c.run(ctx, b); err != nil {
+			if err = errors.Join(c.run(ctx, b), s.profiles.save(c.name)); err != nil {
 				err = fmt.Errorf("%s: %w", c.name, err)
 			}
 		}

@@ -23,6 +23,8 @@ type stand struct {
 	proxy *stack.S3Proxy
 	temp  string // programs, and the servers' temporary directories
 	token string // of a tenant that may store anything
+
+	profiles *profiles // nil unless asked for
 }
 
 func newStand(ctx context.Context) (s *stand, err error) {
@@ -91,6 +93,8 @@ type server struct {
 	url     string         // where uploads are created
 	token   string
 	temp    string // where it may keep temporary files
+
+	profiled func() // ends its profiles
 }
 
 // serve starts a fresh process of peer, so that its peaks are its own, over the S3 server at endpoint.
@@ -116,11 +120,14 @@ func (s *stand) serve(ctx context.Context, p peer, endpoint string) (*server, er
 }
 
 func (s *stand) serveTramo(ctx context.Context, sv *server, endpoint string) error {
-	r, err := s.Serve(ctx, "TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_MAX_UPLOAD_SIZE=2GiB", "TMPDIR="+sv.temp,
+	r, err := s.Serve(ctx, append(s.profiles.env(), "TRAMO_S3_ENDPOINT="+endpoint, "TRAMO_MAX_UPLOAD_SIZE=2GiB", "TMPDIR="+sv.temp,
 		fmt.Sprintf("TRAMO_MAX_BATCH=%d", kickoff),
 		fmt.Sprintf("TRAMO_LISTENERS_PER_USER=%d", listenerCount), fmt.Sprintf("TRAMO_LISTENERS_PER_TENANT=%d", listenerCount),
-	)
+	)...)
 	sv.process, sv.url, sv.token = r.Process, r.URL+"/api/uploads", s.token
+	if err == nil {
+		sv.profiled = s.profiles.watch("server", r.Ops)
+	}
 	return err
 }
 
@@ -142,6 +149,7 @@ func (s *stand) serveStock(ctx context.Context, sv *server, endpoint string) (er
 // stop ends the server in order, and with it every request that it still has.
 func (sv *server) stop() error {
 	var err error
+	sv.endProfiles()
 	if sv.process != nil {
 		if err = sv.process.Stop(); err != nil {
 			err = fmt.Errorf("%w\n%s", err, sv.process.LastOutput())
@@ -152,8 +160,15 @@ func (sv *server) stop() error {
 
 // kill ends a server whose clients are silent and would keep it waiting.
 func (sv *server) kill() {
+	sv.endProfiles()
 	sv.process.Kill()
 	sv.process = nil
+}
+
+func (sv *server) endProfiles() {
+	if sv.profiled != nil {
+		sv.profiled()
+	}
 }
 
 // wipe removes what S3 has stored. No server may be running; what a killed one had begun, S3 may still be writing.
