@@ -143,10 +143,12 @@ func (b *bench) burstBeside(ctx context.Context, name string, burst int64, tell 
 // waiting counts jobs that are not done.
 func (s *stand) waiting(ctx context.Context) (n int, err error) {
 	err = s.sql(ctx, func(c *pgx.Conn) error {
-		return c.QueryRow(ctx, `select count(*) from river_job where kind = 'process_upload' and finalized_at is null`).Scan(&n)
+		return c.QueryRow(ctx, jobsLeft).Scan(&n)
 	})
 	return n, err
 }
+
+const jobsLeft = `select count(*) from river_job where kind = 'process_upload' and finalized_at is null`
 
 // setOrder makes all jobs equal, so that they are worked in the order of arrival, or leaves them as they are made.
 func (s *stand) setOrder(ctx context.Context, fifo bool) error {

@@ -39,6 +39,7 @@ var cases = []struct {
 	run  func(context.Context, *bench) error
 }{
 	{"requests", requests},
+	{"transactions", transactions},
 	{"latency", latency},
 	{"others", others},
 	{"bursts", bursts},

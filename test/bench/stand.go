@@ -20,9 +20,10 @@ const startTime = 2 * time.Minute
 type stand struct {
 	ground stack.Ground
 	*stack.Installation
-	proxy *stack.S3Proxy
-	temp  string // programs, and the servers' temporary directories
-	token string // of a tenant that may store anything
+	proxy  *stack.S3Proxy
+	ledger *ledger // of Postgres
+	temp   string  // programs, and the servers' temporary directories
+	token  string  // of a tenant that may store anything
 
 	profiles *profiles // nil unless asked for
 }
@@ -30,7 +31,7 @@ type stand struct {
 func newStand(ctx context.Context) (s *stand, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	s = &stand{}
+	s = &stand{ledger: &ledger{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -43,7 +44,7 @@ func newStand(ctx context.Context) (s *stand, err error) {
 	if err := s.buildStock(ctx); err != nil {
 		return s, err
 	}
-	postgres, err := stack.StartPostgres(ctx, stack.PostgresConfig{Durable: true})
+	postgres, err := stack.StartPostgres(ctx, stack.PostgresConfig{Durable: true, Log: s.ledger})
 	if err != nil {
 		return s, err
 	}
