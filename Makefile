@@ -52,7 +52,7 @@ soak: setup build ## Inject random faults into whole installations, SEEDS times 
 	TRAMO_TEST_FLIPS=$$((20 * $(SEEDS))) go test -race -timeout 0 -v ./processing/examine -run 'Flips|Truncations'
 
 .PHONY: bench
-bench: setup build ## Measure Tramo, stock tusd and a bare S3 client; ARGS="-only large -repeat 5" selects and repeats
+bench: setup build ## Measure Tramo, its rivals and a bare S3 client; ARGS="-only large -repeat 5" selects and repeats
 	@go run ./test/bench $(ARGS)
 
 .PHONY: lint
@@ -87,7 +87,7 @@ setup-run:
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf $(BIN) web/node_modules
+	rm -rf $(BIN) web/node_modules test/bench/legacy/node_modules
 	find web/dist -mindepth 1 ! -name .gitkeep -delete
 
 web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES) server/openapi.yaml

@@ -1,7 +1,7 @@
-// Bench measures Tramo against stock tusd and against a bare client of S3, over the same S3 server, in the same run and
-// taking turns, so that ratios hold on a machine that does other things too. It prints a table in Markdown, with
-// progress and every single value on standard error, beside the figures of the run before. Its own are in a file of the
-// output folder, for the next run.
+// Bench measures Tramo against stock tusd, the API that it replaces, and a bare client of S3, over the same S3 server, in
+// the same run and taking turns, so that ratios hold on a machine that does other things too. It prints a table in
+// Markdown, with progress and every single value on standard error, beside the figures of the run before. Its own are in a
+// file of the output folder, for the next run.
 //
 //	go run ./test/bench [-only name,name] [-repeat n] [-compare file] [-profile] [-out folder]
 //
@@ -52,6 +52,7 @@ var cases = []struct {
 	{"fairness", fairness},
 	{"listeners", listeners},
 	{"processing", processing},
+	{"legacy", rival},
 }
 
 func main() {

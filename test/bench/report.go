@@ -76,7 +76,7 @@ type row struct {
 	met     bool   // by Tramo
 }
 
-var columns = []peer{tramo, stock, tuned, unhashed, bare}
+var columns = []peer{tramo, stock, tuned, unhashed, bare, legacy}
 
 // row adds one figure of every peer, and whether Tramo's meets its target; no target, no verdict.
 func (r *report) row(name string, f figures, format, target string, met bool) {

@@ -108,8 +108,11 @@ func (s *stand) serve(ctx context.Context, p peer, endpoint string) (*server, er
 		return nil, err
 	}
 	started := s.serveStock
-	if p == tramo {
+	switch p {
+	case tramo:
 		started = s.serveTramo
+	case legacy:
+		started = s.serveLegacy
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
