@@ -50,10 +50,7 @@ func (u *Upload) watch(offset int64, body object.Body) *watchedBody {
 func (u *Upload) refuseType(ctx context.Context, mediaType string) error {
 	ctx = context.WithoutCancel(ctx) // a client that goes would begin again otherwise
 	failure := storage.Failure{Reason: storage.ReasonTypeNotAllowed, Detail: mediatype.NotAccepted(mediaType)}
-	err := u.uploads.DB.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Move(ctx, u.Row().ID, storage.MoveReject.Because(failure))
-	})
-	if err != nil {
+	if err := u.uploads.end(ctx, u.Row().ID, storage.MoveReject.Because(failure), u.held); err != nil {
 		return err
 	}
 	u.uploads.Metrics.became(storage.Failed)

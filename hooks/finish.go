@@ -65,9 +65,28 @@ func reject(ctx context.Context, tx storage.Tx, u storage.Upload) error {
 	return nil
 }
 
+// end ends an upload by a move, if held, which is called first in the transaction, allows it.
+func (s *Uploads) end(ctx context.Context, upload uuid.UUID, t storage.Transition, held func(context.Context, storage.Tx) error) error {
+	return s.DB.InTenant(ctx, func(tx storage.Tx) error {
+		if err := held(ctx, tx); err != nil {
+			return err
+		}
+		return tx.Move(ctx, upload, t)
+	})
+}
+
+// held returns [storage.ErrFenced] unless the upload's lease is still held, until the transaction ends. Without the lease,
+// another request may have acknowledged bytes since the upload was opened.
+func (u *Upload) held(ctx context.Context, tx storage.Tx) error {
+	if err := tx.LockTenant(ctx); err != nil { // before the lease, as everywhere
+		return err
+	}
+	return tx.RequireLease(ctx, u.Row().ID, u.lease.Fence())
+}
+
 // cancel cancels an unfinished upload. One that has all its bytes is [storage.ErrWrongStatus].
-func (s *Uploads) cancel(ctx context.Context, upload uuid.UUID) error {
-	if err := s.DB.InTenant(ctx, func(tx storage.Tx) error { return tx.Move(ctx, upload, storage.Transition{Move: storage.MoveCancel}) }); err != nil {
+func (s *Uploads) cancel(ctx context.Context, upload uuid.UUID, held func(context.Context, storage.Tx) error) error {
+	if err := s.end(ctx, upload, storage.Transition{Move: storage.MoveCancel}, held); err != nil {
 		return err
 	}
 	s.Metrics.became(storage.Cancelled)
@@ -79,10 +98,8 @@ func (s *Uploads) cancel(ctx context.Context, upload uuid.UUID) error {
 const LostDetail = "What had been stored of this file is gone. Send it again."
 
 // lose ends an upload of which S3 no longer has what was stored.
-func (s *Uploads) lose(ctx context.Context, upload uuid.UUID) error {
-	err := s.DB.InTenant(ctx, func(tx storage.Tx) error {
-		return tx.Move(ctx, upload, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonLost, Detail: LostDetail}))
-	})
+func (s *Uploads) lose(ctx context.Context, upload uuid.UUID, held func(context.Context, storage.Tx) error) error {
+	err := s.end(ctx, upload, storage.MoveReject.Because(storage.Failure{Reason: storage.ReasonLost, Detail: LostDetail}), held)
 	if err == nil {
 		s.Metrics.became(storage.Failed)
 	}

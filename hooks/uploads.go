@@ -266,7 +266,7 @@ func (u *Upload) Finish(ctx context.Context) error {
 // deleted, and can be restored for a while; one that is part of another is [ErrPartOfAnother].
 func (u *Upload) Cancel(ctx context.Context) error {
 	id := u.Row().ID
-	err := u.uploads.cancel(ctx, id)
+	err := u.uploads.cancel(ctx, id, u.held)
 	if errors.Is(err, storage.ErrWrongStatus) {
 		if err = u.uploads.Erasures.Delete(ctx, id); errors.Is(err, storage.ErrWrongStatus) {
 			return ErrPartOfAnother
@@ -295,8 +295,10 @@ func (u *Upload) endLost(ctx context.Context, err error) error {
 	}
 	row := u.Row()
 	for _, id := range lost.Uploads {
-		ended := u.uploads.lose(context.WithoutCancel(ctx), id)
+		ended := u.uploads.lose(context.WithoutCancel(ctx), id, u.held)
 		switch {
+		case errors.Is(ended, storage.ErrFenced): // what u misses is where the request that has taken over has put it
+			return ended
 		case errors.Is(ended, storage.ErrWrongStatus): // it has ended before
 		case ended != nil:
 			return fmt.Errorf("end lost upload %s: %w", id, ended)

@@ -30,17 +30,24 @@ func (s *Site) Serve(t *testing.T) {
 		stack.Until(t, "all buffers are given back", func() bool { return u.Store.Close() == nil })
 	})
 	u.Admission, u.Expiry = s.Admission, hooks.DefaultExpiry()
-	u.Leases = lease.NewManager(s.API, "test", time.Minute, u.Log)
+	u.Leases = s.Leases(t, "test")
+}
+
+// Leases takes leases for a replica, until the test ends.
+func (s *Site) Leases(t *testing.T, replica string) *lease.Manager {
+	t.Helper()
+	leases := lease.NewManager(s.API, replica, time.Minute, s.Uploads.Log)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
-	go func() { ended <- u.Leases.Run(ctx) }()
+	go func() { ended <- leases.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		stack.Must(t, stack.Receive(t, "end of the leases", ended))
 	})
 	waiting, stop := context.WithTimeout(t.Context(), stack.Patience)
 	defer stop()
-	stack.Must(t, u.Leases.Registered(waiting))
+	stack.Must(t, leases.Registered(waiting))
+	return leases
 }
 
 // Through has the site reach S3 through a proxy from now on, before [Site.Serve].
