@@ -63,6 +63,7 @@ collect() {
 	have exiftool || need libimage-exiftool-perl
 	{ have vips && have vipsthumbnail; } || need libvips-tools
 	have redis-server || need redis-server
+	have spin || need spin # checks test/model
 	have clamdscan || need clamdscan
 	have_browser || need chromium
 }
