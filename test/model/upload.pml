@@ -9,8 +9,8 @@
  * servers.
  *
  * Each option of the first "if" in "request" is one step: a transaction or a request to S3, with the answer to the client if
- * there is one. "code:" names the functions that it stands for; model_test.go checks that they exist. Each #ifdef takes out one guard,
- * and model_test.go expects an assertion to fail then. A line marked "unreached" is for what does not happen.
+ * there is one. "code:" names the functions that it stands for; model_test.go checks that they exist. Each #ifdef takes out one
+ * guard, and model_test.go expects an assertion to fail then. A line marked "unreached" is for what does not happen.
  *
  * Transactions are merged: admission takes the lease, and the finish's transaction moves the offset, records the object and
  * the job, and gives the lease back. With SEPARATE, each of these is a transaction of its own.
@@ -343,7 +343,8 @@ end:
 	:: step[me] != idle && looked[me] == 0 -> looked[me] = (lease == fence[me] -> 1 : 2)
 #endif
 
-	/* The reconciler finishes what was cut off. code: reconcile.Reconciler.finish, reconcile.Reconciler.underLease, reconcile.confirm */
+	/* The reconciler finishes what was cut off.
+	   code: reconcile.Reconciler.finish, reconcile.Reconciler.underLease, reconcile.confirm */
 	:: me == RECONCILER && step[me] == idle && UNFINISHED && FREE -> kind[me] = head; draw(); take(); goto open
 	/* It deletes from S3 what no row names. code: reconcile.Reconciler.remove, reconcile.Reconciler.underLease */
 	:: DELETES && ORPHAN(0) -> target = 0; ofObject = 1; goto remove
