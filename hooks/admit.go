@@ -119,11 +119,12 @@ type Request struct {
 // Admit creates an upload for the user in ctx, or returns a [*tenant.Refusal]. A user that repeats a creation with
 // the same client_id, or of a final upload with the same partial ones, gets the same upload. An upload of deferred size is
 // charged for the largest allowed one until the size is declared. Partial uploads of other users are [storage.ErrNotFound].
-func (a *Admission) Admit(ctx context.Context, r Request) (Admitted, error) {
-	return a.admit(ctx, r, 2)
+// then are called last in the transaction that creates the upload.
+func (a *Admission) Admit(ctx context.Context, r Request, then ...func(tx storage.Tx, upload uuid.UUID) error) (Admitted, error) {
+	return a.admit(ctx, r, then, 2)
 }
 
-func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, error) {
+func (a *Admission) admit(ctx context.Context, r Request, then []func(storage.Tx, uuid.UUID) error, tries int) (Admitted, error) {
 	who, err := tenant.From(ctx)
 	if err != nil {
 		return Admitted{}, err
@@ -145,14 +146,22 @@ func (a *Admission) admit(ctx context.Context, r Request, tries int) (Admitted, 
 				return err
 			}
 		}
-		return tx.CreateUpload(ctx, n)
+		if err := tx.CreateUpload(ctx, n); err != nil {
+			return err
+		}
+		for _, do := range then {
+			if err := do(tx, n.ID); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	switch {
 	case errors.Is(err, storage.ErrDuplicateClientID):
 		old, err := a.findExisting(ctx, n)
 		switch {
 		case errors.Is(err, storage.ErrNotFound) && tries > 0:
-			return a.admit(ctx, r, tries-1) // it has ended meanwhile, and its client id is free
+			return a.admit(ctx, r, then, tries-1) // it has ended meanwhile, and its client id is free
 		case errors.Is(err, storage.ErrNotFound): // it is in a project that this token does not cover
 			return Admitted{}, tenant.Refuse(ErrClientIDTaken, "Another upload of yours has this client_id. Use a new client_id for each file.")
 		}

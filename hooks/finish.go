@@ -15,12 +15,18 @@ import (
 // Record records, in one transaction, that the upload's object is complete, settles its quota, enqueues its processing and
 // writes its timeline. Only after it has returned nil may the client be told that the upload is complete. A repeated call
 // changes nothing. If the content does not have the declared checksum, the upload fails, with its partial uploads if it is a
-// final one, their objects are deleted, their quota is refunded, and Record returns [ErrChecksumMismatch]. The processing of a partial upload is not
-// enqueued: it waits for its final one.
-func (s *Uploads) Record(ctx context.Context, upload uuid.UUID, key string, sum []byte) error {
+// final one, their objects are deleted, their quota is refunded, and Record returns [ErrChecksumMismatch]. The processing of a
+// partial upload is not enqueued: it waits for its final one. What is to be recorded before, in the same transaction, before
+// records.
+func (s *Uploads) Record(ctx context.Context, upload uuid.UUID, key string, sum []byte, before ...func(storage.Tx) error) error {
 	var mismatch, first bool
 	var u storage.Upload
 	err := s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
+		for _, record := range before {
+			if err := record(tx); err != nil {
+				return err
+			}
+		}
 		if u, err = tx.Upload(ctx, upload); err != nil {
 			return err
 		}

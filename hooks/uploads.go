@@ -59,6 +59,33 @@ func (s *Uploads) Create(ctx context.Context, r Request) (Admitted, error) {
 	return s.Admission.Admit(ctx, r)
 }
 
+// CreateHeld is Create for a request that writes next: it takes the lease of a new upload in the transaction that creates it.
+// u is nil for an upload that the client has created before, and if the lease could not be taken then: it is to be opened.
+// Whoever gets it must close it.
+func (s *Uploads) CreateHeld(ctx context.Context, r Request) (a Admitted, u *Upload, err error) {
+	if s.Store.Unavailable() {
+		return Admitted{}, nil, object.ErrUnavailable
+	}
+	a, err = s.Admission.Admit(ctx, r, func(tx storage.Tx, id uuid.UUID) error {
+		u = nil // of a transaction that failed
+		l, err := s.Leases.AcquireNew(ctx, tx, id)
+		if err != nil || l == nil {
+			return err
+		}
+		o, err := s.Store.Read(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		o.Hold(l)
+		u = &Upload{o, s, l}
+		return nil
+	})
+	if err != nil || a.Existing {
+		return a, nil, err
+	}
+	return a, u, nil
+}
+
 // An Upload is one request's view of an upload.
 type Upload struct {
 	*object.Upload
@@ -79,50 +106,93 @@ func (s *Uploads) View(ctx context.Context, id uuid.UUID) (*Upload, error) {
 	return u, s.check(u.Row())
 }
 
-// Open waits for the lease on an upload of the user in ctx, for so long at most, and opens it with [Uploads.OpenUnder].
-// wanted is [lease.Manager.Acquire]'s. Whoever opens an upload must close it.
-func (s *Uploads) Open(ctx context.Context, id uuid.UUID, wait time.Duration, wanted func()) (*Upload, error) {
-	waiting, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	l, err := s.Leases.Acquire(waiting, id, wanted)
+// Peek reads an upload that the user in ctx may write, as it is while nobody writes it: it takes no lease, and nothing can be
+// done with it. u is nil if somebody has the lease, or if the upload has all its bytes and is to be finished: then only whoever
+// acquires it can tell its offset.
+func (s *Uploads) Peek(ctx context.Context, id uuid.UUID) (u *Upload, err error) {
+	var free bool
+	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
+		o, err := s.Store.Read(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		u = &Upload{Upload: o, uploads: s}
+		free, err = lease.Free(ctx, tx, id)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	u, err := s.OpenUnder(ctx, id, l)
-	if err != nil {
-		l.Close(ctx)
+	who, err := tenant.From(ctx)
+	if err == nil && !who.MayWrite(u.Row().UserID) {
+		return nil, storage.ErrNotYours
+	}
+	if !free || u.unfinished() {
+		return nil, err
 	}
 	return u, err
 }
 
-// OpenUnder opens an upload under its lease. One that has all its bytes but was never finished, because a server died or a
-// dependency failed just then, is finished first, so that no client sees an offset equal to the size of an upload that is
-// not complete; if that fails now, it is [ErrNotFinished]. So is a final upload: its bytes are all there from the beginning
-// (tus 1.0.0, Concatenation). One that takes no more bytes and has no content is [ErrGone], or [ErrExpired].
+// Open waits for so long at most until it has acquired an upload, and continues it. Whoever opens an upload must close it.
+func (s *Uploads) Open(ctx context.Context, id uuid.UUID, wait time.Duration, wanted func()) (*Upload, error) {
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	u, err := s.Acquire(waiting, id, wanted)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.Continue(ctx); err != nil {
+		u.Close(ctx)
+		return nil, err
+	}
+	return u, nil
+}
+
+// Acquire takes the lease on an upload of the user in ctx, and reads the upload in the same transaction. wanted is
+// [lease.Manager.Acquire]'s. Nothing may be done with the upload before it is continued. Whoever acquires it must close it.
+func (s *Uploads) Acquire(ctx context.Context, id uuid.UUID, wanted func()) (*Upload, error) {
+	var o *object.Upload
+	l, err := s.Leases.AcquireAnd(ctx, id, wanted, func(tx storage.Tx) (err error) {
+		o, err = s.Store.Read(ctx, tx, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	o.Hold(l)
+	return &Upload{o, s, l}, nil
+}
+
+// OpenUnder opens an upload under a lease that is held already, and continues it.
 func (s *Uploads) OpenUnder(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
 	u, err := s.open(ctx, id, l)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.check(u.Row()); err != nil {
-		return nil, err
-	}
-	return u, u.resume(ctx)
+	return u, u.Continue(ctx)
 }
 
-// OpenToEnd is [Uploads.OpenUnder] for a request that ends the upload: it opens also one that has failed.
-func (s *Uploads) OpenToEnd(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
-	u, err := s.open(ctx, id, l)
-	if err != nil {
-		return nil, err
+// Continue prepares an upload to go on. One that has all its bytes but was never finished, because a server died or a
+// dependency failed just then, is finished first, so that no client sees an offset equal to the size of an upload that is
+// not complete; if that fails now, it is [ErrNotFinished]. So is a final upload: its bytes are all there from the beginning
+// (tus 1.0.0, Concatenation). One that takes no more bytes and has no content is [ErrGone], or [ErrExpired].
+func (u *Upload) Continue(ctx context.Context) error {
+	if err := u.uploads.check(u.Row()); err != nil {
+		return err
 	}
-	if row := u.Row(); row.Status != storage.Failed {
-		if err := s.check(row); err != nil {
-			return nil, err
-		}
-	}
-	return u, u.resume(ctx)
+	return u.resume(ctx)
 }
+
+// ContinueToEnd is [Upload.Continue] for a request that ends the upload: also one that has failed.
+func (u *Upload) ContinueToEnd(ctx context.Context) error {
+	if row := u.Row(); row.Status != storage.Failed {
+		return u.Continue(ctx)
+	}
+	return u.resume(ctx)
+}
+
+// OnWant sets what is called when another request wants the upload ([lease.Lease.OnWant]).
+func (u *Upload) OnWant(call func()) { u.lease.OnWant(call) }
 
 func (s *Uploads) open(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
 	u, err := s.Store.Open(ctx, id, l)
@@ -176,22 +246,18 @@ func (s *Uploads) Concatenate(ctx context.Context, id uuid.UUID, wait time.Durat
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	// It does not give up the lease on request: it waits for S3 only, and a request that waits for it gets a finished upload.
-	l, err := s.Leases.Acquire(waiting, id, nil)
+	u, err := s.Acquire(waiting, id, nil)
 	if err != nil {
 		return err
 	}
-	defer l.Close(ctx)
-	u, err := s.open(ctx, id, l)
-	if err != nil {
-		return err
-	}
+	defer u.Close(ctx)
 	if err := s.check(u.Row()); err != nil || !u.unfinished() {
 		return err
 	}
 	return u.Finish(ctx)
 }
 
-// Write is [object.Upload.Write]. An upload of which S3 has lost bytes ends, and so does one whose first bytes show that it is not
+// Write is [object.Upload.Write]. Once all bytes are there, [Upload.Finish] must be next. An upload of which S3 has lost bytes ends, and so does one whose first bytes show that it is not
 // accepted, before its client pays for the rest: that is [ErrTypeNotAllowed].
 func (u *Upload) Write(ctx context.Context, offset int64, body object.Body, check *object.Check) (int64, error) {
 	watched := u.watch(offset, body)
@@ -238,19 +304,33 @@ func (u *Upload) DeclareLength(ctx context.Context, length int64) error {
 	return err
 }
 
-// Finish makes the upload's object, and then "complete" true, in one transaction ([Uploads.Record]). Only after it returns
-// nil may the client hear success. It can be repeated.
+// finishTimeout bounds the transaction that finishes an upload. Its client may have gone.
+const finishTimeout = 30 * time.Second
+
+// Finish makes the upload's object, and then "complete" true, in one transaction ([Uploads.Record]), which also gives the lease
+// back. Only after it returns nil may the client hear success. It can be repeated.
 func (u *Upload) Finish(ctx context.Context) error {
 	key, sum, err := u.Assemble(ctx)
 	if err != nil {
 		return u.endLost(ctx, err)
 	}
 	row := u.Row()
-	err = u.uploads.Record(ctx, row.ID, key, sum)
-	switch {
-	case errors.Is(err, storage.ErrWrongStatus):
-		return ErrGone // its batch was cancelled while the last bytes came, which asks for no lease
-	case err != nil:
+	recording, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	err = u.uploads.Record(recording, row.ID, key, sum, func(tx storage.Tx) error {
+		if err := u.Record(recording, tx); err != nil {
+			return err
+		}
+		return u.lease.ReleaseIn(recording, tx)
+	})
+	if err != nil {
+		if saved := u.Save(recording); saved != nil && !errors.Is(saved, storage.ErrFenced) { // its client sends the last bytes again
+			u.uploads.Log.WarnContext(ctx, "offset not saved", slog.String("upload_id", row.ID.String()), slog.Any("err", saved))
+		}
+		if errors.Is(err, storage.ErrWrongStatus) { // its batch was cancelled while the last bytes came, which asks for no lease
+			u.uploads.release(recording, row.ID)
+			return ErrGone
+		}
 		return err
 	}
 	if row.Kind == storage.Final {
@@ -283,8 +363,12 @@ func (u *Upload) Cancel(ctx context.Context) error {
 // Expires is [Expiry.Of] for the upload as it is now.
 func (u *Upload) Expires() (at time.Time, ok bool) { return u.uploads.Expiry.Of(u.Row()) }
 
-// Close gives the lease back.
-func (u *Upload) Close(ctx context.Context) { u.lease.Close(ctx) }
+// Close gives the lease back, if there is one still.
+func (u *Upload) Close(ctx context.Context) {
+	if u.lease != nil {
+		u.lease.Close(ctx)
+	}
+}
 
 // endLost ends the uploads of which S3 no longer has acknowledged bytes, and returns err: their clients must begin new ones,
 // under the same client ids if they like.

@@ -28,8 +28,8 @@ func (s *site) open(t *testing.T, ctx context.Context, id uuid.UUID) *hooks.Uplo
 	return u
 }
 
-// send brings all bytes of an upload, and finishes it if it is said to.
-func (s *site) send(t *testing.T, ctx context.Context, id uuid.UUID, content []byte, finish bool) {
+// send brings all bytes of an upload, and returns how its finish ended.
+func (s *site) send(t *testing.T, ctx context.Context, id uuid.UUID, content []byte) error {
 	t.Helper()
 	u := s.open(t, ctx, id)
 	defer u.Close(ctx)
@@ -38,9 +38,7 @@ func (s *site) send(t *testing.T, ctx context.Context, id uuid.UUID, content []b
 	if n != int64(len(content)) {
 		t.Fatalf("%d bytes were kept", n)
 	}
-	if finish {
-		stack.Must(t, u.Finish(ctx))
-	}
+	return u.Finish(ctx)
 }
 
 // An upload that has ended takes nothing more, and says why.
@@ -78,7 +76,7 @@ func TestOpenOfEndedUploads(t *testing.T) {
 		stack.WantErr(t, err, c.want)
 	}
 	a := s.Post(t, ctx, hooks.Request{Size: 10})
-	s.send(t, ctx, a, make([]byte, 10), true)
+	stack.Must(t, s.send(t, ctx, a, make([]byte, 10)))
 	s.Must(t, ctx, func(tx storage.Tx) error {
 		return tx.Move(ctx, a, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
 	})
@@ -95,8 +93,11 @@ func TestOpenFinishesFirst(t *testing.T) {
 	s.Serve(t)
 	ctx := s.NewTenant(t, 1000)
 	id := s.Post(t, ctx, hooks.Request{Size: 10})
-	s.send(t, ctx, id, make([]byte, 10), false)
 	s.Exec(t, `revoke insert on river_job from tramo_api`)
+	if s.send(t, ctx, id, make([]byte, 10)) == nil {
+		t.Fatal("the upload was finished without a job")
+	}
+	stack.Want(t, s.Upload(t, ctx, id).Received, 10, "bytes that need not be sent again")
 	_, err := s.Uploads.Open(ctx, id, stack.Patience, nil)
 	stack.WantErr(t, err, hooks.ErrNotFinished)
 	s.Exec(t, `grant insert on river_job to tramo_api`)
@@ -119,12 +120,12 @@ func TestCancelUpload(t *testing.T) {
 	s.WantRoom(t, ctx, 1000)
 
 	id = s.Post(t, ctx, hooks.Request{Size: 10})
-	s.send(t, ctx, id, make([]byte, 10), true)
+	stack.Must(t, s.send(t, ctx, id, make([]byte, 10)))
 	stack.Must(t, s.Terminate(ctx, id))
 	stack.WantErr(t, s.Terminate(ctx, id), storage.ErrNotFound)
 
 	partial := s.Post(t, ctx, hooks.Request{Size: 10, Partial: true})
-	s.send(t, ctx, partial, make([]byte, 10), true)
+	stack.Must(t, s.send(t, ctx, partial, make([]byte, 10)))
 	final := s.Post(t, ctx, hooks.Request{Partials: []string{partial.String()}})
 	stack.WantErr(t, s.Terminate(ctx, partial), hooks.ErrPartOfAnother)
 	stack.Must(t, s.Uploads.Concatenate(ctx, final, stack.Patience))

@@ -174,7 +174,12 @@ type Tx struct {
 
 	replica string
 	changes *changes
+	after   *[]func()
 }
+
+// AfterCommit has do called once the transaction is committed, before [DB.InTenant] returns. It is not called if the answer to
+// the commit is lost.
+func AfterCommit(tx Tx, do func()) { *tx.after = append(*tx.after, do) }
 
 // InTenant runs fn in a transaction scoped to the tenant in ctx and commits unless fn fails. Without a
 // tenant it returns [tenant.ErrNoIdentity]. S3 is never called from fn.
@@ -206,8 +211,9 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 		return err
 	}
 	var noted, told changes
+	var after []func()
 	err = pgx.BeginTxFunc(ctx, beginner{db.pool}, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle + settings + scope}, func(tx pgx.Tx) error {
-		err := fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, replica: db.replica, changes: &noted})
+		err := fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, replica: db.replica, changes: &noted, after: &after})
 		if err == nil {
 			told = noted
 		}
@@ -215,7 +221,13 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	})
 	// Also after a failed commit: it may have succeeded and only its answer was lost. A needless notification costs a read.
 	db.notifier.note(told)
-	return err
+	if err != nil {
+		return err
+	}
+	for _, do := range after {
+		do()
+	}
+	return nil
 }
 
 // A beginner begins transactions. A connection of the pool may be broken, as all are after Postgres has restarted: then it

@@ -103,13 +103,12 @@ func (Whole) Cut() error { return nil }
 func (s *Site) Terminate(ctx context.Context, id uuid.UUID) error {
 	waiting, cancel := context.WithTimeout(ctx, stack.Patience)
 	defer cancel()
-	l, err := s.Uploads.Leases.Acquire(waiting, id, nil)
+	u, err := s.Uploads.Acquire(waiting, id, nil)
 	if err != nil {
 		return err
 	}
-	defer l.Close(ctx)
-	u, err := s.Uploads.OpenToEnd(ctx, id, l)
-	if err != nil {
+	defer u.Close(ctx)
+	if err := u.ContinueToEnd(ctx); err != nil {
 		return err
 	}
 	return u.Cancel(ctx)

@@ -79,12 +79,14 @@ func (a *API) interruptInTime(ctx context.Context, b *idleBody) (stop func()) {
 
 // takeForm creates an upload from a form of at most so many bytes (0: unknown) and returns its id once it is complete.
 func (a *API) takeForm(ctx context.Context, f *form, atMost int64) (uuid.UUID, error) {
-	admitted, err := a.Uploads.Create(ctx, hooks.Request{SizeDeferred: true, AtMost: atMost, Metadata: f.meta})
+	admitted, u, err := a.Uploads.CreateHeld(ctx, hooks.Request{SizeDeferred: true, AtMost: atMost, Metadata: f.meta})
 	if err != nil {
 		return uuid.Nil, err
 	}
-	u, err := a.Uploads.Open(ctx, admitted.ID, a.LeaseTimeout, func() { f.body.interrupt(object.ErrTakenOver) })
-	if err != nil {
+	interrupt := func() { f.body.interrupt(object.ErrTakenOver) }
+	if u != nil {
+		u.OnWant(interrupt)
+	} else if u, err = a.Uploads.Open(ctx, admitted.ID, a.LeaseTimeout, interrupt); err != nil {
 		return uuid.Nil, err
 	}
 	defer u.Close(ctx)

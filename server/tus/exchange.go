@@ -14,7 +14,6 @@ import (
 
 	"github.com/tramo/tramo/hooks"
 	"github.com/tramo/tramo/server/problem"
-	"github.com/tramo/tramo/storage/lease"
 	"github.com/tramo/tramo/storage/object"
 	"github.com/tramo/tramo/tenant"
 )
@@ -35,8 +34,8 @@ type exchange struct {
 	connection  *http.ResponseController // fails only where there is no connection, as in some tests
 	interrupted atomic.Bool              // tusd reads no more of the body
 
-	lease  *lease.Lease // once tusd has locked an upload
-	upload *upload      // that the answer is about, once that is known
+	locked *hooks.Upload // once tusd has locked an upload, or the exchange has created one that is written next
+	upload *upload       // that the answer is about, once that is known
 
 	status int    // of the answer, once it is given
 	sent   int64  // bytes of its body
@@ -61,6 +60,13 @@ func newExchange(h *Handler, c echo.Context) *exchange {
 
 // exchangeOf returns the exchange of the request that ctx comes from.
 func exchangeOf(ctx context.Context) *exchange { return ctx.Value(exchangeKey{}).(*exchange) }
+
+// close gives the lease back, if there is one still.
+func (x *exchange) close() {
+	if x.locked != nil {
+		x.locked.Close(x.request.Context())
+	}
+}
 
 // note keeps the first error that an exchange meets, and returns err.
 func (x *exchange) note(err error) error {

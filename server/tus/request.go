@@ -76,14 +76,18 @@ func (x *exchange) checkLength() error {
 		return nil
 	}
 	length, err := strconv.ParseInt(told, 10, 64)
-	brings := draftVersion(r) != "" || r.Header.Get("Content-Type") == contentType
 	switch {
 	case err != nil || length > x.handler.maxSize: // more digits than 64 bits have
 		return hooks.ErrTooLarge
-	case r.Method == http.MethodPost && brings && r.ContentLength > length:
+	case r.Method == http.MethodPost && x.bringsContent() && r.ContentLength > length:
 		return object.ErrBeyondLength
 	}
 	return nil
+}
+
+// bringsContent reports whether tusd takes the body of a creation for content, which it then writes under the upload's lease.
+func (x *exchange) bringsContent() bool {
+	return draftVersion(x.request) != "" || x.request.Header.Get("Content-Type") == contentType
 }
 
 const checksumHeader = "Upload-Checksum"

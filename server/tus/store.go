@@ -43,16 +43,16 @@ func (s store) GetUpload(ctx context.Context, name string) (handler.Upload, erro
 	}
 	u := &upload{exchange: x, id: id}
 	switch {
-	case x.lease == nil:
+	case x.locked == nil:
 		u.Upload, err = s.uploads.View(ctx, id)
 		return u, x.note(err)
 	case x.request.Method == http.MethodDelete:
-		u.Upload, err = s.uploads.OpenToEnd(ctx, id, x.lease)
+		err = x.locked.ContinueToEnd(ctx)
 	default:
-		u.Upload, err = s.uploads.OpenUnder(ctx, id, x.lease)
+		err = x.locked.Continue(ctx)
 	}
 	if err == nil {
-		x.upload = u
+		u.Upload, x.upload = x.locked, u
 		forgetKnownLength(x.request, u.info())
 	}
 	return u, x.note(err)
@@ -77,12 +77,16 @@ type upload struct {
 	created       handler.FileInfo
 }
 
-// open opens an upload that the exchange has created, once its lease is taken.
-func (u *upload) open(ctx context.Context) (err error) {
-	if u.Upload == nil {
-		u.Upload, err = u.exchange.handler.uploads.OpenUnder(ctx, u.id, u.exchange.lease)
+// open continues an upload that the exchange has created, once its lease is taken.
+func (u *upload) open(ctx context.Context) error {
+	if u.Upload != nil {
+		return nil
 	}
-	return err
+	if err := u.exchange.locked.Continue(ctx); err != nil {
+		return err
+	}
+	u.Upload = u.exchange.locked
+	return nil
 }
 
 // info is what is known of the upload now.
@@ -214,13 +218,21 @@ func (l *lock) Lock(ctx context.Context, requestUnlock func()) error {
 		return x.note(storage.ErrNotFound)
 	}
 	l.exchange = x
-	x.lease, err = x.handler.uploads.Leases.Acquire(ctx, id, requestUnlock)
+	if x.locked != nil { // the exchange has created it
+		x.locked.OnWant(requestUnlock)
+		return nil
+	}
+	if x.request.Method == http.MethodHead {
+		if x.locked, err = x.handler.uploads.Peek(ctx, id); err != nil || x.locked != nil {
+			return x.note(err)
+		}
+	}
+	x.locked, err = x.handler.uploads.Acquire(ctx, id, requestUnlock)
 	return x.note(err)
 }
 
 // Unlock implements [handler.Lock]. It runs when the request is over, dropped connections included.
 func (l *lock) Unlock() error {
-	x := l.exchange
-	x.lease.Close(x.request.Context())
+	l.exchange.close()
 	return nil
 }

@@ -4,6 +4,7 @@
 package tus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -88,6 +89,7 @@ func (h *Handler) Serve(c echo.Context) error {
 	} else {
 		stop := x.interruptIfRefused()
 		h.tusd.ServeHTTP(x, x.request)
+		x.close() // tusd may have failed before it locked what was created
 		stop()
 	}
 	if cause := x.finish(); cause != nil {
@@ -157,13 +159,21 @@ func methods(tusd *handler.UnroutedHandler) http.Handler {
 
 // create is tusd's callback before it creates an upload.
 func (h *Handler) create(e handler.HookEvent) (handler.HTTPResponse, handler.FileInfoChanges, error) {
-	a, err := h.uploads.Create(e.Context, hooks.Request{
+	x := exchangeOf(e.Context)
+	create := h.uploads.Create
+	if x.bringsContent() && !e.Upload.IsFinal {
+		create = func(ctx context.Context, r hooks.Request) (a hooks.Admitted, err error) {
+			a, x.locked, err = h.uploads.CreateHeld(ctx, r)
+			return a, err
+		}
+	}
+	a, err := create(e.Context, hooks.Request{
 		Size: e.Upload.Size, SizeDeferred: e.Upload.SizeIsDeferred, Metadata: e.Upload.MetaData,
 		MetadataHeader: e.HTTPRequest.Header.Get(metadataHeader),
 		Partial:        e.Upload.IsPartial, Partials: e.Upload.PartialUploads,
 	})
 	if err != nil {
-		return handler.HTTPResponse{}, handler.FileInfoChanges{}, exchangeOf(e.Context).note(err)
+		return handler.HTTPResponse{}, handler.FileInfoChanges{}, x.note(err)
 	}
 	if a.Existing && !e.Upload.IsFinal { // a final upload may have to be finished, which tusd does next
 		// An error is tusd's way to answer at once. The client gets the address and the offset of the upload

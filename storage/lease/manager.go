@@ -74,8 +74,11 @@ type Lease struct {
 	holder  uuid.UUID
 	fence   int64
 	waited  time.Duration
-	onWant  func() // does not block; may be called more than once
 	wanted  atomic.Bool
+	ended   atomic.Bool // it was given back
+
+	mu     sync.Mutex
+	onWant func() // does not block; may be called more than once
 }
 
 // NewManager makes the lease manager of a process named replica. It takes leases only while [Manager.Run] runs. ttl is the
@@ -103,10 +106,26 @@ func (l *Lease) Waited() time.Duration { return l.waited }
 // Wanted reports whether another request wants the upload, or the lease is lost. Its holder must finish.
 func (l *Lease) Wanted() bool { return l.wanted.Load() }
 
+// OnWant sets what is called when another request wants the upload, or when the lease is lost; at once, if that has happened.
+// It must not block, and may be called more than once.
+func (l *Lease) OnWant(call func()) {
+	l.mu.Lock()
+	l.onWant = call
+	l.mu.Unlock()
+	if l.Wanted() {
+		call()
+	}
+}
+
 // want tells the holder that it must finish.
 func (l *Lease) want() {
 	l.wanted.Store(true)
-	l.onWant()
+	l.mu.Lock()
+	call := l.onWant
+	l.mu.Unlock()
+	if call != nil {
+		call()
+	}
 }
 
 // Acquire takes the lease on an upload of the tenant in ctx. It asks a holder to finish, waits until ctx is done, and then
@@ -116,6 +135,12 @@ func (l *Lease) want() {
 // onWant is called when another request wants the upload, or when the lease is lost. It must not block, and may be called
 // more than once. It is nil for a holder that polls [Lease.Wanted], or that finishes soon in any case.
 func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, onWant func()) (*Lease, error) {
+	return m.AcquireAnd(ctx, upload, onWant, func(storage.Tx) error { return nil })
+}
+
+// AcquireAnd is [Manager.Acquire], and calls read in the transaction that takes the lease: nobody writes the upload after what
+// is read there. It may be called again if that transaction fails.
+func (m *Manager) AcquireAnd(ctx context.Context, upload uuid.UUID, onWant func(), read func(storage.Tx) error) (*Lease, error) {
 	id, err := tenant.From(ctx)
 	if err != nil {
 		return nil, err
@@ -127,7 +152,7 @@ func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, onWant func()) 
 	began, woken := time.Now(), unwoken
 	for {
 		_, changed := m.self()
-		lease, err := m.try(ctx, id.Tenant, upload, onWant, true)
+		lease, err := m.try(ctx, id.Tenant, upload, onWant, true, read)
 		switch {
 		case err == nil:
 			lease.waited = time.Since(began)
@@ -167,7 +192,7 @@ func (m *Manager) Try(ctx context.Context, upload uuid.UUID, onWant func()) (*Le
 	for {
 		me, changed := m.self()
 		if me != uuid.Nil {
-			return m.try(ctx, id.Tenant, upload, onWant, false)
+			return m.try(ctx, id.Tenant, upload, onWant, false, func(storage.Tx) error { return nil })
 		}
 		select {
 		case <-changed:
@@ -177,8 +202,28 @@ func (m *Manager) Try(ctx context.Context, upload uuid.UUID, onWant func()) (*Le
 	}
 }
 
+// AcquireNew takes the lease on an upload that tx creates, for which nobody can wait. It counts once the transaction is
+// committed. It is nil while the process is not registered.
+func (m *Manager) AcquireNew(ctx context.Context, tx storage.Tx, upload uuid.UUID) (*Lease, error) {
+	me, _ := m.self()
+	if me == uuid.Nil {
+		return nil, nil
+	}
+	fence, err := takeNewRow(ctx, tx, upload, me)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lease{manager: m, upload: upload, tenant: tx.Tenant, holder: me, fence: fence}
+	storage.AfterCommit(tx, func() {
+		if !m.add(l) {
+			l.want() // the process has lost its leases meanwhile, this one among them
+		}
+	})
+	return l, nil
+}
+
 // try takes the lease, or returns [ErrHeld], after it has asked the holder to finish if ask is set.
-func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(), ask bool) (*Lease, error) {
+func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(), ask bool, read func(storage.Tx) error) (*Lease, error) {
 	leave, err := m.enter(ctx, upload)
 	if err != nil {
 		return nil, err
@@ -199,19 +244,19 @@ func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(
 	err = m.db.InTenantLazily(ctx, func(tx storage.Tx) error {
 		var err error
 		fence, err = takeRow(ctx, tx, upload, me)
-		if !ask || !errors.Is(err, ErrHeld) {
-			return err
+		switch {
+		case err == nil:
+			return read(tx)
+		case ask && errors.Is(err, ErrHeld):
+			return askHolder(ctx, tx, upload, me)
 		}
-		return askHolder(ctx, tx, upload, me)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if fence == 0 {
 		return nil, ErrHeld
-	}
-	if onWant == nil {
-		onWant = func() {}
 	}
 	lease := &Lease{manager: m, upload: upload, tenant: owner, holder: me, fence: fence, onWant: onWant}
 	if !m.add(lease) {
@@ -236,15 +281,37 @@ const releaseTimeout = 5 * time.Second
 // client has gone does not keep its upload. Waiters in this process are woken even if Postgres does not answer. If Release
 // fails, the lease becomes free when another process asks for it, or when this process ends.
 func (l *Lease) Release(ctx context.Context) error {
+	if l.ended.Swap(true) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	m := l.manager
-	defer m.wakeWaiters(l.upload, locally)
-	defer m.remove(l)
+	defer l.wake()
 	if err := m.giveBack(ctx, l.tenant, l.upload, l.holder, l.fence); err != nil {
 		return fmt.Errorf("release lease on upload %s: %w", l.upload, err)
 	}
 	return nil
+}
+
+// ReleaseIn gives the lease back in a transaction: what the transaction writes is the last that is written under it. If it is
+// not committed, the lease is held still.
+func (l *Lease) ReleaseIn(ctx context.Context, tx storage.Tx) error {
+	if l.ended.Load() {
+		return nil
+	}
+	storage.AfterCommit(tx, func() {
+		if !l.ended.Swap(true) {
+			l.wake()
+		}
+	})
+	return giveBackRow(ctx, tx, l.upload, l.holder, l.fence)
+}
+
+// wake lets those in who wait in this process for a lease that was given back.
+func (l *Lease) wake() {
+	l.manager.remove(l)
+	l.manager.wakeWaiters(l.upload, locally)
 }
 
 // Close is [Lease.Release], and logs an error: its caller has ended, and nothing can be done about it.

@@ -17,17 +17,39 @@ const anyFence = 0
 // giveBack deletes a holder's row and notifies those who wait for it, if there are any.
 func (m *Manager) giveBack(ctx context.Context, owner, upload, holder uuid.UUID, fence int64) error {
 	ctx = tenant.With(ctx, tenant.Identity{Tenant: owner})
-	return m.db.InTenantLazily(ctx, func(tx storage.Tx) error {
-		_, err := tx.Exec(ctx, `
-			with gone as (
-				delete from upload_leases
-				where tenant_id = $1 and upload_id = $2 and holder_id = $3 and ($4::bigint = 0 or fence = $4)
-				returning waiter
-			)
-			select pg_notify('`+leasesChannel+`', 'free ' || $1::text || ' ' || $2::text)
-			from gone where waiter is not null`, tx.Tenant, upload, holder, fence)
-		return err
-	})
+	return m.db.InTenantLazily(ctx, func(tx storage.Tx) error { return giveBackRow(ctx, tx, upload, holder, fence) })
+}
+
+func giveBackRow(ctx context.Context, tx storage.Tx, upload, holder uuid.UUID, fence int64) error {
+	_, err := storage.Exec(ctx, tx, "give lease back", `
+		with gone as (
+			delete from upload_leases
+			where tenant_id = $1 and upload_id = $2 and holder_id = $3 and ($4::bigint = 0 or fence = $4)
+			returning waiter
+		)
+		select pg_notify('`+leasesChannel+`', 'free ' || $1::text || ' ' || $2::text)
+		from gone where waiter is not null`, tx.Tenant, upload, holder, fence)
+	return err
+}
+
+// takeNewRow inserts the row of a lease on an upload that tx has created.
+func takeNewRow(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) (fence int64, err error) {
+	err = tx.QueryRow(ctx, `
+		insert into upload_leases (tenant_id, upload_id, holder_id, fence) values ($1, $2, $3, `+nextFence+`)
+		returning fence`, tx.Tenant, upload, me).Scan(&fence)
+	if err != nil {
+		return 0, fmt.Errorf("take lease of a new upload: %w", err)
+	}
+	return fence, nil
+}
+
+// Free reports whether nobody has a lease on the upload, not even a process that has died.
+func Free(ctx context.Context, tx storage.Tx, upload uuid.UUID) (free bool, err error) {
+	err = tx.QueryRow(ctx, `select not exists (select from upload_leases where tenant_id = $1 and upload_id = $2)`, tx.Tenant, upload).Scan(&free)
+	if err != nil {
+		return false, fmt.Errorf("look for lease: %w", err)
+	}
+	return free, nil
 }
 
 // nextFence is above all fences before it and is given once only: keys in S3 contain it. The sequence alone would not do.

@@ -51,14 +51,11 @@ func (f *finisher) next(fs ...failure) {
 	f.fail = append(f.fail, fs...)
 }
 
-func (f *finisher) finish(ctx context.Context, id uuid.UUID, key string, sum []byte) error {
+func (f *finisher) finish(ctx context.Context, u *upload, key string, sum []byte) error {
+	id := u.Row().ID
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	what := key + " " + hex.EncodeToString(sum)
-	if before, ok := f.told[id]; ok && before != what {
-		return errors.New("told " + before + ", now " + what)
-	}
-	f.told[id] = what
 	how := failure(-1)
 	if len(f.fail) > 0 {
 		how, f.fail = f.fail[0], f.fail[1:]
@@ -67,6 +64,13 @@ func (f *finisher) finish(ctx context.Context, id uuid.UUID, key string, sum []b
 		return errInjected
 	}
 	err := f.db.InTenant(ctx, func(tx storage.Tx) error {
+		if err := u.Record(ctx, tx); err != nil {
+			return err // whose lease is lost tells nothing
+		}
+		if before, ok := f.told[id]; ok && before != what {
+			return errors.New("told " + before + ", now " + what)
+		}
+		f.told[id] = what
 		first, err := tx.MarkUploaded(ctx, id, key, sum)
 		if first {
 			f.first[id]++
@@ -186,8 +190,8 @@ func (u *upload) finish(ctx context.Context) error {
 	if err != nil {
 		return u.replica.endLost(ctx, err)
 	}
-	if err := u.replica.site.finish.finish(ctx, u.Row().ID, key, sum); err != nil {
-		return err
+	if err := u.replica.site.finish.finish(ctx, u, key, sum); err != nil {
+		return errors.Join(err, u.Save(ctx))
 	}
 	if u.Row().Kind == storage.Final {
 		return u.RemovePartials(ctx)

@@ -106,6 +106,10 @@ func (f *flush) makeDurable(ctx context.Context) error {
 		}
 		return err
 	}
+	if f.kind == asObject { // what follows from it is recorded with it
+		f.pending = &step
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return f.advance(ctx, step, nil)
@@ -263,9 +267,14 @@ func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 		}
 		return appendTail(ctx, tx, u.row.ID, step.From, tail)
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		u.advanced(step)
 	}
+	return err
+}
+
+// advanced is a step that is committed.
+func (u *Upload) advanced(step storage.Progress) {
 	if u.row.Kind != storage.Final { // the bytes of its partial uploads were counted before
 		u.store.metrics.acknowledged.WithLabelValues(u.keys.Tenant.String()).Add(float64(step.To - step.From))
 	}
@@ -274,7 +283,6 @@ func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 	if step.Object != "" {
 		u.content.ObjectKey, u.content.Stored = &step.Object, true
 	}
-	return nil
 }
 
 // appendTail writes bytes as rows of at most [tailRow] bytes, for which Postgres needs little memory.

@@ -103,14 +103,19 @@ func (s *Store) Unavailable() bool { return s.bucket.Unavailable() }
 // Open reads an upload of the tenant in ctx, or returns [storage.ErrNotFound]. Whoever opens it decides what may be done
 // with it; all writes show the fence of the lease. Without a lease (nil) nothing can be written.
 func (s *Store) Open(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
-	u := &Upload{store: s, lease: l}
-	err := s.db.InTenant(ctx, func(tx storage.Tx) (err error) {
-		u.row, u.content, err = tx.UploadAndContent(ctx, id)
-		u.keys = Keys{Tenant: tx.Tenant, Project: u.row.Project, Upload: id}
-		return err
-	})
+	u, err := storage.InTenant(ctx, s.db, func(tx storage.Tx) (*Upload, error) { return s.Read(ctx, tx, id) })
 	if err != nil {
 		return nil, err
 	}
+	u.Hold(l)
 	return u, nil
+}
+
+// Read is [Store.Open] in a transaction, and without a lease until [Upload.Hold].
+func (s *Store) Read(ctx context.Context, tx storage.Tx, id uuid.UUID) (*Upload, error) {
+	row, content, err := tx.UploadAndContent(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Upload{store: s, row: row, content: content, keys: Keys{Tenant: tx.Tenant, Project: row.Project, Upload: id}}, nil
 }

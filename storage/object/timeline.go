@@ -35,12 +35,13 @@ func (w *writer) tell(ctx context.Context, err error) {
 	w.mu.Lock()
 	brought := w.at > w.progress.from
 	w.mu.Unlock()
-	atOnce := w.progress.from == 0 && w.content.Received == w.row.Size // the event "uploaded" says enough
+	atOnce := w.progress.from == 0 && w.received() == w.row.Size // the event "uploaded" says enough
 	if err == nil && (!brought || atOnce) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
+	received := w.received()
 	err = w.store.db.InTenant(ctx, func(tx storage.Tx) error {
 		if w.progress.from > 0 {
 			e := storage.Entry{Event: storage.EventResumed, At: w.progress.began, Offset: &w.progress.from, Duration: w.lease.Waited()}
@@ -49,9 +50,9 @@ func (w *writer) tell(ctx context.Context, err error) {
 			}
 		}
 		return tx.Append(ctx, w.row.ID, storage.Entry{
-			Event: storage.EventReceived, Offset: &w.content.Received, Duration: time.Since(w.progress.began),
+			Event: storage.EventReceived, Offset: &received, Duration: time.Since(w.progress.began),
 			Detail: map[string]any{
-				"bytes": w.content.Received - w.progress.from, "checkpoints": w.progress.checkpoints, "parts": w.progress.parts,
+				"bytes": received - w.progress.from, "checkpoints": w.progress.checkpoints, "parts": w.progress.parts,
 				"ended": w.ending(err),
 			},
 		})
@@ -71,7 +72,7 @@ func (w *writer) ending(err error) string {
 		return endedTakenOver
 	case err != nil:
 		return endedOtherwise
-	case w.content.Received == w.row.Size && !w.row.SizeDeferred:
+	case w.received() == w.row.Size && !w.row.SizeDeferred:
 		return endedWhole
 	}
 	switch cut := w.body.Cut(); {

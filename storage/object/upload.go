@@ -43,14 +43,26 @@ type Upload struct {
 	row     storage.Upload
 	content storage.Content
 	keys    Keys
-	lease   *lease.Lease // nil for a view that writes nothing
+	lease   *lease.Lease      // nil for a view that writes nothing
+	pending *storage.Progress // the whole object is in S3, and this is to be recorded; nil if nothing is
 }
+
+// Hold says under which lease the upload was read.
+func (u *Upload) Hold(l *lease.Lease) { u.lease = l }
 
 // Row returns the upload's row, with the offset as it is now.
 func (u *Upload) Row() storage.Upload {
 	row := u.row
-	row.Received = u.content.Received
+	row.Received = u.received()
 	return row
+}
+
+// received is the offset, over bytes that are in S3 also if that is not recorded yet.
+func (u *Upload) received() int64 {
+	if u.pending != nil {
+		return u.pending.To
+	}
+	return u.content.Received
 }
 
 // Sum returns the SHA-256 of all bytes up to the offset.
@@ -83,30 +95,62 @@ func (u *Upload) DeclareLength(ctx context.Context, length int64) error {
 }
 
 // Assemble makes the upload's object, once all its bytes are durable, and returns its key and the SHA-256 of its content.
-// The bytes of a final upload are those of its partial ones. It can be repeated from any point at which it was cut off.
+// The bytes of a final upload are those of its partial ones. It can be repeated from any point at which it was cut off, and
+// [Upload.Record] is next.
 func (u *Upload) Assemble(ctx context.Context) (key string, sum []byte, err error) {
 	if u.row.Kind == storage.Final && u.content.Received < u.row.Size {
 		if err := u.concatenate(ctx); err != nil {
 			return "", nil, err
 		}
 	}
-	if !u.content.Stored {
+	if !u.content.Stored && u.pending == nil {
 		if err := u.complete(ctx); err != nil {
 			return "", nil, err
 		}
+	}
+	if u.pending != nil {
+		h, err := resumeHash(u.pending.HashState)
+		if err != nil {
+			return "", nil, err
+		}
+		return u.pending.Object, h.Sum(nil), nil
 	}
 	sum, err = u.Sum()
 	return *u.content.ObjectKey, sum, err
 }
 
-// complete makes the object of what is durable, and records that it is there.
+// Record records in a transaction that the object is there, so that what follows from it can be recorded with it.
+func (u *Upload) Record(ctx context.Context, tx storage.Tx) error {
+	step := u.pending
+	if step == nil {
+		return nil
+	}
+	storage.AfterCommit(tx, func() {
+		u.pending = nil
+		u.advanced(*step)
+	})
+	return tx.Advance(ctx, u.row.ID, u.fence(), *step)
+}
+
+// Save records that the object is there, and nothing else, so that its bytes are not sent again although what follows from it
+// could not be recorded.
+func (u *Upload) Save(ctx context.Context) error {
+	step := u.pending
+	if step == nil {
+		return nil
+	}
+	u.pending = nil
+	return u.advance(ctx, *step, nil)
+}
+
+// complete makes the object of what is durable.
 func (u *Upload) complete(ctx context.Context) error {
 	if u.content.TailSize > 0 { // the last bytes came before their client said that they were the last
 		w, err := u.newWriter(ctx, nil)
 		if err != nil {
 			return err
 		}
-		if err := w.close(nil); err != nil || u.content.Stored {
+		if err := w.close(nil); err != nil || u.pending != nil {
 			return err
 		}
 	}
@@ -125,9 +169,8 @@ func (u *Upload) complete(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("assemble upload %s: %w", u.row.ID, err)
 	}
-	return u.advance(ctx, storage.Progress{
-		From: u.row.Size, To: u.row.Size, HashState: u.content.HashState, Object: *u.content.ObjectKey,
-	}, nil)
+	u.pending = &storage.Progress{From: u.row.Size, To: u.row.Size, HashState: u.content.HashState, Object: *u.content.ObjectKey}
+	return nil
 }
 
 func (u *Upload) checkAssembled(ctx context.Context) error {

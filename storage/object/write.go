@@ -37,7 +37,7 @@ type Body interface {
 }
 
 // Write makes durable what body brings from the offset on, and returns how many bytes that was, also when body or S3 fails
-// in the middle. A body that check finds wrong is [ErrChecksum], and nothing of it counts; nil finds all right. One that goes
+// in the middle. The last bytes of a small upload are in S3 then, and count once [Upload.Record] has recorded them. A body that check finds wrong is [ErrChecksum], and nothing of it counts; nil finds all right. One that goes
 // beyond the upload's size is [ErrBeyondLength], and does not complete it: the file is not the one that was declared. One
 // that goes beyond what an upload of unknown size may have is [ErrTooLong]. One whose reader refuses it is [ErrRefused]. A lease
 // that is lost is [storage.ErrFenced].
@@ -61,10 +61,10 @@ func (u *Upload) Write(ctx context.Context, offset int64, body Body, check *Chec
 	switch {
 	case errors.Is(err, errCut):
 		err = nil // whoever reads from the client knows what cut the body off
-	case err == nil && u.lease.Wanted() && (u.row.SizeDeferred || u.content.Received < u.row.Size || !body.Ended()):
+	case err == nil && u.lease.Wanted() && (u.row.SizeDeferred || u.received() < u.row.Size || !body.Ended()):
 		err = ErrTakenOver
 	}
-	return u.content.Received - offset, err
+	return u.received() - offset, err
 }
 
 // A reader reads a body until somebody else wants the upload. It counts what is read while it is read: a PATCH can last for

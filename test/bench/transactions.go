@@ -20,9 +20,9 @@ import (
 // What a photo may cost in Postgres transactions, and a HEAD. The package's tests hold Tramo to these; lower them with the
 // code.
 const (
-	mostForPost   = 6
-	mostForPatch  = 6
-	mostForHead   = 3
+	mostForPost   = 2
+	mostForPatch  = 3
+	mostForHead   = 1
 	mostForWorker = 7
 )
 

@@ -372,7 +372,7 @@ remove:
 	goto done;
 
 /* Reads the upload, and goes on to what is next: one that has all its bytes and was never finished is finished first.
-   code: hooks.Uploads.OpenUnder, hooks.Upload.resume, storage.Tx.UploadAndContent */
+   code: hooks.Uploads.Acquire, hooks.Upload.Continue, hooks.Upload.resume, storage.Tx.UploadAndContent */
 open:
 	from[me] = received; first[me] = hash[0]; inTail[me] = tail; mp[me] = multipart;
 	at[me] = (kind[me] == patch -> told[c] : 0);
