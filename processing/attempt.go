@@ -20,16 +20,31 @@ const (
 	stepWorker = "worker" // not known: the attempt panicked, or its process died
 )
 
-// An attempt is one run of the steps over one upload. It keeps the timeline entries of steps until the transaction that ends
-// the attempt.
+// An attempt is one run of the steps over one upload. It keeps the timeline entries of steps, and what the next attempt need not
+// do again, until its next transaction.
 type attempt struct {
 	*queue.Job
 	began   time.Time
 	at      string // the step that it has come to
 	entries []storage.Entry
+	kept    stepResults
+	unsaved bool      // what is kept
+	saved   time.Time // when all of it was saved
 }
 
-func newAttempt(job *queue.Job) *attempt { return &attempt{Job: job, began: time.Now(), at: stepBegin} }
+func newAttempt(job *queue.Job) *attempt {
+	now := time.Now()
+	return &attempt{Job: job, began: now, at: stepBegin, saved: now}
+}
+
+// save saves what is kept.
+func (a *attempt) save(ctx context.Context, tx storage.Tx) error {
+	if !a.unsaved {
+		return nil
+	}
+	storage.AfterCommit(tx, func() { a.unsaved, a.saved = false, time.Now() })
+	return keepStepResults(ctx, tx, a.Upload, a.kept)
+}
 
 // A failedAttempt is the error of an attempt, with the entries that its timeline does not have yet.
 type failedAttempt struct {
@@ -99,6 +114,9 @@ func (p *Pipeline) Failed(ctx context.Context, job *queue.Job, cause error) erro
 		if job.Exhausted {
 			return writeLetter(ctx, tx, job.Upload, deadletter.Cause{Job: job.ID, Kind: string(job.Kind), Step: step, Error: cause.Error(), Attempts: job.Attempt})
 		}
+		if err := a.save(ctx, tx); err != nil {
+			return err
+		}
 		return tx.Append(ctx, job.Upload, retried(job, a.at, time.Since(a.began)))
 	})
 	switch {
@@ -155,6 +173,9 @@ func (p *Pipeline) wait(ctx context.Context, a *attempt, cause error) {
 	}
 	err := p.DB.InTenant(ctx, func(tx storage.Tx) error {
 		if err := a.Fence(ctx, tx); err != nil {
+			return err
+		}
+		if err := a.save(ctx, tx); err != nil {
 			return err
 		}
 		return tx.Append(ctx, a.Upload, storage.Entry{Event: storage.EventWaiting, Detail: detail, Once: true})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -25,10 +26,12 @@ import (
 type WorkersConfig struct {
 	Workers int `name:"workers" help:"How many uploads are processed at a time. 0 for one a core, or fewer where there is less memory than TRAMO_CHILD_MEMORY for each."`
 	Rescan  int `name:"rescan-workers" help:"How many uploads are scanned again at a time, besides TRAMO_WORKERS; 0 for none in this process. tramo rescan requests rescans."`
+
+	SaveAfter time.Duration `name:"save-after" help:"How much work is done again, at most, after a worker was killed: what steps have found out is stored each time they have taken so long. 0 stores it after each step, which costs the usual photo three transactions."`
 }
 
 // DefaultWorkersConfig is used where nothing is set.
-func DefaultWorkersConfig() WorkersConfig { return WorkersConfig{Rescan: 1} }
+func DefaultWorkersConfig() WorkersConfig { return WorkersConfig{Rescan: 1, SaveAfter: time.Second} }
 
 // Validate reports what is wrong with c.
 func (c WorkersConfig) Validate() error {
@@ -38,6 +41,9 @@ func (c WorkersConfig) Validate() error {
 	}
 	if c.Rescan < 0 {
 		errs = append(errs, fmt.Errorf("TRAMO_RESCAN_WORKERS: %d is less than 0", c.Rescan))
+	}
+	if c.SaveAfter < 0 {
+		errs = append(errs, fmt.Errorf("TRAMO_SAVE_AFTER: %s is less than 0", c.SaveAfter))
 	}
 	return errors.Join(errs...)
 }
@@ -57,6 +63,7 @@ type Pipeline struct {
 	Log      *slog.Logger
 	// MaxPixels is the largest image that is decoded; 0 for the renderer's default.
 	MaxPixels int
+	SaveAfter time.Duration // [WorkersConfig.SaveAfter]
 }
 
 // steps are run in order. Each may be run again: besides its results, it writes only objects under keys that follow from the upload.
@@ -123,13 +130,12 @@ func (o outcome) record(ctx context.Context, tx storage.Tx, id uuid.UUID) error 
 func (p *Pipeline) process(ctx context.Context, a *attempt) (outcome, error) {
 	w := &work{attempt: a}
 	defer w.close()
-	kept, err := p.begin(ctx, w)
-	if err != nil {
+	if err := p.begin(ctx, w); err != nil {
 		return outcome{}, err
 	}
 	w.keys = object.Keys{Tenant: a.Tenant, Project: w.upload.Project, Upload: a.Upload}
 	for i, s := range steps {
-		if kept.has(s) {
+		if a.kept.has(s) {
 			continue
 		}
 		err := p.run(ctx, s, w)
@@ -140,10 +146,12 @@ func (p *Pipeline) process(ctx context.Context, a *attempt) (outcome, error) {
 		if err != nil {
 			return outcome{}, err
 		}
-		if kept.Done = append(kept.Done, string(s.name)); i < len(steps)-1 {
-			kept.Results = w.results
-			err := p.inAttempt(ctx, a, func(tx storage.Tx) error { return keepStepResults(ctx, tx, a.Upload, kept) })
-			if err != nil {
+		if i == len(steps)-1 {
+			break // the outcome is next
+		}
+		a.kept.Done, a.kept.Results, a.unsaved = append(a.kept.Done, string(s.name)), w.results, true
+		if time.Since(a.saved) >= p.SaveAfter {
+			if err := p.inAttempt(ctx, a, func(tx storage.Tx) error { return a.save(ctx, tx) }); err != nil {
 				return outcome{}, err
 			}
 		}
@@ -158,19 +166,19 @@ func (p *Pipeline) run(ctx context.Context, s step, w *work) error {
 }
 
 // begin reads the upload and what earlier attempts have kept of it.
-func (p *Pipeline) begin(ctx context.Context, w *work) (kept stepResults, err error) {
-	err = p.DB.InTenant(ctx, func(tx storage.Tx) error {
+func (p *Pipeline) begin(ctx context.Context, w *work) error {
+	err := p.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		if err := tx.MarkProcessing(ctx, w.Upload, w.Attempt); err != nil {
 			return err
 		}
 		if w.upload, err = tx.Upload(ctx, w.Upload); err != nil {
 			return err
 		}
-		kept, err = readStepResults(ctx, tx, w.Upload)
+		w.kept, err = readStepResults(ctx, tx, w.Upload)
 		return err
 	})
-	w.results = kept.Results
-	return kept, err
+	w.results = w.kept.Results
+	return err
 }
 
 func (p *Pipeline) mover() *quarantine.Mover {

@@ -23,7 +23,7 @@ const (
 	mostForPost   = 2
 	mostForPatch  = 3
 	mostForHead   = 1
-	mostForWorker = 7
+	mostForWorker = 4
 )
 
 const (

@@ -101,6 +101,7 @@ func (inst *installation) serve() {
 
 func (inst *installation) config(w *worker) stack.ProcessConfig {
 	c := inst.Worker("TRAMO_S3_ENDPOINT="+inst.away.URL(), "TRAMO_REPLICA="+w.name, "TRAMO_TEMP_DIR="+inst.temp, "TRAMO_WORKERS=1",
+		"TRAMO_SAVE_AFTER=0", // so that there is something to be killed at
 		"TRAMO_RETRY_DELAY=300ms", "TRAMO_BUSY_DELAY=300ms", "TRAMO_LEASE_TTL=2s", "TRAMO_LOST_AFTER=2s")
 	c.Name = w.name
 	return c

@@ -173,7 +173,7 @@ func (c *command) assemble(b *wiring.Base, box *sandbox.Box, dir string) (*parts
 	w := &parts{scanner: scanner, tools: watchTools(tools, b.Registry)}
 	c.Types.AllowMismatch = c.Mismatch.Mismatch == "record"
 	pipeline := &processing.Pipeline{
-		DB: b.DB, Bucket: b.Bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels,
+		DB: b.DB, Bucket: b.Bucket, Scanner: scanner, Scans: c.Scan, Types: c.Types, MaxPixels: c.Thumbnails.MaxPixels, SaveAfter: c.Workers.SaveAfter,
 		Examiner: &examine.Examiner{Box: box, Tools: tools, TempDir: dir}, Leases: b.Leases, TempDir: dir, Space: processing.NewSpace(c.Space.Size, b.Registry), Metrics: processing.NewMetrics(b.Registry), Log: b.Log,
 	}
 	c.Reconciler.Expiry = c.Expiry.Retention
