@@ -20,7 +20,9 @@ func TestRunInstallsWhatDraws(t *testing.T) {
 		stack.Must(t, err)
 		stack.Must(t, os.Symlink(program, filepath.Join(path, name)))
 	}
-	cmd := osexec.CommandContext(t.Context(), "bash", "install.sh", "run")
+	root, err := stack.RepoRoot() // the S3 server, which runs in this process, changes its directory
+	stack.Must(t, err)
+	cmd := osexec.CommandContext(t.Context(), "bash", filepath.Join(root, "test/stack/install.sh"), "run")
 	cmd.Env = append(os.Environ(), "PATH="+path)
 	out, err := cmd.CombinedOutput() // there is no apt-get either
 	if err == nil {
