@@ -82,8 +82,12 @@ func (s *Uploads) end(ctx context.Context, upload uuid.UUID, t storage.Transitio
 }
 
 // held returns [storage.ErrFenced] unless the upload's lease is still held, until the transaction ends. Without the lease,
-// another request may have acknowledged bytes since the upload was opened.
+// another request may have acknowledged bytes since the upload was opened. A lease that was given back was so by the finish: then
+// it is [storage.ErrWrongStatus].
 func (u *Upload) held(ctx context.Context, tx storage.Tx) error {
+	if u.lease.Ended() {
+		return storage.ErrWrongStatus
+	}
 	if err := tx.LockTenant(ctx); err != nil { // before the lease, as everywhere
 		return err
 	}

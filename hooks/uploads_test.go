@@ -108,6 +108,23 @@ func TestOpenFinishesFirst(t *testing.T) {
 	s.WantCount(t, 1, jobsOf, id.String())
 }
 
+// An upload that is to end, and has all its bytes without being finished, is finished first, which gives its lease back. It is
+// deleted then, as any other that has all its bytes.
+func TestTerminateUnfinished(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.Serve(t)
+	ctx := s.NewTenant(t, 1000)
+	id := s.Post(t, ctx, hooks.Request{Size: 10})
+	s.Exec(t, `revoke insert on river_job from tramo_api`)
+	if s.send(t, ctx, id, make([]byte, 10)) == nil {
+		t.Fatal("the upload was finished without a job")
+	}
+	s.Exec(t, `grant insert on river_job to tramo_api`)
+	stack.Must(t, s.Terminate(ctx, id))
+	stack.WantErr(t, s.Terminate(ctx, id), storage.ErrNotFound)
+}
+
 // What is cancelled is gone; what has all its bytes is deleted, and can be restored; what is part of another is neither.
 func TestCancelUpload(t *testing.T) {
 	t.Parallel()

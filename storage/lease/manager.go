@@ -106,6 +106,9 @@ func (l *Lease) Waited() time.Duration { return l.waited }
 // Wanted reports whether another request wants the upload, or the lease is lost. Its holder must finish.
 func (l *Lease) Wanted() bool { return l.wanted.Load() }
 
+// Ended reports whether the lease was given back.
+func (l *Lease) Ended() bool { return l.ended.Load() }
+
 // OnWant sets what is called when another request wants the upload, or when the lease is lost; at once, if that has happened.
 // It must not block, and may be called more than once.
 func (l *Lease) OnWant(call func()) {
