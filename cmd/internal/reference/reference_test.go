@@ -65,6 +65,9 @@ func commands(app *kong.Application, program string) (names []string, nodes map[
 	}
 	for _, n := range app.Leaves(true) {
 		name := program + " " + strings.Join(path(n), " ")
+		if n == app.DefaultCmd {
+			name = program
+		}
 		names, nodes[name] = append(names, name), n
 	}
 	return names, nodes

@@ -46,10 +46,13 @@ type serveCommand struct {
 	Webhooks webhook.Config        `embed:""`
 }
 
+// opsListen is where the operations listener is by default.
+const opsListen = "127.0.0.1:9090"
+
 func defaultServe() serveCommand {
 	return serveCommand{
 		Server:  server.DefaultConfig(),
-		Ops:     telemetry.OpsConfig{Listen: "127.0.0.1:9090"},
+		Ops:     telemetry.OpsConfig{Listen: opsListen},
 		Log:     telemetry.DefaultLogConfig(),
 		Base:    wiring.Config{Lease: lease.DefaultConfig()},
 		Store:   object.DefaultConfig(),

@@ -22,6 +22,7 @@ type grammar struct {
 	Tenant      tenantCommand      `cmd:"" help:"Add, change, list, suspend and resume tenants."`
 	Token       tokenCommand       `cmd:"" help:"Issue tokens, and revoke them."`
 	Audit       auditCommand       `cmd:"" help:"Verify the audit logs."`
+	Healthcheck cli.Healthcheck    `cmd:"" help:"Ask the tramo serve with the same settings, on this machine, whether it answers. For container runtimes."`
 }
 
 // Program is tramo, for the command line.
@@ -37,6 +38,7 @@ func Program() cli.Program {
 			Rescan:      rescanCommand{Log: telemetry.DefaultLogConfig()},
 			Tenant:      defaultTenant(),
 			Token:       defaultToken(),
+			Healthcheck: cli.DefaultHealthcheck(opsListen),
 		},
 	}
 }

@@ -32,9 +32,14 @@ import (
 	"github.com/tramo/tramo/telemetry"
 )
 
-type command struct {
+type grammar struct {
 	cli.Root
 
+	Run         command         `cmd:"" default:"withargs" help:"Process uploads. This is what tramo-worker does without a command."`
+	Healthcheck cli.Healthcheck `cmd:"" help:"Ask the tramo-worker with the same settings, on this machine, whether it answers. For container runtimes."`
+}
+
+type command struct {
 	Ops        telemetry.OpsConfig        `embed:""`
 	Log        telemetry.LogConfig        `embed:""`
 	Base       wiring.Config              `embed:""`
@@ -62,14 +67,17 @@ func Program() cli.Program {
 	return cli.Program{
 		Name:        "tramo-worker",
 		Description: "Processes uploads: virus scan, thumbnails, facts. Each flag can be set by the variable named beside it.",
-		Grammar:     defaults(),
+		Grammar:     &grammar{Run: defaults(), Healthcheck: cli.DefaultHealthcheck(opsListen)},
 		Metrics:     metrics,
 	}
 }
 
-func defaults() *command {
-	return &command{
-		Ops:        telemetry.OpsConfig{Listen: "127.0.0.1:9091"},
+// opsListen is where the operations listener is by default.
+const opsListen = "127.0.0.1:9091"
+
+func defaults() command {
+	return command{
+		Ops:        telemetry.OpsConfig{Listen: opsListen},
 		Log:        telemetry.DefaultLogConfig(),
 		Base:       wiring.Config{Lease: lease.DefaultConfig()},
 		Workers:    processing.DefaultWorkersConfig(),
