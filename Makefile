@@ -33,6 +33,7 @@ run: setup-run build ## Run Tramo on this machine with a private Postgres, S3 se
 test: setup build ## Run all tests: those of the page, then those in Go with the race detector
 	npm --prefix web test
 	go test -race -timeout 60m ./...
+	cd test/deploy && go test -count=1 ./...
 
 FUZZ_TIME ?= 1m
 
@@ -73,6 +74,10 @@ build: web ## Build bin/tramo, bin/tramo-worker and bin/tramo-dev
 	CGO_ENABLED=0 $(GO_BUILD) -o $(BIN)/tramo ./cmd/tramo
 	$(GO_BUILD) -o $(BIN)/tramo-worker ./cmd/tramo-worker
 	CGO_ENABLED=0 $(GO_BUILD) -o $(BIN)/tramo-dev ./cmd/tramo-dev
+
+.PHONY: image
+image: ## Build the images tramo and tramo-worker with docker, podman or buildah; ARGS="--platform linux/arm64" goes to it
+	@deploy/image/build.sh $(ARGS)
 
 .PHONY: web
 web: web/dist/index.html ## Build the page
