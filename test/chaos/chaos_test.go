@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -26,7 +27,7 @@ const (
 
 // Whatever is cut, stalled, killed, frozen, restarted or fails while clients upload: no offset goes back, what is done is
 // whole and there once, and every client comes to its end. TRAMO_CHAOS_SEED replays one seed, TRAMO_CHAOS_SEEDS says how many
-// new ones to run.
+// new ones to run, or with both how many from that one on.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	seeds, err := chosenSeeds()
@@ -39,27 +40,26 @@ func TestChaos(t *testing.T) {
 			t.Parallel()
 			fmt.Printf("chaos: seed %d begins; replay: TRAMO_CHAOS_SEED=%d go test ./test/chaos -run Chaos\n", seed, seed)
 			t.Cleanup(func() { tally.add(seed, t.Failed()) })
-			tally.leave(survive(t, seed))
+			survive(t, seed, &tally)
 		})
 	}
 }
 
 func chosenSeeds() ([]uint64, error) {
+	count, first := 3, uint64(time.Now().Unix())*1000
 	if s := os.Getenv("TRAMO_CHAOS_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("TRAMO_CHAOS_SEED: %q is not a seed: give the number that a failed run printed", s)
 		}
-		return []uint64{seed}, nil
+		count, first = 1, seed
 	}
-	count := 3
 	if s := os.Getenv("TRAMO_CHAOS_SEEDS"); s != "" {
 		var err error
 		if count, err = strconv.Atoi(s); err != nil || count < 1 {
 			return nil, fmt.Errorf("TRAMO_CHAOS_SEEDS: %q is not a number of seeds, 1 or more", s)
 		}
 	}
-	first := uint64(time.Now().Unix()) * 1000
 	var seeds []uint64
 	for i := range uint64(count) {
 		seeds = append(seeds, first+i)
@@ -73,6 +73,7 @@ type tally struct {
 	passed  int
 	failed  []uint64
 	orphans map[string]int // by kind
+	steps   map[string]int // what was done at moments of steps
 }
 
 func (y *tally) add(seed uint64, failed bool) {
@@ -85,15 +86,18 @@ func (y *tally) add(seed uint64, failed bool) {
 	y.passed++
 }
 
-// leave notes what a run has left to be reconciled.
-func (y *tally) leave(orphans []orphan) {
+// note notes what was done in a run, and what that has left to be reconciled.
+func (y *tally) note(steps map[string]int, orphans []orphan) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	if y.orphans == nil {
-		y.orphans = map[string]int{}
+		y.orphans, y.steps = map[string]int{}, map[string]int{}
 	}
 	for _, o := range orphans {
 		y.orphans[o.kind]++
+	}
+	for step, n := range steps {
+		y.steps[step] += n
 	}
 }
 
@@ -101,6 +105,9 @@ func (y *tally) summary() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "chaos: %d seeds passed, %d failed\n", y.passed, len(y.failed))
 	fmt.Fprintf(&b, "chaos: before reconciling there were %v of no use\n", y.orphans)
+	for _, step := range slices.Sorted(maps.Keys(y.steps)) {
+		fmt.Fprintf(&b, "chaos: %4d times %s\n", y.steps[step], step)
+	}
 	slices.Sort(y.failed)
 	for _, seed := range y.failed {
 		fmt.Fprintf(&b, "  TRAMO_CHAOS_SEED=%d go test ./test/chaos -run Chaos\n", seed)
@@ -108,8 +115,8 @@ func (y *tally) summary() string {
 	return b.String()
 }
 
-// survive runs one seed and returns what it left for a reconciler.
-func survive(t *testing.T, seed uint64) []orphan {
+// survive runs one seed.
+func survive(t *testing.T, seed uint64, tally *tally) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
@@ -126,6 +133,7 @@ func survive(t *testing.T, seed uint64) []orphan {
 	r := &execution{t: t, site: s, journal: j, plan: p}
 	uploads := r.run(ctx)
 	checkReceipts(ctx, s, uploads)
+	checkLeases(ctx, s, uploads)
 	if err := s.halt(); err != nil {
 		j.violate("", "SIGTERM in the end: %v", err)
 	}
@@ -134,8 +142,8 @@ func survive(t *testing.T, seed uint64) []orphan {
 	if err != nil {
 		t.Error(err)
 	}
+	tally.note(r.steps.done, orphans)
 	r.report(uploads)
-	return orphans
 }
 
 // An execution runs the clients of one plan while its faults are injected.
@@ -148,6 +156,11 @@ type execution struct {
 	clients  [][]*client // by upload
 	fronts   []*line     // by upload: tus-js-client's
 	requests sync.WaitGroup
+	steps    *saboteur
+
+	mu     sync.Mutex
+	rivals int // so far
+	racing sync.WaitGroup
 }
 
 // run returns when all clients have ended.
@@ -173,12 +186,45 @@ func (r *execution) run(ctx context.Context) []*upload {
 			})
 		}
 	}
-	w := &injector{plan: r.plan, site: r.site, lines: r.lines, journal: r.journal}
+	b := &saboteur{plan: r.plan.steps, site: r.site, journal: r.journal, ctx: ctx}
+	r.steps = b
+	b.rival = func(upload string, server int) { r.challenge(sending, uploads, upload, server) }
+	b.begin()
+	w := &injector{plan: r.plan, site: r.site, lines: r.lines, steps: b, journal: r.journal}
 	w.run(ctx)
 	time.AfterFunc(patience, stop)
 	stack.Wait(r.t, "end of the clients", &all)
+	b.end()
+	stack.Wait(r.t, "end of the rivals", &r.racing)
 	stack.Wait(r.t, "end of the requests", &r.requests)
 	return uploads
+}
+
+// challenge sends an upload once more, by a client that begins at that server, with an address if any client has been told
+// one. The saboteur must not have ended.
+func (r *execution) challenge(ctx context.Context, uploads []*upload, name string, server int) {
+	i := slices.IndexFunc(uploads, func(u *upload) bool { return u.name == name })
+	if i < 0 {
+		return
+	}
+	r.mu.Lock()
+	r.rivals++
+	n := r.rivals
+	r.mu.Unlock()
+	p := r.plan.uploads[i]
+	p.pace, p.shaky = 0, 0
+	c := &client{
+		name: fmt.Sprintf("rival %d", n), upload: uploads[i], plan: p, journal: r.journal, token: r.site.token, servers: r.site.urls(),
+		current: server, random: rand.New(rand.NewPCG(r.plan.seed, uint64(1000+n))), running: &r.requests, steady: true,
+	}
+	if id := uploads[i].id(); id != "" {
+		c.url = "/api/uploads/" + id
+	}
+	r.racing.Go(func() {
+		if err := c.send(ctx); err != nil {
+			r.journal.violate(name, "%s did not come to its end: %v", c.name, err)
+		}
+	})
 }
 
 func newUpload(p uploadPlan, seed uint64) *upload {

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -40,6 +41,9 @@ func checkAll(ctx context.Context, s *site, uploads []*upload) (orphans []orphan
 			}
 		}
 	}
+	if err := c.checkRows(ctx); err != nil {
+		return nil, err
+	}
 	if orphans, err = c.orphans(ctx); err != nil {
 		return nil, err
 	}
@@ -65,11 +69,17 @@ func (c *checker) checkDone(ctx context.Context, u *upload) error {
 	if len(u.ids) > 1 {
 		c.journal.violate(u.name, "one client_id was given %d uploads: %v", len(u.ids), u.ids)
 	}
-	rows, err := c.conn.Query(ctx, "select id::text, status, coalesce(encode(sha256, 'hex'), ''), coalesce(object_key, '') from uploads where client_id = $1", u.name)
+	rows, err := c.conn.Query(ctx, `
+		select id::text, status, coalesce(encode(sha256, 'hex'), ''), coalesce(object_key, ''), charged_bytes, uploaded_at
+		from uploads where client_id = $1`, u.name)
 	if err != nil {
 		return err
 	}
-	type row struct{ ID, Status, SHA256, ObjectKey string }
+	type row struct {
+		ID, Status, SHA256, ObjectKey string
+		Charged                       int64
+		UploadedAt                    *time.Time
+	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
 		return err
@@ -85,15 +95,51 @@ func (c *checker) checkDone(ctx context.Context, u *upload) error {
 	if r.SHA256 != u.sum {
 		c.journal.violate(u.name, "its SHA-256 is %s, recorded is %q", u.sum, r.SHA256)
 	}
-	var jobs int
-	if err := c.conn.QueryRow(ctx, "select count(*) from river_job where kind = 'process_upload' and args->>'upload_id' = $1", r.ID).Scan(&jobs); err != nil {
-		return err
+	if r.Charged != int64(len(u.data)) {
+		c.journal.violate(u.name, "it has %d bytes and is charged %d", len(u.data), r.Charged)
 	}
-	if jobs != 1 {
-		c.journal.violate(u.name, "it has %d jobs", jobs)
+	if r.UploadedAt != nil {
+		c.checkTold(u, r.UploadedAt.Sub(c.journal.begun))
 	}
 	c.checkObject(ctx, u, r.ObjectKey)
 	return nil
+}
+
+// checkTold checks that nobody was told an offset equal to the size before the transaction that finished the upload had begun.
+func (c *checker) checkTold(u *upload, uploaded time.Duration) {
+	for _, e := range c.journal.of(u.name) {
+		if e.status < 300 && e.offset == int64(len(u.data)) && e.answered < uploaded {
+			c.journal.violate(u.name, "told that it is complete, %s before it was: %s", uploaded-e.answered, e)
+		}
+	}
+}
+
+// checkRows checks of all uploads, also those whose clients have begun anew, that what the finish makes true is true together:
+// the state, the object, one entry in the timeline, one job.
+func (c *checker) checkRows(ctx context.Context) error {
+	rows, err := c.conn.Query(ctx, `
+		select format('%s of %s: status %s, uploaded %s, object %s, received %s of %s, %s jobs, %s entries', u.id, u.client_id, u.status,
+			u.uploaded_at, u.object_key, c.received, u.size, jobs, entries)
+		from uploads u join contents c on c.upload_id = u.id,
+			lateral (select count(*) jobs from river_job where kind = 'process_upload' and args->>'upload_id' = u.id::text) j,
+			lateral (select count(*) entries from timeline where upload_id = u.id and event = 'uploaded') e
+		where case when u.uploaded_at is null then u.status = 'uploaded' or u.object_key is not null or jobs + entries > 0
+			else c.received <> u.size or not c.stored or u.object_key is null or jobs <> 1 or entries <> 1 end`)
+	if err != nil {
+		return err
+	}
+	broken, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, text := range broken {
+		c.journal.violate("", "what the finish makes true is not true together: %s", text)
+	}
+	if err != nil {
+		return err
+	}
+	drift, err := c.strayQuota(ctx)
+	for _, o := range drift {
+		c.journal.violate("", "before reconciling, %s", o.text)
+	}
+	return err
 }
 
 // checkObject reads the object from S3 itself, past all proxies.

@@ -57,6 +57,16 @@ func (u *upload) told(id string) {
 	u.ids[id] = true
 }
 
+// id returns one that a client was told; "" for none.
+func (u *upload) id() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for id := range u.ids {
+		return id
+	}
+	return ""
+}
+
 func (u *upload) finish() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -14,16 +14,23 @@ type injector struct {
 	plan    plan
 	site    *site
 	lines   func(upload int) []*line // in use by an upload's clients
+	steps   *saboteur
 	journal *journal
 
 	restarting sync.Mutex // Postgres
+
+	counting sync.Mutex
+	requests map[string]int // to S3, by kind
 }
 
 // run injects what the plan says and returns when it is over: replicas and Postgres run. S3's faults are counted and not timed;
 // they go on until they are used up, because most uploads are completed late.
 func (w *injector) run(ctx context.Context) {
-	w.site.s3.SetLatency(w.plan.latency)
-	w.site.s3.Fault(w.s3Fault)
+	w.requests = map[string]int{}
+	for i, r := range w.site.replicas {
+		r.s3.SetLatency(w.plan.latency)
+		r.s3.Fault(func(kind string, _ int) stack.Fault { return w.s3Fault(i, kind) })
+	}
 	var all sync.WaitGroup
 	for _, f := range w.plan.faults {
 		all.Go(func() {
@@ -36,15 +43,20 @@ func (w *injector) run(ctx context.Context) {
 	w.journal.fault("only S3 may still fail")
 }
 
-// s3Fault returns the fault of the n-th request of a kind to S3.
-func (w *injector) s3Fault(kind string, n int) stack.Fault {
+// s3Fault returns the fault of a replica's request to S3. Of those that a plan counts, the requests of all replicas are one
+// sequence.
+func (w *injector) s3Fault(replica int, kind string) stack.Fault {
+	w.counting.Lock()
+	w.requests[kind]++
+	n := w.requests[kind]
+	w.counting.Unlock()
 	for _, s := range w.plan.s3 {
 		if s.kind == kind && n >= s.first && n < s.first+s.count {
 			w.journal.fault("S3 %s number %d: %+v", kind, n, s.fault)
 			return s.fault
 		}
 	}
-	return stack.Fault{}
+	return w.steps.atS3(replica, kind)
 }
 
 func (w *injector) inject(ctx context.Context, f faultPlan) {
@@ -55,13 +67,32 @@ func (w *injector) inject(ctx context.Context, f faultPlan) {
 		w.restarting.Lock()
 		defer w.restarting.Unlock()
 		w.journal.fault("%s", f.kind)
+		for _, r := range w.site.replicas {
+			r.severed.Store(true)
+		}
 		if err := w.site.Postgres.Restart(ctx); err != nil {
 			w.journal.violate("", "the harness cannot restart Postgres: %v", err)
 		}
 		w.journal.fault("%s: it is back", f.kind)
+	case severStore, silenceStore:
+		w.sever(ctx, f)
 	default:
 		w.hit(ctx, f)
 	}
+}
+
+// sever cuts a replica's connections to Postgres, or lets them fall silent for a while.
+func (w *injector) sever(ctx context.Context, f faultPlan) {
+	r := w.site.replicas[f.target]
+	w.journal.fault("%s of %s for %s", f.kind, r.name, f.length)
+	r.severed.Store(true)
+	if f.kind == severStore {
+		r.toPostgres.cut()
+		return
+	}
+	r.toPostgres.stall()
+	pause(ctx, f.length)
+	r.toPostgres.resume()
 }
 
 // disturb cuts or stalls the connections of an upload's clients.
@@ -95,7 +126,7 @@ func (w *injector) hit(ctx context.Context, f faultPlan) {
 	var err error
 	switch f.kind {
 	case freeze:
-		err = r.freeze(ctx, f.length)
+		err = r.freeze(ctx, f.length, func() {})
 	case killReplica:
 		r.kill()
 		pause(ctx, f.length)

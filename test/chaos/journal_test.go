@@ -50,6 +50,11 @@ func newJournal() *journal { return &journal{begun: time.Now()} }
 
 func (j *journal) now() time.Duration { return time.Since(j.begun) }
 
+// since is when it was so many seconds after 1970.
+func (j *journal) since(epoch float64) time.Duration {
+	return time.UnixMicro(int64(epoch * 1e6)).Sub(j.begun)
+}
+
 func (j *journal) add(e exchange) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

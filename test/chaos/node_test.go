@@ -8,7 +8,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -31,7 +30,6 @@ func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p up
 	if err != nil {
 		return err
 	}
-	begun := s.journal.now()
 	out, err := stack.Run(ctx, stack.ProcessConfig{
 		Path: "/usr/bin/env",
 		Args: []string{"node", filepath.Join(root, "test/chaos/tus.mjs"), filepath.Join(root, "web"), server + "/api/uploads", file},
@@ -53,7 +51,7 @@ func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p up
 		}
 		s.journal.add(exchange{
 			upload: u.name, client: "tus-js-client", method: e.Method, from: e.From, status: e.Status, offset: e.Offset,
-			sent: begun + seconds(e.Sent), answered: begun + seconds(e.Answered),
+			sent: s.journal.since(e.Sent), answered: s.journal.since(e.Answered),
 		})
 	}
 	if err == nil {
@@ -66,5 +64,3 @@ func sendWithTusJS(ctx context.Context, dir string, s *site, server string, p up
 func endless() string {
 	return "[0,50,100" + strings.Repeat(",200,400,800", 20) + "]"
 }
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -23,6 +23,7 @@ type plan struct {
 	uploads []uploadPlan
 	faults  []faultPlan
 	s3      []s3Plan
+	steps   []stepPlan
 	latency time.Duration // of S3
 }
 
@@ -66,6 +67,8 @@ const (
 	freeze       = "freeze"
 	stopReplica  = "SIGTERM"
 	restartStore = "restart Postgres"
+	severStore   = "sever from Postgres"   // the connections of one replica break
+	silenceStore = "silence from Postgres" // and fall silent
 )
 
 // newPlan draws a run.
@@ -85,6 +88,9 @@ func newPlan(seed uint64) plan {
 	}
 	for range 1 + r.IntN(9) {
 		p.s3 = append(p.s3, drawS3(r))
+	}
+	for range 1 + r.IntN(6) {
+		p.steps = append(p.steps, drawStep(r))
 	}
 	if r.IntN(3) == 0 {
 		p.latency = between(r, time.Millisecond, 30*time.Millisecond)
@@ -132,7 +138,7 @@ func drawSize(r *rand.Rand) int {
 
 func drawFault(r *rand.Rand, uploads int) faultPlan {
 	f := faultPlan{at: between(r, 200*time.Millisecond, storm)}
-	switch n := r.IntN(20); {
+	switch n := r.IntN(23); {
 	case n < 3:
 		f.kind, f.target = cutNow, r.IntN(uploads)
 	case n < 5:
@@ -145,6 +151,10 @@ func drawFault(r *rand.Rand, uploads int) faultPlan {
 		f.kind, f.target, f.length = freeze, r.IntN(replicas), between(r, leaseTTL+500*time.Millisecond, 4*leaseTTL)
 	case n < 19:
 		f.kind, f.target = stopReplica, r.IntN(replicas)
+	case n < 20:
+		f.kind, f.target = severStore, r.IntN(replicas)
+	case n < 22:
+		f.kind, f.target, f.length = silenceStore, r.IntN(replicas), between(r, 500*time.Millisecond, 3*leaseTTL)
 	default:
 		f.kind = restartStore
 	}
@@ -193,6 +203,9 @@ func (p plan) String() string {
 		fmt.Fprintf(&b, "  %s\n", f)
 	}
 	for _, s := range p.s3 {
+		fmt.Fprintf(&b, "  %s\n", s)
+	}
+	for _, s := range p.steps {
 		fmt.Fprintf(&b, "  %s\n", s)
 	}
 	return b.String()

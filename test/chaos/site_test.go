@@ -19,11 +19,10 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// A site is one installation: a database and a bucket of its own, and replicas of tramo serve, which reach S3 through a
-// proxy.
+// A site is one installation: a database and a bucket of its own, and replicas of tramo serve, which reach S3 and Postgres
+// through proxies.
 type site struct {
 	*stack.Installation
-	s3       *stack.S3Proxy
 	replicas []*replica
 	journal  *journal
 	tenant   string // its id
@@ -40,10 +39,6 @@ func newSite(ctx context.Context, postgres *stack.Postgres, name string, j *jour
 	if s.Installation, err = ground.Install(ctx, stack.Installation{Database: name, Bucket: name, Postgres: postgres}); err != nil {
 		return s, err
 	}
-	if s.s3, err = stack.NewS3Proxy(s.S3.Endpoint()); err != nil {
-		return s, err
-	}
-	s.Endpoint = s.s3.Endpoint()
 	if s.tenant, err = s.Tramo(ctx, "tenant", "add", "chaos", "--quota", "50GiB"); err != nil {
 		return s, err
 	}
@@ -51,11 +46,11 @@ func newSite(ctx context.Context, postgres *stack.Postgres, name string, j *jour
 		return s, err
 	}
 	for i := range replicas {
-		r, err := s.newReplica(i)
-		if err != nil {
+		r := &replica{name: fmt.Sprintf("replica %d", i), journal: s.journal}
+		s.replicas = append(s.replicas, r)
+		if err := s.equip(r); err != nil {
 			return s, err
 		}
-		s.replicas = append(s.replicas, r)
 		if err := r.start(ctx); err != nil {
 			return s, err
 		}
@@ -79,29 +74,30 @@ func (s *site) connect(ctx context.Context) (*pgx.Conn, error) {
 // halt stops the replicas in order.
 func (s *site) halt() (err error) {
 	for _, r := range s.replicas {
+		r.mu.Lock() // until the last fault is over
 		err = errors.Join(err, r.stop())
+		r.mu.Unlock()
 	}
 	return err
 }
 
 // calm ends S3's faults and waits until it has seen every request that was held back.
 func (s *site) calm(ctx context.Context) {
-	s.s3.Fault(nil)
-	s.s3.SetLatency(0)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for s.s3.InFlight() > 0 && ctx.Err() == nil {
-		<-tick.C
+	for _, r := range s.replicas {
+		r.s3.Fault(nil)
+		r.s3.SetLatency(0)
+		for r.s3.InFlight() > 0 && ctx.Err() == nil {
+			<-tick.C
+		}
 	}
 }
 
 // remove leaves nothing behind.
 func (s *site) remove(ctx context.Context) (err error) {
 	for _, r := range s.replicas {
-		r.kill()
-	}
-	if s.s3 != nil {
-		s.s3.Stop()
+		r.remove()
 	}
 	if s.Installation == nil {
 		return nil
@@ -121,27 +117,53 @@ type replica struct {
 	name, addr, ops string
 	config          stack.ProcessConfig
 	journal         *journal
+	s3              *stack.S3Proxy
+	postgres        *stack.PostgresProxy
+	toPostgres      *line // before that
 
 	mu      sync.Mutex // one fault at a time
 	process *stack.Process
 	expects *atomic.Bool // that the process ends
+	severed atomic.Bool  // an answer of Postgres to the process may have been lost
 	output  strings.Builder
 }
 
-func (s *site) newReplica(i int) (*replica, error) {
-	addr, err := quietAddr()
-	if err != nil {
-		return nil, err
+// equip gives a replica what it needs to start.
+func (s *site) equip(r *replica) (err error) {
+	if r.s3, err = stack.NewS3Proxy(s.S3.Endpoint()); err != nil {
+		return err
 	}
-	ops, err := quietAddr()
-	if err != nil {
-		return nil, err
+	if r.postgres, err = stack.NewPostgresProxy(s.Postgres); err != nil {
+		return err
 	}
-	return &replica{
-		name: fmt.Sprintf("replica %d", i), addr: addr, ops: ops, journal: s.journal,
-		config: s.Server("TRAMO_RECEIPT_KEY_FILE="+s.seal.file, "TRAMO_LISTEN="+addr, "TRAMO_OPS_LISTEN="+ops, "TRAMO_LEASE_TTL="+leaseTTL.String(),
-			fmt.Sprintf("TRAMO_PART_SIZE=%d", partSize), "TRAMO_LOG_LEVEL=debug"),
-	}, nil
+	if r.toPostgres, err = newLine(r.postgres.Addr()); err != nil {
+		return err
+	}
+	if r.addr, err = quietAddr(); err != nil {
+		return err
+	}
+	if r.ops, err = quietAddr(); err != nil {
+		return err
+	}
+	url := r.postgres.URL(strings.TrimPrefix(r.toPostgres.url(), "http://"), "tramo_api", s.Database)
+	r.config = s.Server("TRAMO_DATABASE_URL="+url, "TRAMO_S3_ENDPOINT="+r.s3.Endpoint(), "TRAMO_RECEIPT_KEY_FILE="+s.seal.file,
+		"TRAMO_LISTEN="+r.addr, "TRAMO_OPS_LISTEN="+r.ops, "TRAMO_REPLICA="+r.name, "TRAMO_LEASE_TTL="+leaseTTL.String(),
+		fmt.Sprintf("TRAMO_PART_SIZE=%d", partSize), "TRAMO_LOG_LEVEL=debug")
+	return nil
+}
+
+// remove ends the replica and what is before it.
+func (r *replica) remove() {
+	r.kill()
+	if r.toPostgres != nil {
+		r.toPostgres.close()
+	}
+	if r.postgres != nil {
+		r.postgres.Stop()
+	}
+	if r.s3 != nil {
+		r.s3.Stop()
+	}
 }
 
 // start starts the replica, again and again until it is ready, as Kubernetes does.
@@ -154,6 +176,7 @@ func (r *replica) start(ctx context.Context) error {
 		expects := new(atomic.Bool)
 		expects.Store(true) // it may die of a dependency that is down, while it starts
 		r.process, r.expects = p, expects
+		r.severed.Store(false)
 		err = p.WaitForURL(ctx, "http://"+r.ops+"/readyz")
 		if err == nil {
 			expects.Store(false)
@@ -195,12 +218,13 @@ func (r *replica) stop() error {
 	return err
 }
 
-// freeze stops the replica's clock for d.
-func (r *replica) freeze(ctx context.Context, d time.Duration) error {
+// freeze stops the replica's clock for d, and for what happens in the end.
+func (r *replica) freeze(ctx context.Context, d time.Duration, inTheEnd func()) error {
 	if err := r.process.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	pause(ctx, d)
+	inTheEnd()
 	return r.process.Signal(syscall.SIGCONT)
 }
 

@@ -1,13 +1,13 @@
 // Uploads one file with an unmodified tus-js-client.
 // Usage: node tus.mjs WEB_DIR ENDPOINT FILE, token and metadata in TRAMO_TEST_TOKEN and TRAMO_TEST_METADATA.
-// Prints each exchange as a line {"method", "from", "sent", "answered", "status", "offset", "location"}, times in seconds.
+// Prints each exchange as a line {"method", "from", "sent", "answered", "status", "offset", "location"}, times in seconds since 1970.
 import { createReadStream, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { resolve } from 'node:path'
 
 const [webDir, endpoint, file] = process.argv.slice(2)
 const tus = createRequire(resolve(webDir, 'package.json'))('tus-js-client')
-const now = () => performance.now() / 1000
+const now = () => (performance.timeOrigin + performance.now()) / 1000
 const number = (text) => (text === undefined || text === null || text === '' ? -1 : Number(text))
 const sent = new Map()
 const note = (request, response) =>
