@@ -42,6 +42,8 @@ func TestRollingRestart(t *testing.T) {
 	front, err := newLine(s.urls()...)
 	stack.Must(t, err)
 	defer front.close()
+	watching := &saboteur{site: s, journal: j, ctx: ctx}
+	watching.begin()
 	j.begun = time.Now()
 
 	var sending, requests sync.WaitGroup
@@ -83,6 +85,10 @@ func TestRollingRestart(t *testing.T) {
 	}
 	stack.Wait(t, "end of the clients", &sending)
 	stack.Wait(t, "end of the requests", &requests)
+	watching.end()
+	if missed := watching.missed(); len(missed) > 0 {
+		t.Errorf("the harness does not recognise these moments, and breaks nothing at them: %v", missed)
+	}
 	checkRolling(ctx, t, s, clients, uploads)
 }
 

@@ -117,7 +117,30 @@ func (b *saboteur) begin() {
 	b.seen, b.done = map[string]int{}, map[string]int{}
 	for i, r := range b.site.replicas {
 		r.postgres.Fault(func(m stack.PostgresMessage) stack.PostgresFault { return b.atPostgres(i, m) })
+		r.s3.Fault(func(kind string, _ int) stack.Fault { return b.atS3(i, kind) })
 	}
+}
+
+// missed returns the moments that there were not.
+func (b *saboteur) missed() (missed []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, step := range []string{admits, takes, moves, finishes, givesBack, looks, puts} {
+		for _, moment := range []stack.PostgresMoment{stack.Asking, stack.Committing, stack.Committed} {
+			seen := 0
+			for i := range b.site.replicas {
+				seen += b.seen[keyOf(i, step, moment)]
+			}
+			if seen == 0 && (step != puts || moment != stack.Committing) {
+				missed = append(missed, fmt.Sprint(moment, " ", step))
+			}
+		}
+	}
+	return missed
+}
+
+func keyOf(replica int, step string, moment stack.PostgresMoment) string {
+	return fmt.Sprint(replica, step, moment)
 }
 
 // end waits until nothing is held any more.
@@ -135,7 +158,7 @@ func (b *saboteur) end() {
 func (b *saboteur) next(replica int, step string, moment stack.PostgresMoment) (p stepPlan, happens bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	key := fmt.Sprint(replica, step, moment)
+	key := keyOf(replica, step, moment)
 	b.seen[key]++
 	n := b.seen[key]
 	i := slices.IndexFunc(b.plan, func(p stepPlan) bool {

@@ -29,22 +29,25 @@ type installation struct {
 	server  string         // its URL
 	token   string
 	workers []*worker
+	vars    []string // of workers
 	photo   []byte
 }
 
 // A worker is one that is started again each time that it has been killed.
 type worker struct {
-	name    string
-	process *stack.Process
-	printed []string // by the processes before
+	name     string
+	postgres *stack.PostgresProxy // it reaches Postgres by way of this
+	process  *stack.Process
+	printed  []string // by the processes before
 }
 
-// newInstallation starts an installation, with a Postgres of its own if a test kills that.
-func newInstallation(t *testing.T, own bool) *installation {
+// newInstallation starts an installation, with a Postgres of its own if a test kills that, and with more in the environment of
+// workers.
+func newInstallation(t *testing.T, own bool, vars ...string) *installation {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), stack.Patience)
 	defer cancel()
-	inst := &installation{t: t, temp: t.TempDir(), photo: stack.Photo(stack.PhotoConfig{Width: 1800, Height: 1350, Seed: 1})}
+	inst := &installation{t: t, vars: vars, temp: t.TempDir(), photo: stack.Photo(stack.PhotoConfig{Width: 1800, Height: 1350, Seed: 1})}
 	name := fmt.Sprintf("kill-%d", time.Now().UnixNano())
 	in := stack.Installation{Database: name, Bucket: name}
 	var err error
@@ -70,6 +73,9 @@ func newInstallation(t *testing.T, own bool) *installation {
 	inst.serve()
 	for i := range 2 {
 		w := &worker{name: fmt.Sprintf("worker-%d", i)}
+		w.postgres, err = stack.NewPostgresProxy(inst.Postgres)
+		inst.must(err)
+		t.Cleanup(w.postgres.Stop)
 		inst.workers = append(inst.workers, w)
 		inst.start(w)
 		t.Cleanup(func() { w.process.Kill() })
@@ -100,9 +106,12 @@ func (inst *installation) serve() {
 }
 
 func (inst *installation) config(w *worker) stack.ProcessConfig {
-	c := inst.Worker("TRAMO_S3_ENDPOINT="+inst.away.URL(), "TRAMO_REPLICA="+w.name, "TRAMO_TEMP_DIR="+inst.temp, "TRAMO_WORKERS=1",
+	c := inst.Worker(append([]string{
+		"TRAMO_DATABASE_URL=" + w.postgres.URL(w.postgres.Addr(), "tramo_worker", inst.Database),
+		"TRAMO_S3_ENDPOINT=" + inst.away.URL(), "TRAMO_REPLICA=" + w.name, "TRAMO_TEMP_DIR=" + inst.temp, "TRAMO_WORKERS=1",
 		"TRAMO_SAVE_AFTER=0", // so that there is something to be killed at
-		"TRAMO_RETRY_DELAY=300ms", "TRAMO_BUSY_DELAY=300ms", "TRAMO_LEASE_TTL=2s", "TRAMO_LOST_AFTER=2s")
+		"TRAMO_RETRY_DELAY=300ms", "TRAMO_BUSY_DELAY=300ms", "TRAMO_LEASE_TTL=2s", "TRAMO_LOST_AFTER=2s",
+	}, inst.vars...)...)
 	c.Name = w.name
 	return c
 }
