@@ -23,7 +23,7 @@ WEB_SOURCES := $(shell find web -type d \( -name node_modules -o -name dist \) -
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: setup-run build ## Run Tramo on this machine with a private Postgres, S3 server and clamd; Ctrl-C stops it
@@ -34,6 +34,17 @@ test: setup build ## Run all tests: those of the page, then those in Go with the
 	npm --prefix web test
 	go test -race -timeout 60m ./...
 	cd test/deploy && go test -count=1 ./...
+	@$(MAKE) --no-print-directory chart-test
+
+# A module of its own, whose files go does not know: it would call an old result cached. Without -race, which would compile
+# Kubernetes a second time for tests of text.
+.PHONY: chart-test
+chart-test: ## Render the Helm chart by Helm 3 and 4, and validate the result as a cluster would
+	cd test/deploy/chart && go test -count=1 ./...
+
+.PHONY: chart
+chart: ## Write what is generated from the chart: its README.md, its schema, deploy/kubernetes/tramo.yaml
+	cd test/deploy/chart && go test -count=1 ./... -update
 
 FUZZ_TIME ?= 1m
 
