@@ -11,13 +11,17 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/api/pod"
 	_ "k8s.io/kubernetes/pkg/apis/apps/install"
 	_ "k8s.io/kubernetes/pkg/apis/autoscaling/install"
+	"k8s.io/kubernetes/pkg/apis/batch"
 	_ "k8s.io/kubernetes/pkg/apis/batch/install"
+	batchvalidation "k8s.io/kubernetes/pkg/apis/batch/validation"
 	"k8s.io/kubernetes/pkg/apis/core"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	"k8s.io/kubernetes/pkg/apis/core/validation"
@@ -25,8 +29,6 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/policy/install"
 	"k8s.io/kubernetes/pkg/registry/apps/deployment"
 	"k8s.io/kubernetes/pkg/registry/autoscaling/horizontalpodautoscaler"
-	"k8s.io/kubernetes/pkg/registry/batch/job"
-	"k8s.io/kubernetes/pkg/registry/core/configmap"
 	"k8s.io/kubernetes/pkg/registry/networking/ingress"
 	"k8s.io/kubernetes/pkg/registry/networking/networkpolicy"
 	"k8s.io/kubernetes/pkg/registry/policy/poddisruptionbudget"
@@ -41,8 +43,6 @@ import (
 var strategies = map[string]rest.RESTCreateStrategy{
 	"Deployment":              deployment.Strategy,
 	"HorizontalPodAutoscaler": horizontalpodautoscaler.Strategy,
-	"Job":                     job.Strategy,
-	"ConfigMap":               configmap.Strategy,
 	"Ingress":                 ingress.Strategy,
 	"NetworkPolicy":           networkpolicy.Strategy,
 	"PodDisruptionBudget":     poddisruptionbudget.Strategy,
@@ -72,12 +72,22 @@ func validate(document string) error {
 	}
 	rest.FillObjectMetaSystemFields(m)
 	switch o := internal.(type) {
-	// Their strategies need the half of the API server.
+	// Their strategies need half of the API server, which would take longer to compile than all the rest.
 	case *core.Service:
 		if o.Spec.ClusterIP == core.ClusterIPNone { // which the API server repeats
 			o.Spec.ClusterIPs = []string{core.ClusterIPNone}
 		}
 		errs = append(errs, validation.ValidateServiceCreate(o).ToAggregate())
+	case *core.ConfigMap:
+		errs = append(errs, validation.ValidateConfigMap(o).ToAggregate())
+	case *batch.Job:
+		// The API server makes a selector, by the UID.
+		o.Spec.ManualSelector, o.Spec.Selector = new(true), &metav1.LabelSelector{MatchLabels: o.Spec.Template.Labels}
+		options := batchvalidation.JobValidationOptions{PodValidationOptions: pod.GetValidationOptionsFromPodTemplate(&o.Spec.Template, nil)}
+		errs = append(errs, batchvalidation.ValidateJobCreate(o, options).ToAggregate())
+		for _, w := range pod.GetWarningsForPodTemplate(context.Background(), field.NewPath("spec", "template"), &o.Spec.Template, nil) {
+			errs = append(errs, fmt.Errorf("the API server warns: %s", w))
+		}
 	case *core.ServiceAccount:
 		errs = append(errs, validation.ValidateServiceAccount(o).ToAggregate())
 	default:
@@ -103,12 +113,12 @@ func (w *warnings) AddWarning(_, text string) {
 
 // restricted checks the pods of an object by the pod security standard of this name.
 func restricted(object runtime.Object) error {
-	var pod corev1.PodTemplateSpec
+	var template corev1.PodTemplateSpec
 	switch o := object.(type) {
 	case *appsv1.Deployment:
-		pod = o.Spec.Template
+		template = o.Spec.Template
 	case *batchv1.Job:
-		pod = o.Spec.Template
+		template = o.Spec.Template
 	default:
 		return nil
 	}
@@ -116,7 +126,7 @@ func restricted(object runtime.Object) error {
 	if err != nil {
 		return err
 	}
-	results := evaluator.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}, &metav1.ObjectMeta{}, &pod.Spec)
+	results := evaluator.EvaluatePod(api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}, &metav1.ObjectMeta{}, &template.Spec)
 	if r := policy.AggregateCheckResults(results); !r.Allowed {
 		return fmt.Errorf("pod security restricted: %s (%s)", r.ForbiddenReason(), r.ForbiddenDetail())
 	}
