@@ -40,7 +40,7 @@ func TestChaos(t *testing.T) {
 			t.Parallel()
 			fmt.Printf("chaos: seed %d begins; replay: TRAMO_CHAOS_SEED=%d go test ./test/chaos -run Chaos\n", seed, seed)
 			t.Cleanup(func() { tally.add(seed, t.Failed()) })
-			survive(t, seed, &tally)
+			survive(t, newPlan(seed), &tally)
 		})
 	}
 }
@@ -115,14 +115,13 @@ func (y *tally) summary() string {
 	return b.String()
 }
 
-// survive runs one seed.
-func survive(t *testing.T, seed uint64, tally *tally) {
+// survive runs one plan.
+func survive(t *testing.T, p plan, tally *tally) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
-	p := newPlan(seed)
 	j := newJournal()
-	s, err := newSite(ctx, servers.take(t), fmt.Sprintf("chaos-%d", seed), j)
+	s, err := newSite(ctx, servers.take(t), fmt.Sprintf("chaos-%d", p.seed), j)
 	t.Cleanup(func() {
 		if err := s.remove(context.Background()); err != nil {
 			t.Error(err)

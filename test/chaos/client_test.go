@@ -223,6 +223,9 @@ func (c *client) patience() time.Duration {
 	if c.delays != nil {
 		return time.Minute // tus-js-client has none
 	}
+	if c.plan.patient {
+		return 6 * time.Second
+	}
 	return time.Second << min(c.failures/2, 4)
 }
 

@@ -38,6 +38,7 @@ type uploadPlan struct {
 	withBody bool          // creation-with-upload
 	hashed   bool          // sends its SHA-256
 	shaky    int           // how many of its first connections are cut
+	patient  bool          // bears silence for longer than faults last, as tus-js-client does
 	start    time.Duration // after the run's beginning
 	replica  int           // where it begins
 }
@@ -89,7 +90,7 @@ func newPlan(seed uint64) plan {
 	for range 1 + r.IntN(9) {
 		p.s3 = append(p.s3, drawS3(r))
 	}
-	for range 1 + r.IntN(6) {
+	for range 2 + r.IntN(6) {
 		p.steps = append(p.steps, drawStep(r))
 	}
 	if r.IntN(3) == 0 {
@@ -111,6 +112,7 @@ func drawUpload(r *rand.Rand, i int) uploadPlan {
 	if r.IntN(3) > 0 {
 		u.pace = int(float64(u.size) / between(r, time.Second, 4*time.Second).Seconds())
 	}
+	u.patient = r.IntN(3) == 0
 	if r.IntN(4) == 0 {
 		u.chunk = 200_000 + r.IntN(6<<20)
 	}

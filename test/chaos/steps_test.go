@@ -17,27 +17,33 @@ import (
 	"github.com/tramo/tramo/test/stack"
 )
 
-// The steps that an upload is made of: transactions, which a statement in them tells from others, and the request that stores
-// a whole object.
+// The steps that an upload is made of: transactions, which a statement in them tells from others, and requests to S3.
 const (
 	admits    = "admit"     // which also takes the lease for content
 	takes     = "take"      // the lease of an upload that exists
+	reserves  = "reserve"   // the number of a part
 	moves     = "move"      // the offset
 	finishes  = "finish"    // which also moves the offset and gives the lease back
 	givesBack = "give back" // the lease alone
 	looks     = "look"      // at an upload that nobody holds, for a HEAD
-	puts      = "put"
+
+	puts      = "PutObject"
+	putsPart  = "UploadPart"
+	completes = "CompleteMultipartUpload"
 )
 
-// marks are what only a step's SQL contains; of a transaction that has several, the first counts.
+// marks are what only a transaction's SQL contains; of one that has several, the first counts.
 var marks = []struct{ step, sql string }{
 	{finishes, "uploaded_at = now()"},
 	{admits, "insert into uploads "},
 	{takes, "insert into upload_leases as "},
+	{reserves, "next_part = next_part + 1"},
 	{moves, "update contents set received"},
 	{givesBack, "delete from upload_leases"},
 	{looks, "not exists (select from upload_leases"},
 }
+
+func atS3(step string) bool { return step == puts || step == putsPart || step == completes }
 
 // stepOf returns the step that a statement, or all statements of a transaction, belong to; "" for none of these.
 func stepOf(sql string) string {
@@ -55,6 +61,7 @@ const (
 	terminate      = "terminate" // Postgres' end of it: pg_terminate_backend
 	hold           = "hold"      // the step waits
 	freezeAt       = "freeze"    // and so does the whole server
+	silence        = "silence"   // and so does all between the server and Postgres, its heartbeats included
 	killAt         = "kill -9"
 )
 
@@ -62,7 +69,7 @@ const (
 type stepPlan struct {
 	replica      int
 	step         string
-	moment       stack.PostgresMoment // of a put: asking is before S3 hears of it, committed after S3 has done it
+	moment       stack.PostgresMoment // of a request to S3: asking is before S3 hears of it, committed after S3 has done it
 	first, count int
 	does         string
 	length       time.Duration // of what lasts
@@ -74,18 +81,25 @@ type stepPlan struct {
 func drawStep(r *rand.Rand) stepPlan {
 	p := stepPlan{
 		replica: r.IntN(replicas),
-		step:    []string{finishes, finishes, finishes, admits, admits, moves, moves, moves, puts, puts, takes, givesBack, looks}[r.IntN(13)],
-		moment:  []stack.PostgresMoment{stack.Asking, stack.Committing, stack.Committed}[r.IntN(3)],
-		first:   1 + r.IntN(3),
-		count:   1 + r.IntN(2),
-		does:    []string{loseConnection, loseConnection, terminate, terminate, hold, freezeAt, freezeAt, freezeAt, killAt}[r.IntN(9)],
-		rival:   r.IntN(2) == 0,
+		step: []string{
+			finishes, finishes, finishes, finishes, admits, admits, moves, moves, moves, reserves, reserves, puts, puts, putsPart, completes,
+			takes, givesBack, looks,
+		}[r.IntN(18)],
+		moment: []stack.PostgresMoment{stack.Asking, stack.Committing, stack.Committed}[r.IntN(3)],
+		first:  1 + r.IntN(2),
+		count:  1 + r.IntN(2),
+		does:   []string{loseConnection, loseConnection, terminate, terminate, hold, freezeAt, freezeAt, freezeAt, silence, killAt}[r.IntN(10)],
+		rival:  r.IntN(2) == 0,
+	}
+	if atS3(p.step) && p.moment == stack.Committing {
+		p.moment = stack.Committed
 	}
 	switch p.does {
 	case hold:
 		p.length = between(r, 100*time.Millisecond, 2*leaseTTL)
-	case freezeAt:
-		p.count, p.length, p.reconcile = 1, between(r, leaseTTL+500*time.Millisecond, 3*leaseTTL), r.IntN(2) == 0
+	case freezeAt, silence:
+		p.count, p.length = 1, between(r, leaseTTL+500*time.Millisecond, 3*leaseTTL)
+		p.reconcile = !p.rival || r.IntN(3) == 0
 	case killAt:
 		p.count, p.length = 1, between(r, 0, time.Second)
 	}
@@ -125,13 +139,13 @@ func (b *saboteur) begin() {
 func (b *saboteur) missed() (missed []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, step := range []string{admits, takes, moves, finishes, givesBack, looks, puts} {
+	for _, step := range []string{admits, takes, reserves, moves, finishes, givesBack, looks, puts, putsPart, completes} {
 		for _, moment := range []stack.PostgresMoment{stack.Asking, stack.Committing, stack.Committed} {
 			seen := 0
 			for i := range b.site.replicas {
 				seen += b.seen[keyOf(i, step, moment)]
 			}
-			if seen == 0 && (step != puts || moment != stack.Committing) {
+			if seen == 0 && (!atS3(step) || moment != stack.Committing) {
 				missed = append(missed, fmt.Sprint(moment, " ", step))
 			}
 		}
@@ -202,11 +216,11 @@ func (b *saboteur) atPostgres(replica int, m stack.PostgresMessage) stack.Postgr
 
 // atS3 is what happens to a request of a replica.
 func (b *saboteur) atS3(replica int, kind string) stack.Fault {
-	if kind != "PutObject" {
+	if !atS3(kind) {
 		return stack.Fault{}
 	}
 	for _, moment := range []stack.PostgresMoment{stack.Asking, stack.Committed} {
-		p, happens := b.next(replica, puts, moment)
+		p, happens := b.next(replica, kind, moment)
 		if !happens {
 			continue
 		}
@@ -271,7 +285,7 @@ func (b *saboteur) happen(p stepPlan, backend uint32, upload func() string) {
 	case terminate:
 		r.severed.Store(true)
 		if p.moment == stack.Committing { // it may be committed or not
-			go b.terminate(backend)
+			b.busy.Go(func() { b.terminate(backend) })
 		} else {
 			b.terminate(backend)
 		}
@@ -279,6 +293,14 @@ func (b *saboteur) happen(p stepPlan, backend uint32, upload func() string) {
 		pause(b.ctx, p.length)
 	case freezeAt:
 		b.freeze(r, p)
+	case silence:
+		r.severed.Store(true)
+		r.toPostgres.stall()
+		pause(b.ctx, p.length)
+		if p.reconcile {
+			b.reconcile()
+		}
+		r.toPostgres.resume()
 	case killAt:
 		if r.mu.TryLock() { // else another fault has it
 			r.kill()
