@@ -95,3 +95,30 @@ func plain(document string) string {
 }
 
 func indent(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+
+// The values in the how-to page are complete, and a cluster accepts what they make.
+func TestValuesOfTheHowTo(t *testing.T) {
+	t.Parallel()
+	_, rest, found := strings.Cut(read(t, "docs/how-to/deploy-on-kubernetes.md"), "```yaml\n")
+	block, _, _ := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("the page has no values")
+	}
+	documents, _ := render(t, parse(t, block))
+	for _, d := range documents {
+		must(t, validate(d))
+	}
+	must(t, agree(documents))
+}
+
+// The chart installs the release that it is part of, and kustomize finds the same.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	chart := parse(t, read(t, "deploy/helm/tramo/Chart.yaml"))
+	if version := text(chart, "appVersion"); !strings.Contains(read(t, "telemetry/version.go"), `const Version = "`+version+`"`) {
+		t.Errorf("the chart installs %s, which telemetry/version.go does not say", version)
+	}
+	if files := fmt.Sprint(at(parse(t, read(t, "deploy/kubernetes/kustomization.yaml")), "resources")); files != "[tramo.yaml]" {
+		t.Errorf("kustomize finds %s", files)
+	}
+}
