@@ -1,4 +1,4 @@
-#include "decode.h"
+#include "tramo_decode.h"
 
 // Warnings decide nothing here, and whoever reads a child's standard error looks for the reason of a crash.
 static void

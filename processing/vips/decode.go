@@ -1,7 +1,7 @@
 package vips
 
 // #cgo pkg-config: vips
-// #include "decode.h"
+// #include "tramo_decode.h"
 import "C"
 
 import (

@@ -1,4 +1,4 @@
-#include "jpeg.h"
+#include "tramo_jpeg.h"
 
 #include <setjmp.h>
 #include <stdio.h>

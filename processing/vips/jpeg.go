@@ -1,7 +1,7 @@
 package vips
 
 // #cgo pkg-config: libjpeg
-// #include "jpeg.h"
+// #include "tramo_jpeg.h"
 import "C"
 
 import (

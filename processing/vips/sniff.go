@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// format selects the loader of a file. The numbers are decode.h's.
+// format selects the loader of a file. The numbers are tramo_decode.h's.
 type format int
 
 const (
