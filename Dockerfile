@@ -29,8 +29,9 @@ COPY . .
 COPY --from=page /src/web/dist web/dist
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
-    -ldflags "-s -w -X github.com/tramo/tramo/telemetry.revision=$REVISION" -o /out/tramo ./cmd/tramo \
-    && mkdir /out/tmp
+    -ldflags "-s -w -X github.com/tramo/tramo/telemetry.revision=$REVISION" -o /out/tramo ./cmd/tramo
+# A mount gets its mode from the directory below it, where Docker makes the mount.
+RUN mkdir -p -m 1777 /out/root/tmp
 
 # cgo: compiled on the platform that it is for, by emulation if need be.
 FROM ${GO_IMAGE} AS worker-build
@@ -57,7 +58,7 @@ LABEL org.opencontainers.image.title="tramo" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=server-build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=server-build --chown=65532:65532 /out/tmp /tmp
+COPY --from=server-build /out/root /
 COPY --from=server-build /out/tramo /usr/bin/tramo
 # In a container, loopback is of no use to anyone else.
 ENV TRAMO_LISTEN=:8080 TRAMO_OPS_LISTEN=:9090

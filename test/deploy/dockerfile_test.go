@@ -63,9 +63,9 @@ func line(l *pb.Location) int32 {
 	return l.Ranges[0].Start.Line
 }
 
-// review returns what is wrong with the images that a Dockerfile makes: their user, their programs, their labels, and what
+// reviewDockerfile returns what is wrong with the images that a Dockerfile makes: their user, their programs, their labels, and what
 // one of the three builders refuses.
-func review(t *testing.T, text string) (found []string) {
+func reviewDockerfile(t *testing.T, text string) (found []string) {
 	t.Helper()
 	parsed, err := parser.Parse(strings.NewReader(text))
 	if err != nil {
@@ -189,7 +189,7 @@ func reviewTarget(s instructions.Stage, complain func(string, ...any)) {
 func TestDockerfile(t *testing.T) {
 	t.Parallel()
 	text := read(t, "Dockerfile")
-	for _, mistake := range append(lint(t, text), review(t, text)...) {
+	for _, mistake := range append(lint(t, text), reviewDockerfile(t, text)...) {
 		t.Error(mistake)
 	}
 	want := regexp.MustCompile(`(?m)^export GOTOOLCHAIN := (\S+)$`).FindStringSubmatch(read(t, "Makefile"))
@@ -235,7 +235,7 @@ func TestDockerfileMistakes(t *testing.T) {
 			continue
 		}
 		planted := strings.Replace(text, c.old, c.planted, 1)
-		found := append(lint(t, planted), review(t, planted)...)
+		found := append(lint(t, planted), reviewDockerfile(t, planted)...)
 		if !slices.ContainsFunc(found, func(m string) bool { return strings.Contains(m, c.want) }) {
 			t.Errorf("%q in place of %q: want %q among %q", c.planted, c.old, c.want, found)
 		}

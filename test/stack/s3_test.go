@@ -46,6 +46,27 @@ func TestS3ObjectIsAPlainFile(t *testing.T) {
 	}
 }
 
+// A directory that somebody else has made is a bucket: deploy/compose makes its bucket so.
+func TestS3DirectoriesAreBuckets(t *testing.T) {
+	t.Parallel()
+	server, bucket, key := stack.Get(t, ground.S3), "made-by-hand", "tenants/a/large"
+	stack.Must(t, os.Mkdir(filepath.Join(server.Dir(), bucket), 0o755))
+	client := server.Client("")
+	_, err := client.HeadBucket(stack.Context(t), &s3.HeadBucketInput{Bucket: &bucket})
+	stack.Must(t, err)
+	put(t, client, bucket, key, []byte("seen"))
+	copied := key + "-copy"
+	_, err = client.CopyObject(stack.Context(t), &s3.CopyObjectInput{Bucket: &bucket, Key: &copied, CopySource: aws.String(bucket + "/" + key)})
+	stack.Must(t, err)
+	created, err := client.CreateMultipartUpload(stack.Context(t), &s3.CreateMultipartUploadInput{Bucket: &bucket, Key: &key})
+	stack.Must(t, err)
+	listed, err := client.ListMultipartUploads(stack.Context(t), &s3.ListMultipartUploadsInput{Bucket: &bucket})
+	stack.Must(t, err)
+	if len(listed.Uploads) != 1 || aws.ToString(listed.Uploads[0].UploadId) != aws.ToString(created.UploadId) {
+		t.Errorf("multipart uploads: %v, want the one that was begun", listed.Uploads)
+	}
+}
+
 func TestS3PresignedLink(t *testing.T) {
 	t.Parallel()
 	client, bucket, key := stack.Get(t, ground.S3).Client(""), stack.Get(t, ground.S3).Bucket(), "tenants/a/linked"
