@@ -89,7 +89,6 @@ func benchmarkSteps(step func(string, int, func() error), photo source, orientat
 		defer original.close()
 		for _, size := range []int{1600, 480, 160} {
 			step(fmt.Sprint("scale-", size), self, func() error { return original.shrink(size) })
-			step(fmt.Sprint("tiff-", size), self, func() error { _, err := original.tiff(); return err })
 			step(fmt.Sprint("webp-", size), self, func() error { _, err := original.webp(); return err })
 		}
 		step("hash", self, func() error { _, err := original.placeholder(); return err })

@@ -5,7 +5,6 @@ package vips
 import "C"
 
 import (
-	"bytes"
 	"errors"
 	"image"
 	"runtime"
@@ -71,7 +70,7 @@ func (s source) rows() (int, error) {
 // how says how to decode.
 type how struct {
 	strict bool // damage is an error, as far as the loader knows of it
-	shrink int  // a JPEG by this factor, while it is decoded: 1, 2, 4 or 8
+	shrink int  // a JPEG by this factor, while it is decoded: 1, 2, 4 or 8; only decodeJPEG
 	rows   int  // so many from the top, and nothing below; 0 for all
 	size   int  // pixels of the long side, at most
 	turn   turning
@@ -82,7 +81,7 @@ func (s source) decode(h how) (pixels, error) {
 	var out pixels
 	C.tramo_clear()
 	buf, length, loader := s.start()
-	failed := C.tramo_decode(buf, length, loader, flag(h.strict), C.int(max(1, h.shrink)), C.int(h.rows), C.int(h.size),
+	failed := C.tramo_decode(buf, length, loader, flag(h.strict), C.int(h.rows), C.int(h.size),
 		C.int(h.turn.clockwise), flag(h.turn.mirror), out.c())
 	if failed != 0 {
 		return pixels{}, fault()
@@ -132,15 +131,15 @@ func (p *pixels) shrink(size int) error {
 	return nil
 }
 
-// tiff makes a file of the pixels for bimg. Of the lossless formats that it reads, TIFF costs the least.
-func (p *pixels) tiff() ([]byte, error) {
+// webp encodes without metadata, but for what libvips adds.
+func (p *pixels) webp() ([]byte, error) {
 	var file pixels
 	C.tramo_clear()
-	if C.tramo_tiff(p.c(), file.c()) != 0 {
+	if C.tramo_webp(p.c(), webpQuality, file.c()) != 0 {
 		return nil, fault()
 	}
 	defer file.close()
-	return bytes.Clone(file.bytes()), nil
+	return pixelsOnly(file.bytes())
 }
 
 // image copies the pixels to Go's memory.

@@ -45,22 +45,18 @@ func (s source) wholeOrPart(h how) (decoded, error) {
 
 // wholeOrPartJPEG decodes once, because libjpeg continues after damage.
 func (s source) wholeOrPartJPEG(h how) (decoded, error) {
-	pixels, err := s.decode(h)
-	if err == nil {
-		damaged, err := damagedJPEG(s.bytes)
-		if err != nil {
-			pixels.close()
-			return decoded{}, err
-		}
-		return decoded{pixels, damaged}, nil
+	all, err := s.decodeJPEG(h)
+	if err == nil || errors.Is(err, ErrOutOfMemory) {
+		return all, err
 	}
 	if ended, cut := wholeSegments(s.bytes); cut {
 		// libjpeg gives up on a segment that ends too early, though it may have read enough scans before it.
-		if pixels, endedErr := (source{ended, jpegFormat}).decode(h); endedErr == nil {
-			return decoded{pixels, true}, nil
+		if part, endedErr := (source{ended, jpegFormat}).decodeJPEG(h); endedErr == nil {
+			part.partial = true
+			return part, nil
 		}
 	}
-	return s.upperRows(h, err)
+	return decoded{}, err
 }
 
 // upperRows decodes the rows above the first that cannot be read, of an image whose decoder gives up there. why is
@@ -73,7 +69,7 @@ func (s source) upperRows(h how, why error) (decoded, error) {
 	if err != nil || rows == 0 {
 		return decoded{}, why
 	}
-	h.rows, h.shrink = rows, 1
+	h.rows = rows
 	part, err := s.decode(h)
 	if err != nil {
 		return decoded{}, why

@@ -20,6 +20,9 @@ typedef struct {
 void tramo_clear(void);
 int tramo_head(const void *buf, size_t len, int loader, TramoHead *head);
 int tramo_rows(const void *buf, size_t len, int loader, int *rows);
-int tramo_decode(const void *buf, size_t len, int loader, int strict, int shrink, int rows, int size, int clockwise, int mirror, TramoPixels *out);
+int tramo_decode(const void *buf, size_t len, int loader, int strict, int rows, int size, int clockwise, int mirror, TramoPixels *out);
 int tramo_fit(const TramoPixels *in, int size, TramoPixels *out);
-int tramo_tiff(const TramoPixels *in, TramoPixels *file);
+int tramo_webp(const TramoPixels *in, int quality, TramoPixels *file);
+
+// tramo_finish takes over an image that has its size, or NULL, and makes pixels of it.
+int tramo_finish(VipsImage *image, int clockwise, int mirror, TramoPixels *out);

@@ -1,6 +1,4 @@
-// libjpeg says by itself which of its warnings are losses of pixels: see jpeg.go.
-#include <stddef.h>
+// A JPEG, by libjpeg itself: see jpeg.go.
+#include "tramo_decode.h"
 
-enum { JUDGED_WHOLE, JUDGED_DAMAGED, JUDGED_BROKEN, JUDGED_MEMORY };
-
-int tramo_jpeg_damage(const void *buf, size_t len);
+int tramo_decode_jpeg(const void *buf, size_t len, int shrink, int size, int clockwise, int mirror, TramoPixels *out, int *damaged);

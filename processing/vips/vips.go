@@ -3,8 +3,9 @@
 // child process without credentials. It refuses formats other than those of
 // photographs, and images too large to decode, before libvips sees their pixels.
 //
-// Untrusted bytes are decoded by a thin layer of C of our own, because bimg cannot tell a whole image from
-// a damaged one; bimg encodes the result (docs/explanation/decisions/0019-libvips-decodes-bimg-encodes.md).
+// A thin layer of C of our own decodes untrusted bytes and encodes the result, because bimg cannot tell a whole image from
+// a damaged one, nor set libwebp's effort (docs/explanation/decisions/0019-libvips-decodes-bimg-encodes.md and
+// 0041-our-own-jpeg-and-webp.md). bimg initializes libvips.
 //
 // The process that calls it sets VIPS_BLOCK_UNTRUSTED=1 and VIPS_CONCURRENCY=1 in its environment
 // before it starts: libvips reads both once, when the program is loaded.
@@ -13,10 +14,7 @@ package vips
 import (
 	"cmp"
 	"fmt"
-	"runtime"
 	"slices"
-
-	"github.com/h2non/bimg"
 )
 
 // DefaultMaxPixels is the largest image decoded unless the caller says otherwise: 16,383², the
@@ -27,8 +25,8 @@ const DefaultMaxPixels = 268_402_689
 const maxFrames = 10_000
 
 // webpQuality keeps a photo of a building site legible at 1600 pixels; a higher one doubles the bytes
-// without a visible difference.
-const webpQuality = 78
+// without a visible difference. Since libwebp takes less effort, 77 makes the bytes that 78 made before.
+const webpQuality = 77
 
 // Thumbnail is one rendered size. Width and Height are in pixels; Size is the long side asked for,
 // which Width and Height stay below when the original is smaller.
@@ -160,20 +158,6 @@ func (p *pixels) encodeAll(sizes []int) ([]Thumbnail, error) {
 		thumbnails[i] = Thumbnail{Size: sizes[i], Width: p.width(), Height: p.height(), WebP: webp}
 	}
 	return thumbnails, nil
-}
-
-// webp has bimg make a WebP, at libwebp's default effort.
-func (p *pixels) webp() ([]byte, error) {
-	tiff, err := p.tiff()
-	if err != nil {
-		return nil, err
-	}
-	webp, err := bimg.Resize(tiff, bimg.Options{Type: bimg.WEBP, Quality: webpQuality, NoAutoRotate: true, StripMetadata: true})
-	runtime.KeepAlive(tiff) // bimg hands over a bare pointer, which libvips follows when it saves
-	if err != nil {
-		return nil, classify(err)
-	}
-	return pixelsOnly(webp)
 }
 
 // turning makes an image upright: first clockwise degrees, then left and right swapped.
