@@ -90,6 +90,10 @@ build: web ## Build bin/tramo, bin/tramo-worker and bin/tramo-dev
 image: ## Build the images tramo and tramo-worker with docker, podman or buildah; ARGS="--platform linux/arm64" goes to it
 	@deploy/image/build.sh $(ARGS)
 
+.PHONY: image-test
+image-test: setup ## Build the images by buildah on bases of its own, run them as they should be run, and send files through; as root, minutes
+	test/image/run.sh
+
 .PHONY: web
 web: web/dist/index.html ## Build the page
 
