@@ -172,9 +172,10 @@ type Tx struct {
 	Tenant uuid.UUID
 	Who    tenant.Identity
 
-	replica string
-	changes *changes
-	after   *[]func()
+	pipeline *pipeline // also Tx
+	replica  string
+	changes  *changes
+	after    *[]func()
 }
 
 // AfterCommit has do called once the transaction is committed, before [DB.InTenant] returns. It is not called if the answer to
@@ -184,11 +185,11 @@ func AfterCommit(tx Tx, do func()) { *tx.after = append(*tx.after, do) }
 // InTenant runs fn in a transaction scoped to the tenant in ctx and commits unless fn fails. Without a
 // tenant it returns [tenant.ErrNoIdentity]. S3 is never called from fn.
 func (db *DB) InTenant(ctx context.Context, fn func(Tx) error) error {
-	return db.inTenant(ctx, "", fn)
+	return db.inTenant(ctx, nil, fn)
 }
 
 // lazily lets a commit return before its WAL is on disk.
-const lazily = "set local synchronous_commit = off; "
+var lazily = []any{"synchronous_commit", "off"}
 
 // InTenantLazily is InTenant for data that a crash of Postgres may lose: its commit does not wait for the disk.
 func (db *DB) InTenantLazily(ctx context.Context, fn func(Tx) error) error {
@@ -197,11 +198,10 @@ func (db *DB) InTenantLazily(ctx context.Context, fn func(Tx) error) error {
 
 // unlessIdle ends the transaction of a process that is frozen or cut off: its row locks would block others, and the takeover
 // of its leases. Transactions wait for nothing but Postgres, so a longer idle time is a fault.
-const unlessIdle = "set local idle_in_transaction_session_timeout = '5s'; "
+var unlessIdle = []any{"idle_in_transaction_session_timeout", "5s"}
 
-// inTenant is InTenant with settings: statements that end in a semicolon. They and the scope travel with BEGIN, in one round
-// trip.
-func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) error {
+// inTenant is InTenant with further settings.
+func (db *DB) inTenant(ctx context.Context, settings []any, fn func(Tx) error) error {
 	id, err := tenant.From(ctx)
 	if err != nil {
 		return err
@@ -212,8 +212,8 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	}
 	var noted, told changes
 	var after []func()
-	err = pgx.BeginTxFunc(ctx, beginner{db.pool}, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle + settings + scope}, func(tx pgx.Tx) error {
-		err := fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, replica: db.replica, changes: &noted, after: &after})
+	err = pgx.BeginTxFunc(ctx, beginner{db.pool, slices.Concat(unlessIdle, settings, scope)}, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		err := fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, pipeline: tx.(*pipeline), replica: db.replica, changes: &noted, after: &after})
 		if err == nil {
 			told = noted
 		}
@@ -230,36 +230,22 @@ func (db *DB) inTenant(ctx context.Context, settings string, fn func(Tx) error) 
 	return nil
 }
 
-// A beginner begins transactions. A connection of the pool may be broken, as all are after Postgres has restarted: then it
-// begins on another one, because nothing has been done.
-type beginner struct{ pool *pgxpool.Pool }
-
-// BeginTx implements the interface of [pgx.BeginTxFunc].
-func (b beginner) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
-	tx, err := b.pool.BeginTx(ctx, o)
-	for n := int32(0); isBroken(err) && ctx.Err() == nil && n < b.pool.Stat().MaxConns(); n++ {
-		tx, err = b.pool.BeginTx(ctx, o) // the pool has dropped the broken one
-	}
-	return tx, err
-}
-
-// scopeOf is the statement that sets the scope for row-level security.
-func scopeOf(id tenant.Identity) (string, error) {
-	scope := "select set_config('app.tenant_id', '" + id.Tenant.String() + "', true)"
+// scopeOf are the settings that row-level security reads.
+func scopeOf(id tenant.Identity) ([]any, error) {
+	scope := []any{"app.tenant_id", id.Tenant.String()}
 	if id.Projects != nil {
 		for _, p := range id.Projects {
-			// It becomes part of a statement and of a list. An empty list would lift the limit.
-			if p == "" || strings.ContainsAny(p, `',\`) {
-				return "", fmt.Errorf("a token's project may not be %q", p)
+			if p == "" || strings.Contains(p, ",") { // an empty list would lift the limit
+				return nil, fmt.Errorf("a token's project may not be %q", p)
 			}
 		}
 		if len(id.Projects) == 0 {
-			return "", errors.New("a token's list of projects is empty")
+			return nil, errors.New("a token's list of projects is empty")
 		}
-		scope += ", set_config('app.projects', '" + strings.Join(id.Projects, ",") + "', true)"
+		scope = append(scope, "app.projects", strings.Join(id.Projects, ","))
 	}
 	if id.Role.SeesOnlyCompleted() {
-		scope += ", set_config('app.completed_only', 'yes', true)"
+		scope = append(scope, "app.completed_only", "yes")
 	}
 	return scope, nil
 }

@@ -114,7 +114,7 @@ func Paged[T any](next func(last T) ([]T, error)) iter.Seq2[T, error] {
 
 // InAllTenants runs fn in a transaction that sees every tenant, and commits unless fn fails. It needs an operator's role.
 func (db *DB) InAllTenants(ctx context.Context, fn func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, beginner{db.pool}, pgx.TxOptions{BeginQuery: "begin; " + unlessIdle}, fn)
+	return pgx.BeginTxFunc(ctx, beginner{db.pool, unlessIdle}, pgx.TxOptions{}, fn)
 }
 
 // OrNull returns nil, which becomes null, for a zero value.
