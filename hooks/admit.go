@@ -155,7 +155,7 @@ func (a *Admission) admit(ctx context.Context, r Request, then []func(storage.Tx
 			}
 		}
 		return nil
-	})
+	}, storage.PlannedOnce)
 	switch {
 	case errors.Is(err, storage.ErrDuplicateClientID):
 		old, err := a.findExisting(ctx, n)

@@ -25,7 +25,7 @@ func (s *site) partial(t *testing.T, ctx context.Context, size int64) string {
 	key, sum := s.Store(t, ctx, id, make([]byte, size))
 	s.Exec(t, `update uploads set status = 'uploading' where id = $1`, id)
 	s.Exec(t, `update contents set received = $3, stored = true, object_key = $2 where upload_id = $1`, id, key, size)
-	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
+	stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum))
 	return id.String()
 }
 
@@ -57,7 +57,8 @@ func TestFinalTakesPartialsOver(t *testing.T) {
 	}
 	key, sum := s.Store(t, ctx, final, make([]byte, 500))
 	for range 8 {
-		g.Go(func() error { return s.Uploads.Record(ctx, final, key, sum) })
+		u := s.Upload(t, ctx, final)
+		g.Go(func() error { return s.Uploads.Record(ctx, u, key, sum) })
 	}
 	stack.Must(t, stack.Ended(t, "eight finishes", g.Wait))
 	if u := s.Upload(t, ctx, final); u.Status != storage.Uploaded || u.ChargedBytes != 500 {
@@ -167,7 +168,7 @@ func TestFinalChecksumMismatch(t *testing.T) {
 	p := s.partial(t, ctx, 10)
 	announced := sha256.Sum256([]byte("0123456789"))
 	id, key, sum := s.receive(t, ctx, hooks.Request{Partials: []string{p}, Metadata: map[string]string{"sha256": hex.EncodeToString(announced[:])}})
-	stack.WantErr(t, s.Uploads.Record(ctx, id, key, sum), hooks.ErrChecksumMismatch)
+	stack.WantErr(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum), hooks.ErrChecksumMismatch)
 	partial := s.Upload(t, ctx, uuid.MustParse(p))
 	if u := s.Upload(t, ctx, id); u.Status != storage.Failed || partial.Status != storage.Failed {
 		t.Errorf("%s, and its partial upload %s", u.Status, partial.Status)

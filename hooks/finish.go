@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tramo/tramo/processing/queue"
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
 )
@@ -18,39 +19,35 @@ import (
 // final one, their objects are deleted, their quota is refunded, and Record returns [ErrChecksumMismatch]. The processing of a
 // partial upload is not enqueued: it waits for its final one. What is to be recorded before, in the same transaction, before
 // records.
-func (s *Uploads) Record(ctx context.Context, upload uuid.UUID, key string, sum []byte, before ...func(storage.Tx) error) error {
-	var mismatch, first bool
-	var u storage.Upload
+func (s *Uploads) Record(ctx context.Context, u storage.Upload, key string, sum []byte, before ...func(storage.Tx) error) error {
+	mismatch, first := u.DeclaredSHA256 != nil && !bytes.Equal(u.DeclaredSHA256, sum), false
 	err := s.DB.InTenant(ctx, func(tx storage.Tx) (err error) {
 		for _, record := range before {
 			if err := record(tx); err != nil {
 				return err
 			}
 		}
-		if u, err = tx.Upload(ctx, upload); err != nil {
-			return err
-		}
-		if u.DeclaredSHA256 != nil && !bytes.Equal(u.DeclaredSHA256, sum) {
-			mismatch = true
+		if mismatch {
 			return reject(ctx, tx, u)
 		}
-		first, err = tx.MarkUploaded(ctx, upload, key, sum)
+		waiting := queue.CountWaiting(tx)
+		first, err = tx.MarkUploaded(ctx, u.ID, key, sum)
 		if err != nil || !first || u.Kind == storage.Partial {
 			return err
 		}
-		return s.Queue.Enqueue(ctx, tx, upload)
-	})
+		return s.Queue.EnqueueBehind(ctx, tx, *waiting+1, u.ID) // it was counted before
+	}, storage.PlannedOnce)
 	switch {
 	case mismatch && (err == nil || errors.Is(err, storage.ErrWrongStatus)):
 		s.Metrics.became(storage.Failed)
-		s.release(ctx, append(u.Partials, upload)...)
+		s.release(ctx, append(u.Partials, u.ID)...)
 		return &tenant.Refusal{Cause: ErrChecksumMismatch, Detail: mismatchDetail}
 	case err != nil:
 		return err
 	}
 	if first && u.Kind != storage.Partial {
 		s.Metrics.became(storage.Uploaded)
-		s.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", upload.String()), tenant.LogAttr(ctx))
+		s.Log.InfoContext(ctx, "upload complete", slog.String("upload_id", u.ID.String()), tenant.LogAttr(ctx))
 	}
 	return nil
 }

@@ -29,10 +29,11 @@ func TestFinishOnce(t *testing.T) {
 	id, key, sum := s.receive(t, ctx, hooks.Request{Size: 10})
 	g := new(errgroup.Group)
 	for range 8 {
-		g.Go(func() error { return s.Uploads.Record(ctx, id, key, sum) })
+		u := s.Upload(t, ctx, id)
+		g.Go(func() error { return s.Uploads.Record(ctx, u, key, sum) })
 	}
 	stack.Must(t, stack.Ended(t, "eight finishes", g.Wait))
-	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
+	stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum))
 	u := s.Upload(t, ctx, id)
 	if u.Status != storage.Uploaded || *u.ObjectKey != key || !bytes.Equal(u.SHA256, sum) {
 		t.Errorf("got %+v", u)
@@ -49,14 +50,14 @@ func TestFinishIsOneTransaction(t *testing.T) {
 	ctx := s.NewTenant(t, 1000)
 	id, key, sum := s.receive(t, ctx, hooks.Request{Size: 10})
 	s.Exec(t, `revoke insert on river_job from tramo_api`)
-	if err := s.Uploads.Record(ctx, id, key, sum); err == nil {
+	if err := s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum); err == nil {
 		t.Error("an upload without a job was called complete")
 	}
 	if u := s.Upload(t, ctx, id); u.Status != storage.Pending || u.ObjectKey != nil {
 		t.Errorf("got %+v", u)
 	}
 	s.Exec(t, `grant insert on river_job to tramo_api`)
-	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
+	stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum))
 	s.WantCount(t, 1, jobsOf, id.String())
 }
 
@@ -67,7 +68,7 @@ func TestFinishOfACancelledUpload(t *testing.T) {
 	ctx := s.NewTenant(t, 1000)
 	id, key, sum := s.receive(t, ctx, hooks.Request{Size: 10})
 	stack.Must(t, s.Uploads.CancelRows(ctx, id))
-	stack.WantErr(t, s.Uploads.Record(ctx, id, key, sum), storage.ErrWrongStatus)
+	stack.WantErr(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum), storage.ErrWrongStatus)
 	s.WantCount(t, 0, jobsOf, id.String())
 }
 
@@ -81,7 +82,7 @@ func TestChecksumMismatch(t *testing.T) {
 	meta := map[string]string{"sha256": hex.EncodeToString(announced[:]), "client_id": "IMG_1"}
 	id, key, sum := s.receive(t, ctx, hooks.Request{Size: 10, Metadata: meta})
 	for range 2 {
-		err := s.Uploads.Record(ctx, id, key, sum)
+		err := s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum)
 		var r *tenant.Refusal
 		if !errors.Is(err, hooks.ErrChecksumMismatch) || !errors.As(err, &r) {
 			t.Errorf("got %v", err)
@@ -100,7 +101,7 @@ func TestChecksumMismatch(t *testing.T) {
 		t.Errorf("the client id still names the upload that failed")
 	}
 	key, sum = s.Store(t, ctx, again.ID, []byte("0123456789"))
-	stack.Must(t, s.Uploads.Record(ctx, again.ID, key, sum))
+	stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, again.ID), key, sum))
 }
 
 func TestCancel(t *testing.T) {

@@ -75,7 +75,7 @@ func TestReceipt(t *testing.T) {
 	_, err := receipts.Issue(ctx, id)
 	stack.WantErr(t, err, hooks.ErrReceiptNotReady)
 	object, sum := s.Store(t, ctx, id, make([]byte, 10))
-	stack.Must(t, s.Uploads.Record(ctx, id, object, sum))
+	stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), object, sum))
 
 	first, err := receipts.Issue(ctx, id)
 	stack.Must(t, err)
@@ -119,7 +119,7 @@ func TestNoReceipt(t *testing.T) {
 		"lost":      s.Uploads.LoseRows,
 		"infected": func(ctx context.Context, id uuid.UUID) error {
 			object, sum := s.Store(t, ctx, id, make([]byte, 10))
-			stack.Must(t, s.Uploads.Record(ctx, id, object, sum))
+			stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), object, sum))
 			return s.API.InTenant(ctx, func(tx storage.Tx) error {
 				return tx.Move(ctx, id, storage.MoveFail.Because(storage.Failure{Reason: storage.ReasonInfected}))
 			})

@@ -68,16 +68,10 @@ func (s *Uploads) CreateHeld(ctx context.Context, r Request) (a Admitted, u *Upl
 	}
 	a, err = s.Admission.Admit(ctx, r, func(tx storage.Tx, id uuid.UUID) error {
 		u = nil // of a transaction that failed
-		l, err := s.Leases.AcquireNew(ctx, tx, id)
-		if err != nil || l == nil {
-			return err
+		if l := s.Leases.AcquireNew(tx, id); l != nil {
+			u = &Upload{s.Store.Read(tx, id), s, l}
+			u.Hold(l)
 		}
-		o, err := s.Store.Read(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		o.Hold(l)
-		u = &Upload{o, s, l}
 		return nil
 	})
 	if err != nil || a.Existing {
@@ -112,14 +106,10 @@ func (s *Uploads) View(ctx context.Context, id uuid.UUID) (*Upload, error) {
 func (s *Uploads) Peek(ctx context.Context, id uuid.UUID) (u *Upload, err error) {
 	var free bool
 	err = s.DB.InTenant(ctx, func(tx storage.Tx) error {
-		o, err := s.Store.Read(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		u = &Upload{Upload: o, uploads: s}
-		free, err = lease.Free(ctx, tx, id)
-		return err
-	})
+		u = &Upload{Upload: s.Store.Read(tx, id), uploads: s}
+		lease.Free(tx, id, &free)
+		return nil
+	}, storage.PlannedOnce)
 	if err != nil {
 		return nil, err
 	}
@@ -152,10 +142,7 @@ func (s *Uploads) Open(ctx context.Context, id uuid.UUID, wait time.Duration, wa
 // [lease.Manager.Acquire]'s. Nothing may be done with the upload before it is continued. Whoever acquires it must close it.
 func (s *Uploads) Acquire(ctx context.Context, id uuid.UUID, wanted func()) (*Upload, error) {
 	var o *object.Upload
-	l, err := s.Leases.AcquireAnd(ctx, id, wanted, func(tx storage.Tx) (err error) {
-		o, err = s.Store.Read(ctx, tx, id)
-		return err
-	})
+	l, err := s.Leases.AcquireAnd(ctx, id, wanted, func(tx storage.Tx) { o = s.Store.Read(tx, id) })
 	if err != nil {
 		return nil, err
 	}
@@ -317,11 +304,12 @@ func (u *Upload) Finish(ctx context.Context) error {
 	row := u.Row()
 	recording, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	err = u.uploads.Record(recording, row.ID, key, sum, func(tx storage.Tx) error {
+	err = u.uploads.Record(recording, row, key, sum, func(tx storage.Tx) error {
 		if err := u.Record(recording, tx); err != nil {
 			return err
 		}
-		return u.lease.ReleaseIn(recording, tx)
+		u.lease.ReleaseIn(tx)
+		return nil
 	})
 	if err != nil {
 		if saved := u.Save(recording); saved != nil && !errors.Is(saved, storage.ErrFenced) { // its client sends the last bytes again

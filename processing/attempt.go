@@ -117,7 +117,8 @@ func (p *Pipeline) Failed(ctx context.Context, job *queue.Job, cause error) erro
 		if err := a.save(ctx, tx); err != nil {
 			return err
 		}
-		return tx.Append(ctx, job.Upload, retried(job, a.at, time.Since(a.began)))
+		tx.Append(ctx, job.Upload, retried(job, a.at, time.Since(a.began)))
+		return nil
 	})
 	switch {
 	case err != nil && job.Exhausted:
@@ -141,7 +142,8 @@ func (p *Pipeline) lost(ctx context.Context, job *queue.Job) error {
 		if err != nil {
 			return err
 		}
-		return tx.Append(ctx, job.Upload, retried(job, "", 0))
+		tx.Append(ctx, job.Upload, retried(job, "", 0))
+		return nil
 	})
 	switch {
 	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrWrongStatus):
@@ -178,7 +180,8 @@ func (p *Pipeline) wait(ctx context.Context, a *attempt, cause error) {
 		if err := a.save(ctx, tx); err != nil {
 			return err
 		}
-		return tx.Append(ctx, a.Upload, storage.Entry{Event: storage.EventWaiting, Detail: detail, Once: true})
+		tx.Append(ctx, a.Upload, storage.Entry{Event: storage.EventWaiting, Detail: detail, Once: true})
+		return nil
 	})
 	if err != nil { // which changes nothing for the job
 		p.Log.WarnContext(ctx, "timeline not written", slog.String("upload_id", a.Upload.String()), slog.Any("err", err))
@@ -192,9 +195,7 @@ func (p *Pipeline) inAttempt(ctx context.Context, a *attempt, fn func(storage.Tx
 			return err
 		}
 		for _, e := range a.entries {
-			if err := tx.Append(ctx, a.Upload, e); err != nil {
-				return err
-			}
+			tx.Append(ctx, a.Upload, e)
 		}
 		return fn(tx)
 	})

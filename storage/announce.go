@@ -60,13 +60,12 @@ func (tx Tx) Announce(ctx context.Context, a Announcement) error {
 
 // announceUploads announces the end of uploads if an endpoint of the tenant subscribes to it. Partial uploads are not
 // announced, because clients do not see them as files.
-func (tx Tx) announceUploads(ctx context.Context, ids []uuid.UUID, announcement string) error {
-	_, err := Exec(ctx, tx, "announce "+announcement, `
+func (tx Tx) announceUploads(ctx context.Context, ids []uuid.UUID, announcement string) {
+	Later(tx, "announce "+announcement, `
 		insert into announcements (tenant_id, type, upload_id, batch_id, trace_id)
 		select tenant_id, $3::text, id, batch_id, nullif($4, '') from uploads
 		where tenant_id = $1 and id = any($2) and kind <> 'partial' and exists (
 			select from webhook_endpoints e
 			where e.tenant_id = $1 and e.disabled_at is null and (e.types = '{}' or $3 = any(e.types)))`,
 		tx.Tenant, ids, announcement, TraceID(ctx))
-	return err
 }

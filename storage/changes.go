@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -159,7 +158,7 @@ func (t *notifier) close() {
 
 // notify notifies in a transaction of its own, which need not be durable: a crash of Postgres loses notifications anyway.
 func (db *DB) notify(ctx context.Context, all map[change]struct{}) error {
-	return pgx.BeginTxFunc(ctx, beginner{db.pool, slices.Concat(unlessIdle, lazily)}, pgx.TxOptions{}, func(tx pgx.Tx) error {
+	return pgx.BeginTxFunc(ctx, beginner{db.pool, []Setting{Lazily}}, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `select pg_notify('`+changesChannel+`', p) from unnest($1::text[]) p`, payloads(all))
 		return err
 	})

@@ -30,23 +30,20 @@ type Part struct {
 	Checksum string `db:"checksum"` // CRC32C in Base64, as S3 compared it
 }
 
-// UploadAndContent returns an upload and where its bytes are, in one round trip, or [ErrNotFound].
-func (tx Tx) UploadAndContent(ctx context.Context, id uuid.UUID) (u Upload, c Content, err error) {
-	var both pgx.Batch
-	both.Queue(SelectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
-		u, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Upload])
-		return err
-	})
-	both.Queue(`
+// ReadContent stores an upload and where its bytes are, once the transaction's next answer is read ([Later]), which is
+// [ErrNotFound] if the tenant does not have the upload.
+func ReadContent(tx Tx, id uuid.UUID, u *Upload, c *Content) {
+	Later(tx, "read upload", SelectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Read(intoStruct(u))
+	Later(tx, "read content", `
 		select received, hash_state, object_key, multipart_id, next_part, tail_size, stored
-		from contents where tenant_id = $1 and upload_id = $2`, tx.Tenant, id).Query(func(rows pgx.Rows) (err error) {
-		c, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Content])
-		return err
-	})
-	if err := tx.SendBatch(ctx, &both).Close(); err != nil {
-		return Upload{}, Content{}, fmt.Errorf("read upload and content: %w", OrNotFound(err))
+		from contents where tenant_id = $1 and upload_id = $2`, tx.Tenant, id).Read(intoStruct(c))
+}
+
+func intoStruct[T any](to *T) func(pgx.Rows) error {
+	return func(rows pgx.Rows) (err error) {
+		*to, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[T])
+		return OrNotFound(err)
 	}
-	return u, c, nil
 }
 
 // Contents returns where the bytes of these uploads are, by upload.
@@ -130,8 +127,8 @@ type Progress struct {
 // Advance moves the upload's offset if the lease with this fence is still held and the offset is still From; otherwise it
 // returns [ErrFenced]. [Tx.AppendTail] stores bytes of the tail in the same transaction.
 func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress) error {
-	var moved, begun int
-	err := tx.QueryRow(ctx, `
+	var begun int
+	Later(tx, "save offset", `
 		with `+heldLease+`, moved as (
 			update contents set received = $5, hash_state = $6, tail_size = $7, stored = $8 <> '',
 				object_key = coalesce(nullif($8, ''), object_key), touched_at = now()
@@ -144,36 +141,38 @@ func (tx Tx) Advance(ctx context.Context, id uuid.UUID, fence int64, p Progress)
 			returning u.id
 		)
 		select (select count(*) from moved), (select count(*) from begun)`,
-		tx.Tenant, id, fence, p.From, p.To, p.HashState, p.TailSize, p.Object).Scan(&moved, &begun)
-	if err != nil {
-		return fmt.Errorf("save offset: %w", err)
-	}
-	if moved == 0 {
-		return ErrFenced
-	}
+		tx.Tenant, id, fence, p.From, p.To, p.HashState, p.TailSize, p.Object).Decide(func(rows pgx.Rows) error {
+		var moved int
+		err := Into(&moved, &begun)(rows)
+		if err == nil && moved == 0 {
+			err = ErrFenced
+		}
+		return err
+	})
 	tx.progressed(id)
 	if p.Part != nil {
-		if err := tx.addPart(ctx, id, *p.Part); err != nil {
-			return err
-		}
+		tx.addPart(id, *p.Part)
 	}
 	if p.HadTail && p.TailSize == 0 {
-		if err := tx.dropTails(ctx, []uuid.UUID{id}); err != nil {
-			return err
-		}
+		tx.dropTails([]uuid.UUID{id})
 	}
-	if begun == 0 || p.Object != "" { // a whole object is uploaded next, without having been uploading
+	if p.Object != "" { // it is uploaded next, without having been uploading
 		return nil
 	}
-	return tx.follow(ctx, MoveBegin, []uuid.UUID{id}, []Entry{{Offset: &p.To}})
+	if err := tx.pipeline.flush(ctx); err != nil {
+		return err
+	}
+	if begun > 0 {
+		tx.follow(ctx, MoveBegin, []uuid.UUID{id}, []Entry{{Offset: &p.To}})
+	}
+	return nil
 }
 
 // addPart records a part that is in S3.
-func (tx Tx) addPart(ctx context.Context, id uuid.UUID, p Part) error {
-	_, err := Exec(ctx, tx, fmt.Sprintf("record part %d", p.Number), `
+func (tx Tx) addPart(id uuid.UUID, p Part) {
+	Later(tx, fmt.Sprintf("record part %d", p.Number), `
 		insert into parts (tenant_id, upload_id, number, size, etag, checksum) values ($1, $2, $3, $4, $5, $6)`,
 		tx.Tenant, id, p.Number, p.Size, p.ETag, p.Checksum)
-	return err
 }
 
 // AppendTail stores bytes that are too few for a part; start is the offset of the first.
@@ -199,7 +198,6 @@ func (tx Tx) Tail(ctx context.Context, id uuid.UUID, do func([]byte) error) erro
 }
 
 // dropTails deletes the tails of uploads that need them no more.
-func (tx Tx) dropTails(ctx context.Context, ids []uuid.UUID) error {
-	_, err := Exec(ctx, tx, "drop tails", `delete from tails where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
-	return err
+func (tx Tx) dropTails(ids []uuid.UUID) {
+	Later(tx, "drop tails", `delete from tails where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, ids)
 }

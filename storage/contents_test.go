@@ -17,9 +17,9 @@ import (
 // content reads where an upload's bytes are.
 func (d *database) content(t *testing.T, ctx context.Context, id uuid.UUID) (c storage.Content) {
 	t.Helper()
-	d.Must(t, ctx, func(tx storage.Tx) (err error) {
-		_, c, err = tx.UploadAndContent(ctx, id)
-		return err
+	d.Must(t, ctx, func(tx storage.Tx) error {
+		storage.ReadContent(tx, id, new(storage.Upload), &c)
+		return nil
 	})
 	return c
 }
@@ -168,7 +168,7 @@ func TestContentRoundTrip(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	stack.WantErr(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
-		_, _, err := tx.UploadAndContent(ctx, uuid.New())
-		return err
+		storage.ReadContent(tx, uuid.New(), new(storage.Upload), new(storage.Content))
+		return nil
 	}), storage.ErrNotFound)
 }

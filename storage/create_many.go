@@ -75,7 +75,8 @@ func (tx Tx) CreateUploads(ctx context.Context, batch uuid.UUID, ns []NewUpload)
 	if err := tx.warn(ctx, quota); err != nil {
 		return nil, err
 	}
-	return nil, tx.follow(ctx, MoveCreate, ids, column(ns, NewUpload.entry))
+	tx.follow(ctx, MoveCreate, ids, column(ns, NewUpload.entry))
+	return nil, nil
 }
 
 // column returns a column of rows, as a statement takes it.

@@ -182,26 +182,20 @@ type Tx struct {
 // the commit is lost.
 func AfterCommit(tx Tx, do func()) { *tx.after = append(*tx.after, do) }
 
+// A Setting holds until a transaction ends.
+type Setting struct{ name, value string }
+
+var (
+	// Lazily is for data that a crash of Postgres may lose: the commit does not wait for the disk.
+	Lazily = Setting{"synchronous_commit", "off"}
+	// PlannedOnce is for statements that find rows by their keys: Postgres plans each once for a connection, and not for the
+	// values of each execution, which takes longer than to execute it.
+	PlannedOnce = Setting{"plan_cache_mode", "force_generic_plan"}
+)
+
 // InTenant runs fn in a transaction scoped to the tenant in ctx and commits unless fn fails. Without a
 // tenant it returns [tenant.ErrNoIdentity]. S3 is never called from fn.
-func (db *DB) InTenant(ctx context.Context, fn func(Tx) error) error {
-	return db.inTenant(ctx, nil, fn)
-}
-
-// lazily lets a commit return before its WAL is on disk.
-var lazily = []any{"synchronous_commit", "off"}
-
-// InTenantLazily is InTenant for data that a crash of Postgres may lose: its commit does not wait for the disk.
-func (db *DB) InTenantLazily(ctx context.Context, fn func(Tx) error) error {
-	return db.inTenant(ctx, lazily, fn)
-}
-
-// unlessIdle ends the transaction of a process that is frozen or cut off: its row locks would block others, and the takeover
-// of its leases. Transactions wait for nothing but Postgres, so a longer idle time is a fault.
-var unlessIdle = []any{"idle_in_transaction_session_timeout", "5s"}
-
-// inTenant is InTenant with further settings.
-func (db *DB) inTenant(ctx context.Context, settings []any, fn func(Tx) error) error {
+func (db *DB) InTenant(ctx context.Context, fn func(Tx) error, settings ...Setting) error {
 	id, err := tenant.From(ctx)
 	if err != nil {
 		return err
@@ -212,7 +206,7 @@ func (db *DB) inTenant(ctx context.Context, settings []any, fn func(Tx) error) e
 	}
 	var noted, told changes
 	var after []func()
-	err = pgx.BeginTxFunc(ctx, beginner{db.pool, slices.Concat(unlessIdle, settings, scope)}, pgx.TxOptions{}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, beginner{db.pool, slices.Concat(scope, settings)}, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		err := fn(Tx{Tx: tx, Tenant: id.Tenant, Who: id, pipeline: tx.(*pipeline), replica: db.replica, changes: &noted, after: &after})
 		if err == nil {
 			told = noted
@@ -230,9 +224,13 @@ func (db *DB) inTenant(ctx context.Context, settings []any, fn func(Tx) error) e
 	return nil
 }
 
+// unlessIdle ends the transaction of a process that is frozen or cut off: its row locks would block others, and the takeover
+// of its leases. Transactions wait for nothing but Postgres, so a longer idle time is a fault.
+var unlessIdle = Setting{"idle_in_transaction_session_timeout", "5s"}
+
 // scopeOf are the settings that row-level security reads.
-func scopeOf(id tenant.Identity) ([]any, error) {
-	scope := []any{"app.tenant_id", id.Tenant.String()}
+func scopeOf(id tenant.Identity) ([]Setting, error) {
+	scope := []Setting{{"app.tenant_id", id.Tenant.String()}}
 	if id.Projects != nil {
 		for _, p := range id.Projects {
 			if p == "" || strings.Contains(p, ",") { // an empty list would lift the limit
@@ -242,10 +240,10 @@ func scopeOf(id tenant.Identity) ([]any, error) {
 		if len(id.Projects) == 0 {
 			return nil, errors.New("a token's list of projects is empty")
 		}
-		scope = append(scope, "app.projects", strings.Join(id.Projects, ","))
+		scope = append(scope, Setting{"app.projects", strings.Join(id.Projects, ",")})
 	}
 	if id.Role.SeesOnlyCompleted() {
-		scope = append(scope, "app.completed_only", "yes")
+		scope = append(scope, Setting{"app.completed_only", "yes"})
 	}
 	return scope, nil
 }

@@ -49,10 +49,11 @@ func TestRestartedPostgresIsAvailable(t *testing.T) {
 	done := make(chan struct{})
 	for range connections {
 		open.Go(func() error {
-			return d.API.InTenant(ctx, func(storage.Tx) error {
+			return d.API.InTenant(ctx, func(tx storage.Tx) error {
+				_, err := tx.Exec(ctx, "select 1")
 				all <- struct{}{}
 				<-done
-				return nil
+				return err
 			})
 		})
 	}
@@ -63,6 +64,9 @@ func TestRestartedPostgresIsAvailable(t *testing.T) {
 	stack.Must(t, stack.Ended(t, "transactions", open.Wait))
 	stack.Must(t, postgres.Restart(ctx))
 	for range connections {
-		stack.Must(t, d.API.InTenant(ctx, func(storage.Tx) error { return nil }))
+		stack.Must(t, d.API.InTenant(ctx, func(tx storage.Tx) error {
+			storage.Later(tx, "begin on a broken connection", "select 1")
+			return nil
+		}))
 	}
 }

@@ -220,11 +220,15 @@ func TestNobodyReachesAnotherTenantsRows(t *testing.T) {
 		return err
 	}), storage.ErrNotFound)
 	stack.WantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error {
-		_, _, err := tx.UploadAndContent(ctxA, uploadB)
-		return err
+		storage.ReadContent(tx, uploadB, new(storage.Upload), new(storage.Content))
+		return nil
 	}), storage.ErrNotFound)
 	stack.WantErr(t, d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Move(ctxA, uploadB, storage.Transition{Move: storage.MoveCancel}) }), storage.ErrWrongStatus)
-	if err := d.API.InTenant(ctxA, func(tx storage.Tx) error { return tx.Append(ctxA, uploadB, storage.Entry{Event: "x"}) }); storagetest.SQLState(err) != "23503" {
+	err := d.API.InTenant(ctxA, func(tx storage.Tx) error {
+		tx.Append(ctxA, uploadB, storage.Entry{Event: "x"})
+		return nil
+	})
+	if storagetest.SQLState(err) != "23503" {
 		t.Errorf("an entry in B's timeline: %v", err)
 	}
 }

@@ -51,7 +51,8 @@ func (tx Tx) DeclareLength(ctx context.Context, id uuid.UUID, fence, size int64)
 		return err
 	}
 	tx.Changed(UploadChanged, id)
-	return tx.Append(ctx, id, Entry{Event: EventLengthDeclared, Detail: map[string]any{"size": size}})
+	tx.Append(ctx, id, Entry{Event: EventLengthDeclared, Detail: map[string]any{"size": size}})
+	return nil
 }
 
 // RequireLease returns [ErrFenced] unless the lease of the upload with this fence is held, until the transaction ends.

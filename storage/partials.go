@@ -39,5 +39,6 @@ func (tx Tx) concatenate(ctx context.Context, final uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	return tx.Append(ctx, final, Entry{Event: EventAssembled, Detail: map[string]any{"partials": len(moved)}})
+	tx.Append(ctx, final, Entry{Event: EventAssembled, Detail: map[string]any{"partials": len(moved)}})
+	return nil
 }

@@ -11,16 +11,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// A beginner begins transactions for [pgx.BeginTxFunc]. settings are parameters of Postgres and their values, in turn, which
-// hold until a transaction ends.
+// A beginner begins transactions for [pgx.BeginTxFunc].
 type beginner struct {
 	pool     *pgxpool.Pool
-	settings []any
+	settings []Setting // beside [unlessIdle]
 }
 
 // BeginTx implements the interface of [pgx.BeginTxFunc]. It sends nothing yet.
 func (b beginner) BeginTx(context.Context, pgx.TxOptions) (pgx.Tx, error) {
-	return &pipeline{pool: b.pool, settings: b.settings}, nil
+	return &pipeline{pool: b.pool, settings: append(b.settings, unlessIdle)}, nil
 }
 
 // A pipeline is a transaction whose statements travel together as far as they can: each round trip is one that a phone waits
@@ -29,7 +28,7 @@ func (b beginner) BeginTx(context.Context, pgx.TxOptions) (pgx.Tx, error) {
 // none after one that fails. One goroutine uses a pipeline.
 type pipeline struct {
 	pool     *pgxpool.Pool
-	settings []any
+	settings []Setting
 
 	conn  *pgxpool.Conn // nil until something is sent
 	tx    pgx.Tx        // begun on conn
@@ -57,6 +56,22 @@ func (s *Statement) Read(f func(pgx.Rows) error) { s.read = f }
 
 // Decide is Read for an answer on which it depends whether the transaction may commit: an error of f undoes it.
 func (s *Statement) Decide(f func(pgx.Rows) error) { s.read, s.decides = f, true }
+
+// Into is for [Statement.Read]: it scans the only row, if there is one.
+func Into(to ...any) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, to, func() error { return nil })
+		return err
+	}
+}
+
+// Flush sends what waits, and reads the answers.
+func Flush(ctx context.Context, tx Tx) error {
+	if len(tx.pipeline.later) == 0 {
+		return nil
+	}
+	return tx.pipeline.flush(ctx)
+}
 
 // answered reads the answer to s.
 func (s *Statement) answered(results pgx.BatchResults) (err error) {
@@ -130,7 +145,8 @@ func (p *pipeline) batch(b *pgx.Batch) *pgx.Batch {
 	all := new(pgx.Batch)
 	if p.tx == nil {
 		all.BeginTx(pgx.TxOptions{})
-		all.Queue(setLocal(len(p.settings)/2), p.settings...)
+		set, args := setLocal(p.settings)
+		all.Queue(set, args...)
 	}
 	for _, s := range p.later {
 		all.Queue(s.sql, s.args...)
@@ -141,13 +157,14 @@ func (p *pipeline) batch(b *pgx.Batch) *pgx.Batch {
 	return all
 }
 
-// setLocal is a statement that sets n parameters until the transaction ends.
-func setLocal(n int) string {
-	var sql strings.Builder
-	for i := range n {
-		fmt.Fprintf(&sql, ", set_config($%d, $%d, true)", 2*i+1, 2*i+2)
+// setLocal is a statement with its arguments.
+func setLocal(settings []Setting) (sql string, args []any) {
+	calls := make([]string, len(settings))
+	for i, s := range settings {
+		calls[i] = fmt.Sprintf("set_config($%d, $%d, true)", 2*i+1, 2*i+2)
+		args = append(args, s.name, s.value)
 	}
-	return "select " + strings.TrimPrefix(sql.String(), ", ")
+	return "select " + strings.Join(calls, ", "), args
 }
 
 // flush sends what waits, and BEGIN if that was not sent.
@@ -187,7 +204,10 @@ func (p *pipeline) commit(ctx context.Context) error {
 	last.Queue("commit")
 	results := p.send(ctx, last)
 	tag, err := results.Exec()
-	if err = errors.Join(err, results.Close()); err != nil {
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
 		return err
 	}
 	if tag.String() == "ROLLBACK" {
@@ -256,7 +276,9 @@ func (p *pipeline) QueryRow(ctx context.Context, sql string, args ...any) pgx.Ro
 }
 
 // SendBatch implements [pgx.Tx].
-func (p *pipeline) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults { return p.send(ctx, b) }
+func (p *pipeline) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	return p.send(ctx, b)
+}
 
 // CopyFrom implements [pgx.Tx]. One row is inserted, which travels with others: before it copies, pgx asks for the types of the
 // columns.

@@ -53,11 +53,11 @@ func Exec(ctx context.Context, on interface {
 }
 
 // InTenant is [DB.InTenant] for an fn that returns a value.
-func InTenant[T any](ctx context.Context, db *DB, fn func(Tx) (T, error)) (v T, err error) {
+func InTenant[T any](ctx context.Context, db *DB, fn func(Tx) (T, error), settings ...Setting) (v T, err error) {
 	err = db.InTenant(ctx, func(tx Tx) (err error) {
 		v, err = fn(tx)
 		return err
-	})
+	}, settings...)
 	return v, err
 }
 
@@ -114,7 +114,7 @@ func Paged[T any](next func(last T) ([]T, error)) iter.Seq2[T, error] {
 
 // InAllTenants runs fn in a transaction that sees every tenant, and commits unless fn fails. It needs an operator's role.
 func (db *DB) InAllTenants(ctx context.Context, fn func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, beginner{db.pool, unlessIdle}, pgx.TxOptions{}, fn)
+	return pgx.BeginTxFunc(ctx, beginner{db.pool, nil}, pgx.TxOptions{}, fn)
 }
 
 // OrNull returns nil, which becomes null, for a zero value.

@@ -42,15 +42,10 @@ func Release(ctx context.Context, tx Tx, ids []uuid.UUID) (released int, err err
 	if err != nil || len(gone) == 0 {
 		return 0, err
 	}
-	if err := tx.dropTails(ctx, idsOf(gone)); err != nil { // of requests that ran on
-		return 0, err
-	}
-	_, err = Exec(ctx, tx, "forget content", `
+	tx.dropTails(idsOf(gone)) // of requests that ran on
+	Later(tx, "forget content", `
 		update contents set stored = false, object_key = null, multipart_id = null
 		where tenant_id = $1 and upload_id = any($2)`, tx.Tenant, idsOf(gone))
-	if err != nil {
-		return 0, err
-	}
 	return len(gone), tx.refundAll(ctx, gone)
 }
 

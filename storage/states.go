@@ -239,9 +239,7 @@ func (tx Tx) MoveAll(ctx context.Context, which string, arg any, t Transition) (
 		entries[i] = Entry{Detail: t.Detail, Once: t.Once}
 	}
 	ids := idsOf(moved)
-	if err := tx.follow(ctx, t.Move, ids, entries); err != nil {
-		return nil, err
-	}
+	tx.follow(ctx, t.Move, ids, entries)
 	switch r.batch { // last: it locks batches
 	case settles:
 		err = tx.settleBatchesOf(ctx, ids)
@@ -276,9 +274,7 @@ func (tx Tx) lockToEnd(ctx context.Context, which string, arg any) error {
 // release gives up the tails of uploads, and refunds those of which S3 has nothing.
 func (tx Tx) release(ctx context.Context, r rule, moved []Moved) error {
 	if r.discard {
-		if err := tx.dropTails(ctx, idsOf(moved)); err != nil {
-			return err
-		}
+		tx.dropTails(idsOf(moved))
 	}
 	if r.quota != refunds && r.quota != keeps {
 		return nil
@@ -288,21 +284,16 @@ func (tx Tx) release(ctx context.Context, r rule, moved []Moved) error {
 
 // follow writes timeline entries and announcements for a move and notifies listeners. The rows of the uploads and the quota
 // have been changed before.
-func (tx Tx) follow(ctx context.Context, m Move, ids []uuid.UUID, entries []Entry) error {
+func (tx Tx) follow(ctx context.Context, m Move, ids []uuid.UUID, entries []Entry) {
 	r := moves[m]
 	for i := range entries {
 		entries[i].Event = r.event
 	}
-	if err := tx.append(ctx, ids, entries); err != nil {
-		return err
-	}
+	tx.append(ctx, ids, entries)
 	if r.announce != "" {
-		if err := tx.announceUploads(ctx, ids, r.announce); err != nil {
-			return err
-		}
+		tx.announceUploads(ctx, ids, r.announce)
 	}
 	tx.Changed(UploadChanged, ids...)
-	return nil
 }
 
 // ErrSendAgain says that nothing of a failed or expired upload is left that could be processed again.

@@ -55,13 +55,13 @@ type Entry struct {
 
 // Append adds an entry to the upload's timeline, with this replica and the trace of ctx. It belongs in the transaction that
 // makes the entry true.
-func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) error {
-	return tx.append(ctx, []uuid.UUID{id}, []Entry{e})
+func (tx Tx) Append(ctx context.Context, id uuid.UUID, e Entry) {
+	tx.append(ctx, []uuid.UUID{id}, []Entry{e})
 }
 
 // append adds an entry to the timeline of each upload, in one statement.
-func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry) error {
-	_, err := Exec(ctx, tx, "append to timeline", `
+func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry) {
+	Later(tx, "append to timeline", `
 		insert into timeline (tenant_id, upload_id, event, at, at_offset, duration_ms, replica, trace_id, detail)
 		select $1, e.upload_id, e.event, coalesce(e.at, clock_timestamp()), e.at_offset, e.duration_ms, nullif($2, ''), nullif($3, ''),
 			e.detail
@@ -78,7 +78,6 @@ func (tx Tx) append(ctx context.Context, ids []uuid.UUID, entries []Entry) error
 		column(entries, func(e Entry) *int32 { return OrNull(milliseconds(e.Duration)) }),
 		column(entries, func(e Entry) map[string]any { return orEmpty(e.Detail) }),
 		column(entries, func(e Entry) bool { return e.Once }))
-	return err
 }
 
 // orEmpty is a detail as Postgres keeps it, an object.

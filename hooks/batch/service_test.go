@@ -76,7 +76,7 @@ func TestBatchOfAConcatenation(t *testing.T) {
 	part, err := s.Admission.Admit(ctx, hooks.Request{Size: 10, Partial: true, Metadata: meta})
 	stack.Must(t, err)
 	s.WantCount(t, 0, `select count(*) from batches`)
-	stack.Must(t, s.Uploads.Record(ctx, part.ID, "key", make([]byte, 32)))
+	stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, part.ID), "key", make([]byte, 32)))
 	s.Exec(t, `update uploads set status = 'uploading' where kind = 'partial'`)
 	final, err := s.Admission.Admit(ctx, hooks.Request{Partials: []string{part.ID.String()}, Metadata: meta})
 	stack.Must(t, err)

@@ -58,9 +58,7 @@ func deleteUpload(ctx context.Context, tx storage.Tx, id uuid.UUID, retention ti
 		return purge, fmt.Errorf("delete upload: %w", err)
 	}
 	detail := map[string]any{"purge_at": purge.UTC()}
-	if err := tx.Append(ctx, id, storage.Entry{Event: storage.EventDeleted, Detail: detail}); err != nil {
-		return purge, err
-	}
+	tx.Append(ctx, id, storage.Entry{Event: storage.EventDeleted, Detail: detail})
 	if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadDelete, Subject: id.String(), Detail: detail}); err != nil {
 		return purge, err
 	}
@@ -129,9 +127,7 @@ func restoreUpload(ctx context.Context, tx storage.Tx, id uuid.UUID) (u storage.
 	if err != nil {
 		return u, err
 	}
-	if err := tx.Append(ctx, id, storage.Entry{Event: storage.EventRestored}); err != nil {
-		return u, err
-	}
+	tx.Append(ctx, id, storage.Entry{Event: storage.EventRestored})
 	if err := tx.Audit(ctx, storage.Audit{Action: storage.AuditUploadRestore, Subject: id.String()}); err != nil {
 		return u, err
 	}

@@ -54,8 +54,11 @@ func TestDeletedUploadDoesNotExist(t *testing.T) {
 	deleteFor(t, s, id, time.Hour)
 
 	for name, fn := range map[string]func(storage.Tx) error{
-		"read":      func(tx storage.Tx) error { _, err := tx.Upload(ctx, id); return err },
-		"whole":     func(tx storage.Tx) error { _, _, err := tx.UploadAndContent(ctx, id); return err },
+		"read": func(tx storage.Tx) error { _, err := tx.Upload(ctx, id); return err },
+		"whole": func(tx storage.Tx) error {
+			storage.ReadContent(tx, id, new(storage.Upload), new(storage.Content))
+			return nil
+		},
 		"timeline":  func(tx storage.Tx) error { _, err := tx.Timeline(ctx, id, 0, 10); return err },
 		"client id": func(tx storage.Tx) error { _, err := tx.UploadByClientID(ctx, "ana", "IMG_1"); return err },
 	} {

@@ -122,7 +122,7 @@ func TestDeleteConcatenation(t *testing.T) {
 	stack.Must(t, err)
 	key, sum := s.Store(t, s.Ctx, final.ID, append(slices.Clone(hookstest.Content), hookstest.Content...))
 	s.Exec(t, `update contents set received = 20, stored = true, object_key = $2 where upload_id = $1`, final.ID, key)
-	stack.Must(t, s.Uploads.Record(s.Ctx, final.ID, key, sum))
+	stack.Must(t, s.Uploads.Record(s.Ctx, s.Upload(t, s.Ctx, final.ID), key, sum))
 	stack.WantErr(t, s.Erasures.Delete(s.Ctx, a), storage.ErrWrongStatus)
 	stack.Must(t, s.Erasures.Delete(s.Ctx, final.ID))
 	const hidden = `select count(*) from uploads where deleted_at is not null`

@@ -77,7 +77,7 @@ func (n *Tenant) Finish(t *testing.T) (id uuid.UUID, key string) {
 	id = n.Admit(t)
 	key, sum := n.Store(t, n.Ctx, id, Content)
 	n.stored(t, id, key)
-	stack.Must(t, n.Uploads.Record(n.Ctx, id, key, sum))
+	stack.Must(t, n.Uploads.Record(n.Ctx, n.Upload(t, n.Ctx, id), key, sum))
 	return id, key
 }
 
@@ -111,7 +111,7 @@ func (n *Tenant) Partial(t *testing.T) (id uuid.UUID, key string) {
 	stack.Must(t, err)
 	key, sum := n.Store(t, n.Ctx, a.ID, Content)
 	n.Exec(t, `update uploads set status = 'uploading' where id = $1`, a.ID)
-	stack.Must(t, n.Uploads.Record(n.Ctx, a.ID, key, sum))
+	stack.Must(t, n.Uploads.Record(n.Ctx, n.Upload(t, n.Ctx, a.ID), key, sum))
 	n.stored(t, a.ID, key)
 	return a.ID, key
 }

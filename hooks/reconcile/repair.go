@@ -32,7 +32,8 @@ func (r *Reconciler) repaired(ctx context.Context, f Finding, repair func(storag
 		if err := repair(tx); err != nil {
 			return err
 		}
-		return tx.Append(ctx, f.Upload, storage.Entry{Event: storage.EventRepaired, Detail: map[string]any{"kind": f.Kind}})
+		tx.Append(ctx, f.Upload, storage.Entry{Event: storage.EventRepaired, Detail: map[string]any{"kind": f.Kind}})
+		return nil
 	})
 }
 

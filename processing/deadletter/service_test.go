@@ -48,7 +48,7 @@ func (s *site) giveUp(t *testing.T, ctx context.Context, batch string) (upload u
 	stack.Must(t, err)
 	id := admitted.ID
 	key, sum := s.Store(t, ctx, id, hookstest.Content)
-	stack.Must(t, s.Uploads.Record(ctx, id, key, sum))
+	stack.Must(t, s.Uploads.Record(ctx, s.Upload(t, ctx, id), key, sum))
 	s.Exec(t, `update river_job set state = 'discarded', attempt = 3, finalized_at = now() where state = 'available'`)
 	s.MustWork(t, ctx, func(tx storage.Tx) error {
 		if err := tx.MarkProcessing(ctx, id, 3); err != nil {

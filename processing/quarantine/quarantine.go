@@ -50,9 +50,7 @@ func release(ctx context.Context, tx storage.Tx, u storage.Upload, reason string
 	if err != nil {
 		return fmt.Errorf("release upload: %w", err)
 	}
-	if err := tx.Append(ctx, u.ID, storage.Entry{Event: storage.EventReleased}); err != nil {
-		return err
-	}
+	tx.Append(ctx, u.ID, storage.Entry{Event: storage.EventReleased})
 	retried, err := tx.Retry(ctx, []uuid.UUID{u.ID})
 	switch {
 	case err != nil:

@@ -20,24 +20,26 @@ var marks = []int{4, 50, 500}
 // rankEvery is how often waiting jobs are ranked again.
 const rankEvery = time.Second
 
-// nextPriority is that of a job about to be enqueued for an upload that is uploaded already. Transactions that commit at the
-// same time do not see each other's uploads, and the priority ages: [Pool.rank] corrects it.
-func nextPriority(ctx context.Context, tx storage.Tx) (priority int, err error) {
-	var waiting int
-	err = tx.QueryRow(ctx, `
+// CountWaiting counts the tenant's uploads that wait for workers, or are worked on. The number is there once the transaction's
+// next answer is read ([storage.Later]). Transactions that commit at the same time do not see each other's uploads.
+func CountWaiting(tx storage.Tx) *int {
+	n := new(int)
+	storage.Later(tx, "count uploads that wait for workers", `
 		select count(*) from (
 			select from uploads where tenant_id = $1 and status in ('uploaded', 'processing') limit $2) w`,
-		tx.Tenant, marks[len(marks)-1]+1).Scan(&waiting)
-	if err != nil {
-		return 0, fmt.Errorf("count uploads that wait for workers: %w", err)
-	}
-	priority = 1
+		tx.Tenant, marks[len(marks)-1]+1).Read(storage.Into(n))
+	return n
+}
+
+// priorityOf is that of the job of the last of so many uploads that wait. It ages: [Pool.rank] corrects it.
+func priorityOf(waiting int) int {
+	priority := 1
 	for _, mark := range marks {
 		if waiting > mark {
 			priority++
 		}
 	}
-	return priority, nil
+	return priority
 }
 
 // rank corrects the priorities of waiting jobs until ctx is done. A tenant's jobs move up as those before them are worked, so

@@ -92,8 +92,9 @@ func TestNextPriority(t *testing.T) {
 	for i, want := range []int{1, 1, 1, 1, 2} {
 		p.arrive(t, p.ctx, 1)
 		p.Must(t, p.ctx, func(tx storage.Tx) error {
-			got, err := nextPriority(p.ctx, tx)
-			stack.Want(t, got, want, "with %d uploads", i+1)
+			waiting := CountWaiting(tx)
+			err := storage.Flush(p.ctx, tx)
+			stack.Want(t, priorityOf(*waiting), want, "with %d uploads", i+1)
 			return err
 		})
 	}
@@ -102,8 +103,9 @@ func TestNextPriority(t *testing.T) {
 	}
 	p.Exec(t, `update uploads set status = 'processing' where tenant_id = $1 and status = 'uploaded'`, storagetest.TenantOf(t, p.ctx))
 	p.Must(t, p.ctx, func(tx storage.Tx) error {
-		got, err := nextPriority(p.ctx, tx)
-		stack.Want(t, got, 1, "with 3 uploads that wait")
+		waiting := CountWaiting(tx)
+		err := storage.Flush(p.ctx, tx)
+		stack.Want(t, priorityOf(*waiting), 1, "with 3 uploads that wait")
 		return err
 	})
 }

@@ -88,11 +88,16 @@ func New(db *storage.DB, log *slog.Logger) (*Queue, error) {
 // Enqueue adds the uploads' processing jobs in the transaction that makes them uploaded. The more uploads of their tenant wait,
 // the lower is the jobs' priority. They belong to the trace of ctx.
 func (q *Queue) Enqueue(ctx context.Context, tx storage.Tx, uploads ...uuid.UUID) error {
-	priority, err := nextPriority(ctx, tx)
-	if err != nil {
+	waiting := CountWaiting(tx)
+	if err := storage.Flush(ctx, tx); err != nil {
 		return err
 	}
-	return q.insert(ctx, tx, ProcessUpload, priority, uploads...)
+	return q.EnqueueBehind(ctx, tx, *waiting, uploads...)
+}
+
+// EnqueueBehind is [Queue.Enqueue] where it is known how many of the tenant's uploads wait, with these.
+func (q *Queue) EnqueueBehind(ctx context.Context, tx storage.Tx, waiting int, uploads ...uuid.UUID) error {
+	return q.insert(ctx, tx, ProcessUpload, priorityOf(waiting), uploads...)
 }
 
 // EnqueueRescans adds jobs that scan completed uploads again.

@@ -114,7 +114,7 @@ func (m *Manager) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	// See [storage.DB.InTenantLazily]. Postgres lets the servers' role change the row of the process that it names, and no other.
+	// See [storage.Lazily]. Postgres lets the servers' role change the row of the process that it names, and no other.
 	if _, err := conn.Exec(ctx, "set synchronous_commit = off; set app.process = '"+m.process.String()+"'"); err != nil {
 		conn.Close(ctx)
 		return nil, err

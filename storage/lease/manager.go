@@ -138,12 +138,12 @@ func (l *Lease) want() {
 // onWant is called when another request wants the upload, or when the lease is lost. It must not block, and may be called
 // more than once. It is nil for a holder that polls [Lease.Wanted], or that finishes soon in any case.
 func (m *Manager) Acquire(ctx context.Context, upload uuid.UUID, onWant func()) (*Lease, error) {
-	return m.AcquireAnd(ctx, upload, onWant, func(storage.Tx) error { return nil })
+	return m.AcquireAnd(ctx, upload, onWant, func(storage.Tx) {})
 }
 
 // AcquireAnd is [Manager.Acquire], and calls read in the transaction that takes the lease: nobody writes the upload after what
-// is read there. It may be called again if that transaction fails.
-func (m *Manager) AcquireAnd(ctx context.Context, upload uuid.UUID, onWant func(), read func(storage.Tx) error) (*Lease, error) {
+// is read there. What is read may travel later ([storage.Later]). read may be called again if that transaction fails.
+func (m *Manager) AcquireAnd(ctx context.Context, upload uuid.UUID, onWant func(), read func(storage.Tx)) (*Lease, error) {
 	id, err := tenant.From(ctx)
 	if err != nil {
 		return nil, err
@@ -195,7 +195,7 @@ func (m *Manager) Try(ctx context.Context, upload uuid.UUID, onWant func()) (*Le
 	for {
 		me, changed := m.self()
 		if me != uuid.Nil {
-			return m.try(ctx, id.Tenant, upload, onWant, false, func(storage.Tx) error { return nil })
+			return m.try(ctx, id.Tenant, upload, onWant, false, func(storage.Tx) {})
 		}
 		select {
 		case <-changed:
@@ -207,26 +207,23 @@ func (m *Manager) Try(ctx context.Context, upload uuid.UUID, onWant func()) (*Le
 
 // AcquireNew takes the lease on an upload that tx creates, for which nobody can wait. It counts once the transaction is
 // committed. It is nil while the process is not registered.
-func (m *Manager) AcquireNew(ctx context.Context, tx storage.Tx, upload uuid.UUID) (*Lease, error) {
+func (m *Manager) AcquireNew(tx storage.Tx, upload uuid.UUID) *Lease {
 	me, _ := m.self()
 	if me == uuid.Nil {
-		return nil, nil
+		return nil
 	}
-	fence, err := takeNewRow(ctx, tx, upload, me)
-	if err != nil {
-		return nil, err
-	}
-	l := &Lease{manager: m, upload: upload, tenant: tx.Tenant, holder: me, fence: fence}
+	l := &Lease{manager: m, upload: upload, tenant: tx.Tenant, holder: me}
+	takeNewRow(tx, upload, me, &l.fence)
 	storage.AfterCommit(tx, func() {
 		if !m.add(l) {
 			l.want() // the process has lost its leases meanwhile, this one among them
 		}
 	})
-	return l, nil
+	return l
 }
 
 // try takes the lease, or returns [ErrHeld], after it has asked the holder to finish if ask is set.
-func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(), ask bool, read func(storage.Tx) error) (*Lease, error) {
+func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(), ask bool, read func(storage.Tx)) (*Lease, error) {
 	leave, err := m.enter(ctx, upload)
 	if err != nil {
 		return nil, err
@@ -244,17 +241,22 @@ func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(
 	}
 	var fence int64
 	// Lazily: if a crash of Postgres loses the lease, its fence is refused, because no other lease gets it ([nextFence]).
-	err = m.db.InTenantLazily(ctx, func(tx storage.Tx) error {
-		var err error
-		fence, err = takeRow(ctx, tx, upload, me)
-		switch {
-		case err == nil:
-			return read(tx)
-		case ask && errors.Is(err, ErrHeld):
-			return askHolder(ctx, tx, upload, me)
+	err = m.db.InTenant(ctx, func(tx storage.Tx) error {
+		fence = 0 // of a transaction that failed
+		if tx.Who.Role.CanUpload() {
+			takeRow(tx, upload, me, &fence)
+			read(tx)
+			if err := storage.Flush(ctx, tx); err != nil || fence != 0 {
+				return err
+			}
+		}
+		err := whyNotTaken(ctx, tx, upload)
+		if ask && errors.Is(err, ErrHeld) {
+			askHolder(tx, upload, me)
+			return nil
 		}
 		return err
-	})
+	}, storage.Lazily, storage.PlannedOnce)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +272,7 @@ func (m *Manager) try(ctx context.Context, owner, upload uuid.UUID, onWant func(
 
 // askLocal asks a holder in this process to finish, unless the user in ctx may not write the upload.
 func (m *Manager) askLocal(ctx context.Context, l *Lease) error {
-	err := m.db.InTenantLazily(ctx, func(tx storage.Tx) error { return whyNotTaken(ctx, tx, l.upload) })
+	err := m.db.InTenant(ctx, func(tx storage.Tx) error { return whyNotTaken(ctx, tx, l.upload) }, storage.Lazily)
 	if errors.Is(err, ErrHeld) {
 		l.want()
 	}
@@ -299,16 +301,16 @@ func (l *Lease) Release(ctx context.Context) error {
 
 // ReleaseIn gives the lease back in a transaction: what the transaction writes is the last that is written under it. If it is
 // not committed, the lease is held still.
-func (l *Lease) ReleaseIn(ctx context.Context, tx storage.Tx) error {
+func (l *Lease) ReleaseIn(tx storage.Tx) {
 	if l.ended.Load() {
-		return nil
+		return
 	}
 	storage.AfterCommit(tx, func() {
 		if !l.ended.Swap(true) {
 			l.wake()
 		}
 	})
-	return giveBackRow(ctx, tx, l.upload, l.holder, l.fence)
+	giveBackRow(tx, l.upload, l.holder, l.fence)
 }
 
 // wake lets those in who wait in this process for a lease that was given back.

@@ -2,11 +2,9 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tramo/tramo/storage"
 	"github.com/tramo/tramo/tenant"
@@ -17,11 +15,14 @@ const anyFence = 0
 // giveBack deletes a holder's row and notifies those who wait for it, if there are any.
 func (m *Manager) giveBack(ctx context.Context, owner, upload, holder uuid.UUID, fence int64) error {
 	ctx = tenant.With(ctx, tenant.Identity{Tenant: owner})
-	return m.db.InTenantLazily(ctx, func(tx storage.Tx) error { return giveBackRow(ctx, tx, upload, holder, fence) })
+	return m.db.InTenant(ctx, func(tx storage.Tx) error {
+		giveBackRow(tx, upload, holder, fence)
+		return nil
+	}, storage.Lazily, storage.PlannedOnce)
 }
 
-func giveBackRow(ctx context.Context, tx storage.Tx, upload, holder uuid.UUID, fence int64) error {
-	_, err := storage.Exec(ctx, tx, "give lease back", `
+func giveBackRow(tx storage.Tx, upload, holder uuid.UUID, fence int64) {
+	storage.Later(tx, "give lease back", `
 		with gone as (
 			delete from upload_leases
 			where tenant_id = $1 and upload_id = $2 and holder_id = $3 and ($4::bigint = 0 or fence = $4)
@@ -29,27 +30,20 @@ func giveBackRow(ctx context.Context, tx storage.Tx, upload, holder uuid.UUID, f
 		)
 		select pg_notify('`+leasesChannel+`', 'free ' || $1::text || ' ' || $2::text)
 		from gone where waiter is not null`, tx.Tenant, upload, holder, fence)
-	return err
 }
 
-// takeNewRow inserts the row of a lease on an upload that tx has created.
-func takeNewRow(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) (fence int64, err error) {
-	err = tx.QueryRow(ctx, `
+// takeNewRow inserts the row of a lease on an upload that tx has created, and stores its fence.
+func takeNewRow(tx storage.Tx, upload, me uuid.UUID, fence *int64) {
+	storage.Later(tx, "take lease of a new upload", `
 		insert into upload_leases (tenant_id, upload_id, holder_id, fence) values ($1, $2, $3, `+nextFence+`)
-		returning fence`, tx.Tenant, upload, me).Scan(&fence)
-	if err != nil {
-		return 0, fmt.Errorf("take lease of a new upload: %w", err)
-	}
-	return fence, nil
+		returning fence`, tx.Tenant, upload, me).Read(storage.Into(fence))
 }
 
-// Free reports whether nobody has a lease on the upload, not even a process that has died.
-func Free(ctx context.Context, tx storage.Tx, upload uuid.UUID) (free bool, err error) {
-	err = tx.QueryRow(ctx, `select not exists (select from upload_leases where tenant_id = $1 and upload_id = $2)`, tx.Tenant, upload).Scan(&free)
-	if err != nil {
-		return false, fmt.Errorf("look for lease: %w", err)
-	}
-	return free, nil
+// Free stores whether nobody has a lease on the upload, not even a process that has died. The answer comes with that of the
+// transaction's next statement.
+func Free(tx storage.Tx, upload uuid.UUID, free *bool) {
+	storage.Later(tx, "look for lease", `
+		select not exists (select from upload_leases where tenant_id = $1 and upload_id = $2)`, tx.Tenant, upload).Read(storage.Into(free))
 }
 
 // nextFence is above all fences before it and is given once only: keys in S3 contain it. The sequence alone would not do.
@@ -57,17 +51,13 @@ func Free(ctx context.Context, tx storage.Tx, upload uuid.UUID) (free bool, err 
 // in milliseconds, is ahead.
 const nextFence = `(floor(extract(epoch from clock_timestamp()) * 1000)::bigint << 20) | (nextval('fences') & 1048575)`
 
-// takeRow takes the row of a lease and returns its fence, or [ErrHeld] if another live process has it. It decides who may
-// write an upload: for an upload that the user in tx may not write it returns what [whyNotTaken] does. The caller knows
+// takeRow takes the row of a lease, and stores its fence; 0 if another live process has it, or the user in tx may not write
+// the upload: then [whyNotTaken] says why. The answer comes with that of the transaction's next statement. The caller knows
 // that nobody in this process holds the lease: a row of this process is free, because the answer to a commit was lost.
-func takeRow(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) (fence int64, err error) {
-	if !tx.Who.Role.CanUpload() {
-		return 0, whyNotTaken(ctx, tx, upload)
-	}
-	var both pgx.Batch // in one round trip
+func takeRow(tx storage.Tx, upload, me uuid.UUID, fence *int64) {
 	// A heartbeat in progress has locked its row; dead waits for it and reads the row again. So no lease is taken over from
 	// a process whose heartbeat succeeds.
-	both.Queue(`
+	storage.Later(tx, "take lease", `
 		with dead as (
 			select h.id from upload_leases l join lease_holders h on h.id = l.holder_id
 			where l.tenant_id = $1 and l.upload_id = $2 and h.expires_at <= clock_timestamp()
@@ -80,23 +70,10 @@ func takeRow(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) (fence in
 			where l.holder_id = excluded.holder_id or l.holder_id in (select id from dead)`,
 		tx.Tenant, upload, me, writesOnlyOf(tx.Who))
 	// The insert can wait for the row of another. A fence drawn before that would be below those given meanwhile.
-	both.Queue(`
+	storage.Later(tx, "draw fence", `
 		update upload_leases set fence = `+nextFence+`
 		where tenant_id = $1 and upload_id = $2 and holder_id = $3 returning fence`,
-		tx.Tenant, upload, me).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(&fence)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		return err
-	})
-	if err := tx.SendBatch(ctx, &both).Close(); err != nil {
-		return 0, fmt.Errorf("take lease: %w", err)
-	}
-	if fence != 0 {
-		return fence, nil
-	}
-	return 0, whyNotTaken(ctx, tx, upload)
+		tx.Tenant, upload, me).Read(storage.Into(fence))
 }
 
 // writesOnlyOf returns the only user whose uploads who may write, or nil for all users.
@@ -120,15 +97,14 @@ func whyNotTaken(ctx context.Context, tx storage.Tx, upload uuid.UUID) error {
 	return ErrHeld
 }
 
-// askHolder records that this process waits for the lease, and notifies its holder.
-func askHolder(ctx context.Context, tx storage.Tx, upload, me uuid.UUID) error {
-	_, err := storage.Exec(ctx, tx, "ask for lease", `
+// askHolder records that this process waits for the lease, and notifies its holder, once the transaction is committed.
+func askHolder(tx storage.Tx, upload, me uuid.UUID) {
+	storage.Later(tx, "ask for lease", `
 		with asked as (
 			update upload_leases set waiter = $3 where tenant_id = $1 and upload_id = $2 returning holder_id
 		)
 		select pg_notify('tramo_lease_' || replace(holder_id::text, '-', ''), 'want ' || $1::text || ' ' || $2::text)
 		from asked`, tx.Tenant, upload, me)
-	return err
 }
 
 // Want asks the holders of uploads' leases to let go, once the transaction is committed.

@@ -212,7 +212,7 @@ func (c *concatenation) resend(ctx context.Context, p piece, step *storage.Progr
 		return err
 	}
 	if bytes.size == c.row.Size {
-		step.Object = c.keys.Original(c.fence())
+		step.Object = c.keys().Original(c.fence())
 		return c.store.bucket.putRun(ctx, step.Object, &bytes)
 	}
 	id, key, number, err := c.reserve(ctx)

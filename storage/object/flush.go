@@ -170,7 +170,7 @@ func (f *flush) put(ctx context.Context, step *storage.Progress) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	step.Object = f.keys.Original(f.fence())
+	step.Object = f.keys().Original(f.fence())
 	return f.store.bucket.putRun(ctx, step.Object, &bytes)
 }
 
@@ -240,7 +240,7 @@ func (m *multipart) reserve(ctx context.Context) (id, key string, number int32, 
 	}
 	number, err = storage.InTenant(ctx, m.store.db, func(tx storage.Tx) (int32, error) {
 		return tx.ReservePart(ctx, m.row.ID, m.fence(), id, key)
-	})
+	}, storage.PlannedOnce)
 	return id, key, number, err
 }
 
@@ -248,7 +248,7 @@ func (m *multipart) begin(ctx context.Context) (id, key string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.id == nil {
-		key := m.keys.Original(m.fence())
+		key := m.keys().Original(m.fence())
 		id, err := m.store.bucket.beginMultipart(ctx, key, m.row.Kind == storage.Final)
 		if err != nil {
 			return "", "", err
@@ -266,7 +266,7 @@ func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 			return err
 		}
 		return appendTail(ctx, tx, u.row.ID, step.From, tail)
-	})
+	}, storage.PlannedOnce)
 	if err == nil {
 		u.advanced(step)
 	}
@@ -276,7 +276,7 @@ func (u *Upload) advance(ctx context.Context, step storage.Progress, tail *run) 
 // advanced is a step that is committed.
 func (u *Upload) advanced(step storage.Progress) {
 	if u.row.Kind != storage.Final { // the bytes of its partial uploads were counted before
-		u.store.metrics.acknowledged.WithLabelValues(u.keys.Tenant.String()).Add(float64(step.To - step.From))
+		u.store.metrics.acknowledged.WithLabelValues(u.tenant.String()).Add(float64(step.To - step.From))
 	}
 	u.content.Received, u.content.HashState, u.content.TailSize = step.To, step.HashState, step.TailSize
 	u.row.TouchedAt = time.Now()

@@ -87,9 +87,7 @@ func (s *site) createAs(t *testing.T, n storage.NewUpload) uuid.UUID {
 func (s *site) rows(t *testing.T, id uuid.UUID) (u storage.Upload, c storage.Content, parts []storage.Part) {
 	t.Helper()
 	s.Must(t, s.ctx, func(tx storage.Tx) (err error) {
-		if u, c, err = tx.UploadAndContent(s.ctx, id); err != nil {
-			return err
-		}
+		storage.ReadContent(tx, id, &u, &c)
 		parts, err = tx.Parts(s.ctx, id)
 		return err
 	})

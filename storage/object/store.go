@@ -103,7 +103,11 @@ func (s *Store) Unavailable() bool { return s.bucket.Unavailable() }
 // Open reads an upload of the tenant in ctx, or returns [storage.ErrNotFound]. Whoever opens it decides what may be done
 // with it; all writes show the fence of the lease. Without a lease (nil) nothing can be written.
 func (s *Store) Open(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload, error) {
-	u, err := storage.InTenant(ctx, s.db, func(tx storage.Tx) (*Upload, error) { return s.Read(ctx, tx, id) })
+	var u *Upload
+	err := s.db.InTenant(ctx, func(tx storage.Tx) error {
+		u = s.Read(tx, id)
+		return nil
+	}, storage.PlannedOnce)
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +115,10 @@ func (s *Store) Open(ctx context.Context, id uuid.UUID, l *lease.Lease) (*Upload
 	return u, nil
 }
 
-// Read is [Store.Open] in a transaction, and without a lease until [Upload.Hold].
-func (s *Store) Read(ctx context.Context, tx storage.Tx, id uuid.UUID) (*Upload, error) {
-	row, content, err := tx.UploadAndContent(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	return &Upload{store: s, row: row, content: content, keys: Keys{Tenant: tx.Tenant, Project: row.Project, Upload: id}}, nil
+// Read is [Store.Open] in a transaction, and without a lease until [Upload.Hold]. The upload is read once the transaction's
+// next answer is ([storage.Later]), which has the error.
+func (s *Store) Read(tx storage.Tx, id uuid.UUID) *Upload {
+	u := &Upload{store: s, tenant: tx.Tenant}
+	storage.ReadContent(tx, id, &u.row, &u.content)
+	return u
 }

@@ -44,19 +44,19 @@ func (w *writer) tell(ctx context.Context, err error) {
 	received := w.received()
 	err = w.store.db.InTenant(ctx, func(tx storage.Tx) error {
 		if w.progress.from > 0 {
-			e := storage.Entry{Event: storage.EventResumed, At: w.progress.began, Offset: &w.progress.from, Duration: w.lease.Waited()}
-			if err := tx.Append(ctx, w.row.ID, e); err != nil {
-				return err
-			}
+			tx.Append(ctx, w.row.ID, storage.Entry{
+				Event: storage.EventResumed, At: w.progress.began, Offset: &w.progress.from, Duration: w.lease.Waited(),
+			})
 		}
-		return tx.Append(ctx, w.row.ID, storage.Entry{
+		tx.Append(ctx, w.row.ID, storage.Entry{
 			Event: storage.EventReceived, Offset: &received, Duration: time.Since(w.progress.began),
 			Detail: map[string]any{
 				"bytes": received - w.progress.from, "checkpoints": w.progress.checkpoints, "parts": w.progress.parts,
 				"ended": w.ending(err),
 			},
 		})
-	})
+		return nil
+	}, storage.PlannedOnce)
 	if err != nil {
 		w.store.log.WarnContext(ctx, "timeline not written", slog.String("upload_id", w.row.ID.String()), slog.Any("err", err))
 	}

@@ -40,9 +40,9 @@ func (e *LostError) Unwrap() error { return ErrLost }
 // An Upload is one request's view of an upload, under that request's lease.
 type Upload struct {
 	store   *Store
+	tenant  uuid.UUID
 	row     storage.Upload
 	content storage.Content
-	keys    Keys
 	lease   *lease.Lease      // nil for a view that writes nothing
 	pending *storage.Progress // the whole object is in S3, and this is to be recorded; nil if nothing is
 }
@@ -56,6 +56,8 @@ func (u *Upload) Row() storage.Upload {
 	row.Received = u.received()
 	return row
 }
+
+func (u *Upload) keys() Keys { return Keys{Tenant: u.tenant, Project: u.row.Project, Upload: u.row.ID} }
 
 // received is the offset, over bytes that are in S3 also if that is not recorded yet.
 func (u *Upload) received() int64 {

@@ -56,7 +56,7 @@ func (u *Upload) Write(ctx context.Context, offset int64, body Body, check *Chec
 		return 0, err
 	}
 	w.body = body
-	err = w.close(w.readAll(reader{body, u.lease, u.store.metrics.received.WithLabelValues(u.keys.Tenant.String())}))
+	err = w.close(w.readAll(reader{body, u.lease, u.store.metrics.received.WithLabelValues(u.tenant.String())}))
 	w.tell(ctx, err)
 	switch {
 	case errors.Is(err, errCut):
