@@ -225,7 +225,7 @@ func (c *concatenation) resend(ctx context.Context, p piece, step *storage.Progr
 }
 
 func (c *concatenation) gather(ctx context.Context, p piece) (run, error) {
-	sp := spool{from: c.store.buffers, held: run{from: c.store.buffers}}
+	sp := newSpool(c.store.buffers)
 	for _, s := range p.spans {
 		if err := c.read(ctx, s, io.MultiWriter(c.hash, spoolWriter{&sp})); err != nil {
 			return sp.take(), err

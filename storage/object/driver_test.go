@@ -64,7 +64,7 @@ func (f *finisher) finish(ctx context.Context, u *upload, key string, sum []byte
 		return errInjected
 	}
 	err := f.db.InTenant(ctx, func(tx storage.Tx) error {
-		if err := u.Record(ctx, tx); err != nil {
+		if err := errors.Join(u.Record(ctx, tx), storage.Flush(ctx, tx)); err != nil {
 			return err // whose lease is lost tells nothing
 		}
 		if before, ok := f.told[id]; ok && before != what {

@@ -2,6 +2,7 @@ package object
 
 import (
 	"context"
+	"encoding"
 	"errors"
 	"log/slog"
 	"sync"
@@ -34,12 +35,14 @@ type flush struct {
 	fail     context.CancelCauseFunc
 	kind     kind
 	bytes    run
-	from, to int64  // offsets
-	tail     int64  // bytes before from that no part holds
-	state    []byte // of the hash at to
+	from, to int64 // offsets
+	tail     int64 // bytes before from that no part holds
 	before   *flush
 	number   int32         // of its part, once it has one
 	numbered chan struct{} // closed when a part has its number
+	hashed   chan struct{} // closed when state is there, or unhashed is
+	state    []byte        // of the hash at to
+	unhashed error
 	done     chan struct{} // closed when the flush is over
 	err      error
 }
@@ -51,6 +54,26 @@ func (f *flush) run() {
 		f.fail(f.err)
 		f.report()
 	}
+}
+
+// digest hashes the bytes, behind those of the flush before, while they are sent: neither their client nor S3 waits for it.
+func (f *flush) digest() {
+	defer close(f.hashed)
+	f.unhashed = recovered(func() (err error) {
+		if f.before != nil {
+			if <-f.before.hashed; f.before.unhashed != nil {
+				return f.before.unhashed
+			}
+		}
+		err = f.bytes.pieces(func(p []byte) error {
+			f.hash.Write(p)
+			return nil
+		})
+		if err == nil {
+			f.state, err = f.hash.(encoding.BinaryMarshaler).MarshalBinary()
+		}
+		return err
+	})()
 }
 
 // report logs a failure of S3 or Postgres. The client is told only to try again.
@@ -83,11 +106,12 @@ func (f *flush) failed() bool {
 // makeDurable makes the bytes durable: in S3, or as a tail while S3 is unavailable, so that clients do not send them again.
 func (f *flush) makeDurable(ctx context.Context) error {
 	free := sync.OnceFunc(func() {
+		<-f.hashed
 		f.bytes.release()
 		<-f.flushing
 	})
 	defer free()
-	step := storage.Progress{From: f.from, To: f.to, HashState: f.state, HadTail: f.tail > 0}
+	step := storage.Progress{From: f.from, To: f.to, HadTail: f.tail > 0}
 	if f.kind == asTail {
 		return f.keepTail(ctx, step)
 	}
@@ -99,6 +123,9 @@ func (f *flush) makeDurable(ctx context.Context) error {
 	stored := err == nil || ctx.Err() != nil // or may be: S3 may have had all of it
 	if err == nil {
 		err = f.turn(ctx)
+	}
+	if err == nil {
+		step.HashState, err = f.state, f.unhashed
 	}
 	if err != nil {
 		if stored && f.number > 0 {
@@ -120,11 +147,14 @@ func (f *flush) keepTail(ctx context.Context, step storage.Progress) error {
 	if err := f.turn(ctx); err != nil {
 		return err
 	}
+	if <-f.hashed; f.unhashed != nil {
+		return f.unhashed
+	}
 	f.store.tails <- struct{}{}
 	defer func() { <-f.store.tails }()
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout) // from now: waiting for others does not count
 	defer cancel()
-	step.TailSize, step.Object, step.Part = f.tail+f.bytes.size, "", nil
+	step.TailSize, step.Object, step.Part, step.HashState = f.tail+f.bytes.size, "", nil, f.state
 	return f.advance(ctx, step, &f.bytes)
 }
 
@@ -207,7 +237,7 @@ func (f *flush) reserve(ctx context.Context) (id, key string, number int32, err 
 func (f *flush) readTail(ctx context.Context) (run, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	s := spool{from: f.store.buffers, held: run{from: f.store.buffers}}
+	s := newSpool(f.store.buffers)
 	err := f.store.db.InTenant(ctx, func(tx storage.Tx) error {
 		return tx.Tail(ctx, f.row.ID, s.appendCopy)
 	})

@@ -28,6 +28,8 @@ type spool struct {
 	full    bool // no block is free: take must be called before the next read
 }
 
+func newSpool(from *buffers) spool { return spool{from: from, held: run{from: from, summed: true}} }
+
 // size is how many bytes have arrived.
 func (s *spool) size() int64 { return s.held.size }
 
@@ -69,13 +71,16 @@ func (s *spool) grew(n, size int) error {
 		return s.append(s.scratch[:n])
 	}
 	s.direct = false
-	s.held.last().end += n
+	last := s.held.last()
+	s.held.sum = crc32.Update(s.held.sum, castagnoli, last.memory[last.end:last.end+n])
+	last.end += n
 	s.held.size += int64(n)
 	return nil
 }
 
 // append copies p to the end. If no block is free, it keeps p itself, and the spool is full.
 func (s *spool) append(p []byte) error {
+	s.held.sum = crc32.Update(s.held.sum, castagnoli, p)
 	for len(p) > 0 {
 		last := s.held.last()
 		if last == nil || last.end == blockSize || last.private {
@@ -113,7 +118,7 @@ func (s *spool) appendCopy(p []byte) error {
 // bytes are copied.
 func (s *spool) take() run {
 	taken := s.held
-	s.held, s.full = run{from: s.from}, false
+	s.held, s.full = run{from: s.from, summed: true}, false
 	if !s.direct {
 		return taken
 	}
@@ -138,7 +143,9 @@ type extent struct {
 type run struct {
 	from    *buffers
 	extents []extent
-	size    int64 // bytes
+	size    int64  // bytes
+	sum     uint32 // their CRC32C, made while they were in the processor's cache
+	summed  bool   // it is known
 }
 
 // runOf returns a run of bytes that are no buffer's.
@@ -197,12 +204,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // checksum returns the CRC32C as S3 takes it: big-endian, in Base64 (Amazon S3 User Guide, "Checking object
 // integrity").
 func (r *run) checksum() (string, error) {
-	var sum uint32
-	err := r.pieces(func(p []byte) error {
-		sum = crc32.Update(sum, castagnoli, p)
-		return nil
-	})
-	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, sum)), err
+	if !r.summed {
+		r.sum = 0
+		err := r.pieces(func(p []byte) error {
+			r.sum = crc32.Update(r.sum, castagnoli, p)
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+		r.summed = true
+	}
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, r.sum)), nil
 }
 
 // reader returns a reader that can be rewound, because requests to S3 are repeated.

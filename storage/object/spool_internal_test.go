@@ -49,7 +49,7 @@ func spools(t *testing.T, random *rand.Rand, b *buffers) {
 	}
 	uploads := make([]*upload, 4)
 	for i := range uploads {
-		uploads[i] = &upload{spool: spool{from: b, held: run{from: b}}}
+		uploads[i] = &upload{spool: newSpool(b)}
 	}
 	for range 800 {
 		u := uploads[random.IntN(len(uploads))]
@@ -137,7 +137,7 @@ func checkRun(t *testing.T, random *rand.Rand, r *run) (content []byte) {
 func TestWaitingHoldsNoBlock(t *testing.T) {
 	t.Parallel()
 	b := blocks(t, 16, 0)
-	s := spool{from: b, held: run{from: b}}
+	s := newSpool(b)
 	check := func(when string, lent int) {
 		t.Helper()
 		stack.Want(t, 16-len(b.memory), lent, "%s: number of blocks lent", when)

@@ -2,7 +2,6 @@ package object
 
 import (
 	"context"
-	"encoding"
 	"errors"
 	"fmt"
 	"hash"
@@ -98,7 +97,7 @@ type writer struct {
 	ctx      context.Context //nolint:containedctx // of the last flush: outlives the request, ends at the first failure
 	spool    spool
 	progress progress
-	hash     hash.Hash   // of all bytes up to the spool's end
+	hash     hash.Hash   // of all bytes that were flushed: see [flush.digest]
 	at       int64       // offset of the spool's first byte
 	tail     int64       // bytes before it that no part holds
 	parts    int32       // part numbers used up
@@ -121,7 +120,7 @@ func (u *Upload) newWriter(ctx context.Context, check *Check) (*writer, error) {
 		multipart: multipart{Upload: u, id: u.content.MultipartID, key: u.content.ObjectKey},
 		check:     check,
 		flushing:  make(chan struct{}, flushesInFlight),
-		spool:     spool{from: u.store.buffers, held: run{from: u.store.buffers}},
+		spool:     newSpool(u.store.buffers),
 		hash:      h,
 		at:        u.content.Received, tail: u.content.TailSize, parts: u.content.NextPart - 1,
 		progress: progress{began: time.Now(), from: u.content.Received},
@@ -212,10 +211,9 @@ func (w *writer) arrived(room []byte, n int) error {
 		}
 	}
 	if err := w.spool.grew(n, len(room)); err != nil {
-		w.fail(err) // the spool's bytes are not those that were hashed
+		w.fail(err) // the spool lacks bytes in its middle
 		return err
 	}
-	w.hash.Write(room[:n])
 	w.check.write(room[:n])
 	fresh := w.spool.size()
 	switch {
@@ -276,18 +274,14 @@ func (w *writer) flush() error {
 	if w.ctx.Err() != nil {
 		return nil // close returns why
 	}
-	state, err := w.hash.(encoding.BinaryMarshaler).MarshalBinary()
-	if err != nil {
-		return fmt.Errorf("save hash: %w", err)
-	}
 	select {
 	case w.flushing <- struct{}{}:
 	case <-w.ctx.Done():
 		return nil // close returns why
 	}
 	f := &flush{
-		writer: w, bytes: w.spool.take(), from: w.at, tail: w.tail, state: state,
-		before: w.last, numbered: make(chan struct{}), done: make(chan struct{}),
+		writer: w, bytes: w.spool.take(), from: w.at, tail: w.tail,
+		before: w.last, numbered: make(chan struct{}), hashed: make(chan struct{}), done: make(chan struct{}),
 	}
 	f.ctx, f.fail = context.WithCancelCause(w.ctx)
 	f.to = f.from + f.bytes.size
@@ -302,6 +296,7 @@ func (w *writer) flush() error {
 		w.tail = 0
 		w.progress.parts++
 	}
+	w.flushes.Go(f.digest)
 	w.flushes.Go(f.run)
 	return nil
 }
