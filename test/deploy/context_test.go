@@ -3,7 +3,6 @@ package deploy
 import (
 	"bytes"
 	"encoding/json"
-	"io/fs"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -76,12 +75,7 @@ func TestBuildContext(t *testing.T) {
 	if len(wanted) < 100 {
 		t.Fatalf("only %d files: go list did not see the programs", len(wanted))
 	}
-	tracked := exec.CommandContext(t.Context(), "git", "-c", "safe.directory=*", "ls-files", "web")
-	tracked.Dir = root
-	if out, err = tracked.Output(); err != nil {
-		t.Fatalf("git ls-files: %v", err)
-	}
-	wanted = append(wanted, slices.DeleteFunc(strings.Fields(string(out)), func(path string) bool {
+	wanted = append(wanted, slices.DeleteFunc(tracked(t, "web"), func(path string) bool {
 		return strings.HasSuffix(path, "_test.go")
 	})...)
 	for _, path := range wanted {
@@ -120,7 +114,7 @@ func TestCopiedFilesExist(t *testing.T) {
 			}
 			copies++
 			for _, source := range c.SourcePaths {
-				if !anyFile(t, source, sees) {
+				if !slices.ContainsFunc(tracked(t, source), sees) {
 					t.Errorf("line %d: COPY %s finds nothing", c.Location()[0].Start.Line, source)
 				}
 			}
@@ -131,19 +125,14 @@ func TestCopiedFilesExist(t *testing.T) {
 	}
 }
 
-// anyFile reports whether there is a file at or below a path that sees lets through.
-func anyFile(t *testing.T, path string, sees func(string) bool) (found bool) {
+// tracked returns the files of the repository below a path.
+func tracked(t *testing.T, path string) []string {
 	t.Helper()
-	err := filepath.WalkDir(filepath.Join(root, path), func(at string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		at, err = filepath.Rel(root, at)
-		if err != nil || e.IsDir() || !sees(at) {
-			return err
-		}
-		found = true
-		return fs.SkipAll
-	})
-	return err == nil && found
+	list := exec.CommandContext(t.Context(), "git", "-c", "safe.directory=*", "ls-files", path)
+	list.Dir = root
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("git ls-files %s: %v", path, err)
+	}
+	return strings.Fields(string(out))
 }
