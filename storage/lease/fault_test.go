@@ -330,7 +330,7 @@ func TestHeartbeatNeedsNoPool(t *testing.T) {
 func TestConnectionsDieSilently(t *testing.T) {
 	t.Parallel()
 	d, ctx, id := newUpload(t)
-	gateway, through := newGateway(t, d.URL("tramo_api"))
+	gateway, through := newGateway(t, d.URL("tramo_api"), 0)
 	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(through)})
 	stack.Must(t, err)
 	t.Cleanup(db.Close)
@@ -345,4 +345,18 @@ func TestConnectionsDieSilently(t *testing.T) {
 	stack.Must(t, mine.Release(ctx))
 	wantAfter(t, stack.Receive(t, "lease", next), mine)
 	stack.Want(t, one.metrics(t, "tramo_leases_lost_total")[0].GetCounter().GetValue(), 0, "lost leases")
+}
+
+// A busy Postgres takes longer for a new connection than a heartbeat may: a process without leases waits for it, registers, and
+// takes some.
+func TestSlowConnectionRegisters(t *testing.T) {
+	t.Parallel()
+	const ttl = 4 * time.Second
+	d, ctx, id := newUpload(t)
+	gateway, through := newGateway(t, d.URL("tramo_api"), ttl*3/8)
+	db, err := storage.Open(t.Context(), storage.Config{URL: telemetry.Secret(through)})
+	stack.Must(t, err)
+	t.Cleanup(db.Close)
+	defer gateway.cut()
+	stack.Must(t, newReplicaOn(t, d, db, ttl).acquire(t, ctx, id, nil).Release(ctx))
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tramo/tramo/test/stack"
 )
@@ -15,20 +16,21 @@ import (
 // neither side is told.
 type gateway struct {
 	upstream string
+	slow     time.Duration // how long a new connection takes
 
 	mu    sync.Mutex
 	conns map[*gated]struct{}
 	all   sync.WaitGroup
 }
 
-// newGateway returns a gateway to the server at a URL, and the URL that leads through it.
-func newGateway(t *testing.T, to string) (*gateway, string) {
+// newGateway returns a gateway to the server at a URL, and the URL that leads through it. Each new connection takes so long.
+func newGateway(t *testing.T, to string, slow time.Duration) (*gateway, string) {
 	t.Helper()
 	u, err := url.Parse(to)
 	stack.Must(t, err)
 	query := u.Query()
 	const name = ".s.PGSQL.5432"
-	g := &gateway{upstream: filepath.Join(query.Get("host"), name), conns: make(map[*gated]struct{})}
+	g := &gateway{upstream: filepath.Join(query.Get("host"), name), slow: slow, conns: make(map[*gated]struct{})}
 	dir, err := os.MkdirTemp("", "tramo-gw-") // t.TempDir is too long for a socket
 	stack.Must(t, err)
 	l, err := net.Listen("unix", filepath.Join(dir, name))
@@ -51,18 +53,25 @@ func (g *gateway) serve(l net.Listener) {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("unix", g.upstream)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		c := &gated{client: client, server: server}
-		g.mu.Lock()
-		g.conns[c] = struct{}{}
-		g.mu.Unlock()
-		g.all.Go(func() { c.pass(client, server) })
-		g.all.Go(func() { c.pass(server, client) })
+		g.all.Go(func() {
+			<-time.After(g.slow)
+			g.connect(client)
+		})
 	}
+}
+
+func (g *gateway) connect(client net.Conn) {
+	server, err := net.Dial("unix", g.upstream)
+	if err != nil {
+		client.Close()
+		return
+	}
+	c := &gated{client: client, server: server}
+	g.mu.Lock()
+	g.conns[c] = struct{}{}
+	g.mu.Unlock()
+	g.all.Go(func() { c.pass(client, server) })
+	g.all.Go(func() { c.pass(server, client) })
 }
 
 // forget forgets all connections that there are.

@@ -27,12 +27,15 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer m.background.Wait()
 	defer m.expiry.Stop()
 	for ctx.Err() == nil {
+		var connected bool
 		var err error
-		if p := panics.Try(func() { err = m.connectAndBeat(ctx) }); p != nil {
+		if p := panics.Try(func() { connected, err = m.connectAndBeat(ctx) }); p != nil {
 			err = p.AsError() // all that goes on in this process depends on the next heartbeat
 		}
 		if err != nil && ctx.Err() == nil {
 			m.log.WarnContext(ctx, "lease heartbeat failed", slog.Any("err", err))
+		}
+		if connected && err != nil && ctx.Err() == nil {
 			m.db.Pool().Reset() // idle connections have probably ended too, and no request should find that out
 		}
 		select {
@@ -82,10 +85,10 @@ const unregisterTimeout = 5 * time.Second
 
 // connectAndBeat heartbeats and receives notifications for as long as one connection lasts. It heartbeats four times in each
 // time to live, and a heartbeat may take until the next one is due.
-func (m *Manager) connectAndBeat(ctx context.Context) error {
+func (m *Manager) connectAndBeat(ctx context.Context) (connected bool, err error) {
 	conn, err := m.connect(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.ttl/4)
@@ -95,20 +98,26 @@ func (m *Manager) connectAndBeat(ctx context.Context) error {
 	for first := true; ctx.Err() == nil; first = false {
 		due := time.Now().Add(m.ttl / 4)
 		if err := m.beat(ctx, conn); err != nil {
-			return err
+			return true, err
 		}
 		if first {
 			m.wakeAll() // notifications before that were not received
 		}
 		if err := m.receive(ctx, conn, due); err != nil {
-			return err
+			return true, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
+// connect opens the connection for heartbeats, within the time of one. A process that has nothing to lose waits for longer: a
+// busy Postgres would get ever more connections, none of which is waited for.
 func (m *Manager) connect(ctx context.Context) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.ttl/4)
+	limit := m.ttl / 4
+	if me, _ := m.self(); me == uuid.Nil {
+		limit = m.ttl
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, m.db.Pool().Config().ConnConfig)
 	if err != nil {
