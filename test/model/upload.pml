@@ -372,7 +372,7 @@ remove:
 	goto done;
 
 /* Reads the upload, and goes on to what is next: one that has all its bytes and was never finished is finished first.
-   code: hooks.Uploads.Acquire, hooks.Upload.Continue, hooks.Upload.resume, storage.Tx.UploadAndContent */
+   code: hooks.Uploads.Acquire, hooks.Upload.Continue, hooks.Upload.resume, storage.ReadContent */
 open:
 	from[me] = received; first[me] = hash[0]; inTail[me] = tail; mp[me] = multipart;
 	at[me] = (kind[me] == patch -> told[c] : 0);
@@ -494,7 +494,7 @@ end:
 	/* The heartbeats of a process fail for the time to live, or it was frozen for as long, and wakes up: its requests go on.
 	   code: lease.Manager.renew, lease.Manager.register, lease.Manager.lose */
 	:: atomic { losses < 2 && lease != NONE && alive -> losses++; alive = 0; well[lease] = 0; printf("slot %d: frozen\n", lease) }
-	/* Postgres crashes. Leases are committed lazily. code: storage.DB.InTenantLazily */
+	/* Postgres crashes. Leases are committed lazily. code: storage.Lazily */
 	:: atomic { losses < 2 && lease < RECONCILER ->
 		losses++; well[lease] = 0; printf("slot %d: its lease is forgotten\n", lease);
 #ifdef FENCES_COME_BACK
