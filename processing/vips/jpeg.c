@@ -154,21 +154,21 @@ blank(Reader *reader)
 }
 
 STEP(columns_repeated(VipsImage *in, int times), vips_zoom(in, &out, 1, times, NULL))
-STEP(columns_shrunk(VipsImage *in, double factor), vips_resize(in, &out, 1, "vscale", factor, NULL))
+STEP(columns_shrunk(VipsImage *in, double factor, VipsKernel kernel), vips_resize(in, &out, 1, "vscale", factor, "kernel", kernel, NULL))
 STEP(extended(VipsImage *in, int width, int height), vips_embed(in, &out, 0, 0, width, height, "extend", VIPS_EXTEND_COPY, NULL))
 
 // columns_scaled repeats samples where there are to be more of them: libvips 8.14 would move them by half a pixel, and a WebP takes the
 // mean of each four chroma samples anyway.
 static VipsImage *
-columns_scaled(VipsImage *in, double factor)
+columns_scaled(VipsImage *in, double factor, VipsKernel kernel)
 {
 	int times = ceil(factor);
-	return columns_shrunk(columns_repeated(in, times), factor / times);
+	return columns_shrunk(columns_repeated(in, times), factor / times, kernel);
 }
 
 // fit_plane scales one component to the size that the image is to have, and turns it by 90 degrees, because libvips 8.14 scales
 // columns three times as fast as rows. Chroma mostly has fewer samples than luma: they are not made more first, to be made fewer
-// again.
+// again. A WebP has a quarter of them, so they need no sharp filter.
 static VipsImage *
 fit_plane(Reader *reader, int i, int width, int height)
 {
@@ -180,8 +180,9 @@ fit_plane(Reader *reader, int i, int width, int height)
 	double high = (double) file->max_v_samp_factor * LEAST_SAMPLES_DOWN(file) / (component->v_samp_factor * SAMPLES_DOWN(component));
 	VipsImage *image = vips_image_new_from_memory(plane->samples, (size_t) plane->stride * plane->rows, plane->stride, plane->rows, 1, VIPS_FORMAT_UCHAR);
 	image = cropped(image, component->downsampled_width, component->downsampled_height);
-	image = columns_scaled(image, high * height / file->output_height);
-	image = columns_scaled(turned(in_memory(image), 90), wide * width / file->output_width);
+	VipsKernel kernel = file->jpeg_color_space == JCS_YCbCr && i > 0 ? VIPS_KERNEL_LINEAR : VIPS_KERNEL_LANCZOS3;
+	image = columns_scaled(image, high * height / file->output_height, kernel);
+	image = columns_scaled(turned(in_memory(image), 90), wide * width / file->output_width, kernel);
 	return extended(image, height, width); // by a sample, where half of one is outside
 }
 
