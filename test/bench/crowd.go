@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"sync"
 	"time"
 
@@ -257,15 +259,16 @@ func slowly(ctx context.Context, sv *server, size int64, begun func()) error {
 	return err
 }
 
-// heads measures how long HEAD takes while 16 uploads run.
+// heads measures how long HEAD takes while 16 uploads run, and an OPTIONS, for which the server does nothing: the time that two
+// processes wait for a core.
 func heads(ctx context.Context, b *bench) error {
 	const (
 		uploading = 16
-		least     = 100 // HEADs, and more as long as there is time
+		enoughOf  = 100 // HEADs, and more as long as there is time
 		enough    = 15 * time.Second
 		idle      = 8
 	)
-	half, most := figures{}, figures{}
+	half, most, least := figures{}, figures{}, figures{}
 	err := b.rounds(ctx, []peer{tramo, stock, tuned}, b.S3.Endpoint(), func(sv *server) error {
 		var addresses []string
 		for range idle {
@@ -290,21 +293,40 @@ func heads(ctx context.Context, b *bench) error {
 				return nil
 			})
 		}
-		var took []float64
+		var took, nothing []float64
 		var err error
 		begun := time.Now()
-		for i := 0; err == nil && loading.Err() == nil && (i < least || time.Since(begun) < enough); i++ {
+		for i := 0; err == nil && loading.Err() == nil && (i < enoughOf || time.Since(begun) < enough); i++ {
 			start := time.Now()
 			_, err = sv.head(ctx, addresses[i%idle])
 			took = append(took, time.Since(start).Seconds()*1000)
+			start = time.Now()
+			err = errors.Join(err, sv.options(ctx))
+			nothing = append(nothing, time.Since(start).Seconds()*1000)
 		}
 		stop()
 		half.add(sv.peer, quantile(took, 0.5))
 		most.add(sv.peer, quantile(took, 0.99))
+		least.add(sv.peer, quantile(nothing, 0.99))
 		return errors.Join(err, g.Wait())
 	})
 	b.spread("ms p99", most)
 	b.row("ms for a HEAD under 16 uploads, p50", half, "%.0f", "", true)
 	b.row("ms for a HEAD under 16 uploads, p99", most, "%.0f", "< 30", most.of(tramo) < 30)
+	b.row("ms for an OPTIONS there, which does nothing, p99", least, "%.0f", "", true)
 	return err
+}
+
+// options asks what the server can do, which needs neither Postgres nor S3.
+func (sv *server) options(ctx context.Context) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodOptions, sv.url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	res, err := clients.Do(r)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	return errors.Join(err, res.Body.Close())
 }
