@@ -30,10 +30,11 @@ type pipeline struct {
 	pool     *pgxpool.Pool
 	settings []Setting
 
-	conn  *pgxpool.Conn // nil until something is sent
-	tx    pgx.Tx        // begun on conn
-	later []*Statement
-	ended bool
+	conn   *pgxpool.Conn // nil until something is sent
+	tx     pgx.Tx        // begun on conn
+	later  []*Statement
+	failed error // of BEGIN, or of a statement that nobody waited for
+	ended  bool
 }
 
 // A Statement is one that travels with others.
@@ -105,6 +106,7 @@ func (p *pipeline) send(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 		}
 	}
 	if err != nil {
+		p.failed = err
 		return pgx.FailedBatchResults(b, err)
 	}
 	return results
@@ -115,6 +117,9 @@ func (p *pipeline) send(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 func (p *pipeline) begin(ctx context.Context, b *pgx.Batch) (pgx.BatchResults, error) {
 	if p.ended {
 		return nil, pgx.ErrTxClosed
+	}
+	if p.failed != nil { // and without what failed, nothing after it may be done
+		return nil, p.failed
 	}
 	if p.tx != nil {
 		return p.conn.SendBatch(ctx, p.batch(b)), nil
@@ -170,7 +175,7 @@ func setLocal(settings []Setting) (sql string, args []any) {
 // flush sends what waits, and BEGIN if that was not sent.
 func (p *pipeline) flush(ctx context.Context) error {
 	if p.tx != nil && len(p.later) == 0 {
-		return nil
+		return p.failed
 	}
 	return p.send(ctx, new(pgx.Batch)).Close()
 }
@@ -189,7 +194,7 @@ func (p *pipeline) Commit(ctx context.Context) error {
 }
 
 func (p *pipeline) commit(ctx context.Context) error {
-	if p.tx == nil && len(p.later) == 0 {
+	if p.tx == nil && len(p.later) == 0 && p.failed == nil {
 		return nil // nothing was done
 	}
 	for _, s := range p.later {
@@ -255,7 +260,7 @@ func (p *pipeline) Query(ctx context.Context, sql string, args ...any) (pgx.Rows
 			}
 		}
 	}
-	if p.tx != nil && len(p.later) == 0 && !p.ended {
+	if p.tx != nil && len(p.later) == 0 && p.failed == nil && !p.ended {
 		return p.conn.Query(ctx, sql, args...)
 	}
 	b := new(pgx.Batch)

@@ -190,6 +190,18 @@ func TestLaterStatementFails(t *testing.T) {
 		},
 		"decides with COMMIT":      func(tx storage.Tx) error { err := right(tx); refuse(tx); return err },
 		"decides before the first": func(tx storage.Tx) error { refuse(tx); return right(tx) },
+		"decides, and nobody listens": func(tx storage.Tx) error {
+			refuse(tx)
+			_ = right(tx)
+			_ = right(tx)
+			return nil
+		},
+		"fails, and nobody listens": func(tx storage.Tx) error {
+			wrong(tx)
+			_ = right(tx)
+			_ = right(tx)
+			return nil
+		},
 		"decides after others that wait": func(tx storage.Tx) error {
 			err := right(tx)
 			tx.Append(ctx, id, storage.Entry{Event: "waiting"})
