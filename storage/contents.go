@@ -33,10 +33,10 @@ type Part struct {
 // ReadContent stores an upload and where its bytes are, once the transaction's next answer is read ([Later]), which is
 // [ErrNotFound] if the tenant does not have the upload.
 func ReadContent(tx Tx, id uuid.UUID, u *Upload, c *Content) {
-	Later(tx, "read upload", SelectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id).Read(intoStruct(u))
-	Later(tx, "read content", `
+	ReadLater(tx, "read upload", intoStruct(u), SelectUpload+` where u.tenant_id = $1 and u.id = $2`, tx.Tenant, id)
+	ReadLater(tx, "read content", intoStruct(c), `
 		select received, hash_state, object_key, multipart_id, next_part, tail_size, stored
-		from contents where tenant_id = $1 and upload_id = $2`, tx.Tenant, id).Read(intoStruct(c))
+		from contents where tenant_id = $1 and upload_id = $2`, tx.Tenant, id)
 }
 
 func intoStruct[T any](to *T) func(pgx.Rows) error {

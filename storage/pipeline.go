@@ -43,6 +43,7 @@ type Statement struct {
 	args       []any
 	read       func(pgx.Rows) error // nil for a statement without an answer
 	decides    bool
+	repeatable bool
 }
 
 // Later is [Exec] for a statement whose answer nobody waits for. If it fails, what it travels with has its error.
@@ -52,13 +53,19 @@ func Later(tx Tx, doing, sql string, args ...any) *Statement {
 	return s
 }
 
+// ReadLater is [Later] for a statement that changes nothing, and has read read the answer.
+func ReadLater(tx Tx, doing string, read func(pgx.Rows) error, sql string, args ...any) {
+	s := Later(tx, doing, sql, args...)
+	s.read, s.repeatable = read, true
+}
+
 // Read has f read the answer, before that of the next statement is read, or before COMMIT returns.
 func (s *Statement) Read(f func(pgx.Rows) error) { s.read = f }
 
 // Decide is Read for an answer on which it depends whether the transaction may commit: an error of f undoes it.
 func (s *Statement) Decide(f func(pgx.Rows) error) { s.read, s.decides = f, true }
 
-// Into is for [Statement.Read]: it scans the only row, if there is one.
+// Into is for [ReadLater] and [Statement.Read]: it scans the only row, if there is one.
 func Into(to ...any) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		_, err := pgx.ForEachRow(rows, to, func() error { return nil })
@@ -198,7 +205,8 @@ func (p *pipeline) commit(ctx context.Context) error {
 		return nil // nothing was done
 	}
 	for _, s := range p.later {
-		if s.decides {
+		// What travels with BEGIN may be executed twice, each time in a transaction of its own.
+		if s.decides || p.tx == nil && !s.repeatable {
 			if err := p.flush(ctx); err != nil {
 				return err
 			}

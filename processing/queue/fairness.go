@@ -24,10 +24,10 @@ const rankEvery = time.Second
 // next answer is read ([storage.Later]). Transactions that commit at the same time do not see each other's uploads.
 func CountWaiting(tx storage.Tx) *int {
 	n := new(int)
-	storage.Later(tx, "count uploads that wait for workers", `
+	storage.ReadLater(tx, "count uploads that wait for workers", storage.Into(n), `
 		select count(*) from (
 			select from uploads where tenant_id = $1 and status in ('uploaded', 'processing') limit $2) w`,
-		tx.Tenant, marks[len(marks)-1]+1).Read(storage.Into(n))
+		tx.Tenant, marks[len(marks)-1]+1)
 	return n
 }
 

@@ -42,8 +42,8 @@ func takeNewRow(tx storage.Tx, upload, me uuid.UUID, fence *int64) {
 // Free stores whether nobody has a lease on the upload, not even a process that has died. The answer comes with that of the
 // transaction's next statement.
 func Free(tx storage.Tx, upload uuid.UUID, free *bool) {
-	storage.Later(tx, "look for lease", `
-		select not exists (select from upload_leases where tenant_id = $1 and upload_id = $2)`, tx.Tenant, upload).Read(storage.Into(free))
+	storage.ReadLater(tx, "look for lease", storage.Into(free), `
+		select not exists (select from upload_leases where tenant_id = $1 and upload_id = $2)`, tx.Tenant, upload)
 }
 
 // nextFence is above all fences before it and is given once only: keys in S3 contain it. The sequence alone would not do.
