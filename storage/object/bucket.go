@@ -74,7 +74,6 @@ func OpenBucket(ctx context.Context, c BucketConfig) (*Bucket, error) {
 	breaker := newBreaker()
 	client := s3.NewFromConfig(conf, func(o *s3.Options) {
 		o.APIOptions = append(o.APIOptions, through(breaker))
-		o.ContinueHeaderThresholdBytes = -1 // "100 Continue" is a round trip, and what a refused body costs is only sending it
 		if c.Endpoint != "" {
 			o.BaseEndpoint = aws.String(c.Endpoint)
 			o.UsePathStyle = true // other servers than AWS seldom have a host name a bucket

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -82,20 +81,4 @@ func TestGofakes3(t *testing.T) {
 		_, err := bucket.RemoveSomeOf(t.Context(), s.tenant)
 		stack.Must(t, err)
 	}
-}
-
-// Bodies are sent at once: to wait for "100 Continue" would be a round trip to S3 for each photo.
-func TestBodiesDoNotWait(t *testing.T) {
-	t.Parallel()
-	expected := make(chan string, 1)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		expected <- r.Header.Get("Expect")
-		_, _ = io.Copy(io.Discard, r.Body) // the client sees its own errors
-		w.Header().Set("ETag", `"e"`)
-	}))
-	t.Cleanup(server.Close)
-	stack.Get(t, ground.S3) // whose credentials do
-	photo := noise(3 << 20)
-	stack.Must(t, openBucket(t, server.URL, "bucket").Put(t.Context(), "key", "image/jpeg", bytes.NewReader(photo), int64(len(photo))))
-	stack.Want(t, stack.Receive(t, "request", expected), "", "Expect")
 }
