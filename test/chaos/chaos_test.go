@@ -231,7 +231,7 @@ func newUpload(p uploadPlan, seed uint64) *upload {
 	var key [32]byte
 	copy(key[:], strconv.FormatUint(seed, 10))
 	_, _ = rand.NewChaCha8(key).Read(u.data) // never errs
-	copy(u.data, "\xff\xd8\xff\xe0") // as a JPEG begins: at random it could begin as a file that is not accepted
+	copy(u.data, "\xff\xd8\xff\xe0")         // as a JPEG begins: at random it could begin as a file that is not accepted
 	sum := sha256.Sum256(u.data)
 	u.sum = hex.EncodeToString(sum[:])
 	return u
