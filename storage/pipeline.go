@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -90,7 +89,9 @@ func (s *Statement) answered(results pgx.BatchResults) (err error) {
 		if rows, err = results.Query(); err == nil {
 			err = s.read(rows)
 			rows.Close()
-			err = errors.Join(err, rows.Err())
+			if err == nil {
+				err = rows.Err()
+			}
 		}
 	}
 	if err != nil {
