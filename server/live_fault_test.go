@@ -92,8 +92,10 @@ func TestLiveConnectionLost(t *testing.T) {
 	l.ready()
 	for range 3 {
 		before := s.counter(t, "tramo_live_reconnects_total")
-		s.exec(t, `select pg_terminate_backend(pid) from pg_stat_activity
-			where datname = current_database() and query = 'listen tramo_changes'`)
+		const listens = ` from pg_stat_activity where datname = current_database() and query = 'listen tramo_changes'`
+		// What the last connection began to poll may have told of the upload before there is another one.
+		stack.Until(t, "a connection listens", func() bool { return s.count(t, `select count(*)`+listens) > 0 })
+		s.exec(t, `select pg_terminate_backend(pid)`+listens)
 		stack.Until(t, "the loss is noticed", func() bool { return s.counter(t, "tramo_live_reconnects_total") > before })
 		url := s.user.create(1000) // it is created before the next connection listens
 		l.upload(idOf(url), "pending")
