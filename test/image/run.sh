@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 work=$PWD/bin/image
-debian=http://deb.debian.org/debian
 
 [ "$(id -u)" -eq 0 ] || { echo "make image-test needs root, to make the bases and to mount the images" >&2; exit 1; }
 missing=()
@@ -45,7 +44,7 @@ install() { # container, packages
 image() { sed -n "s/^ARG $1_IMAGE=//p" Dockerfile; }
 if ! has "$(image DEBIAN)"; then
 	rm -rf "$work/debian"
-	debootstrap --variant=minbase --include=ca-certificates trixie "$work/debian" "$debian" >"$work/debootstrap.log"
+	debootstrap --variant=minbase --include=ca-certificates trixie "$work/debian" >"$work/debootstrap.log"
 	tar -C "$work/debian" --one-file-system -cf "$work/debian.tar" .
 	c=$(buildah from scratch)
 	buildah add --quiet "$c" "$work/debian.tar" / >/dev/null
