@@ -178,7 +178,7 @@ func TestComposeMistakes(t *testing.T) {
 		{"grafana/provisioning/dashboards/tramo.yaml", "/etc/tramo/dashboards", "/etc/dashboards", "/etc/dashboards: no such file is mounted"},
 		{"grafana/dashboards/tramo.json", "tramo_upload_received_bytes_total", "tramo_upload_bytes_total", "tramo_upload_bytes_total is no metric"},
 		{"grafana/dashboards/tramo.json", `"uid": "prometheus"`, `"uid": "prom"`, "data source prom"},
-		{"prometheus/rules/tramo.yaml", "tramo_clamd_up", "tramo_clamav_up", "tramo_clamav_up is no metric"},
+		{"helm/tramo/files/rules/tramo.yaml", "tramo_clamd_up", "tramo_clamav_up", "tramo_clamav_up is no metric"},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			t.Parallel()
